@@ -1,0 +1,46 @@
+# Every target makes .venv from pyproject.toml if it is not there yet, and uses it again if it is.
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+DEMO := runs/demo
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow lint lock clean
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(STAMP) ## Set up .venv, nothing else
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "energy_at needs Python >= 3.10: make PYTHON=python3.11 ..."; exit 1; }
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+	$(PY) -m pip install --quiet -e ".[dev]"
+	touch $@
+
+demo: install ## Catastrophic overfitting without DER and training with it, on embedded images (< 4 min)
+	rm -rf $(DEMO)
+	$(PY) -m energy_at.train experiment=demo reg=none hydra.run.dir=$(DEMO)/fgsm_at
+	$(PY) -m energy_at.train experiment=demo reg=der hydra.run.dir=$(DEMO)/fgsm_at_der
+	$(PY) -m energy_at.report 'runs=[$(DEMO)/fgsm_at,$(DEMO)/fgsm_at_der]' out=$(DEMO)
+
+test: install ## Run the tests (< 8 min on two cores)
+	$(PY) -m pytest
+
+test-slow: install ## Run the tests that take minutes
+	$(PY) -m pytest -m slow
+
+lint: install ## Check style, types and layers
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+lock: install ## Write requirements.lock from what is installed
+	$(PY) -m pip freeze --exclude-editable > requirements.lock
+
+clean: ## Remove .venv and caches; runs stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

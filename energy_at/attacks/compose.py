@@ -1,0 +1,110 @@
+"""Attacks made of attacks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from energy_at.attacks.base import Attack, AttackResult, Classifier
+from energy_at.attacks.gradient import GradientAttack
+from energy_at.modes import frozen_running_stats, no_graph
+from energy_at.shapes import Images, Labels
+
+
+@dataclass(frozen=True)
+class Restarts:
+    """Runs a randomly started attack ``times`` times and keeps each image's highest goal value."""
+
+    attack: GradientAttack
+    times: int
+
+    def __post_init__(self) -> None:
+        """Rejects a number of runs that finds nothing."""
+        if self.times < 1:
+            raise ValueError(f"need attack.restarts >= 1, got {self.times}")
+
+    @property
+    def steps(self) -> int:
+        """Gradients along one search."""
+        return self.attack.steps
+
+    @property
+    def starts_clean(self) -> bool:
+        """As the attack that is repeated."""
+        return self.attack.starts_clean
+
+    def __call__(
+        self,
+        model: Classifier,
+        x: Images,
+        y: Labels,
+        *,
+        keep_graph: bool = False,
+        track_stats: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> AttackResult:
+        """Runs the search on one batch; logits of the start are those of the first run."""
+        first = self.attack(
+            model, x, y, keep_graph=keep_graph, track_stats=track_stats, generator=generator
+        )
+        x_adv = first.x_adv
+        with frozen_running_stats(model), no_graph():
+            gain = self.attack.goal(model, x, y)
+            best = gain(model(x_adv))
+        for _ in range(self.times - 1):
+            again = self.attack(model, x, y, generator=generator).x_adv
+            with frozen_running_stats(model), no_graph():
+                value = gain(model(again))
+            better = value > best
+            x_adv = torch.where(better[:, None, None, None], again, x_adv)
+            best = torch.where(better, value, best)
+        return replace(first, x_adv=x_adv)
+
+    def scaled(self, factor: float) -> "Restarts":
+        """The same search in a ball of ``factor`` times the radius."""
+        return replace(self, attack=self.attack.scaled(factor))
+
+
+@dataclass(frozen=True)
+class WorstCase:
+    """Runs attacks in turn, each on the images that the ones before left correct.
+
+    For evaluation: the networks it is meant for treat each image on its own (evaluation mode).
+    ``WorstCase([attack] * n)`` is an attack with ``n`` restarts that stops at success.
+    """
+
+    attacks: Sequence[Attack]
+
+    @property
+    def steps(self) -> int:
+        """Gradients along the longest search."""
+        return max(attack.steps for attack in self.attacks)
+
+    @property
+    def starts_clean(self) -> bool:
+        """Never: it reports no logits of its start."""
+        return False
+
+    def __call__(
+        self,
+        model: Classifier,
+        x: Images,
+        y: Labels,
+        *,
+        keep_graph: bool = False,
+        track_stats: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> AttackResult:
+        """Runs the search on one batch; it reports no start, so it keeps and tracks nothing."""
+        x_adv = x.clone()
+        for attack in self.attacks:
+            with frozen_running_stats(model), no_graph():
+                correct = model(x_adv).argmax(1) == y
+            if correct.any():
+                found = attack(model, x[correct], y[correct], generator=generator)
+                x_adv[correct] = found.x_adv
+        return AttackResult(x_adv)
+
+    def scaled(self, factor: float) -> "WorstCase":
+        """The same searches in balls of ``factor`` times the radius."""
+        return WorstCase([attack.scaled(factor) for attack in self.attacks])

@@ -1,0 +1,88 @@
+"""One loop for FGSM, RS-FGSM, N-FGSM, PGD and the inner maximisation of TRADES."""
+
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from energy_at.attacks.base import AttackResult, Classifier
+from energy_at.attacks.goals import Goal, misclassify
+from energy_at.attacks.starts import AtClean, Start
+from energy_at.modes import frozen_running_stats
+from energy_at.shapes import Images, Labels
+from energy_at.threat import Ball, clip_to_pixels
+
+
+@dataclass(frozen=True)
+class GradientAttack:
+    """Projected steepest ascent on a goal (Madry et al., 2018, Section 2.1).
+
+    Args:
+        ball: Threat model.
+        alpha: Step size, in units of the pixel range like ``ball.eps``.
+        steps: Number of gradients taken; 1 makes an FGSM.
+        start: First perturbation.
+        goal: What to raise.
+        project: Whether steps return to the ball. N-FGSM does not (de Jorge et al., 2022).
+    """
+
+    ball: Ball
+    alpha: float
+    steps: int
+    start: Start = field(default_factory=AtClean)
+    goal: Goal = misclassify
+    project: bool = True
+
+    def __post_init__(self) -> None:
+        """Rejects an attack that would return its start."""
+        if self.steps < 1 or not self.alpha > 0:
+            raise ValueError(
+                f"need attack.steps >= 1 and attack.alpha > 0, "
+                f"got steps={self.steps}, alpha={self.alpha:g}"
+            )
+
+    @property
+    def starts_clean(self) -> bool:
+        """Whether the first point of the search is ``x`` itself."""
+        return isinstance(self.start, AtClean)
+
+    @torch.enable_grad()
+    def __call__(
+        self,
+        model: Classifier,
+        x: Images,
+        y: Labels,
+        *,
+        keep_graph: bool = False,
+        track_stats: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> AttackResult:
+        """Runs the search on one batch; see ``Attack``."""
+        if torch.is_inference_mode_enabled():
+            raise RuntimeError("attacks need gradients: use trainer.inference_mode=false")
+        with frozen_running_stats(model):
+            gain = self.goal(model, x, y)
+        delta = clip_to_pixels(x, self.start(x, self.ball, generator))
+        start_logits = None
+        for step in range(self.steps):
+            delta = delta.detach().requires_grad_()
+            first = step == 0
+            with nullcontext() if first and track_stats else frozen_running_stats(model):
+                logits = model(x + delta)
+            keep = first and keep_graph
+            (grad,) = torch.autograd.grad(gain(logits).sum(), delta, retain_graph=keep)
+            if first:
+                start_logits = logits if keep else logits.detach()
+            delta = self._moved(x, delta.detach(), grad)
+        x_adv = (x + delta).clamp(0, 1)  # x + (x' - x) may miss x' in [0, 1] by a rounding
+        return AttackResult(x_adv, start_logits, self.starts_clean)
+
+    def scaled(self, factor: float) -> "GradientAttack":
+        """The same attack in a ball of ``factor`` times the radius, with steps to match."""
+        return replace(self, ball=self.ball.scaled(factor), alpha=factor * self.alpha)
+
+    def _moved(self, x: Images, delta: Images, grad: Images) -> Images:
+        delta = delta + self.alpha * self.ball.steepest(grad)
+        if self.project:
+            delta = self.ball.project(delta)
+        return clip_to_pixels(x, delta)

@@ -1,0 +1,48 @@
+"""Where an attack starts its search."""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from energy_at.shapes import Images
+from energy_at.threat import Ball, normal_like
+
+
+@runtime_checkable
+class Start(Protocol):
+    """Draws the first perturbation ``eta`` of each image."""
+
+    def __call__(self, x: Images, ball: Ball, generator: torch.Generator | None = None) -> Images:
+        """``eta``, in units of the pixel range, not yet clipped to [0, 1]."""
+
+
+@dataclass(frozen=True)
+class AtClean:
+    """No perturbation: the search starts at ``x``."""
+
+    def __call__(self, x: Images, ball: Ball, generator: torch.Generator | None = None) -> Images:
+        """Zeros."""
+        return torch.zeros_like(x)
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Uniform over ``scale`` times the ball (Madry et al., 2018; with 2, de Jorge et al., 2022)."""
+
+    scale: float = 1.0
+
+    def __call__(self, x: Images, ball: Ball, generator: torch.Generator | None = None) -> Images:
+        """A point of the scaled ball for each image."""
+        return self.scale * ball.sample(x, generator)
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Normal noise of standard deviation ``std`` in pixel units (Zhang et al., 2019)."""
+
+    std: float = 0.001
+
+    def __call__(self, x: Images, ball: Ball, generator: torch.Generator | None = None) -> Images:
+        """Independent noise for each pixel."""
+        return self.std * normal_like(x, generator)

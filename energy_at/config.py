@@ -1,0 +1,258 @@
+"""From a config to objects: resolvers, ``make`` to instantiate, ``build`` to wire."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from lightning import Callback, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from energy_at.data import ImageData
+from energy_at.objectives import Objective
+from energy_at.robustness import robust_accuracy
+from energy_at.runs import RunFolder, read_checkpoint
+from energy_at.training import AdversarialTraining
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that a config describes, ready to fit."""
+
+    module: AdversarialTraining
+    data: ImageData
+    trainer: Trainer
+
+
+def parse_pixels(name: str, value: str | float) -> float:
+    """A length in pixel units from ``8/255`` or ``0.03``.
+
+    Raises:
+        ValueError: if it is no number, not positive, or above 1, the whole pixel range.
+    """
+    try:
+        number = float(Fraction(str(value).replace(" ", "")))
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"{name}={value} is no number: write a fraction such as 8/255") from None
+    if number > 1:
+        raise ValueError(
+            f"{name}={value} is above 1, but pixels lie in [0, 1]: did you mean {value}/255?"
+        )
+    if number <= 0:
+        raise ValueError(f"{name}={value} must be positive: write a fraction such as 8/255")
+    return number
+
+
+def register_resolvers() -> None:
+    """Makes the resolvers of the YAML files known.
+
+    ``${pixels:threat.eps,8/255}`` is 8/255, checked; ``${times:1.25,8/255}`` is a product;
+    ``${samples:auto,1}`` says which examples DER applies to under an attack of so many steps.
+    """
+    resolvers: dict[str, Callable[..., Any]] = {
+        "pixels": parse_pixels,
+        "times": lambda a, b: float(Fraction(str(a)) * Fraction(str(b))),
+        "samples": lambda wish, steps: _samples(wish, steps),
+        "run_dir": lambda resume, default: resume or default,
+    }
+    for name, resolver in resolvers.items():
+        OmegaConf.register_new_resolver(name, resolver, replace=True)
+
+
+def _samples(wish: str, steps: int) -> str:
+    if wish != "auto":
+        return wish
+    return "abnormal" if int(steps) == 1 else "all"
+
+
+def make(cfg: Any) -> Any:
+    """Instantiates a config into plain Python objects.
+
+    Without ``_convert_`` a mapping of objects would come back as a ``DictConfig``, which turns the
+    dataclasses inside it into configs again.
+    """
+    return instantiate(cfg, _convert_="all")
+
+
+def build(cfg: DictConfig, folder: RunFolder, *, wandb_id: str | None = None) -> Run:
+    """Wires the objects that a config names; the only place that knows them all."""
+    trainer = build_trainer(cfg, folder, wandb_id)
+    return Run(build_module(cfg), build_data(cfg), trainer)
+
+
+def build_data(cfg: DictConfig) -> ImageData:
+    """The data of a run."""
+    data = cfg.dataset
+    return ImageData(
+        make(data.reader),
+        data.root,
+        batch_size=data.batch_size,
+        eval_batch_size=data.eval_batch_size,
+        val_size=data.val_size,
+        subset=data.subset,
+        seed=cfg.seed,
+        pad=data.pad,
+        flip=data.flip,
+        channels_last=cfg.training.channels_last,
+    )
+
+
+def build_module(cfg: DictConfig) -> AdversarialTraining:
+    """Network, attack, objective, optimizer and schedule of a run."""
+    _check_precision(cfg)
+    net = make(cfg.model)
+    if cfg.training.channels_last:
+        net = net.to(memory_format=torch.channels_last)
+    return AdversarialTraining(
+        net,
+        make(cfg.attack.search),
+        Objective(make(cfg.loss.terms) | make(cfg.reg.terms), skip_flat=_skips(cfg)),
+        val_attacks=make(cfg.validation.attacks),
+        optimizer=make(cfg.optimizer),
+        schedule=make(cfg.schedule),
+        bn_mode=cfg.training.bn_mode,
+        eps_warmup_epochs=cfg.training.eps_warmup,
+        seed=cfg.seed,
+    )
+
+
+def build_trainer(cfg: DictConfig, folder: RunFolder, wandb_id: str | None = None) -> Trainer:
+    """Lightning's trainer, with the callbacks and loggers of a run."""
+    callbacks = [_callback(make(c), folder) for c in cfg.callbacks.values() if c is not None]
+    options = {name: {"id": wandb_id} if name == "wandb" else {} for name in cfg.logger}
+    loggers = [
+        make(logger)(folder.path, **options[name])
+        for name, logger in cfg.logger.items()
+        if logger is not None
+    ]
+    return Trainer(**make(cfg.trainer), callbacks=callbacks, logger=loggers or False)
+
+
+def reopened(folder: RunFolder, which: str = "last") -> tuple[AdversarialTraining, ImageData]:
+    """Network and data of a run that has been trained.
+
+    Raises:
+        FileNotFoundError: if the checkpoint, or the data, is not there.
+        ValueError: if the checkpoint cannot be read, or belongs to another network.
+    """
+    cfg = folder.config()
+    checkpoint = read_checkpoint(folder.checkpoint(which))
+    module, data = build_module(cfg), build_data(cfg)
+    module.load_state_dict(checkpoint["state_dict"])
+    return module, data
+
+
+def evaluated(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, Any]:
+    """Accuracies of the last and the best network on held-out and on test images."""
+    attacks = make(cfg.evaluation.attacks)
+    images = {"val": run.data.val, "test": run.data.test.first(cfg.evaluation.subset)}
+    module = run.module.to(run.data.device)
+    results: dict[str, Any] = {}
+    for which in ("last", "best"):
+        results[which] = {"step": run.trainer.global_step}
+        if which == "best":
+            checkpoint = read_checkpoint(folder.checkpoint(which))
+            module.load_state_dict(checkpoint["state_dict"])
+            results[which]["step"] = checkpoint["global_step"]
+        for name, part in images.items():
+            loader = run.data.eval_loader(part)
+            results[which][name] = robust_accuracy(module.net, loader, attacks, seed=cfg.seed)
+    return results
+
+
+def _callback(made: Any, folder: RunFolder) -> Callback:
+    callback = made(dirpath=folder.checkpoints) if isinstance(made, functools.partial) else made
+    if isinstance(callback, ModelCheckpoint) and not (callback.monitor or "val").startswith("val"):
+        raise ValueError(
+            f"a checkpoint must not be chosen by {callback.monitor}: "
+            "choose it on held-out images, such as val/acc/pgd"
+        )
+    if not isinstance(callback, Callback):
+        raise ValueError(f"a Lightning callback is needed, got {callback!r}")
+    return callback
+
+
+def _check_precision(cfg: DictConfig) -> None:
+    precision = str(cfg.trainer.get("precision", "32-true"))
+    if precision in ("bf16-true", "16-true", "16", "bf16", "16-mixed", "64-true", "64"):
+        raise ValueError(
+            f"trainer.precision={precision} is not offered: pixels in low precision turn an eps "
+            "of 8/255 into 8.96/255; use bf16-mixed or 32-true"
+        )
+
+
+def _skips(cfg: DictConfig) -> bool:
+    """Finding out whether DER is inactive costs nothing on the CPU and a wait on a GPU."""
+    wish = cfg.training.skip_inactive
+    on_cpu = cfg.trainer.get("accelerator") == "cpu" or not torch.cuda.is_available()
+    return on_cpu if wish == "auto" else bool(wish)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turns a user's mistake into one line and exit code 1; a defect of ours keeps its traceback.
+
+    ``HYDRA_FULL_ERROR=1`` shows every traceback.
+    """
+    try:
+        yield
+    except Exception as error:
+        line = _explained(error)
+        if line is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        sys.stderr.write(f"error: {line}\n")
+        sys.exit(1)
+
+
+def command_line(main: Callable[[], Any]) -> None:
+    """Runs an entry so that mistakes in its overrides end in one line too."""
+    shown = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing pages
+    try:
+        main()
+    except Exception as error:
+        line = _explained(error)
+        if line is None or shown == "1":
+            raise
+        sys.stderr.write(f"error: {line}\n")
+        sys.exit(1)
+
+
+_MISTAKES = (ValueError, FileNotFoundError, FloatingPointError, ImportError)
+_FRAMEWORK = (HydraException, OmegaConfBaseException, MisconfigurationException)
+
+
+def _explained(error: BaseException) -> str | None:
+    """One line for a mistake that we foresaw, wherever a framework has wrapped it."""
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    for found in reversed(chain):
+        if isinstance(found, _MISTAKES) and _raised_here(found):
+            return " ".join(str(found).split())
+    for found in chain:
+        if isinstance(found, _FRAMEWORK):
+            return " ".join(str(found).split())
+    return None
+
+
+def _raised_here(error: BaseException) -> bool:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return False
+    return str(Path(__file__).parent) in trace.tb_frame.f_code.co_filename

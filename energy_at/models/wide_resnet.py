@@ -1,0 +1,68 @@
+"""Wide ResNet (Zagoruyko & Komodakis, 2016) as the robustness literature writes it.
+
+Layers are named as in TRADES (Zhang et al., 2019), so that its checkpoints fit.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class WideBlock(nn.Module):
+    """BN, ReLU, conv, BN, ReLU, conv; the shortcut is a 1x1 convolution where the width grows."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(channels_in)
+        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.convShortcut = (
+            None
+            if channels_in == channels
+            else nn.Conv2d(channels_in, channels, 1, stride, bias=False)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of the next block."""
+        out = F.relu(self.bn1(x))
+        shortcut = x if self.convShortcut is None else self.convShortcut(out)
+        out = self.conv2(F.relu(self.bn2(self.conv1(out))))
+        return out + shortcut  # type: ignore[no-any-return]
+
+
+class Stage(nn.Module):
+    """Blocks of one width; the first may halve the size."""
+
+    def __init__(self, depth: int, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        first = WideBlock(channels_in, channels, stride)
+        rest = (WideBlock(channels, channels, 1) for _ in range(depth - 1))
+        self.layer = nn.Sequential(first, *rest)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of the next stage."""
+        return self.layer(x)  # type: ignore[no-any-return]
+
+
+class WideResNet(nn.Module):
+    """Three stages of ``(depth - 4) / 6`` blocks; the stem has ``width`` channels."""
+
+    def __init__(
+        self, depth: int, widen: int, *, channels: int, classes: int, width: int = 16
+    ) -> None:
+        super().__init__()
+        if depth < 10 or (depth - 4) % 6:
+            raise ValueError(f"the depth of a WideResNet must be 6 n + 4 with n >= 1, got {depth}")
+        blocks = (depth - 4) // 6
+        wide = width * widen
+        self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        self.block1 = Stage(blocks, width, wide, 1)
+        self.block2 = Stage(blocks, wide, 2 * wide, 2)
+        self.block3 = Stage(blocks, 2 * wide, 4 * wide, 2)
+        self.bn1 = nn.BatchNorm2d(4 * wide)
+        self.fc = nn.Linear(4 * wide, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of normalized images."""
+        out = self.block3(self.block2(self.block1(self.conv1(x))))
+        return self.fc(F.relu(self.bn1(out)).mean((2, 3)))  # type: ignore[no-any-return]

@@ -1,0 +1,60 @@
+"""Context managers that change how a network runs, and change it back."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+@contextmanager
+def eval_mode(net: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; each submodule's own mode again after."""
+    modes = {module: module.training for module in net.modules()}
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+@contextmanager
+def frozen_running_stats(model: Callable[..., Any]) -> Iterator[None]:
+    """Forward passes inside leave no trace in the running statistics of batch norm.
+
+    Layers in training mode still normalize with the statistics of the batch. A ``model`` that is
+    no module has no statistics to protect.
+    """
+    modules = model.modules() if isinstance(model, nn.Module) else ()
+    norms = [m for m in modules if isinstance(m, _BatchNorm) and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+@contextmanager
+def no_graph() -> Iterator[None]:
+    """``torch.no_grad`` that is safe under autocast.
+
+    Autocast caches the low-precision copy of each weight. A copy made without a graph would be
+    reused by the training forward pass, whose weights would then get no gradient.
+    """
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.clear_autocast_cache()
+
+
+@contextmanager
+def full_precision(device_type: str) -> Iterator[None]:
+    """Autocast off inside: every accuracy that is reported is measured in fp32."""
+    with torch.autocast(device_type, enabled=False):
+        yield

@@ -1,0 +1,117 @@
+"""Training objectives: named, weighted sums of per-example terms."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Flag, auto
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from energy_at.pairs import LogitPair
+from energy_at.shapes import PerExample, Scalar
+
+
+class Trait(Flag):
+    """What a term needs, so that no step computes more than its terms read."""
+
+    NONE = 0
+    READS_CLEAN = auto()
+    """It looks at the clean logits."""
+    TRAINS_CLEAN = auto()
+    """Its gradient must reach the clean logits."""
+    READS_START = auto()
+    """It looks at the logits of ``x + eta``, the attack's first point."""
+    TRAINS_START = auto()
+    """Its gradient must reach the logits of ``x + eta``."""
+    FITS_CLEAN = auto()
+    """It fits the clean images, so the running statistics of batch norm follow them too."""
+    FLAT_AT_ZERO = auto()
+    """It is never negative, and its gradient is 0 wherever it is 0."""
+
+
+@runtime_checkable
+class Term(Protocol):
+    """A loss of each example, from its pair of logits."""
+
+    @property
+    def traits(self) -> Trait:
+        """What the term needs."""
+
+    def __call__(self, pair: LogitPair) -> PerExample:
+        """The loss of each example, in nats."""
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """A term and its coefficient in the objective.
+
+    Args:
+        term: The loss of each example.
+        weight: Its coefficient; 0 leaves the term out altogether.
+        ramp_epochs: Epochs over which the coefficient rises linearly from 0; 0 for none.
+    """
+
+    term: Term
+    weight: float = 1.0
+    ramp_epochs: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuses a coefficient that would reward what the term penalizes."""
+        name = type(self.term).__name__
+        if not 0 <= self.weight < float("inf"):
+            raise ValueError(f"the weight of {name} must be finite and >= 0, got {self.weight:g}")
+        if not 0 <= self.ramp_epochs < float("inf"):
+            raise ValueError(f"the ramp of {name} must be >= 0 epochs, got {self.ramp_epochs:g}")
+
+    def at(self, epoch: float) -> float:
+        """The coefficient after ``epoch`` (fractional) epochs."""
+        return self.weight * min(1.0, epoch / self.ramp_epochs) if self.ramp_epochs else self.weight
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The value of an objective on a batch, and of each weighted term (without graph)."""
+
+    total: Scalar
+    parts: Mapping[str, Scalar]
+
+
+class Objective:
+    """``sum_k weight_k * mean(term_k)`` over a batch; the only place that takes the mean.
+
+    A term of weight 0 is dropped, so that it costs nothing and changes no bit of the training.
+
+    Args:
+        terms: The terms by name.
+        skip_flat: Leave a term out of the graph when it is 0 and flat there, which saves the
+            backward pass through what only it reads. Finding out waits for the device.
+
+    Raises:
+        ValueError: if no term has a positive weight.
+    """
+
+    def __init__(self, terms: Mapping[str, Weighted], *, skip_flat: bool = False) -> None:
+        self.terms = {name: w for name, w in terms.items() if w.weight > 0}
+        self.skip_flat = skip_flat
+        if not self.terms:
+            raise ValueError("an objective needs at least one term with a positive weight")
+
+    @property
+    def traits(self) -> Trait:
+        """What any of the terms needs."""
+        traits = Trait.NONE
+        for weighted in self.terms.values():
+            traits |= weighted.term.traits
+        return traits
+
+    def __call__(self, pair: LogitPair, epoch: float = float("inf")) -> Losses:
+        """Its value on a batch, ``epoch`` (fractional) epochs into the training."""
+        parts = {n: w.at(epoch) * w.term(pair).mean() for n, w in self.terms.items()}
+        live = [part for name, part in parts.items() if not self._is_flat(name, part)]
+        total = torch.stack(live or [pair.adv.sum() * 0]).sum()
+        return Losses(total, {name: part.detach() for name, part in parts.items()})
+
+    def _is_flat(self, name: str, part: Scalar) -> bool:
+        return (
+            self.skip_flat and Trait.FLAT_AT_ZERO in self.terms[name].term.traits and not bool(part)
+        )

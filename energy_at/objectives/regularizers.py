@@ -1,0 +1,65 @@
+"""Regularizers of the energy landscape."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+
+from energy_at.energy import is_abnormal, shift_norm
+from energy_at.objectives.base import Trait
+from energy_at.pairs import LogitPair
+from energy_at.shapes import PerExample
+
+Samples = Literal["abnormal", "all"]
+Reference = Literal["clean", "start"]
+
+
+@dataclass(frozen=True)
+class DeltaEnergy:
+    """DER, the Delta Energy Regularizer (Mirza et al., arXiv 2505.22486).
+
+    ``max(||[dE(x), dE(x, y)]||_2 - gamma, 0)`` of each example, in nats. Single-step training
+    applies it to abnormal examples only (``CE(x*) < CE(x)``; the mask carries no gradient),
+    multi-step training to all.
+
+    Args:
+        samples: ``"abnormal"`` or ``"all"``.
+        gamma: Shift that goes unpunished, in nats.
+        reference: What ``x*`` is compared with: the ``"clean"`` image, or the attack's ``"start"``
+            ``x + eta``, whose logits the attack has computed anyway.
+        detach_clean: Whether the gradient reaches the adversarial branch only.
+    """
+
+    samples: Samples
+    gamma: float = 0.0
+    reference: Reference = "clean"
+    detach_clean: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses settings without meaning."""
+        if not 0 <= self.gamma < float("inf"):
+            raise ValueError(f"gamma of DER must be finite and >= 0 nats, got {self.gamma:g}")
+        if self.samples not in get_args(Samples):
+            raise ValueError(f"samples of DER must be abnormal or all, got {self.samples!r}")
+        if self.reference not in get_args(Reference):
+            raise ValueError(f"reference of DER must be clean or start, got {self.reference!r}")
+
+    @property
+    def traits(self) -> Trait:
+        """It reads one reference, and trains it unless told not to."""
+        if self.reference == "start":
+            reads, trains = Trait.READS_START, Trait.TRAINS_START
+        else:
+            reads, trains = Trait.READS_CLEAN, Trait.TRAINS_CLEAN
+        return Trait.FLAT_AT_ZERO | reads | (Trait.NONE if self.detach_clean else trains)
+
+    def __call__(self, pair: LogitPair) -> PerExample:
+        """The penalty of each example, in nats."""
+        seen = pair.seen_from_start() if self.reference == "start" else pair
+        if self.detach_clean:
+            seen = LogitPair(seen.clean.detach(), seen.adv, seen.y)
+        penalty = F.relu(shift_norm(seen) - self.gamma)
+        if self.samples == "all":
+            return penalty
+        return torch.where(is_abnormal(seen), penalty, torch.zeros_like(penalty))

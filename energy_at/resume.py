@@ -1,0 +1,32 @@
+"""Continuing a run: its own configuration, its last checkpoint, and what may be changed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from energy_at.runs import RunFolder, read_checkpoint
+
+CHANGEABLE = ("trainer.", "callbacks.progress.", "evaluation.")
+
+
+def resumed(path: str, overrides: Sequence[str]) -> tuple[DictConfig, RunFolder, Path]:
+    """Configuration, folder and last checkpoint of a run that goes on.
+
+    Raises:
+        FileNotFoundError: if there is no run, or no checkpoint in it.
+        ValueError: if an override would make it another run, or the checkpoint cannot be read.
+    """
+    folder = RunFolder.open(path)
+    changes = [o for o in overrides if not o.lstrip("+").startswith("resume=")]
+    for change in changes:
+        if not change.startswith(CHANGEABLE):
+            raise ValueError(
+                f"resume continues a run as it was, so {change} cannot change; "
+                f"only {'*, '.join(CHANGEABLE)}* can"
+            )
+    checkpoint = folder.checkpoint("last")
+    read_checkpoint(checkpoint)
+    cfg = OmegaConf.merge(folder.config(), OmegaConf.from_dotlist(changes))
+    assert isinstance(cfg, DictConfig)
+    return cfg, folder, checkpoint

@@ -1,0 +1,194 @@
+"""A run folder: configuration, environment, metrics, checkpoints, results.
+
+The only place that knows its file names, but for ``metrics.csv``, which its logger owns too.
+"""
+
+import csv
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+PACKAGES = ("energy_at", "torch", "torchvision", "lightning", "hydra-core", "numpy", "torchmetrics")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Everything that one training leaves behind."""
+
+    path: Path
+
+    @staticmethod
+    def create(path: str | Path, cfg: DictConfig) -> "RunFolder":
+        """Starts a run: writes the resolved configuration and the environment.
+
+        Raises:
+            ValueError: if the folder already holds a run.
+        """
+        folder = RunFolder(Path(path))
+        if folder.config_file.exists():
+            raise ValueError(
+                f"{path} already holds a run: resume={path} continues it, "
+                "hydra.run.dir=FOLDER starts a new one elsewhere"
+            )
+        folder.path.mkdir(parents=True, exist_ok=True)
+        _write(folder.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
+        _write(folder.config_file, OmegaConf.to_yaml(cfg, resolve=True))
+        return folder
+
+    @staticmethod
+    def open(path: str | Path) -> "RunFolder":
+        """An existing run.
+
+        Raises:
+            FileNotFoundError: if the folder holds no run.
+        """
+        folder = RunFolder(Path(path))
+        if not folder.config_file.is_file():
+            raise FileNotFoundError(
+                f"{path} is no run folder: it has no {folder.config_file.name}; "
+                "name the folder that a training has written"
+            )
+        return folder
+
+    @property
+    def config_file(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics_file(self) -> Path:
+        """One row for each optimizer step, and rows for each validation."""
+        return self.path / "metrics.csv"
+
+    @property
+    def results_file(self) -> Path:
+        """Accuracies of the finished run."""
+        return self.path / "results.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of ``last.ckpt`` and ``best.ckpt``."""
+        return self.path / "checkpoints"
+
+    def config(self) -> DictConfig:
+        """The configuration that the run was made with."""
+        cfg = OmegaConf.load(self.config_file)
+        assert isinstance(cfg, DictConfig)
+        return cfg
+
+    def checkpoint(self, which: str = "last") -> Path:
+        """Path of a checkpoint.
+
+        Raises:
+            FileNotFoundError: if the run has none of that name.
+        """
+        path = self.checkpoints / f"{which}.ckpt"
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{self.path} has no checkpoint {path.name}: nothing to go on from"
+            )
+        return path
+
+    def metrics(self) -> list[dict[str, float]]:
+        """Rows of ``metrics.csv``, without the cells that are empty.
+
+        Raises:
+            FileNotFoundError: if no step was logged.
+        """
+        if not self.metrics_file.is_file():
+            raise FileNotFoundError(
+                f"{self.path} has no {self.metrics_file.name}: logger=csv writes it"
+            )
+        with self.metrics_file.open(newline="") as file:
+            return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+    def results(self) -> dict[str, Any]:
+        """Accuracies of the finished run.
+
+        Raises:
+            FileNotFoundError: if it has not finished.
+        """
+        if not self.results_file.is_file():
+            raise FileNotFoundError(
+                f"{self.path} has not finished: resume={self.path} continues it"
+            )
+        results: dict[str, Any] = json.loads(self.results_file.read_text())
+        return results
+
+    def write_results(self, results: dict[str, Any]) -> None:
+        """Keeps the accuracies of the finished run."""
+        _write(self.results_file, json.dumps(results, indent=2) + "\n")
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Reads a checkpoint that holds tensors and plain values only.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+        ValueError: if it is damaged, or holds anything that could run code when it is read.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"checkpoint {path} not found")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen kinds here; all mean one of two things
+        if "Unsupported" in str(error) or "Weights only load failed" in str(error):
+            raise ValueError(
+                f"checkpoint {path} holds more than tensors and plain values, which could run "
+                "code: not read"
+            ) from error
+        raise ValueError(
+            f"checkpoint {path} is damaged or truncated: use another, or train again"
+        ) from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise ValueError(f"checkpoint {path} has no state_dict: it was not written by a training")
+    return checkpoint
+
+
+def environment() -> dict[str, Any]:
+    """What the numbers of a run may depend on beside its configuration."""
+    cuda = torch.cuda.is_available()
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "git_commit": _git_commit(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """Commit of the source that runs, with ``-dirty`` if it differs; ``None`` where it has none."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        result = subprocess.run(
+            [*command, "--abbrev=40"], capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return None
+    return result.stdout.strip() or None
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    os.replace(part, path)

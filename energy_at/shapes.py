@@ -1,0 +1,11 @@
+"""The tensor types that every signature in this package is written in."""
+
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+Images = Float[Tensor, "batch channel height width"]  # pixels in [0, 1]
+Pixels = UInt8[Tensor, "batch channel height width"]  # as stored, 0 to 255
+Logits = Float[Tensor, "batch classes"]
+Labels = Int[Tensor, " batch"]
+PerExample = Float[Tensor, " batch"]
+Scalar = Float[Tensor, ""]

@@ -1,0 +1,65 @@
+"""Trains a robust classifier.
+
+``python -m energy_at.train model=preactresnet18 reg=der attack=fgsm``
+"""
+
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from lightning import seed_everything
+from omegaconf import DictConfig
+
+from energy_at.config import (
+    Run,
+    build,
+    command_line,
+    evaluated,
+    one_line_errors,
+    register_resolvers,
+)
+from energy_at.figures import delta_energy_figure, save
+from energy_at.resume import resumed
+from energy_at.runs import RunFolder, read_checkpoint
+from energy_at.tables import results_table
+
+register_resolvers()
+
+
+def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) -> None:
+    """Fits, evaluates the last and the best checkpoint, and writes results, table and figure."""
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    wandb_id = read_checkpoint(checkpoint).get("wandb_id") if checkpoint else None
+    run = build(cfg, folder, wandb_id=wandb_id)
+    run.data.setup()
+    if checkpoint is None:
+        RunFolder.create(folder.path, cfg)
+    run.trainer.fit(run.module, run.data, ckpt_path=checkpoint, weights_only=True)
+    if run.trainer.state.finished:
+        finish(cfg, run, folder)
+
+
+def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
+    """Writes what the run has found."""
+    folder.write_results(evaluated(cfg, run, folder))
+    if folder.metrics_file.is_file():
+        save(
+            delta_energy_figure({folder.path.name: folder.metrics()}), folder.path / "delta_energy"
+        )
+    print(results_table([folder]).markdown())
+    print(f"run folder: {folder.path}")
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(cfg: DictConfig) -> Any:
+    """Command-line entry."""
+    with one_line_errors():
+        if cfg.resume:
+            train(*resumed(cfg.resume, HydraConfig.get().overrides.task))
+        else:
+            train(cfg, RunFolder(Path(HydraConfig.get().runtime.output_dir)))
+
+
+if __name__ == "__main__":
+    command_line(main)

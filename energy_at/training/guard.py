@@ -1,0 +1,74 @@
+"""Stops a training that has become numerically broken, before it overwrites what was good."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch import Tensor
+
+
+class FiniteGuard(Callback):
+    """Raises on a loss or a weight that is not finite; no checkpoint of it is ever written.
+
+    Losses are looked at together every ``every`` steps, and before each validation and checkpoint.
+
+    Args:
+        every: Steps between two looks.
+    """
+
+    def __init__(self, every: int = 50) -> None:
+        if every < 1:
+            raise ValueError(f"callbacks.guard.every must be >= 1 step, got {every}")
+        self.every = every
+        self._losses: list[Tensor] = []
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Keeps the loss of the step, on its device."""
+        loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
+        assert isinstance(loss, Tensor)
+        self._losses.append(loss.detach())
+        if len(self._losses) >= self.every:
+            self._check_losses(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Does not validate a broken network."""
+        self._check_losses(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Looks at the last steps of the epoch."""
+        self._check_losses(trainer)
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Refuses to save a broken network."""
+        self._check_losses(trainer)
+        finite = torch.stack([p.detach().isfinite().all() for p in pl_module.parameters()])
+        if not finite.all():
+            raise FloatingPointError(_message("a weight is not finite", trainer.global_step))
+
+    def _check_losses(self, trainer: Trainer) -> None:
+        losses, self._losses = self._losses, []
+        if not losses:
+            return
+        bad = (~torch.stack(losses).isfinite()).nonzero()
+        if len(bad):
+            index = int(bad[0])
+            step = trainer.global_step - len(losses) + index + 1
+            raise FloatingPointError(_message(f"the loss is {losses[index].item()}", step))
+
+
+def _message(what: str, step: int) -> str:
+    return (
+        f"{what} at step {step}: training stopped, the last good checkpoint is kept; "
+        "lower optimizer.lr or reg.weight"
+    )

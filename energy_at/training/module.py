@@ -1,0 +1,238 @@
+"""Adversarial training: attack the batch, forward the pair, minimise the objective."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from energy_at.attacks import Attack, AttackResult
+from energy_at.data import TrainLoader
+from energy_at.metrics import accuracies, delta_energies
+from energy_at.modes import eval_mode, frozen_running_stats, full_precision, no_graph
+from energy_at.objectives import Objective, Trait
+from energy_at.pairs import LogitPair
+from energy_at.shapes import Images, Labels, Logits
+from energy_at.training.optimizers import sgd
+
+OptimizerFactory = Callable[[nn.Module], Optimizer]
+ScheduleFactory = Callable[[Optimizer, int, int], LRScheduler]  # steps in all, steps of an epoch
+BNMode = Literal["batch", "eval"]
+
+
+class AdversarialTraining(LightningModule):
+    """Trains a classifier on pairs of clean and adversarial images.
+
+    Every step hands its detached ``LogitPair`` to the callbacks under ``"pair"``; what is measured
+    of it is their business.
+
+    Args:
+        net: Classifier of images in [0, 1].
+        attack: Finds the adversarial images to train on.
+        objective: What to minimise.
+        val_attacks: Find the adversarial images to validate on; ``"pgd"`` gives ``val/acc/pgd``.
+        optimizer: Makes an optimizer of the network.
+        schedule: Makes a learning-rate schedule that is stepped after every batch.
+        bn_mode: How batch norm runs in the training attack: on the statistics of the ``"batch"``
+            (fast and standard AT) or on the running ones, ``"eval"`` (TRADES). With ``"batch"``
+            the running statistics move twice a step, with the attack's first point and with
+            ``x*``, as in the published code of fast AT; with ``"eval"`` the attack leaves them
+            alone. Regularizers and monitors never move them.
+        eps_warmup_epochs: Epochs over which the radius of the training attack rises from 0.
+        seed: Of the noise of the attacks, together with epoch, batch and rank.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        attack: Attack,
+        objective: Objective,
+        *,
+        val_attacks: Mapping[str, Attack],
+        optimizer: OptimizerFactory = sgd,
+        schedule: ScheduleFactory | None = None,
+        bn_mode: BNMode = "batch",
+        eps_warmup_epochs: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if bn_mode not in get_args(BNMode):
+            raise ValueError(f"training.bn_mode must be batch or eval, got {bn_mode!r}")
+        if not 0 <= eps_warmup_epochs < float("inf"):
+            raise ValueError(f"training.eps_warmup must be >= 0 epochs, got {eps_warmup_epochs:g}")
+        self.net = net
+        self.attack = attack
+        self.objective = objective
+        self.val_attacks = dict(val_attacks)
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.bn_mode = bn_mode
+        self.eps_warmup_epochs = eps_warmup_epochs
+        self.seed = seed
+        self.observes_clean = False  # a callback that wants clean logits of every step sets this
+        self.validated_nets: dict[str, Callable[[], nn.Module]] = {"val": lambda: self.net}
+
+    def forward(self, x: Images) -> Logits:
+        """Logits of a batch."""
+        return self.net(x)  # type: ignore[no-any-return]
+
+    def on_train_start(self) -> None:
+        """Refuses data that would leave a batch of one image to batch norm."""
+        loader = self.trainer.train_dataloader
+        if isinstance(loader, TrainLoader):
+            last = len(loader.images) % loader.batch_size or loader.batch_size
+            _require_batch(self.net, min(last, len(loader.images)))
+
+    def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Mapping[str, Any]:
+        """One step of the outer minimisation."""
+        x, y = batch
+        if batch_idx == 0:
+            _require_pixels(x, "training")
+        _require_batch(self.net, len(x))
+        pair = self.attacked_pair(x, y, batch_idx)
+        losses = self.objective(pair, self._epochs_done(batch_idx))
+        return {"loss": losses.total, "parts": losses.parts, "pair": pair.detach()}
+
+    def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
+        """Accuracies and delta energies on held-out images, in fp32."""
+        x, y = batch
+        if batch_idx == 0:
+            _require_pixels(x, "validation")
+        for prefix, net in self.validated_nets.items():
+            with full_precision(x.device.type), eval_mode(net()):
+                values = self._validated(net(), x, y, batch_idx)
+            self.log_dict(
+                {f"{prefix}/{name}": value for name, value in values.items()},
+                on_epoch=True,
+                on_step=False,
+                batch_size=len(x),
+                sync_dist=True,
+            )
+
+    def attacked_pair(self, x: Images, y: Labels, batch_idx: int = 0) -> LogitPair:
+        """Attacks the batch, then runs no forward pass that the attack has already run.
+
+        Clean logits that nobody reads are NaN, so that nobody reads them by mistake.
+        """
+        found = self._attacked(x, y, batch_idx)
+        start = found.start_logits if Trait.READS_START in self.objective.traits else None
+        clean = self._clean_logits(x, found)
+        adv = self.net(found.x_adv)
+        return LogitPair(torch.full_like(adv, torch.nan) if clean is None else clean, adv, y, start)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimizer of the network, and its schedule stepped after every batch."""
+        optimizer = self.optimizer(self.net)
+        if self.schedule is None:
+            return optimizer
+        total = self.trainer.estimated_stepping_batches
+        if total == float("inf"):
+            raise ValueError("a learning-rate schedule needs trainer.max_epochs or max_steps")
+        batches = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
+        scheduler = self.schedule(optimizer, int(total), math.ceil(batches))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def _attacked(self, x: Images, y: Labels, batch_idx: int) -> AttackResult:
+        generator = self._noise(x.device, self.current_epoch, batch_idx)
+        attack = self._attack_at(batch_idx)
+        with self._attack_mode():
+            return attack(
+                self.net,
+                x,
+                y,
+                keep_graph=self._keeps_graph(attack),
+                track_stats=self.bn_mode == "batch",
+                generator=generator,
+            )
+
+    def _keeps_graph(self, attack: Attack) -> bool:
+        traits = self.objective.traits
+        trains_clean = Trait.TRAINS_CLEAN in traits and attack.starts_clean
+        reusable = trains_clean and self.bn_mode == "batch" and Trait.FITS_CLEAN not in traits
+        return reusable or Trait.TRAINS_START in traits
+
+    def _attack_at(self, batch_idx: int) -> Attack:
+        if not self.eps_warmup_epochs:
+            return self.attack
+        # A radius of 0 is no ball: the warm-up counts the step that it is asked for.
+        done = self._epochs_done(batch_idx + 1) / self.eps_warmup_epochs
+        return self.attack.scaled(done) if done < 1 else self.attack
+
+    @contextmanager
+    def _attack_mode(self) -> Iterator[None]:
+        if self.bn_mode == "batch":
+            yield
+        else:
+            with eval_mode(self.net):
+                yield
+
+    def _clean_logits(self, x: Images, found: AttackResult) -> Logits | None:
+        traits = self.objective.traits
+        if Trait.FITS_CLEAN in traits:
+            return self.net(x)  # type: ignore[no-any-return]
+        trains, reads = Trait.TRAINS_CLEAN in traits, Trait.READS_CLEAN in traits
+        if not (trains or reads or self.observes_clean):
+            return None
+        logits = found.clean_logits if self.bn_mode == "batch" else None
+        if logits is not None and (logits.requires_grad or not trains):
+            return logits
+        # Regularizing or measuring clean images must leave the running statistics as the base
+        # method leaves them; a forward pass in training mode would move them.
+        with frozen_running_stats(self.net), nullcontext() if trains else no_graph():
+            return self.net(x)  # type: ignore[no-any-return]
+
+    def _validated(self, net: nn.Module, x: Images, y: Labels, batch_idx: int) -> dict[str, Tensor]:
+        with no_graph():
+            clean = net(x)
+        values: dict[str, Tensor] = {}
+        for name, attack in self.val_attacks.items():
+            x_adv = attack(net, x, y, generator=self._noise(x.device, 0, batch_idx)).x_adv
+            with no_graph():
+                pair = LogitPair(clean, net(x_adv), y)
+            shares = accuracies(pair)
+            values |= {"acc/clean": shares["acc/clean"], f"acc/{name}": shares["acc/adv"]}
+            values |= {f"{name}/{metric}": value for metric, value in delta_energies(pair).items()}
+        return _last_attack_plain(values, list(self.val_attacks)[-1])
+
+    def _noise(self, device: torch.device, epoch: int, batch_idx: int) -> torch.Generator:
+        # A function of the position, so that a resumed run draws what the whole run draws.
+        parts = (self.seed, self.global_rank, epoch, batch_idx)
+        state = np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1
+        return torch.Generator(device).manual_seed(int(state))
+
+    def _epochs_done(self, batches: int) -> float:
+        per_epoch = float(self._trainer.num_training_batches) if self._trainer else 1.0
+        return self.current_epoch + batches / per_epoch
+
+
+def _last_attack_plain(values: dict[str, Tensor], last: str) -> dict[str, Tensor]:
+    """``pgd/delta_energy/joint`` becomes ``delta_energy/joint`` for the strongest attack."""
+    return {name.removeprefix(f"{last}/"): value for name, value in values.items()}
+
+
+def _require_batch(net: nn.Module, size: int) -> None:
+    if size == 1 and any(isinstance(module, _BatchNorm) for module in net.modules()):
+        raise ValueError(
+            "a training batch of one image cannot pass batch norm: choose a dataset.batch_size "
+            "that leaves at least two images in the last batch"
+        )
+
+
+def _require_pixels(x: Images, stage: str) -> None:
+    low, high = x.min().item(), x.max().item()
+    if not (low >= 0 and high <= 1):
+        raise ValueError(
+            f"{stage} images must lie in [0, 1], got [{low:g}, {high:g}]: "
+            "normalization is the network's first layer, not the data's"
+        )

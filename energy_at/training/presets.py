@@ -1,0 +1,168 @@
+"""The three classic methods as LightningModules: base terms and batch-norm mode are fixed.
+
+Each equals the ``experiment=`` of its name; regularizers are added on top.
+"""
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from energy_at.attacks import Attack, fgsm, pgd, trades
+from energy_at.objectives import (
+    AdversarialCrossEntropy,
+    CleanCrossEntropy,
+    Objective,
+    TradesKL,
+    Weighted,
+)
+from energy_at.threat import Ball
+from energy_at.training.module import AdversarialTraining, OptimizerFactory, ScheduleFactory
+from energy_at.training.optimizers import sgd
+
+Regularizers = Mapping[str, Weighted]
+
+
+class StandardAT(AdversarialTraining):
+    """Standard AT: ``CE(x*, y)`` on PGD examples (Madry et al., 2018).
+
+    Args:
+        net: Classifier of images in [0, 1].
+        ball: Threat model.
+        regularizers: Terms added to the loss, such as ``{"der": Weighted(DeltaEnergy("all"), 1)}``.
+        steps: Steps of the training attack.
+        alpha: Its step size; ``eps / 4`` if left out.
+        val_attacks: Attacks of the validation; FGSM and PGD-10 in ``ball`` if left out.
+        optimizer: Makes an optimizer of the network.
+        schedule: Makes a learning-rate schedule stepped after every batch.
+        eps_warmup_epochs: Epochs over which the radius rises from 0.
+        seed: Of the noise of the attacks.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        ball: Ball,
+        regularizers: Regularizers | None = None,
+        *,
+        steps: int = 10,
+        alpha: float | None = None,
+        val_attacks: Mapping[str, Attack] | None = None,
+        optimizer: OptimizerFactory = sgd,
+        schedule: ScheduleFactory | None = None,
+        eps_warmup_epochs: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            net,
+            pgd(ball, alpha=alpha, steps=steps),
+            _objective({"adversarial_ce": Weighted(AdversarialCrossEntropy())}, regularizers),
+            val_attacks=val_attacks or default_val_attacks(ball),
+            optimizer=optimizer,
+            schedule=schedule,
+            bn_mode="batch",
+            eps_warmup_epochs=eps_warmup_epochs,
+            seed=seed,
+        )
+
+
+class FastAT(AdversarialTraining):
+    """Fast AT: ``CE(x*, y)`` on examples of a single-step attack (Wong et al., 2020).
+
+    Args:
+        net: Classifier of images in [0, 1].
+        ball: Threat model.
+        regularizers: Terms added to the loss, such as
+            ``{"der": Weighted(DeltaEnergy("abnormal"), 20)}``.
+        attack: The single-step attack; FGSM from the clean image if left out.
+        val_attacks: Attacks of the validation; FGSM and PGD-10 in ``ball`` if left out.
+        optimizer: Makes an optimizer of the network.
+        schedule: Makes a learning-rate schedule stepped after every batch.
+        eps_warmup_epochs: Epochs over which the radius rises from 0.
+        seed: Of the noise of the attacks.
+
+    Raises:
+        ValueError: if ``attack`` takes more than one step.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        ball: Ball,
+        regularizers: Regularizers | None = None,
+        *,
+        attack: Attack | None = None,
+        val_attacks: Mapping[str, Attack] | None = None,
+        optimizer: OptimizerFactory = sgd,
+        schedule: ScheduleFactory | None = None,
+        eps_warmup_epochs: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        attack = attack or fgsm(ball)
+        if attack.steps != 1:
+            raise ValueError(f"FastAT takes a single-step attack, got one of {attack.steps} steps")
+        super().__init__(
+            net,
+            attack,
+            _objective({"adversarial_ce": Weighted(AdversarialCrossEntropy())}, regularizers),
+            val_attacks=val_attacks or default_val_attacks(ball),
+            optimizer=optimizer,
+            schedule=schedule,
+            bn_mode="batch",
+            eps_warmup_epochs=eps_warmup_epochs,
+            seed=seed,
+        )
+
+
+class Trades(AdversarialTraining):
+    """TRADES: ``CE(x, y) + beta KL(p(.|x) || p(.|x*))`` (Zhang et al., 2019).
+
+    Args:
+        net: Classifier of images in [0, 1].
+        ball: Threat model.
+        regularizers: Terms added to the loss, such as ``{"der": Weighted(DeltaEnergy("all"), 1)}``.
+        beta: Weight of the divergence (not of DER).
+        steps: Steps of the training attack, which runs in evaluation mode.
+        alpha: Its step size; ``eps / 4`` if left out.
+        val_attacks: Attacks of the validation; FGSM and PGD-10 in ``ball`` if left out.
+        optimizer: Makes an optimizer of the network.
+        schedule: Makes a learning-rate schedule stepped after every batch.
+        eps_warmup_epochs: Epochs over which the radius rises from 0.
+        seed: Of the noise of the attacks.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        ball: Ball,
+        regularizers: Regularizers | None = None,
+        *,
+        beta: float = 6.0,
+        steps: int = 10,
+        alpha: float | None = None,
+        val_attacks: Mapping[str, Attack] | None = None,
+        optimizer: OptimizerFactory = sgd,
+        schedule: ScheduleFactory | None = None,
+        eps_warmup_epochs: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        base = {"clean_ce": Weighted(CleanCrossEntropy()), "kl": Weighted(TradesKL(), beta)}
+        super().__init__(
+            net,
+            trades(ball, alpha=alpha, steps=steps),
+            _objective(base, regularizers),
+            val_attacks=val_attacks or default_val_attacks(ball),
+            optimizer=optimizer,
+            schedule=schedule,
+            bn_mode="eval",
+            eps_warmup_epochs=eps_warmup_epochs,
+            seed=seed,
+        )
+
+
+def default_val_attacks(ball: Ball) -> dict[str, Attack]:
+    """FGSM, and PGD-10 as the measure that chooses checkpoints."""
+    return {"fgsm": fgsm(ball), "pgd": pgd(ball)}
+
+
+def _objective(base: Regularizers, regularizers: Regularizers | None) -> Objective:
+    return Objective({**base, **(regularizers or {})})

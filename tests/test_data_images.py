@@ -1,0 +1,186 @@
+"""Sets of images, the split, and the data of a run."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from energy_at.data import EvalLoader, ImageData, ImageSet, TrainLoader, split
+
+
+def numbered(n, classes, *, first=0):
+    """Images that say in their first two pixels which they are."""
+    ids = torch.arange(first, first + n)
+    pixels = torch.zeros((n, 1, 2, 2), dtype=torch.uint8)
+    pixels[:, 0, 0, 0] = (ids // 256).to(torch.uint8)
+    pixels[:, 0, 0, 1] = (ids % 256).to(torch.uint8)
+    return ImageSet(pixels, ids % classes)
+
+
+def ids(images):
+    high, low = images.pixels[:, 0, 0, 0].int(), images.pixels[:, 0, 0, 1].int()
+    return (256 * high + low).tolist()
+
+
+def test_images_without_their_labels_are_refused():
+    with pytest.raises(ValueError, match="3 images but 2 labels"):
+        ImageSet(torch.zeros((3, 1, 2, 2), dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))
+
+
+def test_take_keeps_images_with_their_labels_in_the_order_asked_for():
+    taken = numbered(20, 7).take(torch.tensor([13, 2, 2, 19]))
+    assert ids(taken) == [13, 2, 2, 19]
+    assert taken.labels.tolist() == [13 % 7, 2, 2, 19 % 7]
+    assert len(taken) == 4
+
+
+def test_first_is_a_prefix_and_none_means_all():
+    images = numbered(20, 4)
+    assert ids(images.first(5)) == [0, 1, 2, 3, 4]
+    assert images.first(5).labels.tolist() == [0, 1, 2, 3, 0]
+    assert ids(images.first(None)) == ids(images.first(20)) == ids(images)
+
+
+@pytest.mark.parametrize("n", [0, -1, 21])
+def test_first_refuses_what_is_out_of_reach(n):
+    with pytest.raises(ValueError, match=rf"^.*subset={n} .*20 images$"):
+        numbered(20, 4).first(n)
+
+
+@pytest.mark.parametrize("held_out", [10, 77, 990])
+def test_split_is_a_partition(held_out):
+    rest, held = split(numbered(1000, 10), held_out, seed=0)
+    assert len(held) == held_out
+    assert sorted(ids(rest) + ids(held)) == list(range(1000))
+    for part in (rest, held):
+        assert part.labels.tolist() == [i % 10 for i in ids(part)]
+
+
+def test_split_keeps_the_shares_of_unequal_classes():
+    images = numbered(1000, 10)
+    labels = torch.repeat_interleave(torch.arange(4), torch.tensor([500, 300, 150, 50]))
+    rest, held = split(ImageSet(images.pixels, labels), 100, seed=3)
+    assert torch.bincount(held.labels).tolist() == [50, 30, 15, 5]
+    assert torch.bincount(rest.labels).tolist() == [450, 270, 135, 45]
+
+
+def test_split_is_a_function_of_the_seed_alone():
+    images = numbered(300, 3)
+    torch.manual_seed(1)
+    one = [ids(part) for part in split(images, 60, seed=5)]
+    torch.manual_seed(2)
+    assert [ids(part) for part in split(images, 60, seed=5)] == one
+    other = [ids(part) for part in split(images, 60, seed=6)]
+    assert set(other[1]) != set(one[1])
+
+
+@pytest.mark.parametrize("held_out", [-1, 0, 9, 91, 100, 1000])
+def test_split_refuses_impossible_sizes_in_one_line(held_out):
+    with pytest.raises(ValueError, match=rf"^cannot hold out {held_out} of 100 .*10 to 90$"):
+        split(numbered(100, 10), held_out, seed=0)
+
+
+class CountingReader:
+    """500 training and 50 test images of 5 classes; knows how often and where it was called."""
+
+    def __init__(self):
+        self.roots = []
+
+    def __call__(self, root):
+        self.roots.append(root)
+        return numbered(500, 5), numbered(50, 5, first=1000)
+
+
+def data(**options):
+    options = {"batch_size": 32, "val_size": 100} | options
+    return ImageData(CountingReader(), "folder", **options)
+
+
+def test_validation_images_are_training_images_held_out():
+    images = data()
+    train, val = ids(images.train), ids(images.val)
+    assert len(val) == 100
+    assert sorted(train + val) == list(range(500))
+    assert ids(images.test) == list(range(1000, 1050))
+
+
+def test_validation_images_depend_on_the_seed_alone():
+    val = ids(data(seed=1).val)
+    assert ids(data(seed=1, batch_size=7, subset=50, pad=2, flip=True).val) == val
+    assert set(ids(data(seed=2).val)) != set(val)
+
+
+def test_subset_is_drawn_by_seed_from_what_is_not_held_out():
+    images = data(subset=100, seed=1)
+    train, val = ids(images.train), ids(images.val)
+    assert len(set(train)) == len(train) == 100
+    assert set(train) <= set(ids(data(seed=1).train))
+    assert not set(train) & set(val)
+    assert len(val) == 100
+    assert ids(data(subset=100, seed=1).train) == train
+    assert set(ids(data(subset=100, seed=2).train)) != set(train)
+
+
+def test_subset_is_no_prefix_by_class():
+    images = data(subset=100, seed=0)
+    assert torch.bincount(images.train.labels, minlength=5).min() > 5
+
+
+def test_data_is_read_once_and_from_root():
+    images = data()
+    assert images.reader.roots == []
+    images.setup()
+    images.setup("fit")
+    len(images.train), len(images.val), len(images.test)
+    assert images.reader.roots == [Path("folder")]
+
+
+def test_loaders_serve_the_parts():
+    images = data(subset=70, eval_batch_size=33, seed=4)
+    train, val = images.train_dataloader(), images.val_dataloader()
+    assert isinstance(train, TrainLoader)
+    assert isinstance(val, EvalLoader)
+    assert [len(y) for _, y in train] == [32, 32, 6]
+    assert [len(y) for _, y in val] == [33, 33, 33, 1]
+    seen = torch.cat([x for x, _ in val])
+    assert torch.equal((seen * 255).round().to(torch.uint8), images.val.pixels)
+    test = torch.cat([y for _, y in images.eval_loader(images.test)])
+    assert torch.equal(test, images.test.labels)
+
+
+def test_training_order_follows_the_seed_of_the_run():
+    def order(seed):
+        return torch.cat([x for x, _ in data(seed=seed, subset=400).train_dataloader()])
+
+    assert torch.equal(order(3), order(3))
+    assert not torch.equal(order(3), order(4))
+
+
+def test_augmentation_of_the_config_reaches_training_and_no_other_loader():
+    plain, augmented = data(), data(pad=1, flip=True)
+    assert not torch.equal(
+        torch.cat([x for x, _ in plain.train_dataloader()]),
+        torch.cat([x for x, _ in augmented.train_dataloader()]),
+    )
+    for one, other in zip(plain.val_dataloader(), augmented.val_dataloader(), strict=True):
+        assert torch.equal(one[0], other[0])
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("batch_size", 0), ("eval_batch_size", -3), ("pad", -1)]
+)
+def test_bad_options_are_refused_at_once(option, value):
+    with pytest.raises(ValueError, match=rf"^dataset\.{option} must be >= [01].*{value}$"):
+        data(**{option: value})
+
+
+@pytest.mark.parametrize("subset", [0, -5, 401])
+def test_bad_subset_is_refused_in_one_line(subset):
+    with pytest.raises(ValueError, match=rf"^dataset\.subset={subset} .* leave 400$"):
+        data(subset=subset).setup()
+
+
+@pytest.mark.parametrize("val_size", [0, 4, 496, 500])
+def test_bad_val_size_is_refused_in_one_line(val_size):
+    with pytest.raises(ValueError, match=rf"^cannot hold out {val_size} of 500 .*5 to 495$"):
+        data(val_size=val_size).setup()

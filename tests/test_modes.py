@@ -1,0 +1,120 @@
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import nn
+
+from energy_at.modes import eval_mode, frozen_running_stats, full_precision, no_graph
+from tests.nets import TinyNet
+
+
+def snapshot(net):
+    return {name: value.clone() for name, value in net.state_dict().items()}
+
+
+def norms(net):
+    return [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+def assert_unchanged(net, before):
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def mixed(net):
+    """The network with its last normalization in evaluation mode, as in fine-tuning."""
+    norms(net)[-1].eval()
+    return net
+
+
+def test_eval_mode_restores_each_submodule(net):
+    modes = [module.training for module in mixed(net).modules()]
+    with eval_mode(net):
+        assert not any(module.training for module in net.modules())
+    assert [module.training for module in net.modules()] == modes
+    assert len(set(modes)) == 2
+
+
+def test_eval_mode_restores_after_an_error(net):
+    with pytest.raises(KeyError), eval_mode(net):
+        raise KeyError
+    assert all(module.training for module in net.modules())
+
+
+def test_forward_with_frozen_statistics_leaves_no_trace(net, batch):
+    before = snapshot(net)
+    with frozen_running_stats(net):
+        net(batch[0])
+    assert_unchanged(net, before)
+    net(batch[0])
+    assert norms(net)[0].num_batches_tracked == 1
+    assert not torch.equal(norms(net)[0].running_mean, before["layers.1.running_mean"])
+
+
+def test_frozen_statistics_still_normalize_with_the_batch(net, batch):
+    expected = deepcopy(net)(batch[0])
+    with frozen_running_stats(net):
+        assert torch.equal(net(batch[0]), expected)
+
+
+def test_frozen_statistics_are_used_in_evaluation_mode(net, batch):
+    net(batch[0])
+    net.eval()
+    expected = net(batch[0])
+    with frozen_running_stats(net):
+        assert torch.equal(net(batch[0]), expected)
+
+
+def test_frozen_statistics_thaw_after_an_error(net, batch):
+    with pytest.raises(KeyError), frozen_running_stats(net):
+        raise KeyError
+    net(batch[0])
+    assert norms(net)[0].num_batches_tracked == 1
+
+
+def test_frozen_statistics_nest(net, batch):
+    before = snapshot(net)
+    with frozen_running_stats(net):
+        with frozen_running_stats(net):
+            net(batch[0])
+        net(batch[0])
+    assert_unchanged(net, before)
+    assert all(norm.track_running_stats for norm in norms(net))
+
+
+def test_layers_without_running_statistics_stay_without():
+    net = nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False))
+    with frozen_running_stats(net):
+        net(torch.rand(2, 3, 4, 4))
+    assert not net[0].track_running_stats
+    assert net[0].running_mean is None
+
+
+def test_a_function_has_no_statistics_to_freeze(batch):
+    with frozen_running_stats(lambda x: x.flatten(1)):
+        pass
+
+
+def test_no_graph_records_none_and_gradients_come_back_after(net, batch):
+    with no_graph():
+        assert not net(batch[0]).requires_grad
+    assert net(batch[0]).requires_grad
+
+
+def test_no_graph_under_autocast_leaves_the_weights_their_gradients(batch):
+    net = TinyNet().eval()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with no_graph():
+            net(batch[0])
+        net(batch[0]).float().sum().backward()
+    assert all(parameter.grad is not None for parameter in net.parameters())
+
+
+def test_full_precision_inside_autocast(net, batch):
+    net.eval()
+    expected = net(batch[0])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with full_precision("cpu"):
+            inside = net(batch[0])
+        assert net(batch[0]).dtype == torch.bfloat16
+    assert torch.equal(inside, expected)
