@@ -1,23 +1,16 @@
 """From a config to objects: resolvers, ``make`` to instantiate, ``build`` to wire."""
 
 import functools
-import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.errors import HydraException
 from hydra.utils import instantiate
 from lightning import Callback, Trainer
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from energy_at.data import ImageData
 from energy_at.objectives import Objective
@@ -197,62 +190,3 @@ def _skips(cfg: DictConfig) -> bool:
     wish = cfg.training.skip_inactive
     on_cpu = cfg.trainer.get("accelerator") == "cpu" or not torch.cuda.is_available()
     return on_cpu if wish == "auto" else bool(wish)
-
-
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Turns a user's mistake into one line and exit code 1; a defect of ours keeps its traceback.
-
-    ``HYDRA_FULL_ERROR=1`` shows every traceback.
-    """
-    try:
-        yield
-    except Exception as error:
-        line = _explained(error)
-        if line is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
-            raise
-        sys.stderr.write(f"error: {line}\n")
-        sys.exit(1)
-
-
-def command_line(main: Callable[[], Any]) -> None:
-    """Runs an entry so that mistakes in its overrides end in one line too."""
-    shown = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing pages
-    try:
-        main()
-    except Exception as error:
-        line = _explained(error)
-        if line is None or shown == "1":
-            raise
-        sys.stderr.write(f"error: {line}\n")
-        sys.exit(1)
-
-
-_MISTAKES = (ValueError, FileNotFoundError, FloatingPointError, ImportError)
-_FRAMEWORK = (HydraException, OmegaConfBaseException, MisconfigurationException)
-
-
-def _explained(error: BaseException) -> str | None:
-    """One line for a mistake that we foresaw, wherever a framework has wrapped it."""
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
-    for found in reversed(chain):
-        if isinstance(found, _MISTAKES) and _raised_here(found):
-            return " ".join(str(found).split())
-    for found in chain:
-        if isinstance(found, _FRAMEWORK):
-            return " ".join(str(found).split())
-    return None
-
-
-def _raised_here(error: BaseException) -> bool:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None:
-        return False
-    return str(Path(__file__).parent) in trace.tb_frame.f_code.co_filename

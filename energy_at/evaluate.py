@@ -4,7 +4,8 @@ import hydra
 from omegaconf import DictConfig
 
 from energy_at.attacks import fgsm, pgd
-from energy_at.config import command_line, make, one_line_errors, register_resolvers, reopened
+from energy_at.config import make, register_resolvers, reopened
+from energy_at.mistakes import command_line, one_line_errors
 from energy_at.robustness import robust_accuracy
 from energy_at.runs import RunFolder
 

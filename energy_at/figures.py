@@ -21,6 +21,8 @@ def delta_energy_figure(runs: Mapping[str, Rows]) -> Figure:
     per epoch (thick) on the right axis, PGD error after each epoch on the left axis
     (arXiv 2505.22486).
     """
+    if not runs:
+        raise ValueError("no run to draw")
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False}):
         figure = Figure(figsize=(4.2 * len(runs), 3.2), layout="constrained")
         panels = figure.subplots(1, len(runs), squeeze=False, sharey=True)[0]
@@ -87,5 +89,7 @@ def _share_limits(twins: Sequence[Axes]) -> None:
 
 
 def _steps_per_epoch(rows: Rows) -> float:
-    last = max((row for row in rows if "train/loss" in row), key=lambda row: row["step"])
-    return last["step"] / (last["epoch"] + 1)
+    steps = [row for row in rows if "train/loss" in row]
+    if not steps:
+        raise ValueError("there is no training step in the metrics: nothing to draw")
+    return max(row["step"] for row in steps if row["epoch"] == steps[0]["epoch"])

@@ -8,8 +8,8 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, ListConfig
 
-from energy_at.config import command_line, one_line_errors
 from energy_at.figures import delta_energy_figure, save
+from energy_at.mistakes import command_line, one_line_errors
 from energy_at.runs import RunFolder
 from energy_at.tables import results_table
 
@@ -19,7 +19,11 @@ def report(folders: list[RunFolder], out: Path) -> str:
     if not folders:
         raise ValueError("runs=[] names no run: write runs=[FOLDER,FOLDER]")
     table = results_table(folders)
-    figure = delta_energy_figure({folder.path.name: folder.metrics() for folder in folders})
+    names = [folder.path.name for folder in folders]
+    if len(set(names)) < len(names):
+        names = [str(folder.path) for folder in folders]
+    metrics = [folder.metrics() for folder in folders]
+    figure = delta_energy_figure(dict(zip(names, metrics, strict=True)))
     out.mkdir(parents=True, exist_ok=True)
     (out / "table.md").write_text(table.markdown() + "\n")
     (out / "table.csv").write_text(table.csv())

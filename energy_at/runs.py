@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import sys
+import zipfile
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -141,7 +142,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds here; all mean one of two things
-        if "Unsupported" in str(error) or "Weights only load failed" in str(error):
+        if _is_archive_or_pickle(Path(path)) and "Weights only load failed" in str(error):
             raise ValueError(
                 f"checkpoint {path} holds more than tensors and plain values, which could run "
                 "code: not read"
@@ -154,13 +155,18 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
+def _is_archive_or_pickle(path: Path) -> bool:
+    with path.open("rb") as file:
+        return zipfile.is_zipfile(path) or file.read(1) == b"\x80"
+
+
 def environment() -> dict[str, Any]:
     """What the numbers of a run may depend on beside its configuration."""
     cuda = torch.cuda.is_available()
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in PACKAGES} | {"torch": torch.__version__},
         "git_commit": _git_commit(),
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),

@@ -11,18 +11,13 @@ from hydra.core.hydra_config import HydraConfig
 from lightning import seed_everything
 from omegaconf import DictConfig
 
-from energy_at.config import (
-    Run,
-    build,
-    command_line,
-    evaluated,
-    one_line_errors,
-    register_resolvers,
-)
+from energy_at.config import Run, build, evaluated, register_resolvers
 from energy_at.figures import delta_energy_figure, save
+from energy_at.mistakes import command_line, one_line_errors
 from energy_at.resume import resumed
 from energy_at.runs import RunFolder, read_checkpoint
 from energy_at.tables import results_table
+from energy_at.training.module import require_batches
 
 register_resolvers()
 
@@ -32,7 +27,7 @@ def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) ->
     seed_everything(cfg.seed, workers=True, verbose=False)
     wandb_id = read_checkpoint(checkpoint).get("wandb_id") if checkpoint else None
     run = build(cfg, folder, wandb_id=wandb_id)
-    run.data.setup()
+    require_batches(run.module.net, len(run.data.train), run.data.batch_size)
     if checkpoint is None:
         RunFolder.create(folder.path, cfg)
     run.trainer.fit(run.module, run.data, ckpt_path=checkpoint, weights_only=True)
@@ -54,11 +49,12 @@ def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> Any:
     """Command-line entry."""
-    with one_line_errors():
+    output = Path(HydraConfig.get().runtime.output_dir)
+    with one_line_errors(output):
         if cfg.resume:
             train(*resumed(cfg.resume, HydraConfig.get().overrides.task))
         else:
-            train(cfg, RunFolder(Path(HydraConfig.get().runtime.output_dir)))
+            train(cfg, RunFolder(output))
 
 
 if __name__ == "__main__":

@@ -2,9 +2,13 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
-install_import_hook("energy_at", "beartype.beartype")
+import tests.checker  # noqa: F401  the hook names it
+
+install_import_hook("energy_at", "tests.checker.checked")
 
 from tests.nets import TinyNet  # noqa: E402
+
+torch.set_num_threads(1)  # tensors this small wait for threads longer than they compute
 
 
 @pytest.fixture(autouse=True)

@@ -88,6 +88,13 @@ def test_augmentation_of_an_image_changes_with_the_epoch(images):
     assert sum(unchanged) < N / 4  # 1 in 18 by chance
 
 
+def test_batches_of_an_epoch_have_draws_of_their_own():
+    image = torch.randint(0, 256, (1, 1, 6, 6), dtype=torch.uint8)
+    copies = ImageSet(image.repeat(100, 1, 1, 1), torch.arange(100))
+    batches = [x for x, _ in loader(copies, pad=2, flip=True)]
+    assert len(batches) == len(torch.stack(batches).unique(dim=0)) == 10
+
+
 @pytest.mark.parametrize("done", range(12))
 def test_goes_on_in_the_middle_of_an_epoch(images, done):
     interrupted = loader(images, seed=1, epoch=4)

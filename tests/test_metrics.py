@@ -24,13 +24,13 @@ def as_floats(metrics):
 
 
 def test_accuracies_worked_out_by_hand():
-    # Clean: class 2, right, and class 2, wrong; adversarial: class 0, wrong, and 0 or 1, a tie.
-    pair = LogitPair(CLEAN, ADV + torch.tensor([[0.0], [1.0]]) * F.one_hot(PAIR.y, 3), PAIR.y)
+    # Clean: classes 2 and 2; adversarial: classes 0 and 1.
+    pair = LogitPair(CLEAN, ADV - torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]), PAIR.y)
+    assert as_floats(accuracies(pair)) == {"acc/clean": 0.5, "acc/adv": 0.0}
+    pair = LogitPair(pair.clean, pair.adv, torch.tensor([2, 2]))
+    assert as_floats(accuracies(pair)) == {"acc/clean": 1.0, "acc/adv": 0.0}
+    pair = LogitPair(pair.clean, pair.adv, torch.tensor([0, 2]))
     assert as_floats(accuracies(pair)) == {"acc/clean": 0.5, "acc/adv": 0.5}
-    assert as_floats(accuracies(LogitPair(CLEAN, CLEAN, torch.tensor([2, 2])))) == {
-        "acc/clean": 1,
-        "acc/adv": 1,
-    }
 
 
 def test_delta_energies_worked_out_by_hand():
@@ -67,7 +67,10 @@ def test_what_is_logged_adds_up(pair):
 
 
 def test_a_constant_shift_of_all_logits_changes_energies_only(pair):
-    before, after = pair_metrics(pair), pair_metrics(LogitPair(pair.clean + 7, pair.adv + 7, pair.y))
+    before, after = (
+        pair_metrics(pair),
+        pair_metrics(LogitPair(pair.clean + 7, pair.adv + 7, pair.y)),
+    )
     for name, value in before.items():
         shift = -7.0 if name.startswith("energy/") else 0.0
         if name != "logit_scale":

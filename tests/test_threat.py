@@ -33,11 +33,6 @@ def dots(a, b):
     return (a.double() * b.double()).flatten(1).sum(1)
 
 
-@pytest.fixture(params=BALLS, ids=repr)
-def ball(request):
-    return request.param
-
-
 balls = pytest.mark.parametrize("ball", BALLS, ids=repr)
 fast = settings(deadline=None, max_examples=40, derandomize=True)
 

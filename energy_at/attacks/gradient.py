@@ -68,7 +68,7 @@ class GradientAttack:
             delta = delta.detach().requires_grad_()
             first = step == 0
             with nullcontext() if first and track_stats else frozen_running_stats(model):
-                logits = model(x + delta)
+                logits = model(x + delta).to(x.dtype)  # energies are fp32 under autocast too
             keep = first and keep_graph
             (grad,) = torch.autograd.grad(gain(logits).sum(), delta, retain_graph=keep)
             if first:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 Cell = str | float | int
 
@@ -45,7 +45,7 @@ class MetricsCSV(Logger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Adds a row; it reaches the file with ``save``."""
         row: dict[str, Cell] = {k: _cell(k, value) for k, value in metrics.items() if k != "step"}
-        self._pending.append({"step": -1 if step is None else step} | row)
+        self._pending.append({"step": -1 if step is None else round(step)} | row)
 
     @rank_zero_only
     def save(self) -> None:
@@ -124,7 +124,8 @@ def wandb_logger(
     """
     offline = os.environ.get("WANDB_MODE") in ("offline", "disabled") or not _has_wandb_key()
     if offline:
-        rank_zero_info("W&B runs offline (no API key is configured); 'wandb sync' uploads it later")
+        why = "WANDB_MODE" if "WANDB_MODE" in os.environ else "no API key is configured"
+        rank_zero_warn(f"W&B runs offline ({why}): 'wandb sync FOLDER' uploads the run later")
     return WandbLogger(
         name=name,
         save_dir=str(folder),

@@ -1,6 +1,5 @@
 """Adversarial training: attack the batch, forward the pair, minimise the objective."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Literal, get_args
@@ -24,7 +23,7 @@ from energy_at.shapes import Images, Labels, Logits
 from energy_at.training.optimizers import sgd
 
 OptimizerFactory = Callable[[nn.Module], Optimizer]
-ScheduleFactory = Callable[[Optimizer, int, int], LRScheduler]  # steps in all, steps of an epoch
+ScheduleFactory = Callable[[Optimizer, int], LRScheduler]  # given the number of all steps
 BNMode = Literal["batch", "eval"]
 
 
@@ -68,6 +67,11 @@ class AdversarialTraining(LightningModule):
             raise ValueError(f"training.bn_mode must be batch or eval, got {bn_mode!r}")
         if not 0 <= eps_warmup_epochs < float("inf"):
             raise ValueError(f"training.eps_warmup must be >= 0 epochs, got {eps_warmup_epochs:g}")
+        if Trait.READS_START in objective.traits and bn_mode != "batch":
+            raise ValueError(
+                "reg.reference=start compares logits of the attack with logits of the training, "
+                "so it needs training.bn_mode=batch"
+            )
         self.net = net
         self.attack = attack
         self.objective = objective
@@ -81,15 +85,14 @@ class AdversarialTraining(LightningModule):
         self.validated_nets: dict[str, Callable[[], nn.Module]] = {"val": lambda: self.net}
 
     def forward(self, x: Images) -> Logits:
-        """Logits of a batch."""
-        return self.net(x)  # type: ignore[no-any-return]
+        """Logits of a batch, in the precision of the images under autocast too."""
+        return self.net(x).to(x.dtype)  # type: ignore[no-any-return]
 
     def on_train_start(self) -> None:
         """Refuses data that would leave a batch of one image to batch norm."""
         loader = self.trainer.train_dataloader
         if isinstance(loader, TrainLoader):
-            last = len(loader.images) % loader.batch_size or loader.batch_size
-            _require_batch(self.net, min(last, len(loader.images)))
+            require_batches(self.net, len(loader.images), loader.batch_size)
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Mapping[str, Any]:
         """One step of the outer minimisation."""
@@ -110,7 +113,8 @@ class AdversarialTraining(LightningModule):
             with full_precision(x.device.type), eval_mode(net()):
                 values = self._validated(net(), x, y, batch_idx)
             self.log_dict(
-                {f"{prefix}/{name}": value for name, value in values.items()},
+                {f"{prefix}/{name}": value for name, value in values.items()}
+                | {"step": torch.tensor(float(self.global_step))},  # else Lightning counts one less
                 on_epoch=True,
                 on_step=False,
                 batch_size=len(x),
@@ -125,7 +129,7 @@ class AdversarialTraining(LightningModule):
         found = self._attacked(x, y, batch_idx)
         start = found.start_logits if Trait.READS_START in self.objective.traits else None
         clean = self._clean_logits(x, found)
-        adv = self.net(found.x_adv)
+        adv = self(found.x_adv)
         return LogitPair(torch.full_like(adv, torch.nan) if clean is None else clean, adv, y, start)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -136,8 +140,7 @@ class AdversarialTraining(LightningModule):
         total = self.trainer.estimated_stepping_batches
         if total == float("inf"):
             raise ValueError("a learning-rate schedule needs trainer.max_epochs or max_steps")
-        batches = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
-        scheduler = self.schedule(optimizer, int(total), math.ceil(batches))
+        scheduler = self.schedule(optimizer, int(total))
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -180,7 +183,7 @@ class AdversarialTraining(LightningModule):
     def _clean_logits(self, x: Images, found: AttackResult) -> Logits | None:
         traits = self.objective.traits
         if Trait.FITS_CLEAN in traits:
-            return self.net(x)  # type: ignore[no-any-return]
+            return self(x)  # type: ignore[no-any-return]
         trains, reads = Trait.TRAINS_CLEAN in traits, Trait.READS_CLEAN in traits
         if not (trains or reads or self.observes_clean):
             return None
@@ -190,7 +193,7 @@ class AdversarialTraining(LightningModule):
         # Regularizing or measuring clean images must leave the running statistics as the base
         # method leaves them; a forward pass in training mode would move them.
         with frozen_running_stats(self.net), nullcontext() if trains else no_graph():
-            return self.net(x)  # type: ignore[no-any-return]
+            return self(x)  # type: ignore[no-any-return]
 
     def _validated(self, net: nn.Module, x: Images, y: Labels, batch_idx: int) -> dict[str, Tensor]:
         with no_graph():
@@ -219,6 +222,15 @@ class AdversarialTraining(LightningModule):
 def _last_attack_plain(values: dict[str, Tensor], last: str) -> dict[str, Tensor]:
     """``pgd/delta_energy/joint`` becomes ``delta_energy/joint`` for the strongest attack."""
     return {name.removeprefix(f"{last}/"): value for name, value in values.items()}
+
+
+def require_batches(net: nn.Module, images: int, batch_size: int) -> None:
+    """Refuses an epoch that leaves a batch of one image to batch norm.
+
+    Raises:
+        ValueError: if it does.
+    """
+    _require_batch(net, min(images % batch_size or batch_size, images))
 
 
 def _require_batch(net: nn.Module, size: int) -> None:

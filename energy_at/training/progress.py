@@ -19,6 +19,14 @@ class RunProgress(TQDMProgressBar):
         super().on_train_start(trainer, pl_module)
         self._clock = (time.monotonic(), trainer.global_step)
 
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Ends the bar's line, so that the message stands on its own."""
+        for bar in (self._val_progress_bar, self._train_progress_bar):
+            if bar is not None:
+                bar.close()
+
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:

@@ -1,0 +1,87 @@
+"""A user's mistake ends in one line; a defect of ours keeps its traceback."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException, MissingConfigException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf.errors import OmegaConfBaseException
+
+
+@contextmanager
+def one_line_errors(folder: Path | None = None) -> Iterator[None]:
+    """Turns a user's mistake into one line and exit code 1; a defect of ours keeps its traceback.
+
+    A run folder that Hydra has made and nobody has written to is removed again.
+    ``HYDRA_FULL_ERROR=1`` shows every traceback.
+    """
+    try:
+        yield
+    except Exception as error:
+        if folder is not None:
+            remove_empty(folder)
+        line = explained(error)
+        if line is None or _WANTS_TRACEBACK:
+            raise
+        sys.stderr.write(f"error: {line}\n")
+        sys.exit(1)
+
+
+def command_line(main: Callable[[], Any]) -> None:
+    """Runs an entry so that mistakes in its overrides end in one line too."""
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing pages
+    with one_line_errors():
+        main()
+
+
+def remove_empty(folder: Path) -> None:
+    """Removes a folder and its parents below the working directory, as far as they are empty."""
+    for path in (folder, *folder.parents):
+        inside = path.resolve().is_relative_to(Path.cwd()) and path.resolve() != Path.cwd()
+        if not (inside or path == folder) or not path.is_dir() or any(path.iterdir()):
+            return
+        path.rmdir()
+
+
+_WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
+_MISTAKES = (ValueError, FileNotFoundError, FloatingPointError, ImportError, RuntimeError)
+_FRAMEWORK = (HydraException, OmegaConfBaseException, MisconfigurationException)
+
+
+def explained(error: BaseException) -> str | None:
+    """One line for a mistake that we foresaw, wherever a framework has wrapped it."""
+    chain = list(_chain(error))
+    for found in chain:
+        if isinstance(found, MissingConfigException) and found.options:
+            name = str(found.missing_cfg_file)
+            return f"there is no {name}: choose from {', '.join(found.options)}"
+    for found in reversed(chain):
+        if isinstance(found, _MISTAKES) and _raised_here(found):
+            return " ".join(str(found).split())
+    for found in chain:
+        if isinstance(found, _FRAMEWORK):
+            return " ".join(str(found).split())
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _raised_here(error: BaseException) -> bool:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return False
+    return trace.tb_frame.f_code.co_filename.startswith(str(Path(__file__).parent))
