@@ -5,7 +5,7 @@ from omegaconf import DictConfig
 
 from energy_at.attacks import fgsm, pgd
 from energy_at.config import make, register_resolvers, reopened
-from energy_at.mistakes import command_line, one_line_errors
+from energy_at.mistakes import CONF, command_line, one_line_errors
 from energy_at.robustness import robust_accuracy
 from energy_at.runs import RunFolder
 
@@ -22,7 +22,7 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     return robust_accuracy(module.net, batches, attacks, seed=module.seed)
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
+@hydra.main(version_base="1.3", config_path=CONF, config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     """Command-line entry."""
     with one_line_errors():

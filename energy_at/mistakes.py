@@ -51,6 +51,8 @@ def remove_empty(folder: Path) -> None:
         path.rmdir()
 
 
+CONF = str(Path(__file__).parent / "conf")  # where every entry finds its configuration
+
 _WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 _MISTAKES = (ValueError, FileNotFoundError, FloatingPointError, ImportError, RuntimeError)
 _FRAMEWORK = (HydraException, OmegaConfBaseException, MisconfigurationException)

@@ -9,7 +9,7 @@ import hydra
 from omegaconf import DictConfig, ListConfig
 
 from energy_at.figures import delta_energy_figure, save
-from energy_at.mistakes import command_line, one_line_errors
+from energy_at.mistakes import CONF, command_line, one_line_errors
 from energy_at.runs import RunFolder
 from energy_at.tables import results_table
 
@@ -31,7 +31,7 @@ def report(folders: list[RunFolder], out: Path) -> str:
     return table.markdown()
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="report")
+@hydra.main(version_base="1.3", config_path=CONF, config_name="report")
 def main(cfg: DictConfig) -> None:
     """Command-line entry."""
     with one_line_errors():

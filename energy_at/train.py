@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from energy_at.config import Run, build, evaluated, register_resolvers
 from energy_at.figures import delta_energy_figure, save
-from energy_at.mistakes import command_line, one_line_errors
+from energy_at.mistakes import CONF, command_line, one_line_errors
 from energy_at.resume import resumed
 from energy_at.runs import RunFolder, read_checkpoint
 from energy_at.tables import results_table
@@ -27,12 +27,26 @@ def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) ->
     seed_everything(cfg.seed, workers=True, verbose=False)
     wandb_id = read_checkpoint(checkpoint).get("wandb_id") if checkpoint else None
     run = build(cfg, folder, wandb_id=wandb_id)
-    require_batches(run.module.net, len(run.data.train), run.data.batch_size)
+    require_sound(cfg, run)
     if checkpoint is None:
         RunFolder.create(folder.path, cfg)
     run.trainer.fit(run.module, run.data, ckpt_path=checkpoint, weights_only=True)
     if run.trainer.state.finished:
         finish(cfg, run, folder)
+
+
+def require_sound(cfg: DictConfig, run: Run) -> None:
+    """Finds the mistakes that training would only meet after it has begun to write.
+
+    Raises:
+        ValueError: if there is one.
+    """
+    images, batch_size = len(run.data.train), run.data.batch_size
+    require_batches(run.module.net, images, batch_size)
+    run.data.test.first(cfg.evaluation.subset)
+    optimizer = run.module.optimizer(run.module.net)
+    if run.module.schedule is not None:
+        run.module.schedule(optimizer, max(1, cfg.trainer.max_epochs) * -(-images // batch_size))
 
 
 def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
@@ -46,7 +60,7 @@ def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
     print(f"run folder: {folder.path}")
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+@hydra.main(version_base="1.3", config_path=CONF, config_name="train")
 def main(cfg: DictConfig) -> Any:
     """Command-line entry."""
     output = Path(HydraConfig.get().runtime.output_dir)

@@ -66,6 +66,13 @@ def test_what_is_logged_adds_up(pair):
     assert difference == pytest.approx(rise.item(), abs=1e-5)
 
 
+def test_the_share_of_abnormal_examples_is_that_of_losses_that_fell(pair):
+    before, after = (F.cross_entropy(z, pair.y, reduction="none") for z in (pair.clean, pair.adv))
+    fell = (after < before).float().mean().item()
+    assert 0.2 < fell < 0.8
+    assert delta_energies(pair)["aae_share"].item() == pytest.approx(fell)
+
+
 def test_a_constant_shift_of_all_logits_changes_energies_only(pair):
     before, after = (
         pair_metrics(pair),

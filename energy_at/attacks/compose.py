@@ -75,6 +75,11 @@ class WorstCase:
 
     attacks: Sequence[Attack]
 
+    def __post_init__(self) -> None:
+        """Rejects a search without searches."""
+        if not self.attacks:
+            raise ValueError("WorstCase needs at least one attack")
+
     @property
     def steps(self) -> int:
         """Gradients along the longest search."""

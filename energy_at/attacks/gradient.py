@@ -60,6 +60,7 @@ class GradientAttack:
         """Runs the search on one batch; see ``Attack``."""
         if torch.is_inference_mode_enabled():
             raise RuntimeError("attacks need gradients: use trainer.inference_mode=false")
+        x = x.detach()
         with frozen_running_stats(model):
             gain = self.goal(model, x, y)
         delta = clip_to_pixels(x, self.start(x, self.ball, generator))

@@ -39,7 +39,11 @@ class Uniform:
 
 @dataclass(frozen=True)
 class Gaussian:
-    """Normal noise of standard deviation ``std`` in pixel units (Zhang et al., 2019)."""
+    """Normal noise of standard deviation ``std`` in pixel units (Zhang et al., 2019).
+
+    The published code lets this noise leave [0, 1] until the first step; the attack loop here
+    clips it, as it clips every start.
+    """
 
     std: float = 0.001
 

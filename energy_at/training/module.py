@@ -114,7 +114,8 @@ class AdversarialTraining(LightningModule):
                 values = self._validated(net(), x, y, batch_idx)
             self.log_dict(
                 {f"{prefix}/{name}": value for name, value in values.items()}
-                | {"step": torch.tensor(float(self.global_step))},  # else Lightning counts one less
+                # else Lightning counts one step less
+                | {"step": float(self.global_step), "epoch": float(self.current_epoch)},
                 on_epoch=True,
                 on_step=False,
                 batch_size=len(x),

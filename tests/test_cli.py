@@ -1,0 +1,237 @@
+"""What is typed, and what comes back."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from energy_at import evaluate, report, train
+from tests.running import TINY, typed
+
+FAST = (
+    *TINY,
+    "trainer.max_epochs=1",
+    "trainer.accelerator=cpu",
+    "+trainer.enable_progress_bar=false",
+)
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+
+@pytest.fixture
+def type_train(monkeypatch, capsys):
+    return lambda *argv: typed(monkeypatch, capsys, train.main, *argv)
+
+
+@pytest.fixture
+def finished(type_train):
+    code, out, err = type_train(*FAST, "reg=der", "hydra.run.dir=finished")
+    assert code == 0, err
+    return out
+
+
+def everything(folder="."):
+    return {p: p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
+
+
+def test_the_command_of_the_readme_trains_on_embedded_data(tmp_path):
+    command = [sys.executable, "-m", "energy_at.train", "model=preactresnet18", "reg=der",
+               "attack=fgsm", "trainer.max_epochs=1", "hydra.run.dir=run"]  # fmt: skip
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "W&B runs offline" in result.stderr
+    for shown in ("loss=", "clean=", "adv=", "dE(x)=", "img/s="):
+        assert shown in result.stdout + result.stderr
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"config.yaml", "environment.json", "metrics.csv", "checkpoints", "results.json",
+            "delta_energy.png", "delta_energy.pdf", "wandb"} <= names  # fmt: skip
+
+
+def test_a_run_leaves_one_row_for_each_step_with_all_energies(finished):
+    with Path("finished/metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    steps = [row for row in rows if row["train/loss"]]
+    assert [int(row["step"]) for row in steps] == list(range(1, 15))
+    logged = {f"train/delta_energy/{k}" for k in ("marginal", "joint", "shift_norm", "shift_p99")}
+    logged |= {f"train/energy/{e}_{w}" for e in ("marginal", "joint") for w in ("clean", "adv")}
+    logged |= {"train/aae_share", "train/acc/clean", "train/acc/adv", "train/logit_scale",
+               "train/loss/adversarial_ce", "train/loss/der", "lr", "epoch"}  # fmt: skip
+    assert all(row[name] for row in steps for name in logged)
+    (validated,) = [row for row in rows if row["val/acc/pgd"]]
+    assert (validated["step"], validated["epoch"]) == ("14", "0")
+    assert validated["val/delta_energy/marginal"]
+
+
+def test_a_run_knows_its_versions_and_its_configuration(finished):
+    environment = json.loads(Path("finished/environment.json").read_text())
+    assert environment["packages"]["torch"] == torch.__version__
+    assert set(environment) >= {"git_commit", "device", "command", "cpu_count"}
+    assert "${" not in Path("finished/config.yaml").read_text()
+
+
+def test_the_printed_table_holds_the_written_results(finished):
+    results = json.loads(Path("finished/results.json").read_text())
+    assert f"{100 * results['last']['test']['clean']:.1f}" in finished
+    assert results["last"]["test"]["n"] == 128
+    assert results["last"]["val"]["n"] == 64
+
+
+def test_a_run_is_opened_again_and_measures_the_same(finished, monkeypatch, capsys):
+    code, out, _ = typed(monkeypatch, capsys, evaluate.main, "run=finished")
+    results = json.loads(Path("finished/results.json").read_text())["last"]["test"]
+    assert code == 0
+    for name in ("clean", "fgsm", "pgd"):
+        assert f"{name:6} {100 * results[name]:.1f} %" in out
+
+
+def test_report_writes_table_and_figure(finished, monkeypatch, capsys):
+    code, out, _ = typed(monkeypatch, capsys, report.main, "runs=[finished,finished]", "out=both")
+    assert code == 0
+    assert out.count("| finished") == 8
+    assert {p.name for p in Path("both").iterdir()} == {
+        "table.md", "table.csv", "delta_energy.png", "delta_energy.pdf"
+    }  # fmt: skip
+
+
+def test_a_finished_run_is_not_overwritten(finished, type_train):
+    before = everything()
+    code, _, err = type_train(*FAST, "hydra.run.dir=finished")
+    assert code == 1
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert "finished already holds a run: resume=" in err
+    assert everything() == before
+
+
+@pytest.mark.parametrize(
+    ("typed_wrong", "said"),
+    [
+        ("attack=fgms", "there is no attack/fgms: choose from fgsm, n_fgsm, pgd, rs_fgsm, trades"),
+        ("dataset=cifar11", "choose from cifar10, cifar100, digits"),
+        ("reg.weight=1", "Could not override 'reg.weight'"),
+        ("no_such_key=1", "Could not override 'no_such_key'"),
+        ("threat.eps=8", "threat.eps=8 is above 1, but pixels lie in [0, 1]: did you mean 8/255?"),
+        ("threat.eps=-8/255", "must be positive"),
+        ("threat.eps=eight", "is no number: write a fraction such as 8/255"),
+        ("attack.alpha=2", "attack.alpha=2 is above 1"),
+        ("attack.steps=0", "need attack.steps >= 1"),
+        (("reg=der", "reg.weight=-1"), "must be finite and >= 0, got -1"),
+        (("reg=der", "reg.gamma=-0.1"), "gamma of DER must be finite and >= 0 nats, got -0.1"),
+        (("reg=der", "reg.ramp=-1"), "must be >= 0 epochs"),
+        (("model=preactresnet18", "model.width=2", "dataset.batch_size=1"), "one image"),
+        (("model=preactresnet18", "model.width=2", "dataset.batch_size=447"), "one image"),
+        ("dataset.batch_size=0", "dataset.batch_size must be >= 1"),
+        ("dataset.val_size=1", "cannot hold out 1 of 512 images"),
+        ("dataset.subset=1000", "dataset.subset=1000 is out of reach"),
+        ("model.width=0", "model.width must be >= 1, got 0"),
+        ("optimizer.lr=-1", "optimizer.lr must be positive"),
+        ("schedule.peak=2", "schedule.peak is a share"),
+        ("training.eps_warmup=-1", "training.eps_warmup must be >= 0"),
+        ("trainer.precision=bf16-true", "use bf16-mixed or 32-true"),
+        ("callbacks.best.monitor=test/acc", "must not be chosen by test/acc"),
+        ("callbacks.energy.every=0", "must be >= 1 step"),
+        ("evaluation.subset=1000", "evaluation.subset=1000 is out of reach"),
+        (("dataset=cifar10", "dataset.download=false"), "put cifar-10-batches-py/ from https://"),
+        (("dataset=tiny_imagenet",), "Tiny-ImageNet not found: unpack"),
+        ("resume=nowhere", "nowhere is no run folder"),
+    ],
+)  # fmt: skip
+def test_a_mistake_gets_one_line_and_leaves_nothing(type_train, typed_wrong, said):
+    wrong = (typed_wrong,) if isinstance(typed_wrong, str) else typed_wrong
+    code, out, err = type_train(*FAST, *wrong)
+    assert code == 1
+    assert said in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in out + err
+    assert list(Path().iterdir()) == []
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_step(type_train):
+    code, _, err = type_train(*FAST, "optimizer.lr=1e30", "hydra.run.dir=broken")
+    assert code == 1
+    assert "the loss is nan at step" in err.splitlines()[-1]
+    assert not list(Path("broken").rglob("*.ckpt"))
+
+
+def test_a_late_nan_keeps_the_last_good_checkpoint(type_train):
+    good = type_train(*FAST, "hydra.run.dir=run", "trainer.max_epochs=2")
+    assert good[0] == 0
+    before = Path("run/checkpoints/last.ckpt").read_bytes()
+    checkpoint = torch.load("run/checkpoints/last.ckpt", weights_only=True)
+    for group in checkpoint["optimizer_states"][0]["state"].values():
+        group["momentum_buffer"].fill_(float("inf"))
+    torch.save(checkpoint, "run/checkpoints/last.ckpt")
+    poisoned = Path("run/checkpoints/last.ckpt").read_bytes()
+    code, _, err = type_train("resume=run", "trainer.max_epochs=4")
+    assert code == 1
+    assert "training stopped, the last good checkpoint is kept" in err
+    assert Path("run/checkpoints/last.ckpt").read_bytes() == poisoned != before
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda p: p.unlink(), "has no checkpoint last.ckpt"),
+        (lambda p: p.write_bytes(p.read_bytes()[:1000]), "is damaged or truncated"),
+        (lambda p: torch.save({"state_dict": {}, "f": typed}, p), "more than tensors and plain"),
+    ],
+    ids=["missing", "truncated", "code"],
+)
+def test_a_bad_checkpoint_gets_one_line_and_the_run_is_left_alone(
+    finished, type_train, damage, said
+):
+    damage(Path("finished/checkpoints/last.ckpt"))
+    before = everything()
+    code, _, err = type_train("resume=finished")
+    assert (code, err.count("\n")) == (1, 1)
+    assert said in err
+    assert everything() == before
+
+
+def test_resume_refuses_to_make_another_run_of_it(finished, type_train):
+    before = everything()
+    code, _, err = type_train("resume=finished", "reg=none")
+    assert code == 1
+    assert "resume continues a run as it was, so reg=none cannot change" in err
+    assert everything() == before
+
+
+def test_resume_trains_on_for_longer(finished, type_train):
+    code, _, err = type_train("resume=finished", "trainer.max_epochs=2")
+    assert code == 0, err
+    with Path("finished/metrics.csv").open() as file:
+        steps = [int(r["step"]) for r in csv.DictReader(file) if r["train/loss"]]
+    assert steps == list(range(1, 29))
+
+
+@pytest.mark.parametrize("entry", [train, evaluate, report])
+def test_help_shows_an_example(entry, monkeypatch, capsys):
+    code, out, _ = typed(monkeypatch, capsys, entry.main, "--help")
+    assert code == 0
+    assert f"python -m {entry.__name__} " in out
+
+
+@pytest.mark.parametrize(
+    ("entry", "argv", "said"),
+    [
+        (evaluate, ("run=nowhere",), "nowhere is no run folder"),
+        (evaluate, (), "run"),
+        (report, ("runs=[nowhere]",), "nowhere is no run folder"),
+        (report, ("runs=[]",), "runs=[] names no run"),
+        (report, (), "runs"),
+    ],
+)
+def test_other_entries_answer_mistakes_in_one_line(entry, argv, said, monkeypatch, capsys):
+    code, _, err = typed(monkeypatch, capsys, entry.main, *argv)
+    assert (code, err.count("\n")) == (1, 1)
+    assert said in err
+    assert list(Path().iterdir()) == []
