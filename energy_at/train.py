@@ -17,6 +17,7 @@ from energy_at.mistakes import CONF, command_line, one_line_errors
 from energy_at.resume import resumed
 from energy_at.runs import RunFolder, read_checkpoint
 from energy_at.tables import results_table
+from energy_at.training import loggers
 from energy_at.training.module import require_batches
 
 register_resolvers()
@@ -30,7 +31,10 @@ def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) ->
     require_sound(cfg, run)
     if checkpoint is None:
         RunFolder.create(folder.path, cfg)
-    run.trainer.fit(run.module, run.data, ckpt_path=checkpoint, weights_only=True)
+    try:
+        run.trainer.fit(run.module, run.data, ckpt_path=checkpoint, weights_only=True)
+    finally:
+        loggers.finish(run.trainer.loggers)
     if run.trainer.state.finished:
         finish(cfg, run, folder)
 

@@ -1,12 +1,16 @@
 """Per-step metrics as one CSV file, and Weights & Biases where it is wanted."""
 
 import csv
+import netrc
 import os
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import Logger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_only
 
 Cell = str | float | int
 
@@ -122,25 +126,47 @@ def wandb_logger(
     Lightning defines ``trainer/global_step`` as the step of every metric. With the ``id`` of an
     earlier run that run is continued.
     """
-    offline = os.environ.get("WANDB_MODE") in ("offline", "disabled") or not _has_wandb_key()
-    if offline:
-        why = "WANDB_MODE" if "WANDB_MODE" in os.environ else "no API key is configured"
-        rank_zero_warn(f"W&B runs offline ({why}): 'wandb sync FOLDER' uploads the run later")
+    mode = os.environ.get("WANDB_MODE")
+    if mode is None and not _has_wandb_key():
+        mode = "offline"
+        _tell("W&B runs offline: no API key is configured; 'wandb sync FOLDER' uploads it later")
+    # Said to wandb itself: what Lightning's offline=True sets, wandb may have read before.
     return WandbLogger(
         name=name,
         save_dir=str(folder),
         project=project,
-        offline=offline,
         id=id,
+        mode=mode,
+        offline=mode == "offline",
         resume="allow",
         **options,
     )
 
 
-def _has_wandb_key() -> bool:
-    import wandb  # seconds that runs without it need not wait
+def finish(loggers: Iterable[Logger]) -> None:
+    """Ends what a run has begun at W&B: the next run of the process must begin its own."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger) and logger.version is not None:
+            logger.experiment.finish()
 
-    return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
+
+@rank_zero_only
+def _tell(line: str) -> None:
+    sys.stderr.write(line + "\n")
+
+
+def _has_wandb_key() -> bool:
+    """Whether wandb would find a key where it looks for one: environment, then netrc."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    for path in (os.environ.get("NETRC"), Path.home() / ".netrc", Path.home() / "_netrc"):
+        if path and Path(path).is_file():
+            try:
+                return netrc.netrc(path).authenticators(host) is not None
+            except netrc.NetrcParseError:
+                return False
+    return False
 
 
 def _cell(name: str, value: float) -> Cell:
