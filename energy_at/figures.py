@@ -24,7 +24,7 @@ def delta_energy_figure(runs: Mapping[str, Rows]) -> Figure:
     if not runs:
         raise ValueError("no run to draw")
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False}):
-        figure = Figure(figsize=(4.2 * len(runs), 3.2), layout="constrained")
+        figure = Figure(figsize=(max(5.6, 4.2 * len(runs)), 3.2), layout="constrained")
         panels = figure.subplots(1, len(runs), squeeze=False, sharey=True)[0]
         twins = []
         for axes, (name, rows) in zip(panels, runs.items(), strict=True):
