@@ -11,14 +11,14 @@ STAMP := $(VENV)/.installed
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-install: $(STAMP) ## Set up .venv, nothing else
+install: $(STAMP) ## Set up .venv, nothing else; LOCKED=1 takes the versions of requirements.lock
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 		|| { echo "energy_at needs Python >= 3.10: make PYTHON=python3.11 ..."; exit 1; }
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --upgrade pip
-	$(PY) -m pip install --quiet -e ".[dev]"
+	$(PY) -m pip install --quiet $(if $(LOCKED),-r requirements.lock) -e ".[dev]"
 	touch $@
 
 demo: install ## Catastrophic overfitting without DER and training with it, on embedded images (< 4 min)
@@ -39,8 +39,10 @@ lint: install ## Check style, types and layers
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-lock: install ## Write requirements.lock from what is installed
-	$(PY) -m pip freeze --exclude-editable > requirements.lock
+lock: install ## Write requirements.lock from pyproject.toml
+	$(PY) -m pip install --quiet uv
+	$(VENV)/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 \
+		--quiet --upgrade -o requirements.lock
 
 clean: ## Remove .venv and caches; runs stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -150,18 +150,25 @@ def evaluated(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, Any]:
     """Accuracies of the last and the best network on held-out and on test images."""
     attacks = make(cfg.evaluation.attacks)
     images = {"val": run.data.val, "test": run.data.test.first(cfg.evaluation.subset)}
-    module = run.module.to(run.data.device)
+    net = run.module.to(run.data.device).net
     results: dict[str, Any] = {}
-    for which in ("last", "best"):
-        results[which] = {"step": run.trainer.global_step}
-        if which == "best":
-            checkpoint = read_checkpoint(folder.checkpoint(which))
-            module.load_state_dict(checkpoint["state_dict"])
-            results[which]["step"] = checkpoint["global_step"]
-        for name, part in images.items():
-            loader = run.data.eval_loader(part)
-            results[which][name] = robust_accuracy(module.net, loader, attacks, seed=cfg.seed)
+    for which, (step, state) in _networks(cfg, run, folder).items():
+        run.module.load_state_dict(state)
+        results[which] = {"step": step} | {
+            name: robust_accuracy(net, run.data.eval_loader(part), attacks, seed=cfg.seed)
+            for name, part in images.items()
+        }
     return results
+
+
+def _networks(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, tuple[int, Any]]:
+    """Step and weights of the checkpoints to evaluate; of those that the run was told to keep."""
+    live = {name: value.clone() for name, value in run.module.state_dict().items()}
+    networks = {"last": (run.trainer.global_step, live)}
+    if cfg.callbacks.get("best") is not None:
+        best = read_checkpoint(folder.checkpoint("best"))
+        networks["best"] = (best["global_step"], best["state_dict"])
+    return {which: networks[which] for which in cfg.evaluation.checkpoints if which in networks}
 
 
 def _callback(made: Any, folder: RunFolder) -> Callback:

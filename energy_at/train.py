@@ -48,6 +48,9 @@ def require_sound(cfg: DictConfig, run: Run) -> None:
     images, batch_size = len(run.data.train), run.data.batch_size
     require_batches(run.module.net, images, batch_size)
     run.data.test.first(cfg.evaluation.subset)
+    unknown = set(cfg.evaluation.checkpoints) - {"last", "best"}
+    if unknown:
+        raise ValueError(f"evaluation.checkpoints are last and best, got {', '.join(unknown)}")
     optimizer = run.module.optimizer(run.module.net)
     if run.module.schedule is not None:
         run.module.schedule(optimizer, max(1, cfg.trainer.max_epochs) * -(-images // batch_size))
