@@ -1,0 +1,76 @@
+"""Sets of labelled images as they are kept: bytes, not floats."""
+
+from dataclasses import dataclass
+
+import torch
+from sklearn.model_selection import train_test_split
+
+from energy_at.shapes import Labels, Pixels
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images and labels of the same order.
+
+    Attributes:
+        pixels: 0 to 255; the network sees ``pixels / 255``.
+        labels: Class indices.
+    """
+
+    pixels: Pixels
+    labels: Labels
+
+    def __post_init__(self) -> None:
+        """Refuses images without their labels."""
+        if len(self.pixels) != len(self.labels):
+            raise ValueError(f"{len(self.pixels)} images but {len(self.labels)} labels")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: Labels) -> "ImageSet":
+        """The images at these positions, in this order."""
+        return ImageSet(self.pixels[indices], self.labels[indices])
+
+    def first(self, n: int | None) -> "ImageSet":
+        """The first ``n`` images; all for ``None``.
+
+        Raises:
+            ValueError: if there are fewer.
+        """
+        if n is None:
+            return self
+        if not 0 < n <= len(self):
+            raise ValueError(f"evaluation.subset={n} is out of reach: there are {len(self)} images")
+        return ImageSet(self.pixels[:n], self.labels[:n])
+
+    def to(self, device: torch.device | str) -> "ImageSet":
+        """The same set on a device."""
+        return ImageSet(self.pixels.to(device), self.labels.to(device))
+
+
+def split(images: ImageSet, held_out: int, seed: int) -> tuple[ImageSet, ImageSet]:
+    """Carves ``held_out`` images off by seed, with the shares of the classes kept.
+
+    Returns:
+        The remaining images, then those held out.
+
+    Raises:
+        ValueError: if nothing would remain, or a class could not be on both sides.
+    """
+    classes = int(images.labels.max()) + 1
+    smallest = int(images.labels.bincount(minlength=classes).min())
+    if smallest < 2:
+        raise ValueError(f"cannot split: a class has {smallest} images, each needs at least 2")
+    if not classes <= held_out <= len(images) - classes:
+        raise ValueError(
+            f"cannot hold out {held_out} of {len(images)} images of {classes} classes: "
+            f"choose from {classes} to {len(images) - classes}"
+        )
+    rest, held = train_test_split(
+        torch.arange(len(images)).numpy(),
+        test_size=held_out,
+        random_state=seed,
+        stratify=images.labels.numpy(),
+    )
+    return images.take(torch.from_numpy(rest)), images.take(torch.from_numpy(held))

