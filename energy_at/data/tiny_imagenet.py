@@ -26,7 +26,9 @@ def tiny_imagenet(root: Path, *, download: bool = False) -> tuple[ImageSet, Imag
             f"Tiny-ImageNet not found: unpack {URL} to {folder} (dataset.root=FOLDER)"
         )
     classes = {wnid: k for k, wnid in enumerate((folder / "wnids.txt").read_text().split())}
-    return _read(_training_files(folder, classes), "train"), _read(_val_files(folder, classes), "val")
+    return _read(_training_files(folder, classes), "train"), _read(
+        _val_files(folder, classes), "val"
+    )
 
 
 def _training_files(folder: Path, classes: dict[str, int]) -> list[tuple[Path, int]]:
