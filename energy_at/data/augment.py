@@ -41,7 +41,7 @@ def draw(n: int, *, pad: int, flip: bool, generator: torch.Generator) -> Draws:
 
 
 def crop_and_flip(pixels: Pixels, draws: Draws, pad: int) -> Pixels:
-    """Each image padded with ``pad`` black pixels, cropped to its size again, and mirrored or not."""
+    """Each image padded with ``pad`` black pixels, cropped to its size, and mirrored or not."""
     batch, channels, height, width = pixels.shape
     device = pixels.device
     rows = draws.top[:, None] + torch.arange(height, device=device)
