@@ -122,7 +122,12 @@ def build_module(cfg: DictConfig) -> AdversarialTraining:
 
 def build_trainer(cfg: DictConfig, folder: RunFolder, wandb_id: str | None = None) -> Trainer:
     """Lightning's trainer, with the callbacks and loggers of a run."""
-    callbacks = [_callback(make(c), folder) for c in cfg.callbacks.values() if c is not None]
+    hidden = {"progress"} if cfg.trainer.get("enable_progress_bar") is False else set()
+    callbacks = [
+        _callback(make(callback), folder)
+        for name, callback in cfg.callbacks.items()
+        if callback is not None and name not in hidden
+    ]
     options = {name: {"id": wandb_id} if name == "wandb" else {} for name in cfg.logger}
     loggers = [
         make(logger)(folder.path, **options[name])

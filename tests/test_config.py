@@ -45,7 +45,9 @@ def test_every_choice_builds(tmp_path, monkeypatch, group, choice):
 def test_every_experiment_is_short_and_trains(tmp_path, experiment):
     fast = ("dataset=synthetic", "model.width=2", "logger=csv", "callbacks.progress=null")
     run = fitted(tmp_path, f"experiment={experiment}", *fast, "trainer.max_epochs=1",
-                 "dataset.subset=null", "dataset.batch_size=64", "threat.eps=8/255")  # fmt: skip
+                 "dataset.subset=null", "dataset.val_size=64", "dataset.batch_size=64",
+                 "threat.eps=8/255", "callbacks.best=null",
+                 "trainer.precision=32-true")  # fmt: skip
     assert run.trainer.global_step == 7
 
 
