@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml
 	$(PY) -m pip install --quiet $(if $(LOCKED),-r requirements.lock) -e ".[dev]"
 	touch $@
 
-demo: install ## Catastrophic overfitting without DER and training with it, on embedded images (< 4 min)
+demo: install ## Catastrophic overfitting without DER and training with it, on embedded images (minutes)
 	rm -rf $(DEMO)
 	$(PY) -m energy_at.train experiment=demo reg=none hydra.run.dir=$(DEMO)/fgsm_at
 	$(PY) -m energy_at.train experiment=demo reg=der hydra.run.dir=$(DEMO)/fgsm_at_der
