@@ -91,8 +91,11 @@ def test_layers_without_running_statistics_stay_without():
 
 
 def test_a_function_has_no_statistics_to_freeze(batch):
-    with frozen_running_stats(lambda x: x.flatten(1)):
-        pass
+    def flatten(x):
+        return x.flatten(1)
+
+    with frozen_running_stats(flatten):
+        assert torch.equal(flatten(batch[0]), batch[0].reshape(6, -1))
 
 
 def test_no_graph_records_none_and_gradients_come_back_after(net, batch):
