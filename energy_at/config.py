@@ -1,22 +1,28 @@
 """From a config to objects: resolvers, ``make`` to instantiate, ``build`` to wire."""
 
 import functools
+import math
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import torch
 from hydra.utils import instantiate
 from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from omegaconf import DictConfig, OmegaConf
 
 from energy_at.data import ImageData
+from energy_at.data.loader import as_floats
 from energy_at.objectives import Objective
 from energy_at.robustness import robust_accuracy
 from energy_at.runs import RunFolder, read_checkpoint
 from energy_at.training import AdversarialTraining
+from energy_at.training.cost import forward_equivalents
+from energy_at.training.weights import WeightPerturbation
 
 
 @dataclass(frozen=True)
@@ -51,12 +57,20 @@ def register_resolvers() -> None:
     """Makes the resolvers of the YAML files known.
 
     ``${pixels:threat.eps,8/255}`` is 8/255, checked; ``${times:1.25,8/255}`` is a product;
-    ``${samples:auto,1}`` says which examples DER applies to under an attack of so many steps.
+    ``${samples:auto,1}`` says which examples DER applies to under an attack of so many steps;
+    ``${by_steps:1,20,1}`` chooses between a value for one step and one for more;
+    ``${by_eps:EPS,[8,16],[1,2]}`` interpolates between values given at 255 EPS, constant beyond
+    the last, ``log_by_eps`` their logarithms, and ``step_by_eps`` takes the first value up to 8,
+    the second up to 16, and so on.
     """
     resolvers: dict[str, Callable[..., Any]] = {
         "pixels": parse_pixels,
         "times": lambda a, b: float(Fraction(str(a)) * Fraction(str(b))),
         "samples": lambda wish, steps: _samples(wish, steps),
+        "by_steps": lambda steps, one, more: float(one if int(steps) == 1 else more),
+        "by_eps": lambda eps, at, values: float(np.interp(255 * eps, at, values)),
+        "log_by_eps": lambda eps, at, values: math.exp(np.interp(255 * eps, at, np.log(values))),
+        "step_by_eps": lambda eps, at, values: float(values[bisect_left(at, 255 * eps - 1e-6)]),
         "run_dir": lambda resume, default: resume or default,
     }
     for name, resolver in resolvers.items():
@@ -104,6 +118,7 @@ def build_data(cfg: DictConfig) -> ImageData:
 def build_module(cfg: DictConfig) -> AdversarialTraining:
     """Network, attack, objective, optimizer and schedule of a run."""
     _check_precision(cfg)
+    awp = cfg.training.awp
     net = make(cfg.model)
     if cfg.training.channels_last:
         net = net.to(memory_format=torch.channels_last)
@@ -116,6 +131,7 @@ def build_module(cfg: DictConfig) -> AdversarialTraining:
         schedule=make(cfg.schedule),
         bn_mode=cfg.training.bn_mode,
         eps_warmup_epochs=cfg.training.eps_warmup,
+        awp=WeightPerturbation(awp.gamma, awp.warmup) if awp.gamma else None,
         seed=cfg.seed,
     )
 
@@ -154,7 +170,8 @@ def reopened(folder: RunFolder, which: str = "last") -> tuple[AdversarialTrainin
 def evaluated(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, Any]:
     """Accuracies of the last and the best network on held-out and on test images."""
     attacks = make(cfg.evaluation.attacks)
-    images = {"val": run.data.val, "test": run.data.test.first(cfg.evaluation.subset)}
+    every = {"val": run.data.val, "test": run.data.test.first(cfg.evaluation.subset)}
+    images = {name: every[name] for name in cfg.evaluation.images}
     net = run.module.to(run.data.device).net
     results: dict[str, Any] = {}
     for which, (step, state) in _networks(cfg, run, folder).items():
@@ -164,6 +181,25 @@ def evaluated(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, Any]:
             for name, part in images.items()
         }
     return results
+
+
+def cost(cfg: DictConfig, run: Run) -> dict[str, float]:
+    """What the training has cost: seconds, and forward passes of an image for each step it is in.
+
+    A regularizer counts as active, as it is at worst.
+    """
+    module = build_module(cfg)
+    module.objective.skip_flat = False
+    if module.awp is not None:
+        module.awp.warmup_epochs = 0
+    module.load_state_dict({k: v.cpu() for k, v in run.module.state_dict().items()})
+    images = run.data.train.first(min(16, len(run.data.train))).to(torch.device("cpu"))
+    x = as_floats(images.pixels, cfg.training.channels_last)
+    costs = {"forward_equivalents": round(forward_equivalents(module, x, images.labels), 2)}
+    for callback in run.trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Timer):
+            costs["seconds"] = round(callback.time_elapsed("train"), 1)
+    return costs
 
 
 def _networks(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, tuple[int, Any]]:

@@ -1,5 +1,7 @@
 """The tensor types that every signature in this package is written in."""
 
+from collections.abc import Callable
+
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
@@ -9,3 +11,5 @@ Logits = Float[Tensor, "batch classes"]
 Labels = Int[Tensor, " batch"]
 PerExample = Float[Tensor, " batch"]
 Scalar = Float[Tensor, ""]
+
+Classifier = Callable[[Images], Logits]

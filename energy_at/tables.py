@@ -78,6 +78,7 @@ def _run_rows(folder: RunFolder) -> list[tuple[str, ...]]:
             *(trained if which == "last" else [""] * 4),
         )
         for which, sets in folder.results().items()
+        if which != "training"
         for images, shares in sets.items()
         if images != "step"
     ]

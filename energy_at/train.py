@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from lightning import seed_everything
 from omegaconf import DictConfig
 
-from energy_at.config import Run, build, evaluated, register_resolvers
+from energy_at.config import Run, build, cost, evaluated, register_resolvers
 from energy_at.figures import delta_energy_figure, save
 from energy_at.mistakes import CONF, command_line, one_line_errors
 from energy_at.resume import resumed
@@ -51,6 +51,9 @@ def require_sound(cfg: DictConfig, run: Run) -> None:
     unknown = set(cfg.evaluation.checkpoints) - {"last", "best"}
     if unknown:
         raise ValueError(f"evaluation.checkpoints are last and best, got {', '.join(unknown)}")
+    unknown = set(cfg.evaluation.images) - {"val", "test"}
+    if unknown:
+        raise ValueError(f"evaluation.images are val and test, got {', '.join(unknown)}")
     optimizer = run.module.optimizer(run.module.net)
     if run.module.schedule is not None:
         run.module.schedule(optimizer, max(1, cfg.trainer.max_epochs) * -(-images // batch_size))
@@ -58,7 +61,7 @@ def require_sound(cfg: DictConfig, run: Run) -> None:
 
 def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
     """Writes what the run has found."""
-    folder.write_results(evaluated(cfg, run, folder))
+    folder.write_results(evaluated(cfg, run, folder) | {"training": cost(cfg, run)})
     if folder.metrics_file.is_file():
         save(
             delta_energy_figure({folder.path.name: folder.metrics()}), folder.path / "delta_energy"

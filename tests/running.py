@@ -22,7 +22,7 @@ TINY = (
     "callbacks.progress=null",
 )
 TINY_BN = ("dataset=synthetic", "model.width=2", "logger=csv", "callbacks.progress=null")
-QUIET = ("+trainer.enable_progress_bar=false", "trainer.accelerator=cpu")
+QUIET = ("trainer.enable_progress_bar=false", "trainer.accelerator=cpu")
 
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 register_resolvers()

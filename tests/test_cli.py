@@ -17,7 +17,7 @@ FAST = (
     *TINY,
     "trainer.max_epochs=1",
     "trainer.accelerator=cpu",
-    "+trainer.enable_progress_bar=false",
+    "trainer.enable_progress_bar=false",
 )
 
 

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from energy_at.attacks import fgsm, n_fgsm, pgd, rs_fgsm, trades
 from energy_at.models import preactresnet18
+from energy_at.modes import frozen_running_stats
 from energy_at.objectives import (
     AdversarialCrossEntropy,
     CleanCrossEntropy,
@@ -306,9 +307,14 @@ def test_one_image_through_batch_norm_is_refused(batch):
         module(TinyNet(), fgsm(BALL), AT).training_step((batch[0][:1], batch[1][:1]), 0)
 
 
-def test_start_as_reference_needs_the_attack_in_training_mode(net):
-    with pytest.raises(ValueError, match="bn_mode=batch"):
-        module(net, rs_fgsm(BALL), AT | der(reference="start"), bn_mode="eval")
+def test_start_as_reference_has_logits_of_the_training_mode(net, batch):
+    """The attack of an evaluation mode says nothing of the logits that the training compares."""
+    training = module(net, rs_fgsm(BALL), AT | der(reference="start"), bn_mode="eval")
+    found = training._attacked(*batch, 0, torch.Generator().manual_seed(0))
+    pair = training._pair(*batch, found)
+    assert not torch.equal(pair.start, found.start_logits)
+    with frozen_running_stats(net):
+        torch.testing.assert_close(pair.start, net(found.x_start))
 
 
 @pytest.mark.parametrize("options", [{"eps_warmup_epochs": -1.0}])

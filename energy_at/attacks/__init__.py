@@ -1,20 +1,20 @@
 """Attacks: one gradient loop, its starts and goals, and ways to combine attacks."""
 
-from energy_at.attacks.base import Attack, AttackResult, Classifier
+from energy_at.attacks.base import Attack, AttackResult
 from energy_at.attacks.compose import Restarts, WorstCase
 from energy_at.attacks.gradient import GradientAttack
-from energy_at.attacks.named import fgsm, n_fgsm, pgd, rs_fgsm, trades
+from energy_at.attacks.named import fgsm, n_fgsm, pgd, restarted_pgd, rs_fgsm, trades
 
 __all__ = [
     "Attack",
     "AttackResult",
-    "Classifier",
     "GradientAttack",
     "Restarts",
     "WorstCase",
     "fgsm",
     "n_fgsm",
     "pgd",
+    "restarted_pgd",
     "rs_fgsm",
     "trades",
 ]

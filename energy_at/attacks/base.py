@@ -1,14 +1,11 @@
 """What every attack takes and returns."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
 
-from energy_at.shapes import Images, Labels, Logits
-
-Classifier = Callable[[Images], Logits]
+from energy_at.shapes import Classifier, Images, Labels, Logits
 
 
 @dataclass(frozen=True)
@@ -17,19 +14,29 @@ class AttackResult:
 
     Attributes:
         x_adv: Adversarial images, in [0, 1], without a graph.
-        start_logits: Logits at the attack's first point ``x + eta``, of the network as the attack
-            ran it; with their graph if the caller asked for ``keep_graph``. ``None`` if unknown.
-        started_clean: Whether that first point was ``x`` itself.
+        x_start: The attack's first point ``x + eta``; ``None`` if it has none to report.
+        start_logits: Logits at ``x_start``, of the network as the attack ran it; with their graph
+            if the caller asked for ``keep_graph``.
+        start_grad: Gradient of the cross-entropy to the label at ``x_start``, up to a positive
+            factor; ``None`` if the goal was another.
+        started_clean: Whether ``x_start`` was ``x`` itself.
     """
 
     x_adv: Images
+    x_start: Images | None = None
     start_logits: Logits | None = None
+    start_grad: Images | None = None
     started_clean: bool = False
 
     @property
     def clean_logits(self) -> Logits | None:
         """Logits of ``x`` if the search happened to compute them."""
         return self.start_logits if self.started_clean else None
+
+    @property
+    def clean_grad(self) -> Images | None:
+        """Gradient of the cross-entropy at ``x`` if the search happened to compute it."""
+        return self.start_grad if self.started_clean else None
 
 
 @runtime_checkable

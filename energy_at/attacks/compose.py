@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from energy_at.attacks.base import Attack, AttackResult, Classifier
+from energy_at.attacks.base import Attack, AttackResult
 from energy_at.attacks.gradient import GradientAttack
 from energy_at.modes import frozen_running_stats, no_graph
-from energy_at.shapes import Images, Labels
+from energy_at.shapes import Classifier, Images, Labels
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,8 @@ from collections.abc import Callable
 
 import torch.nn.functional as F
 
-from energy_at.attacks.base import Classifier
 from energy_at.modes import no_graph
-from energy_at.shapes import Images, Labels, Logits, PerExample
+from energy_at.shapes import Classifier, Images, Labels, Logits, PerExample
 
 Gain = Callable[[Logits], PerExample]
 Goal = Callable[[Classifier, Images, Labels], Gain]

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from energy_at.attacks.base import AttackResult, Classifier
+from energy_at.attacks.base import AttackResult
 from energy_at.attacks.goals import Goal, misclassify
 from energy_at.attacks.starts import AtClean, Start
 from energy_at.modes import frozen_running_stats
-from energy_at.shapes import Images, Labels
+from energy_at.shapes import Classifier, Images, Labels, Logits
 from energy_at.threat import Ball, clip_to_pixels
 
 
@@ -64,7 +64,7 @@ class GradientAttack:
         with frozen_running_stats(model):
             gain = self.goal(model, x, y)
         delta = clip_to_pixels(x, self.start(x, self.ball, generator))
-        start_logits = None
+        start = AttackResult(x)
         for step in range(self.steps):
             delta = delta.detach().requires_grad_()
             first = step == 0
@@ -73,14 +73,18 @@ class GradientAttack:
             keep = first and keep_graph
             (grad,) = torch.autograd.grad(gain(logits).sum(), delta, retain_graph=keep)
             if first:
-                start_logits = logits if keep else logits.detach()
+                start = self._start(x + delta.detach(), logits if keep else logits.detach(), grad)
             delta = self._moved(x, delta.detach(), grad)
-        x_adv = (x + delta).clamp(0, 1)  # x + (x' - x) may miss x' in [0, 1] by a rounding
-        return AttackResult(x_adv, start_logits, self.starts_clean)
+        # x + (x' - x) may miss x' in [0, 1] by a rounding
+        return replace(start, x_adv=(x + delta).clamp(0, 1))
 
     def scaled(self, factor: float) -> "GradientAttack":
         """The same attack in a ball of ``factor`` times the radius, with steps to match."""
         return replace(self, ball=self.ball.scaled(factor), alpha=factor * self.alpha)
+
+    def _start(self, x_start: Images, logits: Logits, grad: Images) -> AttackResult:
+        of_label = grad if self.goal is misclassify else None
+        return AttackResult(x_start, x_start, logits, of_label, self.starts_clean)
 
     def _moved(self, x: Images, delta: Images, grad: Images) -> Images:
         delta = delta + self.alpha * self.ball.steepest(grad)

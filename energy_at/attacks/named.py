@@ -4,7 +4,7 @@ Constants are those of the papers at every radius; a step size left out follows 
 """
 
 from energy_at.attacks.base import Attack
-from energy_at.attacks.compose import Restarts
+from energy_at.attacks.compose import Restarts, WorstCase
 from energy_at.attacks.goals import leave_clean_prediction
 from energy_at.attacks.gradient import GradientAttack
 from energy_at.attacks.starts import Gaussian, Uniform
@@ -36,6 +36,15 @@ def pgd(ball: Ball, *, alpha: float | None = None, steps: int = 10, restarts: in
     """PGD-n from a random point of the ball, steps of ``eps / 4`` (Madry et al., 2018)."""
     attack = GradientAttack(ball, alpha=_or(alpha, ball.eps / 4), steps=steps, start=Uniform())
     return attack if restarts == 1 else Restarts(attack, restarts)
+
+
+def restarted_pgd(
+    ball: Ball, *, alpha: float | None = None, steps: int = 50, restarts: int = 10
+) -> WorstCase:
+    """PGD-50-10: restarts only go on with the images that are still classified right."""
+    if restarts < 1:
+        raise ValueError(f"need attack.restarts >= 1, got {restarts}")
+    return WorstCase([pgd(ball, alpha=alpha, steps=steps)] * restarts)
 
 
 def trades(

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Flag, auto
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
 from energy_at.pairs import LogitPair
-from energy_at.shapes import PerExample, Scalar
+from energy_at.shapes import Classifier, Images, Labels, PerExample, Scalar
 
 
 class Trait(Flag):
@@ -42,6 +42,52 @@ class Term(Protocol):
 
 
 @dataclass(frozen=True)
+class Vicinity:
+    """The network around a batch of clean images, for terms with forward passes of their own.
+
+    Attributes:
+        model: The network, in training mode.
+        x: Clean images.
+        y: Their labels.
+        generator: Source of all noise.
+        clean_grad: Gradient of the cross-entropy at ``x``, up to a positive factor, where the
+            attack has computed it.
+    """
+
+    model: Classifier
+    x: Images
+    y: Labels
+    generator: torch.Generator | None = None
+    clean_grad: Images | None = None
+
+
+@runtime_checkable
+class Probe(Protocol):
+    """A loss of each example, from forward passes of its own near the clean image.
+
+    It leaves the running statistics of batch norm as they are.
+    """
+
+    @property
+    def traits(self) -> Trait:
+        """What the probe needs beside."""
+
+    def probe(self, vicinity: Vicinity) -> PerExample:
+        """The loss of each example."""
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A term that remembers earlier steps; its memory belongs into checkpoints."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers, as tensors."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Remembers that instead."""
+
+
+@dataclass(frozen=True)
 class Weighted:
     """A term and its coefficient in the objective.
 
@@ -51,7 +97,7 @@ class Weighted:
         ramp_epochs: Epochs over which the coefficient rises linearly from 0; 0 for none.
     """
 
-    term: Term
+    term: Term | Probe
     weight: float = 1.0
     ramp_epochs: float = 0.0
 
@@ -104,14 +150,41 @@ class Objective:
             traits |= weighted.term.traits
         return traits
 
-    def __call__(self, pair: LogitPair, epoch: float = float("inf")) -> Losses:
-        """Its value on a batch, ``epoch`` (fractional) epochs into the training."""
-        parts = {n: w.at(epoch) * w.term(pair).mean() for n, w in self.terms.items()}
+    def __call__(
+        self, pair: LogitPair, epoch: float = float("inf"), vicinity: Vicinity | None = None
+    ) -> Losses:
+        """Its value on a batch, ``epoch`` (fractional) epochs into the training.
+
+        Without a ``vicinity`` it is the value of the terms that see the pair only.
+        """
+        parts = {
+            name: weighted.at(epoch) * value.mean()
+            for name, weighted in self.terms.items()
+            if (value := _value(weighted.term, pair, vicinity)) is not None
+        }
         live = [part for name, part in parts.items() if not self._is_flat(name, part)]
         total = torch.stack(live or [pair.adv.sum() * 0]).sum()
         return Losses(total, {name: part.detach() for name, part in parts.items()})
+
+    def state_dict(self) -> dict[str, Any]:
+        """What its terms remember of earlier steps."""
+        return {name: term.state_dict() for name, term in self._stateful().items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Makes its terms remember that instead."""
+        for name, term in self._stateful().items():
+            term.load_state_dict(state[name])
+
+    def _stateful(self) -> dict[str, Stateful]:
+        return {n: w.term for n, w in self.terms.items() if isinstance(w.term, Stateful)}
 
     def _is_flat(self, name: str, part: Scalar) -> bool:
         return (
             self.skip_flat and Trait.FLAT_AT_ZERO in self.terms[name].term.traits and not bool(part)
         )
+
+
+def _value(term: Term | Probe, pair: LogitPair, vicinity: Vicinity | None) -> PerExample | None:
+    if not isinstance(term, Probe):
+        return term(pair)
+    return None if vicinity is None else term.probe(vicinity)

@@ -3,18 +3,22 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 
-from energy_at.objectives.base import Trait
+from energy_at.energy import marginal_energy
+from energy_at.objectives.base import Term, Trait
 from energy_at.pairs import LogitPair
 from energy_at.shapes import PerExample
+
+FITS = Trait.READS_CLEAN | Trait.TRAINS_CLEAN | Trait.FITS_CLEAN
 
 
 @dataclass(frozen=True)
 class CleanCrossEntropy:
     """``CE(x, y)``."""
 
-    traits: ClassVar[Trait] = Trait.READS_CLEAN | Trait.TRAINS_CLEAN | Trait.FITS_CLEAN
+    traits: ClassVar[Trait] = FITS
 
     def __call__(self, pair: LogitPair) -> PerExample:
         """The loss of each example, in nats."""
@@ -39,9 +43,67 @@ class TradesKL:
     In energies: ``E_{k ~ p(.|x)}[E(x*, k) - E(x, k)] + dE(x)`` (arXiv 2505.22486).
     """
 
-    traits: ClassVar[Trait] = Trait.READS_CLEAN | Trait.TRAINS_CLEAN
+    traits: ClassVar[Trait] = FITS
 
     def __call__(self, pair: LogitPair) -> PerExample:
         """The divergence of each example, in nats."""
         log_p, log_q = pair.clean.log_softmax(1), pair.adv.log_softmax(1)
         return F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(1)
+
+
+@dataclass(frozen=True)
+class BoostedCrossEntropy:
+    """MART's ``BCE(x*) = -log p_y(x*) - log(1 - max_{k != y} p_k(x*))`` (Wang et al., 2020, eq. 7).
+
+    The published code adds 1e-4 inside the second logarithm; here it is computed without
+    cancellation instead.
+    """
+
+    traits: ClassVar[Trait] = Trait.NONE
+
+    def __call__(self, pair: LogitPair) -> PerExample:
+        """The loss of each example, in nats."""
+        logits = pair.adv
+        own = F.one_hot(pair.y, logits.shape[1]).bool()
+        runner_up = logits.masked_fill(own, -torch.inf).argmax(1, keepdim=True)
+        others = logits.scatter(1, runner_up, -torch.inf)
+        margin = logits.logsumexp(1) - others.logsumexp(1)
+        return F.cross_entropy(logits, pair.y, reduction="none") + margin
+
+
+@dataclass(frozen=True)
+class MisclassifiedKL:
+    """MART's ``KL(p(.|x) || p(.|x*)) (1 - p_y(x))`` (Wang et al., 2020, eq. 9).
+
+    Examples that are misclassified count more. As published, the gradient reaches the weight too.
+    """
+
+    traits: ClassVar[Trait] = FITS
+
+    def __call__(self, pair: LogitPair) -> PerExample:
+        """The weighted divergence of each example, in nats."""
+        p_y = pair.clean.softmax(1).gather(1, pair.y[:, None]).squeeze(1)
+        return TradesKL()(pair) * (1 - p_y)
+
+
+@dataclass(frozen=True)
+class EnergyWeighted:
+    """A term weighted by ``1 / log(1 + exp|E(x)|)``, WEAT (Mirza et al., 2024, arXiv 2407.06315).
+
+    Examples whose energy lies near 0 count more. The weight carries no gradient.
+
+    Args:
+        term: What is weighted.
+    """
+
+    term: Term
+
+    @property
+    def traits(self) -> Trait:
+        """Those of the term; the weight reads the clean logits."""
+        return self.term.traits | Trait.READS_CLEAN
+
+    def __call__(self, pair: LogitPair) -> PerExample:
+        """The weighted loss of each example, in nats."""
+        weight = 1 / F.softplus(marginal_energy(pair.clean.detach()).abs())
+        return weight * self.term(pair)

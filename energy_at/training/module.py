@@ -17,10 +17,11 @@ from energy_at.attacks import Attack, AttackResult
 from energy_at.data import TrainLoader
 from energy_at.metrics import accuracies, delta_energies
 from energy_at.modes import eval_mode, frozen_running_stats, full_precision, no_graph
-from energy_at.objectives import Objective, Trait
+from energy_at.objectives import Objective, Trait, Vicinity
 from energy_at.pairs import LogitPair
 from energy_at.shapes import Images, Labels, Logits
 from energy_at.training.optimizers import sgd
+from energy_at.training.weights import WeightPerturbation
 
 OptimizerFactory = Callable[[nn.Module], Optimizer]
 ScheduleFactory = Callable[[Optimizer, int], LRScheduler]  # given the number of all steps
@@ -46,6 +47,8 @@ class AdversarialTraining(LightningModule):
             ``x*``, as in the published code of fast AT; with ``"eval"`` the attack leaves them
             alone. Regularizers and monitors never move them.
         eps_warmup_epochs: Epochs over which the radius of the training attack rises from 0.
+        awp: Perturbs the weights before every step. It ascends the terms that see the pair; the
+            probes among the regularizers only see the perturbed weights.
         seed: Of the noise of the attacks, together with epoch, batch and rank.
     """
 
@@ -60,6 +63,7 @@ class AdversarialTraining(LightningModule):
         schedule: ScheduleFactory | None = None,
         bn_mode: BNMode = "batch",
         eps_warmup_epochs: float = 0.0,
+        awp: WeightPerturbation | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -67,11 +71,6 @@ class AdversarialTraining(LightningModule):
             raise ValueError(f"training.bn_mode must be batch or eval, got {bn_mode!r}")
         if not 0 <= eps_warmup_epochs < float("inf"):
             raise ValueError(f"training.eps_warmup must be >= 0 epochs, got {eps_warmup_epochs:g}")
-        if Trait.READS_START in objective.traits and bn_mode != "batch":
-            raise ValueError(
-                "reg.reference=start compares logits of the attack with logits of the training, "
-                "so it needs training.bn_mode=batch"
-            )
         self.net = net
         self.attack = attack
         self.objective = objective
@@ -80,6 +79,7 @@ class AdversarialTraining(LightningModule):
         self.schedule = schedule
         self.bn_mode = bn_mode
         self.eps_warmup_epochs = eps_warmup_epochs
+        self.awp = awp
         self.seed = seed
         self.observes_clean = False  # a callback that wants clean logits of every step sets this
         self.validated_nets: dict[str, Callable[[], nn.Module]] = {"val": lambda: self.net}
@@ -100,9 +100,27 @@ class AdversarialTraining(LightningModule):
         if batch_idx == 0:
             _require_pixels(x, "training")
         _require_batch(self.net, len(x))
-        pair = self.attacked_pair(x, y, batch_idx)
-        losses = self.objective(pair, self._epochs_done(batch_idx))
+        epoch = self._epochs_done(batch_idx)
+        generator = self._noise(x.device, self.current_epoch, batch_idx)
+        found = self._attacked(x, y, batch_idx, generator)
+        if self._perturbs_weights():
+            self._ascend(x, y, found, epoch)
+        pair = self._pair(x, y, found)
+        losses = self.objective(pair, epoch, self._vicinity(x, y, found, generator))
         return {"loss": losses.total, "parts": losses.parts, "pair": pair.detach()}
+
+    def on_after_backward(self) -> None:
+        """Puts perturbed weights back before the optimizer sees them."""
+        if self.awp is not None:
+            self.awp.restore()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps what the objective remembers of earlier steps."""
+        checkpoint["objective"] = self.objective.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Goes on with it."""
+        self.objective.load_state_dict(checkpoint.get("objective", {}))
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
         """Accuracies and delta energies on held-out images, in fp32."""
@@ -127,11 +145,8 @@ class AdversarialTraining(LightningModule):
 
         Clean logits that nobody reads are NaN, so that nobody reads them by mistake.
         """
-        found = self._attacked(x, y, batch_idx)
-        start = found.start_logits if Trait.READS_START in self.objective.traits else None
-        clean = self._clean_logits(x, found)
-        adv = self(found.x_adv)
-        return LogitPair(torch.full_like(adv, torch.nan) if clean is None else clean, adv, y, start)
+        generator = self._noise(x.device, self.current_epoch, batch_idx)
+        return self._pair(x, y, self._attacked(x, y, batch_idx, generator))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer of the network, and its schedule stepped after every batch."""
@@ -147,8 +162,9 @@ class AdversarialTraining(LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
-    def _attacked(self, x: Images, y: Labels, batch_idx: int) -> AttackResult:
-        generator = self._noise(x.device, self.current_epoch, batch_idx)
+    def _attacked(
+        self, x: Images, y: Labels, batch_idx: int, generator: torch.Generator
+    ) -> AttackResult:
         attack = self._attack_at(batch_idx)
         with self._attack_mode():
             return attack(
@@ -160,11 +176,36 @@ class AdversarialTraining(LightningModule):
                 generator=generator,
             )
 
+    def _pair(self, x: Images, y: Labels, found: AttackResult) -> LogitPair:
+        start = self._start_logits(found)
+        clean = self._clean_logits(x, found)
+        adv = self(found.x_adv)
+        return LogitPair(torch.full_like(adv, torch.nan) if clean is None else clean, adv, y, start)
+
+    def _vicinity(
+        self, x: Images, y: Labels, found: AttackResult, generator: torch.Generator
+    ) -> Vicinity:
+        grad = found.clean_grad if self._shares_passes() else None
+        return Vicinity(self.net, x, y, generator, grad)
+
+    def _shares_passes(self) -> bool:
+        """Whether the attack runs the network in the mode, and at the weights, of the training."""
+        return self.bn_mode == "batch" and not self._perturbs_weights()
+
+    def _perturbs_weights(self) -> bool:
+        return self.awp is not None and self.current_epoch >= self.awp.warmup_epochs
+
+    def _ascend(self, x: Images, y: Labels, found: AttackResult, epoch: float) -> None:
+        assert self.awp is not None
+        with frozen_running_stats(self.net):
+            pair = self._pair(x, y, found)
+        self.awp.ascend(self.net, self.objective(pair, epoch).total)
+
     def _keeps_graph(self, attack: Attack) -> bool:
         traits = self.objective.traits
         trains_clean = Trait.TRAINS_CLEAN in traits and attack.starts_clean
-        reusable = trains_clean and self.bn_mode == "batch" and Trait.FITS_CLEAN not in traits
-        return reusable or Trait.TRAINS_START in traits
+        reusable = trains_clean and Trait.FITS_CLEAN not in traits
+        return self._shares_passes() and (reusable or Trait.TRAINS_START in traits)
 
     def _attack_at(self, batch_idx: int) -> Attack:
         if not self.eps_warmup_epochs:
@@ -181,6 +222,14 @@ class AdversarialTraining(LightningModule):
             with eval_mode(self.net):
                 yield
 
+    def _start_logits(self, found: AttackResult) -> Logits | None:
+        if Trait.READS_START not in self.objective.traits:
+            return None
+        if self._shares_passes() or found.x_start is None:
+            return found.start_logits
+        with frozen_running_stats(self.net):
+            return self(found.x_start)  # type: ignore[no-any-return]
+
     def _clean_logits(self, x: Images, found: AttackResult) -> Logits | None:
         traits = self.objective.traits
         if Trait.FITS_CLEAN in traits:
@@ -188,7 +237,7 @@ class AdversarialTraining(LightningModule):
         trains, reads = Trait.TRAINS_CLEAN in traits, Trait.READS_CLEAN in traits
         if not (trains or reads or self.observes_clean):
             return None
-        logits = found.clean_logits if self.bn_mode == "batch" else None
+        logits = found.clean_logits if self._shares_passes() else None
         if logits is not None and (logits.requires_grad or not trains):
             return logits
         # Regularizing or measuring clean images must leave the running statistics as the base
