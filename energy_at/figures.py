@@ -2,16 +2,28 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 Rows = Sequence[dict[str, float]]
 
 # Okabe and Ito's palette: safe for colour-blind readers
 ERROR, DELTA, JOINT = "#0072B2", "#D55E00", "#E69F00"
+METHOD_COLORS = {
+    "": "#000000",
+    "DER": "#D55E00",
+    "GradAlign": "#0072B2",
+    "ELLE": "#009E73",
+    "ELLE-A": "#56B4E9",
+    "AAER": "#CC79A7",
+    "AWP": "#E69F00",
+}
+LINE_STYLES = ("-", "--", ":", "-.")
 
 
 def delta_energy_figure(runs: Mapping[str, Rows]) -> Figure:
@@ -35,6 +47,65 @@ def delta_energy_figure(runs: Mapping[str, Rows]) -> Figure:
         handles = [*panels[0].get_lines()[:1], *twins[0].get_lines()[1::2]]
         figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     return figure
+
+
+def methods_figure(methods: Mapping[str, Sequence[Rows]]) -> Figure:
+    """All methods on the same axes, over epochs: a thick line for each, thin ones for its seeds.
+
+    From left to right dE(x) and dE(x, y) on the training set, epoch means in nats, and PGD accuracy
+    on held-out images.
+    """
+    if not methods:
+        raise ValueError("no run to draw")
+    styles = method_styles(list(methods))
+    panels = {
+        "dE(x), training images [nats]": "train/delta_energy/marginal",
+        "dE(x, y), training images [nats]": "train/delta_energy/joint",
+        "PGD accuracy, held-out images [%]": "val/acc/pgd",
+    }
+    with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(10.5, 3.4), layout="constrained")
+        for axes, (label, key) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+            for name, seeds in methods.items():
+                _method_curves(axes, seeds, key, styles[name])
+            axes.set(xlabel="epoch", ylabel=label)
+            axes.axhline(0, color="0.7", linewidth=0.6, zorder=0)
+        handles = [Line2D([], [], **styles[name]) for name in methods]
+        figure.legend(handles, list(methods), loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def method_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Colour by the regularizer, the same in every figure; dashes by the base method."""
+    split = {name: [part.strip() for part in name.split("+")] for name in names}
+    bases = list(dict.fromkeys(parts[0].split(",")[0] for parts in split.values()))
+    styles = {}
+    for name, (base, *added) in split.items():
+        regularizer = added[0].split(",")[0] if added else ""
+        styles[name] = {
+            "color": METHOD_COLORS.get(regularizer, "#999999"),
+            "linestyle": LINE_STYLES[bases.index(base.split(",")[0]) % len(LINE_STYLES)],
+        }
+    return styles
+
+
+def _method_curves(axes: Axes, seeds: Sequence[Rows], key: str, style: dict[str, Any]) -> None:
+    scale = 100 if key.startswith("val/acc") else 1
+    curves = [{e: scale * v for e, v in _epoch_means(rows, key).items()} for rows in seeds]
+    if len(curves) > 1:
+        for curve in curves:
+            axes.plot(list(curve), list(curve.values()), linewidth=0.7, alpha=0.45, **style)
+    epochs = sorted(set.intersection(*(set(curve) for curve in curves)))
+    means = [float(np.mean([curve[epoch] for curve in curves])) for epoch in epochs]
+    axes.plot(epochs, means, linewidth=1.8, **style)
+
+
+def _epoch_means(rows: Rows, key: str) -> dict[int, float]:
+    values: dict[int, list[float]] = {}
+    for row in rows:
+        if key in row:
+            values.setdefault(int(row["epoch"]) + 1, []).append(row[key])
+    return {epoch: float(np.mean(found)) for epoch, found in values.items()}
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:

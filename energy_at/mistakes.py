@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,22 +16,39 @@ from omegaconf.errors import OmegaConfBaseException
 
 
 @contextmanager
-def one_line_errors(folder: Path | None = None) -> Iterator[None]:
+def one_line_errors(folder: Path | None = None, *, go_on: bool = False) -> Iterator[None]:
     """Turns a user's mistake into one line and exit code 1; a defect of ours keeps its traceback.
 
     A run folder that Hydra has made and nobody has written to is removed again.
     ``HYDRA_FULL_ERROR=1`` shows every traceback.
+
+    Args:
+        folder: Of the run.
+        go_on: Leave the error in the folder instead of raising it: a job of a sweep must not end
+            the others.
     """
     try:
         yield
     except Exception as error:
+        line = explained(error)
+        if folder is not None and go_on:
+            _leave(folder, error, line)
+            return
         if folder is not None:
             remove_empty(folder)
-        line = explained(error)
         if line is None or _WANTS_TRACEBACK:
             raise
         sys.stderr.write(f"error: {line}\n")
         sys.exit(1)
+
+
+def _leave(folder: Path, error: Exception, line: str | None) -> None:
+    if line is None or _WANTS_TRACEBACK:
+        traceback.print_exception(error)
+    line = line or " ".join(f"{type(error).__name__}: {error}".split())
+    sys.stderr.write(f"error: {line}\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ERROR_FILE).write_text(line + "\n")
 
 
 def command_line(main: Callable[[], Any]) -> None:
@@ -51,6 +69,7 @@ def remove_empty(folder: Path) -> None:
         path.rmdir()
 
 
+ERROR_FILE = "error.txt"  # in the folder of a job that failed
 CONF = str(Path(__file__).parent / "conf")  # where every entry finds its configuration
 
 _WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"

@@ -10,6 +10,7 @@ import platform
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,8 +29,13 @@ class RunFolder:
     path: Path
 
     @staticmethod
-    def create(path: str | Path, cfg: DictConfig) -> "RunFolder":
+    def create(path: str | Path, cfg: DictConfig, overrides: Sequence[str] = ()) -> "RunFolder":
         """Starts a run: writes the resolved configuration and the environment.
+
+        Args:
+            path: The folder.
+            cfg: The configuration.
+            overrides: What was typed to get it.
 
         Raises:
             ValueError: if the folder already holds a run.
@@ -41,7 +47,8 @@ class RunFolder:
                 "hydra.run.dir=FOLDER starts a new one elsewhere"
             )
         folder.path.mkdir(parents=True, exist_ok=True)
-        _write(folder.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
+        about = environment() | {"overrides": list(overrides)}
+        _write(folder.environment_file, json.dumps(about, indent=2) + "\n")
         _write(folder.config_file, OmegaConf.to_yaml(cfg, resolve=True))
         return folder
 
@@ -66,6 +73,11 @@ class RunFolder:
         return self.path / "config.yaml"
 
     @property
+    def environment_file(self) -> Path:
+        """Versions, machine, and the command that was typed."""
+        return self.path / "environment.json"
+
+    @property
     def metrics_file(self) -> Path:
         """One row for each optimizer step, and rows for each validation."""
         return self.path / "metrics.csv"
@@ -85,6 +97,12 @@ class RunFolder:
         cfg = OmegaConf.load(self.config_file)
         assert isinstance(cfg, DictConfig)
         return cfg
+
+    def overrides(self) -> list[str]:
+        """What was typed to get the configuration; nothing where that is not known."""
+        if not self.environment_file.is_file():
+            return []
+        return list(json.loads(self.environment_file.read_text()).get("overrides", []))
 
     def checkpoint(self, which: str = "last") -> Path:
         """Path of a checkpoint.

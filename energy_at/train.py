@@ -3,11 +3,13 @@
 ``python -m energy_at.train model=preactresnet18 reg=der attack=fgsm``
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from lightning import seed_everything
 from omegaconf import DictConfig
 
@@ -23,14 +25,19 @@ from energy_at.training.module import require_batches
 register_resolvers()
 
 
-def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) -> None:
+def train(
+    cfg: DictConfig,
+    folder: RunFolder,
+    checkpoint: Path | None = None,
+    overrides: Sequence[str] = (),
+) -> None:
     """Fits, evaluates the last and the best checkpoint, and writes results, table and figure."""
     seed_everything(cfg.seed, workers=True, verbose=False)
     wandb_id = read_checkpoint(checkpoint).get("wandb_id") if checkpoint else None
     run = build(cfg, folder, wandb_id=wandb_id)
     require_sound(cfg, run)
     if checkpoint is None:
-        RunFolder.create(folder.path, cfg)
+        RunFolder.create(folder.path, cfg, overrides)
     try:
         run.trainer.fit(run.module, run.data, ckpt_path=checkpoint, weights_only=True)
     finally:
@@ -73,12 +80,13 @@ def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
 @hydra.main(version_base="1.3", config_path=CONF, config_name="train")
 def main(cfg: DictConfig) -> Any:
     """Command-line entry."""
-    output = Path(HydraConfig.get().runtime.output_dir)
-    with one_line_errors(output):
+    hydra_config = HydraConfig.get()
+    output, overrides = Path(hydra_config.runtime.output_dir), hydra_config.overrides.task
+    with one_line_errors(output, go_on=hydra_config.mode == RunMode.MULTIRUN):
         if cfg.resume:
-            train(*resumed(cfg.resume, HydraConfig.get().overrides.task))
+            train(*resumed(cfg.resume, overrides))
         else:
-            train(cfg, RunFolder(output))
+            train(cfg, RunFolder(output), overrides=overrides)
 
 
 if __name__ == "__main__":
