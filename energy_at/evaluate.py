@@ -1,25 +1,51 @@
 """Accuracy of a trained network under attack: ``python -m energy_at.evaluate run=FOLDER``."""
 
 import hydra
+import torch
 from omegaconf import DictConfig
+from torch import nn
 
 from energy_at.attacks import fgsm, pgd
-from energy_at.config import make, register_resolvers, reopened
+from energy_at.config import build_data, make, register_resolvers, reopened
+from energy_at.data import ImageData
+from energy_at.files import read_tensors
 from energy_at.mistakes import CONF, command_line, one_line_errors
+from energy_at.models.load import load_weights
 from energy_at.robustness import robust_accuracy
 from energy_at.runs import RunFolder
+from energy_at.threat import Ball
 
 register_resolvers()
 
 
 def evaluate(cfg: DictConfig) -> dict[str, float]:
-    """Accuracies on the test set of the run."""
-    folder = RunFolder.open(cfg.run)
-    module, data = reopened(folder, cfg.which)
-    ball = make(folder.config().threat.ball)
+    """Accuracies on the test set, of a run or of anybody's weights.
+
+    Raises:
+        ValueError: unless exactly one of ``run`` and ``checkpoint`` is named.
+    """
+    if (cfg.run is None) == (cfg.checkpoint is None):
+        raise ValueError(
+            "name what to evaluate: run=FOLDER, or checkpoint=FILE with its model= and dataset="
+        )
+    net, data, ball = opened(cfg) if cfg.run is None else of_run(cfg.run, cfg.which)
     attacks = {"fgsm": fgsm(ball), "pgd": pgd(ball, steps=cfg.steps)}
     batches = data.eval_loader(data.test.first(cfg.subset))
-    return robust_accuracy(module.net, batches, attacks, seed=module.seed)
+    return robust_accuracy(net, batches, attacks, seed=data.seed)
+
+
+def of_run(run: str, which: str) -> tuple[nn.Module, ImageData, Ball]:
+    """Network, data and threat of a run."""
+    folder = RunFolder.open(run)
+    module, data = reopened(folder, which)
+    return module.net, data, make(folder.config().threat.ball)
+
+
+def opened(cfg: DictConfig) -> tuple[nn.Module, ImageData, Ball]:
+    """A network with anybody's weights, and the data and the threat that were named."""
+    net, ball = make(cfg.model), make(cfg.threat.ball)
+    load_weights(net, read_tensors(cfg.checkpoint), cfg.which)
+    return net.to(memory_format=torch.channels_last), build_data(cfg), ball
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="evaluate")

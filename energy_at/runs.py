@@ -9,7 +9,6 @@ import os
 import platform
 import subprocess
 import sys
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +17,8 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+
+from energy_at.files import read_tensors
 
 PACKAGES = ("energy_at", "torch", "torchvision", "lightning", "hydra-core", "numpy", "torchmetrics")
 
@@ -155,27 +156,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         FileNotFoundError: if it is not there.
         ValueError: if it is damaged, or holds anything that could run code when it is read.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"checkpoint {path} not found")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen kinds here; all mean one of two things
-        if _is_archive_or_pickle(Path(path)) and "Weights only load failed" in str(error):
-            raise ValueError(
-                f"checkpoint {path} holds more than tensors and plain values, which could run "
-                "code: not read"
-            ) from error
-        raise ValueError(
-            f"checkpoint {path} is damaged or truncated: use another, or train again"
-        ) from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+    checkpoint = read_tensors(path)
+    if "state_dict" not in checkpoint:
         raise ValueError(f"checkpoint {path} has no state_dict: it was not written by a training")
     return checkpoint
-
-
-def _is_archive_or_pickle(path: Path) -> bool:
-    with path.open("rb") as file:
-        return zipfile.is_zipfile(path) or file.read(1) == b"\x80"
 
 
 def environment() -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from energy_at.models.normalize import Normalize, Normalized
 from energy_at.models.preact_resnet import PreActResNet
+from energy_at.models.resnet import ResNet
 from energy_at.models.small import SmallCNN
 from energy_at.models.wide_resnet import WideResNet
 
@@ -11,20 +12,57 @@ __all__ = [
     "Normalize",
     "Normalized",
     "PreActResNet",
+    "ResNet",
     "SmallCNN",
     "WideResNet",
     "preactresnet18",
+    "resnet18",
     "small",
     "wideresnet",
 ]
 
 
 def preactresnet18(
-    *, channels: int, classes: int, mean: Sequence[float], std: Sequence[float], width: int = 64
+    *,
+    channels: int,
+    classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    width: int = 64,
+    activation: str = "relu",
+    shortcut: str = "activated",
+    padding: str = "symmetric",
+    final_norm: bool = True,
 ) -> Normalized:
     """PreActResNet-18; 11.17 M parameters and 0.555 GMAC at width 64 on 3x32x32, 10 classes."""
     _require_positive(channels=channels, classes=classes, width=width)
-    net = PreActResNet((2, 2, 2, 2), channels=channels, classes=classes, width=width)
+    net = PreActResNet(
+        (2, 2, 2, 2),
+        channels=channels,
+        classes=classes,
+        width=width,
+        activation=activation,
+        shortcut=shortcut,
+        padding=padding,
+        final_norm=final_norm,
+    )
+    return Normalized(Normalize(mean, std), net)
+
+
+def resnet18(
+    *,
+    channels: int,
+    classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    width: int = 64,
+    activation: str = "relu",
+) -> Normalized:
+    """ResNet-18 with batch norm after the convolutions; 11.17 M parameters at width 64."""
+    _require_positive(channels=channels, classes=classes, width=width)
+    net = ResNet(
+        (2, 2, 2, 2), channels=channels, classes=classes, width=width, activation=activation
+    )
     return Normalized(Normalize(mean, std), net)
 
 
@@ -37,10 +75,20 @@ def wideresnet(
     depth: int,
     widen: int,
     width: int = 16,
+    activation: str = "relu",
+    padding: str = "symmetric",
 ) -> Normalized:
     """WideResNet-``depth``-``widen``."""
     _require_positive(channels=channels, classes=classes, width=width, widen=widen)
-    net = WideResNet(depth, widen, channels=channels, classes=classes, width=width)
+    net = WideResNet(
+        depth,
+        widen,
+        channels=channels,
+        classes=classes,
+        width=width,
+        activation=activation,
+        padding=padding,
+    )
     return Normalized(Normalize(mean, std), net)
 
 

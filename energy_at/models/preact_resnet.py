@@ -6,46 +6,107 @@ checkpoints fit.
 """
 
 from itertools import pairwise
+from typing import Literal, get_args
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from energy_at.models.layers import activation_function, conv3x3
+
+Shortcut = Literal["activated", "plain", "plain3x3"]
 
 
 class PreActBlock(nn.Module):
-    """BN, ReLU, conv, BN, ReLU, conv; the shortcut starts after the first activation."""
+    """BN, activation, conv, BN, activation, conv, and a shortcut.
 
-    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+    Where the size changes the shortcut is a convolution: 1x1 from the first activation, 1x1 from
+    the block's input (``plain``), or 3x3 from the block's input (``plain3x3``).
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels: int,
+        stride: int,
+        *,
+        activation: str = "relu",
+        shortcut: str = "activated",
+        padding: str = "symmetric",
+    ) -> None:
         super().__init__()
+        self.activation = activation_function(activation)
+        self.shortcut_activated = shortcut == "activated"
         self.bn1 = nn.BatchNorm2d(channels_in)
-        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)
+        self.conv1 = conv3x3(channels_in, channels, stride, padding)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.conv2 = conv3x3(channels, channels)
         if stride != 1 or channels_in != channels:
-            self.shortcut = nn.Sequential(nn.Conv2d(channels_in, channels, 1, stride, bias=False))
+            self.shortcut = nn.Sequential(
+                conv3x3(channels_in, channels, stride, padding)
+                if shortcut == "plain3x3"
+                else nn.Conv2d(channels_in, channels, 1, stride, bias=False)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of the next block."""
-        out = F.relu(self.bn1(x))
-        shortcut = self.shortcut(out) if hasattr(self, "shortcut") else x
-        out = self.conv2(F.relu(self.bn2(self.conv1(out))))
+        out = self.activation(self.bn1(x))
+        shortcut = x
+        if hasattr(self, "shortcut"):
+            shortcut = self.shortcut(out if self.shortcut_activated else x)
+        out = self.conv2(self.activation(self.bn2(self.conv1(out))))
         return out + shortcut  # type: ignore[no-any-return]
 
 
 class PreActResNet(nn.Module):
-    """Four stages of pre-activation blocks, each half the size and twice the channels."""
+    """Four stages of pre-activation blocks, each half the size and twice the channels.
 
-    def __init__(self, blocks: tuple[int, ...], *, channels: int, classes: int, width: int) -> None:
+    Args:
+        blocks: Of each stage.
+        channels: Of the images.
+        classes: Number of logits.
+        width: Channels of the first stage.
+        activation: ``"relu"`` or ``"silu"``.
+        shortcut: ``"activated"``, ``"plain"`` or ``"plain3x3"``.
+        padding: Of convolutions of stride 2, ``"symmetric"`` or ``"same"``.
+        final_norm: Whether batch norm comes before the classifier.
+    """
+
+    def __init__(
+        self,
+        blocks: tuple[int, ...],
+        *,
+        channels: int,
+        classes: int,
+        width: int,
+        activation: str = "relu",
+        shortcut: str = "activated",
+        padding: str = "symmetric",
+        final_norm: bool = True,
+    ) -> None:
         super().__init__()
+        if shortcut not in get_args(Shortcut):
+            names = ", ".join(get_args(Shortcut))
+            raise ValueError(f"model.shortcut must be one of {names}, got {shortcut!r}")
+        self.activation = activation_function(activation)
         widths = [width, *(width * 2**stage for stage in range(len(blocks)))]
-        self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        self.conv1 = conv3x3(channels, width)
         for stage, (depth, (before, after)) in enumerate(
             zip(blocks, pairwise(widths), strict=True), 1
         ):
-            first = PreActBlock(before, after, stride=1 if stage == 1 else 2)
-            rest = (PreActBlock(after, after, stride=1) for _ in range(depth - 1))
-            setattr(self, f"layer{stage}", nn.Sequential(first, *rest))
+            parts = [
+                PreActBlock(
+                    before if block == 0 else after,
+                    after,
+                    stride=2 if block == 0 and stage > 1 else 1,
+                    activation=activation,
+                    shortcut=shortcut,
+                    padding=padding,
+                )
+                for block in range(depth)
+            ]
+            setattr(self, f"layer{stage}", nn.Sequential(*parts))
         self.stages = len(blocks)
-        self.bn = nn.BatchNorm2d(widths[-1])
+        if final_norm:
+            self.bn = nn.BatchNorm2d(widths[-1])
         self.linear = nn.Linear(widths[-1], classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,4 +114,6 @@ class PreActResNet(nn.Module):
         out = self.conv1(x)
         for stage in range(1, self.stages + 1):
             out = getattr(self, f"layer{stage}")(out)
-        return self.linear(F.relu(self.bn(out)).mean((2, 3)))  # type: ignore[no-any-return]
+        if hasattr(self, "bn"):
+            out = self.activation(self.bn(out))
+        return self.linear(out.mean((2, 3)))  # type: ignore[no-any-return]

@@ -3,19 +3,31 @@
 Layers are named as in TRADES (Zhang et al., 2019), so that its checkpoints fit.
 """
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from energy_at.models.layers import activation_function, conv3x3
 
 
 class WideBlock(nn.Module):
-    """BN, ReLU, conv, BN, ReLU, conv; the shortcut is a 1x1 convolution where the width grows."""
+    """BN, activation, conv, BN, activation, conv.
 
-    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+    The shortcut is a 1x1 convolution from the first activation where the width grows.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels: int,
+        stride: int,
+        activation: str = "relu",
+        padding: str = "symmetric",
+    ) -> None:
         super().__init__()
+        self.activation = activation_function(activation)
         self.bn1 = nn.BatchNorm2d(channels_in)
-        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)
+        self.conv1 = conv3x3(channels_in, channels, stride, padding)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.conv2 = conv3x3(channels, channels)
         self.convShortcut = (
             None
             if channels_in == channels
@@ -24,19 +36,27 @@ class WideBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of the next block."""
-        out = F.relu(self.bn1(x))
+        out = self.activation(self.bn1(x))
         shortcut = x if self.convShortcut is None else self.convShortcut(out)
-        out = self.conv2(F.relu(self.bn2(self.conv1(out))))
+        out = self.conv2(self.activation(self.bn2(self.conv1(out))))
         return out + shortcut  # type: ignore[no-any-return]
 
 
 class Stage(nn.Module):
     """Blocks of one width; the first may halve the size."""
 
-    def __init__(self, depth: int, channels_in: int, channels: int, stride: int) -> None:
+    def __init__(
+        self,
+        depth: int,
+        channels_in: int,
+        channels: int,
+        stride: int,
+        activation: str,
+        padding: str,
+    ) -> None:
         super().__init__()
-        first = WideBlock(channels_in, channels, stride)
-        rest = (WideBlock(channels, channels, 1) for _ in range(depth - 1))
+        first = WideBlock(channels_in, channels, stride, activation, padding)
+        rest = (WideBlock(channels, channels, 1, activation) for _ in range(depth - 1))
         self.layer = nn.Sequential(first, *rest)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,21 +68,30 @@ class WideResNet(nn.Module):
     """Three stages of ``(depth - 4) / 6`` blocks; the stem has ``width`` channels."""
 
     def __init__(
-        self, depth: int, widen: int, *, channels: int, classes: int, width: int = 16
+        self,
+        depth: int,
+        widen: int,
+        *,
+        channels: int,
+        classes: int,
+        width: int = 16,
+        activation: str = "relu",
+        padding: str = "symmetric",
     ) -> None:
         super().__init__()
         if depth < 10 or (depth - 4) % 6:
             raise ValueError(f"the depth of a WideResNet must be 6 n + 4 with n >= 1, got {depth}")
         blocks = (depth - 4) // 6
         wide = width * widen
-        self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
-        self.block1 = Stage(blocks, width, wide, 1)
-        self.block2 = Stage(blocks, wide, 2 * wide, 2)
-        self.block3 = Stage(blocks, 2 * wide, 4 * wide, 2)
+        self.activation = activation_function(activation)
+        self.conv1 = conv3x3(channels, width)
+        self.block1 = Stage(blocks, width, wide, 1, activation, padding)
+        self.block2 = Stage(blocks, wide, 2 * wide, 2, activation, padding)
+        self.block3 = Stage(blocks, 2 * wide, 4 * wide, 2, activation, padding)
         self.bn1 = nn.BatchNorm2d(4 * wide)
         self.fc = nn.Linear(4 * wide, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of normalized images."""
         out = self.block3(self.block2(self.block1(self.conv1(x))))
-        return self.fc(F.relu(self.bn1(out)).mean((2, 3)))  # type: ignore[no-any-return]
+        return self.fc(self.activation(self.bn1(out)).mean((2, 3)))  # type: ignore[no-any-return]

@@ -1,0 +1,54 @@
+"""The weights of a run as one safetensors file: ``python -m energy_at.export run=FOLDER``."""
+
+import json
+import os
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import save_file
+
+import energy_at
+from energy_at.config import register_resolvers, reopened
+from energy_at.mistakes import CONF, command_line, one_line_errors
+from energy_at.models import Normalized
+from energy_at.models.load import exported
+from energy_at.runs import RunFolder
+
+register_resolvers()
+
+
+def export(run: str | Path, which: str, out: Path) -> Path:
+    """Writes the network of a run, its normalization and what it is; replaces ``out`` as a whole.
+
+    ``python -m energy_at.evaluate checkpoint=FILE model=...`` takes the file, as does
+    ``energy_at.models.load.load_weights``.
+    """
+    folder = RunFolder.open(run)
+    cfg = folder.config()
+    module, _ = reopened(folder, which)
+    about = {
+        "energy_at": energy_at.__version__,
+        "dataset": str(cfg.dataset.name),
+        "model": json.dumps(OmegaConf.to_container(cfg.model)),
+        "checkpoint": which,
+    }
+    if not isinstance(module.net, Normalized):
+        raise ValueError("only the project's own networks are exported: normalization, then net")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(out.name + ".part")
+    save_file(exported(module.net), part, metadata=about)
+    os.replace(part, out)
+    return out
+
+
+@hydra.main(version_base="1.3", config_path=CONF, config_name="export")
+def main(cfg: DictConfig) -> None:
+    """Command-line entry."""
+    with one_line_errors():
+        out = Path(cfg.out) if cfg.out else Path(cfg.run) / f"{cfg.which}.safetensors"
+        print(f"written to {export(cfg.run, cfg.which, out)}")
+
+
+if __name__ == "__main__":
+    command_line(main)
