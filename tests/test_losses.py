@@ -45,9 +45,7 @@ def ce(f, y):
 
 
 def kl(f, g):
-    return sum(
-        p * math.log(p / q) for p, q in zip(probabilities(f), probabilities(g), strict=True)
-    )
+    return sum(p * math.log(p / q) for p, q in zip(probabilities(f), probabilities(g), strict=True))
 
 
 def boosted(g, y):
