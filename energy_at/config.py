@@ -20,9 +20,8 @@ from energy_at.data.loader import as_floats
 from energy_at.objectives import Objective
 from energy_at.robustness import robust_accuracy
 from energy_at.runs import RunFolder, read_checkpoint
-from energy_at.training import AdversarialTraining
+from energy_at.training import AdversarialTraining, WeightPerturbation
 from energy_at.training.cost import forward_equivalents
-from energy_at.training.weights import WeightPerturbation
 
 
 @dataclass(frozen=True)
@@ -61,13 +60,14 @@ def register_resolvers() -> None:
     ``${by_steps:1,20,1}`` chooses between a value for one step and one for more;
     ``${by_eps:EPS,[8,16],[1,2]}`` interpolates between values given at 255 EPS, constant beyond
     the last, ``log_by_eps`` their logarithms, and ``step_by_eps`` takes the first value up to 8,
-    the second up to 16, and so on.
+    the second up to 16, and so on; ``${pick:TABLE,NAME,DEFAULT}`` looks up a name.
     """
     resolvers: dict[str, Callable[..., Any]] = {
         "pixels": parse_pixels,
         "times": lambda a, b: float(Fraction(str(a)) * Fraction(str(b))),
         "samples": lambda wish, steps: _samples(wish, steps),
         "by_steps": lambda steps, one, more: float(one if int(steps) == 1 else more),
+        "pick": lambda table, name, default: table[name if name in table else default],
         "by_eps": lambda eps, at, values: float(np.interp(255 * eps, at, values)),
         "log_by_eps": lambda eps, at, values: math.exp(np.interp(255 * eps, at, np.log(values))),
         "step_by_eps": lambda eps, at, values: float(values[bisect_left(at, 255 * eps - 1e-6)]),

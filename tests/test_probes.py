@@ -124,7 +124,7 @@ def test_the_gradients_of_a_linear_network_of_two_classes_are_aligned(ball):
 
 
 def test_opposite_gradients_have_a_penalty_of_two(smooth):
-    net, x, y = smooth
+    _, x, y = smooth
     linear = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).double()
     y = y % 2
     against = -torch.tensor(image_gradients(linear, x, y)).view_as(x)

@@ -3,5 +3,13 @@
 from energy_at.training.module import AdversarialTraining
 from energy_at.training.monitor import EnergyMonitor
 from energy_at.training.presets import FastAT, StandardAT, Trades
+from energy_at.training.weights import WeightPerturbation
 
-__all__ = ["AdversarialTraining", "EnergyMonitor", "FastAT", "StandardAT", "Trades"]
+__all__ = [
+    "AdversarialTraining",
+    "EnergyMonitor",
+    "FastAT",
+    "StandardAT",
+    "Trades",
+    "WeightPerturbation",
+]

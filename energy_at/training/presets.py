@@ -4,8 +4,10 @@ Each equals the ``experiment=`` of its name; regularizers are added on top.
 """
 
 from collections.abc import Mapping
+from typing import TypedDict
 
 from torch import nn
+from typing_extensions import Unpack
 
 from energy_at.attacks import Attack, fgsm, pgd, trades
 from energy_at.objectives import (
@@ -17,9 +19,26 @@ from energy_at.objectives import (
 )
 from energy_at.threat import Ball
 from energy_at.training.module import AdversarialTraining, OptimizerFactory, ScheduleFactory
-from energy_at.training.optimizers import sgd
+from energy_at.training.weights import WeightPerturbation
 
 Regularizers = Mapping[str, Weighted]
+
+
+class Options(TypedDict, total=False):
+    """What can be said of any method, as ``AdversarialTraining`` takes it."""
+
+    val_attacks: Mapping[str, Attack]
+    """Attacks of the validation; FGSM and PGD-10 in the ball if left out."""
+    optimizer: OptimizerFactory
+    """Makes an optimizer of the network; SGD if left out."""
+    schedule: ScheduleFactory | None
+    """Makes a learning-rate schedule stepped after every batch."""
+    eps_warmup_epochs: float
+    """Epochs over which the radius rises from 0."""
+    awp: WeightPerturbation | None
+    """Perturbs the weights before every step."""
+    seed: int
+    """Of the noise of the attacks."""
 
 
 class StandardAT(AdversarialTraining):
@@ -31,11 +50,7 @@ class StandardAT(AdversarialTraining):
         regularizers: Terms added to the loss, such as ``{"der": Weighted(DeltaEnergy("all"), 1)}``.
         steps: Steps of the training attack.
         alpha: Its step size; ``eps / 4`` if left out.
-        val_attacks: Attacks of the validation; FGSM and PGD-10 in ``ball`` if left out.
-        optimizer: Makes an optimizer of the network.
-        schedule: Makes a learning-rate schedule stepped after every batch.
-        eps_warmup_epochs: Epochs over which the radius rises from 0.
-        seed: Of the noise of the attacks.
+        options: See ``Options``.
     """
 
     def __init__(
@@ -46,22 +61,14 @@ class StandardAT(AdversarialTraining):
         *,
         steps: int = 10,
         alpha: float | None = None,
-        val_attacks: Mapping[str, Attack] | None = None,
-        optimizer: OptimizerFactory = sgd,
-        schedule: ScheduleFactory | None = None,
-        eps_warmup_epochs: float = 0.0,
-        seed: int = 0,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             net,
             pgd(ball, alpha=alpha, steps=steps),
             _objective({"adversarial_ce": Weighted(AdversarialCrossEntropy())}, regularizers),
-            val_attacks=val_attacks or default_val_attacks(ball),
-            optimizer=optimizer,
-            schedule=schedule,
             bn_mode="batch",
-            eps_warmup_epochs=eps_warmup_epochs,
-            seed=seed,
+            **_completed(options, ball),
         )
 
 
@@ -74,11 +81,7 @@ class FastAT(AdversarialTraining):
         regularizers: Terms added to the loss, such as
             ``{"der": Weighted(DeltaEnergy("abnormal"), 20)}``.
         attack: The single-step attack; FGSM from the clean image if left out.
-        val_attacks: Attacks of the validation; FGSM and PGD-10 in ``ball`` if left out.
-        optimizer: Makes an optimizer of the network.
-        schedule: Makes a learning-rate schedule stepped after every batch.
-        eps_warmup_epochs: Epochs over which the radius rises from 0.
-        seed: Of the noise of the attacks.
+        options: See ``Options``.
 
     Raises:
         ValueError: if ``attack`` takes more than one step.
@@ -91,11 +94,7 @@ class FastAT(AdversarialTraining):
         regularizers: Regularizers | None = None,
         *,
         attack: Attack | None = None,
-        val_attacks: Mapping[str, Attack] | None = None,
-        optimizer: OptimizerFactory = sgd,
-        schedule: ScheduleFactory | None = None,
-        eps_warmup_epochs: float = 0.0,
-        seed: int = 0,
+        **options: Unpack[Options],
     ) -> None:
         attack = attack or fgsm(ball)
         if attack.steps != 1:
@@ -104,12 +103,8 @@ class FastAT(AdversarialTraining):
             net,
             attack,
             _objective({"adversarial_ce": Weighted(AdversarialCrossEntropy())}, regularizers),
-            val_attacks=val_attacks or default_val_attacks(ball),
-            optimizer=optimizer,
-            schedule=schedule,
             bn_mode="batch",
-            eps_warmup_epochs=eps_warmup_epochs,
-            seed=seed,
+            **_completed(options, ball),
         )
 
 
@@ -123,11 +118,7 @@ class Trades(AdversarialTraining):
         beta: Weight of the divergence (not of DER).
         steps: Steps of the training attack, which runs in evaluation mode.
         alpha: Its step size; ``eps / 4`` if left out.
-        val_attacks: Attacks of the validation; FGSM and PGD-10 in ``ball`` if left out.
-        optimizer: Makes an optimizer of the network.
-        schedule: Makes a learning-rate schedule stepped after every batch.
-        eps_warmup_epochs: Epochs over which the radius rises from 0.
-        seed: Of the noise of the attacks.
+        options: See ``Options``.
     """
 
     def __init__(
@@ -139,29 +130,25 @@ class Trades(AdversarialTraining):
         beta: float = 6.0,
         steps: int = 10,
         alpha: float | None = None,
-        val_attacks: Mapping[str, Attack] | None = None,
-        optimizer: OptimizerFactory = sgd,
-        schedule: ScheduleFactory | None = None,
-        eps_warmup_epochs: float = 0.0,
-        seed: int = 0,
+        **options: Unpack[Options],
     ) -> None:
         base = {"clean_ce": Weighted(CleanCrossEntropy()), "kl": Weighted(TradesKL(), beta)}
         super().__init__(
             net,
             trades(ball, alpha=alpha, steps=steps),
             _objective(base, regularizers),
-            val_attacks=val_attacks or default_val_attacks(ball),
-            optimizer=optimizer,
-            schedule=schedule,
             bn_mode="eval",
-            eps_warmup_epochs=eps_warmup_epochs,
-            seed=seed,
+            **_completed(options, ball),
         )
 
 
 def default_val_attacks(ball: Ball) -> dict[str, Attack]:
     """FGSM, and PGD-10 as the measure that chooses checkpoints."""
     return {"fgsm": fgsm(ball), "pgd": pgd(ball)}
+
+
+def _completed(options: Options, ball: Ball) -> Options:
+    return {**options, "val_attacks": options.get("val_attacks") or default_val_attacks(ball)}
 
 
 def _objective(base: Regularizers, regularizers: Regularizers | None) -> Objective:

@@ -1,0 +1,189 @@
+"""What is typed to write weights down, and to evaluate anybody's."""
+
+import json
+import resource
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from safetensors import safe_open
+
+import energy_at
+from energy_at import evaluate, export, train
+from energy_at.config import make, reopened
+from energy_at.files import read_tensors
+from energy_at.mistakes import command_line
+from energy_at.models.load import load_weights
+from energy_at.runs import RunFolder
+from tests.running import states_equal, typed
+
+MODEL = ("dataset=synthetic", "model.width=2")
+TRAINING = (
+    *MODEL,
+    "attack=fgsm",
+    "callbacks=ema",
+    "callbacks.ema.decay=0.5",
+    "logger=csv",
+    "trainer.max_epochs=2",
+    "trainer.accelerator=cpu",
+    "trainer.enable_progress_bar=false",
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["train", *TRAINING, f"hydra.run.dir={folder}"])
+        command_line(train.main)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def run(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return Path(shutil.copytree(trained, "run"))
+
+
+@pytest.fixture
+def type_in(monkeypatch, capsys):
+    return lambda entry, *argv: typed(monkeypatch, capsys, entry.main, *argv)
+
+
+def everything():
+    return {path: path.read_bytes() for path in sorted(Path().rglob("*")) if path.is_file()}
+
+
+def metadata(path):
+    with safe_open(path, framework="pt") as file:
+        return file.metadata()
+
+
+@pytest.mark.parametrize("which", ["last", "best"])
+def test_an_exported_run_evaluates_to_the_same_numbers(which, type_in, run):
+    before = everything()
+    code, out, err = type_in(export, "run=run", f"which={which}")
+    assert (code, err) == (0, "")
+    file = run / f"{which}.safetensors"
+    assert out == f"written to {file}\n"
+    assert everything() == before | {file: file.read_bytes()}
+    results = json.loads((run / "results.json").read_text())[which]["test"]
+    _, of_run, _ = type_in(evaluate, "run=run", f"which={which}")
+    code, of_file, err = type_in(evaluate, f"checkpoint={file}", *MODEL)
+    assert (code, err) == (0, "")
+    assert of_file == of_run
+    assert results["clean"] > 0.5
+    assert f"{'clean':6} {100 * results['clean']:.1f} %" in of_file.splitlines()
+
+
+@pytest.mark.parametrize("which", ["last", "best"])
+def test_a_checkpoint_of_a_run_evaluates_as_the_run(which, type_in, run):
+    _, of_run, _ = type_in(evaluate, "run=run", f"which={which}")
+    code, of_file, err = type_in(evaluate, f"checkpoint=run/checkpoints/{which}.ckpt", *MODEL)
+    assert (code, err) == (0, "")
+    assert of_file == of_run
+
+
+def test_the_options_of_an_evaluation_hold_for_a_file_too(type_in, run):
+    options = ("subset=40", "steps=2", "threat.eps=16/255")
+    checkpoint = f"checkpoint={run}/checkpoints/last.ckpt"
+    code, out, err = type_in(evaluate, checkpoint, *MODEL, *options)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == f"{'n':6} 40"
+    assert out != type_in(evaluate, checkpoint, *MODEL, "subset=40", "steps=2")[1]
+
+
+def test_the_exported_weights_are_those_of_the_run(run):
+    module, _ = reopened(RunFolder.open(run), "last")
+    file = export.export(run, "last", Path("deep/folder/weights.safetensors"))
+    net = make(OmegaConf.create(json.loads(metadata(file)["model"])))
+    assert not states_equal(net, module.net)
+    load_weights(net, read_tensors(file))
+    assert states_equal(net, module.net)
+
+
+def test_the_file_says_what_it_is(run):
+    file = export.export(run, "best", Path("weights.safetensors"))
+    about = metadata(file)
+    model = json.loads(about.pop("model"))
+    assert about == {
+        "energy_at": energy_at.__version__,
+        "dataset": "synthetic",
+        "checkpoint": "best",
+    }
+    assert (model["_target_"], model["width"]) == ("energy_at.models.preactresnet18", 2)
+    assert (model["channels"], model["classes"]) == (3, 4)
+
+
+def test_an_export_replaces_the_file_and_leaves_nothing_else(run):
+    file = Path("weights.safetensors")
+    file.write_bytes(b"old" * 100_000)
+    before = everything()
+    export.export(run, "last", file)
+    after = everything()
+    assert after.keys() == before.keys()
+    assert read_tensors(file).keys() > {"normalize.mean", "normalize.std", "conv1.weight"}
+
+
+def test_an_export_that_finds_no_room_leaves_the_old_file(run):
+    file = export.export(run, "best", Path("weights.safetensors"))
+    before = file.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+    try:
+        with pytest.raises(Exception, match="too large"):
+            export.export(run, "last", file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert file.read_bytes() == before
+    export.export(run, "last", file)
+    assert file.read_bytes() != before
+
+
+def test_help_shows_an_example(type_in):
+    code, out, _ = type_in(export, "--help")
+    assert code == 0
+    assert "python -m energy_at.export run=FOLDER" in out
+
+
+CHECKPOINT = "checkpoint=run/checkpoints/last.ckpt"
+
+
+@pytest.mark.parametrize(
+    ("entry", "argv", "said"),
+    [
+        (evaluate, (), "name what to evaluate: run=FOLDER, or checkpoint=FILE"),
+        (evaluate, ("run=run", CHECKPOINT), "name what to evaluate"),
+        (evaluate, ("checkpoint=none.pt",), "checkpoint none.pt not found"),
+        (evaluate, ("checkpoint=run",), "checkpoint run not found"),
+        (evaluate, ("checkpoint=run/config.yaml",), "run/config.yaml is damaged or truncated"),
+        (evaluate, (CHECKPOINT, *MODEL, "model.width=3"), "the model needs (3, 3, 3, 3)"),
+        (evaluate, (CHECKPOINT, *MODEL, "model=resnet18"), "first missing bn1.weight"),
+        (evaluate, (CHECKPOINT, *MODEL, "model.final_norm=false"), "first unexpected bn.weight"),
+        (evaluate, (CHECKPOINT, *MODEL, "dataset=digits"), "for 3 channels, the images have 1"),
+        (evaluate, (CHECKPOINT, *MODEL, "dataset.classes=7"), "linear.weight is (4, 16), the"),
+        (evaluate, (CHECKPOINT, *MODEL, "model.activation=gelu"), "must be relu or silu"),
+        (evaluate, (CHECKPOINT, *MODEL, "model.shortcut=none"), "must be one of activated, plain"),
+        (export, (), "run"),
+        (export, ("run=nowhere",), "nowhere is no run folder"),
+        (export, ("run=run", "which=final"), "has no checkpoint final.ckpt"),
+        (export, ("run=run", "wich=last"), "Could not override 'wich'"),
+    ],
+)  # fmt: skip
+def test_a_mistake_gets_one_line_and_writes_nothing(entry, argv, said, type_in):
+    before = everything()
+    code, out, err = type_in(entry, *argv)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith("error: ")
+    assert said in err
+    assert everything() == before
+
+
+def test_a_file_with_code_gets_one_line_and_runs_nothing(type_in):
+    torch.save({"state_dict": {}, "code": typed}, "file.pt")
+    code, out, err = type_in(evaluate, "checkpoint=file.pt", *MODEL)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "holds more than tensors and plain values, which could run code: not read" in err

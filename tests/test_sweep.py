@@ -1,0 +1,190 @@
+"""What a multirun leaves behind, as typed in a shell: one table, one figure, a line per failure."""
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from energy_at.sweep import summary
+
+TINY = (
+    "dataset=synthetic",
+    "model=small",
+    "model.width=4",
+    "trainer.max_epochs=1",
+    "trainer.accelerator=cpu",
+    "trainer.enable_progress_bar=false",
+    "logger=csv",
+    "evaluation.checkpoints=[last]",
+)
+
+
+def typed(folder, *overrides):
+    command = [sys.executable, "-m", "energy_at.train", "-m", *TINY, *overrides]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def cells(line):
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# Two methods, two seeds
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    here = tmp_path_factory.mktemp("sound")
+    result = typed(here, "reg=none,der", "seed=0,1")
+    (sweep,) = (here / "runs" / "sweep").iterdir()
+    return result, sweep
+
+
+@pytest.fixture
+def copy(sound, tmp_path):
+    """A copy to spoil."""
+    runs = shutil.ignore_patterns("checkpoints", "comparison.*", "runs.csv")
+    return shutil.copytree(sound[1], tmp_path / "sweep", ignore=runs)
+
+
+def test_a_sweep_ends_with_one_table_of_its_methods(sound):
+    result, sweep = sound
+    assert result.returncode == 0, result.stderr[-2000:]
+    last = result.stdout[result.stdout.rindex("| method") :].splitlines()
+    header, _, *rows = [cells(line) for line in last if line.startswith("|")]
+    printed = [dict(zip(header, row, strict=True)) for row in rows]
+    assert [(row["method"], row["runs"]) for row in printed] == [
+        ("FGSM-AT", "2"),
+        ("FGSM-AT + DER", "2"),
+    ]
+    assert printed == table(sweep / "comparison.csv")
+    assert (sweep / "comparison.md").read_text().splitlines() == [
+        line for line in last if line.startswith("|")
+    ]
+    assert sweep.name in last[-1]
+
+
+def test_a_sweep_leaves_each_run_its_row(sound):
+    runs = table(sound[1] / "runs.csv")
+    assert [(row["run"], row["method"], row["seed"]) for row in runs] == [
+        ("0", "FGSM-AT", "0"),
+        ("1", "FGSM-AT", "1"),
+        ("2", "FGSM-AT + DER", "0"),
+        ("3", "FGSM-AT + DER", "1"),
+    ]
+    assert all(row["clean %"] and row["PGD-20 %"] and row["forward passes"] for row in runs)
+
+
+def test_a_sweep_leaves_one_figure(sound):
+    assert (sound[1] / "comparison.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert (sound[1] / "comparison.pdf").read_bytes()[:5] == b"%PDF-"
+
+
+def test_a_run_of_a_sweep_is_whole(sound):
+    for job in "0123":
+        names = {path.name for path in (sound[1] / job).iterdir()}
+        assert {"config.yaml", "environment.json", "metrics.csv", "results.json"} <= names
+        assert "error.txt" not in names
+
+
+# A job that fails, and a sweep that cannot start
+
+
+@pytest.fixture(scope="module")
+def torn(tmp_path_factory):
+    here = tmp_path_factory.mktemp("torn")
+    return typed(here, "reg=der", "reg.weight=1,-1,2", "hydra.sweep.dir=torn"), here / "torn"
+
+
+def test_a_job_that_fails_does_not_end_the_sweep(torn):
+    rows = table(torn[1] / "comparison.csv")
+    assert [row["method"] for row in rows] == [
+        "FGSM-AT + DER, reg.weight=1",
+        "FGSM-AT + DER, reg.weight=2",
+    ]
+    assert (torn[1] / "2" / "results.json").is_file()
+
+
+def test_a_job_that_fails_leaves_its_line(torn):
+    result, sweep = torn
+    assert [path.name for path in (sweep / "1").iterdir()] == ["error.txt"]
+    line = (sweep / "1" / "error.txt").read_text()
+    assert "must be finite and >= 0, got -1" in line
+    assert line.count("\n") == 1
+    assert f"job 1 failed: {line}" in result.stdout
+    assert not (sweep / "0" / "error.txt").exists()
+    assert "Traceback" not in result.stdout + result.stderr
+
+
+def test_a_sweep_with_a_failed_job_exits_with_1(torn):
+    assert torn[0].returncode == 1
+
+
+def test_a_sweep_that_cannot_be_composed_gets_one_line_and_leaves_nothing(tmp_path):
+    result = typed(tmp_path, "reg=der,foo")
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: there is no reg/foo: choose from ")
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+# Folders as they may be
+
+
+def test_a_run_that_has_not_finished_is_left_out(copy):
+    (copy / "1" / "results.json").unlink()
+    summary(copy)
+    assert [row["runs"] for row in table(copy / "comparison.csv")] == ["1", "2"]
+    assert [row["run"] for row in table(copy / "runs.csv")] == ["0", "2", "3"]
+
+
+def test_a_sweep_without_a_finished_run_says_so(copy):
+    for path in copy.glob("*/results.json"):
+        path.unlink()
+    (copy / "2" / "error.txt").write_text("out of luck\n")
+    assert summary(copy).splitlines() == ["no run has finished", "job 2 failed: out of luck"]
+    assert not list(copy.glob("comparison*"))
+
+
+def test_jobs_are_in_the_order_in_which_they_ran(copy):
+    for old, new in (("0", "10"), ("1", "11")):
+        (copy / old).rename(copy / new)
+        (copy / new / "error.txt").write_text("late\n")
+    (copy / "3" / "error.txt").write_text("early\n")
+    *_, first, second, third = summary(copy).splitlines()
+    assert [line.split()[1] for line in (first, second, third)] == ["3", "10", "11"]
+    assert [row["method"] for row in table(copy / "comparison.csv")] == ["FGSM-AT + DER", "FGSM-AT"]
+
+
+def test_a_run_without_log_is_compared_by_its_accuracies(copy):
+    """``logger=none`` and ``logger=wandb`` write none."""
+    for job in "23":
+        (copy / job / "metrics.csv").unlink()
+    summary(copy)
+    logged, quiet = table(copy / "comparison.csv")
+    assert quiet["method"] == "FGSM-AT + DER"
+    assert quiet["clean %"] == logged["clean %"]
+    assert quiet["AAE share %"] == ""
+
+
+def test_runs_are_found_in_folders_of_folders(copy):
+    """``hydra.sweep.subdir='${reg.name}/${seed}'``."""
+    for job, name in enumerate(("none/0", "none/1", "DER/0", "DER/1")):
+        (copy / name).parent.mkdir(exist_ok=True)
+        (copy / str(job)).rename(copy / name)
+    summary(copy)
+    assert {row["method"]: row["runs"] for row in table(copy / "comparison.csv")} == {
+        "FGSM-AT": "2",
+        "FGSM-AT + DER": "2",
+    }
