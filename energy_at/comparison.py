@@ -4,13 +4,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 from energy_at.collapse import collapse_step
+from energy_at.figures import methods_figure, save
 from energy_at.runs import RunFolder
 from energy_at.tables import Table, last_epoch_means
 
+FILES = ("comparison.md", "comparison.csv", "comparison.png", "comparison.pdf", "runs.csv")
 NAMED = ("attack", "loss", "reg")  # groups whose choice is part of the method's name
 APART = ("seed", "resume")  # what runs of one row may differ in
 
@@ -28,8 +31,8 @@ class FinishedRun:
 
     @cached_property
     def metrics(self) -> list[dict[str, float]]:
-        """Its log."""
-        return self.folder.metrics()
+        """Its log; empty if it wrote none."""
+        return self.folder.metrics() if self.folder.metrics_file.is_file() else []
 
     @cached_property
     def collapsed(self) -> int | None:
@@ -53,14 +56,24 @@ class FinishedRun:
         value = self.folder.results().get("training", {}).get(name)
         return None if value is None else float(value)
 
-    def trained(self, name: str) -> float:
-        """Mean of a training metric over the last epoch."""
-        return last_epoch_means(self.metrics, [f"train/{name}"])[0]
+    @property
+    def fate(self) -> str:
+        """Step from which it is collapsed, ``none``, or that its log cannot tell."""
+        if not any("val/acc/pgd" in row for row in self.metrics):
+            return "not logged"
+        return "none" if self.collapsed is None else str(self.collapsed)
+
+    def trained_percent(self, name: str) -> float | None:
+        """Mean of a share in training over the last epoch; ``None`` if it was not logged."""
+        key = f"train/{name}"
+        if not any(key in row for row in self.metrics):
+            return None
+        return 100 * last_epoch_means(self.metrics, [key])[0]
 
 
 def method(cfg: DictConfig) -> str:
     """``FGSM-AT + DER``, ``TRADES``, ``MART (PGD) + AWP``: base method, regularizers, AWP."""
-    attack, loss, reg = (cfg[group].name for group in NAMED)
+    attack, loss, reg = (cfg[group].get("name", "other") for group in NAMED)
     base = f"{attack}-AT" if loss == "AT" else loss if attack == "TRADES" else f"{loss} ({attack})"
     added = [] if reg == "none" else [reg]
     return " + ".join([base, *added, *(["AWP"] if cfg.training.awp.gamma else [])])
@@ -82,6 +95,23 @@ def grouped(folders: Sequence[RunFolder]) -> dict[str, list[FinishedRun]]:
         name if names.count(name) == 1 else f"{name} ({runs[0].folder.path.name})": runs
         for name, runs in zip(names, groups.values(), strict=True)
     }
+
+
+def write_comparison(folders: Sequence[RunFolder], out: Path) -> str:
+    """Writes ``FILES`` to ``out``: the comparison, every single run, all curves in one figure.
+
+    Returns:
+        The comparison as Markdown.
+    """
+    groups = grouped(folders)
+    table = comparison_table(groups)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "comparison.md").write_text(table.markdown() + "\n")
+    (out / "comparison.csv").write_text(table.csv())
+    (out / "runs.csv").write_text(runs_table(groups).csv())
+    curves = {name: [run.metrics for run in runs] for name, runs in groups.items()}
+    save(methods_figure(curves), out / "comparison")
+    return table.markdown()
 
 
 def comparison_table(groups: dict[str, list[FinishedRun]]) -> Table:
@@ -106,8 +136,8 @@ def runs_table(groups: dict[str, list[FinishedRun]]) -> Table:
             str(run.config.seed),
             checkpoint,
             *(_cell([run.percent(checkpoint, share)]) for share in ("clean", "fgsm", "pgd")),
-            _cell([100 * run.trained("aae_share")]),
-            "none" if run.collapsed is None else str(run.collapsed),
+            _cell([run.trained_percent("aae_share")]),
+            run.fate,
             *_costs([run]),
         )
         for name, runs in groups.items()
@@ -118,15 +148,16 @@ def runs_table(groups: dict[str, list[FinishedRun]]) -> Table:
 
 
 def _rows(name: str, runs: list[FinishedRun]) -> list[tuple[str, ...]]:
-    steps = [run.collapsed for run in runs if run.collapsed is not None]
-    fate = f"{', '.join(map(str, steps))} ({len(steps)} of {len(runs)} runs)" if steps else "none"
+    steps = [run.fate for run in runs if run.collapsed is not None]
+    sound = "none" if all(run.fate == "none" for run in runs) else "not logged"
+    fate = f"{', '.join(steps)} ({len(steps)} of {len(runs)} runs)" if steps else sound
     return [
         (
             name,
             checkpoint,
             str(len(runs)),
             *_shown(runs, checkpoint, broken=bool(steps) and checkpoint == "last"),
-            _cell([100 * run.trained("aae_share") for run in runs]),
+            _cell([run.trained_percent("aae_share") for run in runs]),
             fate,
             *_costs(runs),
         )

@@ -153,14 +153,16 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, wandb_id: str | None = Non
     return Trainer(**make(cfg.trainer), callbacks=callbacks, logger=loggers or False)
 
 
-def reopened(folder: RunFolder, which: str = "last") -> tuple[AdversarialTraining, ImageData]:
-    """Network and data of a run that has been trained.
+def reopened(
+    folder: RunFolder, which: str = "last", cfg: DictConfig | None = None
+) -> tuple[AdversarialTraining, ImageData]:
+    """Network and data of a run that has been trained, with its configuration or with ``cfg``.
 
     Raises:
         FileNotFoundError: if the checkpoint, or the data, is not there.
         ValueError: if the checkpoint cannot be read, or belongs to another network.
     """
-    cfg = folder.config()
+    cfg = cfg or folder.config()
     checkpoint = read_checkpoint(folder.checkpoint(which))
     module, data = build_module(cfg), build_data(cfg)
     module.load_state_dict(checkpoint["state_dict"])

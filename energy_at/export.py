@@ -6,6 +6,7 @@ from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 import energy_at
@@ -35,10 +36,14 @@ def export(run: str | Path, which: str, out: Path) -> Path:
     }
     if not isinstance(module.net, Normalized):
         raise ValueError("only the project's own networks are exported: normalization, then net")
-    out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(out.name + ".part")
-    save_file(exported(module.net), part, metadata=about)
-    os.replace(part, out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        save_file(exported(module.net), part, metadata=about)
+        os.replace(part, out)
+    except (OSError, SafetensorError) as error:
+        part.unlink(missing_ok=True)
+        raise ValueError(f"cannot write out={out}: {error}") from error
     return out
 
 

@@ -95,7 +95,7 @@ def _method_curves(axes: Axes, seeds: Sequence[Rows], key: str, style: dict[str,
     if len(curves) > 1:
         for curve in curves:
             axes.plot(list(curve), list(curve.values()), linewidth=0.7, alpha=0.45, **style)
-    epochs = sorted(set.intersection(*(set(curve) for curve in curves)))
+    epochs = sorted(set.intersection(*map(set, curves)))
     means = [float(np.mean([curve[epoch] for curve in curves])) for epoch in epochs]
     axes.plot(epochs, means, linewidth=1.8, **style)
 

@@ -23,7 +23,7 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
         if _is_archive_or_pickle(Path(path)) and "Weights only load failed" in str(error):
             raise ValueError(
                 f"checkpoint {path} holds more than tensors and plain values, which could run "
-                "code: not read"
+                "code: not read; have its state_dict saved alone"
             ) from error
         raise ValueError(
             f"checkpoint {path} is damaged or truncated: use another, or train again"
@@ -34,9 +34,9 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    if _is_archive_or_pickle(path):
+        return torch.load(path, map_location="cpu", weights_only=True)
+    return load_file(path)
 
 
 def _is_archive_or_pickle(path: Path) -> bool:

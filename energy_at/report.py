@@ -1,34 +1,44 @@
-"""One table and one figure of several runs.
+"""One table and one figure of several runs, or of a sweep.
 
 ``python -m energy_at.report runs=[A,B] out=FOLDER``
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig, ListConfig
 
+from energy_at.comparison import FILES, write_comparison
 from energy_at.figures import delta_energy_figure, save
 from energy_at.mistakes import CONF, command_line, one_line_errors
-from energy_at.runs import RunFolder
+from energy_at.runs import RunFolder, runs_in
 from energy_at.tables import results_table
 
+PANELS = 4  # runs that the figure can hold side by side
 
-def report(folders: list[RunFolder], out: Path) -> str:
-    """Writes table (Markdown, CSV) and figure (PNG, PDF) to ``out``; returns the table."""
+
+def report(folders: Sequence[RunFolder], out: Path) -> str:
+    """Writes the runs' table and comparison, and for a few runs the figure of their own.
+
+    Returns:
+        The table of a few runs, the comparison of many; and where the files are.
+    """
     if not folders:
         raise ValueError("runs=[] names no run: write runs=[FOLDER,FOLDER]")
     table = results_table(folders)
+    comparison = write_comparison(folders, out)
+    (out / "table.md").write_text(table.markdown() + "\n")
+    (out / "table.csv").write_text(table.csv())
+    if len(folders) > PANELS:
+        return f"{comparison}\nwritten to {out}/: {', '.join(('table.md', 'table.csv', *FILES))}"
     names = [folder.path.name for folder in folders]
     if len(set(names)) < len(names):
         names = [str(folder.path) for folder in folders]
     metrics = [folder.metrics() for folder in folders]
-    figure = delta_energy_figure(dict(zip(names, metrics, strict=True)))
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "table.md").write_text(table.markdown() + "\n")
-    (out / "table.csv").write_text(table.csv())
-    save(figure, out / "delta_energy")
-    return table.markdown()
+    save(delta_energy_figure(dict(zip(names, metrics, strict=True))), out / "delta_energy")
+    files = ("table.md", "table.csv", "delta_energy.png", "delta_energy.pdf", *FILES)
+    return f"{table.markdown()}\nwritten to {out}/: {', '.join(files)}"
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="report")
@@ -36,8 +46,7 @@ def main(cfg: DictConfig) -> None:
     """Command-line entry."""
     with one_line_errors():
         names = list(cfg.runs) if isinstance(cfg.runs, ListConfig) else [cfg.runs]
-        print(report([RunFolder.open(name) for name in names], Path(cfg.out)))
-        print(f"written to {cfg.out}/: table.md, table.csv, delta_energy.png, delta_energy.pdf")
+        print(report([run for name in names for run in runs_in(name)], Path(cfg.out)))
 
 
 if __name__ == "__main__":

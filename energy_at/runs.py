@@ -64,7 +64,7 @@ class RunFolder:
         if not folder.config_file.is_file():
             raise FileNotFoundError(
                 f"{path} is no run folder: it has no {folder.config_file.name}; "
-                "name the folder that a training has written"
+                "name the folder that a training, or a sweep, has written"
             )
         return folder
 
@@ -147,6 +147,18 @@ class RunFolder:
     def write_results(self, results: dict[str, Any]) -> None:
         """Keeps the accuracies of the finished run."""
         _write(self.results_file, json.dumps(results, indent=2) + "\n")
+
+
+def runs_in(path: str | Path) -> list[RunFolder]:
+    """The run itself, or every run of a sweep, in the order of its jobs.
+
+    Raises:
+        FileNotFoundError: if the folder is neither.
+    """
+    inside = [RunFolder(file.parent) for file in Path(path).glob("*/config.yaml")]
+    if not inside or RunFolder(Path(path)).config_file.is_file():
+        return [RunFolder.open(path)]
+    return sorted(inside, key=lambda run: (run.path.name.zfill(9), run.path.name))
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

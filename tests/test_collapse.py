@@ -35,11 +35,6 @@ def test_half_of_the_best_is_not_below_it():
     assert onset(20, 50, 25, 24) == 8
 
 
-def test_the_best_is_that_of_the_past_only():
-    assert onset(20, 40, 90) is None
-    assert onset(20, 40, 90, 40) == 8
-
-
 def test_a_run_that_comes_back_is_sound():
     assert onset(40, 5, 0, 30) is None
 

@@ -80,11 +80,11 @@ def test_a_method_is_named_by_attack_loss_regularizer_and_awp(overrides, name):
 
 
 def test_runs_that_differ_in_the_seed_alone_are_one_row(write):
-    folders = [write(f"reg={reg}", f"seed={seed}") for reg in ("none", "der") for seed in (0, 1, 2)]
-    assert [(row["method"], row["runs"]) for row in rows(folders)] == [
-        ("FGSM-AT", "3"),
-        ("FGSM-AT + DER", "3"),
-    ]
+    jobs = [("none", 0), ("none", 1), ("der", 1), ("der", 2), ("der", 3)]
+    assert [
+        (row["method"], row["runs"])
+        for row in rows([write(f"reg={reg}", f"seed={seed}") for reg, seed in jobs])
+    ] == [("FGSM-AT", "2"), ("FGSM-AT + DER", "3")]
 
 
 def test_runs_that_differ_in_anything_else_are_told_apart_by_what_was_typed(write):
@@ -178,9 +178,8 @@ def test_an_accuracy_that_was_not_measured_leaves_its_cell_empty(write):
     assert (row["clean %"], row["FGSM %"], row["PGD-20 %"]) == ("80.0", "", "")
 
 
-@pytest.mark.parametrize("without", ["train/aae_share", "train/loss"])
-def test_an_aae_share_that_was_not_logged_leaves_its_cell_empty(write, without):
-    folder = write(log=metrics().replace(without, "train/other"))
+def test_an_aae_share_that_was_not_logged_leaves_its_cell_empty(write):
+    folder = write(log=metrics().replace("train/aae_share", "train/other"))
     assert rows([folder])[0]["AAE share %"] == ""
     assert run_rows([folder])[0]["AAE share %"] == ""
 

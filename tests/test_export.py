@@ -21,11 +21,16 @@ from energy_at.runs import RunFolder
 from tests.running import states_equal, typed
 
 MODEL = ("dataset=synthetic", "model.width=2")
+STEPS = "steps=2"
+CHECKPOINT = "checkpoint=run/checkpoints/last.ckpt"
 TRAINING = (
     *MODEL,
     "attack=fgsm",
     "callbacks=ema",
     "callbacks.ema.decay=0.5",
+    "callbacks.best.mode=min",  # so that best is not last
+    "validation.attacks.pgd.steps=1",
+    "evaluation.attacks.pgd.steps=2",
     "logger=csv",
     "trainer.max_epochs=2",
     "trainer.accelerator=cpu",
@@ -70,30 +75,33 @@ def test_an_exported_run_evaluates_to_the_same_numbers(which, type_in, run):
     file = run / f"{which}.safetensors"
     assert out == f"written to {file}\n"
     assert everything() == before | {file: file.read_bytes()}
-    results = json.loads((run / "results.json").read_text())[which]["test"]
-    _, of_run, _ = type_in(evaluate, "run=run", f"which={which}")
-    code, of_file, err = type_in(evaluate, f"checkpoint={file}", *MODEL)
+    _, of_run, _ = type_in(evaluate, "run=run", f"which={which}", STEPS)
+    code, of_file, err = type_in(evaluate, f"checkpoint={file}", *MODEL, STEPS)
     assert (code, err) == (0, "")
     assert of_file == of_run
-    assert results["clean"] > 0.5
-    assert f"{'clean':6} {100 * results['clean']:.1f} %" in of_file.splitlines()
+    results = json.loads((run / "results.json").read_text())
+    assert results["last"]["test"]["clean"] != results["best"]["test"]["clean"]
+    clean = 100 * results[which]["test"]["clean"]
+    assert f"{'clean':6} {clean:.1f} %" in of_file.splitlines()
 
 
 @pytest.mark.parametrize("which", ["last", "best"])
 def test_a_checkpoint_of_a_run_evaluates_as_the_run(which, type_in, run):
-    _, of_run, _ = type_in(evaluate, "run=run", f"which={which}")
-    code, of_file, err = type_in(evaluate, f"checkpoint=run/checkpoints/{which}.ckpt", *MODEL)
+    _, of_run, _ = type_in(evaluate, "run=run", f"which={which}", STEPS)
+    checkpoint = f"checkpoint=run/checkpoints/{which}.ckpt"
+    code, of_file, err = type_in(evaluate, checkpoint, *MODEL, STEPS)
     assert (code, err) == (0, "")
     assert of_file == of_run
 
 
 def test_the_options_of_an_evaluation_hold_for_a_file_too(type_in, run):
-    options = ("subset=40", "steps=2", "threat.eps=16/255")
-    checkpoint = f"checkpoint={run}/checkpoints/last.ckpt"
-    code, out, err = type_in(evaluate, checkpoint, *MODEL, *options)
+    typed_before = (CHECKPOINT, *MODEL, "subset=40", STEPS)
+    code, strong, err = type_in(evaluate, *typed_before, "threat.eps=32/255")
     assert (code, err) == (0, "")
-    assert out.splitlines()[-1] == f"{'n':6} 40"
-    assert out != type_in(evaluate, checkpoint, *MODEL, "subset=40", "steps=2")[1]
+    assert strong.splitlines()[-1] == f"{'n':6} 40"
+    _, weak, _ = type_in(evaluate, *typed_before)
+    assert weak.splitlines()[0] == strong.splitlines()[0]
+    assert weak != strong
 
 
 def test_the_exported_weights_are_those_of_the_run(run):
@@ -147,9 +155,6 @@ def test_help_shows_an_example(type_in):
     code, out, _ = type_in(export, "--help")
     assert code == 0
     assert "python -m energy_at.export run=FOLDER" in out
-
-
-CHECKPOINT = "checkpoint=run/checkpoints/last.ckpt"
 
 
 @pytest.mark.parametrize(

@@ -166,8 +166,11 @@ def test_the_gradient_that_an_attack_hands_in_serves_as_the_clean_one(smooth):
 
 def test_a_gradient_that_is_trained_is_not_taken_from_the_attack(smooth):
     net, x, y = smooth
-    vicinity = Vicinity(net, x, y, seeded(), torch.full_like(x, torch.nan))
-    assert GradAlign(BALL, detach_clean=False).probe(vicinity).isfinite().all()
+    own, handed = (
+        GradAlign(BALL, detach_clean=False).probe(Vicinity(net, x, y, seeded(), grad))
+        for grad in (None, torch.ones_like(x))
+    )
+    assert torch.equal(handed, own)
 
 
 @pytest.fixture
@@ -315,45 +318,36 @@ def test_a_probe_leaves_the_network_as_it_was(probe, training, net, batch):
 # ELLE-A
 
 
-class Amplitude:
-    """Networks whose error differs from step to step, and stands out in some."""
-
-    def __init__(self, step):
-        self.size = 1 + 0.02 * math.sin(step) + 0.3 * (step == 1) + (step in (12, 20))
-
-    def __call__(self, x):
-        return quadratic(self.size * x)
+# 3.8 lies more than two standard deviations above the mean of [1, 2, 3], 2 more than any above [1].
+ERRORS = [1, 2, 3, 3.8, *[2] * 8, 9, *[2] * 8, 6, *[2] * 8]
 
 
-def vicinities(steps):
-    x, y = torch.rand(6, 1, 4, 4, dtype=torch.double) / 2, torch.zeros(6, dtype=torch.long)
-    return [Vicinity(Amplitude(step), x, y, seeded()) for step in range(steps)]
+def probed(term, errors):
+    """The penalties of steps whose errors are these, up to a factor."""
+    x, y = torch.full((6, 1, 4, 4), 0.5).double(), torch.zeros(6, dtype=torch.long)
+    models = [lambda image, size=error**0.25: quadratic(size * image) for error in errors]
+    return [term.probe(Vicinity(model, x, y, seeded())) for model in models]
 
 
-def probed(term, steps):
-    """The penalties of each step; the generators of the steps start anew."""
-    return [term.probe(Vicinity(v.model, v.x, v.y, seeded(step))) for step, v in enumerate(steps)]
-
-
-@pytest.mark.parametrize(("sensitivity", "decay"), [(2.0, 0.99), (1.0, 0.5), (3.0, 1.0)])
-def test_the_weight_jumps_when_the_error_stands_out_and_decays_else(sensitivity, decay):
-    steps = vicinities(30)
-    errors, factor, factors = [], 0.0, []
-    for penalty in probed(Linearity(BALL), steps):
+@pytest.mark.parametrize(
+    ("sensitivity", "decay", "jumps"),
+    [(2.0, 0.99, {3, 12, 21}), (3.0, 1.0, {12}), (1.0, 0.5, {3, 12, 21})],
+)
+def test_the_weight_jumps_when_the_error_stands_out_and_decays_else(sensitivity, decay, jumps):
+    past, factor, factors, stood_out = [], 0.0, [], set()
+    plain = probed(Linearity(BALL), ERRORS)
+    for number, penalty in enumerate(plain):
         factors.append(factor)
         error = penalty.mean().item()
-        known = len(errors) > 2
-        if known and error > np.mean(errors) + sensitivity * np.std(errors):
+        factor *= decay
+        if len(past) > 2 and error > np.mean(past) + sensitivity * np.std(past):
             factor = 1.0
-        else:
-            factor *= decay
-        errors.append(error)
-    assert errors[1] > errors[0]  # nothing stands out of fewer than three
-    assert factors[:13] == [0.0] * 13
-    assert factors[13] == 1.0
-    adaptive = probed(AdaptiveLinearity(BALL, sensitivity, decay), steps)
-    for ours, plain, share in zip(adaptive, probed(Linearity(BALL), steps), factors, strict=True):
-        torch.testing.assert_close(ours, share * plain, rtol=1e-12, atol=0)
+            stood_out.add(number)
+        past.append(error)
+    assert stood_out == jumps
+    adaptive = probed(AdaptiveLinearity(BALL, sensitivity, decay), ERRORS)
+    for ours, share, penalty in zip(adaptive, factors, plain, strict=True):
+        torch.testing.assert_close(ours, share * penalty, rtol=1e-12, atol=0)
 
 
 def test_the_weight_is_no_part_of_the_gradient(smooth):
@@ -368,19 +362,12 @@ def test_the_weight_is_no_part_of_the_gradient(smooth):
 
 
 def test_remembered_errors_go_on_as_if_never_interrupted():
-    steps = vicinities(30)
-    whole = AdaptiveLinearity(BALL)
-    expected = probed(whole, steps)
-    first, second = AdaptiveLinearity(BALL), AdaptiveLinearity(BALL)
-    probed(first, steps[:15])
+    whole, first, second = (AdaptiveLinearity(BALL) for _ in range(3))
+    expected = probed(whole, ERRORS)
+    probed(first, ERRORS[:15])
     second.load_state_dict(first.state_dict())
-    probed(first, steps[15:])
-    ours = [
-        second.probe(Vicinity(v.model, v.x, v.y, seeded(step)))
-        for step, v in enumerate(steps[15:], 15)
-    ]
-    assert all(map(torch.equal, ours, expected[15:]))
-    assert 0 < second.state_dict()["factor"] < 1
+    probed(first, ERRORS[15:])
+    assert all(map(torch.equal, probed(second, ERRORS[15:]), expected[15:]))
     assert second.state_dict() == whole.state_dict()
 
 

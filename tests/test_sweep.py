@@ -157,6 +157,17 @@ def test_a_sweep_without_a_finished_run_says_so(copy):
     assert not list(copy.glob("comparison*"))
 
 
+def test_a_sweep_whose_jobs_all_failed_at_once_names_each(tmp_path):
+    for job in "01":
+        (tmp_path / job).mkdir()
+        (tmp_path / job / "error.txt").write_text(f"mistake {job}\n")
+    assert summary(tmp_path).splitlines() == [
+        "no run has finished",
+        "job 0 failed: mistake 0",
+        "job 1 failed: mistake 1",
+    ]
+
+
 def test_jobs_are_in_the_order_in_which_they_ran(copy):
     for old, new in (("0", "10"), ("1", "11")):
         (copy / old).rename(copy / new)
@@ -175,7 +186,7 @@ def test_a_run_without_log_is_compared_by_its_accuracies(copy):
     logged, quiet = table(copy / "comparison.csv")
     assert quiet["method"] == "FGSM-AT + DER"
     assert quiet["clean %"] == logged["clean %"]
-    assert quiet["AAE share %"] == ""
+    assert (quiet["AAE share %"], quiet["collapse at step"]) == ("", "not logged")
 
 
 def test_runs_are_found_in_folders_of_folders(copy):

@@ -14,12 +14,22 @@ from energy_at.models.normalize import Normalized
 
 State = dict[str, Tensor]
 
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "weights")
-PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
-NORMALIZATION = {
-    "mean": ("mean", "mu", "normalize.mean", "0.mean"),
-    "std": ("std", "sigma", "normalize.std", "0.std"),
-}
+WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+    "weights",
+    "model_state",
+    "ema_state_dict",
+)
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "1.")
+NORMALIZATION = {"mean": ("mean", "mu"), "std": ("std", "sigma")}
+UNUSED = (  # kept in files of Zhang et al. (2019) and of Andriushchenko & Flammarion (2020), and
+    "sub_block1.",  # of those that built on them: aliases, and blocks that no forward pass uses
+    "model_preact_hl1.",
+    "n_averaged",  # of torch's weight averaging
+)
 DEEPMIND = (
     (r"^(init_conv|conv_2d)\.", "conv1."),
     (r"^layer\.(\d)\.block\.(\d+)\.", lambda m: f"block{int(m[1]) + 1}.layer.{m[2]}."),
@@ -32,7 +42,7 @@ DEEPMIND = (
 )
 
 
-def load_weights(net: Normalized, content: Mapping[str, Any], which: str = "last") -> None:
+def load_weights(net: Normalized, content: Mapping[str, Any], which: str | None = None) -> None:
     """Puts published weights into a network of ours.
 
     Normalization that the file holds replaces the network's own; otherwise the network keeps the
@@ -41,61 +51,84 @@ def load_weights(net: Normalized, content: Mapping[str, Any], which: str = "last
     Args:
         net: The network; changed only if everything fits.
         content: What the file held.
-        which: The entry to take of a file that holds several checkpoints.
+        which: The entry to take of a file that holds several checkpoints; ``last`` if left out.
 
     Raises:
-        ValueError: if a layer is missing, left over, or of another shape.
+        ValueError: if a layer is missing, left over, or of another shape, or if the normalization
+            cannot be told.
     """
     state = unwrapped(content, which)
-    normalization = _taken(state, net)
+    normalization = _normalization(state, net)
+    state = {key: value for key, value in state.items() if not _normalizes(key)}
     state = _translated(state, set(net.net.state_dict()))
     _require_fit(state, net)
-    net.net.load_state_dict(state, strict=False)  # old files count no batches
+    counts = {k: v.reshape(()) for k, v in state.items() if k.endswith("num_batches_tracked")}
+    net.net.load_state_dict(state | counts, strict=False)  # old files count no batches
     net.normalize.load_state_dict(normalization, strict=False)
 
 
-def unwrapped(content: Mapping[str, Any], which: str = "last") -> State:
+def unwrapped(content: Mapping[str, Any], which: str | None = None) -> State:
     """The tensors of a checkpoint by layer, without the wrappings of whoever saved them.
 
     Raises:
-        ValueError: if there are none.
+        ValueError: if there are none, or no entry ``which``.
     """
-    while inner := [content[k] for k in (which, *WRAPPERS) if isinstance(content.get(k), Mapping)]:
-        content = inner[0]
+    chosen = which is None
+    while inner := [k for k in (which or "last", *WRAPPERS) if isinstance(content.get(k), Mapping)]:
+        chosen = chosen or inner[0] == which
+        content = content[inner[0]]
     state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if not state:
         names = ", ".join(map(str, list(content)[:5])) or "nothing"
         raise ValueError(f"the checkpoint has no weights to take: it holds {names}")
-    while prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in state)), None):
+    if not chosen:
+        raise ValueError(f"the checkpoint holds no entry {which}: leave out which={which}")
+    return _without_prefixes(state)
+
+
+def _without_prefixes(state: State) -> State:
+    """Takes prefixes off that all layers share; the normalization beside them may have its own."""
+    state = {key: value for key, value in state.items() if key not in UNUSED}
+    while True:
+        layers = [key for key in state if not _normalizes(key)]
+        prefix = next((p for p in PREFIXES if all(k.startswith(p) for k in layers)), None)
+        if not layers or prefix is None:
+            break
         state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return _without_inner_prefix(state)
+    return {key: value for key, value in state.items() if not key.startswith(UNUSED)}
 
 
-def _without_inner_prefix(state: State) -> State:
-    """Takes ``model.`` off where only the normalization beside it does not have it."""
-    own = {k for names in NORMALIZATION.values() for k in names} & set(state)
-    rest = [key for key in state if key not in own]
-    for prefix in (*PREFIXES, "1."):
-        if rest and own and all(key.startswith(prefix) for key in rest):
-            return {key if key in own else key.removeprefix(prefix): v for key, v in state.items()}
-    return state
+def _normalizes(key: str) -> bool:
+    return any(key.rpartition(".")[2] in names for names in NORMALIZATION.values())
 
 
-def _taken(state: State, net: Normalized) -> State:
-    """Takes the normalization out of ``state``, in the shape of ours."""
-    found = {}
-    for ours, theirs in NORMALIZATION.items():
-        for key in theirs:
-            if key in state:
-                like = getattr(net.normalize, ours)
-                value = state.pop(key)
-                if value.numel() != like.numel():
-                    raise ValueError(
-                        f"the checkpoint's {key} is for {value.numel()} channels, "
-                        f"the images have {like.numel()}"
-                    )
-                found[ours] = value.to(like.dtype).reshape(like.shape)
-    return found
+def _normalization(state: State, net: Normalized) -> State:
+    """Mean and std of the file in the shape of ours; nothing if it has none.
+
+    Raises:
+        ValueError: if it has one of the two, several of them, or of other images.
+    """
+    found = {
+        ours: [key for key in state if key.rpartition(".")[2] in theirs]
+        for ours, theirs in NORMALIZATION.items()
+    }
+    if not any(found.values()):
+        return {}
+    if any(len(keys) != 1 for keys in found.values()):
+        names = ", ".join(key for keys in found.values() for key in keys)
+        raise ValueError(f"normalization must be one mean and one std, or nothing; got {names}")
+    values = {}
+    for ours, (key,) in found.items():
+        like, value = getattr(net.normalize, ours), state[key]
+        if value.numel() != like.numel():
+            raise ValueError(
+                f"the checkpoint's {key} is for {value.numel()} channels, "
+                f"the images have {like.numel()}"
+            )
+        values[ours] = value.to(like.dtype).reshape(like.shape)
+    if not bool((values["std"] > 0).all()):
+        raise ValueError(f"the checkpoint's {found['std'][0]} must be > 0")
+    return values
 
 
 def _translated(state: State, wanted: set[str]) -> State:
@@ -126,7 +159,7 @@ def _require_fit(state: State, net: Normalized) -> None:
             "choose model, model.width and the options of the model to match"
         )
     for key, value in state.items():
-        if value.shape != wanted[key].shape:
+        if value.shape != wanted[key].shape and not key.endswith("num_batches_tracked"):
             raise ValueError(
                 f"the checkpoint is of another network: {key} is {tuple(value.shape)}, "
                 f"the model needs {tuple(wanted[key].shape)}; choose model.width, the data set's "

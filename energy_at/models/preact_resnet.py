@@ -1,8 +1,9 @@
 """Pre-activation ResNet-18 for small images (He et al., 2016), the network of fast AT.
 
-As in the adversarial-training literature (Wong et al., 2020; Rice et al., 2020): a 3x3 stem
-without pooling, and batch norm before the classifier. Layers are named as there, so that their
-checkpoints fit.
+As in Rice et al. (2020): a 3x3 stem without pooling, and batch norm before the classifier. Layers
+are named as there, so that checkpoints fit; ``shortcut="plain"`` and ``final_norm=False`` make the
+network that RobustBench keeps of Wong et al. (2020), ``shortcut="plain3x3"`` and ``padding="same"``
+the one of Gowal et al. (2020).
 """
 
 from itertools import pairwise
