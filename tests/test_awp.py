@@ -403,3 +403,19 @@ def test_a_step_without_a_backward_pass_leaves_nothing_behind_once_another_is_fi
     step(training, batch)
     for a, b in zip(net.parameters(), before.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_step_after_one_that_failed_is_the_step_of_a_fresh_module(net, batch):
+    fresh = deepcopy(net)
+    training = module(net, fgsm(BALL), AT)
+    training.training_step(batch, 0)
+    ours, theirs = step(training, batch)[1], step(module(fresh, fgsm(BALL), AT), batch)[1]
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_tiny_gradient_moves_the_weights_as_far():
+    net = torch.nn.Linear(4, 3)
+    before = net.weight.detach().clone()
+    WeightPerturbation(0.1).ascend(net, 1e-25 * net(torch.ones(1, 4)).sum())
+    torch.testing.assert_close((net.weight - before).norm(), 0.1 * before.norm())

@@ -441,3 +441,14 @@ def test_a_resumed_run_remembers_the_errors_of_elle_a(tmp_path):
     assert states_equal(again.module, whole.module)
     ours, theirs = (r.module.objective.state_dict()["elle"] for r in (again, whole))
     assert ours == theirs
+
+
+@pytest.mark.parametrize("detach_clean", [True, False])
+@pytest.mark.parametrize("margin", [80.0, 92.0, 96.0, 100.0, 104.0])
+def test_nearly_vanishing_gradients_train_by_finite_ones(margin, detach_clean, smooth):
+    net, x, y = smooth
+    net = net.float()
+    net[-1].bias.data[0] += margin
+    vicinity = Vicinity(net, x.float(), torch.zeros_like(y), seeded())
+    penalty = GradAlign(BALL, detach_clean).probe(vicinity)
+    assert all(g.isfinite().all() for g in parameter_gradient(penalty.mean(), net))

@@ -149,6 +149,12 @@ def test_aaer_has_its_three_weights(eps, weight, ce, logits):
     assert found == pytest.approx((weight, ce, logits))
 
 
+def test_aaer_takes_the_weights_of_rs_fgsm_on_cifar10_where_none_are_published():
+    published = terms("reg=aaer", "attack=rs_fgsm", "dataset=cifar10", "threat.eps=12/255")
+    other = terms("reg=aaer", "attack=fgsm", "dataset=svhn", "threat.eps=12/255")
+    assert other["aaer"] == published["aaer"]
+
+
 @pytest.mark.parametrize(
     ("loss", "beta"), [("trades", 6), ("mart", 5), ("weat_adv", 6), ("weat_nat", 6)]
 )
@@ -205,12 +211,10 @@ def test_the_cpu_scale_is_a_width_and_a_subset(dataset):
     assert (full.model.width, full.dataset.subset) == (64, None)
 
 
-@pytest.mark.parametrize("experiment", ["co", "ro", "ro_onecycle"])
-def test_the_cpu_scale_goes_with_the_studies(experiment):
-    small, full = (
-        composed(f"experiment={experiment}", "scale=cpu"),
-        composed(f"experiment={experiment}"),
-    )
+@pytest.mark.parametrize("experiment", ["co", "ro", "ro_onecycle", "demo"])
+def test_the_cpu_scale_changes_nothing_else_of_a_preset(experiment):
+    full = composed(f"experiment={experiment}")
+    small = composed(f"experiment={experiment}", "scale=cpu")
     assert (small.model.width, small.dataset.subset) == (16, 10_000)
     for part in ("attack", "loss", "reg", "optimizer", "schedule", "threat", "training"):
         assert small[part] == full[part]

@@ -173,7 +173,8 @@ class Objective:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Makes its terms remember that instead."""
         for name, term in self._stateful().items():
-            term.load_state_dict(state[name])
+            if name in state:
+                term.load_state_dict(state[name])
 
     def _stateful(self) -> dict[str, Stateful]:
         return {n: w.term for n, w in self.terms.items() if isinstance(w.term, Stateful)}

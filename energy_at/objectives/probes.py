@@ -39,7 +39,9 @@ class GradAlign:
         if at_clean is None:
             at_clean = input_gradient(model, x, y, create_graph=not self.detach_clean)
         cosine = (_unit(at_clean) * _unit(at_noise)).sum((1, 2, 3))
-        defined = (_largest(at_clean) > 0) & (_largest(at_noise) > 0)
+        # A subnormal gradient has lost its direction, and dividing by it overflows.
+        tiny = torch.finfo(x.dtype).tiny
+        defined = (_largest(at_clean) > tiny) & (_largest(at_noise) > tiny)
         return torch.where(defined, 1 - cosine, torch.zeros_like(cosine))
 
 
@@ -74,9 +76,9 @@ class AdaptiveLinearity:
     """ELLE-A: ELLE whose weight jumps up when the error stands out, and decays else.
 
     The weight starts at 0. After a step whose batch error lies more than ``sensitivity`` standard
-    deviations above the mean of all earlier ones it becomes the full one, after any other it is
-    multiplied by ``decay`` (Abad Rocamora et al., 2024, Algorithm 1). The weight of the objective
-    is the full one.
+    deviations above the mean of all earlier ones, three at least, it becomes the full one, after
+    any other it is multiplied by ``decay`` (Abad Rocamora et al., 2024, Algorithm 1). The weight
+    of the objective is the full one.
 
     Args:
         ball: Where the points come from.

@@ -100,6 +100,8 @@ class AdversarialTraining(LightningModule):
         if batch_idx == 0:
             _require_pixels(x, "training")
         _require_batch(self.net, len(x))
+        if self.awp is not None:
+            self.awp.restore()  # of a step that failed on its way
         epoch = self._epochs_done(batch_idx)
         generator = self._noise(x.device, self.current_epoch, batch_idx)
         found = self._attacked(x, y, batch_idx, generator)

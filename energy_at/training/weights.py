@@ -36,9 +36,8 @@ class WeightPerturbation:
             for weight, grad in zip(weights, grads, strict=True):
                 if grad is not None:
                     self._kept.append((weight, weight.clone()))
-                    length = torch.linalg.vector_norm(grad).clamp_min(1e-20)
                     norm = torch.linalg.vector_norm(weight)
-                    weight.add_(grad * (self.gamma * norm / length))
+                    weight.add_(self.gamma * norm * _unit(grad))
         torch.clear_autocast_cache()  # it may hold low-precision copies of the old weights
 
     def restore(self) -> None:
@@ -47,3 +46,11 @@ class WeightPerturbation:
         with torch.no_grad():
             for weight, value in kept:
                 weight.copy_(value)
+
+
+def _unit(grad: Tensor) -> Tensor:
+    # The square of a gradient below 1e-19 underflows, so bring the largest entry to 1 first.
+    tiny = torch.finfo(grad.dtype).tiny
+    scaled = grad / grad.abs().amax().clamp_min(tiny)
+    norm: Tensor = torch.linalg.vector_norm(scaled)
+    return scaled / norm.clamp_min(tiny)
