@@ -14,6 +14,7 @@ from energy_at.runs import RunFolder
 from energy_at.tables import Table, last_epoch_means
 
 FILES = ("comparison.md", "comparison.csv", "comparison.png", "comparison.pdf", "runs.csv")
+MEASURED = ("AAE share %", "collapse at step", "forward passes", "minutes with validation")
 NAMED = ("attack", "loss", "reg")  # groups whose choice is part of the method's name
 APART = ("seed", "resume")  # what runs of one row may differ in
 
@@ -109,9 +110,18 @@ def write_comparison(folders: Sequence[RunFolder], out: Path) -> str:
     (out / "comparison.md").write_text(table.markdown() + "\n")
     (out / "comparison.csv").write_text(table.csv())
     (out / "runs.csv").write_text(runs_table(groups).csv())
-    curves = {name: [run.metrics for run in runs] for name, runs in groups.items()}
-    save(methods_figure(curves), out / "comparison")
+    save(methods_figure(_curves(groups)), out / "comparison")
     return table.markdown()
+
+
+def _curves(groups: dict[str, list[FinishedRun]]) -> dict[str, list[list[dict[str, float]]]]:
+    """Logs by method, those of collapsed runs apart."""
+    curves: dict[str, list[list[dict[str, float]]]] = {}
+    for name, runs in groups.items():
+        for run in runs:
+            label = name if run.collapsed is None else f"{name} (collapsed)"
+            curves.setdefault(label, []).append(run.metrics)
+    return curves
 
 
 def comparison_table(groups: dict[str, list[FinishedRun]]) -> Table:
@@ -121,14 +131,14 @@ def comparison_table(groups: dict[str, list[FinishedRun]]) -> Table:
     from which step.
     """
     columns = ("method", "checkpoint", "runs", "clean %", "FGSM %", f"{_pgd(groups)} %",
-               "AAE share %", "collapse at step", "forward passes", "minutes")  # fmt: skip
+               *MEASURED)  # fmt: skip
     return Table(columns, [row for name, runs in groups.items() for row in _rows(name, runs)])
 
 
 def runs_table(groups: dict[str, list[FinishedRun]]) -> Table:
     """One row for each run and checkpoint, collapsed ones too, as it was measured."""
     columns = ("method", "run", "seed", "checkpoint", "clean %", "FGSM %", f"{_pgd(groups)} %",
-               "AAE share %", "collapse at step", "forward passes", "minutes")  # fmt: skip
+               *MEASURED)  # fmt: skip
     rows = [
         (
             name,
@@ -157,7 +167,7 @@ def _rows(name: str, runs: list[FinishedRun]) -> list[tuple[str, ...]]:
             checkpoint,
             str(len(runs)),
             *_shown(runs, checkpoint, broken=bool(steps) and checkpoint == "last"),
-            _cell([run.trained_percent("aae_share") for run in runs]),
+            (_each if steps else _cell)([run.trained_percent("aae_share") for run in runs]),
             fate,
             *_costs(runs),
         )
@@ -192,6 +202,11 @@ def _cell(values: Sequence[float | None]) -> str:
     return f"{mean:.1f}{spread}"
 
 
+def _each(values: Sequence[float | None]) -> str:
+    """``0.4, 69.1``: values that no mean may join."""
+    return ", ".join(_cell([value]) for value in values)
+
+
 def _checkpoints(run: FinishedRun) -> list[str]:
     return [name for name in run.folder.results() if name in ("last", "best")]
 
@@ -200,7 +215,9 @@ def _pgd(groups: dict[str, list[FinishedRun]]) -> str:
     """``PGD-50-10`` if all runs were judged by the same attack."""
     names = set()
     for runs in groups.values():
-        attack = runs[0].config.evaluation.attacks.pgd
+        attack = runs[0].config.evaluation.attacks.get("pgd")
+        if attack is None:
+            continue
         restarts = attack.get("restarts", 1)
         names.add(f"PGD-{attack.steps}" + (f"-{restarts}" if restarts > 1 else ""))
     return names.pop() if len(names) == 1 else "PGD"

@@ -23,7 +23,8 @@ METHOD_COLORS = {
     "AAER": "#CC79A7",
     "AWP": "#E69F00",
 }
-LINE_STYLES = ("-", "--", ":", "-.")
+LINE_STYLES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (7, 2, 1, 2, 1, 2)), (0, (8, 4)))
+MARKERS = ("", "o", "s", "^", "D", "v", "P", "X")
 
 
 def delta_energy_figure(runs: Mapping[str, Rows]) -> Figure:
@@ -64,27 +65,35 @@ def methods_figure(methods: Mapping[str, Sequence[Rows]]) -> Figure:
         "PGD accuracy, held-out images [%]": "val/acc/pgd",
     }
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(10.5, 3.4), layout="constrained")
+        columns = max(1, min(4, 130 // (max(map(len, methods)) + 8)))
+        lines = -(-len(methods) // columns)
+        figure = Figure(figsize=(10.5, 3.1 + 0.18 * lines), layout="constrained")
         for axes, (label, key) in zip(figure.subplots(1, 3), panels.items(), strict=True):
             for name, seeds in methods.items():
                 _method_curves(axes, seeds, key, styles[name])
             axes.set(xlabel="epoch", ylabel=label)
             axes.axhline(0, color="0.7", linewidth=0.6, zorder=0)
         handles = [Line2D([], [], **styles[name]) for name in methods]
-        figure.legend(handles, list(methods), loc="outside lower center", ncols=4, frameon=False)
+        figure.legend(
+            handles, list(methods), loc="outside lower center", ncols=columns, frameon=False
+        )
     return figure
 
 
 def method_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour by the regularizer, the same in every figure; dashes by the base method."""
-    split = {name: [part.strip() for part in name.split("+")] for name in names}
-    bases = list(dict.fromkeys(parts[0].split(",")[0] for parts in split.values()))
+    """Colour by the regularizer, the same in every figure; dashes, then markers, by all else."""
+    variants: dict[tuple[str, ...], int] = {}
     styles = {}
-    for name, (base, *added) in split.items():
-        regularizer = added[0].split(",")[0] if added else ""
+    for name in names:
+        method, *settings = name.split(", ")
+        base, *added = method.removesuffix(" (collapsed)").split(" + ")
+        collapsed = "(collapsed)" if name.endswith("(collapsed)") else ""
+        variant = (base, *added[1:], *settings, collapsed)
+        round_, dash = divmod(variants.setdefault(variant, len(variants)), len(LINE_STYLES))
         styles[name] = {
-            "color": METHOD_COLORS.get(regularizer, "#999999"),
-            "linestyle": LINE_STYLES[bases.index(base.split(",")[0]) % len(LINE_STYLES)],
+            "color": METHOD_COLORS.get(added[0] if added else "", "#999999"),
+            "linestyle": LINE_STYLES[dash],
+            "marker": MARKERS[round_ % len(MARKERS)],
         }
     return styles
 
@@ -94,10 +103,12 @@ def _method_curves(axes: Axes, seeds: Sequence[Rows], key: str, style: dict[str,
     curves = [{e: scale * v for e, v in _epoch_means(rows, key).items()} for rows in seeds]
     if len(curves) > 1:
         for curve in curves:
-            axes.plot(list(curve), list(curve.values()), linewidth=0.7, alpha=0.45, **style)
+            thin = {**style, "marker": ""}
+            axes.plot(list(curve), list(curve.values()), linewidth=0.7, alpha=0.45, **thin)
     epochs = sorted(set.intersection(*map(set, curves)))
     means = [float(np.mean([curve[epoch] for curve in curves])) for epoch in epochs]
-    axes.plot(epochs, means, linewidth=1.8, **style)
+    shown = style if len(epochs) > 1 else {**style, "marker": style["marker"] or "o"}
+    axes.plot(epochs, means, linewidth=1.8, markersize=4, **shown)
 
 
 def _epoch_means(rows: Rows, key: str) -> dict[int, float]:

@@ -27,6 +27,8 @@ def one_line_errors(folder: Path | None = None, *, go_on: bool = False) -> Itera
         go_on: Leave the error in the folder instead of raising it: a job of a sweep must not end
             the others.
     """
+    if folder is not None:
+        (folder / ERROR_FILE).unlink(missing_ok=True)  # of an earlier attempt
     try:
         yield
     except Exception as error:

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from energy_at.files import read_tensors
 
+_ENVIRONMENT = "environment.json"
 PACKAGES = ("energy_at", "torch", "torchvision", "lightning", "hydra-core", "numpy", "torchmetrics")
 
 
@@ -76,7 +77,7 @@ class RunFolder:
     @property
     def environment_file(self) -> Path:
         """Versions, machine, and the command that was typed."""
-        return self.path / "environment.json"
+        return self.path / _ENVIRONMENT
 
     @property
     def metrics_file(self) -> Path:
@@ -112,11 +113,15 @@ class RunFolder:
             FileNotFoundError: if the run has none of that name.
         """
         path = self.checkpoints / f"{which}.ckpt"
-        if not path.is_file():
+        if not self.has_checkpoint(which):
             raise FileNotFoundError(
                 f"{self.path} has no checkpoint {path.name}: nothing to go on from"
             )
         return path
+
+    def has_checkpoint(self, which: str = "last") -> bool:
+        """Whether there is one to go on from."""
+        return (self.checkpoints / f"{which}.ckpt").is_file()
 
     def metrics(self) -> list[dict[str, float]]:
         """Rows of ``metrics.csv``, without the cells that are empty.
@@ -149,16 +154,27 @@ class RunFolder:
         _write(self.results_file, json.dumps(results, indent=2) + "\n")
 
 
+def runs_below(path: str | Path) -> list[RunFolder]:
+    """Every run in a folder, in the order of its jobs."""
+    found = (RunFolder(file.parent) for file in Path(path).rglob(_ENVIRONMENT))
+    runs = [run for run in found if run.config_file.is_file()]
+    return sorted(runs, key=lambda run: job_order(run.path))
+
+
 def runs_in(path: str | Path) -> list[RunFolder]:
     """The run itself, or every run of a sweep, in the order of its jobs.
 
     Raises:
         FileNotFoundError: if the folder is neither.
     """
-    inside = [RunFolder(file.parent) for file in Path(path).glob("*/config.yaml")]
-    if not inside or RunFolder(Path(path)).config_file.is_file():
-        return [RunFolder.open(path)]
-    return sorted(inside, key=lambda run: (run.path.name.zfill(9), run.path.name))
+    if RunFolder(Path(path)).config_file.is_file():
+        return [RunFolder(Path(path))]
+    return runs_below(path) or [RunFolder.open(path)]
+
+
+def job_order(path: Path) -> list[str]:
+    """Sorts job 2 before job 10."""
+    return [part.zfill(9) for part in path.parts]
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from energy_at.comparison import FILES, write_comparison
 from energy_at.mistakes import ERROR_FILE, one_line_errors, remove_empty
-from energy_at.runs import runs_in
+from energy_at.runs import job_order, runs_below
 
 
 class SweepSummary(Callback):
@@ -25,7 +25,7 @@ class SweepSummary(Callback):
         folder = Path(config.hydra.sweep.dir)
         with one_line_errors():
             print(summary(folder))
-        if any(folder.glob(f"*/{ERROR_FILE}")):
+        if any(folder.rglob(ERROR_FILE)):
             sys.exit(1)
 
 
@@ -35,12 +35,13 @@ def summary(sweep: Path) -> str:
     Returns:
         The table, the jobs that failed, and where the files are.
     """
-    finished = [folder for folder in runs_in(sweep) if folder.results_file.is_file()]
+    finished = [folder for folder in runs_below(sweep) if folder.results_file.is_file()]
     lines = ["no run has finished"]
     if finished:
         lines = [write_comparison(finished, sweep), f"written to {sweep}/: {', '.join(FILES)}"]
-    for path in sorted(sweep.glob(f"*/{ERROR_FILE}")):
-        lines.append(f"job {path.parent.name} failed: {path.read_text().strip()}")
+    for path in sorted(sweep.rglob(ERROR_FILE), key=job_order):
+        job = path.parent.relative_to(sweep)
+        lines.append(f"job {job} failed: {path.read_text().strip()}")
     return "\n".join(lines)
 
 

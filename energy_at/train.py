@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from energy_at.config import Run, build, cost, evaluated, register_resolvers
 from energy_at.figures import delta_energy_figure, save
-from energy_at.mistakes import CONF, command_line, one_line_errors
+from energy_at.mistakes import CONF, command_line, one_line_errors, remove_empty
 from energy_at.resume import resumed
 from energy_at.runs import RunFolder, read_checkpoint
 from energy_at.tables import results_table
@@ -68,11 +68,12 @@ def require_sound(cfg: DictConfig, run: Run) -> None:
 
 def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
     """Writes what the run has found."""
-    folder.write_results(evaluated(cfg, run, folder) | {"training": cost(cfg, run)})
-    if folder.metrics_file.is_file():
-        save(
-            delta_energy_figure({folder.path.name: folder.metrics()}), folder.path / "delta_energy"
-        )
+    results = evaluated(cfg, run, folder)
+    folder.write_results(results)  # it may have taken hours: kept whatever comes
+    folder.write_results(results | {"training": cost(cfg, run)})
+    rows = folder.metrics() if folder.metrics_file.is_file() else []
+    if any("train/loss" in row for row in rows):
+        save(delta_energy_figure({folder.path.name: rows}), folder.path / "delta_energy")
     print(results_table([folder]).markdown())
     print(f"run folder: {folder.path}")
 
@@ -80,13 +81,28 @@ def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
 @hydra.main(version_base="1.3", config_path=CONF, config_name="train")
 def main(cfg: DictConfig) -> Any:
     """Command-line entry."""
-    hydra_config = HydraConfig.get()
-    output, overrides = Path(hydra_config.runtime.output_dir), hydra_config.overrides.task
-    with one_line_errors(output, go_on=hydra_config.mode == RunMode.MULTIRUN):
+    job = HydraConfig.get()
+    output, overrides = Path(job.runtime.output_dir), job.overrides.task
+    swept = job.mode == RunMode.MULTIRUN
+    with one_line_errors(output, go_on=swept):
         if cfg.resume:
             train(*resumed(cfg.resume, overrides))
-        else:
+            remove_empty(output)
+        elif not (swept and gone_on(RunFolder(output), overrides)):
             train(cfg, RunFolder(output), overrides=overrides)
+
+
+def gone_on(folder: RunFolder, overrides: Sequence[str]) -> bool:
+    """Goes on with a job of a sweep that was typed again; ``False`` if it had not begun."""
+    if not folder.config_file.is_file() or folder.overrides() != list(overrides):
+        return False
+    if folder.results_file.is_file():
+        print(f"{folder.path} has finished before: kept")
+        return True
+    if not folder.has_checkpoint():
+        return False
+    train(*resumed(str(folder.path), []))
+    return True
 
 
 if __name__ == "__main__":

@@ -130,7 +130,7 @@ def test_one_run_shows_its_numbers(write):
             "AAE share %": "12.5",
             "collapse at step": "none",
             "forward passes": "5.0",
-            "minutes": "1.5",
+            "minutes with validation": "1.5",
         }
     ]
 
@@ -148,7 +148,7 @@ def test_seeds_show_their_mean_and_range_to_one_decimal(write):
     assert row["PGD-20 %"] == "34.2 [32.7, 35.6]"
     assert row["AAE share %"] == "3.3 [0.0, 10.0]"
     assert row["forward passes"] == "5.0"
-    assert row["minutes"] == "1.5 [1.0, 2.0]"
+    assert row["minutes with validation"] == "1.5 [1.0, 2.0]"
 
 
 def test_the_aae_share_is_that_of_the_last_epoch(write):
@@ -165,7 +165,9 @@ def test_the_best_checkpoint_has_a_row_of_its_own(write):
 
 def test_a_cost_that_was_not_measured_leaves_its_cell_empty(write):
     bare, untimed = write("reg=none", cost=None), write("reg=der", cost={"forward_equivalents": 7})
-    assert [(row["forward passes"], row["minutes"]) for row in rows([bare, untimed])] == [
+    assert [
+        (row["forward passes"], row["minutes with validation"]) for row in rows([bare, untimed])
+    ] == [
         ("", ""),
         ("7.0", ""),
     ]
@@ -246,7 +248,11 @@ def test_the_table_of_runs_has_the_numbers_of_collapsed_ones_too(write):
     assert (lost["clean %"], lost["FGSM %"], lost["AAE share %"]) == ("80.0", "50.0", "75.0")
     assert lost["collapse at step"] == "2"
     assert {row["method"] for row in (sound, lost)} == {"FGSM-AT"}
-    assert (lost["checkpoint"], lost["forward passes"], lost["minutes"]) == ("last", "5.0", "1.5")
+    assert (lost["checkpoint"], lost["forward passes"], lost["minutes with validation"]) == (
+        "last",
+        "5.0",
+        "1.5",
+    )
 
 
 # Files

@@ -183,7 +183,7 @@ def test_base_methods_are_told_apart_by_dashes():
     names = [f"{base}{reg}" for reg in ("", " + DER") for base in BASES]
     styles = method_styles(names)
     dashes = [styles[base]["linestyle"] for base in BASES]
-    assert sorted(dashes) == sorted(LINE_STYLES)
+    assert len(set(map(str, dashes))) == len(BASES) <= len(LINE_STYLES)
     assert [styles[f"{base} + DER"]["linestyle"] for base in BASES] == dashes
 
 
