@@ -16,7 +16,16 @@ from energy_at.tables import Table, last_epoch_means
 FILES = ("comparison.md", "comparison.csv", "comparison.png", "comparison.pdf", "runs.csv")
 MEASURED = ("AAE share %", "collapse at step", "forward passes", "minutes with validation")
 NAMED = ("attack", "loss", "reg")  # groups whose choice is part of the method's name
-APART = ("seed", "resume")  # what runs of one row may differ in
+APART = (  # what runs of one row may differ in: the seed, and what changes no result
+    "seed",
+    "resume",
+    "logger",
+    "hydra",
+    "callbacks.progress",
+    "dataset.root",
+    "dataset.download",
+    "trainer.enable_progress_bar",
+)
 
 
 @dataclass(frozen=True)
@@ -42,10 +51,12 @@ class FinishedRun:
 
     @property
     def settings(self) -> str:
-        """Everything that it was configured with, but for the seed."""
-        config = OmegaConf.to_container(self.config)
-        assert isinstance(config, dict)
-        return json.dumps({k: v for k, v in config.items() if k not in APART}, sort_keys=True)
+        """Everything that its results depend on, but for the seed."""
+        config = self.config.copy()
+        for key in APART:
+            if OmegaConf.select(config, key) is not None:
+                OmegaConf.update(config, key, None)
+        return json.dumps(OmegaConf.to_container(config), sort_keys=True)
 
     def percent(self, checkpoint: str, name: str) -> float | None:
         """A test accuracy in percent; ``None`` if it was not measured."""
@@ -225,8 +236,8 @@ def _pgd(groups: dict[str, list[FinishedRun]]) -> str:
 
 def _typed(run: FinishedRun) -> list[str]:
     """The overrides of the run that its method's name and the seed do not say."""
-    return [
-        override
-        for override in run.folder.overrides()
-        if override.lstrip("+~").partition("=")[0] not in (*NAMED, *APART)
-    ]
+    return [o for o in run.folder.overrides() if not _says_nothing(o.lstrip("+~").split("=")[0])]
+
+
+def _says_nothing(key: str) -> bool:
+    return key in NAMED or any(key == apart or key.startswith(f"{apart}.") for apart in APART)
