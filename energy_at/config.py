@@ -6,15 +6,18 @@ from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from hydra.utils import instantiate
 from lightning import Callback, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from omegaconf import DictConfig, OmegaConf
 
+from energy_at.attacks import Attack
 from energy_at.data import ImageData
 from energy_at.data.loader import as_floats
 from energy_at.objectives import Objective
@@ -33,17 +36,17 @@ class Run:
     trainer: Trainer
 
 
-def parse_pixels(name: str, value: str | float) -> float:
+def parse_pixels(name: str, value: str | float, most: float | None = 1) -> float:
     """A length in pixel units from ``8/255`` or ``0.03``.
 
     Raises:
-        ValueError: if it is no number, not positive, or above 1, the whole pixel range.
+        ValueError: if it is no number, not positive, or above ``most``, 1 for the pixel range.
     """
     try:
         number = float(Fraction(str(value).replace(" ", "")))
     except (ValueError, ZeroDivisionError):
         raise ValueError(f"{name}={value} is no number: write a fraction such as 8/255") from None
-    if number > 1:
+    if most is not None and number > most:
         raise ValueError(
             f"{name}={value} is above 1, but pixels lie in [0, 1]: did you mean {value}/255?"
         )
@@ -71,10 +74,15 @@ def register_resolvers() -> None:
         "by_eps": lambda eps, at, values: float(np.interp(255 * eps, at, values)),
         "log_by_eps": lambda eps, at, values: math.exp(np.interp(255 * eps, at, np.log(values))),
         "step_by_eps": lambda eps, at, values: float(values[bisect_left(at, 255 * eps - 1e-6)]),
-        "run_dir": lambda resume, default: resume or default,
+        "run_dir": _run_dir,
     }
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, replace=True)
+
+
+def _run_dir(resume: str | None, default: str) -> str:
+    """The folder of the run that goes on, if there is one."""
+    return resume if resume and (Path(resume) / "config.yaml").is_file() else default
 
 
 def _samples(wish: str, steps: int) -> str:
@@ -126,7 +134,7 @@ def build_module(cfg: DictConfig) -> AdversarialTraining:
         net,
         make(cfg.attack.search),
         Objective(make(cfg.loss.terms) | make(cfg.reg.terms), skip_flat=_skips(cfg)),
-        val_attacks=make(cfg.validation.attacks),
+        val_attacks=make_attacks(cfg.validation),
         optimizer=make(cfg.optimizer),
         schedule=make(cfg.schedule),
         bn_mode=cfg.training.bn_mode,
@@ -150,7 +158,10 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, wandb_id: str | None = Non
         for name, logger in cfg.logger.items()
         if logger is not None
     ]
-    return Trainer(**make(cfg.trainer), callbacks=callbacks, logger=loggers or False)
+    try:
+        return Trainer(**make(cfg.trainer), callbacks=callbacks, logger=loggers or False)
+    except (TypeError, ValueError, MisconfigurationException) as error:
+        raise ValueError(f"Lightning refuses the trainer's settings: {error}") from error
 
 
 def reopened(
@@ -171,7 +182,7 @@ def reopened(
 
 def evaluated(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, Any]:
     """Accuracies of the last and the best network on held-out and on test images."""
-    attacks = make(cfg.evaluation.attacks)
+    attacks = make_attacks(cfg.evaluation)
     every = {"val": run.data.val, "test": run.data.test.first(cfg.evaluation.subset)}
     images = {name: every[name] for name in cfg.evaluation.images}
     net = run.module.to(run.data.device).net
@@ -208,10 +219,15 @@ def _networks(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, tuple[i
     """Step and weights of the checkpoints to evaluate; of those that the run was told to keep."""
     live = {name: value.clone() for name, value in run.module.state_dict().items()}
     networks = {"last": (run.trainer.global_step, live)}
-    if cfg.callbacks.get("best") is not None:
+    if cfg.callbacks.get("best") is not None and folder.has_checkpoint("best"):
         best = read_checkpoint(folder.checkpoint("best"))
         networks["best"] = (best["global_step"], best["state_dict"])
     return {which: networks[which] for which in cfg.evaluation.checkpoints if which in networks}
+
+
+def make_attacks(stage: DictConfig) -> dict[str, Attack]:
+    """The attacks of a stage; one that is null is left out."""
+    return {name: attack for name, attack in make(stage.attacks).items() if attack is not None}
 
 
 def _callback(made: Any, folder: RunFolder) -> Callback:

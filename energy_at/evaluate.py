@@ -16,6 +16,7 @@ from energy_at.mistakes import CONF, command_line, one_line_errors
 from energy_at.models.load import load_weights
 from energy_at.robustness import robust_accuracy
 from energy_at.runs import RunFolder
+from energy_at.schema import check
 from energy_at.threat import Ball
 
 register_resolvers()
@@ -71,6 +72,7 @@ def opened(cfg: DictConfig) -> tuple[nn.Module, ImageData, Ball]:
 def main(cfg: DictConfig) -> None:
     """Command-line entry."""
     with one_line_errors():
+        check(cfg)
         overrides = HydraConfig.get().overrides.task
         for name, share in evaluate(cfg, overrides).items():
             print(f"{name:6} {share:g}" if name == "n" else f"{name:6} {100 * share:.1f} %")

@@ -57,9 +57,14 @@ def command_line(main: Callable[[], Any]) -> None:
     """Runs an entry so that mistakes in its overrides end in one line too."""
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    asked = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing pages
-    with one_line_errors():
-        main()
+    try:
+        with one_line_errors():
+            main()
+    finally:
+        if asked is None:
+            del os.environ["HYDRA_FULL_ERROR"]
 
 
 def remove_empty(folder: Path) -> None:
@@ -90,7 +95,10 @@ def explained(error: BaseException) -> str | None:
         if isinstance(found, _MISTAKES) and _raised_here(found):
             return " ".join(str(found).split())
     for found in chain:
-        if isinstance(found, _FRAMEWORK):
+        if isinstance(found, OSError) and found.filename is not None:
+            return f"{found.filename}: {found.strerror}"
+    for found in chain:
+        if isinstance(found, _FRAMEWORK) or _raised_in(found, "hydra"):
             return " ".join(str(found).split())
     return None
 
@@ -102,9 +110,16 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _raised_here(error: BaseException) -> bool:
+    return _raised_in(error, Path(__file__).parent.name)
+
+
+def _raised_in(error: BaseException, package: str) -> bool:
+    """Whether a module of this package raised it."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     if trace is None:
         return False
-    return trace.tb_frame.f_code.co_filename.startswith(str(Path(__file__).parent))
+    module = str(trace.tb_frame.f_globals.get("__name__", ""))
+    path = Path(trace.tb_frame.f_code.co_filename)
+    return module.split(".")[0] == package or package == path.parent.name

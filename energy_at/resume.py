@@ -17,16 +17,28 @@ def resumed(path: str, overrides: Sequence[str]) -> tuple[DictConfig, RunFolder,
         FileNotFoundError: if there is no run, or no checkpoint in it.
         ValueError: if an override would make it another run, or the checkpoint cannot be read.
     """
+    if not path:
+        raise ValueError("resume= names no run: write resume=FOLDER")
     folder = RunFolder.open(path)
     changes = [o for o in overrides if not o.lstrip("+").startswith("resume=")]
     for change in changes:
-        if not change.startswith(CHANGEABLE):
+        if not change.lstrip("+").startswith(CHANGEABLE):
             raise ValueError(
                 f"resume continues a run as it was, so {change} cannot change; "
                 f"only {'*, '.join(CHANGEABLE)}* can"
             )
     checkpoint = folder.checkpoint("last")
     read_checkpoint(checkpoint)
-    cfg = OmegaConf.merge(folder.config(), OmegaConf.from_dotlist(changes))
+    before = folder.config()
+    cfg = OmegaConf.merge(before, OmegaConf.from_dotlist([c.lstrip("+") for c in changes]))
     assert isinstance(cfg, DictConfig)
+    if folder.results_file.is_file() and not _goes_further(cfg, before):
+        raise ValueError(
+            f"{path} has finished: trainer.max_epochs above {before.trainer.max_epochs} trains it "
+            "further, evaluate judges it again"
+        )
     return cfg, folder, checkpoint
+
+
+def _goes_further(cfg: DictConfig, before: DictConfig) -> bool:
+    return bool(cfg.trainer.max_epochs > before.trainer.max_epochs)

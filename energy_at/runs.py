@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
 from energy_at.files import read_tensors
 
@@ -48,6 +49,11 @@ class RunFolder:
                 f"{path} already holds a run: resume={path} continues it, "
                 "hydra.run.dir=FOLDER starts a new one elsewhere"
             )
+        for left in (folder.metrics_file, folder.results_file, folder.checkpoints):
+            if left.exists():
+                raise ValueError(
+                    f"{path} holds {left.name} of another run: choose another hydra.run.dir"
+                )
         folder.path.mkdir(parents=True, exist_ok=True)
         about = environment() | {"overrides": list(overrides)}
         _write(folder.environment_file, json.dumps(about, indent=2) + "\n")
@@ -68,6 +74,14 @@ class RunFolder:
                 "name the folder that a training, or a sweep, has written"
             )
         return folder
+
+    def note_resume(self, cfg: DictConfig, changes: Sequence[str]) -> None:
+        """Writes down what a resumed run goes on with."""
+        if changes and self.environment_file.is_file():
+            about = json.loads(self.environment_file.read_text())
+            about["overrides"] = [*about.get("overrides", []), *changes]
+            _write(self.environment_file, json.dumps(about, indent=2) + "\n")
+        _write(self.config_file, OmegaConf.to_yaml(cfg, resolve=True))
 
     @property
     def config_file(self) -> Path:
@@ -96,8 +110,12 @@ class RunFolder:
 
     def config(self) -> DictConfig:
         """The configuration that the run was made with."""
-        cfg = OmegaConf.load(self.config_file)
-        assert isinstance(cfg, DictConfig)
+        try:
+            cfg = OmegaConf.load(self.config_file)
+        except YAMLError as error:
+            raise ValueError(f"{self.config_file} is damaged: it is no YAML") from error
+        if not isinstance(cfg, DictConfig):
+            raise ValueError(f"{self.config_file} is damaged: it holds no configuration")
         return cfg
 
     def overrides(self) -> list[str]:
@@ -115,7 +133,7 @@ class RunFolder:
         path = self.checkpoints / f"{which}.ckpt"
         if not self.has_checkpoint(which):
             raise FileNotFoundError(
-                f"{self.path} has no checkpoint {path.name}: nothing to go on from"
+                f"{self.path} has no checkpoint {path.name}: it has saved none yet"
             )
         return path
 

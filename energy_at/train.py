@@ -3,6 +3,8 @@
 ``python -m energy_at.train model=preactresnet18 reg=der attack=fgsm``
 """
 
+import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,13 @@ from omegaconf import DictConfig
 
 from energy_at.config import Run, build, cost, evaluated, register_resolvers
 from energy_at.figures import delta_energy_figure, save
-from energy_at.mistakes import CONF, command_line, one_line_errors, remove_empty
+from energy_at.mistakes import CONF, command_line, one_line_errors
 from energy_at.resume import resumed
 from energy_at.runs import RunFolder, read_checkpoint
+from energy_at.schema import check
+from energy_at.soundness import require_sound
 from energy_at.tables import results_table
 from energy_at.training import loggers
-from energy_at.training.module import require_batches
 
 register_resolvers()
 
@@ -32,38 +35,32 @@ def train(
     overrides: Sequence[str] = (),
 ) -> None:
     """Fits, evaluates the last and the best checkpoint, and writes results, table and figure."""
+    check(cfg)
     seed_everything(cfg.seed, workers=True, verbose=False)
     wandb_id = read_checkpoint(checkpoint).get("wandb_id") if checkpoint else None
     run = build(cfg, folder, wandb_id=wandb_id)
     require_sound(cfg, run)
     if checkpoint is None:
         RunFolder.create(folder.path, cfg, overrides)
+    else:
+        folder.note_resume(cfg, overrides)
+    fit(run, folder, checkpoint)
+    finish(cfg, run, folder)
+
+
+def fit(run: Run, folder: RunFolder, checkpoint: Path | None) -> None:
+    """Trains to the end, or ends the process with a line that says how to go on."""
     try:
         run.trainer.fit(run.module, run.data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit:  # how Lightning ends on a signal, with code 0 for SIGTERM
+        pass
     finally:
         loggers.finish(run.trainer.loggers)
-    if run.trainer.state.finished:
-        finish(cfg, run, folder)
-
-
-def require_sound(cfg: DictConfig, run: Run) -> None:
-    """Finds the mistakes that training would only meet after it has begun to write.
-
-    Raises:
-        ValueError: if there is one.
-    """
-    images, batch_size = len(run.data.train), run.data.batch_size
-    require_batches(run.module.net, images, batch_size)
-    run.data.test.first(cfg.evaluation.subset)
-    unknown = set(cfg.evaluation.checkpoints) - {"last", "best"}
-    if unknown:
-        raise ValueError(f"evaluation.checkpoints are last and best, got {', '.join(unknown)}")
-    unknown = set(cfg.evaluation.images) - {"val", "test"}
-    if unknown:
-        raise ValueError(f"evaluation.images are val and test, got {', '.join(unknown)}")
-    optimizer = run.module.optimizer(run.module.net)
-    if run.module.schedule is not None:
-        run.module.schedule(optimizer, max(1, cfg.trainer.max_epochs) * -(-images // batch_size))
+    terminated = run.trainer.received_sigterm
+    if terminated or not run.trainer.state.finished:
+        step = run.trainer.global_step
+        sys.stderr.write(f"stopped at step {step}: resume={folder.path} continues it\n")
+        sys.exit(128 + (signal.SIGTERM if terminated else signal.SIGINT))
 
 
 def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
@@ -85,9 +82,9 @@ def main(cfg: DictConfig) -> Any:
     output, overrides = Path(job.runtime.output_dir), job.overrides.task
     swept = job.mode == RunMode.MULTIRUN
     with one_line_errors(output, go_on=swept):
-        if cfg.resume:
-            train(*resumed(cfg.resume, overrides))
-            remove_empty(output)
+        if cfg.resume is not None:
+            changes = [o for o in overrides if not o.lstrip("+").startswith("resume=")]
+            train(*resumed(cfg.resume, overrides), overrides=changes)
         elif not (swept and gone_on(RunFolder(output), overrides)):
             train(cfg, RunFolder(output), overrides=overrides)
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from energy_at import evaluate, report, train
+from energy_at.comparison import FILES
 from tests.running import TINY, typed
 
 FAST = (
@@ -102,7 +103,7 @@ def test_report_writes_table_and_figure(finished, monkeypatch, capsys):
     assert code == 0
     assert out.count("| finished") == 8
     assert {p.name for p in Path("both").iterdir()} == {
-        "table.md", "table.csv", "delta_energy.png", "delta_energy.pdf"
+        "table.md", "table.csv", "delta_energy.png", "delta_energy.pdf", *FILES
     }  # fmt: skip
 
 
@@ -127,22 +128,40 @@ def test_a_finished_run_is_not_overwritten(finished, type_train):
         ("threat.eps=-8/255", "must be positive"),
         ("threat.eps=eight", "is no number: write a fraction such as 8/255"),
         ("attack.alpha=2", "attack.alpha=2 is above 1"),
-        ("attack.steps=0", "need attack.steps >= 1"),
-        (("reg=der", "reg.weight=-1"), "must be finite and >= 0, got -1"),
-        (("reg=der", "reg.gamma=-0.1"), "gamma of DER must be finite and >= 0 nats, got -0.1"),
-        (("reg=der", "reg.ramp=-1"), "must be >= 0 epochs"),
+        ("attack.steps=0", "attack.steps=0 must be an integer >= 1"),
+        (("reg=der", "reg.weight=-1"), "reg.weight=-1 must be a finite number >= 0"),
+        (("reg=der", "reg.gamma=-0.1"), "reg.gamma=-0.1 must be a finite number >= 0"),
+        (("reg=der", "reg.ramp=-1"), "reg.ramp=-1 must be a finite number >= 0"),
         (("model=preactresnet18", "model.width=2", "dataset.batch_size=1"), "one image"),
         (("model=preactresnet18", "model.width=2", "dataset.batch_size=447"), "one image"),
-        ("dataset.batch_size=0", "dataset.batch_size must be >= 1"),
+        ("dataset.batch_size=0", "dataset.batch_size=0 must be an integer >= 1"),
         ("dataset.val_size=1", "cannot hold out 1 of 512 images"),
         ("dataset.subset=1000", "dataset.subset=1000 is out of reach"),
-        ("model.width=0", "model.width must be >= 1, got 0"),
-        ("optimizer.lr=-1", "optimizer.lr must be positive"),
-        ("schedule.peak=2", "schedule.peak is a share"),
-        ("training.eps_warmup=-1", "training.eps_warmup must be >= 0"),
+        ("model.width=0", "model.width=0 must be an integer >= 1"),
+        ("seed=abc", "seed=abc must be an integer from 0 to 4294967295"),
+        ("seed=-1", "seed=-1 must be an integer"),
+        ("dataset.subset=1.5", "dataset.subset=1.5 must be an integer >= 1, or null"),
+        ("dataset.flip=foo", "dataset.flip=foo must be true or false"),
+        ("trainer.max_epochs=0", "trainer.max_epochs=0 must be an integer >= 1"),
+        ("trainer.devices=2", "not offered yet"),
+        ("trainer.precision=foo", "Lightning refuses the trainer's settings: Precision 'foo'"),
+        ("+trainer.foo=1", "Lightning refuses the trainer's settings"),
+        ("evaluation.checkpoints=last", "must be a list of last and best, such as [last]"),
+        ("evaluation.attacks.pgd.steps=0", "evaluation.attacks.pgd.steps=0 must be an integer"),
+        (("reg=der_gradalign", "reg.der.weight=x"), "reg.der.weight=x must be a finite number"),
+        ("training.awp.gamma=-1", "training.awp.gamma=-1 must be a finite number >= 0"),
+        ("callbacks.best.monitor=val/acc/foo", "choose from val/acc/clean, val/acc/fgsm"),
+        ("model.classes=3", "the model has 3 logits but labels go up to 3"),
+        ("model.channels=1", "the model does not take images of shape (3, 8, 8)"),
+        ("attack=null", "must be a string"),
+        ("hydra.run.dir=/dev/null/x", "Not a directory"),
+        ("resume=", "resume= names no run"),
+        ("optimizer.lr=-1", "optimizer.lr=-1 must be a finite number > 0"),
+        ("schedule.peak=2", "schedule.peak=2 must be a finite number >= 0 and <= 1"),
+        ("training.eps_warmup=-1", "training.eps_warmup=-1 must be a finite number >= 0"),
         ("trainer.precision=bf16-true", "use bf16-mixed or 32-true"),
         ("callbacks.best.monitor=test/acc", "must not be chosen by test/acc"),
-        ("callbacks.energy.every=0", "must be >= 1 step"),
+        ("callbacks.energy.every=0", "callbacks.energy.every=0 must be an integer >= 1"),
         ("evaluation.subset=1000", "evaluation.subset=1000 is out of reach"),
         (("dataset=cifar10", "dataset.download=false"), "put cifar-10-batches-py/ from https://"),
         (("dataset=tiny_imagenet",), "Tiny-ImageNet not found: unpack"),
@@ -178,7 +197,7 @@ def test_a_late_nan_keeps_the_last_good_checkpoint(type_train):
     poisoned = Path("run/checkpoints/last.ckpt").read_bytes()
     code, _, err = type_train("resume=run", "trainer.max_epochs=4")
     assert code == 1
-    assert "training stopped, the last good checkpoint is kept" in err
+    assert "training stopped, checkpoints written before are kept" in err
     assert Path("run/checkpoints/last.ckpt").read_bytes() == poisoned != before
 
 

@@ -119,7 +119,7 @@ def test_a_job_that_fails_leaves_its_line(torn):
     result, sweep = torn
     assert [path.name for path in (sweep / "1").iterdir()] == ["error.txt"]
     line = (sweep / "1" / "error.txt").read_text()
-    assert "must be finite and >= 0, got -1" in line
+    assert "reg.weight=-1 must be a finite number >= 0" in line
     assert line.count("\n") == 1
     assert f"job 1 failed: {line}" in result.stdout
     assert not (sweep / "0" / "error.txt").exists()

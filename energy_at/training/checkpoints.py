@@ -1,4 +1,4 @@
-"""The checkpoint that a run goes on from."""
+"""The checkpoint that a run goes on from, and its best one."""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,18 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.types import STEP_OUTPUT
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """``best.ckpt``, by a score on held-out images, wherever the run folder has been moved to."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on with the best score. Lightning would forget it in a folder of another name."""
+        old, new = state_dict["dirpath"], str(self.dirpath)
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        moved = {key: state_dict[key].replace(old, new, 1) for key in paths}
+        kept = {path.replace(old, new, 1): v for path, v in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **moved, "dirpath": new, "best_k_models": kept})
 
 
 class LastCheckpoint(ModelCheckpoint):

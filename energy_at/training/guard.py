@@ -8,11 +8,14 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
+from energy_at.training.module import require_pixels
+
 
 class FiniteGuard(Callback):
-    """Raises on a loss or a weight that is not finite; no checkpoint of it is ever written.
+    """Raises on a loss or a weight that is not finite, or on images outside [0, 1].
 
-    Losses are looked at together every ``every`` steps, and before each validation and checkpoint.
+    No checkpoint of it is ever written. Steps are looked at together every ``every`` of them, and
+    before each validation and checkpoint.
 
     Args:
         every: Steps between two looks.
@@ -23,6 +26,7 @@ class FiniteGuard(Callback):
             raise ValueError(f"callbacks.guard.every must be >= 1 step, got {every}")
         self.every = every
         self._losses: list[Tensor] = []
+        self._pixels: list[Tensor] = []
 
     def on_train_batch_end(
         self,
@@ -36,6 +40,8 @@ class FiniteGuard(Callback):
         loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
         assert isinstance(loss, Tensor)
         self._losses.append(loss.detach())
+        if isinstance(outputs, Mapping) and "pixels" in outputs:
+            self._pixels.append(outputs["pixels"])
         if len(self._losses) >= self.every:
             self._check_losses(trainer)
 
@@ -60,6 +66,10 @@ class FiniteGuard(Callback):
         losses, self._losses = self._losses, []
         if not losses:
             return
+        pixels, self._pixels = self._pixels, []
+        if pixels:
+            seen = torch.stack(pixels)
+            require_pixels(float(seen[:, 0].min()), float(seen[:, 1].max()), "training")
         bad = (~torch.stack(losses).isfinite()).nonzero()
         if len(bad):
             index = int(bad[0])
@@ -69,6 +79,6 @@ class FiniteGuard(Callback):
 
 def _message(what: str, step: int) -> str:
     return (
-        f"{what} at step {step}: training stopped, the last good checkpoint is kept; "
-        "lower optimizer.lr or reg.weight"
+        f"{what} at step {step}: training stopped, checkpoints written before are kept; "
+        "lower optimizer.lr, or the weights of the loss and its regularizers"
     )

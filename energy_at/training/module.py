@@ -31,8 +31,8 @@ BNMode = Literal["batch", "eval"]
 class AdversarialTraining(LightningModule):
     """Trains a classifier on pairs of clean and adversarial images.
 
-    Every step hands its detached ``LogitPair`` to the callbacks under ``"pair"``; what is measured
-    of it is their business.
+    Every step hands its detached ``LogitPair`` to the callbacks under ``"pair"``, and its lowest
+    and highest pixel under ``"pixels"``; what is measured of them is their business.
 
     Args:
         net: Classifier of images in [0, 1].
@@ -98,7 +98,7 @@ class AdversarialTraining(LightningModule):
         """One step of the outer minimisation."""
         x, y = batch
         if batch_idx == 0:
-            _require_pixels(x, "training")
+            require_pixels(float(x.min()), float(x.max()), "training")
         _require_batch(self.net, len(x))
         if self.awp is not None:
             self.awp.restore()  # of a step that failed on its way
@@ -109,7 +109,13 @@ class AdversarialTraining(LightningModule):
             self._ascend(x, y, found, epoch)
         pair = self._pair(x, y, found)
         losses = self.objective(pair, epoch, self._vicinity(x, y, found, generator))
-        return {"loss": losses.total, "parts": losses.parts, "pair": pair.detach()}
+        seen = torch.stack([x.min(), x.max()])
+        return {
+            "loss": losses.total,
+            "parts": losses.parts,
+            "pair": pair.detach(),
+            "pixels": seen,
+        }
 
     def on_after_backward(self) -> None:
         """Puts perturbed weights back before the optimizer sees them."""
@@ -127,8 +133,7 @@ class AdversarialTraining(LightningModule):
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
         """Accuracies and delta energies on held-out images, in fp32."""
         x, y = batch
-        if batch_idx == 0:
-            _require_pixels(x, "validation")
+        require_pixels(float(x.min()), float(x.max()), "validation")
         for prefix, net in self.validated_nets.items():
             with full_precision(x.device.type), eval_mode(net()):
                 values = self._validated(net(), x, y, batch_idx)
@@ -293,10 +298,16 @@ def _require_batch(net: nn.Module, size: int) -> None:
         )
 
 
-def _require_pixels(x: Images, stage: str) -> None:
-    low, high = x.min().item(), x.max().item()
+def require_pixels(low: float, high: float, stage: str) -> None:
+    """Refuses images whose pixels do not lie in [0, 1].
+
+    Raises:
+        ValueError: if the lowest or the highest does not.
+    """
     if not (low >= 0 and high <= 1):
-        raise ValueError(
-            f"{stage} images must lie in [0, 1], got [{low:g}, {high:g}]: "
-            "normalization is the network's first layer, not the data's"
+        cure = (
+            "divide bytes by 255"
+            if low >= 0 and high > 2
+            else "normalization is the network's first layer, not the data's"
         )
+        raise ValueError(f"{stage} images must lie in [0, 1], got [{low:g}, {high:g}]: {cure}")

@@ -4,10 +4,9 @@ Each equals the ``experiment=`` of its name; regularizers are added on top.
 """
 
 from collections.abc import Mapping
-from typing import TypedDict
+from typing import Any
 
 from torch import nn
-from typing_extensions import Unpack
 
 from energy_at.attacks import Attack, fgsm, pgd, trades
 from energy_at.objectives import (
@@ -18,27 +17,9 @@ from energy_at.objectives import (
     Weighted,
 )
 from energy_at.threat import Ball
-from energy_at.training.module import AdversarialTraining, OptimizerFactory, ScheduleFactory
-from energy_at.training.weights import WeightPerturbation
+from energy_at.training.module import AdversarialTraining
 
 Regularizers = Mapping[str, Weighted]
-
-
-class Options(TypedDict, total=False):
-    """What can be said of any method, as ``AdversarialTraining`` takes it."""
-
-    val_attacks: Mapping[str, Attack]
-    """Attacks of the validation; FGSM and PGD-10 in the ball if left out."""
-    optimizer: OptimizerFactory
-    """Makes an optimizer of the network; SGD if left out."""
-    schedule: ScheduleFactory | None
-    """Makes a learning-rate schedule stepped after every batch."""
-    eps_warmup_epochs: float
-    """Epochs over which the radius rises from 0."""
-    awp: WeightPerturbation | None
-    """Perturbs the weights before every step."""
-    seed: int
-    """Of the noise of the attacks."""
 
 
 class StandardAT(AdversarialTraining):
@@ -50,7 +31,8 @@ class StandardAT(AdversarialTraining):
         regularizers: Terms added to the loss, such as ``{"der": Weighted(DeltaEnergy("all"), 1)}``.
         steps: Steps of the training attack.
         alpha: Its step size; ``eps / 4`` if left out.
-        options: See ``Options``.
+        options: ``val_attacks`` (FGSM and PGD-10 in the ball if left out), ``optimizer``,
+            ``schedule``, ``eps_warmup_epochs``, ``awp`` and ``seed`` of ``AdversarialTraining``.
     """
 
     def __init__(
@@ -61,7 +43,7 @@ class StandardAT(AdversarialTraining):
         *,
         steps: int = 10,
         alpha: float | None = None,
-        **options: Unpack[Options],
+        **options: Any,
     ) -> None:
         super().__init__(
             net,
@@ -81,7 +63,8 @@ class FastAT(AdversarialTraining):
         regularizers: Terms added to the loss, such as
             ``{"der": Weighted(DeltaEnergy("abnormal"), 20)}``.
         attack: The single-step attack; FGSM from the clean image if left out.
-        options: See ``Options``.
+        options: ``val_attacks`` (FGSM and PGD-10 in the ball if left out), ``optimizer``,
+            ``schedule``, ``eps_warmup_epochs``, ``awp`` and ``seed`` of ``AdversarialTraining``.
 
     Raises:
         ValueError: if ``attack`` takes more than one step.
@@ -94,7 +77,7 @@ class FastAT(AdversarialTraining):
         regularizers: Regularizers | None = None,
         *,
         attack: Attack | None = None,
-        **options: Unpack[Options],
+        **options: Any,
     ) -> None:
         attack = attack or fgsm(ball)
         if attack.steps != 1:
@@ -118,7 +101,8 @@ class Trades(AdversarialTraining):
         beta: Weight of the divergence (not of DER).
         steps: Steps of the training attack, which runs in evaluation mode.
         alpha: Its step size; ``eps / 4`` if left out.
-        options: See ``Options``.
+        options: ``val_attacks`` (FGSM and PGD-10 in the ball if left out), ``optimizer``,
+            ``schedule``, ``eps_warmup_epochs``, ``awp`` and ``seed`` of ``AdversarialTraining``.
     """
 
     def __init__(
@@ -130,7 +114,7 @@ class Trades(AdversarialTraining):
         beta: float = 6.0,
         steps: int = 10,
         alpha: float | None = None,
-        **options: Unpack[Options],
+        **options: Any,
     ) -> None:
         base = {"clean_ce": Weighted(CleanCrossEntropy()), "kl": Weighted(TradesKL(), beta)}
         super().__init__(
@@ -147,7 +131,7 @@ def default_val_attacks(ball: Ball) -> dict[str, Attack]:
     return {"fgsm": fgsm(ball), "pgd": pgd(ball)}
 
 
-def _completed(options: Options, ball: Ball) -> Options:
+def _completed(options: dict[str, Any], ball: Ball) -> dict[str, Any]:
     return {**options, "val_attacks": options.get("val_attacks") or default_val_attacks(ball)}
 
 

@@ -1,0 +1,129 @@
+"""What a value of the configuration may be, so that a slip of the hand is met by its name."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+Rule = tuple[str, Callable[[Any], bool]]
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuses the first value that its key cannot have.
+
+    Raises:
+        ValueError: with the key, the value and what it must be.
+    """
+    for key, (must, holds) in _rules(cfg).items():
+        value = OmegaConf.select(cfg, key, default=_MISSING)
+        if value is not _MISSING and not holds(value):
+            shown = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+            raise ValueError(f"{key}={shown} must be {must}")
+
+
+def _integer(low: int, high: float = math.inf) -> Rule:
+    limits = f"from {low} to {high}" if high < math.inf else f">= {low}"
+    return f"an integer {limits}", lambda v: type(v) is int and low <= v <= high
+
+
+def _number(low: float, high: float = math.inf, *, above: bool = False) -> Rule:
+    sign = ">" if above else ">="
+    limits = f"{sign} {low:g}" + (f" and <= {high:g}" if high < math.inf else "")
+
+    def holds(value: Any) -> bool:
+        if type(value) not in (int, float) or not math.isfinite(value):
+            return False
+        return bool((value > low if above else value >= low) and value <= high)
+
+    return f"a finite number {limits}", holds
+
+
+def _or_null(rule: Rule) -> Rule:
+    must, holds = rule
+    return f"{must}, or null", lambda value: value is None or holds(value)
+
+
+def _some_of(*names: str) -> Rule:
+    def holds(value: Any) -> bool:
+        return isinstance(value, list | ListConfig) and len(value) > 0 and set(value) <= set(names)
+
+    return f"a list of {' and '.join(names)}, such as [{names[0]}]", holds
+
+
+TRUTH: Rule = ("true or false", lambda value: isinstance(value, bool))
+STEPS, EPOCHS, SHARE = _integer(1), _number(0), _number(0, 1, above=True)
+WEIGHT = _number(0)
+_MISSING = object()
+
+RULES: dict[str, Rule] = {
+    "seed": _integer(0, 2**32 - 1),
+    "dataset.subset": _or_null(_integer(1)),
+    "dataset.val_size": _integer(1),
+    "dataset.batch_size": _integer(1),
+    "dataset.eval_batch_size": _integer(1),
+    "dataset.pad": _integer(0),
+    "dataset.flip": TRUTH,
+    "dataset.download": TRUTH,
+    "dataset.root": ("the path of a folder", lambda value: isinstance(value, str)),
+    "model.width": _integer(1),
+    "model.widen": _integer(1),
+    "model.final_norm": TRUTH,
+    "attack.steps": STEPS,
+    "attack.restarts": STEPS,
+    "attack.k": _number(0, above=True),
+    "loss.beta": WEIGHT,
+    "optimizer.lr": _number(0, above=True),
+    "optimizer.momentum": _number(0, 1),
+    "optimizer.weight_decay": WEIGHT,
+    "optimizer.nesterov": TRUTH,
+    "optimizer.decay_norm": TRUTH,
+    "schedule.peak": _number(0, 1),
+    "schedule.pct_start": _number(0, 1),
+    "schedule.factor": SHARE,
+    "trainer.max_epochs": _integer(1),
+    "trainer.devices": ("1: runs on several devices are not offered yet", lambda v: v in (1, "1")),
+    "trainer.check_val_every_n_epoch": STEPS,
+    "training.eps_warmup": EPOCHS,
+    "training.awp.gamma": WEIGHT,
+    "training.awp.warmup": EPOCHS,
+    "training.channels_last": TRUTH,
+    "training.skip_inactive": ("auto, true or false", lambda v: v == "auto" or type(v) is bool),
+    "evaluation.subset": _or_null(_integer(1)),
+    "evaluation.checkpoints": _some_of("last", "best"),
+    "evaluation.images": _some_of("val", "test"),
+    "callbacks.energy.every": STEPS,
+    "callbacks.guard.every": STEPS,
+    "callbacks.last.every_n_steps": _or_null(STEPS),
+    "subset": _or_null(_integer(1)),  # of evaluate
+    "steps": STEPS,
+    "which": _or_null(("last or best", lambda value: value in ("last", "best"))),
+}
+REG_RULES: dict[str, Rule] = {
+    "weight": WEIGHT,
+    "gamma": WEIGHT,
+    "ramp": EPOCHS,
+    "ce": WEIGHT,
+    "logits": WEIGHT,
+    "sensitivity": _number(0, above=True),
+    "decay": _number(0, 1),
+    "detach_clean": TRUTH,
+    "detach_start": TRUTH,
+}
+
+
+def _rules(cfg: DictConfig) -> dict[str, Rule]:
+    """The rules of this configuration: regularizers may be combined, attacks are named freely."""
+    rules = dict(RULES)
+    reg = cfg.get("reg") or {}
+    combined = [f"reg.{name}" for name, part in reg.items() if "terms" in _keys(part)]
+    for prefix in ("reg", *combined):
+        rules |= {f"{prefix}.{key}": rule for key, rule in REG_RULES.items()}
+    for stage in ("validation", "evaluation"):
+        for name in _keys(OmegaConf.select(cfg, f"{stage}.attacks")):
+            rules |= {f"{stage}.attacks.{name}.{key}": STEPS for key in ("steps", "restarts")}
+    return rules
+
+
+def _keys(part: Any) -> list[str]:
+    return [str(key) for key in part] if isinstance(part, DictConfig) else []

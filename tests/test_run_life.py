@@ -1,0 +1,118 @@
+"""Runs that are moved, stopped, extended, or fed what they must not be fed."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from lightning import Trainer
+from torch.utils.data import DataLoader, TensorDataset
+
+from energy_at import train
+from energy_at.resume import resumed
+from energy_at.runs import RunFolder, read_checkpoint
+from energy_at.threat import Linf
+from energy_at.training import FastAT
+from energy_at.training.guard import FiniteGuard
+from tests.nets import TinyNet
+from tests.running import TINY, typed
+
+RUN = (*TINY, "trainer.enable_progress_bar=false", "dataset.subset=200", "schedule=constant")
+EXTENDED = "trainer.max_epochs=6"
+
+
+@pytest.fixture
+def typing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    return lambda *argv: typed(monkeypatch, capsys, train.main, *argv)
+
+
+def best(path):
+    return read_checkpoint(RunFolder(path).checkpoint("best"))
+
+
+def test_a_run_that_was_moved_keeps_its_best_score(typing, tmp_path):
+    options = (*RUN, "optimizer.lr=0.15")
+    typing(*options, EXTENDED, "hydra.run.dir=whole")
+    typing(*options, "trainer.max_epochs=5", "hydra.run.dir=here")
+    shutil.move("here", "there")
+    code, _, _ = typing("resume=there", EXTENDED)
+    assert code == 0
+    assert best(tmp_path / "there")["global_step"] == best(tmp_path / "whole")["global_step"]
+
+
+def test_a_finished_run_is_trained_again_only_further(typing, tmp_path):
+    typing(*RUN, "trainer.max_epochs=1", "hydra.run.dir=run")
+    results = (tmp_path / "run" / "results.json").read_bytes()
+    code, _, err = typing("resume=run")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "run has finished: trainer.max_epochs above 1 trains it further" in err
+    assert (tmp_path / "run" / "results.json").read_bytes() == results
+
+
+def test_an_extended_run_says_so(typing, tmp_path):
+    typing(*RUN, "trainer.max_epochs=1", "hydra.run.dir=run")
+    typing("resume=run", "trainer.max_epochs=2")
+    folder = RunFolder(tmp_path / "run")
+    assert folder.config().trainer.max_epochs == 2
+    assert folder.overrides()[-1] == "trainer.max_epochs=2"
+    assert json.loads(folder.results_file.read_text())["last"]["step"] == 14
+
+
+@pytest.mark.parametrize("left", ["metrics.csv", "results.json", "checkpoints/last.ckpt"])
+def test_a_folder_with_files_of_another_run_is_left_alone(typing, tmp_path, left):
+    file = tmp_path / "run" / left
+    file.parent.mkdir(parents=True)
+    file.write_text("precious")
+    code, _, err = typing(*RUN, "hydra.run.dir=run")
+    assert code == 1
+    assert "of another run: choose another hydra.run.dir" in err
+    assert file.read_text() == "precious"
+
+
+def test_an_empty_folder_survives_a_resume_of_it(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        resumed(str(tmp_path), [])
+    assert tmp_path.is_dir()
+
+
+@pytest.mark.parametrize("which", ["last", "best"])
+def test_a_run_without_validation_ends_with_its_last_checkpoint(typing, tmp_path, which):
+    code, _, _ = typing(*RUN, "+trainer.max_steps=3", "hydra.run.dir=run")
+    assert code == 0
+    assert (which in RunFolder(tmp_path / "run").results()) == (which == "last")
+
+
+@pytest.mark.parametrize(
+    ("broken", "cure"),
+    [(lambda x: 255 * x, "divide bytes by 255"), (lambda x: x - 1, "first layer")],
+)
+def test_pixels_of_a_later_batch_are_seen_too(tmp_path, broken, cure):
+    x, y = torch.rand(64, 3, 8, 8), torch.arange(64) % 4
+    x[40:] = broken(x[40:])
+    loader = DataLoader(TensorDataset(x, y), 16)
+    trainer = Trainer(
+        max_epochs=1, default_root_dir=tmp_path, accelerator="cpu", logger=False,
+        inference_mode=False, enable_checkpointing=False, enable_progress_bar=False,
+        callbacks=[FiniteGuard()],
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=rf"training images must lie in \[0, 1\].*{cure}"):
+        trainer.fit(FastAT(TinyNet(), Linf(8 / 255)), loader)
+
+
+def test_a_terminated_run_says_how_to_go_on(tmp_path):
+    command = [sys.executable, "-m", "energy_at.train", *RUN, "trainer.max_epochs=100000",
+               "hydra.run.dir=run"]  # fmt: skip
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while not RunFolder(tmp_path / "run").has_checkpoint():
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "stopped at step" in err
+    assert f"resume={tmp_path / 'run'} continues it" in err
