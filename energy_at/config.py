@@ -176,7 +176,12 @@ def reopened(
     cfg = cfg or folder.config()
     checkpoint = read_checkpoint(folder.checkpoint(which))
     module, data = build_module(cfg), build_data(cfg)
-    module.load_state_dict(checkpoint["state_dict"])
+    try:
+        module.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        raise ValueError(
+            f"{folder.checkpoint(which)} is of another network than {folder.config_file} describes"
+        ) from error
     return module, data
 
 

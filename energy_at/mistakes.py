@@ -99,8 +99,16 @@ def explained(error: BaseException) -> str | None:
             return f"{found.filename}: {found.strerror}"
     for found in chain:
         if isinstance(found, _FRAMEWORK) or _raised_in(found, "hydra"):
-            return " ".join(str(found).split())
+            return _without_bad_advice(" ".join(str(found).split()))
     return None
+
+
+def _without_bad_advice(line: str) -> str:
+    """Hydra would have a misspelt key appended with +, where nobody reads it."""
+    said, advice, _ = line.partition(" To append to your config use +")
+    return (
+        f"{said} There is no such key in the chosen groups: --help lists them." if advice else line
+    )
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -3,6 +3,7 @@
 ``python -m energy_at.report runs=[A,B] out=FOLDER``
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,12 +42,23 @@ def report(folders: Sequence[RunFolder], out: Path) -> str:
     return f"{table.markdown()}\nwritten to {out}/: {', '.join(files)}"
 
 
+def finished_in(name: str) -> list[RunFolder]:
+    """The run of this name, or those of a sweep that have finished; others are named and left."""
+    runs = runs_in(name)
+    unfinished = [run for run in runs if not run.results_file.is_file()]
+    if len(runs) > 1 and unfinished:
+        left = ", ".join(str(run.path) for run in unfinished)
+        sys.stderr.write(f"not finished, left out: {left}\n")
+        return [run for run in runs if run not in unfinished]
+    return runs
+
+
 @hydra.main(version_base="1.3", config_path=CONF, config_name="report")
 def main(cfg: DictConfig) -> None:
     """Command-line entry."""
     with one_line_errors():
         names = list(cfg.runs) if isinstance(cfg.runs, ListConfig) else [cfg.runs]
-        print(report([run for name in names for run in runs_in(name)], Path(cfg.out)))
+        print(report([run for name in names for run in finished_in(name)], Path(cfg.out)))
 
 
 if __name__ == "__main__":

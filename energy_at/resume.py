@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from energy_at.runs import RunFolder, read_checkpoint
 
+_OF_TRAINING = {"pytorch-lightning_version", "epoch", "global_step", "loops", "optimizer_states"}
 CHANGEABLE = ("trainer.", "callbacks.progress.", "evaluation.")
 
 
@@ -28,7 +29,11 @@ def resumed(path: str, overrides: Sequence[str]) -> tuple[DictConfig, RunFolder,
                 f"only {'*, '.join(CHANGEABLE)}* can"
             )
     checkpoint = folder.checkpoint("last")
-    read_checkpoint(checkpoint)
+    if _OF_TRAINING - read_checkpoint(checkpoint).keys():
+        raise ValueError(
+            f"checkpoint {checkpoint} holds weights without the state of their training: "
+            "nothing to go on from"
+        )
     before = folder.config()
     cfg = OmegaConf.merge(before, OmegaConf.from_dotlist([c.lstrip("+") for c in changes]))
     assert isinstance(cfg, DictConfig)

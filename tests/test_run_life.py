@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from lightning import Trainer
 from torch.utils.data import DataLoader, TensorDataset
 
 from energy_at import train
+from energy_at.config import reopened
 from energy_at.resume import resumed
 from energy_at.runs import RunFolder, read_checkpoint
 from energy_at.threat import Linf
@@ -116,3 +118,27 @@ def test_a_terminated_run_says_how_to_go_on(tmp_path):
     assert process.returncode == 128 + signal.SIGTERM
     assert "stopped at step" in err
     assert f"resume={tmp_path / 'run'} continues it" in err
+
+
+def test_weights_without_their_training_are_nothing_to_resume(typing, tmp_path):
+    typing(*RUN, "trainer.max_epochs=1", "hydra.run.dir=run")
+    path = RunFolder(tmp_path / "run").checkpoint()
+    torch.save({"state_dict": read_checkpoint(path)["state_dict"]}, path)
+    code, _, err = typing("resume=run", "trainer.max_epochs=2")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "holds weights without the state of their training" in err
+
+
+def test_a_checkpoint_of_another_network_is_named(typing, tmp_path):
+    typing(*RUN, "trainer.max_epochs=1", "hydra.run.dir=run")
+    typing(*RUN, "trainer.max_epochs=1", "model.width=6", "hydra.run.dir=wide")
+    shutil.copy("wide/checkpoints/last.ckpt", "run/checkpoints/last.ckpt")
+    with pytest.raises(ValueError, match="is of another network than run"):
+        reopened(RunFolder(Path("run")))
+
+
+def test_a_misspelt_key_is_not_advised_to_be_appended(typing):
+    code, _, err = typing(*RUN, "reg=der", "reg.wieght=1")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "'reg.wieght'" in err
+    assert "+reg" not in err
