@@ -1,9 +1,15 @@
 """When a training lost its robustness, read from its log."""
 
-from collections.abc import Sequence
+import numpy as np
+
+from energy_at.log import Rows
+
+WINDOW = 5  # validations of a running mean
+MARGIN = 0.03  # accuracy that must be lost to speak of robust overfitting
+BENDS = 1.652  # median |a - 2 b + c| of draws of a normal distribution, in its deviations
 
 
-def collapse_step(rows: Sequence[dict[str, float]], classes: int) -> int | None:
+def collapse_step(rows: Rows, classes: int) -> int | None:
     """Optimizer step from which a run is collapsed to its end; ``None`` for a sound run.
 
     A validation counts as collapsed if PGD accuracy on held-out images is below half its best so
@@ -24,3 +30,29 @@ def collapse_step(rows: Sequence[dict[str, float]], classes: int) -> int | None:
         elif onset is None:
             onset = int(row["step"])
     return onset
+
+
+def overfitting_step(rows: Rows, classes: int) -> int | None:
+    """Optimizer step from which robustness is lost slowly; ``None`` if it is not, or collapses.
+
+    Robust overfitting is judged by running means over five validations of the PGD accuracy on
+    held-out images: the last of them must lie below the best by three points, and by four standard
+    errors of the difference of two such means, so that noise raises no alarm: that error is
+    estimated from the median second difference of neighbouring validations, which no steady trend
+    enters. The onset is the highest accuracy within the best window. Five validations or fewer
+    tell nothing.
+
+    Args:
+        rows: Rows of ``metrics.csv``.
+        classes: Of the data set.
+    """
+    validated = [row for row in rows if "val/acc/pgd" in row]
+    accuracies = np.array([row["val/acc/pgd"] for row in validated])
+    if len(accuracies) <= WINDOW or collapse_step(rows, classes) is not None:
+        return None
+    means = np.convolve(accuracies, np.full(WINDOW, 1 / WINDOW), "valid")
+    best = int(means.argmax())
+    spread = np.median(np.abs(np.diff(accuracies, 2))) / BENDS
+    if means[best] - means[-1] < max(MARGIN, 4 * spread * (2 / WINDOW) ** 0.5):
+        return None
+    return int(validated[best + int(accuracies[best : best + WINDOW].argmax())]["step"])

@@ -1,94 +1,30 @@
 """Methods compared over seeds: one row each, collapsed runs marked and never averaged."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from energy_at.collapse import collapse_step
 from energy_at.figures import methods_figure, save
-from energy_at.runs import RunFolder
-from energy_at.tables import Table, last_epoch_means
+from energy_at.finished import APART, FinishedRun
+from energy_at.runs import RunFolder, folder_names
+from energy_at.settings import setting
+from energy_at.tables import Table
 
 FILES = ("comparison.md", "comparison.csv", "comparison.png", "comparison.pdf", "runs.csv")
 MEASURED = ("AAE share %", "collapse at step", "forward passes", "minutes with validation")
 NAMED = ("attack", "loss", "reg")  # groups whose choice is part of the method's name
-APART = (  # what runs of one row may differ in: the seed, and what changes no result
-    "seed",
-    "resume",
-    "logger",
-    "hydra",
-    "callbacks.progress",
-    "dataset.root",
-    "dataset.download",
-    "trainer.enable_progress_bar",
-)
-
-
-@dataclass(frozen=True)
-class FinishedRun:
-    """What a comparison needs of a run that has finished."""
-
-    folder: RunFolder
-
-    @cached_property
-    def config(self) -> DictConfig:
-        """Its resolved configuration."""
-        return self.folder.config()
-
-    @cached_property
-    def metrics(self) -> list[dict[str, float]]:
-        """Its log; empty if it wrote none."""
-        return self.folder.metrics() if self.folder.metrics_file.is_file() else []
-
-    @cached_property
-    def collapsed(self) -> int | None:
-        """Step from which it is collapsed; ``None`` if it is not."""
-        return collapse_step(self.metrics, self.config.dataset.classes)
-
-    @property
-    def settings(self) -> str:
-        """Everything that its results depend on, but for the seed."""
-        config = self.config.copy()
-        for key in APART:
-            if OmegaConf.select(config, key) is not None:
-                OmegaConf.update(config, key, None)
-        return json.dumps(OmegaConf.to_container(config), sort_keys=True)
-
-    def percent(self, checkpoint: str, name: str) -> float | None:
-        """A test accuracy in percent; ``None`` if it was not measured."""
-        shares = self.folder.results().get(checkpoint, {}).get("test", {})
-        return 100 * shares[name] if name in shares else None
-
-    def cost(self, name: str) -> float | None:
-        """``"forward_equivalents"`` of an image, or ``"seconds"`` of training."""
-        value = self.folder.results().get("training", {}).get(name)
-        return None if value is None else float(value)
-
-    @property
-    def fate(self) -> str:
-        """Step from which it is collapsed, ``none``, or that its log cannot tell."""
-        if not any("val/acc/pgd" in row for row in self.metrics):
-            return "not logged"
-        return "none" if self.collapsed is None else str(self.collapsed)
-
-    def trained_percent(self, name: str) -> float | None:
-        """Mean of a share in training over the last epoch; ``None`` if it was not logged."""
-        key = f"train/{name}"
-        if not any(key in row for row in self.metrics):
-            return None
-        return 100 * last_epoch_means(self.metrics, [key])[0]
 
 
 def method(cfg: DictConfig) -> str:
     """``FGSM-AT + DER``, ``TRADES``, ``MART (PGD) + AWP``: base method, regularizers, AWP."""
-    attack, loss, reg = (cfg[group].get("name", "other") for group in NAMED)
+    attack, loss, reg = (OmegaConf.select(cfg, f"{group}.name") for group in NAMED)
+    if None in (attack, loss, reg):
+        return "method without name"  # of a configuration older than the names
     base = f"{attack}-AT" if loss == "AT" else loss if attack == "TRADES" else f"{loss} ({attack})"
     added = [] if reg == "none" else [reg]
-    return " + ".join([base, *added, *(["AWP"] if cfg.training.awp.gamma else [])])
+    awp = OmegaConf.select(cfg, "training.awp.gamma")
+    return " + ".join([base, *added, *(["AWP"] if awp else [])])
 
 
 def grouped(folders: Sequence[RunFolder]) -> dict[str, list[FinishedRun]]:
@@ -103,9 +39,10 @@ def grouped(folders: Sequence[RunFolder]) -> dict[str, list[FinishedRun]]:
         ", ".join([method(runs[0].config), *(o for o in own if o not in shared)])
         for runs, own in zip(groups.values(), typed, strict=True)
     ]
+    places = folder_names([runs[0].folder for runs in groups.values()])
     return {
-        name if names.count(name) == 1 else f"{name} ({runs[0].folder.path.name})": runs
-        for name, runs in zip(names, groups.values(), strict=True)
+        name if names.count(name) == 1 else f"{name} ({place})": runs
+        for name, place, runs in zip(names, places, groups.values(), strict=True)
     }
 
 
@@ -115,24 +52,34 @@ def write_comparison(folders: Sequence[RunFolder], out: Path) -> str:
     Returns:
         The comparison as Markdown.
     """
-    groups = grouped(folders)
+    return write_groups(grouped(folders), out)
+
+
+def write_groups(groups: dict[str, list[FinishedRun]], out: Path) -> str:
+    """The same of runs that are grouped already."""
     table = comparison_table(groups)
     out.mkdir(parents=True, exist_ok=True)
     (out / "comparison.md").write_text(table.markdown() + "\n")
     (out / "comparison.csv").write_text(table.csv())
     (out / "runs.csv").write_text(runs_table(groups).csv())
-    save(methods_figure(_curves(groups)), out / "comparison")
+    logs = {name: [run.log for run in runs] for name, runs in parted(groups).items()}
+    save(methods_figure(logs, title=setting(configs(groups))), out / "comparison")
     return table.markdown()
 
 
-def _curves(groups: dict[str, list[FinishedRun]]) -> dict[str, list[list[dict[str, float]]]]:
-    """Logs by method, those of collapsed runs apart."""
-    curves: dict[str, list[list[dict[str, float]]]] = {}
+def parted(groups: dict[str, list[FinishedRun]]) -> dict[str, list[FinishedRun]]:
+    """The same groups, collapsed runs in groups of their own: no curve averages them."""
+    found: dict[str, list[FinishedRun]] = {}
     for name, runs in groups.items():
         for run in runs:
             label = name if run.collapsed is None else f"{name} (collapsed)"
-            curves.setdefault(label, []).append(run.metrics)
-    return curves
+            found.setdefault(label, []).append(run)
+    return found
+
+
+def configs(groups: dict[str, list[FinishedRun]]) -> list[DictConfig]:
+    """Configurations of all runs."""
+    return [run.config for runs in groups.values() for run in runs]
 
 
 def comparison_table(groups: dict[str, list[FinishedRun]]) -> Table:
@@ -153,7 +100,7 @@ def runs_table(groups: dict[str, list[FinishedRun]]) -> Table:
     rows = [
         (
             name,
-            run.folder.path.name,
+            place,
             str(run.config.seed),
             checkpoint,
             *(_cell([run.percent(checkpoint, share)]) for share in ("clean", "fgsm", "pgd")),
@@ -161,11 +108,17 @@ def runs_table(groups: dict[str, list[FinishedRun]]) -> Table:
             run.fate,
             *_costs([run]),
         )
-        for name, runs in groups.items()
-        for run in runs
+        for name, run, place in _placed(groups)
         for checkpoint in _checkpoints(run)
     ]
     return Table(columns, rows)
+
+
+def _placed(groups: dict[str, list[FinishedRun]]) -> list[tuple[str, FinishedRun, str]]:
+    """Every run with the names of its method and its folder."""
+    runs = [(name, run) for name, found in groups.items() for run in found]
+    places = folder_names([run.folder for _, run in runs])
+    return [(name, run, place) for (name, run), place in zip(runs, places, strict=True)]
 
 
 def _rows(name: str, runs: list[FinishedRun]) -> list[tuple[str, ...]]:

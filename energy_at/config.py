@@ -18,10 +18,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from omegaconf import DictConfig, OmegaConf
 
 from energy_at.attacks import Attack
-from energy_at.data import ImageData
-from energy_at.data.loader import as_floats
+from energy_at.data import ImageData, as_floats
 from energy_at.objectives import Objective
-from energy_at.robustness import robust_accuracy
+from energy_at.robustness import Exam
 from energy_at.runs import RunFolder, read_checkpoint
 from energy_at.training import AdversarialTraining, WeightPerturbation
 from energy_at.training.cost import forward_equivalents
@@ -188,15 +187,24 @@ def reopened(
 def evaluated(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, Any]:
     """Accuracies of the last and the best network on held-out and on test images."""
     attacks = make_attacks(cfg.evaluation)
-    every = {"val": run.data.val, "test": run.data.test.first(cfg.evaluation.subset)}
-    images = {name: every[name] for name in cfg.evaluation.images}
+    data = run.data
+    every = {"val": data.val, "test": data.test.first(cfg.evaluation.subset)}
+    exams = {
+        name: Exam(
+            every[name].to(data.device),
+            batch_size=data.eval_batch_size,
+            channels_last=data.channels_last,
+            seed=cfg.seed,
+            progress=cfg.trainer.get("enable_progress_bar") is not False,
+        )
+        for name in cfg.evaluation.images
+    }
     net = run.module.to(run.data.device).net
     results: dict[str, Any] = {}
     for which, (step, state) in _networks(cfg, run, folder).items():
         run.module.load_state_dict(state)
         results[which] = {"step": step} | {
-            name: robust_accuracy(net, run.data.eval_loader(part), attacks, seed=cfg.seed)
-            for name, part in images.items()
+            name: exam.accuracies(net, attacks) for name, exam in exams.items()
         }
     return results
 

@@ -1,71 +1,53 @@
 """Accuracy of a trained network under attack: ``python -m energy_at.evaluate run=FOLDER``."""
 
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import hydra
-import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from omegaconf import DictConfig
 
-from energy_at.attacks import fgsm, pgd
-from energy_at.config import build_data, make, register_resolvers, reopened
-from energy_at.data import ImageData
-from energy_at.files import read_tensors
+from energy_at.attacks.library import INSTALL, INSTALLED
+from energy_at.config import register_resolvers
+from energy_at.evaluation import FILES, Plan, evaluate
 from energy_at.mistakes import CONF, command_line, one_line_errors
-from energy_at.models.load import load_weights
-from energy_at.robustness import robust_accuracy
-from energy_at.runs import RunFolder
 from energy_at.schema import check
-from energy_at.threat import Ball
+from energy_at.subject import Subject, opened
 
 register_resolvers()
 
 
-def evaluate(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, float]:
-    """Accuracies on the test set, of a run or of anybody's weights.
-
-    Args:
-        cfg: What to evaluate.
-        overrides: What was typed; of a run, only where its data lies can be another.
-
-    Raises:
-        ValueError: unless exactly one of ``run`` and ``checkpoint`` is named.
-    """
-    if (cfg.run is None) == (cfg.checkpoint is None):
-        raise ValueError(
-            "name what to evaluate: run=FOLDER, or checkpoint=FILE with its model= and dataset="
-        )
-    net, data, ball = opened(cfg) if cfg.run is None else of_run(cfg, overrides)
-    attacks = {"fgsm": fgsm(ball), "pgd": pgd(ball, steps=cfg.steps)}
-    batches = data.eval_loader(data.test.first(cfg.subset))
-    return robust_accuracy(net, batches, attacks, seed=data.seed)
-
-
-def of_run(cfg: DictConfig, overrides: Sequence[str]) -> tuple[nn.Module, ImageData, Ball]:
-    """Network, data and threat of a run.
-
-    Raises:
-        ValueError: if an override would make them another run's.
-    """
-    moved = [o for o in overrides if o.startswith("dataset.root=")]
-    for override in set(overrides) - set(moved):
-        if override.startswith(("dataset", "model", "threat", "training", "seed")):
-            raise ValueError(
-                f"run={cfg.run} brings its own data set, model and threat: leave out {override}"
-            )
-    folder = RunFolder.open(cfg.run)
-    config = OmegaConf.merge(folder.config(), OmegaConf.from_dotlist(moved))
-    assert isinstance(config, DictConfig)
-    module, data = reopened(folder, cfg.which or "last", config)
-    return module.net, data, make(config.threat.ball)
+def plan_of(cfg: DictConfig, subject: Subject) -> Plan:
+    """What was asked for; AutoAttack is left out where nobody asked for it and it is missing."""
+    names, left_out = list(cfg.attacks or ("fgsm", "pgd", "autoattack")), []
+    if cfg.attacks is None and not INSTALLED:
+        names.remove("autoattack")
+        left_out = [f"AutoAttack is not installed: {INSTALL}"]
+    return Plan(
+        cfg.norm or subject.norm,
+        subject.balls(cfg.norm, cfg.eps),
+        names,
+        steps=cfg.steps,
+        restarts=cfg.restarts,
+        split=cfg.split,
+        subset=cfg.subset,
+        subset_seed=cfg.subset_seed,
+        seed=cfg.seed,
+        left_out=left_out,
+    )
 
 
-def opened(cfg: DictConfig) -> tuple[nn.Module, ImageData, Ball]:
-    """A network with anybody's weights, and the data and the threat that were named."""
-    net, ball = make(cfg.model), make(cfg.threat.ball)
-    load_weights(net, read_tensors(cfg.checkpoint), cfg.which)
-    return net.to(memory_format=torch.channels_last), build_data(cfg), ball
+def judge(cfg: DictConfig, overrides: Sequence[str] = ()) -> str:
+    """Evaluates what the configuration names, and says where the files are."""
+    subject = opened(cfg, overrides)
+    plan = plan_of(cfg, subject)
+    for line in plan.left_out:
+        sys.stderr.write(f"left out: {line}\n")
+    out = None if cfg.out is None else Path(str(cfg.out))
+    batch_size = cfg.batch_size or subject.config.dataset.eval_batch_size
+    folder, text = evaluate(subject, plan, out, batch_size=batch_size, progress=cfg.progress)
+    return f"{text}\nwritten to {folder}/: {', '.join(FILES)}"
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="evaluate")
@@ -73,9 +55,7 @@ def main(cfg: DictConfig) -> None:
     """Command-line entry."""
     with one_line_errors():
         check(cfg)
-        overrides = HydraConfig.get().overrides.task
-        for name, share in evaluate(cfg, overrides).items():
-            print(f"{name:6} {share:g}" if name == "n" else f"{name:6} {100 * share:.1f} %")
+        print(judge(cfg, HydraConfig.get().overrides.task))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 """Figures from the rows of ``metrics.csv``; each function returns a matplotlib figure."""
 
+import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib as mpl
@@ -9,8 +12,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
-Rows = Sequence[dict[str, float]]
+from energy_at.log import Log, Rows
+
+MOST = 2000  # points of a curve by step: more of them are drawn as bins
+WIDTH = 10.5  # of a figure with several panels, in inches
 
 # Okabe and Ito's palette: safe for colour-blind readers
 ERROR, DELTA, JOINT = "#0072B2", "#D55E00", "#E69F00"
@@ -23,34 +30,42 @@ METHOD_COLORS = {
     "AAER": "#CC79A7",
     "AWP": "#E69F00",
 }
+OPEN: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 LINE_STYLES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (7, 2, 1, 2, 1, 2)), (0, (8, 4)))
 MARKERS = ("", "o", "s", "^", "D", "v", "P", "X")
 
 
-def delta_energy_figure(runs: Mapping[str, Rows]) -> Figure:
+def delta_energy_figure(runs: Mapping[str, Log | Rows], title: str = "") -> Figure:
     """Delta energy on the training set and PGD error on held-out images over training.
 
-    One panel for each run, side by side, on the same axes: dE(x) and dE(x, y) per step (thin) and
-    per epoch (thick) on the right axis, PGD error after each epoch on the left axis
+    One panel for each run, two side by side, on the same axes: dE(x) and dE(x, y) per step (thin)
+    and per epoch (thick) on the right axis, PGD error after each epoch on the left axis
     (arXiv 2505.22486).
     """
     if not runs:
         raise ValueError("no run to draw")
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False}):
-        figure = Figure(figsize=(max(5.6, 4.2 * len(runs)), 3.2), layout="constrained")
-        panels = figure.subplots(1, len(runs), squeeze=False, sharey=True)[0]
-        twins = []
-        for axes, (name, rows) in zip(panels, runs.items(), strict=True):
-            twins.append(_panel(axes, name, rows))
-        _share_limits(twins)
-        panels[0].set_ylabel("PGD error, held-out images [%]", color=ERROR)
-        twins[-1].set_ylabel("delta energy, training images [nats]", color=DELTA)
+        columns, lines = min(2, len(runs)), -(-len(runs) // 2)
+        figure = Figure(figsize=(max(5.6, 4.2 * columns), 0.4 + 2.8 * lines), layout="constrained")
+        panels = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
+        for axes in panels[len(runs) :]:
+            axes.remove()
+        twins = [
+            _panel(axes, name, Log.of(rows))
+            for axes, (name, rows) in zip(panels, runs.items(), strict=False)
+        ]
+        _share_limits(twins, columns)
+        entitle(figure, title)
+        for axes in panels[: len(runs) : columns]:
+            axes.set_ylabel("PGD error,\nheld-out images [%]", color=ERROR)
+        for twin in _rightmost(twins, columns):
+            twin.set_ylabel("delta energy,\ntraining images [nats]", color=DELTA)
         handles = [*panels[0].get_lines()[:1], *twins[0].get_lines()[1::2]]
         figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
-def methods_figure(methods: Mapping[str, Sequence[Rows]]) -> Figure:
+def methods_figure(methods: Mapping[str, Sequence[Log | Rows]], title: str = "") -> Figure:
     """All methods on the same axes, over epochs: a thick line for each, thin ones for its seeds.
 
     From left to right dE(x) and dE(x, y) on the training set, epoch means in nats, and PGD accuracy
@@ -64,20 +79,40 @@ def methods_figure(methods: Mapping[str, Sequence[Rows]]) -> Figure:
         "dE(x, y), training images [nats]": "train/delta_energy/joint",
         "PGD accuracy, held-out images [%]": "val/acc/pgd",
     }
-    with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
-        columns = max(1, min(4, 130 // (max(map(len, methods)) + 8)))
-        lines = -(-len(methods) // columns)
-        figure = Figure(figsize=(10.5, 3.1 + 0.18 * lines), layout="constrained")
+    logs = {name: [Log.of(rows) for rows in seeds] for name, seeds in methods.items()}
+    with mpl.rc_context(OPEN):
+        figure = Figure(figsize=(WIDTH, 3.1 + legend_height(styles)), layout="constrained")
         for axes, (label, key) in zip(figure.subplots(1, 3), panels.items(), strict=True):
-            for name, seeds in methods.items():
-                _method_curves(axes, seeds, key, styles[name])
+            for name, seeds in logs.items():
+                method_curves(axes, seeds, key, styles[name])
             axes.set(xlabel="epoch", ylabel=label)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.axhline(0, color="0.7", linewidth=0.6, zorder=0)
-        handles = [Line2D([], [], **styles[name]) for name in methods]
-        figure.legend(
-            handles, list(methods), loc="outside lower center", ncols=columns, frameon=False
-        )
+        methods_legend(figure, styles)
+        entitle(figure, title)
     return figure
+
+
+def entitle(figure: Figure, title: str) -> None:
+    """The setting, above all panels; nothing without one."""
+    if title:
+        figure.suptitle(fill(title, int(15 * figure.get_figwidth())), fontsize="medium")
+
+
+def methods_legend(figure: Figure, styles: Mapping[str, dict[str, Any]]) -> None:
+    """Every method in its style, below all panels."""
+    handles = [Line2D([], [], **style) for style in styles.values()]
+    columns = _legend_columns(styles)
+    figure.legend(handles, list(styles), loc="outside lower center", ncols=columns, frameon=False)
+
+
+def legend_height(styles: Mapping[str, Any]) -> float:
+    """Of the legend of these methods, in inches."""
+    return 0.18 * -(-len(styles) // _legend_columns(styles))
+
+
+def _legend_columns(styles: Mapping[str, Any]) -> int:
+    return max(1, min(4, 130 // (max(map(len, styles)) + 8)))
 
 
 def method_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -98,9 +133,10 @@ def method_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     return styles
 
 
-def _method_curves(axes: Axes, seeds: Sequence[Rows], key: str, style: dict[str, Any]) -> None:
-    scale = 100 if key.startswith("val/acc") else 1
-    curves = [{e: scale * v for e, v in _epoch_means(rows, key).items()} for rows in seeds]
+def method_curves(axes: Axes, seeds: Sequence[Log], key: str, style: dict[str, Any]) -> None:
+    """Epoch means: thick for the mean of the seeds, thin for each of them; shares in percent."""
+    scale = percent(key)
+    curves = [{e: scale * v for e, v in log[key].epoch_means().items()} for log in seeds]
     if len(curves) > 1:
         for curve in curves:
             thin = {**style, "marker": ""}
@@ -111,33 +147,42 @@ def _method_curves(axes: Axes, seeds: Sequence[Rows], key: str, style: dict[str,
     axes.plot(epochs, means, linewidth=1.8, markersize=4, **shown)
 
 
-def _epoch_means(rows: Rows, key: str) -> dict[int, float]:
-    values: dict[int, list[float]] = {}
-    for row in rows:
-        if key in row:
-            values.setdefault(int(row["epoch"]) + 1, []).append(row[key])
-    return {epoch: float(np.mean(found)) for epoch, found in values.items()}
+def percent(key: str) -> int:
+    """100 for a share that is shown in percent, 1 for anything else."""
+    return 100 if "/acc/" in key or key.endswith("_share") else 1
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Writes ``stem.png`` and ``stem.pdf``."""
     paths = [stem.with_name(stem.name + suffix) for suffix in (".png", ".pdf")]
     figure.savefig(paths[0], dpi=160, metadata={"Software": None})
-    figure.savefig(paths[1], metadata={"CreationDate": None})
+    with mpl.rc_context({"pdf.fonttype": 42}):  # many publishers take no Type 3 fonts
+        figure.savefig(paths[1], metadata={"CreationDate": None})
     return paths
 
 
-def _panel(axes: Axes, name: str, rows: Rows) -> Axes:
-    steps_per_epoch = _steps_per_epoch(rows)
-    twin = axes.twinx()
-    validated = [row for row in rows if "val/acc/pgd" in row]
+def svg(figure: Figure) -> bytes:
+    """The figure for a web page, the same bytes every time."""
+    buffer = io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": "energy_at", "svg.fonttype": "path"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return re.sub(rb' d="[^"]*"', _to_hundredths, buffer.getvalue())
+
+
+def _to_hundredths(path: re.Match[bytes]) -> bytes:
+    """A hundredth of a point cannot be seen; without more the file has half its size."""
+    return re.sub(rb"(\.\d\d)\d+", rb"\1", path.group())
+
+
+def _panel(axes: Axes, name: str, log: Log) -> Axes:
+    twin, steps_per_epoch = axes.twinx(), log.steps_per_epoch
+    validated = log["val/acc/pgd"]
     axes.plot(
-        [row["step"] / steps_per_epoch for row in validated],
-        [100 * (1 - row["val/acc/pgd"]) for row in validated],
+        validated.steps / steps_per_epoch, 100 * (1 - validated.values),
         color=ERROR, marker="o", markersize=3, label="PGD error (held-out)",
     )  # fmt: skip
-    _curve(twin, rows, "train/delta_energy/marginal", DELTA, "dE(x) (training)")
-    _curve(twin, rows, "train/delta_energy/joint", JOINT, "dE(x, y) (training)")
+    _curve(twin, log, "train/delta_energy/marginal", DELTA, "dE(x) (training)")
+    _curve(twin, log, "train/delta_energy/joint", JOINT, "dE(x, y) (training)")
     twin.axhline(0, color="0.7", linewidth=0.6, zorder=0)
     axes.set(title=name, xlabel="epoch", ylim=(-3, 103))
     axes.set_zorder(twin.get_zorder() + 1)
@@ -145,18 +190,21 @@ def _panel(axes: Axes, name: str, rows: Rows) -> Axes:
     return twin
 
 
-def _curve(axes: Axes, rows: Rows, key: str, color: str, label: str) -> None:
-    logged = [row for row in rows if key in row]
-    values = np.array([row[key] for row in logged])
-    epochs = np.array([row["epoch"] for row in logged])
-    steps = np.array([row["step"] for row in logged]) / _steps_per_epoch(rows)
-    axes.plot(steps, values, color=color, linewidth=0.5, alpha=0.3)
-    whole = np.unique(epochs)
-    means = [values[epochs == epoch].mean() for epoch in whole]
-    axes.plot(whole + 1, means, color=color, label=label)
+def _curve(axes: Axes, log: Log, key: str, color: str, label: str) -> None:
+    steps = log[key].binned(MOST)
+    epochs = steps.steps / log.steps_per_epoch
+    axes.plot(epochs, steps.mean, color=color, linewidth=0.5, alpha=0.3)
+    if len(log[key]) > MOST:
+        axes.fill_between(epochs, steps.low, steps.high, color=color, alpha=0.15, linewidth=0)
+    means = log[key].epoch_means()
+    axes.plot(list(means), list(means.values()), color=color, label=label)
 
 
-def _share_limits(twins: Sequence[Axes]) -> None:
+def _rightmost(twins: Sequence[Axes], columns: int) -> list[Axes]:
+    return [t for i, t in enumerate(twins, 1) if i % columns == 0 or i == len(twins)]
+
+
+def _share_limits(twins: Sequence[Axes], columns: int) -> None:
     """The same right axis everywhere, set by the epoch means: single steps may leave it."""
     means = np.concatenate(
         [np.asarray(line.get_ydata()) for t in twins for line in t.get_lines()[1:4:2]]
@@ -166,12 +214,6 @@ def _share_limits(twins: Sequence[Axes]) -> None:
     margin = 0.15 * max(high - low, 0.1)
     for twin in twins:
         twin.set_ylim(min(low, 0) - margin, max(high, 0) + margin)
-    for twin in twins[:-1]:
-        twin.tick_params(labelright=False)
-
-
-def _steps_per_epoch(rows: Rows) -> float:
-    steps = [row for row in rows if "train/loss" in row]
-    if not steps:
-        raise ValueError("there is no training step in the metrics: nothing to draw")
-    return max(row["step"] for row in steps if row["epoch"] == steps[0]["epoch"])
+    shown = _rightmost(twins, columns)
+    for twin in twins:
+        twin.tick_params(labelright=twin in shown)

@@ -1,5 +1,6 @@
-"""Reading files of weights that might be damaged, or not what they seem."""
+"""Reading files that might be damaged, or not what they seem."""
 
+import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,21 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
         ) from error
     if not isinstance(content, dict):
         raise ValueError(f"checkpoint {path} holds a {type(content).__name__}, no named tensors")
+    return content
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A file of named values.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: it is no JSON") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: it holds no named values")
     return content
 
 

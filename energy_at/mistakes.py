@@ -6,12 +6,12 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from hydra.errors import HydraException, MissingConfigException
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
 
@@ -56,7 +56,7 @@ def _leave(folder: Path, error: Exception, line: str | None) -> None:
 def command_line(main: Callable[[], Any]) -> None:
     """Runs an entry so that mistakes in its overrides end in one line too."""
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    _quieten_lightning()
     asked = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing pages
     try:
@@ -65,6 +65,13 @@ def command_line(main: Callable[[], Any]) -> None:
     finally:
         if asked is None:
             del os.environ["HYDRA_FULL_ERROR"]
+
+
+def _quieten_lightning() -> None:
+    # Its import sets the level; where it is broken, the doctor must still be able to speak.
+    with suppress(Exception):
+        import_module("lightning.pytorch")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
 
 def remove_empty(folder: Path) -> None:
@@ -81,7 +88,7 @@ CONF = str(Path(__file__).parent / "conf")  # where every entry finds its config
 
 _WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 _MISTAKES = (ValueError, FileNotFoundError, FloatingPointError, ImportError, RuntimeError)
-_FRAMEWORK = (HydraException, OmegaConfBaseException, MisconfigurationException)
+_FRAMEWORK = (HydraException, OmegaConfBaseException)
 
 
 def explained(error: BaseException) -> str | None:
@@ -98,9 +105,14 @@ def explained(error: BaseException) -> str | None:
         if isinstance(found, OSError) and found.filename is not None:
             return f"{found.filename}: {found.strerror}"
     for found in chain:
-        if isinstance(found, _FRAMEWORK) or _raised_in(found, "hydra"):
+        if isinstance(found, _FRAMEWORK) or _raised_in(found, "hydra") or _is_lightnings(found):
             return _without_bad_advice(" ".join(str(found).split()))
     return None
+
+
+def _is_lightnings(error: BaseException) -> bool:
+    # By name: a broken Lightning must not keep the doctor from speaking.
+    return type(error).__name__ == "MisconfigurationException"
 
 
 def _without_bad_advice(line: str) -> str:

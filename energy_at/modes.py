@@ -55,6 +55,24 @@ def no_graph() -> Iterator[None]:
 
 @contextmanager
 def full_precision(device_type: str) -> Iterator[None]:
-    """Autocast off inside: every accuracy that is reported is measured in fp32."""
-    with torch.autocast(device_type, enabled=False):
-        yield
+    """fp32 inside, neither autocast nor TF32: every accuracy that is reported is measured in it."""
+    settings, name, exact = _precisions()
+    before = [getattr(setting, name) for setting in settings]
+    for setting in settings:
+        setattr(setting, name, exact)
+    try:
+        with torch.autocast(device_type, enabled=False):
+            yield
+    finally:
+        for setting, value in zip(settings, before, strict=True):
+            setattr(setting, name, value)
+
+
+def _precisions() -> tuple[list[Any], str, str | bool]:
+    """The settings that may make a product inexact, their attribute, and its exact value."""
+    backends: Any = torch.backends
+    if not hasattr(backends.mkldnn, "matmul"):  # torch < 2.9
+        return [backends.cudnn, backends.cuda.matmul], "allow_tf32", False
+    # The old attributes cannot be read where a user has set the new ones.
+    products = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
+    return [*products, backends.mkldnn.matmul, backends.mkldnn.conv], "fp32_precision", "ieee"

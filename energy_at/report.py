@@ -1,4 +1,4 @@
-"""One table and one figure of several runs, or of a sweep.
+"""Tables, figures and one page about several runs, or about a sweep.
 
 ``python -m energy_at.report runs=[A,B] out=FOLDER``
 """
@@ -10,36 +10,27 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, ListConfig
 
-from energy_at.comparison import FILES, write_comparison
-from energy_at.figures import delta_energy_figure, save
+from energy_at import comparison, reporting
 from energy_at.mistakes import CONF, command_line, one_line_errors
 from energy_at.runs import RunFolder, runs_in
 from energy_at.tables import results_table
 
-PANELS = 4  # runs that the figure can hold side by side
-
 
 def report(folders: Sequence[RunFolder], out: Path) -> str:
-    """Writes the runs' table and comparison, and for a few runs the figure of their own.
+    """Writes the runs' table and comparison, and the report that shows them with all figures.
 
     Returns:
         The table of a few runs, the comparison of many; and where the files are.
     """
     if not folders:
         raise ValueError("runs=[] names no run: write runs=[FOLDER,FOLDER]")
-    table = results_table(folders)
-    comparison = write_comparison(folders, out)
+    table, groups = results_table(folders), comparison.grouped(folders)
+    compared = comparison.write_groups(groups, out)
     (out / "table.md").write_text(table.markdown() + "\n")
     (out / "table.csv").write_text(table.csv())
-    if len(folders) > PANELS:
-        return f"{comparison}\nwritten to {out}/: {', '.join(('table.md', 'table.csv', *FILES))}"
-    names = [folder.path.name for folder in folders]
-    if len(set(names)) < len(names):
-        names = [str(folder.path) for folder in folders]
-    metrics = [folder.metrics() for folder in folders]
-    save(delta_energy_figure(dict(zip(names, metrics, strict=True))), out / "delta_energy")
-    files = ("table.md", "table.csv", "delta_energy.png", "delta_energy.pdf", *FILES)
-    return f"{table.markdown()}\nwritten to {out}/: {', '.join(files)}"
+    files = ["table.md", "table.csv", *comparison.FILES, *reporting.write_report(groups, out)]
+    shown = table.markdown() if len(folders) <= reporting.PANELS else compared
+    return f"{shown}\nwritten to {out}/: {', '.join(files)}"
 
 
 def finished_in(name: str) -> list[RunFolder]:

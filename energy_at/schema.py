@@ -51,6 +51,14 @@ def _some_of(*names: str) -> Rule:
     return f"a list of {' and '.join(names)}, such as [{names[0]}]", holds
 
 
+def _is_list_of_names(value: Any) -> bool:
+    return isinstance(value, list | ListConfig) and bool(value) and len(set(value)) == len(value)
+
+
+def _is_path(value: Any) -> bool:
+    return type(value) in (str, int, float)  # a job's folder may be called 0
+
+
 TRUTH: Rule = ("true or false", lambda value: isinstance(value, bool))
 STEPS, EPOCHS, SHARE = _integer(1), _number(0), _number(0, 1, above=True)
 WEIGHT = _number(0)
@@ -95,8 +103,19 @@ RULES: dict[str, Rule] = {
     "callbacks.energy.every": STEPS,
     "callbacks.guard.every": STEPS,
     "callbacks.last.every_n_steps": _or_null(STEPS),
-    "subset": _or_null(_integer(1)),  # of evaluate
+    "subset": _or_null(_integer(1)),  # of evaluate and analyse
+    "subset_seed": _or_null(_integer(0, 2**32 - 1)),
     "steps": STEPS,
+    "restarts": STEPS,
+    "batch_size": _or_null(STEPS),
+    "norm": _or_null(("linf or l2", lambda value: value in ("linf", "l2"))),
+    "split": ("test, val or train", lambda value: value in ("test", "val", "train")),
+    "device": ("auto, cpu or cuda", lambda value: value in ("auto", "cpu", "cuda")),
+    "progress": TRUTH,
+    "attacks": _or_null(("a list of different names, such as [fgsm,pgd]", _is_list_of_names)),
+    "run": _or_null(("the path of one folder", _is_path)),
+    "checkpoint": _or_null(("the path of one file", _is_path)),
+    "out": _or_null(("the path of one folder", _is_path)),
     "which": _or_null(("last or best", lambda value: value in ("last", "best"))),
 }
 REG_RULES: dict[str, Rule] = {

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from energy_at.runs import RunFolder
+import numpy as np
+
+from energy_at.log import Log, Numbers, Rows
+from energy_at.runs import RunFolder, folder_names
 
 COLUMNS = (
     "run",
@@ -56,22 +59,26 @@ def results_table(folders: Sequence[RunFolder]) -> Table:
     Accuracies are shares of all images, in percent. ``train FGSM`` (accuracy under the training
     attack), AAE share and delta energies (nats) are means over the last epoch of training.
     """
-    rows = [row for folder in folders for row in _run_rows(folder)]
+    rows = [
+        row
+        for folder, name in zip(folders, folder_names(folders), strict=True)
+        for row in _run_rows(folder, name)
+    ]
     return Table(COLUMNS, rows)
 
 
-def last_epoch_means(metrics: Sequence[dict[str, float]], names: Sequence[str]) -> list[float]:
-    """Means over the training steps of the last epoch; NaN for what was not logged."""
-    steps = [row for row in metrics if "train/loss" in row]
-    last = [row for row in steps if row["epoch"] == steps[-1]["epoch"]]
-    return [_mean([row[name] for row in last if name in row]) for name in names]
+def last_epoch_means(metrics: Log | Rows, names: Sequence[str]) -> list[float]:
+    """Means of training metrics over the last epoch; NaN for what was not logged."""
+    log = Log.of(metrics)
+    last = log["train/loss"].epochs[-1:]
+    return [_mean(log[name].values[np.isin(log[name].epochs, last)]) for name in names]
 
 
-def _run_rows(folder: RunFolder) -> list[tuple[str, ...]]:
+def _run_rows(folder: RunFolder, name: str) -> list[tuple[str, ...]]:
     trained = _trained(folder)
     return [
         (
-            folder.path.name,
+            name,
             which,
             images,
             *_accuracies(shares),
@@ -95,10 +102,8 @@ def _accuracies(shares: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _trained(folder: RunFolder) -> list[str]:
-    if not folder.metrics_file.is_file():
-        return [""] * 4
-    names = ["acc/adv", "aae_share", "delta_energy/marginal", "delta_energy/joint"]
-    means = last_epoch_means(folder.metrics(), [f"train/{name}" for name in names])
+    keys = ["acc/adv", "aae_share", "delta_energy/marginal", "delta_energy/joint"]
+    means = last_epoch_means(folder.log(), [f"train/{key}" for key in keys])
     forms = [
         f"{100 * means[0]:.1f}",
         f"{100 * means[1]:.1f}",
@@ -108,5 +113,5 @@ def _trained(folder: RunFolder) -> list[str]:
     return ["" if math.isnan(m) else form for m, form in zip(means, forms, strict=True)]
 
 
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else math.nan
+def _mean(values: Numbers) -> float:
+    return float(values.mean()) if len(values) else math.nan

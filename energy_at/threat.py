@@ -5,6 +5,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
+from energy_at.noise import Noise, normal_like, shares_like, uniform_like
 from energy_at.shapes import Images, PerExample
 
 
@@ -22,25 +23,11 @@ class Ball(Protocol):
     def project(self, delta: Images) -> Images:
         """The nearest perturbation inside the ball, image by image."""
 
-    def sample(self, x: Images, generator: torch.Generator | None = None) -> Images:
+    def sample(self, x: Images, generator: Noise | None = None) -> Images:
         """One perturbation for each image, uniform over the ball."""
 
     def scaled(self, factor: float) -> "Ball":
         """The same ball with ``factor`` times the radius."""
-
-
-def uniform_like(x: Images, generator: torch.Generator | None) -> Images:
-    """Independent U(-1, 1), the same numbers whatever the memory format of ``x``."""
-    noise = torch.empty(x.shape, dtype=x.dtype, device=x.device).uniform_(
-        -1, 1, generator=generator
-    )
-    return torch.empty_like(x).copy_(noise)
-
-
-def normal_like(x: Images, generator: torch.Generator | None) -> Images:
-    """Independent N(0, 1), the same numbers whatever the memory format of ``x``."""
-    noise = torch.empty(x.shape, dtype=x.dtype, device=x.device).normal_(generator=generator)
-    return torch.empty_like(x).copy_(noise)
 
 
 @dataclass(frozen=True)
@@ -62,7 +49,7 @@ class Linf:
         """The nearest perturbation inside the ball."""
         return delta.clamp(-self.eps, self.eps)
 
-    def sample(self, x: Images, generator: torch.Generator | None = None) -> Images:
+    def sample(self, x: Images, generator: Noise | None = None) -> Images:
         """Each pixel's change uniform in ``[-eps, eps]``."""
         return self.eps * uniform_like(x, generator)
 
@@ -94,10 +81,10 @@ class L2:
         shrink = (self.eps / _safe(_norms(delta))).clamp_max(1)
         return delta * shrink[:, None, None, None]
 
-    def sample(self, x: Images, generator: torch.Generator | None = None) -> Images:
+    def sample(self, x: Images, generator: Noise | None = None) -> Images:
         """Uniform over the ball: a uniform direction, and a radius of density ``r^(d-1)``."""
         direction = self.steepest(normal_like(x, generator))
-        share = torch.rand(len(x), dtype=x.dtype, device=x.device, generator=generator)
+        share = shares_like(x, generator)
         radius = self.eps * share.pow(1 / x[0].numel())
         return direction * radius[:, None, None, None]
 

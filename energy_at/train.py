@@ -68,9 +68,8 @@ def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
     results = evaluated(cfg, run, folder)
     folder.write_results(results)  # it may have taken hours: kept whatever comes
     folder.write_results(results | {"training": cost(cfg, run)})
-    rows = folder.metrics() if folder.metrics_file.is_file() else []
-    if any("train/loss" in row for row in rows):
-        save(delta_energy_figure({folder.path.name: rows}), folder.path / "delta_energy")
+    if folder.metrics_file.is_file() and "train/loss" in (log := folder.log()):
+        save(delta_energy_figure({folder.path.name: log}), folder.path / "delta_energy")
     print(results_table([folder]).markdown())
     print(f"run folder: {folder.path}")
 

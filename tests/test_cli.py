@@ -91,11 +91,14 @@ def test_the_printed_table_holds_the_written_results(finished):
 
 
 def test_a_run_is_opened_again_and_measures_the_same(finished, monkeypatch, capsys):
-    code, out, _ = typed(monkeypatch, capsys, evaluate.main, "run=finished")
+    weak = ("attacks=[fgsm,pgd]", "steps=20", "restarts=1", "progress=false")
+    code, out, _ = typed(monkeypatch, capsys, evaluate.main, "run=finished", *weak)
     results = json.loads(Path("finished/results.json").read_text())["last"]["test"]
     assert code == 0
-    for name in ("clean", "fgsm", "pgd"):
-        assert f"{name:6} {100 * results[name]:.1f} %" in out
+    cells = [[cell.strip() for cell in line.split("|")] for line in out.splitlines()]
+    shares = {row[1]: row[4] for row in cells if len(row) > 4}
+    for label, name in (("clean", "clean"), ("FGSM", "fgsm"), ("PGD-20", "pgd")):
+        assert shares[label] == f"{100 * results[name]:.1f}"
 
 
 def test_report_writes_table_and_figure(finished, monkeypatch, capsys):
@@ -103,7 +106,8 @@ def test_report_writes_table_and_figure(finished, monkeypatch, capsys):
     assert code == 0
     assert out.count("| finished") == 8
     assert {p.name for p in Path("both").iterdir()} == {
-        "table.md", "table.csv", "delta_energy.png", "delta_energy.pdf", *FILES
+        "table.md", "table.csv", "delta_energy.png", "delta_energy.pdf", "report.md",
+        "report.html", "figures", *FILES
     }  # fmt: skip
 
 

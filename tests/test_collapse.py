@@ -1,10 +1,11 @@
 """When a run counts as collapsed, from logs written by hand."""
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from energy_at.collapse import collapse_step
+from energy_at.collapse import collapse_step, overfitting_step
 
 
 def log(*accuracies):
@@ -66,6 +67,74 @@ def test_the_step_is_an_integer_as_logged():
     step = collapse_step([{"step": 390.0, "epoch": 0.0, "val/acc/pgd": 0.0}], 10)
     assert step == 390
     assert isinstance(step, int)
+
+
+# Robust overfitting
+
+
+def overfitting(*accuracies, classes=10):
+    return overfitting_step(log(*accuracies), classes)
+
+
+RISE = (20, 30, 36, 40, 42, 43, 44)  # two steps between validations
+
+
+def test_a_run_that_keeps_what_it_gained_does_not_overfit():
+    assert overfitting(*RISE, 44, 44, 44, 44, 44) is None
+    assert overfitting(*RISE) is None
+
+
+def test_overfitting_starts_at_the_highest_accuracy_of_the_best_window():
+    assert overfitting(*RISE, 45, 44, 43, 42, 41, 40, 39, 38, 37) == 16
+
+
+def test_three_points_of_the_running_mean_must_be_lost():
+    flat = (46,) * 5
+    assert overfitting(*flat, *(43.1,) * 5) is None
+    assert overfitting(*flat, *(42.9,) * 5) == 2
+
+
+def test_one_bad_validation_at_the_end_is_no_overfitting():
+    assert overfitting(*(46,) * 9, 36) is None
+
+
+def test_one_good_validation_is_no_best():
+    assert overfitting(30, 30, 30, 44, 30, 30, 30, 30, 30, 30, 30) is None
+
+
+def test_a_run_that_recovers_does_not_overfit():
+    assert overfitting(*(46,) * 5, 40, 40, 40, 40, 46, 46, 46, 46, 46) is None
+
+
+def test_a_collapsed_run_does_not_overfit():
+    lost = (*RISE, 45, 44, 30, 10, 0, 0, 0, 0)
+    assert onset(*lost) is not None
+    assert overfitting(*lost) is None
+
+
+@pytest.mark.parametrize("n", range(6))
+def test_five_validations_or_fewer_tell_nothing(n):
+    assert overfitting(*(60, 55, 50, 45, 40)[:n]) is None
+
+
+def test_six_validations_can_tell():
+    assert overfitting(60, 56, 52, 48, 44, 40) == 2
+    assert overfitting(60, 58, 56, 54, 52, 50) is None
+
+
+@pytest.mark.parametrize("deviation", [0.5, 1, 2, 3])
+@pytest.mark.parametrize("n", [20, 100])
+def test_noise_around_a_constant_raises_no_alarm(deviation, n):
+    draws = np.random.default_rng(0).normal(40, deviation, (50, n))
+    assert sum(overfitting(*draw) is not None for draw in draws) <= 1
+
+
+def test_slow_loss_is_seen_through_noise():
+    trend = np.concatenate([np.linspace(20, 46, 50), np.linspace(46, 38, 50)])
+    draws = trend + np.random.default_rng(0).normal(0, 1, (50, 100))
+    steps = [overfitting(*draw) for draw in draws]
+    assert None not in steps
+    assert all(80 < step < 130 for step in steps)  # the peak is at step 100 of 200
 
 
 fast = settings(deadline=None, max_examples=60, derandomize=True)

@@ -6,6 +6,7 @@ import io
 import itertools
 
 import pytest
+from omegaconf import open_dict
 
 from energy_at.comparison import comparison_table, grouped, method, runs_table
 from energy_at.runs import RunFolder
@@ -112,6 +113,25 @@ def test_names_that_nothing_typed_tells_apart_hold_the_folder(write):
         folder.environment_file.unlink()
     names = [row["method"] for row in rows([one, two])]
     assert names == ["FGSM-AT (0)", "FGSM-AT (1)"]
+
+
+def test_runs_of_two_sweeps_that_nothing_tells_apart_are_all_there(tmp_path):
+    folders = []
+    for sweep, eps in (("a", 8), ("b", 16)):
+        folder = RunFolder.create(tmp_path / sweep / "0", composed(*TINY, f"threat.eps={eps}/255"))
+        folder.metrics_file.write_text(metrics())
+        folder.write_results({"last": {"step": 3, "test": LAST}})
+        folders.append(folder)
+    paths = [str(tmp_path / sweep / "0") for sweep in "ab"]
+    assert [row["method"] for row in rows(folders)] == [f"FGSM-AT ({path})" for path in paths]
+    assert [row["run"] for row in run_rows(folders)] == paths
+
+
+def test_a_configuration_older_than_the_names_is_compared_all_the_same():
+    old = composed(*TINY).copy()
+    with open_dict(old):
+        del old.training.awp, old.attack.name
+    assert method(old) == "method without name"
 
 
 # Numbers

@@ -21,7 +21,7 @@ from energy_at.runs import RunFolder
 from tests.running import states_equal, typed
 
 MODEL = ("dataset=synthetic", "model.width=2")
-STEPS = "steps=2"
+WEAK = ("attacks=[fgsm,pgd]", "steps=2", "restarts=1", "batch_size=64", "progress=false")
 CHECKPOINT = "checkpoint=run/checkpoints/last.ckpt"
 TRAINING = (
     *MODEL,
@@ -62,6 +62,12 @@ def everything():
     return {path: path.read_bytes() for path in sorted(Path().rglob("*")) if path.is_file()}
 
 
+def rows(out):
+    """Of the printed table."""
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines()
+            if line.startswith("| ")][2:]  # fmt: skip
+
+
 def metadata(path):
     with safe_open(path, framework="pt") as file:
         return file.metadata()
@@ -75,33 +81,33 @@ def test_an_exported_run_evaluates_to_the_same_numbers(which, type_in, run):
     file = run / f"{which}.safetensors"
     assert out == f"written to {file}\n"
     assert everything() == before | {file: file.read_bytes()}
-    _, of_run, _ = type_in(evaluate, "run=run", f"which={which}", STEPS)
-    code, of_file, err = type_in(evaluate, f"checkpoint={file}", *MODEL, STEPS)
+    _, of_run, _ = type_in(evaluate, "run=run", f"which={which}", *WEAK)
+    code, of_file, err = type_in(evaluate, f"checkpoint={file}", *MODEL, *WEAK)
     assert (code, err) == (0, "")
-    assert of_file == of_run
+    assert rows(of_file) == rows(of_run)
     results = json.loads((run / "results.json").read_text())
     assert results["last"]["test"]["clean"] != results["best"]["test"]["clean"]
-    clean = 100 * results[which]["test"]["clean"]
-    assert f"{'clean':6} {clean:.1f} %" in of_file.splitlines()
+    shares = [f"{100 * results[which]['test'][name]:.1f}" for name in ("clean", "fgsm", "pgd")]
+    assert [row[3] for row in rows(of_file)] == shares
 
 
 @pytest.mark.parametrize("which", ["last", "best"])
 def test_a_checkpoint_of_a_run_evaluates_as_the_run(which, type_in, run):
-    _, of_run, _ = type_in(evaluate, "run=run", f"which={which}", STEPS)
+    _, of_run, _ = type_in(evaluate, "run=run", f"which={which}", *WEAK)
     checkpoint = f"checkpoint=run/checkpoints/{which}.ckpt"
-    code, of_file, err = type_in(evaluate, checkpoint, *MODEL, STEPS)
+    code, of_file, err = type_in(evaluate, checkpoint, *MODEL, *WEAK)
     assert (code, err) == (0, "")
-    assert of_file == of_run
+    assert rows(of_file) == rows(of_run)
 
 
 def test_the_options_of_an_evaluation_hold_for_a_file_too(type_in, run):
-    typed_before = (CHECKPOINT, *MODEL, "subset=40", STEPS)
+    typed_before = (CHECKPOINT, *MODEL, "subset=40", *WEAK)
     code, strong, err = type_in(evaluate, *typed_before, "threat.eps=32/255")
     assert (code, err) == (0, "")
-    assert strong.splitlines()[-1] == f"{'n':6} 40"
+    assert all(row[2].endswith(" of 40") for row in rows(strong))
     _, weak, _ = type_in(evaluate, *typed_before)
-    assert weak.splitlines()[0] == strong.splitlines()[0]
-    assert weak != strong
+    assert rows(weak)[0] == rows(strong)[0]
+    assert rows(weak) != rows(strong)
 
 
 def test_the_exported_weights_are_those_of_the_run(run):
@@ -160,8 +166,8 @@ def test_help_shows_an_example(type_in):
 @pytest.mark.parametrize(
     ("entry", "argv", "said"),
     [
-        (evaluate, (), "name what to evaluate: run=FOLDER, or checkpoint=FILE"),
-        (evaluate, ("run=run", CHECKPOINT), "name what to evaluate"),
+        (evaluate, (), "name what to open: run=FOLDER, or checkpoint=FILE"),
+        (evaluate, ("run=run", CHECKPOINT), "name what to open"),
         (evaluate, ("checkpoint=none.pt",), "checkpoint none.pt not found"),
         (evaluate, ("checkpoint=run",), "checkpoint run not found"),
         (evaluate, ("checkpoint=run/config.yaml",), "run/config.yaml is damaged or truncated"),

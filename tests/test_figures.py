@@ -1,10 +1,13 @@
 """The figure of two runs: what is drawn is what was logged."""
 
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from energy_at.figures import delta_energy_figure, save
+from energy_at.figures import delta_energy_figure, save, svg
+from energy_at.log import Curve, Log
 
 STEPS, EPOCHS = 4, 3  # steps of an epoch, epochs
 
@@ -119,6 +122,44 @@ def test_labels_say_what_is_drawn_in_which_unit(figure):
 def test_one_run_and_many_runs_have_as_many_panels():
     for n in (1, 3):
         assert len(left(delta_energy_figure({f"run {i}": FIRST for i in range(n)}))) == n
+
+
+def test_panels_are_two_side_by_side_and_stay_wide_enough_to_read():
+    for n, size in ((2, (8.4, 3.2)), (3, (8.4, 6.0)), (4, (8.4, 6.0))):
+        figure = delta_energy_figure({f"run {i}": FIRST for i in range(n)})
+        assert tuple(figure.get_size_inches()) == pytest.approx(size)
+        assert len(figure.axes) == 2 * n
+        labelled = [bool(axes.get_ylabel()) for axes in left(figure)]
+        assert labelled == [i % 2 == 0 for i in range(n)]
+        labelled = [bool(axes.get_ylabel()) for axes in right(figure)]
+        assert labelled == [i % 2 == 1 or i == n - 1 for i in range(n)]
+
+
+def test_a_title_says_the_setting(figure):
+    assert delta_energy_figure(RUNS, "CIFAR-10, eps 8/255").get_suptitle() == "CIFAR-10, eps 8/255"
+    assert figure.get_suptitle() == ""
+
+
+def test_a_long_training_is_drawn_in_bins_of_its_steps():
+    steps = np.arange(1.0, 50_001)
+    values = np.where(steps % 100 == 0, 5.0, 1.0)
+    epochs = np.floor((steps - 1) / 10_000)
+    names = ("train/loss", "train/delta_energy/marginal", "train/delta_energy/joint")
+    log = Log({name: Curve(steps, epochs, values) for name in names})
+    (axes,) = right(delta_energy_figure({"long": log}))
+    thin, mean = axes.get_lines()[:2]
+    assert len(thin.get_xdata()) == 2000
+    assert list(mean.get_ydata()) == pytest.approx([1.04] * 5)
+    (low, high), *_ = [(v[:, 1].min(), v[:, 1].max()) for c in axes.collections
+                       for v in [c.get_paths()[0].vertices]]  # fmt: skip
+    assert (low, high) == (1, 5)
+
+
+def test_the_page_gets_a_vector_figure_without_a_date():
+    one, two = svg(delta_energy_figure(RUNS)), svg(delta_energy_figure(RUNS))
+    assert one == two
+    assert ElementTree.fromstring(one).tag.endswith("svg")
+    assert b"<dc:date>" not in one
 
 
 def test_runs_of_different_length_each_end_at_their_own_last_epoch():

@@ -121,3 +121,65 @@ def test_full_precision_inside_autocast(net, batch):
             inside = net(batch[0])
         assert net(batch[0]).dtype == torch.bfloat16
     assert torch.equal(inside, expected)
+
+
+def precisions():
+    """What torch says about the products of fp32, and whether its old way of asking still works."""
+    backends = torch.backends
+    settings = [backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul,
+                backends.mkldnn.conv]  # fmt: skip
+    found = [setting.fp32_precision for setting in settings]
+    for ask in (torch.get_float32_matmul_precision, lambda: backends.cudnn.allow_tf32):
+        try:
+            found.append(ask())
+        except RuntimeError:  # a user who mixes both ways cannot ask the old way
+            found.append(None)
+    return found
+
+
+@pytest.fixture
+def _precision_put_back():
+    backends = torch.backends
+    settings = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn,
+                backends.mkldnn.matmul, backends.mkldnn.conv]  # fmt: skip
+    before = [setting.fp32_precision for setting in settings]
+    matmul = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(matmul)
+    for setting, value in zip(settings, before, strict=True):
+        setting.fp32_precision = value
+
+
+by_product = pytest.mark.skipif(
+    not hasattr(torch.backends.mkldnn, "matmul"), reason="torch < 2.9 has one switch for all"
+)
+
+
+@by_product
+@pytest.mark.usefixtures("_precision_put_back")
+@pytest.mark.parametrize(
+    "set_it",
+    [
+        lambda: None,
+        lambda: torch.set_float32_matmul_precision("high"),
+        lambda: torch.set_float32_matmul_precision("medium"),
+        lambda: setattr(torch.backends.cuda.matmul, "allow_tf32", True),
+        lambda: setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32"),
+        lambda: setattr(torch.backends.mkldnn.matmul, "fp32_precision", "bf16"),
+    ],
+    ids=["default", "high", "medium", "allow_tf32", "tf32", "bf16"],
+)
+def test_full_precision_whatever_a_user_allows_and_as_it_was_after(set_it):
+    set_it()
+    before = precisions()
+    with full_precision("cpu"):
+        assert precisions()[:4] == ["ieee"] * 4
+    assert precisions() == before
+
+
+@by_product
+def test_full_precision_comes_back_after_an_error():
+    before = precisions()
+    with pytest.raises(KeyError), full_precision("cpu"):
+        raise KeyError
+    assert precisions() == before

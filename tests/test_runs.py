@@ -95,6 +95,24 @@ def test_metrics_come_back_without_empty_cells(run):
     assert np.isnan(last["lr"])
 
 
+def test_the_log_holds_what_metrics_holds(run):
+    assert run.log().curves == {}
+    run.metrics_file.write_text("step,epoch,lr,val/acc/pgd\n1,0,0.25,\n2,0,0.0,\n2,0,,0.5\n")
+    assert list(run.log()["lr"].values) == [0.25, 0.0]
+    assert run.log() is run.log()  # read once
+    run.metrics_file.write_text("step,epoch,lr\n1,0,0.125\n")
+    assert list(run.log()["lr"].values) == [0.125]
+
+
+@pytest.mark.parametrize("name", ["results.json", "environment.json"])
+@pytest.mark.parametrize("content", ["{", "[1]", "<html>"])
+def test_a_damaged_file_of_a_run_is_named_in_one_line(run, name, content):
+    (run.path / name).write_text(content)
+    with pytest.raises(ValueError, match="is damaged") as caught:
+        run.results() if name == "results.json" else run.overrides()
+    assert str(run.path / name) in one_line(caught)
+
+
 @pytest.mark.parametrize(
     ("read", "words"),
     [

@@ -79,6 +79,11 @@ def test_numbers_of_a_run_are_those_of_its_files(tmp_path):
     }
 
 
+def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path):
+    table = results_table([run(tmp_path / sweep / "0") for sweep in "ab"])
+    assert {row["run"] for row in as_dicts(table)} == {str(tmp_path / s / "0") for s in "ab"}
+
+
 def test_runs_follow_each_other(tmp_path):
     table = results_table([run(tmp_path / name) for name in ("b", "a", "c")])
     assert [row["run"] for row in as_dicts(table)] == ["b"] * 3 + ["a"] * 3 + ["c"] * 3
@@ -112,7 +117,7 @@ def test_means_are_over_the_training_steps_of_the_last_epoch():
         {"step": 1.0, "epoch": 0.0, "train/loss": 100.0, "a": 100.0},
         {"step": 2.0, "epoch": 1.0, "train/loss": 1.0, "a": 1.0, "b": 7.0},
         {"step": 3.0, "epoch": 1.0, "train/loss": 2.0, "a": 6.0},
-        {"step": 3.0, "epoch": 1.0, "a": 1000.0},
+        {"step": 3.0, "epoch": 1.0, "val/acc/pgd": 1000.0},
     ]
     loss, a, b, c = last_epoch_means(rows, ["train/loss", "a", "b", "c"])
     assert (loss, a, b) == (1.5, 3.5, 7)

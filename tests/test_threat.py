@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import kstest
 
-from energy_at.threat import L2, Ball, Linf, clip_to_pixels, normal_like, uniform_like
+from energy_at.noise import normal_like, uniform_like
+from energy_at.threat import L2, Ball, Linf, clip_to_pixels
 
 SHAPE = (3, 2, 2, 2)
 PIXELS = math.prod(SHAPE[1:])

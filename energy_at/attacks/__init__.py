@@ -3,18 +3,32 @@
 from energy_at.attacks.base import Attack, AttackResult
 from energy_at.attacks.compose import Restarts, WorstCase
 from energy_at.attacks.gradient import GradientAttack
-from energy_at.attacks.named import fgsm, n_fgsm, pgd, restarted_pgd, rs_fgsm, trades
+from energy_at.attacks.library import LibraryAttack, autoattack
+from energy_at.attacks.named import (
+    cw,
+    fgsm,
+    n_fgsm,
+    pgd,
+    restarted_pgd,
+    rs_fgsm,
+    targeted,
+    trades,
+)
 
 __all__ = [
     "Attack",
     "AttackResult",
     "GradientAttack",
+    "LibraryAttack",
     "Restarts",
     "WorstCase",
+    "autoattack",
+    "cw",
     "fgsm",
     "n_fgsm",
     "pgd",
     "restarted_pgd",
     "rs_fgsm",
+    "targeted",
     "trades",
 ]

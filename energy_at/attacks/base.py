@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-import torch
-
+from energy_at.noise import Noise
 from energy_at.shapes import Classifier, Images, Labels, Logits
 
 
@@ -63,7 +62,7 @@ class Attack(Protocol):
         *,
         keep_graph: bool = False,
         track_stats: bool = False,
-        generator: torch.Generator | None = None,
+        generator: Noise | None = None,
     ) -> AttackResult:
         """Runs the search on one batch.
 

@@ -8,6 +8,7 @@ import torch
 from energy_at.attacks.base import Attack, AttackResult
 from energy_at.attacks.gradient import GradientAttack
 from energy_at.modes import frozen_running_stats, no_graph
+from energy_at.noise import Noise, part_of
 from energy_at.shapes import Classifier, Images, Labels
 
 
@@ -41,7 +42,7 @@ class Restarts:
         *,
         keep_graph: bool = False,
         track_stats: bool = False,
-        generator: torch.Generator | None = None,
+        generator: Noise | None = None,
     ) -> AttackResult:
         """Runs the search on one batch; logits of the start are those of the first run."""
         first = self.attack(
@@ -98,7 +99,7 @@ class WorstCase:
         *,
         keep_graph: bool = False,
         track_stats: bool = False,
-        generator: torch.Generator | None = None,
+        generator: Noise | None = None,
     ) -> AttackResult:
         """Runs the search on one batch; it reports no start, so it keeps and tracks nothing."""
         x_adv = x.clone()
@@ -106,7 +107,8 @@ class WorstCase:
             with frozen_running_stats(model), no_graph():
                 correct = model(x_adv).argmax(1) == y
             if correct.any():
-                found = attack(model, x[correct], y[correct], generator=generator)
+                noise = part_of(generator, correct)
+                found = attack(model, x[correct], y[correct], generator=noise)
                 x_adv[correct] = found.x_adv
         return AttackResult(x_adv)
 

@@ -1,6 +1,8 @@
 """What an attack raises: a goal binds a batch and returns a function of the logits."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch.nn.functional as F
 
@@ -23,3 +25,48 @@ def leave_clean_prediction(model: Classifier, x: Images, _: Labels) -> Gain:
     return lambda logits: F.kl_div(
         logits.log_softmax(1), log_p, log_target=True, reduction="none"
     ).sum(1)
+
+
+def widen_margin(_: Classifier, __: Images, y: Labels) -> Gain:
+    """``max_{k != y} f_k - f_y``, positive once misclassified (Carlini & Wagner, 2017, f6)."""
+
+    def gain(logits: Logits) -> PerExample:
+        right = logits.gather(1, y[:, None]).squeeze(1)
+        others = logits.scatter(1, y[:, None], -float("inf"))
+        return others.amax(1) - right
+
+    return gain
+
+
+Target = Literal["likeliest", "least_likely", "next"]
+
+
+@dataclass(frozen=True)
+class ReachTarget:
+    """``log p(t|x*)``, in nats, of a wrong class ``t`` chosen once (Kurakin et al., 2017).
+
+    Args:
+        target: The wrong class that is the ``"likeliest"`` or the ``"least_likely"`` at ``x``, or
+            the ``"next"`` one, ``(y + 1) mod K``.
+    """
+
+    target: Target = "least_likely"
+
+    def __post_init__(self) -> None:
+        """Refuses a target of no meaning."""
+        if self.target not in get_args(Target):
+            names = ", ".join(get_args(Target))
+            raise ValueError(f"target must be one of {names}, got {self.target!r}")
+
+    def __call__(self, model: Classifier, x: Images, y: Labels) -> Gain:
+        """Binds the targets of a batch."""
+        target = self._chosen(model, x, y)
+        return lambda logits: -F.cross_entropy(logits, target, reduction="none")
+
+    def _chosen(self, model: Classifier, x: Images, y: Labels) -> Labels:
+        with no_graph():
+            logits = model(x)
+        if self.target == "next":
+            return (y + 1) % logits.shape[1]
+        sign = 1 if self.target == "likeliest" else -1
+        return (sign * logits).scatter(1, y[:, None], -float("inf")).argmax(1)

@@ -9,6 +9,7 @@ from energy_at.attacks.base import AttackResult
 from energy_at.attacks.goals import Goal, misclassify
 from energy_at.attacks.starts import AtClean, Start
 from energy_at.modes import frozen_running_stats
+from energy_at.noise import Noise
 from energy_at.shapes import Classifier, Images, Labels, Logits
 from energy_at.threat import Ball, clip_to_pixels
 
@@ -55,7 +56,7 @@ class GradientAttack:
         *,
         keep_graph: bool = False,
         track_stats: bool = False,
-        generator: torch.Generator | None = None,
+        generator: Noise | None = None,
     ) -> AttackResult:
         """Runs the search on one batch; see ``Attack``."""
         if torch.is_inference_mode_enabled():

@@ -5,7 +5,7 @@ Constants are those of the papers at every radius; a step size left out follows 
 
 from energy_at.attacks.base import Attack
 from energy_at.attacks.compose import Restarts, WorstCase
-from energy_at.attacks.goals import leave_clean_prediction
+from energy_at.attacks.goals import ReachTarget, Target, leave_clean_prediction, widen_margin
 from energy_at.attacks.gradient import GradientAttack
 from energy_at.attacks.starts import Gaussian, Uniform
 from energy_at.threat import Ball
@@ -57,6 +57,23 @@ def trades(
         steps=steps,
         start=Gaussian(std),
         goal=leave_clean_prediction,
+    )
+
+
+def targeted(
+    ball: Ball, *, alpha: float | None = None, steps: int = 20, target: Target = "least_likely"
+) -> GradientAttack:
+    """PGD towards one wrong class (Kurakin et al., 2017)."""
+    goal = ReachTarget(target)
+    return GradientAttack(
+        ball, alpha=_or(alpha, ball.eps / 4), steps=steps, start=Uniform(), goal=goal
+    )
+
+
+def cw(ball: Ball, *, alpha: float | None = None, steps: int = 20) -> GradientAttack:
+    """PGD on the margin of the logits (Carlini & Wagner, 2017, as Madry et al., 2018 bound it)."""
+    return GradientAttack(
+        ball, alpha=_or(alpha, ball.eps / 4), steps=steps, start=Uniform(), goal=widen_margin
     )
 
 

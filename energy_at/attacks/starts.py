@@ -5,15 +5,16 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
+from energy_at.noise import Noise, normal_like
 from energy_at.shapes import Images
-from energy_at.threat import Ball, normal_like
+from energy_at.threat import Ball
 
 
 @runtime_checkable
 class Start(Protocol):
     """Draws the first perturbation ``eta`` of each image."""
 
-    def __call__(self, x: Images, ball: Ball, generator: torch.Generator | None = None) -> Images:
+    def __call__(self, x: Images, ball: Ball, generator: Noise | None = None) -> Images:
         """``eta``, in units of the pixel range, not yet clipped to [0, 1]."""
 
 
@@ -21,7 +22,7 @@ class Start(Protocol):
 class AtClean:
     """No perturbation: the search starts at ``x``."""
 
-    def __call__(self, x: Images, ball: Ball, generator: torch.Generator | None = None) -> Images:
+    def __call__(self, x: Images, ball: Ball, generator: Noise | None = None) -> Images:
         """Zeros."""
         return torch.zeros_like(x)
 
@@ -32,7 +33,7 @@ class Uniform:
 
     scale: float = 1.0
 
-    def __call__(self, x: Images, ball: Ball, generator: torch.Generator | None = None) -> Images:
+    def __call__(self, x: Images, ball: Ball, generator: Noise | None = None) -> Images:
         """A point of the scaled ball for each image."""
         return self.scale * ball.sample(x, generator)
 
@@ -47,6 +48,6 @@ class Gaussian:
 
     std: float = 0.001
 
-    def __call__(self, x: Images, ball: Ball, generator: torch.Generator | None = None) -> Images:
+    def __call__(self, x: Images, ball: Ball, generator: Noise | None = None) -> Images:
         """Independent noise for each pixel."""
         return self.std * normal_like(x, generator)

@@ -26,12 +26,11 @@ def tiny_imagenet(root: Path, *, download: bool = False) -> tuple[ImageSet, Imag
             f"Tiny-ImageNet not found: unpack {URL} to {folder} (dataset.root=FOLDER)"
         )
     classes = {wnid: k for k, wnid in enumerate((folder / "wnids.txt").read_text().split())}
-    return _read(_training_files(folder, classes), "train"), _read(
-        _val_files(folder, classes), "val"
-    )
+    return _read(training_files(folder, classes), "train"), _read(val_files(folder, classes), "val")
 
 
-def _training_files(folder: Path, classes: dict[str, int]) -> list[tuple[Path, int]]:
+def training_files(folder: Path, classes: dict[str, int]) -> list[tuple[Path, int]]:
+    """Paths and labels of the training images."""
     files = []
     for wnid, label in classes.items():
         found = sorted((folder / "train" / wnid / "images").glob("*.JPEG"))
@@ -41,7 +40,8 @@ def _training_files(folder: Path, classes: dict[str, int]) -> list[tuple[Path, i
     return files
 
 
-def _val_files(folder: Path, classes: dict[str, int]) -> list[tuple[Path, int]]:
+def val_files(folder: Path, classes: dict[str, int]) -> list[tuple[Path, int]]:
+    """Paths and labels of the official validation images."""
     annotations = folder / "val" / "val_annotations.txt"
     if not annotations.is_file():
         raise FileNotFoundError(f"Tiny-ImageNet is incomplete: {annotations} is missing")

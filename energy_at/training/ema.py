@@ -17,6 +17,8 @@ class EMA(EMAWeightAveraging):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Makes the average, and has it validated too."""
+        # Lightning moves the network to its device only after this.
+        self._device = self._device or trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
         if stage == "fit" and isinstance(pl_module, AdversarialTraining):
             pl_module.validated_nets["val_ema"] = self._net

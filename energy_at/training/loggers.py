@@ -126,8 +126,8 @@ def wandb_logger(
     Lightning defines ``trainer/global_step`` as the step of every metric. With the ``id`` of an
     earlier run that run is continued.
     """
-    mode = os.environ.get("WANDB_MODE")
-    if mode is None and not _has_wandb_key():
+    mode = os.environ.get("WANDB_MODE") or None  # set to nothing is not set
+    if mode is None and not has_wandb_key():
         mode = "offline"
         _tell("W&B runs offline: no API key is configured; 'wandb sync FOLDER' uploads it later")
     # Said to wandb itself: what Lightning's offline=True sets, wandb may have read before.
@@ -155,7 +155,7 @@ def _tell(line: str) -> None:
     sys.stderr.write(line + "\n")
 
 
-def _has_wandb_key() -> bool:
+def has_wandb_key() -> bool:
     """Whether wandb would find a key where it looks for one: environment, then netrc."""
     if os.environ.get("WANDB_API_KEY"):
         return True

@@ -1,0 +1,64 @@
+"""Energies of every image, natural and under attack: ``python -m energy_at.analyse run=FOLDER``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from energy_at.analysis import Plan, analyse, balls_of, common_threat, named_subjects, radii_around
+from energy_at.config import register_resolvers
+from energy_at.mistakes import CONF, command_line, one_line_errors
+from energy_at.schema import check
+from energy_at.subject import Subject
+
+register_resolvers()
+
+ATTACKS = ("fgsm", "pgd", "trades", "targeted", "cw")  # those that need no library
+
+
+def plan_of(cfg: DictConfig, subjects: Sequence[Subject]) -> Plan:
+    """What was asked for.
+
+    Raises:
+        ValueError: if the networks have no threat model in common, or a number is none.
+    """
+    for key in ("iterations", "queries"):
+        if type(cfg[key]) is not int or cfg[key] < 1:
+            raise ValueError(f"{key}={cfg[key]} must be an integer >= 1")
+    norm, eps, ball = common_threat(subjects, cfg.norm, cfg.eps)
+    return Plan(
+        norm,
+        eps,
+        ball,
+        radii_around(ball) if cfg.eps_list is None else balls_of(norm, cfg.eps_list),
+        list(cfg.attacks or ATTACKS),
+        steps=cfg.steps,
+        iterations=cfg.iterations,
+        queries=cfg.queries,
+        split=cfg.split,
+        subset=cfg.subset,
+        subset_seed=cfg.subset_seed,
+        seed=cfg.seed,
+    )
+
+
+@hydra.main(version_base="1.3", config_path=CONF, config_name="analyse")
+def main(cfg: DictConfig) -> None:
+    """Command-line entry."""
+    with one_line_errors():
+        check(cfg)
+        subjects = named_subjects(cfg, HydraConfig.get().overrides.task)
+        folder, text = analyse(
+            subjects,
+            plan_of(cfg, list(subjects.values())),
+            None if cfg.out is None else Path(str(cfg.out)),
+            batch_size=cfg.batch_size,
+            progress=cfg.progress,
+        )
+        print(f"{text}\n\nwritten to {folder}/: tables, samples and figures")
+
+
+if __name__ == "__main__":
+    command_line(main)

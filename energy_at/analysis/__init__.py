@@ -1,0 +1,7 @@
+"""An analysis of energies: what is asked, of which networks, and the files that hold the answer."""
+
+from energy_at.analysis.analysed import analyse
+from energy_at.analysis.plan import Plan, radii_around
+from energy_at.analysis.subjects import balls_of, common_threat, named_subjects
+
+__all__ = ["Plan", "analyse", "balls_of", "common_threat", "named_subjects", "radii_around"]

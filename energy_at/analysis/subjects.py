@@ -1,0 +1,95 @@
+"""The networks that are analysed: one, or several runs side by side."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from energy_at.comparison import grouped
+from energy_at.config import parse_pixels
+from energy_at.reporting.entries import entries
+from energy_at.runs import RunFolder, runs_in
+from energy_at.subject import BALLS, Subject, of_run, opened
+from energy_at.threat import Ball
+
+
+def named_subjects(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Subject]:
+    """What ``run``, ``checkpoint`` or ``runs`` names, by the name of its method or file.
+
+    Raises:
+        ValueError: unless exactly one of the three is named, and all runs are of one data set.
+    """
+    if cfg.runs is None:
+        subject = opened(cfg, overrides)
+        name = Path(cfg.checkpoint).name if cfg.run is None else _labels([subject.folder])[0]
+        return {name: subject}
+    if (cfg.run, cfg.checkpoint) != (None, None):
+        raise ValueError("name one of run=FOLDER, checkpoint=FILE and runs=[FOLDER,FOLDER]")
+    names = list(cfg.runs) if isinstance(cfg.runs, ListConfig) else [cfg.runs]
+    folders = [run.path for name in names for run in runs_in(str(name))]
+    if not folders:
+        raise ValueError("runs=[] names no run: write runs=[FOLDER,FOLDER]")
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise ValueError("runs=[...] names a run twice")
+    subjects = [of_run(str(folder), cfg, overrides) for folder in folders]
+    _require_one_data_set(subjects)
+    return dict(zip(_labels(folders), subjects, strict=True))
+
+
+def common_threat(subjects: Sequence[Subject], norm: str | None, eps: Any) -> tuple[str, str, Ball]:
+    """Norm, radius as it was written, and ball that all networks are attacked in.
+
+    Raises:
+        ValueError: if they were trained in different ones and none is named, or several are.
+    """
+    if OmegaConf.is_list(eps):
+        raise ValueError(
+            f"eps={list(eps)} must be one radius; eps_list=[4/255,8/255] takes several"
+        )
+    found = {
+        (norm or subject.norm, text, ball)
+        for subject in subjects
+        for text, ball in subject.balls(norm, eps).items()
+    }
+    if len({ball for _, _, ball in found}) > 1:
+        radii = ", ".join(sorted({f"{norm} {text}" for norm, text, _ in found}))
+        raise ValueError(
+            f"the runs have different threat models ({radii}): name one for all, such as "
+            "norm=linf eps=8/255"
+        )
+    return min(found, key=lambda one: one[1])
+
+
+def balls_of(norm: str, radii: Any) -> list[Ball]:
+    """The balls of a radius, or of a list of radii, the smallest first.
+
+    Raises:
+        ValueError: if one is no length in pixels, or there is none.
+    """
+    texts = [str(radius) for radius in (radii if OmegaConf.is_list(radii) else [radii])]
+    if not texts:
+        raise ValueError("eps_list=[] names no radius: write eps_list=[4/255,8/255]")
+    most = 1 if norm == "linf" else None
+    return sorted(
+        (BALLS[norm](parse_pixels("eps_list", text, most)) for text in texts),
+        key=lambda ball: ball.eps,
+    )
+
+
+def _require_one_data_set(subjects: Sequence[Subject]) -> None:
+    first = subjects[0]
+    for other in subjects[1:]:
+        names = [str(subject.config.dataset.name) for subject in (first, other)]
+        if names[0] != names[1]:
+            raise ValueError(
+                f"{first.source} is of {names[0]} and {other.source} of {names[1]}: only runs of "
+                "one data set can be put side by side"
+            )
+
+
+def _labels(folders: Sequence[Path]) -> list[str]:
+    """``FGSM-AT + DER, seed 0``: the names that a report gives these runs."""
+    found = entries(grouped([RunFolder(folder) for folder in folders]))
+    labels: Mapping[Path, str] = {entry.path: entry.label for entry in found}
+    return [labels[folder] for folder in folders]

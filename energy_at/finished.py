@@ -1,0 +1,92 @@
+"""A run that has finished, read once: what tables and figures need of it."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+
+from omegaconf import DictConfig, OmegaConf
+
+from energy_at.collapse import collapse_step, overfitting_step
+from energy_at.log import Log
+from energy_at.runs import RunFolder
+from energy_at.tables import last_epoch_means
+
+APART = (  # what runs of one row may differ in: the seed, and what changes no result
+    "seed",
+    "resume",
+    "logger",
+    "hydra",
+    "callbacks.progress",
+    "dataset.root",
+    "dataset.download",
+    "trainer.enable_progress_bar",
+)
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What a comparison needs of a run that has finished."""
+
+    folder: RunFolder
+
+    @cached_property
+    def config(self) -> DictConfig:
+        """Its resolved configuration."""
+        return self.folder.config()
+
+    @cached_property
+    def log(self) -> Log:
+        """Its log; empty if it wrote none."""
+        return self.folder.log()
+
+    @cached_property
+    def validations(self) -> list[dict[str, float]]:
+        """PGD accuracies on held-out images, with their steps."""
+        return self.log.rows("val/acc/pgd")
+
+    @cached_property
+    def collapsed(self) -> int | None:
+        """Step from which it is collapsed; ``None`` if it is not."""
+        return collapse_step(self.validations, self.config.dataset.classes)
+
+    @cached_property
+    def overfitted(self) -> int | None:
+        """Step from which it overfits robustly; ``None`` if it does not."""
+        return overfitting_step(self.validations, self.config.dataset.classes)
+
+    @property
+    def onsets(self) -> dict[str, int]:
+        """Steps from which its robustness is lost, by ``CO`` or ``RO``."""
+        steps = {"CO": self.collapsed, "RO": self.overfitted}
+        return {name: step for name, step in steps.items() if step is not None}
+
+    @property
+    def settings(self) -> str:
+        """Everything that its results depend on, but for the seed."""
+        config = self.config.copy()
+        for key in APART:
+            if OmegaConf.select(config, key) is not None:
+                OmegaConf.update(config, key, None)
+        return json.dumps(OmegaConf.to_container(config), sort_keys=True)
+
+    def percent(self, checkpoint: str, name: str) -> float | None:
+        """A test accuracy in percent; ``None`` if it was not measured."""
+        shares = self.folder.results().get(checkpoint, {}).get("test", {})
+        return 100 * shares[name] if name in shares else None
+
+    def cost(self, name: str) -> float | None:
+        """``"forward_equivalents"`` of an image, or ``"seconds"`` of training."""
+        value = self.folder.results().get("training", {}).get(name)
+        return None if value is None else float(value)
+
+    @property
+    def fate(self) -> str:
+        """Step from which it is collapsed, ``none``, or that its log cannot tell."""
+        if not self.validations:
+            return "not logged"
+        return "none" if self.collapsed is None else str(self.collapsed)
+
+    def trained_percent(self, name: str) -> float | None:
+        """Mean of a share in training over the last epoch; ``None`` if it was not logged."""
+        key = f"train/{name}"
+        return 100 * last_epoch_means(self.log, [key])[0] if key in self.log else None

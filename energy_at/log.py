@@ -1,0 +1,166 @@
+"""What a training logged, one array for each metric: a million steps are read in seconds."""
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice, zip_longest
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = Sequence[Mapping[str, float]]
+Numbers = NDArray[np.float64]
+
+_ROWS_AT_ONCE = 1000  # few enough to stay in the cache while they are turned into columns
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One metric over training: of the rows that hold it, in their order."""
+
+    steps: Numbers
+    epochs: Numbers  # counted from 0
+    values: Numbers
+
+    def __len__(self) -> int:
+        """Rows that hold it."""
+        return len(self.values)
+
+    def epoch_means(self) -> dict[int, float]:
+        """Mean over each epoch; the first epoch is 1."""
+        known = np.isfinite(self.epochs)
+        epochs, where = np.unique(self.epochs[known], return_inverse=True)
+        sums = np.bincount(where, self.values[known], len(epochs))
+        means = sums / np.bincount(where, minlength=len(epochs))
+        return {int(e) + 1: float(m) for e, m in zip(epochs, means, strict=True)}
+
+    def binned(self, most: int) -> "Binned":
+        """At most so many bins of neighbouring rows; each row its own where they suffice."""
+        bins = min(most, len(self))
+        if bins == 0:
+            return Binned(*[np.empty(0)] * 4)
+        edges = np.linspace(0, len(self), bins + 1).astype(int)
+        sizes, starts = np.diff(edges), edges[:-1]
+        return Binned(
+            np.add.reduceat(self.steps, starts) / sizes,
+            np.fmin.reduceat(self.values, starts),
+            np.add.reduceat(self.values, starts) / sizes,
+            np.fmax.reduceat(self.values, starts),
+        )
+
+
+@dataclass(frozen=True)
+class Binned:
+    """A curve in bins: mean step, and minimum, mean and maximum of its values."""
+
+    steps: Numbers
+    low: Numbers
+    mean: Numbers
+    high: Numbers
+
+
+@dataclass(frozen=True)
+class Log:
+    """All curves of a training."""
+
+    curves: Mapping[str, Curve]
+
+    @staticmethod
+    def of(rows: "Log | Rows") -> "Log":
+        """The log that these rows make; a log is one already."""
+        if isinstance(rows, Log):
+            return rows
+        names = dict.fromkeys(name for row in rows for name in row)
+        return Log({name: _curve([row for row in rows if name in row], name) for name in names})
+
+    def __contains__(self, name: str) -> bool:
+        """Whether any row holds it."""
+        return len(self[name]) > 0
+
+    def __getitem__(self, name: str) -> Curve:
+        """The curve of a metric; empty if it was not logged."""
+        return self.curves.get(name, Curve(*[np.empty(0)] * 3))
+
+    def rows(self, name: str) -> list[dict[str, float]]:
+        """The rows that hold a metric: their step, and the metric."""
+        curve = self[name]
+        return [
+            {"step": float(step), name: float(value)}
+            for step, value in zip(curve.steps, curve.values, strict=True)
+        ]
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Optimizer steps of the first epoch.
+
+        Raises:
+            ValueError: if there is no training step.
+        """
+        loss = self["train/loss"]
+        if not len(loss):
+            raise ValueError("there is no training step in the metrics: nothing to draw")
+        return float(loss.steps[loss.epochs == loss.epochs[0]].max())
+
+
+def read_log(path: Path) -> Log:
+    """Reads ``metrics.csv``; cells that are empty, or cut off at its end, are not there.
+
+    Raises:
+        ValueError: if it holds anything but numbers.
+    """
+    with suppress(ValueError, csv.Error), path.open(newline="") as file:
+        return _assembled(_columns(csv.reader(file)))
+    raise ValueError(f"{path} is damaged: a cell holds no number")
+
+
+Column = tuple[NDArray[np.bool_], Numbers]  # which rows hold it, and what
+
+
+def _columns(lines: Iterator[list[str]]) -> dict[str, Column]:
+    header = next(lines, [])
+    parts: dict[str, list[Column]] = {name: [] for name in header}
+    while chunk := list(islice(lines, _ROWS_AT_ONCE)):
+        for name, *cells in zip_longest(header, *chunk, fillvalue=""):
+            if name in parts:
+                present = np.fromiter(map(bool, cells), bool, len(cells))
+                parts[name].append((present, np.fromiter(map(float, filter(None, cells)), float)))
+    return {
+        name: (np.concatenate([p for p, _ in found]), np.concatenate([v for _, v in found]))
+        for name, found in parts.items()
+        if found
+    }
+
+
+def _assembled(columns: dict[str, Column]) -> Log:
+    """Curves share the steps of the rows that they share."""
+    if "step" not in columns:
+        return Log({})
+    step, epoch = _spread(columns["step"]), np.full(len(columns["step"][0]), np.nan)
+    if "epoch" in columns:
+        epoch = _spread(columns["epoch"])
+    placed: dict[bytes, tuple[Numbers, Numbers]] = {}
+    curves = {}
+    for name, (present, values) in columns.items():
+        key = present.tobytes()
+        if key not in placed:
+            placed[key] = (step[present], epoch[present])
+        curves[name] = Curve(*placed[key], values)
+    return Log(curves)
+
+
+def _spread(column: Column) -> Numbers:
+    present, values = column
+    whole = np.full(len(present), np.nan)
+    whole[present] = values
+    return whole
+
+
+def _curve(rows: Rows, name: str) -> Curve:
+    return Curve(
+        *(
+            np.array([row.get(key, np.nan) for row in rows], float)
+            for key in ("step", "epoch", name)
+        )
+    )

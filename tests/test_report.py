@@ -1,0 +1,309 @@
+"""The report of several runs: what is in it, the same bytes every time, a page without network."""
+
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from energy_at import report
+from energy_at.comparison import grouped
+from energy_at.reporting.compared import compared, environment
+from energy_at.reporting.document import Grid
+from energy_at.reporting.entries import entries
+from energy_at.reporting.shown import drawn_by_step
+from energy_at.runs import RunFolder
+from tests.pages import Page
+from tests.running import TINY, config, typed
+from tests.test_evidence import CONTENT
+
+composed = functools.cache(config)
+BASE = (*TINY, "trainer.max_epochs=12")
+SOUND = tuple(0.2 + 0.02 * i for i in range(12))
+LOST = (0.2, 0.3, 0.4, 0.42, 0.44, 0.1, *[0.0] * 6)
+OVERFITTED = (0.3, 0.44, 0.46, 0.46, 0.46, 0.46, 0.42, 0.40, 0.38, 0.36, 0.34, 0.32)
+ODD = 'a<b>&"c'
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+def log(pgd):
+    """Three steps and a validation for each epoch."""
+    energies = [f"train/delta_energy/{name}" for name in ("marginal", "joint", "shift_norm")]
+    keys = ["train/loss", *energies, "train/aae_share", "train/acc/clean", "train/acc/adv"]
+    held_out = [f"val/acc/{name}" for name in ("clean", "fgsm", "pgd")]
+    lines = [",".join(["step", "epoch", *keys, *held_out])]
+    for epoch, accuracy in enumerate(pgd):
+        trained = [f"{step},{epoch}" + f",{step / 100}" * 7 + ",,,"
+                   for step in range(3 * epoch + 1, 3 * epoch + 4)]  # fmt: skip
+        lines += [*trained, f"{3 * epoch + 3},{epoch}" + "," * 7 + f",0.9,0.5,{accuracy}"]
+    return "\n".join(lines) + "\n"
+
+
+def write(path, *overrides, pgd=SOUND, **record):
+    """A finished run as a training leaves it, of a fixed environment."""
+    folder = RunFolder.create(path, composed(*BASE, *overrides), [*BASE, *overrides])
+    about = {
+        "command": ["train.py", *overrides], "python": "3.11.7", "packages": {"torch": "2.6.0"},
+        "git_commit": "abc", "platform": "Linux", "cpu_count": 2, "threads": 1, "device": "cpu",
+        "overrides": [*BASE, *overrides],
+    }  # fmt: skip
+    folder.environment_file.write_text(json.dumps(about | record))
+    if pgd:
+        folder.metrics_file.write_text(log(pgd))
+    shares = {"clean": 0.8, "fgsm": 0.5, "pgd": 0.4, "n": 100}
+    folder.write_results({"last": {"step": 36, "test": shares}})
+    return folder
+
+
+def evaluate(run):
+    folder = run.path / "evaluation" / "strong"
+    folder.mkdir(parents=True)
+    (folder / "evaluation.json").write_text(json.dumps(CONTENT))
+    Image.new("RGB", (8, 8), "red").save(folder / "curve.png")
+
+
+def analyse(run):
+    folder = run.path / "analysis" / "last"
+    folder.mkdir(parents=True)
+    (folder / "table.csv").write_text("attack,dE(x)\npgd,-1.5\n")
+    Image.new("RGB", (8, 8), "blue").save(folder / "quiver.png")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def type_report(here, monkeypatch, capsys):
+    return lambda *argv: typed(monkeypatch, capsys, report.main, *argv)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """A collapsed run, and one with an odd name and everything that can be measured; reported."""
+    folder = tmp_path_factory.mktemp("two")
+    write(folder / "plain", "reg=none", pgd=LOST)
+    rich = write(folder / ODD, "reg=der", git_commit="abc-dirty")
+    evaluate(rich)
+    analyse(rich)
+    (rich.path / "samples" / "pca").mkdir(parents=True)
+    Image.new("RGB", (8, 8), "green").save(rich.path / "samples" / "pca" / "grid.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        report.report([RunFolder(Path("plain")), RunFolder(Path(ODD))], Path("report"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def told(two):
+    return sections(two)
+
+
+@pytest.fixture(scope="module")
+def page(two):
+    return Page((two / "report" / "report.html").read_text())
+
+
+def sections(folder):
+    """Sections of the Markdown by title."""
+    text = (folder / "report" / "report.md").read_text()
+    parts = [part.partition("\n") for part in text.split("\n## ")[1:]]
+    return {title: body for title, _, body in parts}
+
+
+def bytes_of(folder):
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def named(folders):
+    return entries(grouped(folders))
+
+
+# What is in it
+
+
+def test_the_report_has_its_sections_in_both_forms(told, page):
+    titles = ["What was compared", "Robust accuracy", "Training", "Checks", "Energy analysis",
+              "Samples", "Environment"]  # fmt: skip
+    assert list(told) == titles
+    assert [page.text.index(title) for title in titles] == sorted(map(page.text.index, titles))
+
+
+def test_differences_onsets_checks_and_environment_are_told(told):
+    assert "| reg.name " in told["What was compared"]
+    assert "| 18 " in told["What was compared"]  # CO from the sixth validation
+    assert "plain (collapsed)" in told["Robust accuracy"]
+    assert "40.0 [37.0, 43.0]" in told["Robust accuracy"]
+    assert "CO from step 18" in told["Training"]
+    assert "| warning " in told["Checks"]
+    assert "| pgd " in told["Energy analysis"]
+    assert "The runs differ in git_commit." in told["Environment"]
+    assert 'no commit holds: a\\<b\\>\\&"c.' in told["Environment"]
+    assert "    python -m energy_at.train reg=none" in told["Environment"]
+
+
+@pytest.mark.parametrize(
+    ("title", "command"),
+    [("Robust accuracy", "evaluate"), ("Checks", "evaluate"), ("Energy analysis", "analyse")],
+)
+def test_what_was_not_measured_is_said_with_its_command(told, title, command):
+    line = f"not measured for plain: `python -m energy_at.{command} run=plain`"
+    assert line in told[title].splitlines()
+
+
+def test_the_page_is_well_formed_loads_nothing_and_shows_odd_names(page):
+    assert page.mistakes == []
+    assert page.loaded == []
+    assert {link for link in page.links if not link.startswith("#")} == {
+        "https://arxiv.org/abs/2505.22486"
+    }
+    assert ODD in page.text
+    kinds = [page.image(image)[0] for image in page.all("img")]
+    assert kinds == ["image/png", *["image/svg+xml"] * 4, *["image/png"] * 2]
+
+
+def test_markdown_shows_the_same_pictures_as_files(two, page):
+    folder = two / "report"
+    lines = (folder / "report.md").read_text().splitlines()
+    files = [line.rpartition("](")[2].rstrip(")") for line in lines if line.startswith("![")]
+    assert len(files) == len(page.all("img"))
+    assert all((folder / file).read_bytes()[:4] == b"\x89PNG" for file in files)
+    drawn = [file for file in files if file.startswith("figures/steps")]
+    assert len(drawn) == 2
+    assert all((folder / file).with_suffix(".pdf").is_file() for file in drawn)
+
+
+def test_one_run_shows_what_was_typed_under_the_path_that_was_typed(here, type_report):
+    write(here / "deep" / "run", "reg=der", "reg.weight=7", pgd=OVERFITTED)
+    code, out, err = type_report("runs=deep/run")
+    assert code == 0, err
+    assert out.splitlines()[-1].endswith("report.md, report.html")
+    told = sections(here)
+    assert "    reg.weight=7" in told["What was compared"].splitlines()
+    assert "deep/run" in told["What was compared"]
+    assert "Samples" not in told
+    assert "RO from step 9" in told["Training"]
+    assert str(here) not in (here / "report" / "report.html").read_text()
+
+
+def test_runs_without_a_log_are_reported_by_their_accuracies(here, type_report):
+    write(here / "quiet", pgd=None)
+    code, out, err = type_report("runs=quiet")
+    assert code == 0, err
+    assert "delta_energy" not in out
+    assert "No training step was logged in quiet: `logger=csv` does." in sections(here)["Training"]
+
+
+def test_seeds_of_many_runs_share_a_column(tmp_path):
+    folders = [write(tmp_path / f"{reg}{seed}", f"reg={reg}", f"seed={seed}")
+               for reg in ("none", "der") for seed in range(4)]  # fmt: skip
+    grid = compared(named(folders)).blocks[-1]
+    assert grid.table.columns == ("key", "FGSM-AT", "FGSM-AT + DER")
+    assert grid.table.rows[0] == ("seed", "0, 1, 2, 3", "0, 1, 2, 3")
+    assert grid.table.rows[1] == ("reg.name", "none", "DER")
+
+
+def test_runs_of_one_configuration_differ_in_nothing(tmp_path):
+    grid = compared(named([write(tmp_path / name) for name in "ab"])).blocks[-1]
+    assert grid.markdown() == "The runs share one configuration."
+
+
+def test_runs_of_one_environment_have_one_column(tmp_path):
+    said, grid, *_ = environment(named([write(tmp_path / name) for name in "ab"])).blocks
+    assert said.markdown() == "All runs were made in the same environment."
+    assert grid.table.columns == ("", "all runs")
+    assert ("torch", "2.6.0") in grid.table.rows
+
+
+def test_a_run_without_record_says_so(tmp_path):
+    one, other = write(tmp_path / "one"), write(tmp_path / "other")
+    other.environment_file.unlink()
+    (grid,) = [b for b in environment(named([one, other])).blocks if isinstance(b, Grid)]
+    assert ("git_commit", "abc", "not recorded") in grid.table.rows
+
+
+def test_of_very_many_runs_one_of_each_method_is_drawn_by_step(tmp_path):
+    folders = [write(tmp_path / f"{seed}", f"seed={seed}", pgd=LOST if seed == 5 else SOUND)
+               for seed in range(13)]  # fmt: skip
+    assert [entry.place for entry in drawn_by_step(named(folders))] == ["0", "5"]
+    assert len(drawn_by_step(named(folders[:12]))) == 12
+
+
+def test_runs_of_one_method_and_seed_have_labels_of_their_own(tmp_path):
+    found = named([write(tmp_path / name) for name in "ab"])
+    assert [entry.label for entry in found] == ["FGSM-AT, seed 0, a", "FGSM-AT, seed 0, b"]
+
+
+def test_the_same_runs_give_the_same_bytes_elsewhere_and_in_another_process(two, tmp_path):
+    for name in ("plain", ODD):
+        shutil.copytree(two / name, tmp_path / name)
+    command = [sys.executable, "-m", "energy_at.report", f"runs=[plain,'{ODD}']", "out=other"]
+    other = os.environ | {"PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "1", "TZ": "Asia/Tokyo"}
+    subprocess.run(command, cwd=tmp_path, env=other, check=True, capture_output=True)
+    found = bytes_of(two / "report")
+    assert {"report.html", "report.md", "delta_energy.pdf", "figures/steps_1.pdf"} <= set(found)
+    assert bytes_of(tmp_path / "other") == found
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda run: (run / "metrics.csv").write_text("step,a\n1,x\n"), "metrics.csv is damaged"),
+        (lambda run: (run / "results.json").write_text("{"), "results.json is damaged"),
+        (lambda run: (run / "environment.json").write_text("{"), "environment.json is damaged"),
+        (lambda run: (run / "config.yaml").write_text("{"), "config.yaml is damaged"),
+        (lambda run: (run / "results.json").unlink(), "run has not finished"),
+        (lambda run: shutil.rmtree(run), "run is no run folder"),
+        (lambda run: ((run / "evaluation/a").mkdir(parents=True),
+                      (run / "evaluation/a/evaluation.json").write_text("{}")),
+         "evaluation.json is damaged"),
+        (lambda run: ((run / "analysis/a").mkdir(parents=True),
+                      (run / "analysis/a/b.png").write_text("none")), "b.png is damaged"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_named_in_one_line(here, type_report, spoil, said):
+    spoil(write(here / "run").path)
+    code, _, err = type_report("runs=run")
+    assert (code, err.count("\n")) == (1, 1)
+    assert said in err
+
+
+def test_an_output_that_is_a_file_is_named_in_one_line(here, type_report):
+    write(here / "run")
+    (here / "file").write_text("mine")
+    code, _, err = type_report("runs=run", "out=file")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "file" in err
+    assert (here / "file").read_text() == "mine"
+
+
+# A real browser
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium here: the page is not looked at")
+@pytest.mark.parametrize("width", [1200, 500])
+def test_a_browser_shows_the_page_with_its_figures(two, here, width):
+    command = [
+        BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+        f"--window-size={width},5000", f"--user-data-dir={here / 'profile'}",
+        "--host-resolver-rules=MAP * ~NOTFOUND", "--screenshot=shot.png",
+        (two / "report" / "report.html").as_uri(),
+    ]  # fmt: skip
+    subprocess.run(command, cwd=here, check=True, capture_output=True, timeout=120)
+    pixels = np.asarray(Image.open(here / "shot.png").convert("RGB"))
+    blue = (pixels == (0x00, 0x72, 0xB2)).all(-1).sum()  # PGD error, in a figure alone
+    assert blue > 100
+    assert (pixels[:, -8:] == 255).all()  # nothing reaches over the edge
