@@ -138,7 +138,7 @@ class Exam:
         right = torch.zeros(len(self.images), dtype=torch.bool)
         for positions in self._work(task, right, torch.arange(len(right)), together=False):
             x, y = self.batch(positions)
-            self._keep(task, positions, _logits(net, x).argmax(1) == y, right)
+            self._keep(task, positions, finite_logits(net, x).argmax(1) == y, right)
         return right
 
     def _survivors(self, net: nn.Module, name: str, attack: Attack, clean: Mask) -> Mask:
@@ -152,7 +152,7 @@ class Exam:
                 x, y = self.batch(positions)
                 noise = self.noise(positions, index)
                 x_adv = attempt(net, x, y, generator=noise).x_adv
-                self._keep(task, positions, _logits(net, x_adv).argmax(1) == y, right)
+                self._keep(task, positions, finite_logits(net, x_adv).argmax(1) == y, right)
         return right
 
     def _work(self, task: str, right: Mask, todo: Labels, *, together: bool) -> Iterator[Labels]:
@@ -199,7 +199,7 @@ def _grouped(positions: Labels, batch_size: int, together: bool) -> Iterator[Lab
         yield positions[positions // TOGETHER == block]
 
 
-def _logits(net: nn.Module, x: Images) -> Logits:
+def finite_logits(net: nn.Module, x: Images) -> Logits:
     with no_graph():
         logits = net(x)
     if not bool(torch.isfinite(logits).all()):

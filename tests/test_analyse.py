@@ -244,9 +244,9 @@ def test_a_failure_leaves_nothing_behind(type_in, monkeypatch):
 @pytest.mark.parametrize(
     ("typed_wrong", "said"),
     [
-        ((), "name what to open: run=FOLDER, or checkpoint=FILE"),
+        ((), "name one of run=FOLDER, runs=[FOLDER,FOLDER], and checkpoint=FILE with"),
         (("run=nowhere",), "nowhere is no run folder"),
-        (("run=run", "runs=[run,other]"), "name one of run=FOLDER, checkpoint=FILE and runs="),
+        (("run=run", "runs=[run,other]"), "name one of run=FOLDER, runs="),
         (("runs=[]",), "runs=[] names no run"),
         (("runs=[run,run]",), "runs=[...] names a run twice"),
         (("runs=[run,nowhere]",), "nowhere is no run folder"),

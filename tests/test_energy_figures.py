@@ -69,7 +69,12 @@ def view_of(attacks=("pgd",), runs=("FGSM-AT + DER, seed 0",), **settings):
     return View(found, {name: LABELS[name] for name in attacks}, title, "L-inf", EPS)
 
 
-THREE = ("FGSM-AT, seed 0", "FGSM-AT + DER, seed 0", "FGSM-AT + GradAlign, seed 0")
+FOUR = (
+    "FGSM-AT, seed 0",
+    "FGSM-AT + DER, seed 0",
+    "FGSM-AT + GradAlign, seed 0",
+    "MART (PGD) + DER + AWP, seed 0",
+)
 FIGURES = {
     "histograms": histograms,
     "path": path,
@@ -102,13 +107,13 @@ def only(view):
 # Nothing covers anything else
 
 
-@pytest.mark.parametrize("runs", [THREE[:1], THREE], ids=["one run", "three runs"])
+@pytest.mark.parametrize("runs", [1, 3, 4])
 @pytest.mark.parametrize(
     ("name", "attacks"),
     [(name, NINE[:n]) for name in FIGURES for n in ((1, 5, 9) if name in OF_ALL else (1,))],
 )
 def test_words_are_readable_in_print(name, attacks, runs):
-    figure = FIGURES[name](view_of(attacks, runs))
+    figure = FIGURES[name](view_of(attacks, FOUR[:runs]))
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     width, height = figure.get_size_inches()
@@ -146,7 +151,7 @@ def test_attacks_are_coloured_as_in_the_curve_of_the_accuracy():
 
 
 def test_runs_are_coloured_by_their_method():
-    figure = delta_vs_eps(view_of(runs=THREE), "PGD-20")
+    figure = delta_vs_eps(view_of(runs=FOUR[:3]), "PGD-20")
     colors = [line.get_color() for line in figure.axes[0].get_lines()[:3]]
     assert colors == [METHOD_COLORS[name] for name in ("", "DER", "GradAlign")]
 
@@ -197,7 +202,7 @@ def test_without_abnormal_images_there_is_no_empty_panel():
 
 @pytest.mark.parametrize("draw", [scatter, quiver])
 def test_the_diagonal_of_zero_loss_is_in_every_panel(draw):
-    for axes in draw(view_of(runs=THREE), "pgd").axes[:-1]:
+    for axes in draw(view_of(runs=FOUR[:3]), "pgd").axes[:-1]:
         (line,) = axes.get_lines()
         assert (line.get_slope(), line.get_xy1()) == (1, (0, 0))
         assert axes.get_xlim()[1] > axes.get_ylim()[0]  # it crosses the panel

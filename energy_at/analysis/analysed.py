@@ -144,7 +144,8 @@ def _markdown(view: View, done: Mapping[str, Analysed], plan: Plan) -> str:
         by_attack(view).markdown(),
         "",
         "Energies in nats, mean ± standard deviation over the images; dE = E of the image - E of "
-        "the adversarial image; AAE: the attack lowered the loss.",
+        "the adversarial image; AAE: the attack lowered the cross-entropy, which only FGSM, PGD "
+        "and APGD-CE set out to raise.",
         *unmoved(view),
     ]
     return "\n".join(lines)

@@ -20,12 +20,15 @@ def named_subjects(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Subje
     Raises:
         ValueError: unless exactly one of the three is named, and all runs are of one data set.
     """
+    if [cfg.run, cfg.checkpoint, cfg.runs].count(None) != 2:
+        raise ValueError(
+            "name one of run=FOLDER, runs=[FOLDER,FOLDER], and checkpoint=FILE with its model= and "
+            "dataset="
+        )
     if cfg.runs is None:
         subject = opened(cfg, overrides)
         name = Path(cfg.checkpoint).name if cfg.run is None else _labels([subject.folder])[0]
         return {name: subject}
-    if (cfg.run, cfg.checkpoint) != (None, None):
-        raise ValueError("name one of run=FOLDER, checkpoint=FILE and runs=[FOLDER,FOLDER]")
     names = list(cfg.runs) if isinstance(cfg.runs, ListConfig) else [cfg.runs]
     folders = [run.path for name in names for run in runs_in(str(name))]
     if not folders:

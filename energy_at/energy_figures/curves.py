@@ -92,7 +92,7 @@ def classes(view: View) -> Figure:
             for axes, name in zip(column, rows.values(), strict=True):
                 _class_means(axes, found, name)
             if view.side_by_side:
-                column[0].set_title(run, fontsize=8)
+                column[0].set_title(view.wrapped(run))
             _name_classes(column[-1], found, room=not view.side_by_side)
         for axes, label in zip(grid[:, 0], rows, strict=True):
             axes.set_ylabel(f"mean {label} [nats]")
@@ -153,7 +153,8 @@ def _class_means(axes: Axes, found: Landscape, name: str) -> None:
 
 def _name_classes(axes: Axes, found: Landscape, *, room: bool) -> None:
     counts = np.bincount(found.natural.label)
-    axes.set_xlabel(f"class ({counts.min()} to {counts.max()} images each)")
+    low, high = counts.min(), counts.max()
+    axes.set_xlabel(f"class ({low if low == high else f'{low} to {high}'} images each)")
     if len(counts) > 20:
         return
     axes.set_xticks(range(len(counts)))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from textwrap import fill
 from typing import Literal
 
 import matplotlib as mpl
@@ -63,6 +64,10 @@ class View:
         """Whether there are several runs."""
         return len(self.runs) > 1
 
+    def wrapped(self, run: str) -> str:
+        """The name of a run, in as many lines as it needs above its column."""
+        return fill(run, int(12 * WIDTH / len(self.runs)))
+
 
 @contextmanager
 def page(view: View, xlabel: str, ylabel: str) -> Iterator[tuple[Figure, Panels]]:
@@ -84,7 +89,7 @@ def page(view: View, xlabel: str, ylabel: str) -> Iterator[tuple[Figure, Panels]
         for place, (_, attack) in enumerate(wanted):
             axes = grid[place]
             axes.set_title(view.labels[attack])
-            axes.xaxis.set_major_locator(MaxNLocator(3))
+            axes.xaxis.set_major_locator(MaxNLocator(3, min_n_ticks=3))
             axes.yaxis.set_major_locator(MaxNLocator(4))
             if place % columns == 0:
                 axes.set_ylabel(ylabel)
@@ -96,7 +101,7 @@ def page(view: View, xlabel: str, ylabel: str) -> Iterator[tuple[Figure, Panels]
         yield figure, panels
         if view.side_by_side:
             for run, axes in zip(view.runs, grid, strict=False):
-                axes.set_title(f"{run}\n{axes.get_title()}")
+                axes.set_title(f"{view.wrapped(run)}\n{axes.get_title()}")
         entitle(figure, view.title)
 
 

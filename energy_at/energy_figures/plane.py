@@ -60,7 +60,7 @@ def _plane(view: View, attack: str, draw: Draw, what: str) -> Figure:
             draw(axes, found, attack, shown, norm)
             title = _panel_title(kind, len(shown), len(members), alone=len(kinds) == 1)
             above = view.side_by_side and kind == kinds[0]
-            axes.set_title(f"{run}\n{title}" if above else title)
+            axes.set_title(f"{view.wrapped(run)}\n{title}" if above else title)
         for axes in grid[-1]:
             axes.set_xlabel("E(x) [nats]")
         for axes in grid[:, 0]:
@@ -95,7 +95,8 @@ def _arrows(axes: Axes, found: Landscape, attack: str, shown: Indices, norm: Nor
         angles="xy",
         scale_units="xy",
         scale=1,
-        width=0.003,
+        units="inches",
+        width=0.011,
         headwidth=4,
         headlength=5,
     )
