@@ -200,6 +200,11 @@ def _grouped(positions: Labels, batch_size: int, together: bool) -> Iterator[Lab
 
 
 def finite_logits(net: nn.Module, x: Images) -> Logits:
+    """Logits without a graph.
+
+    Raises:
+        ValueError: unless all are finite.
+    """
     with no_graph():
         logits = net(x)
     if not bool(torch.isfinite(logits).all()):

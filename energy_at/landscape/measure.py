@@ -26,9 +26,9 @@ from energy_at.energy import (
     shift_norm,
 )
 from energy_at.landscape.columns import TIMES, Floats, Landscape, Natural, Paths, Radii, Shifts
-from energy_at.modes import eval_mode, full_precision, no_graph
+from energy_at.modes import eval_mode, full_precision
 from energy_at.pairs import LogitPair
-from energy_at.robustness import TOGETHER, Exam, Tiled
+from energy_at.robustness import TOGETHER, Exam, Tiled, finite_logits
 from energy_at.shapes import Images, Labels, Logits, PerExample
 from energy_at.threat import Ball, Linf
 
@@ -117,7 +117,9 @@ class _Survey:
         for positions in self._worked(name, attack, shifts):
             x, y = self.exam.batch(positions)
             x_adv = attack(self.net, x, y, generator=self.exam.noise(positions, 0)).x_adv
-            pair = LogitPair(self.clean[positions].to(x.device), _logits(self.net, x_adv), y)
+            pair = LogitPair(
+                self.clean[positions].to(x.device), finite_logits(self.net, x_adv).double(), y
+            )
             shifts.append(_shifts(pair, self._size(x_adv - x)))
             if on_path is not None:
                 wanted = torch.isin(positions, on_path).nonzero().flatten().to(x.device)
@@ -149,7 +151,7 @@ def _lines(net: Tiled, x: Images, x_adv: Images, y: Labels) -> Floats:
     """Marginal and joint energies of each image at ``TIMES``."""
     # All points of a path together: a path for itself would fill no tile.
     points = torch.cat([torch.lerp(x, x_adv, t) for t in TIMES]).clamp(0, 1)
-    logits = _logits(net, points)
+    logits = finite_logits(net, points).double()
     found = torch.stack([marginal_energy(logits), joint_energy(logits, y.repeat(len(TIMES)))])
     return _array(found.reshape(2, len(TIMES), len(x)).transpose(1, 2))
 
@@ -169,22 +171,12 @@ def _shifts(pair: LogitPair, size: PerExample) -> Shifts:
 
 def _all_logits(net: Tiled, exam: Exam) -> Logits:
     batches = _blocks(torch.arange(len(exam.images)), exam.batch_size)
-    return torch.cat([_logits(net, exam.batch(positions)[0]).cpu() for positions in batches])
+    found = [finite_logits(net, exam.batch(positions)[0]) for positions in batches]
+    return torch.cat([logits.double().cpu() for logits in found])
 
 
 def _blocks(positions: Labels, size: int) -> Iterator[Labels]:
     yield from (positions[first : first + size] for first in range(0, len(positions), size))
-
-
-def _logits(net: Tiled, x: Images) -> Logits:
-    with no_graph():
-        logits: Logits = net(x)
-    if not bool(torch.isfinite(logits).all()):
-        raise ValueError(
-            "the network returns logits that are not finite: its weights are damaged, or its "
-            "training has diverged"
-        )
-    return logits.double()
 
 
 def _numbers(exam: Exam) -> Sequence[int]:

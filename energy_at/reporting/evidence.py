@@ -75,7 +75,8 @@ def evaluations(run: Path) -> list[Evaluation]:
 
 def analyses(run: Path) -> list[Analysis]:
     """Those of a run, by name."""
-    folders = sorted(path for path in run.glob("analysis/*") if path.is_dir())
+    # a hidden folder is an analysis that is still being written
+    folders = sorted(p for p in run.glob("analysis/[!.]*") if p.is_dir())
     found = [Analysis(folder.name, _table(folder / "table.csv"), _pictures(folder, "*.png"))
              for folder in folders]  # fmt: skip
     return [analysis for analysis in found if analysis.table or analysis.pictures]
