@@ -8,7 +8,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from energy_at.attacks.library import INSTALL, INSTALLED
+from energy_at.attacks.ensemble import INSTALL, INSTALLED
 from energy_at.config import register_resolvers
 from energy_at.evaluation import FILES, Plan, evaluate
 from energy_at.mistakes import CONF, command_line, one_line_errors

@@ -20,7 +20,7 @@ from energy_at import __version__
 from energy_at.accuracy_curve import accuracy_figure
 from energy_at.attacks import Attack, LibraryAttack, restarted_pgd
 from energy_at.attacks.catalogue import LABELS, named_attack
-from energy_at.attacks.library import INSTALL, INSTALLED
+from energy_at.attacks.ensemble import INSTALL, INSTALLED
 from energy_at.checks import Check, black_box, network_checks, stronger
 from energy_at.data import ImageSet
 from energy_at.figures import save

@@ -11,7 +11,7 @@ import torch
 
 from energy_at import analyse
 from energy_at.analysis import analysed, output
-from energy_at.attacks.library import INSTALLED
+from energy_at.attacks.ensemble import INSTALLED
 from energy_at.landscape import QUANTILES, ks_distance
 from tests.running import config, typed
 from tests.test_energy_figures import view_of
@@ -292,7 +292,7 @@ def test_a_mistake_gets_one_line_and_leaves_nothing(type_in, typed_wrong, said):
 
 
 def test_a_missing_extra_gets_one_line(type_in, monkeypatch):
-    monkeypatch.setattr("energy_at.attacks.library.INSTALLED", False)
+    monkeypatch.setattr("energy_at.attacks.ensemble.INSTALLED", False)
     before = everything()
     code, _, err = type_in("run=run", *FAST, "attacks=[fgsm,square]")
     assert (code, err.count("\n")) == (1, 1)

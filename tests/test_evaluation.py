@@ -20,7 +20,7 @@ from torch import nn
 
 from energy_at import evaluate, evaluation, robustness, train
 from energy_at.accuracy_curve import accuracy_figure
-from energy_at.attacks import library
+from energy_at.attacks import ensemble
 from energy_at.config import make
 from energy_at.data import ImageData, ImageSet
 from energy_at.evaluation import FILES, Plan
@@ -93,7 +93,7 @@ def blocks_of_ten(monkeypatch):
 
 @pytest.fixture
 def without_the_library(monkeypatch):
-    for module in (library, evaluation, evaluate):
+    for module in (ensemble, evaluation, evaluate):
         monkeypatch.setattr(module, "INSTALLED", False)
 
 

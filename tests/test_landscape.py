@@ -11,7 +11,7 @@ from torch import nn
 
 from energy_at.attacks import LibraryAttack, fgsm, pgd, trades
 from energy_at.attacks.catalogue import named_attack
-from energy_at.attacks.library import INSTALLED
+from energy_at.attacks.ensemble import INSTALLED
 from energy_at.data import ImageSet
 from energy_at.landscape import (
     QUANTILES,

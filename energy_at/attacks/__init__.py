@@ -2,8 +2,8 @@
 
 from energy_at.attacks.base import Attack, AttackResult
 from energy_at.attacks.compose import Restarts, WorstCase
+from energy_at.attacks.ensemble import LibraryAttack, autoattack
 from energy_at.attacks.gradient import GradientAttack
-from energy_at.attacks.library import LibraryAttack, autoattack
 from energy_at.attacks.named import (
     cw,
     fgsm,

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from energy_at.attacks.base import Attack
-from energy_at.attacks.library import LibraryAttack, autoattack, require_installed
+from energy_at.attacks.ensemble import LibraryAttack, autoattack, require_installed
 from energy_at.attacks.named import cw, fgsm, pgd, rs_fgsm, targeted, trades
 from energy_at.threat import Ball
 

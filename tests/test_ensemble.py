@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from energy_at.attacks import LibraryAttack, WorstCase, autoattack, library
+from energy_at.attacks import LibraryAttack, WorstCase, autoattack, ensemble
 from energy_at.attacks.catalogue import FROM_LIBRARY, OWN, named_attack
 from energy_at.data import ImageSet
 from energy_at.noise import ImageNoise
@@ -54,7 +54,7 @@ def standard_evaluation(net, x, y, ball):
 @balls
 def test_an_exam_finds_what_the_standard_evaluation_of_the_library_finds(ball, victim, monkeypatch):
     net, x, y = victim
-    monkeypatch.setattr(library, "_seed", lambda _: SEED)  # theirs is one for all attacks
+    monkeypatch.setattr(ensemble, "_seed", lambda _: SEED)  # theirs is one for all attacks
     exam = Exam(ImageSet((255 * x).round().to(torch.uint8), y))
     found = exam.outcomes(net, {"aa": autoattack(ball, steps=STEPS, queries=QUERIES)})
     _, predicted = standard_evaluation(Tiled(net, 32), x, y, ball)
@@ -226,7 +226,7 @@ def test_the_worst_point_is_of_every_image_one_that_is_wrong_already_too(name, v
 
 @pytest.fixture
 def _without_the_library(monkeypatch):
-    monkeypatch.setattr(library, "INSTALLED", False)
+    monkeypatch.setattr(ensemble, "INSTALLED", False)
 
 
 @pytest.mark.usefixtures("_without_the_library")
