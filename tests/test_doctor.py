@@ -523,7 +523,7 @@ def test_no_data_set_to_look_for_is_a_failure():
         ("online", "x" * 40, "pass", "online: WANDB_MODE"),
         ("online", None, "warn", "no API key"),
         ("of", None, "fail", "WANDB_MODE=of is no mode"),
-        ("", None, "fail", "no mode"),
+        ("", None, "pass", "offline: no API key"),  # set to nothing is not set
     ],
 )
 def test_the_mode_of_wandb(mode, key, status, said, monkeypatch):
