@@ -32,8 +32,8 @@ demo: install ## Catastrophic overfitting without DER and training with it, on e
 	wait $$plain
 	$(PY) -m energy_at.report 'runs=[$(DEMO)/fgsm_at,$(DEMO)/fgsm_at_der]' out=$(DEMO)
 
-test: install ## Run the tests (< 8 min on two cores)
-	$(PY) -m pytest
+test: install ## Run the tests, one process a core (< 8 min on two cores)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8
 
 test-slow: install ## Run the tests that take minutes
 	$(PY) -m pytest -m slow

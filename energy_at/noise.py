@@ -1,12 +1,14 @@
 """Where random numbers come from: one generator for a batch, or one for each of its images."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from energy_at.shapes import Images, PerExample
+from energy_at.shapes import Images, Labels, PerExample
 
 
 class ImageNoise:
@@ -57,6 +59,67 @@ class ImageNoise:
         if len(x) != len(self._generators):
             raise ValueError(f"noise of {len(self._generators)} images for a batch of {len(x)}")
         return self._generators
+
+
+@dataclass(frozen=True)
+class CountedNoise:
+    """Numbers that are a function of image, draw and place alone.
+
+    Nothing is remembered from one draw to the next, so images that are at different draws share a
+    batch, and all is computed where the images are. Splitmix64 (Steele, Lea and Flood, 2014).
+
+    Attributes:
+        keys: One for each image.
+    """
+
+    keys: Labels
+
+    @classmethod
+    def of(cls, images: Sequence[int], *parts: int) -> "CountedNoise":
+        """Noise that is a function of each image's number and of ``parts``, such as a seed."""
+        return cls(torch.tensor([_mixed(*parts, image) for image in images], dtype=torch.long))
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def normal(self, draws: Labels | int, size: int) -> Float[Tensor, "batch size"]:
+        """Independent N(0, 1), by Box and Muller.
+
+        Args:
+            draws: Number of the draw, of all images or of each; another number, other noise.
+            size: Numbers for each image.
+        """
+        bits = self._bits(draws, -(-size // 2))
+        radius = ((_upper(bits, 40) + 0.5) * 2**-24).log().mul_(-2).sqrt_()
+        angle = (_upper(bits << 24, 40) * (2 * torch.pi * 2**-24)).to(torch.float32)
+        return torch.cat([radius * angle.cos(), radius * angle.sin()], 1)[:, :size]
+
+    def uniform(self, draws: Labels | int, size: int) -> Float[Tensor, "batch size"]:
+        """Independent U(0, 1), 0 possible, 1 not."""
+        return _upper(self._bits(draws, size), 40) * 2**-24
+
+    def _bits(self, draws: Labels | int, size: int) -> Int[Tensor, "batch size"]:
+        streams = _scrambled(self.keys + _GOLDEN * torch.as_tensor(draws).to(self.keys))
+        places = torch.arange(1, size + 1, device=self.keys.device)
+        return _scrambled(streams[:, None] + _GOLDEN * places)
+
+
+_GOLDEN = -0x61C8864680B583EB  # 0x9E3779B97F4A7C15, the golden ratio in 64 bits, with a sign
+
+
+def _scrambled(bits: Tensor) -> Tensor:
+    bits = (bits ^ _shifted(bits, 30)) * -0x40A7B892E31B1A47
+    bits = (bits ^ _shifted(bits, 27)) * -0x6B2FB644ECCEEE15
+    return bits ^ _shifted(bits, 31)
+
+
+def _shifted(bits: Tensor, places: int) -> Tensor:
+    """To the right, filled up with zeros: torch fills up with the sign."""
+    return (bits >> places) & ((1 << (64 - places)) - 1)
+
+
+def _upper(bits: Tensor, drop: int) -> Tensor:
+    return _shifted(bits, drop).to(torch.float32)
 
 
 Noise = torch.Generator | ImageNoise
