@@ -19,10 +19,10 @@ from energy_at.data import ImageSet, as_floats
 from energy_at.modes import eval_mode, full_precision, no_graph
 from energy_at.noise import ImageNoise
 from energy_at.shapes import Images, Labels, Logits
+from energy_at.tiled import Tiled, tile_of
 
 Mask = Bool[Tensor, " images"]
 TOGETHER = 128  # images that an attack of a library searches at once, whatever the batch size
-TILE = {"cpu": 32}  # images that the network sees at once; elsewhere 128
 
 
 @runtime_checkable
@@ -45,31 +45,6 @@ class NoJournal:
 
     def note(self, task: str, found: Mapping[int, bool]) -> None:
         """Forgets it."""
-
-
-class Tiled(nn.Module):
-    """A network in evaluation mode that sees ``size`` images at a time, the last ones padded.
-
-    The kernels of a matrix product, and with them the last bits of an image's logits and gradient,
-    depend on the size of the batch; seen in tiles of one size they do not. A network that cuts its
-    logits off from its input has a gradient of zero instead of none.
-    """
-
-    def __init__(self, net: nn.Module, size: int) -> None:
-        super().__init__()
-        self.net = net
-        self.size = size
-
-    def forward(self, x: Images) -> Logits:
-        """The logits of the network."""
-        padding = -len(x) % self.size
-        if padding:
-            x = torch.cat([x, torch.zeros_like(x[:1]).expand(padding, -1, -1, -1)])
-        logits = [self.net(tile) for tile in x.split(self.size)]  # type: ignore[no-untyped-call]
-        whole = torch.cat(logits)
-        if x.requires_grad:
-            whole = whole + 0 * x.flatten(1).sum(1, keepdim=True)
-        return whole[: len(x) - padding]
 
 
 @dataclass(frozen=True)
@@ -118,7 +93,7 @@ class Exam:
 
     def tiled(self, net: nn.Module) -> Tiled:
         """The network as it is judged."""
-        return Tiled(net, TILE.get(self.images.labels.device.type, 128))
+        return Tiled(net, tile_of(self.images.labels.device))
 
     def first(self, n: int) -> "Exam":
         """The exam on its first ``n`` images."""

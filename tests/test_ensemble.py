@@ -10,8 +10,9 @@ from energy_at.attacks import LibraryAttack, WorstCase, autoattack, ensemble
 from energy_at.attacks.catalogue import FROM_LIBRARY, OWN, named_attack
 from energy_at.data import ImageSet
 from energy_at.noise import ImageNoise
-from energy_at.robustness import Exam, Tiled
+from energy_at.robustness import Exam
 from energy_at.threat import L2, Linf
+from energy_at.tiled import Tiled
 from tests.digits_net import digits_net
 from tests.nets import TinyNet
 

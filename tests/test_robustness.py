@@ -7,8 +7,9 @@ from torch import nn
 from energy_at.attacks import WorstCase, fgsm, pgd, restarted_pgd
 from energy_at.data import ImageSet
 from energy_at.models import preactresnet18
-from energy_at.robustness import Exam, Tiled
+from energy_at.robustness import Exam
 from energy_at.threat import L2, Linf
+from energy_at.tiled import Tiled
 from tests.nets import TinyNet
 
 BALL = Linf(0.1)

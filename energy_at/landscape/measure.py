@@ -28,9 +28,10 @@ from energy_at.energy import (
 from energy_at.landscape.columns import TIMES, Floats, Landscape, Natural, Paths, Radii, Shifts
 from energy_at.modes import eval_mode, full_precision
 from energy_at.pairs import LogitPair
-from energy_at.robustness import TOGETHER, Exam, Tiled, finite_logits
+from energy_at.robustness import TOGETHER, Exam, finite_logits
 from energy_at.shapes import Images, Labels, Logits, PerExample
 from energy_at.threat import Ball, Linf
+from energy_at.tiled import Tiled
 
 
 def landscape(
