@@ -90,7 +90,7 @@ def main(cfg: DictConfig) -> Any:
 
 def gone_on(folder: RunFolder, overrides: Sequence[str]) -> bool:
     """Goes on with a job of a sweep that was typed again; ``False`` if it had not begun."""
-    if not folder.config_file.is_file() or folder.overrides() != list(overrides):
+    if not folder.config_file.is_file() or sorted(folder.overrides()) != sorted(overrides):
         return False
     if folder.results_file.is_file():
         print(f"{folder.path} has finished before: kept")

@@ -1,8 +1,8 @@
 """Where samples begin: noise, or normal distributions fitted to the training images of a class.
 
 A start is fitted once, to tensors that can be kept in a file; whoever has them and the images draws
-from it. The last bits of a draw depend on the company in which it is made, so whoever wants the
-same bits again draws in the same company: in blocks of ``BLOCK`` numbers, whoever of them is wanted.
+from it. The last bits of a draw depend on its company, so whoever wants the same bits again draws
+in the same company: in whole blocks of ``BLOCK`` numbers, whoever of them is wanted.
 """
 
 from collections.abc import Mapping
@@ -84,7 +84,8 @@ class ClassGaussian:
         rows = images.of(label)
         z = noise.normal(SPREAD, len(rows)) / max(len(rows) - 1, 1) ** 0.5
         mean = fit["means"][label]
-        return mean + self.scale * z @ (rows - mean)
+        drawn: Tensor = mean + self.scale * z @ (rows - mean)
+        return drawn
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,8 @@ class LocalPCA:
         keep = kept(values.flip(1).clamp_min(0), self.variance).flip(1)
         along = (vectors.mT @ z.double()[:, :, None]) * keep[:, :, None]
         weights = (vectors @ along / self.k**0.5).to(points)
-        return (mean + self.scale * weights.mT @ centred)[:, 0]
+        drawn: Tensor = mean + self.scale * weights.mT @ centred
+        return drawn[:, 0]
 
 
 def _nearest(rows: Float[Tensor, "images entries"], k: int) -> Tensor:
