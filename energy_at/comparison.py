@@ -22,6 +22,7 @@ def method(cfg: DictConfig) -> str:
     if None in (attack, loss, reg):
         return "method without name"  # of a configuration older than the names
     base = f"{attack}-AT" if loss == "AT" else loss if attack == "TRADES" else f"{loss} ({attack})"
+    base = "standard training" if attack == "none" else base
     added = [] if reg == "none" else [reg]
     awp = OmegaConf.select(cfg, "training.awp.gamma")
     return " + ".join([base, *added, *(["AWP"] if awp else [])])

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig
 
-from energy_at.attacks import Attack
+from energy_at.attacks import Attack, Unattacked
 from energy_at.config import Run, make_attacks
 from energy_at.data.loader import as_floats
 from energy_at.modes import eval_mode, no_graph
+from energy_at.objectives import Trait
 from energy_at.training.module import require_batches
 
 
@@ -22,6 +23,7 @@ def require_sound(cfg: DictConfig, run: Run) -> None:
     require_batches(run.module.net, images, batch_size)
     run.data.test.first(cfg.evaluation.subset)
     require_fitting(run)
+    require_attack(run)
     make_attacks(cfg.evaluation)
     for callback in run.trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, ModelCheckpoint):
@@ -54,6 +56,20 @@ def require_fitting(run: Run) -> None:
         raise ValueError(
             f"the model has {classes} logits but labels go up to {highest}: leave model.classes to "
             "the data set"
+        )
+
+
+def require_attack(run: Run) -> None:
+    """Refuses to compare images with themselves.
+
+    Raises:
+        ValueError: if there is no attack, but a term that compares clean and adversarial images.
+    """
+    compares = Trait.READS_CLEAN | Trait.READS_START | Trait.TRAINS_START
+    if isinstance(run.module.attack, Unattacked) and run.module.objective.traits & compares:
+        raise ValueError(
+            "attack=none leaves the loss, or the regularizer, nothing to compare: choose an "
+            "attack, or loss=at reg=none for standard training"
         )
 
 

@@ -14,6 +14,7 @@ from energy_at.attacks.named import (
     targeted,
     trades,
 )
+from energy_at.attacks.unattacked import Unattacked
 
 __all__ = [
     "Attack",
@@ -21,6 +22,7 @@ __all__ = [
     "GradientAttack",
     "LibraryAttack",
     "Restarts",
+    "Unattacked",
     "WorstCase",
     "autoattack",
     "cw",
