@@ -1,0 +1,143 @@
+"""Pictures of samples: grids, nearest training images, distances, energies, quality and variety."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from energy_at.figures import OPEN, entitle
+
+START_COLORS = {
+    "noise": "#000000",
+    "class_gaussian": "#0072B2",
+    "class_pca": "#009E73",
+    "local_pca": "#D55E00",
+}
+SAMPLED, REAL = "#D55E00", "#0072B2"
+LINES = {"none": "--", "class_energy": "-", "class_stop": ":"}
+VARIETY = "variety: L2 distance within a class [pixel range]"
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float64]
+
+
+def grid(images: Bytes, labels: NDArray[np.int64], names: Sequence[str], per_class: int) -> Figure:
+    """The first images of every class, a row for each.
+
+    Args:
+        images: (n, height, width, channels).
+        labels: Their classes.
+        names: Of the classes.
+        per_class: Columns.
+    """
+    rows = [images[labels == label][:per_class] for label in range(len(names))]
+    side = images.shape[1]
+    canvas = np.full(
+        (len(names) * (side + 1), per_class * (side + 1), images.shape[3]), 255, np.uint8
+    )
+    for i, row in enumerate(rows):
+        for j, image in enumerate(row):
+            top, left = i * (side + 1), j * (side + 1)
+            canvas[top : top + side, left : left + side] = image
+    width = min(7.0, 0.5 * per_class) + 1.0
+    with mpl.rc_context({"font.size": 8}):
+        figure = Figure(
+            figsize=(width, (width - 1.0) * len(names) / per_class + 0.1), layout="constrained"
+        )
+        axes = figure.subplots()
+        _shown(axes, canvas)
+        axes.set_yticks([(i + 0.5) * (side + 1) for i in range(len(names))], names)
+        axes.tick_params(length=0)
+    return figure
+
+
+def nearest_figure(pairs: Sequence[tuple[Bytes, Bytes, float]], title: str) -> Figure:
+    """Samples above their nearest training images, with their distances."""
+    columns = len(pairs)
+    with mpl.rc_context({"font.size": 8}):
+        figure = Figure(figsize=(0.75 * columns + 0.6, 2.3), layout="constrained")
+        axes = figure.subplots(2, columns, squeeze=False)
+        for i, (ours, theirs, distance) in enumerate(pairs):
+            for line, image in zip(axes[:, i], (ours, theirs), strict=True):
+                _shown(line, image)
+                line.set(xticks=[], yticks=[])
+            axes[1, i].set_xlabel(f"{distance:.2f}")
+        axes[0, 0].set_ylabel("sample")
+        axes[1, 0].set_ylabel("nearest\ntraining image")
+        entitle(figure, title)
+    return figure
+
+
+def distributions_figure(
+    distances: Mapping[str, Floats], energies: Mapping[str, Floats], title: str
+) -> Figure:
+    """Distances to the nearest training image, and energies, each against real images."""
+    with mpl.rc_context(OPEN):
+        figure = Figure(figsize=(8.4, 3.0), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        _histograms(left, distances)
+        left.set(xlabel="L2 distance to the nearest training image [pixel range]", ylabel="density")
+        _histograms(right, energies)
+        right.set(xlabel="E(x, y) [nats]", ylabel="density")
+        entitle(figure, title)
+    return figure
+
+
+def tradeoff_figure(curves: Mapping[str, Sequence[Mapping[str, float]]], title: str) -> Figure:
+    """Quality against variety: one curve for each start and guidance, a point for each job.
+
+    Args:
+        curves: By ``start, guidance``; points hold ``variety``, ``fid``, ``precision``, ``recall``
+            and ``steps``.
+        title: The setting.
+    """
+    panels = {
+        "variety": (VARIETY, "fid", "FID (less is better)"),
+        "recall": ("recall (variety)", "precision", "precision (quality)"),
+    }  # fmt: skip
+    with mpl.rc_context(OPEN):
+        figure = Figure(figsize=(9.4, 3.9), layout="constrained")
+        for axes, (x, (xlabel, y, ylabel)) in zip(
+            figure.subplots(1, 2), panels.items(), strict=True
+        ):
+            for name, points in curves.items():
+                start, _, guidance = name.partition(", ")
+                color, line = START_COLORS.get(start, "#999999"), LINES.get(guidance, "-.")
+                xs, ys = [p[x] for p in points], [p[y] for p in points]
+                axes.plot(xs, ys, line, color=color, marker="o", markersize=3.5, label=name)
+                for point, a, b in zip(points, xs, ys, strict=True):
+                    said = f"{point['steps']:g}"
+                    axes.annotate(said, (a, b), (2, 3), textcoords="offset points", fontsize=6)
+            axes.set(xlabel=xlabel, ylabel=ylabel)
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(
+            handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False
+        )
+        entitle(figure, title)
+    return figure
+
+
+def _histograms(axes: Axes, columns: Mapping[str, Floats]) -> None:
+    finite = {name: values[np.isfinite(values)] for name, values in columns.items()}
+    edges: Any = np.histogram_bin_edges(np.concatenate(list(finite.values())), 40)
+    for (name, values), color in zip(finite.items(), (SAMPLED, REAL), strict=False):
+        axes.hist(values, edges, density=True, histtype="stepfilled", color=color, alpha=0.25)
+        axes.hist(values, edges, density=True, histtype="step", color=color, label=name)
+    axes.legend(frameon=False)
+
+
+def _shown(axes: Axes, image: Bytes) -> None:
+    grey = image.shape[2] == 1
+    axes.imshow(
+        image[:, :, 0] if grey else image,
+        cmap="gray" if grey else None,
+        vmin=0,
+        vmax=255,
+        interpolation="nearest",
+    )
+    axes.set_xticks([])
+    for side in axes.spines.values():
+        side.set_visible(False)
