@@ -55,6 +55,10 @@ def _is_list_of_names(value: Any) -> bool:
     return isinstance(value, list | ListConfig) and bool(value) and len(set(value)) == len(value)
 
 
+def _is_below_one(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < 1
+
+
 def _is_path(value: Any) -> bool:
     return type(value) in (str, int, float)  # a job's folder may be called 0
 
@@ -110,6 +114,33 @@ RULES: dict[str, Rule] = {
     "batch_size": _or_null(STEPS),
     "norm": _or_null(("linf or l2", lambda value: value in ("linf", "l2"))),
     "split": ("test, val or train", lambda value: value in ("test", "val", "train")),
+    "n": STEPS,
+    "shown": STEPS,
+    "judge": ("auto, none or the folder of a run", _is_path),
+    "start.k": STEPS,
+    "start.variance": SHARE,
+    "start.scale": _number(0),
+    "start.by": ("features or pixels", lambda value: value in ("features", "pixels")),
+    "guidance.draw": ("empirical or mean", lambda value: value in ("empirical", "mean")),
+    "guidance.tolerance": _number(0),
+    "guidance.width": _number(0),
+    "guidance.pulls": TRUTH,
+    "sampler.energy": (
+        "joint, marginal, conditional or cross_entropy",
+        lambda value: value in ("joint", "marginal", "conditional", "cross_entropy"),
+    ),
+    "sampler.steps": _integer(0),
+    "sampler.step_size": _number(0, above=True),
+    "sampler.momentum": ("a number >= 0 and < 1", _is_below_one),
+    "sampler.noise": _number(0),
+    "sampler.normalize": TRUTH,
+    "sampler.radius": _or_null(_number(0, above=True)),
+    "sampler.precision": ("fp32 or bf16", lambda value: value in ("fp32", "bf16")),
+    "quality.reference": (
+        "train, val or test",
+        lambda value: value in ("train", "val", "test"),
+    ),
+    "quality.weights": _or_null(("the path of one file", _is_path)),
     "device": ("auto, cpu or cuda", lambda value: value in ("auto", "cpu", "cuda")),
     "progress": TRUTH,
     "attacks": _or_null(("a list of different names, such as [fgsm,pgd]", _is_list_of_names)),

@@ -2,6 +2,7 @@
 
 import atexit
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,19 @@ from omegaconf import DictConfig
 from energy_at.comparison import FILES, write_comparison
 from energy_at.mistakes import ERROR_FILE, one_line_errors, remove_empty
 from energy_at.runs import job_order, runs_below
+from energy_at.tradeoff import FILES as TRADEOFF
+from energy_at.tradeoff import samplings_below, write_tradeoff
 
 
 class SweepSummary(Callback):
-    """Compares the runs of a sweep when its last job is done."""
+    """Compares the jobs of a sweep when its last one is done.
+
+    Args:
+        of: What the jobs are: ``runs`` or ``samplings``.
+    """
+
+    def __init__(self, of: str = "runs") -> None:
+        self.compared = {"runs": compared_runs, "samplings": compared_samplings}[of]
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Sees to it that a sweep that never starts leaves no folder."""
@@ -24,25 +34,40 @@ class SweepSummary(Callback):
         """Writes and prints the comparison; exit code 1 if a job failed."""
         folder = Path(config.hydra.sweep.dir)
         with one_line_errors():
-            print(summary(folder))
+            print(summary(folder, self.compared))
         if any(folder.rglob(ERROR_FILE)):
             sys.exit(1)
 
 
-def summary(sweep: Path) -> str:
-    """Writes ``comparison`` (Markdown, CSV, figure) and ``runs.csv`` of all finished runs.
+def summary(sweep: Path, compared: Callable[[Path], str | None] | None = None) -> str:
+    """Compares all jobs of a sweep that have finished.
 
     Returns:
-        The table, the jobs that failed, and where the files are.
+        The comparison, and the jobs that failed.
     """
-    finished = [folder for folder in runs_below(sweep) if folder.results_file.is_file()]
-    lines = ["no run has finished"]
-    if finished:
-        lines = [write_comparison(finished, sweep), f"written to {sweep}/: {', '.join(FILES)}"]
+    lines = [(compared or compared_runs)(sweep) or "no job has finished"]
     for path in sorted(sweep.rglob(ERROR_FILE), key=job_order):
         job = path.parent.relative_to(sweep)
         lines.append(f"job {job} failed: {path.read_text().strip()}")
     return "\n".join(lines)
+
+
+def compared_runs(sweep: Path) -> str | None:
+    """Writes ``comparison`` (Markdown, CSV, figure) and ``runs.csv`` of all finished runs."""
+    finished = [folder for folder in runs_below(sweep) if folder.results_file.is_file()]
+    if not finished:
+        return None
+    return _with_files(write_comparison(finished, sweep), sweep, FILES)
+
+
+def compared_samplings(sweep: Path) -> str | None:
+    """Writes ``tradeoff`` (Markdown, CSV, figure) of all finished samplings."""
+    finished = samplings_below(sweep)
+    return _with_files(write_tradeoff(finished, sweep), sweep, TRADEOFF) if finished else None
+
+
+def _with_files(text: str, sweep: Path, names: Sequence[str]) -> str:
+    return f"{text}\nwritten to {sweep}/: {', '.join(names)}"
 
 
 def _forget(sweep: Path) -> None:

@@ -153,7 +153,7 @@ def test_a_sweep_without_a_finished_run_says_so(copy):
     for path in copy.glob("*/results.json"):
         path.unlink()
     (copy / "2" / "error.txt").write_text("out of luck\n")
-    assert summary(copy).splitlines() == ["no run has finished", "job 2 failed: out of luck"]
+    assert summary(copy).splitlines() == ["no job has finished", "job 2 failed: out of luck"]
     assert not list(copy.glob("comparison*"))
 
 
@@ -162,7 +162,7 @@ def test_a_sweep_whose_jobs_all_failed_at_once_names_each(tmp_path):
         (tmp_path / job).mkdir()
         (tmp_path / job / "error.txt").write_text(f"mistake {job}\n")
     assert summary(tmp_path).splitlines() == [
-        "no run has finished",
+        "no job has finished",
         "job 0 failed: mistake 0",
         "job 1 failed: mistake 1",
     ]
