@@ -49,6 +49,16 @@ def judge_of(subject: Subject, wish: str, cache: Path, *, progress: bool) -> nn.
     return _opened(folder, subject)
 
 
+def require_judge(wish: str) -> None:
+    """Refuses the folder of no run, before anything is done.
+
+    Raises:
+        FileNotFoundError: if it is named, and is none.
+    """
+    if wish not in ("auto", "none"):
+        RunFolder.open(wish)
+
+
 def _opened(folder: RunFolder, subject: Subject) -> nn.Module:
     cfg = folder.config()
     ours, theirs = subject.config.dataset, cfg.dataset

@@ -19,7 +19,7 @@ from energy_at.generation.controls import (
     sets,
     variety,
 )
-from energy_at.generation.judge import judge_of
+from energy_at.generation.judge import judge_of, require_judge
 from energy_at.generation.keys import images_key, key_of, network_key
 from energy_at.generation.material import Material, cached, prepared
 from energy_at.generation.output import FILES, Found, finished_before, write
@@ -34,6 +34,8 @@ from energy_at.subject import Subject
 from energy_at.tiled import Tiled, tile_of
 
 __all__ = ["FILES", "sample"]
+
+REFERENCE = "reference images"
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def sample(subject: Subject, plan: Plan, out: Path | None, options: Options) -> 
     before = finished_before(folder, key)
     cache = root / "cache"
     extractor = _extractor(subject, plan)
+    require_judge(options.judge)
     clock = time.monotonic()
     material = prepared(subject, plan, cache)
     judge = judge_of(subject, options.judge, cache, progress=options.progress)
@@ -198,25 +201,35 @@ def _scored(
     """Scores of every set against the reference."""
     if extractor is None:
         return {}
-    seen = {
-        name: _seen(images, extractor, subject, name, options) for name, images in every.items()
-    }
     real: ImageSet = getattr(subject.data, plan.reference)
-    key = key_of(images_key(real), plan.settings["quality"], _weights(extractor))
-    kept = cached(
-        cache / f"reference-{plan.extractor.name}-{key[:12]}.safetensors",
-        lambda: vars(_seen(real, extractor, subject, "reference images", options)),
-    )
-    reference = Features(kept["logits"], kept["values"])
-    return {name: asdict(scores(found, reference)) for name, found in seen.items()}
+    seen = {
+        name: _seen(images, extractor, subject, cache, name, options)
+        for name, images in {**every, REFERENCE: real}.items()
+    }
+    return {name: asdict(scores(seen[name], seen[REFERENCE])) for name in every}
 
 
 def _seen(
-    images: ImageSet, extractor: ExtractorModule, subject: Subject, label: str, options: Options
+    images: ImageSet,
+    extractor: ExtractorModule,
+    subject: Subject,
+    cache: Path,
+    name: str,
+    options: Options,
 ) -> Features:
-    return features_of(
-        extractor, images.pixels, subject.device, label=label, progress=options.progress
-    )
+    """What the extractor sees; of everything but the samples, looked at once and kept."""
+
+    def look() -> Features:
+        return features_of(
+            extractor, images.pixels, subject.device, label=name, progress=options.progress
+        )
+
+    if name == SAMPLES:
+        return look()
+    key = key_of(images_key(images), extractor.name, _weights(extractor))
+    path = cache / f"features-{extractor.name}-{key[:12]}.safetensors"
+    kept = cached(path, lambda: vars(look()))
+    return Features(kept["logits"], kept["values"])
 
 
 def _weights(extractor: ExtractorModule) -> list[float]:
