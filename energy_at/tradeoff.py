@@ -23,6 +23,7 @@ SCORES = {
     "recall": ("recall", 1, ".3f"),
     "judge": ("judge %", 100, ".1f"),
     "variety": ("variety", 1, ".3f"),
+    "copied": ("copied %", 100, ".1f"),
 }
 STEPS = "sampler.steps"
 

@@ -32,6 +32,8 @@ COLUMNS = (
     ("recall", "recall", "{:.3f}"),
     ("judge", "judge %", "{:.1f}"),
     ("variety", "variety", "{:.3f}"),
+    ("nearest", "nearest", "{:.3f}"),
+    ("copied", "copied %", "{:.1f}"),
 )
 
 
@@ -106,7 +108,8 @@ def write(folder: Path, about: dict[str, Any], found: Found, plan: Plan) -> str:
 def markdown(about: Mapping[str, Any], found: Found, plan: Plan, table: Table) -> str:
     """Setting, scores, and what to make of them."""
     facts, seconds = found.facts, about["seconds"]
-    stopped, copying, reference = facts["stopped"], facts["copying"], facts["reference"]
+    stopped, reference = facts["stopped"], facts["reference"]
+    ours, real = found.rows[SAMPLES], found.rows[HELD_OUT]
     joint = found.energies["joint"]
     lines = [
         f"{plan.n} samples of {about['dataset']} from {about['network']['source']}, "
@@ -120,9 +123,9 @@ def markdown(about: Mapping[str, Any], found: Found, plan: Plan, table: Table) -
         f"- E(x, y) of the samples: mean {joint.mean():+.2f}, "
         f"5 to 95 %: {joint.quantile(0.05):+.2f} to {joint.quantile(0.95):+.2f} nats; "
         f"training images, the energy that is descended: mean {facts['training_energy']:+.2f}",
-        f"- nearest training image, L2 in pixels: median {copying['samples_median']:.3f} of the "
-        f"samples, {copying['held_out_median']:.3f} of held-out images; "
-        f"{100 * copying['nearer']:.1f} % of the samples are nearer than 99 % of held-out images",
+        f"- nearest training image, L2 in pixels: median {ours['nearest']:.3f} of the "
+        f"samples, {real['nearest']:.3f} of held-out images; "
+        f"{100 * ours['copied']:.1f} % of the samples are nearer than 99 % of held-out images",
         f"- seconds: {seconds['prepare']:g} to prepare, {seconds['sample']:g} to sample, "
         f"{seconds['measure']:g} to measure",
     ]
@@ -153,8 +156,7 @@ def _table(found: Found) -> Table:
     rows = []
     for name, row in found.rows.items():
         cells = {"set": name, **row}
-        if row.get("judge") is not None:
-            cells["judge"] = 100 * row["judge"]
+        cells |= {key: 100 * row[key] for key in ("judge", "copied") if row.get(key) is not None}
         rows.append(
             tuple(
                 "" if cells.get(key) is None else form.format(cells[key]) for key, _, form in kept

@@ -13,7 +13,8 @@ from energy_at.energy import joint_energy, marginal_energy
 from energy_at.generation.controls import (
     HELD_OUT,
     SAMPLES,
-    copying,
+    START,
+    copied,
     judged,
     nearest,
     sets,
@@ -152,7 +153,7 @@ def _measured(
     every = sets(samples, subject.data.test, means, plan.seed)
     near = {
         name: nearest(every[name], material.images, f"nearest of {name}", progress=options.progress)
-        for name in (SAMPLES, HELD_OUT)
+        for name in (SAMPLES, START, HELD_OUT)
     }
     rows = {
         name: {
@@ -162,8 +163,11 @@ def _measured(
         }
         for name, images in every.items()
     }
-    for name, found in _scored(subject, plan, every, extractor, cache, options).items():
-        rows[name] |= found
+    for name, found in near.items():
+        rows[name]["nearest"] = float(found.distances.median())
+        rows[name]["copied"] = copied(found, near[HELD_OUT])
+    for name, scored in _scored(subject, plan, every, extractor, cache, options).items():
+        rows[name] |= scored
     return Found(
         samples,
         {
@@ -177,7 +181,6 @@ def _measured(
             "stopped": {stop.name.lower(): int((samples.stop == stop).sum()) for stop in Stop},
             "mean_steps": float(samples.steps.float().mean()),
             "training_energy": float(material.energies.mean()),
-            "copying": copying(near),
             "reference": {
                 "dataset": subject.config.dataset.name,
                 "split": plan.reference,
