@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from energy_at.config import build_module, cost
+from energy_at.config import build_module
+from energy_at.outcome import cost, held_out
 from energy_at.resume import resumed
 from energy_at.runs import RunFolder
 from energy_at.train import train
