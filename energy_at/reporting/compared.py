@@ -22,9 +22,9 @@ TERMS = (
     "). An example is abnormal (AAE) where the attack lowered its loss: dE(x, y) > dE(x). CO, "
     "catastrophic overfitting: PGD accuracy on held-out images is below half its best, or below "
     "half of chance, from this step to the end. RO, robust overfitting: its running mean over five "
-    "validations ends at least three points, and four standard errors, below its best. Not learned: at "
-    "the end neither clean nor PGD accuracy on held-out images is above that of a constant "
-    "prediction (one-sided binomial test, 1 %).",
+    "validations ends at least three points, and four standard errors, below its best. Not "
+    "learned: at the end neither clean nor PGD accuracy on held-out images is above that of a "
+    "constant prediction (one-sided binomial test, 1 %).",
 )
 
 DIFFER = (

@@ -16,7 +16,10 @@ LAST_EPOCH = (
     "energies (nats) are means over the last epoch of training."
 )
 
-ON_TEST = "Test images; mean and range over seeds. A run that collapsed, or has not learned, is never averaged."
+ON_TEST = (
+    "Test images; mean and range over seeds. A run that collapsed, or has not learned, is never "
+    "averaged."
+)
 Found = Sequence[tuple[Entry, Evaluation]]
 
 

@@ -87,8 +87,8 @@ def _by_epoch(groups: dict[str, list[FinishedRun]], gallery: Gallery) -> Picture
     title = setting(configs(groups))
     figure = epochs_figure({name: runs for name, runs in methods.items() if runs}, title)
     caption = (
-        "Means over each epoch and over seeds (thick), each seed (thin); runs that are no result apart. "
-        "Vertical lines: onset of CO (dashed) and RO (dotted)"
+        "Means over each epoch and over seeds (thick), each seed (thin); collapsed runs, and those "
+        "that have not learned, apart. Vertical lines: onset of CO (dashed) and RO (dotted)"
     )
     return gallery.draw(figure, "figures/epochs", f"{caption}. {title}.")
 
