@@ -1,4 +1,4 @@
-"""Methods compared over seeds: one row each, collapsed runs marked and never averaged."""
+"""Methods compared over seeds: one row each; a run that is no result is marked, never averaged."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,11 +69,11 @@ def write_groups(groups: dict[str, list[FinishedRun]], out: Path) -> str:
 
 
 def parted(groups: dict[str, list[FinishedRun]]) -> dict[str, list[FinishedRun]]:
-    """The same groups, collapsed runs in groups of their own: no curve averages them."""
+    """The same groups, runs that are no result in groups of their own: no curve averages them."""
     found: dict[str, list[FinishedRun]] = {}
     for name, runs in groups.items():
         for run in runs:
-            label = name if run.collapsed is None else f"{name} (collapsed)"
+            label = f"{name} ({run.mark()})" if run.mark() else name
             found.setdefault(label, []).append(run)
     return found
 
@@ -86,8 +86,8 @@ def configs(groups: dict[str, list[FinishedRun]]) -> list[DictConfig]:
 def comparison_table(groups: dict[str, list[FinishedRun]]) -> Table:
     """One row for each method and checkpoint, on test images; mean and range over seeds.
 
-    A method with a collapsed run has no accuracy to show: it says how many runs collapsed, and
-    from which step.
+    A method with a run that collapsed, or has not learned, has no accuracy to show: it says how
+    many runs did, and from which step.
     """
     columns = ("method", "checkpoint", "runs", "clean %", "FGSM %", f"{_pgd(groups)} %",
                *MEASURED)  # fmt: skip
@@ -95,7 +95,7 @@ def comparison_table(groups: dict[str, list[FinishedRun]]) -> Table:
 
 
 def runs_table(groups: dict[str, list[FinishedRun]]) -> Table:
-    """One row for each run and checkpoint, collapsed ones too, as it was measured."""
+    """One row for each run and checkpoint as it was measured, be it a result or not."""
     columns = ("method", "run", "seed", "checkpoint", "clean %", "FGSM %", f"{_pgd(groups)} %",
                *MEASURED)  # fmt: skip
     rows = [
@@ -123,26 +123,38 @@ def _placed(groups: dict[str, list[FinishedRun]]) -> list[tuple[str, FinishedRun
 
 
 def _rows(name: str, runs: list[FinishedRun]) -> list[tuple[str, ...]]:
-    steps = [run.fate for run in runs if run.collapsed is not None]
-    sound = "none" if all(run.fate == "none" for run in runs) else "not logged"
-    fate = f"{', '.join(steps)} ({len(steps)} of {len(runs)} runs)" if steps else sound
+    lost = any(run.mark() for run in runs)
     return [
         (
             name,
             checkpoint,
             str(len(runs)),
-            *_shown(runs, checkpoint, broken=bool(steps) and checkpoint == "last"),
-            (_each if steps else _cell)([run.trained_percent("aae_share") for run in runs]),
-            fate,
+            *_shown(runs, checkpoint),
+            (_each if lost else _cell)([run.trained_percent("aae_share") for run in runs]),
+            _fate(runs),
             *_costs(runs),
         )
         for checkpoint in _checkpoints(runs[0])
     ]
 
 
-def _shown(runs: list[FinishedRun], checkpoint: str, *, broken: bool) -> list[str]:
-    if broken:
-        return ["collapsed"] * 3
+def _fate(runs: list[FinishedRun]) -> str:
+    """``474, 316 (2 of 3 runs); not learned (1 of 3 runs)``, or ``none``, or ``not logged``."""
+    steps = [run.fate for run in runs if run.mark() == "collapsed"]
+    unlearned = [run.fate for run in runs if run.mark() == "not learned"]
+    lost = [
+        f"{said} ({len(fates)} of {len(runs)} runs)"
+        for said, fates in ((", ".join(steps), steps), ("not learned", unlearned))
+        if fates
+    ]
+    sound = "none" if all(run.fate == "none" for run in runs) else "not logged"
+    return "; ".join(lost) or sound
+
+
+def _shown(runs: list[FinishedRun], checkpoint: str) -> list[str]:
+    marks = sorted({run.mark(checkpoint) for run in runs} - {""})
+    if marks:
+        return [", ".join(marks)] * 3
     return [
         _cell([run.percent(checkpoint, share) for run in runs])
         for share in ("clean", "fgsm", "pgd")

@@ -14,16 +14,14 @@ import torch
 from hydra.utils import instantiate
 from lightning import Callback, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
 from energy_at.attacks import Attack
-from energy_at.data import ImageData, as_floats
+from energy_at.data import ImageData
 from energy_at.objectives import Objective
-from energy_at.robustness import Exam
 from energy_at.runs import RunFolder, read_checkpoint
 from energy_at.training import AdversarialTraining, WeightPerturbation
-from energy_at.training.cost import forward_equivalents
 
 
 @dataclass(frozen=True)
@@ -182,60 +180,6 @@ def reopened(
             f"{folder.checkpoint(which)} is of another network than {folder.config_file} describes"
         ) from error
     return module, data
-
-
-def evaluated(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, Any]:
-    """Accuracies of the last and the best network on held-out and on test images."""
-    attacks = make_attacks(cfg.evaluation)
-    data = run.data
-    every = {"val": data.val, "test": data.test.first(cfg.evaluation.subset)}
-    exams = {
-        name: Exam(
-            every[name].to(data.device),
-            batch_size=data.eval_batch_size,
-            channels_last=data.channels_last,
-            seed=cfg.seed,
-            progress=cfg.trainer.get("enable_progress_bar") is not False,
-        )
-        for name in cfg.evaluation.images
-    }
-    net = run.module.to(run.data.device).net
-    results: dict[str, Any] = {}
-    for which, (step, state) in _networks(cfg, run, folder).items():
-        run.module.load_state_dict(state)
-        results[which] = {"step": step} | {
-            name: exam.accuracies(net, attacks) for name, exam in exams.items()
-        }
-    return results
-
-
-def cost(cfg: DictConfig, run: Run) -> dict[str, float]:
-    """What the training has cost: seconds, and forward passes of an image for each step it is in.
-
-    A regularizer counts as active, as it is at worst.
-    """
-    module = build_module(cfg)
-    module.objective.skip_flat = False
-    if module.awp is not None:
-        module.awp.warmup_epochs = 0
-    module.load_state_dict({k: v.cpu() for k, v in run.module.state_dict().items()})
-    images = run.data.train.first(min(16, len(run.data.train))).to(torch.device("cpu"))
-    x = as_floats(images.pixels, cfg.training.channels_last)
-    costs = {"forward_equivalents": round(forward_equivalents(module, x, images.labels), 2)}
-    for callback in run.trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Timer):
-            costs["seconds"] = round(callback.time_elapsed("train"), 1)
-    return costs
-
-
-def _networks(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, tuple[int, Any]]:
-    """Step and weights of the checkpoints to evaluate; of those that the run was told to keep."""
-    live = {name: value.clone() for name, value in run.module.state_dict().items()}
-    networks = {"last": (run.trainer.global_step, live)}
-    if cfg.callbacks.get("best") is not None and folder.has_checkpoint("best"):
-        best = read_checkpoint(folder.checkpoint("best"))
-        networks["best"] = (best["global_step"], best["state_dict"])
-    return {which: networks[which] for which in cfg.evaluation.checkpoints if which in networks}
 
 
 def make_attacks(stage: DictConfig) -> dict[str, Attack]:

@@ -30,6 +30,7 @@ METHOD_COLORS = {
     "AAER": "#CC79A7",
     "AWP": "#E69F00",
 }
+LOST = (" (collapsed)", " (not learned)")
 OPEN: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 LINE_STYLES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (7, 2, 1, 2, 1, 2)), (0, (8, 4)))
 MARKERS = ("", "o", "s", "^", "D", "v", "P", "X")
@@ -120,10 +121,10 @@ def method_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     variants: dict[tuple[str, ...], int] = {}
     styles = {}
     for name in names:
-        method, *settings = name.split(", ")
-        base, *added = method.removesuffix(" (collapsed)").split(" + ")
-        collapsed = "(collapsed)" if name.endswith("(collapsed)") else ""
-        variant = (base, *added[1:], *settings, collapsed)
+        plain, mark = _without_mark(name)
+        method, *settings = plain.split(", ")
+        base, *added = method.split(" + ")
+        variant = (base, *added[1:], *settings, mark)
         round_, dash = divmod(variants.setdefault(variant, len(variants)), len(LINE_STYLES))
         styles[name] = {
             "color": METHOD_COLORS.get(added[0] if added else "", "#999999"),
@@ -131,6 +132,12 @@ def method_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
             "marker": MARKERS[round_ % len(MARKERS)],
         }
     return styles
+
+
+def _without_mark(name: str) -> tuple[str, str]:
+    """The name of a method, and how runs of it are marked that are no result."""
+    mark = next((mark for mark in LOST if name.endswith(mark)), "")
+    return name.removesuffix(mark), mark
 
 
 def method_curves(axes: Axes, seeds: Sequence[Log], key: str, style: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from omegaconf import DictConfig, OmegaConf
 
-from energy_at.collapse import collapse_step, overfitting_step
+from energy_at.collapse import collapse_step, is_chance, overfitting_step
 from energy_at.log import Log
 from energy_at.runs import RunFolder
 from energy_at.tables import last_epoch_means
@@ -51,7 +51,9 @@ class FinishedRun:
 
     @cached_property
     def overfitted(self) -> int | None:
-        """Step from which it overfits robustly; ``None`` if it does not."""
+        """Step from which it overfits robustly; ``None`` if it does not, or is no result at all."""
+        if self.mark():
+            return None
         return overfitting_step(self.validations, self.config.dataset.classes)
 
     @property
@@ -59,6 +61,35 @@ class FinishedRun:
         """Steps from which its robustness is lost, by ``CO`` or ``RO``."""
         steps = {"CO": self.collapsed, "RO": self.overfitted}
         return {name: step for name, step in steps.items() if step is not None}
+
+    def learned(self, checkpoint: str = "last") -> bool:
+        """Whether held-out images said so when the checkpoint was made, clean or under PGD.
+
+        A run that logged no clean accuracy counts as one that has.
+        """
+        results = self.folder.results()
+        held_out = results.get("held_out", {})
+        images = held_out.get("images", self.config.dataset.val_size)
+        chance = held_out.get("chance", 1 / self.config.dataset.classes)
+        step = results.get(checkpoint, {}).get("step", float("inf"))
+        clean, pgd = (self._validated(f"val/acc/{name}", step) for name in ("clean", "pgd"))
+        known = [accuracy for accuracy in (clean, pgd) if accuracy is not None]
+        return clean is None or not all(is_chance(a, images, chance) for a in known)
+
+    def mark(self, checkpoint: str = "last") -> str:
+        """Why the accuracies of a checkpoint are no result, in a word or two; nothing if they are.
+
+        A checkpoint from before a collapse is sound.
+        """
+        if checkpoint == "last" and self.collapsed is not None:
+            return "collapsed"
+        return "" if self.learned(checkpoint) else "not learned"
+
+    def _validated(self, name: str, step: float) -> float | None:
+        """The last value of a validation up to a step."""
+        curve = self.log[name]
+        values = curve.values[curve.steps <= step]
+        return float(values[-1]) if len(values) else None
 
     @property
     def settings(self) -> str:
@@ -81,10 +112,10 @@ class FinishedRun:
 
     @property
     def fate(self) -> str:
-        """Step from which it is collapsed, ``none``, or that its log cannot tell."""
-        if not self.validations:
-            return "not logged"
-        return "none" if self.collapsed is None else str(self.collapsed)
+        """Step from which it is collapsed, ``not learned``, ``none``, or that no log can tell."""
+        if self.collapsed is not None:
+            return str(self.collapsed)
+        return self.mark() or ("none" if self.validations else "not logged")
 
     def trained_percent(self, name: str) -> float | None:
         """Mean of a share in training over the last epoch; ``None`` if it was not logged."""

@@ -118,6 +118,8 @@ def _is_lightnings(error: BaseException) -> bool:
 def _without_bad_advice(line: str) -> str:
     """Hydra would have a misspelt key appended with +, where nobody reads it."""
     said, advice, _ = line.partition(" To append to your config use +")
+    if said.startswith("Config group override must be a string"):
+        return "a group takes the name of one of its choices, such as reg=none: --help lists them"
     return (
         f"{said} There is no such key in the chosen groups: --help lists them." if advice else line
     )

@@ -1,7 +1,7 @@
 """What a value of the configuration may be, so that a slip of the hand is met by its name."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -20,6 +20,25 @@ def check(cfg: DictConfig) -> None:
         if value is not _MISSING and not holds(value):
             shown = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
             raise ValueError(f"{key}={shown} must be {must}")
+
+
+def require_single(overrides: Sequence[str]) -> None:
+    """Refuses several choices of a group, which Hydra would lay over each other key by key.
+
+    Raises:
+        ValueError: with the override.
+    """
+    for override in overrides:
+        group, _, chosen = override.lstrip("+").partition("=")
+        if group in SINGLE and chosen.startswith("["):
+            first, *others = chosen.strip("[]").split(",")
+            sweep = f", or each in turn: -m {group}={','.join([first, *others])}" if others else ""
+            combined = ", or a combination that has a file: reg=der_gradalign"
+            raise ValueError(
+                f"{override}: {group} takes one choice, such as {group}={first}"
+                + (combined if group == "reg" else "")
+                + sweep
+            )
 
 
 def _integer(low: int, high: float = math.inf) -> Rule:
@@ -66,9 +85,33 @@ def _is_path(value: Any) -> bool:
 TRUTH: Rule = ("true or false", lambda value: isinstance(value, bool))
 STEPS, EPOCHS, SHARE = _integer(1), _number(0), _number(0, 1, above=True)
 WEIGHT = _number(0)
+GROUP: Rule = ("a group of keys: set the keys in it", lambda v: isinstance(v, DictConfig))
+SINGLE = (  # groups whose choices exclude each other; those of callbacks and logger add up
+    "dataset",
+    "model",
+    "threat",
+    "attack",
+    "loss",
+    "reg",
+    "optimizer",
+    "schedule",
+    "trainer",
+    "experiment",
+    "scale",
+)
 _MISSING = object()
 
 RULES: dict[str, Rule] = {
+    "training": GROUP,
+    "training.awp": GROUP,
+    "loss.terms": GROUP,
+    "reg.terms": GROUP,
+    "attack.search": GROUP,
+    "threat.ball": GROUP,
+    "validation": GROUP,
+    "validation.attacks": GROUP,
+    "evaluation": GROUP,
+    "evaluation.attacks": GROUP,
     "seed": _integer(0, 2**32 - 1),
     "dataset.subset": _or_null(_integer(1)),
     "dataset.val_size": _integer(1),

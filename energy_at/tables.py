@@ -85,7 +85,7 @@ def _run_rows(folder: RunFolder, name: str) -> list[tuple[str, ...]]:
             *(trained if which == "last" else [""] * 4),
         )
         for which, sets in folder.results().items()
-        if which != "training"
+        if which in ("last", "best")
         for images, shares in sets.items()
         if images != "step"
     ]

@@ -15,12 +15,13 @@ from hydra.types import RunMode
 from lightning import seed_everything
 from omegaconf import DictConfig
 
-from energy_at.config import Run, build, cost, evaluated, register_resolvers
+from energy_at.config import Run, build, register_resolvers
 from energy_at.figures import delta_energy_figure, save
 from energy_at.mistakes import CONF, command_line, one_line_errors
+from energy_at.outcome import cost, evaluated, held_out
 from energy_at.resume import resumed
 from energy_at.runs import RunFolder, read_checkpoint
-from energy_at.schema import check
+from energy_at.schema import check, require_single
 from energy_at.soundness import require_sound
 from energy_at.tables import results_table
 from energy_at.training import loggers
@@ -65,7 +66,7 @@ def fit(run: Run, folder: RunFolder, checkpoint: Path | None) -> None:
 
 def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
     """Writes what the run has found."""
-    results = evaluated(cfg, run, folder)
+    results = evaluated(cfg, run, folder) | {"held_out": held_out(run.data.val)}
     folder.write_results(results)  # it may have taken hours: kept whatever comes
     folder.write_results(results | {"training": cost(cfg, run)})
     if folder.metrics_file.is_file() and "train/loss" in (log := folder.log()):
@@ -81,6 +82,7 @@ def main(cfg: DictConfig) -> Any:
     output, overrides = Path(job.runtime.output_dir), job.overrides.task
     swept = job.mode == RunMode.MULTIRUN
     with one_line_errors(output, go_on=swept):
+        require_single(overrides)
         if cfg.resume is not None:
             changes = [o for o in overrides if not o.lstrip("+").startswith("resume=")]
             train(*resumed(cfg.resume, overrides), overrides=changes)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from energy_at.collapse import collapse_step, overfitting_step
+from energy_at.collapse import collapse_step, is_chance, overfitting_step
 
 
 def log(*accuracies):
@@ -135,6 +135,41 @@ def test_slow_loss_is_seen_through_noise():
     steps = [overfitting(*draw) for draw in draws]
     assert None not in steps
     assert all(80 < step < 130 for step in steps)  # the peak is at step 100 of 200
+
+
+# Chance
+
+
+@pytest.mark.parametrize(
+    ("images", "classes", "most"),
+    [(500, 10, 0.132), (1000, 10, 0.123), (500, 100, 0.022), (500, 200, 0.014), (1000, 200, 0.011)],
+)
+def test_chance_goes_as_far_as_one_in_a_hundred_guesses(images, classes, most):
+    assert is_chance(most, images, 1 / classes)
+    assert not is_chance(most + 1 / images, images, 1 / classes)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 200])
+@pytest.mark.parametrize("images", [200, 10_000])
+def test_a_constant_prediction_is_chance_and_so_is_a_worse_one(images, classes):
+    for share in (1 / classes, 0.5 / classes, 0.0):
+        assert is_chance(share, images, 1 / classes)
+
+
+def test_chance_is_that_of_the_commonest_class():
+    """A fifth of the images of SVHN are a 1."""
+    assert is_chance(0.19, 1000, 0.19)
+    assert not is_chance(0.19, 1000, 0.1)
+
+
+def test_a_weak_result_on_200_classes_is_no_chance():
+    assert not any(is_chance(accuracy, 500, 1 / 200) for accuracy in (0.02, 0.05, 0.2))
+
+
+def test_guessing_passes_for_learning_once_in_a_hundred_times():
+    right = np.random.default_rng(0).binomial(500, 0.1, 20_000)
+    least = min(k for k in range(501) if not is_chance(k / 500, 500, 0.1))
+    assert 0.004 < (right >= least).mean() <= 0.01
 
 
 fast = settings(deadline=None, max_examples=60, derandomize=True)

@@ -8,7 +8,8 @@ import itertools
 import pytest
 from omegaconf import open_dict
 
-from energy_at.comparison import comparison_table, grouped, method, runs_table
+from energy_at.comparison import comparison_table, grouped, method, parted, runs_table
+from energy_at.figures import method_styles
 from energy_at.runs import RunFolder
 from tests.running import TINY, config
 
@@ -19,11 +20,12 @@ LAST = {"clean": 0.8, "fgsm": 0.5, "pgd": 0.4, "n": 100}
 COST = {"forward_equivalents": 5.02, "seconds": 90.0}
 
 
-def metrics(pgd=PGD, aae=0.25):
+def metrics(pgd=PGD, aae=0.25, clean=None):
     """One training step and one validation for each epoch."""
-    lines = ["step,epoch,train/loss,train/aae_share,val/acc/pgd"]
+    lines = ["step,epoch,train/loss,train/aae_share,val/acc/pgd,val/acc/clean"]
     for epoch, accuracy in enumerate(pgd):
-        lines += [f"{epoch + 1},{epoch},1.0,{aae},", f"{epoch + 1},{epoch},,,{accuracy}"]
+        seen = f"{accuracy},{'' if clean is None else clean[epoch]}"
+        lines += [f"{epoch + 1},{epoch},1.0,{aae},,", f"{epoch + 1},{epoch},,,{seen}"]
     return "\n".join(lines) + "\n"
 
 
@@ -94,6 +96,14 @@ def test_runs_that_differ_in_anything_else_are_told_apart_by_what_was_typed(writ
     assert [(row["method"], row["runs"]) for row in rows(folders)] == [
         ("FGSM-AT, threat.eps=8/255", "2"),
         ("FGSM-AT, threat.eps=16/255", "2"),
+    ]
+
+
+def test_weights_of_a_regularizer_tell_rows_apart(write):
+    folders = [write("reg=der", f"reg.weight={w}", f"seed={s}") for w in (1, 5) for s in (0, 1)]
+    assert [(row["method"], row["runs"]) for row in rows(folders)] == [
+        ("FGSM-AT + DER, reg.weight=1", "2"),
+        ("FGSM-AT + DER, reg.weight=5", "2"),
     ]
 
 
@@ -172,7 +182,7 @@ def test_seeds_show_their_mean_and_range_to_one_decimal(write):
 
 
 def test_the_aae_share_is_that_of_the_last_epoch(write):
-    log = metrics(aae=0.0).replace("3,2,1.0,0.0,", "3,2,1.0,0.9,")
+    log = metrics(aae=0.0).replace("3,2,1.0,0.0,,", "3,2,1.0,0.9,,")
     assert rows([write(log=log)])[0]["AAE share %"] == "90.0"
 
 
@@ -273,6 +283,77 @@ def test_the_table_of_runs_has_the_numbers_of_collapsed_ones_too(write):
         "5.0",
         "1.5",
     )
+
+
+# Never learned
+
+
+GUESSED = metrics((0.25, 0.25, 0.25), clean=(0.5, 0.3, 0.25))  # of four classes, 64 images
+
+
+def test_a_run_that_has_not_learned_is_never_averaged(write):
+    (row,) = rows([write("seed=0"), write("seed=1", log=GUESSED, pgd=0.25)])
+    assert [row[name] for name in ("clean %", "FGSM %", "PGD-20 %")] == ["not learned"] * 3
+    assert row["collapse at step"] == "not learned (1 of 2 runs)"
+    assert row["AAE share %"] == "25.0, 25.0"
+
+
+def test_the_table_of_runs_says_that_one_has_not_learned_and_what_was_measured(write):
+    sound, lost = run_rows([write("seed=0"), write("seed=1", log=GUESSED, pgd=0.25)])
+    assert (sound["collapse at step"], lost["collapse at step"]) == ("none", "not learned")
+    assert lost["PGD-20 %"] == "25.0"
+
+
+def test_runs_may_be_lost_in_both_ways(write):
+    logs = (metrics(LOST), GUESSED, metrics())
+    (row,) = rows([write(f"seed={i}", log=log) for i, log in enumerate(logs)])
+    assert row["PGD-20 %"] == "collapsed, not learned"
+    assert row["collapse at step"] == "2 (1 of 3 runs); not learned (1 of 3 runs)"
+
+
+def test_a_checkpoint_is_judged_by_the_validation_of_its_own_step(write):
+    """The best one is of step 2."""
+    early = metrics((0.3, 0.4, 0.25), clean=(0.5, 0.6, 0.25))
+    late = metrics((0.25, 0.26, 0.4), clean=(0.25, 0.26, 0.6))
+    last, best = rows([write(log=early, best={"pgd": 0.42})])
+    assert (last["PGD-20 %"], best["PGD-20 %"]) == ("not learned", "42.0")
+    last, best = rows([write(log=late, best={"pgd": 0.26})])
+    assert (last["PGD-20 %"], best["PGD-20 %"]) == ("40.0", "not learned")
+
+
+@pytest.mark.parametrize("clean", [(0.5,) * 3, None], ids=["clean", "not logged"])
+def test_a_run_without_robustness_has_learned_all_the_same(write, clean):
+    folder = write(log=metrics((0.2, 0.2, 0.2), clean=clean), pgd=0.2)
+    assert rows([folder])[0]["PGD-20 %"] == "20.0"
+
+
+def test_chance_is_that_of_the_images_that_were_held_out(write):
+    folder = write(log=metrics((0.3,) * 3, clean=(0.45,) * 3))
+    assert rows([folder])[0]["collapse at step"] == "none"
+    results = folder.results() | {"held_out": {"images": 1000, "chance": 0.45}}
+    folder.write_results(results)
+    assert rows([folder])[0]["collapse at step"] == "not learned (1 of 1 runs)"
+
+
+def test_a_run_that_has_not_learned_does_not_overfit(write):
+    log = metrics((0.5,) * 6 + (0.25,) * 6, clean=(0.6,) * 6 + (0.25,) * 6)
+    folder = write(log=log)
+    folder.write_results({"last": {"step": 12, "test": LAST}})
+    (runs,) = grouped([folder]).values()
+    assert (runs[0].mark(), runs[0].onsets) == ("not learned", {})
+
+
+def test_no_curve_averages_runs_that_are_no_result(write):
+    logs = (metrics(LOST), GUESSED, metrics())
+    groups = parted(grouped([write(f"seed={i}", log=log) for i, log in enumerate(logs)]))
+    assert {name: len(runs) for name, runs in groups.items()} == {
+        "FGSM-AT (collapsed)": 1,
+        "FGSM-AT (not learned)": 1,
+        "FGSM-AT": 1,
+    }
+    styles = method_styles(list(groups))
+    assert len({style["color"] for style in styles.values()}) == 1
+    assert len({str(style["linestyle"]) for style in styles.values()}) == 3
 
 
 # Files

@@ -5,7 +5,9 @@ import json
 import pytest
 import torch
 
-from energy_at.config import build_module, cost
+from energy_at.config import build_module
+from energy_at.data import ImageSet
+from energy_at.outcome import cost, held_out
 from energy_at.resume import resumed
 from energy_at.runs import RunFolder
 from energy_at.train import train
@@ -100,3 +102,10 @@ def test_a_run_without_timer_has_no_seconds(tmp_path):
     folder = RunFolder(tmp_path / "run")
     train(config(*FAST, "callbacks.timer=null"), folder)
     assert set(folder.results()["training"]) == {"forward_equivalents"}
+
+
+def test_chance_is_the_share_of_the_commonest_class():
+    images = ImageSet(
+        torch.zeros(8, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 1, 1, 1, 2, 2, 0, 1])
+    )
+    assert held_out(images) == {"images": 8, "chance": 0.5}

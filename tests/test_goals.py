@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from energy_at.attacks import GradientAttack, cw, fgsm, targeted
-from energy_at.attacks.goals import ReachTarget, widen_margin
+from energy_at.attacks.goals import ReachTarget, leave_clean_prediction, widen_margin
 from energy_at.threat import L2, Linf
 from tests.nets import TinyNet
 
@@ -57,6 +57,15 @@ balls = pytest.mark.parametrize("ball", [Linf(EPS), L2(0.3)], ids=["linf", "l2"]
 def test_the_margin_is_that_of_the_likeliest_wrong_class_to_the_label():
     gain = widen_margin(linear, X[:3], LABELS)(LOGITS)
     assert gain.tolist() == [2.0 - 3.0, 3.0 - 1.0, 2.0 + 4.0]
+
+
+def test_the_clean_prediction_is_kept_in_fp32_under_autocast():
+    """Its logits are bf16, their softmax is not: the divergence to themselves is 0."""
+    net, x, y = TinyNet().eval(), torch.rand(4, 3, 8, 8), torch.arange(4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        gain = leave_clean_prediction(net, x, y)
+        divergence = gain(net(x).float())
+    torch.testing.assert_close(divergence, torch.zeros(4), rtol=0, atol=1e-6)
 
 
 def test_the_margin_is_positive_exactly_for_images_that_are_wrong(victim):

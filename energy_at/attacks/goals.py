@@ -21,7 +21,7 @@ def misclassify(_: Classifier, __: Images, y: Labels) -> Gain:
 def leave_clean_prediction(model: Classifier, x: Images, _: Labels) -> Gain:
     """``KL(p(.|x) || p(.|x*))``, in nats; ``p(.|x)`` is computed once (Zhang et al., 2019)."""
     with no_graph():
-        log_p = model(x).log_softmax(1)
+        log_p = model(x).to(x.dtype).log_softmax(1)  # in fp32 under autocast too
     return lambda logits: F.kl_div(
         logits.log_softmax(1), log_p, log_target=True, reduction="none"
     ).sum(1)

@@ -22,7 +22,9 @@ TERMS = (
     "). An example is abnormal (AAE) where the attack lowered its loss: dE(x, y) > dE(x). CO, "
     "catastrophic overfitting: PGD accuracy on held-out images is below half its best, or below "
     "half of chance, from this step to the end. RO, robust overfitting: its running mean over five "
-    "validations ends at least three points, and four standard errors, below its best.",
+    "validations ends at least three points, and four standard errors, below its best. Not "
+    "learned: at the end neither clean nor PGD accuracy on held-out images is above that of a "
+    "constant prediction (one-sided binomial test, 1 %).",
 )
 
 DIFFER = (
@@ -38,7 +40,7 @@ def compared(found: Sequence[Entry]) -> Section:
              _steps(e), *_onsets(e)) for e in found]  # fmt: skip
     columns = ("run", *(["folder"] if apart else []), "method", "seed", "steps", "CO from step",
                "RO from step")  # fmt: skip
-    lost = frozenset(i for i, entry in enumerate(found) if entry.run.onsets)
+    lost = frozenset(i for i, entry in enumerate(found) if entry.run.onsets or entry.run.mark())
     runs = Grid("runs", Table(columns, rows), lost)
     return Section("What was compared", (Paragraph(TERMS), runs, *_choices(found)))
 
@@ -94,7 +96,8 @@ def _steps(entry: Entry) -> str:
 
 def _onsets(entry: Entry) -> tuple[str, str]:
     overfitted = entry.run.overfitted
-    known = "none" if entry.run.validations else "not logged"
+    known = "not learned" if entry.run.fate == "not learned" else "none"
+    known = known if entry.run.validations else "not logged"
     return entry.run.fate, known if overfitted is None else str(overfitted)
 
 

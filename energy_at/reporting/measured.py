@@ -16,7 +16,10 @@ LAST_EPOCH = (
     "energies (nats) are means over the last epoch of training."
 )
 
-ON_TEST = "Test images; mean and range over seeds. A collapsed run is never averaged."
+ON_TEST = (
+    "Test images; mean and range over seeds. A run that collapsed, or has not learned, is never "
+    "averaged."
+)
 Found = Sequence[tuple[Entry, Evaluation]]
 
 
@@ -31,12 +34,14 @@ def accuracies(
     """The comparison, every checkpoint, and the strong evaluation where there is one."""
     table = comparison_table(dict(groups))
     fate = table.columns.index("collapse at step")
-    collapsed = frozenset(i for i, row in enumerate(table.rows) if row[fate][:1].isdigit())
+    lost = frozenset(
+        i for i, row in enumerate(table.rows) if row[fate] not in ("none", "not logged")
+    )
     return Section(
         "Robust accuracy",
         (
             Paragraph((ON_TEST,)),
-            Grid("comparison of methods", table, collapsed),
+            Grid("comparison of methods", table, lost),
             Heading("Every checkpoint"),
             Paragraph((LAST_EPOCH,)),
             _checkpoints(found),
@@ -72,16 +77,13 @@ def not_measured(found: Sequence[Entry], measured: Sequence[Entry], command: str
 
 def _checkpoints(found: Sequence[Entry]) -> Grid:
     table = results_table([entry.run.folder for entry in found])
-    collapsed = {entry.place for entry in found if entry.run.collapsed is not None}
-    marked = frozenset(
-        i
-        for i, (place, which, *_) in enumerate(table.rows)
-        if place in collapsed and which == "last"
-    )
+    runs = {entry.place: entry.run for entry in found}
+    marks = [runs[place].mark(which) for place, which, *_ in table.rows]
     rows = [
-        (f"{row[0]} (collapsed)", *row[1:]) if i in marked else row
-        for i, row in enumerate(table.rows)
+        (f"{row[0]} ({mark})", *row[1:]) if mark else row
+        for row, mark in zip(table.rows, marks, strict=True)
     ]
+    marked = frozenset(i for i, mark in enumerate(marks) if mark)
     return Grid("every checkpoint", replace(table, rows=rows), marked)
 
 

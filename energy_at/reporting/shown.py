@@ -87,8 +87,8 @@ def _by_epoch(groups: dict[str, list[FinishedRun]], gallery: Gallery) -> Picture
     title = setting(configs(groups))
     figure = epochs_figure({name: runs for name, runs in methods.items() if runs}, title)
     caption = (
-        "Means over each epoch and over seeds (thick), each seed (thin); collapsed runs apart. "
-        "Vertical lines: onset of CO (dashed) and RO (dotted)"
+        "Means over each epoch and over seeds (thick), each seed (thin); collapsed runs, and those "
+        "that have not learned, apart. Vertical lines: onset of CO (dashed) and RO (dotted)"
     )
     return gallery.draw(figure, "figures/epochs", f"{caption}. {title}.")
 
@@ -105,12 +105,12 @@ def _by_step(entry: Entry, index: int, gallery: Gallery) -> Picture:
 
 
 def drawn_by_step(logged: Sequence[Entry]) -> list[Entry]:
-    """All of a few runs; of many the first of each method, sound and collapsed."""
+    """All of a few runs; of many the first of each method, sound and otherwise."""
     if len(logged) <= ALONE:
         return list(logged)
-    first: dict[tuple[str, bool], Entry] = {}
+    first: dict[tuple[str, str], Entry] = {}
     for entry in logged:
-        first.setdefault((entry.method, entry.run.collapsed is None), entry)
+        first.setdefault((entry.method, entry.run.mark()), entry)
     return list(first.values())
 
 
@@ -119,7 +119,7 @@ def _left_out(
 ) -> list[Block]:
     said: list[Block] = []
     if len(chosen) < len(logged):
-        line = f"The first run of each method, sound and collapsed: {len(chosen)} of {len(logged)}."
+        line = f"The first run of each method, sound and otherwise: {len(chosen)} of {len(logged)}."
         said.append(Paragraph((line,)))
     silent = [entry for entry in found if entry not in logged]
     return [*said, *([_without_log(silent)] if silent else [])]

@@ -263,7 +263,7 @@ class AdversarialTraining(LightningModule):
             shares = accuracies(pair)
             values |= {"acc/clean": shares["acc/clean"], f"acc/{name}": shares["acc/adv"]}
             values |= {f"{name}/{metric}": value for metric, value in delta_energies(pair).items()}
-        return _last_attack_plain(values, list(self.val_attacks)[-1])
+        return _last_attack_plain(values, next(reversed(self.val_attacks), ""))
 
     def _noise(self, device: torch.device, epoch: int, batch_idx: int) -> torch.Generator:
         # A function of the position, so that a resumed run draws what the whole run draws.
