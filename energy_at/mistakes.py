@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -11,21 +12,27 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 
 @contextmanager
-def one_line_errors(folder: Path | None = None, *, go_on: bool = False) -> Iterator[None]:
+def one_line_errors(
+    folder: Path | None = None, *, go_on: bool = False, stopped: str = ""
+) -> Iterator[None]:
     """Turns a user's mistake into one line and exit code 1; a defect of ours keeps its traceback.
 
     A run folder that Hydra has made and nobody has written to is removed again.
-    ``HYDRA_FULL_ERROR=1`` shows every traceback.
+    ``HYDRA_FULL_ERROR=1`` shows every traceback. A Ctrl-C ends in one line too, with exit code 130.
 
     Args:
         folder: Of the run.
         go_on: Leave the error in the folder instead of raising it: a job of a sweep must not end
             the others.
+        stopped: What a user who has pressed Ctrl-C should know.
     """
     if folder is not None:
         (folder / ERROR_FILE).unlink(missing_ok=True)  # of an earlier attempt
@@ -42,6 +49,11 @@ def one_line_errors(folder: Path | None = None, *, go_on: bool = False) -> Itera
             raise
         sys.stderr.write(f"error: {line}\n")
         sys.exit(1)
+    except KeyboardInterrupt:
+        if folder is not None:
+            remove_empty(folder)
+        sys.stderr.write(f"\nstopped{stopped and ': '}{stopped}\n")
+        sys.exit(128 + signal.SIGINT)
 
 
 def _leave(folder: Path, error: Exception, line: str | None) -> None:
@@ -74,6 +86,43 @@ def _quieten_lightning() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
 
+def require_read(cfg: DictConfig) -> None:
+    """Refuses a key that was added with ``+`` and that nobody reads: it would change nothing.
+
+    Legal are arguments of whatever is built from the configuration, which refuses those that it
+    does not know, and further members of ``OPEN``.
+
+    Raises:
+        ValueError: with what was typed.
+    """
+    job = HydraConfig.get()
+    typed = job.overrides.task
+    added = [o for o in typed if o.startswith("+") and not _is_built(cfg, _key(o))]
+    if not added:
+        return
+    choices = [o for o in typed if not o.startswith("+") and "." not in o.partition("=")[0]]
+    known = compose(str(job.job.config_name), choices)
+    for override in added:
+        if OmegaConf.select(known, _key(override), default=_MISSING) is _MISSING:
+            raise ValueError(
+                f"{override}: nothing reads {_key(override)}, leave it out; --help lists all keys"
+            )
+
+
+def _key(override: str) -> str:
+    """Where ``+key=value``, or ``+group@package=choice``, puts something."""
+    return override.lstrip("+").partition("=")[0].rpartition("@")[2]
+
+
+def _is_built(cfg: DictConfig, key: str) -> bool:
+    parts = key.split(".")
+    above = [".".join(parts[: i + 1]) for i in range(len(parts))]
+    nodes = [OmegaConf.select(cfg, place) for place in above[:-1]]
+    return bool(OPEN & set(above)) or any(
+        isinstance(node, DictConfig) and "_target_" in node for node in nodes
+    )
+
+
 def remove_empty(folder: Path) -> None:
     """Removes a folder and its parents below the working directory, as far as they are empty."""
     for path in (folder, *folder.parents):
@@ -83,12 +132,22 @@ def remove_empty(folder: Path) -> None:
         path.rmdir()
 
 
+OPEN = {  # groups whose members may have any name
+    "trainer",
+    "callbacks",
+    "logger",
+    "validation.attacks",
+    "evaluation.attacks",
+    "loss.terms",
+    "reg.terms",
+}
 ERROR_FILE = "error.txt"  # in the folder of a job that failed
 CONF = str(Path(__file__).parent / "conf")  # where every entry finds its configuration
 
 _WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 _MISTAKES = (ValueError, FileNotFoundError, FloatingPointError, ImportError, RuntimeError)
 _FRAMEWORK = (HydraException, OmegaConfBaseException)
+_MISSING = object()
 
 
 def explained(error: BaseException) -> str | None:
@@ -98,6 +157,8 @@ def explained(error: BaseException) -> str | None:
         if isinstance(found, MissingConfigException) and found.options:
             name = str(found.missing_cfg_file)
             return f"there is no {name}: choose from {', '.join(found.options)}"
+        if isinstance(found, MissingMandatoryValue):
+            return f"{found.full_key}= is missing: type it; --help shows how"
     for found in reversed(chain):
         if isinstance(found, _MISTAKES) and _raised_here(found):
             return " ".join(str(found).split())
@@ -117,6 +178,7 @@ def _is_lightnings(error: BaseException) -> bool:
 
 def _without_bad_advice(line: str) -> str:
     """Hydra would have a misspelt key appended with +, where nobody reads it."""
+    line = line.partition(" full_key: ")[0]  # OmegaConf repeats the key, for programmers
     said, advice, _ = line.partition(" To append to your config use +")
     return (
         f"{said} There is no such key in the chosen groups: --help lists them." if advice else line

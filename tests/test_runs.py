@@ -216,7 +216,9 @@ def test_code_in_a_checkpoint_is_not_run(path, tmp_path, data):
     assert not target.exists()
 
 
-@pytest.mark.parametrize("thing", [torch.relu, print, RunFolder], ids=["relu", "print", "RunFolder"])
+@pytest.mark.parametrize(
+    "thing", [torch.relu, print, RunFolder], ids=["relu", "print", "RunFolder"]
+)
 def test_functions_and_classes_in_a_checkpoint_are_refused(path, thing):
     refusal(path, saved({"state_dict": {}, "thing": thing}), "could run code")
 
