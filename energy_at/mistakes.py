@@ -89,8 +89,8 @@ def _quieten_lightning() -> None:
 def require_read(cfg: DictConfig) -> None:
     """Refuses a key that was added with ``+`` and that nobody reads: it would change nothing.
 
-    Legal are arguments of whatever is built from the configuration, which refuses those that it
-    does not know, and further members of ``OPEN``.
+    Legal are arguments of the trainer and of everything that has a ``_target_``, which refuse those
+    that they do not know, and further things with a ``_target_``: callbacks, attacks, terms.
 
     Raises:
         ValueError: with what was typed.
@@ -116,11 +116,9 @@ def _key(override: str) -> str:
 
 def _is_built(cfg: DictConfig, key: str) -> bool:
     parts = key.split(".")
-    above = [".".join(parts[: i + 1]) for i in range(len(parts))]
-    nodes = [OmegaConf.select(cfg, place) for place in above[:-1]]
-    return bool(OPEN & set(above)) or any(
-        isinstance(node, DictConfig) and "_target_" in node for node in nodes
-    )
+    nodes = [OmegaConf.select(cfg, ".".join(parts[: i + 1])) for i in range(len(parts))]
+    built = any(isinstance(node, DictConfig) and "_target_" in node for node in nodes)
+    return built or parts[0] == "trainer"
 
 
 def remove_empty(folder: Path) -> None:
@@ -132,15 +130,6 @@ def remove_empty(folder: Path) -> None:
         path.rmdir()
 
 
-OPEN = {  # groups whose members may have any name
-    "trainer",
-    "callbacks",
-    "logger",
-    "validation.attacks",
-    "evaluation.attacks",
-    "loss.terms",
-    "reg.terms",
-}
 ERROR_FILE = "error.txt"  # in the folder of a job that failed
 CONF = str(Path(__file__).parent / "conf")  # where every entry finds its configuration
 
