@@ -7,16 +7,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-COLORS = {
-    "fgsm": "#E69F00",
-    "rs_fgsm": "#F0E442",
-    "pgd": "#0072B2",
-    "trades": "#009E73",
-    "targeted": "#56B4E9",
-    "cw": "#CC79A7",
-    "autoattack": "#D55E00",
-    "square": "#999999",
-}
+from energy_at.attacks.catalogue import STYLES
 
 
 def accuracy_figure(found: Mapping[str, Any], title: str = "") -> Figure:
@@ -38,11 +29,12 @@ def accuracy_figure(found: Mapping[str, Any], title: str = "") -> Figure:
         for attack, rows in curves.items():
             rows = sorted(rows, key=lambda row: float(row["eps"]))
             radii = [unit * row["eps"] for row in rows]
-            color = COLORS.get(attack, "#000000")
+            color, marker = STYLES[attack]
             low, high = ([100 * row[end] for row in rows] for end in ("low", "high"))
             axes.fill_between(radii, low, high, color=color, alpha=0.15, linewidth=0)
             shares = [100 * row["accuracy"] for row in rows]
-            axes.plot(radii, shares, color=color, marker="o", markersize=3, label=rows[-1]["label"])
+            (line,) = axes.plot(radii, shares, color=color, marker=marker, markersize=4)
+            line.set_label(rows[-1]["label"])
         axes.set(
             xlabel=f"eps, {found['norm']} [{'1/255' if unit == 255 else 'pixels'}]",
             ylabel="accuracy [%]",

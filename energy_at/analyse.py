@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from energy_at.analysis import Plan, analyse, balls_of, common_threat, named_subjects, radii_around
+from energy_at.analysis import Plan, analyse, common_threat, named_subjects, radii_around
 from energy_at.config import register_resolvers
-from energy_at.mistakes import CONF, command_line, one_line_errors
+from energy_at.mistakes import CONF, command_line, one_line_errors, require_read
 from energy_at.schema import check
 from energy_at.subject import Subject
+from energy_at.threat import Ball
 
 register_resolvers()
 
@@ -22,17 +24,14 @@ def plan_of(cfg: DictConfig, subjects: Sequence[Subject]) -> Plan:
     """What was asked for.
 
     Raises:
-        ValueError: if the networks have no threat model in common, or a number is none.
+        ValueError: if the networks have no threat model in common, or a radius is no length.
     """
-    for key in ("iterations", "queries"):
-        if type(cfg[key]) is not int or cfg[key] < 1:
-            raise ValueError(f"{key}={cfg[key]} must be an integer >= 1")
     norm, eps, ball = common_threat(subjects, cfg.norm, cfg.eps)
     return Plan(
         norm,
         eps,
         ball,
-        radii_around(ball) if cfg.eps_list is None else balls_of(norm, cfg.eps_list),
+        _sweep(subjects[0], norm, ball, cfg.eps_list),
         list(cfg.attacks or ATTACKS),
         steps=cfg.steps,
         iterations=cfg.iterations,
@@ -44,10 +43,18 @@ def plan_of(cfg: DictConfig, subjects: Sequence[Subject]) -> Plan:
     )
 
 
+def _sweep(subject: Subject, norm: str, ball: Ball, radii: Any) -> list[Ball]:
+    if radii is None:
+        return radii_around(ball)
+    balls = subject.balls(norm, radii, key="eps_list").values()
+    return sorted(balls, key=lambda ball: ball.eps)
+
+
 @hydra.main(version_base="1.3", config_path=CONF, config_name="analyse")
 def main(cfg: DictConfig) -> None:
     """Command-line entry."""
-    with one_line_errors():
+    with one_line_errors(stopped="nothing is written"):
+        require_read(cfg)
         check(cfg)
         subjects = named_subjects(cfg, HydraConfig.get().overrides.task)
         folder, text = analyse(

@@ -45,7 +45,8 @@ def parse_pixels(name: str, value: str | float, most: float | None = 1) -> float
         raise ValueError(f"{name}={value} is no number: write a fraction such as 8/255") from None
     if most is not None and number > most:
         raise ValueError(
-            f"{name}={value} is above 1, but pixels lie in [0, 1]: did you mean {value}/255?"
+            f"{name}={value} is above {most:.4g}, but pixels lie in [0, 1]: "
+            f"did you mean {value}/255?"
         )
     if number <= 0:
         raise ValueError(f"{name}={value} must be positive: write a fraction such as 8/255")

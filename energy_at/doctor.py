@@ -13,7 +13,7 @@ import hydra
 from omegaconf import DictConfig
 
 from energy_at.diagnosis import Finding, as_json, checks, examined, row, summary
-from energy_at.mistakes import CONF, command_line, one_line_errors
+from energy_at.mistakes import CONF, command_line, one_line_errors, require_read
 from energy_at.schema import check
 
 
@@ -54,9 +54,8 @@ def write(text: str, out: Path) -> None:
 def main(cfg: DictConfig) -> None:
     """Command-line entry."""
     with one_line_errors():
+        require_read(cfg)
         check(cfg)
-        if not isinstance(cfg.json, bool):
-            raise ValueError(f"json={cfg.json} must be true or false")
         start = time.perf_counter()
         root, name = Path(cfg.dataset.root).expanduser(), cfg.dataset.get("name", "*")
         findings = list(doctor(root, name, quiet=cfg.json))

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from energy_at.attacks.ensemble import INSTALL, INSTALLED
 from energy_at.config import register_resolvers
 from energy_at.evaluation import FILES, Plan, evaluate
-from energy_at.mistakes import CONF, command_line, one_line_errors
+from energy_at.mistakes import CONF, command_line, one_line_errors, require_read
 from energy_at.schema import check
 from energy_at.subject import Subject, opened
 
@@ -53,7 +53,8 @@ def judge(cfg: DictConfig, overrides: Sequence[str] = ()) -> str:
 @hydra.main(version_base="1.3", config_path=CONF, config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     """Command-line entry."""
-    with one_line_errors():
+    with one_line_errors(stopped="the same command goes on where it was"):
+        require_read(cfg)
         check(cfg)
         print(judge(cfg, HydraConfig.get().overrides.task))
 

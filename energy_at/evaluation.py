@@ -20,7 +20,7 @@ from energy_at import __version__
 from energy_at.accuracy_curve import accuracy_figure
 from energy_at.attacks import Attack, LibraryAttack, restarted_pgd
 from energy_at.attacks.catalogue import LABELS, named_attack
-from energy_at.attacks.ensemble import INSTALL, INSTALLED
+from energy_at.attacks.ensemble import INSTALL, INSTALLED, require_classes
 from energy_at.checks import Check, black_box, network_checks, stronger
 from energy_at.data import ImageSet
 from energy_at.figures import save
@@ -109,6 +109,8 @@ def evaluate(
     images, places = subject.chosen(plan.split, plan.subset, plan.subset_seed)
     about = _about(subject, plan, images, places)
     folder = out or subject.folder / "evaluation" / _folder_name(about)
+    if folder.is_file():
+        raise ValueError(f"out={folder} is a file: name a folder")
     exam = Exam(
         images,
         places,
@@ -118,6 +120,8 @@ def evaluate(
         journal=JournalFile(folder / "journal.jsonl", about["key"]),
         progress=progress,
     )
+    for name, attack in attacks.items():
+        require_classes(name.partition("@")[0], attack, exam.classes(subject.net))
     outcomes = exam.outcomes(subject.net, attacks)
     checks = network_checks(subject.net, exam) + _attack_checks(subject, plan, exam, outcomes)
     found = about | {

@@ -11,10 +11,11 @@ from safetensors.torch import save_file
 
 import energy_at
 from energy_at.config import register_resolvers, reopened
-from energy_at.mistakes import CONF, command_line, one_line_errors
+from energy_at.mistakes import CONF, command_line, one_line_errors, require_read
 from energy_at.models import Normalized
 from energy_at.models.load import exported
 from energy_at.runs import RunFolder
+from energy_at.schema import check
 
 register_resolvers()
 
@@ -51,7 +52,9 @@ def export(run: str | Path, which: str, out: Path) -> Path:
 def main(cfg: DictConfig) -> None:
     """Command-line entry."""
     with one_line_errors():
-        out = Path(cfg.out) if cfg.out else Path(cfg.run) / f"{cfg.which}.safetensors"
+        require_read(cfg)
+        check(cfg)
+        out = Path(str(cfg.out)) if cfg.out else Path(str(cfg.run)) / f"{cfg.which}.safetensors"
         print(f"written to {export(cfg.run, cfg.which, out)}")
 
 

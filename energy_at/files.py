@@ -1,7 +1,10 @@
-"""Reading files that might be damaged, or not what they seem."""
+"""Files that might be damaged, or not what they seem; files that appear together or not at all."""
 
 import json
+import shutil
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +50,23 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} is damaged: it holds no named values")
     return content
+
+
+@contextmanager
+def beside(out: Path) -> Iterator[Path]:
+    """A hidden folder beside ``out`` to write to; what is left in it is lost at the end."""
+    part = out.absolute().with_name(f".{out.absolute().name}.part")
+    existed = [folder for folder in part.parents if folder.exists()]
+    shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+    part.mkdir(parents=True)
+    try:
+        yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        for folder in part.parents:
+            if folder in existed or any(folder.iterdir()):
+                break
+            folder.rmdir()
 
 
 def _read(path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -11,21 +12,27 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 
 @contextmanager
-def one_line_errors(folder: Path | None = None, *, go_on: bool = False) -> Iterator[None]:
+def one_line_errors(
+    folder: Path | None = None, *, go_on: bool = False, stopped: str = ""
+) -> Iterator[None]:
     """Turns a user's mistake into one line and exit code 1; a defect of ours keeps its traceback.
 
     A run folder that Hydra has made and nobody has written to is removed again.
-    ``HYDRA_FULL_ERROR=1`` shows every traceback.
+    ``HYDRA_FULL_ERROR=1`` shows every traceback. A Ctrl-C ends in one line too, with exit code 130.
 
     Args:
         folder: Of the run.
         go_on: Leave the error in the folder instead of raising it: a job of a sweep must not end
             the others.
+        stopped: What a user who has pressed Ctrl-C should know.
     """
     if folder is not None:
         (folder / ERROR_FILE).unlink(missing_ok=True)  # of an earlier attempt
@@ -42,6 +49,11 @@ def one_line_errors(folder: Path | None = None, *, go_on: bool = False) -> Itera
             raise
         sys.stderr.write(f"error: {line}\n")
         sys.exit(1)
+    except KeyboardInterrupt:
+        if folder is not None:
+            remove_empty(folder)
+        sys.stderr.write(f"\nstopped{stopped and ': '}{stopped}\n")
+        sys.exit(128 + signal.SIGINT)
 
 
 def _leave(folder: Path, error: Exception, line: str | None) -> None:
@@ -74,6 +86,41 @@ def _quieten_lightning() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
 
+def require_read(cfg: DictConfig) -> None:
+    """Refuses a key that was added with ``+`` and that nobody reads: it would change nothing.
+
+    Legal are arguments of the trainer and of everything that has a ``_target_``, which refuse those
+    that they do not know, and further things with a ``_target_``: callbacks, attacks, terms.
+
+    Raises:
+        ValueError: with what was typed.
+    """
+    job = HydraConfig.get()
+    typed = job.overrides.task
+    added = [o for o in typed if o.startswith("+") and not _is_built(cfg, _key(o))]
+    if not added:
+        return
+    choices = [o for o in typed if not o.startswith("+") and "." not in o.partition("=")[0]]
+    known = compose(str(job.job.config_name), choices)
+    for override in added:
+        if OmegaConf.select(known, _key(override), default=_MISSING) is _MISSING:
+            raise ValueError(
+                f"{override}: nothing reads {_key(override)}, leave it out; --help lists all keys"
+            )
+
+
+def _key(override: str) -> str:
+    """Where ``+key=value``, or ``+group@package=choice``, puts something."""
+    return override.lstrip("+").partition("=")[0].rpartition("@")[2]
+
+
+def _is_built(cfg: DictConfig, key: str) -> bool:
+    parts = key.split(".")
+    nodes = [OmegaConf.select(cfg, ".".join(parts[: i + 1])) for i in range(len(parts))]
+    built = any(isinstance(node, DictConfig) and "_target_" in node for node in nodes)
+    return built or parts[0] == "trainer"
+
+
 def remove_empty(folder: Path) -> None:
     """Removes a folder and its parents below the working directory, as far as they are empty."""
     for path in (folder, *folder.parents):
@@ -89,6 +136,7 @@ CONF = str(Path(__file__).parent / "conf")  # where every entry finds its config
 _WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 _MISTAKES = (ValueError, FileNotFoundError, FloatingPointError, ImportError, RuntimeError)
 _FRAMEWORK = (HydraException, OmegaConfBaseException)
+_MISSING = object()
 
 
 def explained(error: BaseException) -> str | None:
@@ -98,6 +146,8 @@ def explained(error: BaseException) -> str | None:
         if isinstance(found, MissingConfigException) and found.options:
             name = str(found.missing_cfg_file)
             return f"there is no {name}: choose from {', '.join(found.options)}"
+        if isinstance(found, MissingMandatoryValue):
+            return f"{found.full_key}= is missing: type it; --help shows how"
     for found in reversed(chain):
         if isinstance(found, _MISTAKES) and _raised_here(found):
             return " ".join(str(found).split())
@@ -117,6 +167,7 @@ def _is_lightnings(error: BaseException) -> bool:
 
 def _without_bad_advice(line: str) -> str:
     """Hydra would have a misspelt key appended with +, where nobody reads it."""
+    line = line.partition(" full_key: ")[0]  # OmegaConf repeats the key, for programmers
     said, advice, _ = line.partition(" To append to your config use +")
     if said.startswith("Config group override must be a string"):
         return "a group takes the name of one of its choices, such as reg=none: --help lists them"

@@ -3,16 +3,20 @@
 ``python -m energy_at.report runs=[A,B] out=FOLDER``
 """
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig, ListConfig
 
 from energy_at import comparison, reporting
-from energy_at.mistakes import CONF, command_line, one_line_errors
-from energy_at.runs import RunFolder, runs_in
+from energy_at.files import beside
+from energy_at.mistakes import CONF, command_line, one_line_errors, require_read
+from energy_at.runs import RunFolder, require_distinct, runs_in
+from energy_at.schema import check
 from energy_at.tables import results_table
 
 
@@ -24,13 +28,32 @@ def report(folders: Sequence[RunFolder], out: Path) -> str:
     """
     if not folders:
         raise ValueError("runs=[] names no run: write runs=[FOLDER,FOLDER]")
+    require_distinct(folders)
     table, groups = results_table(folders), comparison.grouped(folders)
-    compared = comparison.write_groups(groups, out)
-    (out / "table.md").write_text(table.markdown() + "\n")
-    (out / "table.csv").write_text(table.csv())
-    files = ["table.md", "table.csv", *comparison.FILES, *reporting.write_report(groups, out)]
+    with together(out) as part:
+        compared = comparison.write_groups(groups, part)
+        (part / "table.md").write_text(table.markdown() + "\n")
+        (part / "table.csv").write_text(table.csv())
+        files = ["table.md", "table.csv", *comparison.FILES, *reporting.write_report(groups, part)]
     shown = table.markdown() if len(folders) <= reporting.PANELS else compared
     return f"{shown}\nwritten to {out}/: {', '.join(files)}"
+
+
+@contextmanager
+def together(out: Path) -> Iterator[Path]:
+    """A folder whose files go to ``out`` if nothing is raised; what else lies there stays.
+
+    Raises:
+        ValueError: if ``out`` is a file.
+    """
+    if out.is_file():
+        raise ValueError(f"out={out} is a file: name a folder")
+    with beside(out) as part:
+        yield part
+        for file in [path for path in part.rglob("*") if path.is_file()]:
+            target = out / file.relative_to(part)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, target)
 
 
 def finished_in(name: str) -> list[RunFolder]:
@@ -48,8 +71,11 @@ def finished_in(name: str) -> list[RunFolder]:
 def main(cfg: DictConfig) -> None:
     """Command-line entry."""
     with one_line_errors():
+        require_read(cfg)
+        check(cfg)
         names = list(cfg.runs) if isinstance(cfg.runs, ListConfig) else [cfg.runs]
-        print(report([run for name in names for run in finished_in(name)], Path(cfg.out)))
+        runs = [run for name in names for run in finished_in(str(name))]
+        print(report(runs, Path(str(cfg.out or "report"))))
 
 
 if __name__ == "__main__":

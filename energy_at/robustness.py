@@ -95,6 +95,16 @@ class Exam:
         """The network as it is judged."""
         return Tiled(net, tile_of(self.images.labels.device))
 
+    def classes(self, net: nn.Module) -> int:
+        """The number of logits of the network.
+
+        Raises:
+            ValueError: if the network returns anything but finite logits.
+        """
+        net = self.tiled(net)
+        with eval_mode(net), full_precision(self.images.labels.device.type):
+            return finite_logits(net, self.batch(torch.arange(1))[0]).shape[1]
+
     def first(self, n: int) -> "Exam":
         """The exam on its first ``n`` images."""
         numbers = None if self.numbers is None else self.numbers[:n]

@@ -71,6 +71,11 @@ class RunFolder:
         """
         folder = RunFolder(Path(path))
         if not folder.config_file.is_file():
+            jobs = sorted(Path(path).glob(f"*/{_ENVIRONMENT}"), key=lambda job: job_order(job))
+            if jobs:
+                raise FileNotFoundError(
+                    f"{path} holds several runs: name one, such as {jobs[0].parent}"
+                )
             raise FileNotFoundError(
                 f"{path} is no run folder: it has no {folder.config_file.name}; "
                 "name the folder that a training, or a sweep, has written"
@@ -204,6 +209,19 @@ def runs_in(path: str | Path) -> list[RunFolder]:
     if RunFolder(Path(path)).config_file.is_file():
         return [RunFolder(Path(path))]
     return runs_below(path) or [RunFolder.open(path)]
+
+
+def require_distinct(runs: Sequence[RunFolder]) -> None:
+    """Refuses to count a run twice.
+
+    Raises:
+        ValueError: with its folder.
+    """
+    seen: set[Path] = set()
+    for run in runs:
+        if run.path.resolve() in seen:
+            raise ValueError(f"runs=[...] names {run.path} twice: leave one out")
+        seen.add(run.path.resolve())
 
 
 def folder_names(runs: Sequence[RunFolder]) -> list[str]:

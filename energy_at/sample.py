@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from energy_at.config import make, register_resolvers
 from energy_at.generation import FILES, Options, Plan, sample
-from energy_at.mistakes import CONF, command_line, one_line_errors
+from energy_at.mistakes import CONF, command_line, one_line_errors, require_read
 from energy_at.schema import check
 from energy_at.subject import opened
 
@@ -58,7 +58,9 @@ def main(cfg: DictConfig) -> None:
     job = HydraConfig.get()
     swept = job.mode == RunMode.MULTIRUN
     folder = Path(job.runtime.output_dir) if swept else None
-    with one_line_errors(folder, go_on=swept):
+    stopped = "the same command goes on where it was"
+    with one_line_errors(folder, go_on=swept, stopped=stopped):
+        require_read(cfg)
         check(cfg)
         out = folder if cfg.out is None else Path(str(cfg.out))
         print(draw(cfg, job.overrides.task, out))

@@ -82,6 +82,10 @@ def _is_path(value: Any) -> bool:
     return type(value) in (str, int, float)  # a job's folder may be called 0
 
 
+def _are_paths(value: Any) -> bool:
+    return all(map(_is_path, value)) if isinstance(value, list | ListConfig) else _is_path(value)
+
+
 TRUTH: Rule = ("true or false", lambda value: isinstance(value, bool))
 STEPS, EPOCHS, SHARE = _integer(1), _number(0), _number(0, 1, above=True)
 WEIGHT = _number(0)
@@ -154,6 +158,8 @@ RULES: dict[str, Rule] = {
     "subset_seed": _or_null(_integer(0, 2**32 - 1)),
     "steps": STEPS,
     "restarts": STEPS,
+    "iterations": STEPS,
+    "queries": STEPS,
     "batch_size": _or_null(STEPS),
     "norm": _or_null(("linf or l2", lambda value: value in ("linf", "l2"))),
     "split": ("test, val or train", lambda value: value in ("test", "val", "train")),
@@ -186,7 +192,9 @@ RULES: dict[str, Rule] = {
     "quality.weights": _or_null(("the path of one file", _is_path)),
     "device": ("auto, cpu or cuda", lambda value: value in ("auto", "cpu", "cuda")),
     "progress": TRUTH,
+    "json": TRUTH,  # of doctor
     "attacks": _or_null(("a list of different names, such as [fgsm,pgd]", _is_list_of_names)),
+    "runs": _or_null(("the path of a folder, or a list of them", _are_paths)),
     "run": _or_null(("the path of one folder", _is_path)),
     "checkpoint": _or_null(("the path of one file", _is_path)),
     "out": _or_null(("the path of one folder", _is_path)),

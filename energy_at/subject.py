@@ -1,6 +1,7 @@
 """A trained network and the images it is judged on: of a run, or of anybody's weights."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,16 +49,17 @@ class Subject:
         ball = make(self.config.threat.ball)
         return next(name for name, kind in BALLS.items() if isinstance(ball, kind))
 
-    def balls(self, norm: str | None, eps: Any) -> dict[str, Ball]:
+    def balls(self, norm: str | None, eps: Any, *, key: str = "eps") -> dict[str, Ball]:
         """The threat models to judge by, with their radii as they were written.
 
         Args:
             norm: ``linf`` or ``l2``; its own if left out.
             eps: A radius, or a list of radii; its own, or the data set's in another norm, if left
                 out.
+            key: Where the user wrote them.
 
         Raises:
-            ValueError: if a radius is no length in pixels, or the list holds none.
+            ValueError: if a radius is no length in pixels or beyond all images, or there is none.
         """
         norm = norm or self.norm
         if eps is None:
@@ -65,10 +67,10 @@ class Subject:
             eps = self.config.threat.eps if same else self.config.dataset.eps[norm]
         radii = list(eps) if OmegaConf.is_list(eps) or isinstance(eps, list) else [eps]
         if not radii:
-            raise ValueError("eps=[] names no radius: write eps=[4/255,8/255]")
-        most = 1 if norm == "linf" else None
+            raise ValueError(f"{key}=[] names no radius: write {key}=[4/255,8/255]")
+        most = 1 if norm == "linf" else math.sqrt(self.data.test.pixels[0].numel())
         texts = [str(radius).replace(" ", "") for radius in radii]
-        return {text: BALLS[norm](parse_pixels("eps", text, most)) for text in texts}
+        return {text: BALLS[norm](parse_pixels(key, text, most)) for text in texts}
 
     def chosen(self, split: str, n: int | None, seed: int | None) -> tuple[ImageSet, list[int]]:
         """Images of a split on the device, and their places in it.

@@ -20,7 +20,7 @@ COLUMNS = (
     "clean %",
     "FGSM %",
     "PGD %",
-    "train FGSM %",
+    "train adv %",
     "AAE share %",
     "dE(x)",
     "dE(x, y)",
@@ -35,13 +35,13 @@ class Table:
     rows: list[tuple[str, ...]]
 
     def markdown(self) -> str:
-        """A Markdown table whose columns line up."""
-        lines = [self.columns, *self.rows]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
-        ruler = tuple("-" * width for width in widths)
+        """A Markdown table whose columns line up; a ``|`` in a cell ends none."""
+        lines = [[cell.replace("|", r"\|") for cell in line] for line in (self.columns, *self.rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        lines.insert(1, ["-" * width for width in widths])
         return "\n".join(
             "| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |"
-            for line in (self.columns, ruler, *self.rows)
+            for line in lines
         )
 
     def csv(self) -> str:
@@ -56,7 +56,7 @@ class Table:
 def results_table(folders: Sequence[RunFolder]) -> Table:
     """One row for each run, checkpoint and image set.
 
-    Accuracies are shares of all images, in percent. ``train FGSM`` (accuracy under the training
+    Accuracies are shares of all images, in percent. ``train adv`` (accuracy under the training
     attack), AAE share and delta energies (nats) are means over the last epoch of training.
     """
     rows = [

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from energy_at.config import Run, build, register_resolvers
 from energy_at.figures import delta_energy_figure, save
-from energy_at.mistakes import CONF, command_line, one_line_errors
+from energy_at.mistakes import CONF, command_line, one_line_errors, require_read
 from energy_at.outcome import cost, evaluated, held_out
 from energy_at.resume import resumed
 from energy_at.runs import RunFolder, read_checkpoint
@@ -81,8 +81,10 @@ def main(cfg: DictConfig) -> Any:
     job = HydraConfig.get()
     output, overrides = Path(job.runtime.output_dir), job.overrides.task
     swept = job.mode == RunMode.MULTIRUN
-    with one_line_errors(output, go_on=swept):
+    stopped = f"resume={output} continues it from its last checkpoint"
+    with one_line_errors(output, go_on=swept, stopped=stopped):
         require_single(overrides)
+        require_read(cfg)
         if cfg.resume is not None:
             changes = [o for o in overrides if not o.lstrip("+").startswith("resume=")]
             train(*resumed(cfg.resume, overrides), overrides=changes)

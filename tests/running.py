@@ -4,11 +4,13 @@ import logging
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from lightning import seed_everything
 
 import energy_at
+from energy_at import train
 from energy_at.config import Run, build, register_resolvers
 from energy_at.mistakes import command_line
 from energy_at.runs import RunFolder
@@ -49,6 +51,19 @@ def fitted(folder, *overrides, checkpoint=None) -> Run:
     run = prepared(folder, *overrides)
     run.trainer.fit(run.module, run.data, ckpt_path=checkpoint, weights_only=True)
     return run
+
+
+def train_in(folder, *overrides):
+    """Types a training into ``folder``, which must go well."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["train", *overrides, f"hydra.run.dir={folder}"])
+        command_line(train.main)
+    return folder
+
+
+def everything(folder="."):
+    """Every file below a folder, with its content."""
+    return {path: path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.is_file()}
 
 
 def states_equal(a, b):

@@ -13,7 +13,7 @@ from energy_at import analyse
 from energy_at.analysis import analysed, output
 from energy_at.attacks.ensemble import INSTALLED
 from energy_at.landscape import QUANTILES, ks_distance
-from tests.running import config, typed
+from tests.running import config, everything, typed
 from tests.test_energy_figures import view_of
 
 FAST = ("subset=24", "steps=2", "progress=false", "device=cpu", "batch_size=16")
@@ -69,10 +69,6 @@ def type_in(here, monkeypatch, capsys):
 @pytest.fixture
 def without_figures(monkeypatch):
     monkeypatch.setattr(analysed, "draw", lambda *_, **__: None)
-
-
-def everything(folder="."):
-    return {p: p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
 
 
 def rows(folder):
@@ -248,7 +244,7 @@ def test_a_failure_leaves_nothing_behind(type_in, monkeypatch):
         (("run=nowhere",), "nowhere is no run folder"),
         (("run=run", "runs=[run,other]"), "name one of run=FOLDER, runs="),
         (("runs=[]",), "runs=[] names no run"),
-        (("runs=[run,run]",), "runs=[...] names a run twice"),
+        (("runs=[run,run]",), "runs=[...] names run twice: leave one out"),
         (("runs=[run,nowhere]",), "nowhere is no run folder"),
         (("runs=[run,digits]",), "run is of synthetic and digits of digits: only runs of one"),
         (("runs=[run,wider]",), "different threat models (linf 16/255, linf 8/255): name one"),
@@ -275,6 +271,9 @@ def test_a_failure_leaves_nothing_behind(type_in, monkeypatch):
         (("run=run", "out=run/config.yaml"), "is a file: name a folder"),
         (("run=run", "out=run/config.yaml/x"), "Not a directory"),
         (("run=run", "no_such_key=1"), "Could not override 'no_such_key'"),
+        (("run=run", "+no_such_key=1"), "+no_such_key=1: nothing reads no_such_key"),
+        (("run=run", "norm=l2", "eps=128"), "eps=128 is above 13.86, but pixels lie in [0, 1]"),
+        (("run=run", "norm=l2", "eps_list=[1,14]"), "eps_list=14 is above 13.86"),
     ],
 )
 def test_a_mistake_gets_one_line_and_leaves_nothing(type_in, typed_wrong, said):

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 
 from energy_at import evaluate, report, train
 from energy_at.comparison import FILES
-from tests.running import TINY, typed
+from tests.running import TINY, everything, typed
 
 FAST = (
     *TINY,
@@ -38,10 +39,6 @@ def finished(type_train):
     code, out, err = type_train(*FAST, "reg=der", "hydra.run.dir=finished")
     assert code == 0, err
     return out
-
-
-def everything(folder="."):
-    return {p: p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
 
 
 def test_the_command_of_the_readme_trains_on_embedded_data(tmp_path):
@@ -102,9 +99,10 @@ def test_a_run_is_opened_again_and_measures_the_same(finished, monkeypatch, caps
 
 
 def test_report_writes_table_and_figure(finished, monkeypatch, capsys):
-    code, out, _ = typed(monkeypatch, capsys, report.main, "runs=[finished,finished]", "out=both")
+    shutil.copytree("finished", "other")
+    code, out, _ = typed(monkeypatch, capsys, report.main, "runs=[finished,other]", "out=both")
     assert code == 0
-    assert out.count("| finished") == 8
+    assert out.count("| finished") == out.count("| other ") == 4
     assert {p.name for p in Path("both").iterdir()} == {
         "table.md", "table.csv", "delta_energy.png", "delta_energy.pdf", "report.md",
         "report.html", "figures", *FILES
@@ -155,6 +153,11 @@ def test_a_finished_run_is_not_overwritten(finished, type_train):
         ("trainer.devices=2", "not offered yet"),
         ("trainer.precision=foo", "Lightning refuses the trainer's settings: Precision 'foo'"),
         ("+trainer.foo=1", "Lightning refuses the trainer's settings"),
+        ("+foo=1", "+foo=1: nothing reads foo, leave it out; --help lists all keys"),
+        ("+training.foo=1", "+training.foo=1: nothing reads training.foo"),
+        (("reg=none", "+reg.weight=1"), "+reg.weight=1: nothing reads reg.weight"),
+        ("+evaluation.attacks.foo=1", "nothing reads evaluation.attacks.foo"),
+        ("+optimizer.foo=1", "got an unexpected keyword argument 'foo'"),
         ("evaluation.checkpoints=last", "must be a list of last and best, such as [last]"),
         ("evaluation.attacks.pgd.steps=0", "evaluation.attacks.pgd.steps=0 must be an integer"),
         (("reg=der_gradalign", "reg.der.weight=x"), "reg.der.weight=x must be a finite number"),

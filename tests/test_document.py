@@ -105,7 +105,7 @@ def test_markdown_has_the_same_parts():
         ("FGSM-AT + DER, seed 0", "FGSM-AT + DER, seed 0"),
         ("co16_s0", "co16_s0"),
         ("terms._target_", "terms.\\_target\\_"),
-        ("E(x*) | E(x)", "E(x\\*) \\| E(x)"),
+        ("E(x*) | E(x)", "E(x\\*) | E(x)"),
         ("34.2 [32.7, 35.6]", "34.2 [32.7, 35.6]"),
         ("[here](http://there)", "[here\\](http://there)"),
         ("two\nlines", "two lines"),

@@ -9,10 +9,9 @@ from matplotlib.colors import to_hex
 from matplotlib.quiver import Quiver
 from matplotlib.text import Text
 
-from energy_at.accuracy_curve import COLORS
-from energy_at.attacks.catalogue import FROM_LIBRARY, LABELS, OWN
+from energy_at.accuracy_curve import accuracy_figure
+from energy_at.attacks.catalogue import FROM_LIBRARY, LABELS, OWN, STYLES
 from energy_at.energy_figures import (
-    STYLES,
     View,
     classes,
     delta_vs_eps,
@@ -147,7 +146,11 @@ def test_every_attack_has_a_style_of_its_own():
 
 
 def test_attacks_are_coloured_as_in_the_curve_of_the_accuracy():
-    assert {name: STYLES[name][0] for name in COLORS} == COLORS
+    rows = [{"attack": name, "label": name, "eps": eps, "accuracy": 0.5, "low": 0.4, "high": 0.6}
+            for name, eps in (("clean", 0.0), *((name, 0.1) for name in STYLES))]  # fmt: skip
+    (axes,) = accuracy_figure({"accuracies": rows, "norm": "L-inf"}).axes
+    drawn = {line.get_label(): (line.get_color(), line.get_marker()) for line in axes.get_lines()}
+    assert drawn == STYLES
 
 
 def test_runs_are_coloured_by_their_method():

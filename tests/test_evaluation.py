@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,20 +17,19 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch import nn
 
-from energy_at import evaluate, evaluation, robustness, train
+from energy_at import evaluate, evaluation, robustness
 from energy_at.accuracy_curve import accuracy_figure
 from energy_at.attacks import ensemble
 from energy_at.config import make
 from energy_at.data import ImageData, ImageSet
 from energy_at.evaluation import FILES, Plan
 from energy_at.journal import JournalFile
-from energy_at.mistakes import command_line
 from energy_at.models.load import exported
 from energy_at.robustness import Exam
 from energy_at.subject import Subject, opened
 from energy_at.threat import L2, Linf
 from tests.digits_net import digits_net
-from tests.running import CONF, typed
+from tests.running import CONF, everything, train_in, typed
 from tests.standard_net import cifar10_test, standard_net
 from tests.test_checks import Trap
 
@@ -57,10 +55,7 @@ Z = 1.959963984540054  # 97.5 % of a standard normal distribution lie below
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """The folder of a run whose last network is a trained one."""
-    folder = tmp_path_factory.mktemp("trained") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["train", *TRAINING, f"hydra.run.dir={folder}"])
-        command_line(train.main)
+    folder = train_in(tmp_path_factory.mktemp("trained") / "run", *TRAINING)
     path = folder / "checkpoints" / "last.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     for key, value in digits_net()[0].state_dict().items():
@@ -110,10 +105,6 @@ def judged(subject, plan, out, batch_size=10):
     """The files of an evaluation, by name."""
     evaluation.evaluate(subject, plan, Path(out), batch_size=batch_size, progress=False)
     return {name: Path(out, name).read_bytes() for name in FILES}
-
-
-def everything():
-    return {path: path.read_bytes() for path in sorted(Path().rglob("*")) if path.is_file()}
 
 
 def outcomes(folder):
@@ -204,7 +195,7 @@ def test_a_standard_network_has_no_robust_accuracy(subject):
     ("norm", "ball"), [("linf", Linf(8 / 255)), ("l2", L2(128 / 255))], ids=["linf", "l2"]
 )
 def test_a_standard_network_for_cifar10_has_none_either(norm, ball, tmp_path_factory, monkeypatch):
-    monkeypatch.setattr(robustness, "TILE", {"cpu": 10})
+    monkeypatch.setattr(robustness, "tile_of", lambda _: 10)
     monkeypatch.setattr(evaluation, "BLACK_BOX_QUERIES", 1)
     images = cifar10_test(tmp_path_factory).first(10)
     plan = Plan(norm, {"eps": ball}, ["fgsm", "pgd"], steps=5, restarts=1)
@@ -658,6 +649,43 @@ def test_without_the_library_an_attack_of_it_is_refused(type_evaluate, name):
     assert everything() == before
 
 
+@pytest.mark.usefixtures("run")
+def test_a_key_that_exists_may_be_typed_with_two_pluses(type_evaluate):
+    _, out, _ = type_evaluate("run=run", *QUICK, "++subset=5")
+    assert "5 of 360" in out
+
+
+@pytest.mark.usefixtures("run")
+def test_ctrl_c_ends_in_one_line_and_what_is_typed_again_goes_on(type_evaluate, monkeypatch):
+    def press(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "network_checks", press)
+        code, out, err = type_evaluate("run=run", *QUICK, "out=out")
+    assert (code, out) == (130, "")
+    assert err == "\nstopped: the same command goes on where it was\n"
+    left = Path("out/journal.jsonl").read_bytes()
+    assert type_evaluate("run=run", *QUICK, "out=out")[0] == 0
+    assert Path("out/journal.jsonl").read_bytes().startswith(left)
+    assert left.count(b"\n") > 1
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["fgsm", "autoattack"], "autoattack needs at least 4 classes, the network has 2: leave"),
+        (["fgsm", "apgd_dlr"], "apgd_dlr needs at least 3 classes, the network has 2"),
+    ],
+)
+def test_too_few_classes_are_seen_before_any_attack_is_run(names, said):
+    images = ImageSet(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.long))
+    plan = replace(PLAN, names=names, subset=None)
+    with pytest.raises(ValueError, match=said):
+        judged(subject_of(Line(torch.ones(64), 0.0), images), plan, "out")
+    assert not Path("out").exists()
+
+
 @pytest.fixture
 def mistakes(run):
     """Files and folders to name by mistake."""
@@ -668,6 +696,8 @@ def mistakes(run):
     Path("file").write_text("text")
     whole = Path("run/checkpoints/last.ckpt").read_bytes()
     Path("cut.ckpt").write_bytes(whole[: len(whole) // 2])
+    for name in ("0", "10", "2"):
+        shutil.copytree("run", Path("sweep", name))
     Path("taken").mkdir()
     Path("taken/journal.jsonl").write_text("of somebody else\n")
 
@@ -725,7 +755,14 @@ SMALL = ("model=small", "model.width=8")
         (("run=run", "device=tpu"), "device=tpu must be auto, cpu or cuda"),
         (("run=run", "progress=2"), "progress=2 must be true or false"),
         (("run=run", "no_such_key=1"), "Could not override 'no_such_key'"),
-        (("run=run", "out=file", *QUICK), "file"),
+        (("run=run", "+no_such_key=1"), "+no_such_key=1: nothing reads no_such_key, leave it out"),
+        (("run=run", "++no_such_key=1"), "++no_such_key=1: nothing reads no_such_key"),
+        (("checkpoint=file", "+training.foo=1"), "+training.foo=1: nothing reads training.foo"),
+        (("run=run", "+attack=pgd"), "+attack=pgd: nothing reads attack"),
+        (("run=run", "~steps"), "Key 'steps' is not in struct\n"),
+        (("run=run", "norm=l2", "eps=128"), "eps=128 is above 8, but pixels lie in [0, 1]"),
+        (("run=sweep",), "sweep holds several runs: name one, such as sweep/0"),
+        (("run=run", "out=file", *QUICK), "out=file is a file: name a folder"),
         (("run=run", "out=taken", *QUICK), "taken holds another evaluation"),
     ],
 )  # fmt: skip

@@ -3,7 +3,6 @@
 import json
 import resource
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,13 +11,12 @@ from omegaconf import OmegaConf
 from safetensors import safe_open
 
 import energy_at
-from energy_at import evaluate, export, train
+from energy_at import evaluate, export
 from energy_at.config import make, reopened
 from energy_at.files import read_tensors
-from energy_at.mistakes import command_line
 from energy_at.models.load import load_weights
 from energy_at.runs import RunFolder
-from tests.running import states_equal, typed
+from tests.running import everything, states_equal, train_in, typed
 
 MODEL = ("dataset=synthetic", "model.width=2")
 WEAK = ("attacks=[fgsm,pgd]", "steps=2", "restarts=1", "batch_size=64", "progress=false")
@@ -40,11 +38,7 @@ TRAINING = (
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trained") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["train", *TRAINING, f"hydra.run.dir={folder}"])
-        command_line(train.main)
-    return folder
+    return train_in(tmp_path_factory.mktemp("trained") / "run", *TRAINING)
 
 
 @pytest.fixture(autouse=True)
@@ -56,10 +50,6 @@ def run(trained, tmp_path, monkeypatch):
 @pytest.fixture
 def type_in(monkeypatch, capsys):
     return lambda entry, *argv: typed(monkeypatch, capsys, entry.main, *argv)
-
-
-def everything():
-    return {path: path.read_bytes() for path in sorted(Path().rglob("*")) if path.is_file()}
 
 
 def rows(out):

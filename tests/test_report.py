@@ -21,7 +21,7 @@ from energy_at.reporting.measured import accuracies
 from energy_at.reporting.shown import drawn_by_step
 from energy_at.runs import RunFolder
 from tests.pages import Page
-from tests.running import TINY, config, typed
+from tests.running import TINY, config, everything, typed
 from tests.test_evidence import CONTENT
 
 composed = functools.cache(config)
@@ -290,9 +290,11 @@ def test_the_same_runs_give_the_same_bytes_elsewhere_and_in_another_process(two,
 )  # fmt: skip
 def test_what_cannot_be_read_is_named_in_one_line(here, type_report, spoil, said):
     spoil(write(here / "run").path)
+    before = everything()
     code, _, err = type_report("runs=run")
     assert (code, err.count("\n")) == (1, 1)
     assert said in err
+    assert everything() == before
 
 
 def test_an_output_that_is_a_file_is_named_in_one_line(here, type_report):
@@ -300,8 +302,40 @@ def test_an_output_that_is_a_file_is_named_in_one_line(here, type_report):
     (here / "file").write_text("mine")
     code, _, err = type_report("runs=run", "out=file")
     assert (code, err.count("\n")) == (1, 1)
-    assert "file" in err
+    assert "out=file is a file: name a folder" in err
     assert (here / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ((), "runs= is missing: type it; --help shows how"),
+        (("runs=[run,run]",), "runs=[...] names run twice: leave one out"),
+        (("runs=[run,.]",), "runs=[...] names run twice: leave one out"),
+        (("runs=[null]",), "runs=[None] must be the path of a folder, or a list of them"),
+        (("runs=[1,2]",), "1 is no run folder"),
+        (("runs=run", "out=[a]"), "out=['a'] must be the path of one folder"),
+        (("runs=run", "+foo=1"), "+foo=1: nothing reads foo"),
+    ],
+)
+def test_a_mistake_gets_one_line_and_writes_nothing(here, type_report, wrong, said):
+    write(here / "run")
+    before = everything()
+    code, out, err = type_report(*wrong)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith("error: ")
+    assert said in err
+    assert everything() == before
+
+
+def test_a_folder_may_have_a_number_for_a_name_and_keeps_what_it_holds(here, type_report):
+    write(here / "1")
+    (here / "2").mkdir()
+    (here / "2" / "mine").write_text("mine")
+    assert type_report("runs=1", "out=2")[0] == 0
+    assert (here / "2" / "mine").read_text() == "mine"
+    assert (here / "2" / "report.html").is_file()
+    assert not list(here.glob(".*"))
 
 
 # A real browser

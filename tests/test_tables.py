@@ -45,7 +45,7 @@ def as_dicts(table):
 def test_numbers_of_a_run_are_those_of_its_files(tmp_path):
     val, test, best = as_dicts(results_table([run(tmp_path / "fgsm_at")]))
     trained = {
-        "train FGSM %": "60.0",
+        "train adv %": "60.0",
         "AAE share %": "50.0",
         "dE(x)": "+0.750",
         "dE(x, y)": "-2.250",
@@ -96,7 +96,7 @@ def test_what_was_not_measured_is_empty(tmp_path):
         results={"last": {"step": 1, "test": {"clean": 0.5, "n": 2}}},
     )
     (row,) = as_dicts(results_table([bare]))
-    assert row["train FGSM %"] == "50.0"
+    assert row["train adv %"] == "50.0"
     empty = {name for name, cell in row.items() if cell == ""}
     assert empty == {"FGSM %", "PGD %", "AAE share %", "dE(x)", "dE(x, y)"}
 
@@ -151,3 +151,8 @@ def test_a_small_table_by_hand():
     table = Table(("run", "n"), [("a", "100"), ("bcde", "")])
     assert table.markdown() == "| run  | n   |\n| ---- | --- |\n| a    | 100 |\n| bcde |     |"
     assert table.csv() == "run,n\na,100\nbcde,\n"
+
+
+def test_a_bar_in_a_cell_ends_no_cell():
+    lines = Table(("run", "n"), [("a|b", "1")]).markdown().splitlines()
+    assert lines == ["| run  | n |", "| ---- | - |", r"| a\|b | 1 |"]

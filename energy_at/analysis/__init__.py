@@ -2,6 +2,6 @@
 
 from energy_at.analysis.analysed import analyse
 from energy_at.analysis.plan import Plan, radii_around
-from energy_at.analysis.subjects import balls_of, common_threat, named_subjects
+from energy_at.analysis.subjects import common_threat, named_subjects
 
-__all__ = ["Plan", "analyse", "balls_of", "common_threat", "named_subjects", "radii_around"]
+__all__ = ["Plan", "analyse", "common_threat", "named_subjects", "radii_around"]

@@ -25,7 +25,7 @@ from energy_at.energy_figures import (
     scatter,
 )
 from energy_at.figures import save
-from energy_at.files import read_json
+from energy_at.files import beside, read_json
 from energy_at.landscape import TIMES, Landscape, Natural, Shifts
 
 PANELS = 4  # runs that have room side by side
@@ -49,24 +49,13 @@ def staged(out: Path, key: str) -> Iterator[Path]:
         ValueError: if ``out`` holds anything but an analysis of the same key.
     """
     _require_free(out, key)
-    name = out.absolute().name
-    part, old = (out.absolute().with_name(f".{name}.{end}") for end in ("part", "old"))
-    existed = [folder for folder in part.parents if folder.exists()]
-    for left in (part, old):
-        shutil.rmtree(left, ignore_errors=True)  # of an analysis that was killed
-    part.mkdir(parents=True)
-    try:
+    old = out.absolute().with_name(f".{out.absolute().name}.old")
+    shutil.rmtree(old, ignore_errors=True)  # of an analysis that was killed
+    with beside(out) as part:
         yield part
-    except BaseException:
-        shutil.rmtree(part)
-        for folder in part.parents:
-            if folder in existed or any(folder.iterdir()):
-                break
-            folder.rmdir()
-        raise
-    if out.exists():
-        os.replace(out, old)
-    os.replace(part, out)
+        if out.exists():
+            os.replace(out, old)
+        os.replace(part, out)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -7,10 +7,9 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from energy_at.comparison import grouped
-from energy_at.config import parse_pixels
 from energy_at.reporting.entries import entries
-from energy_at.runs import RunFolder, runs_in
-from energy_at.subject import BALLS, Subject, of_run, opened
+from energy_at.runs import RunFolder, require_distinct, runs_in
+from energy_at.subject import Subject, of_run, opened
 from energy_at.threat import Ball
 
 
@@ -33,8 +32,7 @@ def named_subjects(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Subje
     folders = [run.path for name in names for run in runs_in(str(name))]
     if not folders:
         raise ValueError("runs=[] names no run: write runs=[FOLDER,FOLDER]")
-    if len({folder.resolve() for folder in folders}) < len(folders):
-        raise ValueError("runs=[...] names a run twice")
+    require_distinct([RunFolder(folder) for folder in folders])
     subjects = [of_run(str(folder), cfg, overrides) for folder in folders]
     _require_one_data_set(subjects)
     return dict(zip(_labels(folders), subjects, strict=True))
@@ -62,22 +60,6 @@ def common_threat(subjects: Sequence[Subject], norm: str | None, eps: Any) -> tu
             "norm=linf eps=8/255"
         )
     return min(found, key=lambda one: one[1])
-
-
-def balls_of(norm: str, radii: Any) -> list[Ball]:
-    """The balls of a radius, or of a list of radii, the smallest first.
-
-    Raises:
-        ValueError: if one is no length in pixels, or there is none.
-    """
-    texts = [str(radius) for radius in (radii if OmegaConf.is_list(radii) else [radii])]
-    if not texts:
-        raise ValueError("eps_list=[] names no radius: write eps_list=[4/255,8/255]")
-    most = 1 if norm == "linf" else None
-    return sorted(
-        (BALLS[norm](parse_pixels("eps_list", text, most)) for text in texts),
-        key=lambda ball: ball.eps,
-    )
 
 
 def _require_one_data_set(subjects: Sequence[Subject]) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
-from energy_at.attacks.base import AttackResult
+from energy_at.attacks.base import Attack, AttackResult
 from energy_at.attacks.compose import WorstCase
 from energy_at.modes import frozen_running_stats, no_graph
 from energy_at.noise import ImageNoise, Noise
@@ -23,6 +23,8 @@ from energy_at.threat import L2, Ball, Linf, clip_to_pixels
 
 Name = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
 Keeps = Literal["broken", "worst"]
+
+_LEAST_CLASSES = {"square": 1, "apgd-dlr": 3, "apgd-t": 4}  # 2 for the others
 
 INSTALLED = find_spec("pyautoattack") is not None
 INSTALL = "pip install 'energy_at[autoattack]'"
@@ -128,7 +130,7 @@ class LibraryAttack:
             return SquareAttack(
                 model, p_init=0.8, n_queries=self.queries, resc_schedule=False, **shared
             )
-        _require_classes(self.name, classes)
+        require_classes(self.name, self, classes)
         targets = {"n_target_classes": min(9, classes - 1)}
         if self.name.startswith("fab"):
             targeted = self.name == "fab-t"
@@ -158,10 +160,19 @@ def require_installed(name: str) -> None:
         raise ImportError(f"{name} needs the AutoAttack library: {INSTALL}")
 
 
-def _require_classes(name: str, classes: int) -> None:
-    least = {"apgd-dlr": 3, "apgd-t": 4}.get(name, 2)
-    if classes < least:
-        raise ValueError(f"{name} needs at least {least} classes, the network has {classes}")
+def require_classes(name: str, attack: Attack, classes: int) -> None:
+    """Refuses an attack whose loss, or that of a part of it, needs more classes.
+
+    Raises:
+        ValueError: with the name and both numbers.
+    """
+    parts = attack.attacks if isinstance(attack, WorstCase) else [attack]
+    needed = [_LEAST_CLASSES.get(p.name, 2) for p in parts if isinstance(p, LibraryAttack)]
+    if classes < max(needed, default=1):
+        raise ValueError(
+            f"{name} needs at least {max(needed)} classes, the network has {classes}: leave it out "
+            "of attacks=[...]"
+        )
 
 
 def _seed(generator: Noise | None) -> int:

@@ -5,7 +5,7 @@ told apart as in the figures of their training.
 """
 
 from energy_at.energy_figures.curves import classes, delta_vs_eps, histograms, path
-from energy_at.energy_figures.page import STYLES, View
+from energy_at.energy_figures.page import View
 from energy_at.energy_figures.plane import quiver, scatter
 
-__all__ = ["STYLES", "View", "classes", "delta_vs_eps", "histograms", "path", "quiver", "scatter"]
+__all__ = ["View", "classes", "delta_vs_eps", "histograms", "path", "quiver", "scatter"]

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from energy_at.energy_figures.page import NATURAL, PAPER, STYLES, WIDTH, View, legend_below, page
+from energy_at.attacks.catalogue import STYLES
+from energy_at.energy_figures.page import NATURAL, PAPER, WIDTH, View, legend_below, page
 from energy_at.figures import entitle, legend_height, method_styles, methods_legend
 from energy_at.landscape import TIMES, Landscape, class_means, ks_distance
 from energy_at.landscape.columns import Floats

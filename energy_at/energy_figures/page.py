@@ -24,21 +24,6 @@ HEIGHT = 9.0  # inches: of all panels of a page together, at most
 COLUMNS = 3  # panels of one run in a row
 PAPER = OPEN | {"font.size": 8, "axes.titlesize": 8, "legend.fontsize": 8, "axes.linewidth": 0.6}
 NATURAL = "#000000"
-STYLES: dict[str, tuple[str, str]] = {  # Okabe and Ito's palette, then Tol's; colour and marker
-    "fgsm": ("#E69F00", "o"),
-    "rs_fgsm": ("#F0E442", "o"),
-    "pgd": ("#0072B2", "s"),
-    "trades": ("#009E73", "^"),
-    "targeted": ("#56B4E9", "v"),
-    "cw": ("#CC79A7", "D"),
-    "apgd_ce": ("#332288", "P"),
-    "apgd_dlr": ("#882255", "X"),
-    "apgd_t": ("#44AA99", "p"),
-    "fab": ("#8B5A2B", "<"),
-    "fab_t": ("#DDCC77", ">"),
-    "square": ("#999999", "h"),
-    "autoattack": ("#D55E00", "*"),
-}
 
 
 @dataclass(frozen=True)

@@ -171,8 +171,8 @@ class Document:
 
 
 def plain(text: str) -> str:
-    """Text of which Markdown changes nothing."""
-    text = re.sub(r"([\\`*<>|&~]|\](?=[(\[])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))", r"\\\1", text)
+    """Text of which Markdown changes nothing, nor, once it is in a cell, a table."""
+    text = re.sub(r"([\\`*<>&~]|\](?=[(\[])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))", r"\\\1", text)
     return " ".join(text.split())
 
 

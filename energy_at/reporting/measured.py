@@ -12,7 +12,7 @@ from energy_at.reporting.evidence import WARNING, Evaluation, evaluations
 from energy_at.tables import Table, results_table
 
 LAST_EPOCH = (
-    "Accuracy under the training attack (train FGSM, of whatever attack), AAE share and delta "
+    "Accuracy under the training attack (train adv), AAE share and delta "
     "energies (nats) are means over the last epoch of training."
 )
 
