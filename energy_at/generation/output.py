@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ class Found:
         rows: Scores of every set.
         facts: Everything else that is a number.
         training: The training images.
+        classes: Their names.
         training_energies: Of the training images, of the kind that was descended.
     """
 
@@ -59,6 +60,7 @@ class Found:
     rows: Mapping[str, Mapping[str, Any]]
     facts: Mapping[str, Any]
     training: ImageSet
+    classes: Sequence[str]
     training_energies: Tensor
 
 
@@ -177,11 +179,10 @@ def _rows_csv(found: Found) -> str:
 def _figures(found: Found, plan: Plan, dataset: str) -> dict[str, Figure]:
     samples = arrays(found.samples)
     labels: Any = samples["label"]
-    classes = [str(label) for label in range(int(found.training.labels.max()) + 1)]
     title = f"{dataset}: {plan.title()}"
     figures = {
-        "grid": grid(samples["pixels"], labels, classes, plan.shown),  # type: ignore[arg-type]
-        "start": grid(samples["start"], labels, classes, plan.shown),  # type: ignore[arg-type]
+        "grid": grid(samples["pixels"], labels, found.classes, plan.shown),  # type: ignore[arg-type]
+        "start": grid(samples["start"], labels, found.classes, plan.shown),  # type: ignore[arg-type]
     }
     figures["nearest"] = nearest_figure(_pairs(found, plan), title)
     figures["distributions"] = distributions_figure(

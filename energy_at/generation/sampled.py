@@ -189,8 +189,15 @@ def _measured(
             "extractor": plan.extractor.name,
         },
         subject.data.train,
+        _class_names(subject),
         material.energies.cpu(),
     )
+
+
+def _class_names(subject: Subject) -> list[str]:
+    """As the data set's configuration has them; numbers without."""
+    dataset = subject.config.dataset
+    return [str(name) for name in dataset.get("names") or range(dataset.classes)]
 
 
 def _scored(
