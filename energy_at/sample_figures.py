@@ -112,6 +112,8 @@ def tradeoff_figure(curves: Mapping[str, Sequence[Mapping[str, float]]], title: 
                     said = f"{point['steps']:g}"
                     axes.annotate(said, (a, b), (2, 3), textcoords="offset points", fontsize=6)
             axes.set(xlabel=xlabel, ylabel=ylabel)
+            if y == "fid":  # starts differ by orders of magnitude
+                axes.set_yscale("log")
         handles, labels = axes.get_legend_handles_labels()
         figure.legend(
             handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False
