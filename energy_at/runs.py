@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -84,6 +85,12 @@ class RunFolder:
             about["overrides"] = [*about.get("overrides", []), *changes]
             _write(self.environment_file, json.dumps(about, indent=2) + "\n")
         _write(self.config_file, OmegaConf.to_yaml(cfg, resolve=True))
+
+    def forget_start(self) -> None:
+        """Makes room for a run that was stopped before it had a checkpoint to go on from."""
+        for file in (self.config_file, self.environment_file, self.metrics_file):
+            file.unlink(missing_ok=True)
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     @property
     def config_file(self) -> Path:
