@@ -65,6 +65,12 @@ def _leave(folder: Path, error: Exception, line: str | None) -> None:
     (folder / ERROR_FILE).write_text(line + "\n")
 
 
+def forget(folder: Path) -> None:
+    """Removes what a failed job has left in a folder, and the folder if it is empty then."""
+    (folder / ERROR_FILE).unlink(missing_ok=True)
+    remove_empty(folder)
+
+
 def command_line(main: Callable[[], Any]) -> None:
     """Runs an entry so that mistakes in its overrides end in one line too."""
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")

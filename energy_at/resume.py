@@ -1,11 +1,13 @@
 """Continuing a run: its own configuration, its last checkpoint, and what may be changed."""
 
 from collections.abc import Sequence
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from energy_at.runs import RunFolder, read_checkpoint
+from energy_at.runs import RunFolder, read_checkpoint, runs_below
 
 _OF_TRAINING = {"pytorch-lightning_version", "epoch", "global_step", "loops", "optimizer_states"}
 CHANGEABLE = ("trainer.", "callbacks.progress.", "evaluation.")
@@ -43,6 +45,27 @@ def resumed(path: str, overrides: Sequence[str]) -> tuple[DictConfig, RunFolder,
             "further, evaluate judges it again"
         )
     return cfg, folder, checkpoint
+
+
+def job_folder(output: Path, sweep: Path, overrides: Sequence[str]) -> RunFolder:
+    """Where a job of a sweep runs: where it ran before, if the sweep is typed again.
+
+    Typed with its overrides in another order, the sweep numbers its jobs anew: a job is known by
+    what was typed for it. A folder that another job holds is left to it.
+
+    Args:
+        output: Folder that Hydra gives the job.
+        sweep: Folder of all jobs.
+        overrides: Of the job.
+    """
+    for folder in runs_below(sweep):
+        with suppress(ValueError):  # of a damaged record
+            if sorted(folder.overrides()) == sorted(overrides):
+                return folder
+    if not RunFolder(output).config_file.is_file():
+        return RunFolder(output)
+    free = (output.with_name(str(number)) for number in count())
+    return RunFolder(next(path for path in free if not path.exists()))
 
 
 def _goes_further(cfg: DictConfig, before: DictConfig) -> bool:

@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -89,6 +90,12 @@ class RunFolder:
             about["overrides"] = [*about.get("overrides", []), *changes]
             _write(self.environment_file, json.dumps(about, indent=2) + "\n")
         _write(self.config_file, OmegaConf.to_yaml(cfg, resolve=True))
+
+    def forget_start(self) -> None:
+        """Makes room for a run that was stopped before it had a checkpoint to go on from."""
+        for file in (self.config_file, self.environment_file, self.metrics_file):
+            file.unlink(missing_ok=True)
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     @property
     def config_file(self) -> Path:
@@ -194,9 +201,14 @@ class RunFolder:
 
 
 def runs_below(path: str | Path) -> list[RunFolder]:
-    """Every run in a folder, in the order of its jobs."""
+    """Every run in a folder, in the order of its jobs.
+
+    A run inside another, such as the classifier that judges its samples, is no job.
+    """
     found = (RunFolder(file.parent) for file in Path(path).rglob(_ENVIRONMENT))
     runs = [run for run in found if run.config_file.is_file()]
+    places = {run.path for run in runs}
+    runs = [run for run in runs if not places.intersection(run.path.parents)]
     return sorted(runs, key=lambda run: job_order(run.path))
 
 

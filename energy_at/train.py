@@ -17,9 +17,13 @@ from omegaconf import DictConfig
 
 from energy_at.config import Run, build, register_resolvers
 from energy_at.figures import delta_energy_figure, save
+<<<<<<< HEAD
 from energy_at.mistakes import CONF, command_line, one_line_errors, require_read
+=======
+from energy_at.mistakes import CONF, command_line, forget, one_line_errors
+>>>>>>> 45b44d2ac0cf3a9ba3435f028542420eb02c0c52
 from energy_at.outcome import cost, evaluated, held_out
-from energy_at.resume import resumed
+from energy_at.resume import job_folder, resumed
 from energy_at.runs import RunFolder, read_checkpoint
 from energy_at.schema import check, require_single
 from energy_at.soundness import require_sound
@@ -81,25 +85,31 @@ def main(cfg: DictConfig) -> Any:
     job = HydraConfig.get()
     output, overrides = Path(job.runtime.output_dir), job.overrides.task
     swept = job.mode == RunMode.MULTIRUN
+<<<<<<< HEAD
     stopped = f"resume={output} continues it from its last checkpoint"
     with one_line_errors(output, go_on=swept, stopped=stopped):
+=======
+    folder = job_folder(output, Path(job.sweep.dir), overrides) if swept else RunFolder(output)
+    if folder.path != output:
+        forget(output)
+    with one_line_errors(folder.path, go_on=swept):
+>>>>>>> 45b44d2ac0cf3a9ba3435f028542420eb02c0c52
         require_single(overrides)
         require_read(cfg)
         if cfg.resume is not None:
             changes = [o for o in overrides if not o.lstrip("+").startswith("resume=")]
             train(*resumed(cfg.resume, overrides), overrides=changes)
-        elif not (swept and gone_on(RunFolder(output), overrides)):
-            train(cfg, RunFolder(output), overrides=overrides)
+        elif not (swept and gone_on(folder)):
+            train(cfg, folder, overrides=overrides)
 
 
-def gone_on(folder: RunFolder, overrides: Sequence[str]) -> bool:
+def gone_on(folder: RunFolder) -> bool:
     """Goes on with a job of a sweep that was typed again; ``False`` if it had not begun."""
-    if not folder.config_file.is_file() or sorted(folder.overrides()) != sorted(overrides):
-        return False
     if folder.results_file.is_file():
         print(f"{folder.path} has finished before: kept")
         return True
     if not folder.has_checkpoint():
+        folder.forget_start()
         return False
     train(*resumed(str(folder.path), []))
     return True

@@ -43,7 +43,8 @@ def finished(type_train):
 
 def test_the_command_of_the_readme_trains_on_embedded_data(tmp_path):
     command = [sys.executable, "-m", "energy_at.train", "model=preactresnet18", "reg=der",
-               "attack=fgsm", "trainer.max_epochs=1", "hydra.run.dir=run"]  # fmt: skip
+               "attack=fgsm", "trainer.max_epochs=1", "model.width=4",
+               "hydra.run.dir=run"]  # fmt: skip
     nobody = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
     nobody |= {"HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
     result = subprocess.run(

@@ -74,20 +74,21 @@ def typed(folder, *overrides):
 def test_a_run_killed_within_an_epoch_is_resumed_from_the_command_line(tmp_path):
     overrides = (
         *("dataset=synthetic", "model.width=2", "logger=csv", "reg=der", "attack=rs_fgsm"),
-        *("trainer.max_epochs=3", "+dataset.reader.n_train=4096", "callbacks.energy.every=1"),
+        *("trainer.max_epochs=3", "+dataset.reader.n_train=2048", "callbacks.energy.every=1"),
+        *("validation.attacks.pgd.steps=2", "evaluation.attacks.pgd.steps=1"),
         "trainer.accelerator=cpu",
     )
     (tmp_path / "whole").mkdir()
     process = typed(tmp_path, *overrides, "hydra.run.dir=killed")
     metrics = tmp_path / "killed" / "metrics.csv"
     deadline = time.monotonic() + 120
-    while not (metrics.is_file() and metrics.read_text().count("\n") > 170):
+    while not (metrics.is_file() and metrics.read_text().count("\n") > 85):
         assert process.poll() is None, (tmp_path / "log.txt").read_text()[-2000:]
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert metrics.read_text().count("\n") < 250  # killed in the second of three epochs of 126
+    assert metrics.read_text().count("\n") < 125  # killed in the second of three epochs of 62
     assert not (tmp_path / "killed" / "results.json").exists()
     assert typed(tmp_path, "resume=killed").wait() == 0, (tmp_path / "log.txt").read_text()[-2000:]
 

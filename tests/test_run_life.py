@@ -15,13 +15,13 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from energy_at import train
 from energy_at.config import reopened
-from energy_at.resume import resumed
+from energy_at.resume import job_folder, resumed
 from energy_at.runs import RunFolder, read_checkpoint
 from energy_at.threat import Linf
 from energy_at.training import FastAT
 from energy_at.training.guard import FiniteGuard
 from tests.nets import TinyNet
-from tests.running import TINY, typed
+from tests.running import TINY, config, typed
 
 RUN = (*TINY, "trainer.enable_progress_bar=false", "dataset.subset=200", "schedule=constant")
 EXTENDED = "trainer.max_epochs=6"
@@ -63,6 +63,39 @@ def test_an_extended_run_says_so(typing, tmp_path):
     assert folder.config().trainer.max_epochs == 2
     assert folder.overrides()[-1] == "trainer.max_epochs=2"
     assert json.loads(folder.results_file.read_text())["last"]["step"] == 14
+
+
+# A sweep that is typed again
+
+
+SWEEP = ("-m", *RUN, "trainer.max_epochs=1", "evaluation.checkpoints=[last]", "hydra.sweep.dir=all")
+
+
+def test_a_sweep_typed_again_in_another_order_finds_its_jobs(typing):
+    assert typing(*SWEEP, "seed=0,1")[0] == 0
+    results = {path: path.read_bytes() for path in Path("all").glob("*/results.json")}
+    cut_off = RunFolder(Path("all/1"))  # as if killed before its first checkpoint
+    shutil.rmtree(cut_off.checkpoints)
+    cut_off.results_file.unlink()
+    code, out, err = typing(*SWEEP, "seed=1,0")
+    assert (code, err) == (0, "")
+    assert "all/0 has finished before: kept" in out
+    assert {path.name for path in Path("all").iterdir() if path.is_dir()} == {"0", "1"}
+    assert [RunFolder(Path("all") / job).config().seed for job in "01"] == [0, 1]
+    assert Path("all/0/results.json").read_bytes() == results[Path("all/0/results.json")]
+    again, before = (json.loads(text) for text in (cut_off.results_file.read_text(),
+                                                   results[cut_off.results_file]))  # fmt: skip
+    assert again["last"] == before["last"]
+
+
+def test_a_job_leaves_the_folder_of_another_job_to_it(tmp_path):
+    cfg = config(*TINY)
+    one, two = (RunFolder.create(tmp_path / n, cfg, [f"seed={n}"]) for n in "01")
+    assert job_folder(tmp_path / "0", tmp_path, ["seed=1"]) == two
+    assert job_folder(tmp_path / "0", tmp_path, ["seed=7"]).path == tmp_path / "2"
+    assert job_folder(tmp_path / "5", tmp_path, ["seed=7"]).path == tmp_path / "5"
+    one.environment_file.write_text("{")
+    assert job_folder(tmp_path / "0", tmp_path, ["seed=0"]).path == tmp_path / "2"
 
 
 @pytest.mark.parametrize("left", ["metrics.csv", "results.json", "checkpoints/last.ckpt"])

@@ -19,6 +19,8 @@ TINY = (
     "trainer.enable_progress_bar=false",
     "logger=csv",
     "evaluation.checkpoints=[last]",
+    "evaluation.images=[test]",
+    "validation.attacks.pgd.steps=2",
 )
 
 
