@@ -17,11 +17,7 @@ from omegaconf import DictConfig
 
 from energy_at.config import Run, build, register_resolvers
 from energy_at.figures import delta_energy_figure, save
-<<<<<<< HEAD
-from energy_at.mistakes import CONF, command_line, one_line_errors, require_read
-=======
-from energy_at.mistakes import CONF, command_line, forget, one_line_errors
->>>>>>> 45b44d2ac0cf3a9ba3435f028542420eb02c0c52
+from energy_at.mistakes import CONF, command_line, forget, one_line_errors, require_read
 from energy_at.outcome import cost, evaluated, held_out
 from energy_at.resume import job_folder, resumed
 from energy_at.runs import RunFolder, read_checkpoint
@@ -85,15 +81,11 @@ def main(cfg: DictConfig) -> Any:
     job = HydraConfig.get()
     output, overrides = Path(job.runtime.output_dir), job.overrides.task
     swept = job.mode == RunMode.MULTIRUN
-<<<<<<< HEAD
-    stopped = f"resume={output} continues it from its last checkpoint"
-    with one_line_errors(output, go_on=swept, stopped=stopped):
-=======
     folder = job_folder(output, Path(job.sweep.dir), overrides) if swept else RunFolder(output)
     if folder.path != output:
         forget(output)
-    with one_line_errors(folder.path, go_on=swept):
->>>>>>> 45b44d2ac0cf3a9ba3435f028542420eb02c0c52
+    stopped = f"resume={folder.path} continues it from its last checkpoint"
+    with one_line_errors(folder.path, go_on=swept, stopped=stopped):
         require_single(overrides)
         require_read(cfg)
         if cfg.resume is not None:
