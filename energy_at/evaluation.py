@@ -27,6 +27,7 @@ from energy_at.figures import save
 from energy_at.journal import JournalFile
 from energy_at.robustness import Exam, Mask
 from energy_at.runs import environment
+from energy_at.settings import setting
 from energy_at.subject import Subject
 from energy_at.tables import Table
 from energy_at.threat import Ball
@@ -130,7 +131,11 @@ def evaluate(
         "left_out": list(plan.left_out),
         "environment": environment(),
     }
-    return folder, _write(folder, found, outcomes, images.labels.tolist(), places)
+    text = _write(folder, found, outcomes, images.labels.tolist(), places)
+    if len(found["eps"]) > 1:
+        trained = setting([subject.config])
+        save(accuracy_figure(found, f"{trained}; {setting_line(found)}"), folder / "accuracy")
+    return folder, text
 
 
 def _about(subject: Subject, plan: Plan, images: ImageSet, places: Sequence[int]) -> dict[str, Any]:
@@ -293,8 +298,6 @@ def _write(
         text,
         _csv([["image", "label", *outcomes], *zip(places, labels, *columns, strict=True)]),
     )
-    if len(found["eps"]) > 1:
-        save(accuracy_figure(found, setting_line(found)), folder / "accuracy")
     for name, content in zip(FILES, contents, strict=True):
         part = folder / f"{name}.part"
         part.write_text(content.rstrip("\n") + "\n")
