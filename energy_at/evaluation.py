@@ -121,8 +121,8 @@ def evaluate(
         journal=JournalFile(folder / "journal.jsonl", about["key"]),
         progress=progress,
     )
-    for name, attack in attacks.items():
-        require_classes(name.partition("@")[0], attack, exam.classes(subject.net))
+    named = {name.partition("@")[0]: attack for name, attack in attacks.items()}
+    require_classes(named, lambda: exam.classes(subject.net))
     outcomes = exam.outcomes(subject.net, attacks)
     checks = network_checks(subject.net, exam) + _attack_checks(subject, plan, exam, outcomes)
     found = about | {

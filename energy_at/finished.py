@@ -65,16 +65,22 @@ class FinishedRun:
     def learned(self, checkpoint: str = "last") -> bool:
         """Whether held-out images said so when the checkpoint was made, clean or under PGD.
 
-        A run that logged no clean accuracy counts as one that has.
+        Where no validation was logged, by what its evaluation measured, on held-out or else on test
+        images; a run that has neither counts as one that has learned.
         """
         results = self.folder.results()
         held_out = results.get("held_out", {})
         images = held_out.get("images", self.config.dataset.val_size)
         chance = held_out.get("chance", 1 / self.config.dataset.classes)
-        step = results.get(checkpoint, {}).get("step", float("inf"))
-        clean, pgd = (self._validated(f"val/acc/{name}", step) for name in ("clean", "pgd"))
-        known = [accuracy for accuracy in (clean, pgd) if accuracy is not None]
-        return clean is None or not all(is_chance(a, images, chance) for a in known)
+        of_checkpoint = results.get(checkpoint, {})
+        step = of_checkpoint.get("step", float("inf"))
+        found = {name: self._validated(f"val/acc/{name}", step) for name in ("clean", "pgd")}
+        if found["clean"] is None:
+            measured = of_checkpoint.get("val") or of_checkpoint.get("test") or {}
+            found = {name: measured.get(name) for name in found}
+            images = measured.get("n", images)
+        known = [accuracy for accuracy in found.values() if accuracy is not None]
+        return found["clean"] is None or not all(is_chance(a, images, chance) for a in known)
 
     def mark(self, checkpoint: str = "last") -> str:
         """Why the accuracies of a checkpoint are no result, in a word or two; nothing if they are.

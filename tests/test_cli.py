@@ -123,7 +123,7 @@ def test_a_finished_run_is_not_overwritten(finished, type_train):
 @pytest.mark.parametrize(
     ("typed_wrong", "said"),
     [
-        ("attack=fgms", "there is no attack/fgms: choose from fgsm, n_fgsm, pgd, rs_fgsm, trades"),
+        ("attack=fgms", "no attack/fgms: choose from fgsm, n_fgsm, none, pgd, rs_fgsm, trades"),
         ("dataset=cifar11", "choose from cifar10, cifar100, digits"),
         ("reg.weight=1", "Could not override 'reg.weight'"),
         ("reg=null", "a group takes the name of one of its choices, such as reg=none"),
@@ -166,7 +166,7 @@ def test_a_finished_run_is_not_overwritten(finished, type_train):
         ("callbacks.best.monitor=val/acc/foo", "choose from val/acc/clean, val/acc/fgsm"),
         ("model.classes=3", "the model has 3 logits but labels go up to 3"),
         ("model.channels=1", "the model does not take images of shape (3, 8, 8)"),
-        ("attack=null", "must be a string"),
+        ("attack=null", "takes the name of one of its choices"),
         ("hydra.run.dir=/dev/null/x", "Not a directory"),
         ("resume=", "resume= names no run"),
         ("optimizer.lr=-1", "optimizer.lr=-1 must be a finite number > 0"),

@@ -9,6 +9,7 @@ from energy_at.analysis.output import draw, staged, write, write_samples
 from energy_at.analysis.plan import Plan
 from energy_at.analysis.record import Chosen, key_of, network, record
 from energy_at.analysis.tables import by_attack, clean_accuracy, unmoved
+from energy_at.attacks import Attack
 from energy_at.attacks.ensemble import require_classes
 from energy_at.energy_figures import View
 from energy_at.landscape import Landscape, landscape, require_every_class
@@ -60,12 +61,15 @@ def analyse(
         done = {}
         for name, subject in subjects.items():
             exam = _exam(subject, images[name], plan, batch_size, progress=progress)
-            for attack in plan.names:
-                require_classes(attack, attacks[attack], exam.classes(subject.net))
+            _require_classes(subject, exam, {attack: attacks[attack] for attack in plan.names})
             found = landscape(subject.net, exam, attacks, plan.sweep, ball=plan.ball)
             done[name] = Analysed(subject, images[name], found)
         text = _write(part, done, plan, progress=progress)
     return folder, text
+
+
+def _require_classes(subject: Subject, exam: Exam, attacks: Mapping[str, Attack]) -> None:
+    require_classes(attacks, lambda: exam.classes(subject.net))
 
 
 def _chosen(subject: Subject, plan: Plan) -> Chosen:

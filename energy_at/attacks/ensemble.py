@@ -5,7 +5,7 @@ serves a whole batch: the same images must be searched together to get the same 
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -130,7 +130,7 @@ class LibraryAttack:
             return SquareAttack(
                 model, p_init=0.8, n_queries=self.queries, resc_schedule=False, **shared
             )
-        require_classes(self.name, self, classes)
+        require_classes({self.name: self}, lambda: classes)
         targets = {"n_target_classes": min(9, classes - 1)}
         if self.name.startswith("fab"):
             targeted = self.name == "fab-t"
@@ -160,19 +160,25 @@ def require_installed(name: str) -> None:
         raise ImportError(f"{name} needs the AutoAttack library: {INSTALL}")
 
 
-def require_classes(name: str, attack: Attack, classes: int) -> None:
-    """Refuses an attack whose loss, or that of a part of it, needs more classes.
+def require_classes(attacks: Mapping[str, Attack], classes: Callable[[], int]) -> None:
+    """Refuses attacks whose loss, or that of a part of them, needs more classes.
+
+    Args:
+        attacks: By name.
+        classes: Counts those of the network; not asked where no attack minds.
 
     Raises:
         ValueError: with the name and both numbers.
     """
-    parts = attack.attacks if isinstance(attack, WorstCase) else [attack]
-    needed = [_LEAST_CLASSES.get(p.name, 2) for p in parts if isinstance(p, LibraryAttack)]
-    if classes < max(needed, default=1):
-        raise ValueError(
-            f"{name} needs at least {max(needed)} classes, the network has {classes}: leave it out "
-            "of attacks=[...]"
-        )
+    for name, attack in attacks.items():
+        parts = attack.attacks if isinstance(attack, WorstCase) else [attack]
+        library = [part for part in parts if isinstance(part, LibraryAttack)]
+        needed = max((_LEAST_CLASSES.get(part.name, 2) for part in library), default=0)
+        if needed and (count := classes()) < needed:
+            raise ValueError(
+                f"{name} needs at least {needed} classes, the network has {count}: leave it out of "
+                "attacks=[...]"
+            )
 
 
 def _seed(generator: Noise | None) -> int:
