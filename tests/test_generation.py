@@ -241,8 +241,9 @@ def test_samples_are_put_in_order():
 
 
 def test_bytes_are_the_nearest_and_survive_the_way_back():
-    assert as_bytes(torch.tensor([0.0, 0.4 / 255, 0.6 / 255, 1.0])).tolist() == [0, 0, 1, 255]
-    whole = torch.arange(256, dtype=torch.uint8)
+    between = torch.tensor([0.0, 0.4 / 255, 0.6 / 255, 1.0]).reshape(1, 1, 2, 2)
+    assert as_bytes(between).flatten().tolist() == [0, 0, 1, 255]
+    whole = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
     assert as_bytes(whole / 255).equal(whole)
 
 

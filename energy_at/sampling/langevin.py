@@ -116,7 +116,8 @@ class Langevin:
         self, net: nn.Module, chains: Chains, guidance: Guidance
     ) -> tuple[PerExample, Images]:
         """Energies, and the gradients of what is descended."""
-        x = chains.x.detach().requires_grad_(True)
+        # One memory format, whoever has joined the batch: the last bits depend on it.
+        x = chains.x.detach().clone(memory_format=torch.channels_last).requires_grad_(True)
         with torch.enable_grad():
             with self._precision(x.device):
                 logits = net(x)

@@ -252,7 +252,7 @@ class LocalPCA:
 
 
 def _nearest(rows: Float[Tensor, "images entries"], k: int) -> Tensor:
-    """Places of the nearest other rows, nearest first; of rows at one distance, the first."""
+    """Places of the nearest other rows, nearest first; always the same of rows at one distance."""
     found = []
     for first in range(0, len(rows), 1024):
         distances = torch.cdist(rows[first : first + 1024], rows)
