@@ -31,9 +31,10 @@ def grid(images: Bytes, labels: NDArray[np.int64], names: Sequence[str], per_cla
         images: (n, height, width, channels).
         labels: Their classes.
         names: Of the classes.
-        per_class: Columns.
+        per_class: Columns, or fewer if no class has so many.
     """
     rows = [images[labels == label][:per_class] for label in range(len(names))]
+    per_class = max(1, *map(len, rows))
     side = images.shape[1]
     canvas = np.full(
         (len(names) * (side + 1), per_class * (side + 1), images.shape[3]), 255, np.uint8
@@ -72,16 +73,23 @@ def nearest_figure(pairs: Sequence[tuple[Bytes, Bytes, float]], title: str) -> F
 
 
 def distributions_figure(
-    distances: Mapping[str, Floats], energies: Mapping[str, Floats], title: str
+    distances: Mapping[str, Floats], energies: Mapping[str, Floats], symbol: str, title: str
 ) -> Figure:
-    """Distances to the nearest training image, and energies, each against real images."""
+    """Distances to the nearest training image, and energies, each against real images.
+
+    Args:
+        distances: L2, in pixels, by the name of the set.
+        energies: In nats, by the name of the set.
+        symbol: Of the kind of energy.
+        title: The setting.
+    """
     with mpl.rc_context(OPEN):
         figure = Figure(figsize=(8.4, 3.0), layout="constrained")
         left, right = figure.subplots(1, 2)
         _histograms(left, distances)
         left.set(xlabel="L2 distance to the nearest training image [pixel range]", ylabel="density")
         _histograms(right, energies)
-        right.set(xlabel="E(x, y) [nats]", ylabel="density")
+        right.set(xlabel=f"{symbol} [nats]", ylabel="density")
         entitle(figure, title)
     return figure
 

@@ -28,7 +28,11 @@ class Tiled(nn.Module):
         """The logits of the network."""
         padding = -len(x) % self.size
         if padding:
+            last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
             x = torch.cat([x, torch.zeros_like(x[:1]).expand(padding, -1, -1, -1)])
+            # Kernels, and the last bits with them, depend on the memory format too.
+            kind = torch.channels_last if last else torch.contiguous_format
+            x = x.contiguous(memory_format=kind)
         logits = [self.net(tile) for tile in x.split(self.size)]  # type: ignore[no-untyped-call]
         whole = torch.cat(logits)
         if x.requires_grad:

@@ -63,20 +63,25 @@ def nearest(images: ImageSet, training: TrainingImages, label: str, *, progress:
         closer = found.values < best
         best = torch.where(closer, found.values, best)
         places = torch.where(closer, found.indices + first, places)
-    return Nearest(best.cpu(), places.cpu())
+    # Matrix products find the place; of near images, they lose the distance.
+    exact = [
+        torch.linalg.vector_norm(part - as_rows(training.pixels[at]), dim=1)
+        for part, at in zip(torch.split(rows, CHUNK), torch.split(places, CHUNK), strict=True)
+    ]
+    return Nearest(torch.cat(exact).cpu(), places.cpu())
 
 
-def variety(images: ImageSet) -> float:
+def variety(images: ImageSet) -> float | None:
     """Mean L2 distance between two images of a class, over the classes; in pixel units.
 
-    NaN if no class has two images.
+    ``None`` if no class has two images.
     """
     found = []
     for label in torch.unique(images.labels).tolist():
         rows = as_rows(images.pixels[images.labels == label][:MOST])
         if len(rows) > 1:
             found.append(torch.pdist(rows).mean())
-    return float(torch.stack(found).mean()) if found else float("nan")
+    return float(torch.stack(found).mean()) if found else None
 
 
 def judged(judge: nn.Module | None, images: ImageSet, *, channels_last: bool) -> float | None:

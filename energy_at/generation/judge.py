@@ -1,5 +1,6 @@
 """A standard classifier of the data set, trained once, that judges samples independently."""
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -39,6 +40,7 @@ def judge_of(subject: Subject, wish: str, cache: Path, *, progress: bool) -> nn.
     Raises:
         ValueError: if the run is of another data set.
     """
+    require_judge(subject, wish)
     if wish == "none":
         return None
     folder = RunFolder(cache / f"judge-{_key(subject)[:12]}") if wish == "auto" else None
@@ -49,24 +51,25 @@ def judge_of(subject: Subject, wish: str, cache: Path, *, progress: bool) -> nn.
     return _opened(folder, subject)
 
 
-def require_judge(wish: str) -> None:
-    """Refuses the folder of no run, before anything is done.
+def require_judge(subject: Subject, wish: str) -> None:
+    """Refuses a judge that is none of these images, before anything is done.
 
     Raises:
-        FileNotFoundError: if it is named, and is none.
+        FileNotFoundError: if the folder of no run is named.
+        ValueError: if the run is of another data set.
     """
-    if wish not in ("auto", "none"):
-        RunFolder.open(wish)
+    if wish in ("auto", "none"):
+        return
+    theirs, ours = RunFolder.open(wish).config().dataset, subject.config.dataset
+    if any(ours[key] != theirs[key] for key in ("name", "classes", "channels", "size")):
+        raise ValueError(
+            f"judge={wish} is a classifier of {theirs.name}, {theirs.classes} classes, but samples "
+            f"are of {ours.name}, {ours.classes} classes"
+        )
 
 
 def _opened(folder: RunFolder, subject: Subject) -> nn.Module:
-    cfg = folder.config()
-    ours, theirs = subject.config.dataset, cfg.dataset
-    if (ours.name, ours.classes, ours.channels) != (theirs.name, theirs.classes, theirs.channels):
-        raise ValueError(
-            f"judge={folder.path} is a classifier of {theirs.name}, but samples are of {ours.name}"
-        )
-    module, _ = reopened(folder, "last", cfg)
+    module, _ = reopened(folder, "last", folder.config())
     net: nn.Module = module.net.to(subject.device).eval()
     return net.requires_grad_(False)
 
@@ -76,7 +79,12 @@ def _key(subject: Subject) -> str:
 
 
 def _train(subject: Subject, folder: RunFolder, *, progress: bool) -> None:
-    """A run of ``experiment=standard`` on the training images of the subject."""
+    """A run of ``experiment=standard`` on the training images of the subject.
+
+    It gets its name when it has ended: one that was cut off must not judge.
+    """
+    part = RunFolder(folder.path.with_name(f"{folder.path.name}.part"))
+    shutil.rmtree(part.path, ignore_errors=True)
     images, data = len(subject.data.train), subject.config.dataset
     epochs = max(EPOCHS, round(STEPS * data.batch_size / images))
     precision = "bf16-mixed" if data.size >= 32 else "32-true"
@@ -92,10 +100,11 @@ def _train(subject: Subject, folder: RunFolder, *, progress: bool) -> None:
     ]
     cfg = _composed(overrides, subject.config)
     seed_everything(cfg.seed, workers=True, verbose=False)
-    run = build(cfg, folder)
-    RunFolder.create(folder.path, cfg, overrides)
+    run = build(cfg, part)
+    RunFolder.create(part.path, cfg, overrides)
     with torch.enable_grad():
         run.trainer.fit(run.module, datamodule=run.data)
+    part.path.rename(folder.path)
 
 
 def _composed(overrides: list[str], of: DictConfig) -> DictConfig:

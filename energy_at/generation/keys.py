@@ -30,4 +30,5 @@ def images_key(images: ImageSet) -> list[str]:
 
 
 def _digest(tensor: Tensor) -> str:
-    return hashlib.sha256(tensor.cpu().contiguous().numpy().tobytes()).hexdigest()
+    values: Any = tensor.cpu().contiguous().flatten().numpy()  # hashed where they are, not copied
+    return hashlib.sha256(values).hexdigest()

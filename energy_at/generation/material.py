@@ -69,6 +69,7 @@ def prepared(subject: Subject, plan: Plan, cache: Path) -> Material:
     data = subject.data.train
     classes = int(subject.config.dataset.classes)
     images = TrainingImages(data.pixels.to(device), data.labels.to(device), classes)
+    plan.start.require(images)
     of_images, of_network = images_key(data), network_key(subject)
     seen = cached(
         cache / f"embedding-{key_of(of_images, of_network)[:12]}.safetensors",

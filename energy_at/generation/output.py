@@ -16,12 +16,18 @@ from energy_at.data import ImageSet
 from energy_at.figures import save
 from energy_at.generation.controls import HELD_OUT, MOST, SAMPLES, Nearest
 from energy_at.generation.plan import Plan
-from energy_at.generation.samples import Samples, arrays
+from energy_at.generation.samples import Samples, arrays, read_columns
 from energy_at.sample_figures import distributions_figure, grid, nearest_figure
 from energy_at.tables import Table
 
 FILES = ("samples.npz", "samples.json", "samples.csv", "samples.md")
 SIDE_BY_SIDE = 12
+SYMBOLS = {
+    "joint": "E(x, y)",
+    "marginal": "E(x)",
+    "conditional": "E(x, y) - E(x)",
+    "cross_entropy": "cross-entropy",
+}
 COLUMNS = (
     ("set", "set", "{}"),
     ("images", "images", "{}"),
@@ -44,6 +50,7 @@ class Found:
     Attributes:
         samples: The images, and how they came about.
         energies: Of the images as they are written: ``joint`` and ``marginal``, in nats.
+        descended: Energies of these images too, of the kind that was descended.
         sets: The samples and their controls.
         near: Nearest training images of the samples and of held-out images.
         rows: Scores of every set.
@@ -55,6 +62,7 @@ class Found:
 
     samples: Samples
     energies: Mapping[str, Tensor]
+    descended: Tensor
     sets: Mapping[str, ImageSet]
     near: Mapping[str, Nearest]
     rows: Mapping[str, Mapping[str, Any]]
@@ -64,19 +72,27 @@ class Found:
     training_energies: Tensor
 
 
+def is_writable(folder: Path) -> bool:
+    """Whether files can be written to a folder, which need not be there yet."""
+    above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return above.is_dir() and os.access(above, os.W_OK | os.X_OK)
+
+
 def finished_before(folder: Path, key: str) -> Samples | None:
     """Samples that an earlier call has finished; ``None`` if there are none.
 
     Raises:
-        ValueError: if the folder holds other samples.
+        ValueError: if the folder holds other samples, or damaged ones.
     """
     path = folder / FILES[0]
     if not path.is_file():
         return None
-    with np.load(path) as found:
-        if str(found["key"]) != key:
-            raise ValueError(f"{folder} holds other samples: choose another out=FOLDER")
-        columns = [torch.from_numpy(found[f.name]) for f in fields(Samples)]
+    found = read_columns(path)
+    if found is None:
+        raise ValueError(f"{path} is damaged: remove it, or choose another out=FOLDER")
+    if str(found["key"]) != key:
+        raise ValueError(f"{folder} holds other samples: choose another out=FOLDER")
+    columns = [torch.from_numpy(found[f.name]) for f in fields(Samples)]
     images = {1: columns[1], 2: columns[2]}
     for place, image in images.items():
         columns[place] = image.permute(0, 3, 1, 2).contiguous()
@@ -112,7 +128,8 @@ def markdown(about: Mapping[str, Any], found: Found, plan: Plan, table: Table) -
     facts, seconds = found.facts, about["seconds"]
     stopped, reference = facts["stopped"], facts["reference"]
     ours, real = found.rows[SAMPLES], found.rows[HELD_OUT]
-    joint = found.energies["joint"]
+    energies, symbol = found.descended, SYMBOLS[plan.sampler.energy]
+    earlier = about["of_earlier_attempts"]
     lines = [
         f"{plan.n} samples of {about['dataset']} from {about['network']['source']}, "
         f"seed {plan.seed}: {plan.title()}.",
@@ -122,14 +139,18 @@ def markdown(about: Mapping[str, Any], found: Found, plan: Plan, table: Table) -
         _eyes(found, plan, reference),
         f"- stopped: {stopped['reached']} at their target energy, {stopped['cap']} at the cap; "
         f"{facts['mean_steps']:.1f} steps on average",
-        f"- E(x, y) of the samples: mean {joint.mean():+.2f}, "
-        f"5 to 95 %: {joint.quantile(0.05):+.2f} to {joint.quantile(0.95):+.2f} nats; "
-        f"training images, the energy that is descended: mean {facts['training_energy']:+.2f}",
+        f"- {symbol} of the samples: mean {energies.mean():+.2f}, 5 to 95 %: "
+        f"{energies.quantile(0.05):+.2f} to {energies.quantile(0.95):+.2f} nats; "
+        f"training images: mean {facts['training_energy']:+.2f}",
         f"- nearest training image, L2 in pixels: median {ours['nearest']:.3f} of the "
         f"samples, {real['nearest']:.3f} of held-out images; "
         f"{100 * ours['copied']:.1f} % of the samples are nearer than 99 % of held-out images",
         f"- seconds: {seconds['prepare']:g} to prepare, {seconds['sample']:g} to sample, "
-        f"{seconds['measure']:g} to measure",
+        f"{seconds['measure']:g} to measure"
+        + (
+            f"; {earlier} samples are of an earlier attempt, whose time is not in it"
+            * bool(earlier)
+        ),
     ]
     return "\n".join(lines)
 
@@ -188,9 +209,10 @@ def _figures(found: Found, plan: Plan, dataset: str) -> dict[str, Figure]:
     figures["distributions"] = distributions_figure(
         {name: found.near[name].distances.double().numpy() for name in (SAMPLES, HELD_OUT)},
         {
-            "samples": found.energies["joint"].double().numpy(),
+            "samples": found.descended.double().numpy(),
             "training images": found.training_energies.double().numpy(),
         },
+        SYMBOLS[plan.sampler.energy],
         title,
     )
     return figures

@@ -23,14 +23,21 @@ from energy_at.generation.controls import (
 from energy_at.generation.judge import judge_of, require_judge
 from energy_at.generation.keys import images_key, key_of, network_key
 from energy_at.generation.material import Material, cached, prepared
-from energy_at.generation.output import FILES, Found, finished_before, write
+from energy_at.generation.output import FILES, Found, finished_before, is_writable, write
 from energy_at.generation.plan import Plan
 from energy_at.generation.progress import SamplingBar
 from energy_at.generation.samples import Parts, Samples, as_bytes
 from energy_at.modes import eval_mode
-from energy_at.quality import ExtractorModule, Features, features_of, require_enough, scores
+from energy_at.quality import (
+    FEWEST,
+    ExtractorModule,
+    Features,
+    features_of,
+    require_enough,
+    scores,
+)
 from energy_at.runs import environment
-from energy_at.sampling import Stop, embedded, generate
+from energy_at.sampling import ENERGIES, Stop, embedded, generate
 from energy_at.subject import Subject
 from energy_at.tiled import Tiled, tile_of
 
@@ -67,11 +74,14 @@ def sample(subject: Subject, plan: Plan, out: Path | None, options: Options) -> 
     key = key_of(network_key(subject), images_key(subject.data.train), plan.drawn)
     root = subject.folder / "samples"
     folder = out or root / f"{plan.settings['start']['name']}-{plan.n}-{key[:8]}"
+    if not is_writable(folder):
+        raise ValueError(f"{folder} is no folder that can be written to: choose another out=FOLDER")
+    cache = (root if is_writable(root) else folder) / "cache"
     parts = Parts(folder / "parts", key)
     before = finished_before(folder, key)
-    cache = root / "cache"
-    extractor = _extractor(subject, plan)
-    require_judge(options.judge)
+    earlier = plan.n if before else len(parts.done)
+    require_judge(subject, options.judge)
+    extractor = _extractor(subject, plan, options)
     clock = time.monotonic()
     material = prepared(subject, plan, cache)
     judge = judge_of(subject, options.judge, cache, progress=options.progress)
@@ -99,6 +109,7 @@ def sample(subject: Subject, plan: Plan, out: Path | None, options: Options) -> 
         "batch_size": options.batch_size,
         "device": str(subject.device),
         "seconds": {name: round(value, 1) for name, value in times.items()},
+        "of_earlier_attempts": earlier,
         "environment": environment(),
     }
     text = write(folder, about, found, plan)
@@ -106,12 +117,13 @@ def sample(subject: Subject, plan: Plan, out: Path | None, options: Options) -> 
     return folder, text
 
 
-def _extractor(subject: Subject, plan: Plan) -> ExtractorModule | None:
+def _extractor(subject: Subject, plan: Plan, options: Options) -> ExtractorModule | None:
     """The extractor, before anything is sampled; a classifier has to wait for the judge."""
     if plan.extractor.name == "none":
         return None
     require_enough(plan.n, len(getattr(subject.data, plan.reference)))
-    return None if plan.extractor.name == "classifier" else plan.extractor.load(subject.device)
+    waits = plan.extractor.name == "classifier" and options.judge != "none"
+    return None if waits else plan.extractor.load(subject.device)
 
 
 def _generated(
@@ -174,6 +186,7 @@ def _measured(
             "joint": joint_energy(logits.cpu(), samples.label),
             "marginal": marginal_energy(logits.cpu()),
         },
+        ENERGIES[plan.sampler.energy](logits.cpu(), samples.label),
         every,
         near,
         rows,
@@ -216,7 +229,8 @@ def _scored(
         name: _seen(images, extractor, subject, cache, name, options)
         for name, images in {**every, REFERENCE: real}.items()
     }
-    return {name: asdict(scores(seen[name], seen[REFERENCE])) for name in every}
+    enough = [name for name, images in every.items() if len(images) >= FEWEST]
+    return {name: asdict(scores(seen[name], seen[REFERENCE])) for name in enough}
 
 
 def _seen(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -95,7 +96,9 @@ class Parts:
         self._fresh: list[Samples] = []
         self._written = time.monotonic()
         for path in sorted(folder.glob("*.npz")):
-            self.finished.append(self._read(path))
+            part = self._read(path)
+            if part is not None:
+                self.finished.append(part)
 
     @property
     def done(self) -> set[int]:
@@ -115,7 +118,8 @@ class Parts:
         if not self._fresh:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{len(list(self.folder.glob('*.npz'))):06d}.npz"
+        last = max((int(path.stem) for path in self.folder.glob("*.npz")), default=-1)
+        path = self.folder / f"{last + 1:06d}.npz"
         part = path.with_suffix(".part")
         with part.open("wb") as file:
             whole: dict[str, Any] = _columns(Samples.joined(self._fresh))
@@ -130,13 +134,23 @@ class Parts:
         if self.folder.is_dir():
             self.folder.rmdir()
 
-    def _read(self, path: Path) -> Samples:
+    def _read(self, path: Path) -> Samples | None:
+        """The samples of a file; ``None`` if it is damaged: they are drawn again."""
+        found = read_columns(path)
+        if found is None:
+            return None
+        if str(found["key"]) != self.key:
+            raise ValueError(f"{self.folder.parent} holds other samples: choose another out=FOLDER")
+        return Samples(*(torch.from_numpy(found[f.name]) for f in fields(Samples)))
+
+
+def read_columns(path: Path) -> dict[str, NDArray[Any]] | None:
+    """The key and the columns of a file of samples; ``None`` if it is damaged."""
+    try:
         with np.load(path) as found:
-            if str(found["key"]) != self.key:
-                raise ValueError(
-                    f"{self.folder.parent} holds other samples: choose another out=FOLDER"
-                )
-            return Samples(*(torch.from_numpy(found[f.name]) for f in fields(Samples)))
+            return {name: found[name] for name in ("key", *(f.name for f in fields(Samples)))}
+    except (BadZipFile, EOFError, KeyError, OSError, ValueError):
+        return None
 
 
 def _columns(samples: Samples) -> dict[str, NDArray[np.generic]]:

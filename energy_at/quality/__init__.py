@@ -8,9 +8,17 @@ from energy_at.quality.extractors import (
     Inception,
     NoExtractor,
 )
-from energy_at.quality.scores import Features, Scores, features_of, require_enough, scores
+from energy_at.quality.scores import (
+    FEWEST,
+    Features,
+    Scores,
+    features_of,
+    require_enough,
+    scores,
+)
 
 __all__ = [
+    "FEWEST",
     "Classifier",
     "EfficientNetLite0",
     "Extractor",

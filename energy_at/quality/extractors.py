@@ -18,6 +18,7 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 from torch_fidelity.utils import create_feature_extractor
 
+from energy_at.files import read_tensors
 from energy_at.shapes import Pixels
 
 OFFLINE = "quality=efficientnet_lite0, quality=classifier or quality=none need no download"
@@ -92,6 +93,8 @@ class Inception:
             raise ValueError(f"quality.weights={self.weights} is not there; {OFFLINE}")
         layers = ["logits_unbiased", "2048"]
         try:
+            if self.weights is not None:
+                read_tensors(self.weights)  # torch-fidelity would run whatever it holds
             module = create_feature_extractor(
                 self.name,
                 layers,
@@ -107,7 +110,7 @@ class Inception:
         except Exception as error:
             raise ValueError(
                 f"quality.weights={self.weights} holds no weights of torch-fidelity's "
-                f"inception-v3-compat: {str(error).splitlines()[0]}"
+                f"inception-v3-compat: {' '.join(str(error).split())[:120]}"
             ) from error
         return ExtractorModule(module, layers[0], layers[1], self.name)
 

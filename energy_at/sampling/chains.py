@@ -1,5 +1,6 @@
 """Samples on their way: what each of them needs to take its next step."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
 
@@ -73,7 +74,8 @@ class Chains:
         """Some of the samples."""
         return Chains(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
-    def joined(self, others: "Chains") -> "Chains":
-        """These samples, then the others."""
-        pairs = [(getattr(self, f.name), getattr(others, f.name)) for f in fields(self)]
-        return Chains(*(torch.cat(pair) for pair in pairs))
+    @classmethod
+    def joined(cls, parts: Sequence["Chains"]) -> "Chains":
+        """All samples of the parts, in their order."""
+        columns = ([getattr(part, f.name) for part in parts] for f in fields(cls))
+        return cls(*(torch.cat(column) for column in columns))

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -95,9 +96,10 @@ class Langevin:
             Samples that go on, samples that have stopped, and the energies before the step.
 
         Raises:
-            ValueError: if an energy is not finite.
+            ValueError: if an energy or a gradient is not finite.
         """
         energy, gradient = self._slopes(net, chains, guidance)
+        finite = torch.isfinite(energy) & torch.isfinite(gradient.flatten(1).sum(1))
         reached = guidance.reached(energy, chains.target)
         moved = self._moved(chains, gradient)
         x = torch.where(reached[:, None, None, None], chains.x, moved.x)
@@ -105,28 +107,32 @@ class Langevin:
         stop = torch.where(reached, int(Stop.REACHED), int(Stop.CAP))
         stopped = reached | (steps >= self.steps)
         moved = replace(moved, x=x, steps=steps, stop=stop)
-        if not bool(stopped.any()):  # the one wait for the device in a step
+        if not bool((stopped | ~finite).any()):  # the one wait for the device in a step
             return moved, moved.take(slice(0, 0)), energy
+        self._require_finite(finite, chains)
         return moved.take(~stopped), moved.take(stopped), energy
 
     def _slopes(
         self, net: nn.Module, chains: Chains, guidance: Guidance
     ) -> tuple[PerExample, Images]:
         """Energies, and the gradients of what is descended."""
-        x = chains.x.detach().requires_grad_(True)
+        # One memory format, whoever has joined the batch: the last bits depend on it.
+        x = chains.x.detach().clone(memory_format=torch.channels_last).requires_grad_(True)
         with torch.enable_grad():
             with self._precision(x.device):
                 logits = net(x)
             energy = ENERGIES[self.energy](logits.float(), chains.y)
             pull = guidance.pull(energy.detach(), chains.target)
             (gradient,) = torch.autograd.grad((pull * energy).sum(), x)
-        if not bool(torch.isfinite(energy).all()):
-            step = int(chains.steps[~torch.isfinite(energy)].min())
+        return energy.detach(), gradient
+
+    def _require_finite(self, finite: Bool[Tensor, " batch"], chains: Chains) -> None:
+        if not bool(finite.all()):
             raise ValueError(
-                f"an energy is not finite at step {step}: the network is damaged, or "
+                f"an energy, or its gradient, is not finite at step "
+                f"{int(chains.steps[~finite].min())}: the network is damaged, or "
                 f"sampler.step_size={self.step_size:g} is too large"
             )
-        return energy.detach(), gradient
 
     def _moved(self, chains: Chains, gradient: Images) -> Chains:
         if self.normalize:
@@ -169,12 +175,10 @@ def generate(
         Samples that have stopped, in no particular order.
     """
     queue = _Queue(starts)
-    active = queue.next(batch_size)
-    if sampler.steps == 0:
-        while active is not None:
-            yield active
-            active = queue.next(batch_size)
-        return
+    active = _filled(None, queue, batch_size)
+    while active is not None and sampler.steps == 0:
+        yield active
+        active = _filled(None, queue, batch_size)
     while active is not None:
         active, stopped, energies = sampler.advance(net, active, guidance)
         seen(energies)
@@ -183,11 +187,14 @@ def generate(
             active = _filled(active, queue, batch_size)
 
 
-def _filled(active: Chains, queue: "_Queue", batch_size: int) -> Chains | None:
+def _filled(active: Chains | None, queue: "_Queue", batch_size: int) -> Chains | None:
     """The samples with new ones up to the size of the batch; ``None`` if there are none left."""
-    while len(active) < batch_size and (new := queue.next(batch_size - len(active))) is not None:
-        active = active.joined(new)
-    return active if len(active) else None
+    parts = [active] if active is not None and len(active) else []
+    room = batch_size - sum(map(len, parts))
+    while room and (new := queue.next(room)) is not None:
+        parts.append(new)
+        room -= len(new)
+    return Chains.joined(parts) if parts else None
 
 
 class _Queue:

@@ -38,7 +38,9 @@ class Principal:
         directions: Tensor = (spread / torch.linalg.vector_norm(spread, dim=0).clamp_min(1e-30)).T
         return directions
 
-    def drawn(self, points: Points, z: Float[Tensor, "batch entries"], scale: float) -> Points:
+    def drawn(
+        self, points: Points, z: Float[Tensor, "batch entries"], scale: float
+    ) -> Float[Tensor, "batch pixels"]:
         """Points of the normal distribution with this mean and these components.
 
         ``z`` is projected onto the components instead of being drawn for each of them: the same

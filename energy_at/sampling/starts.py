@@ -32,8 +32,19 @@ class Start(Protocol):
     def wants_features(self) -> bool:
         """Whether it is fitted to features of a network too."""
 
+    def require(self, images: TrainingImages) -> None:
+        """Refuses images that it cannot be fitted to, before anything is done.
+
+        Raises:
+            ValueError: if a class has too few images.
+        """
+
     def fit(self, images: TrainingImages, features: Features | None = None) -> Fitted:
-        """What is to be kept, found once for a data set and a network."""
+        """What is to be kept, found once for a data set and a network.
+
+        Raises:
+            ValueError: if a class has too few images.
+        """
 
     def draw(self, label: int, noise: CountedNoise, images: TrainingImages, fit: Fitted) -> Points:
         """An image of the class for each key of the noise, as rows of pixels."""
@@ -47,6 +58,10 @@ class Uniform:
     def wants_features(self) -> bool:
         """No."""
         return False
+
+    def require(self, images: TrainingImages) -> None:
+        """Refuses classes without images."""
+        images.require_all()
 
     def fit(self, images: TrainingImages, features: Features | None = None) -> Fitted:
         """Nothing to be found."""
@@ -74,6 +89,10 @@ class ClassGaussian:
     def wants_features(self) -> bool:
         """No."""
         return False
+
+    def require(self, images: TrainingImages) -> None:
+        """Refuses classes without images."""
+        images.require_all()
 
     def fit(self, images: TrainingImages, features: Features | None = None) -> Fitted:
         """The means of the classes."""
@@ -112,6 +131,10 @@ class ClassPCA:
     def wants_features(self) -> bool:
         """No."""
         return False
+
+    def require(self, images: TrainingImages) -> None:
+        """Refuses classes without images."""
+        images.require_all()
 
     def fit(self, images: TrainingImages, features: Features | None = None) -> Fitted:
         """The principal components of every class."""
@@ -170,20 +193,30 @@ class LocalPCA:
         """Whether neighbours are found by them."""
         return self.by == "features"
 
+    def require(self, images: TrainingImages) -> None:
+        """Refuses classes that are smaller than a neighbourhood.
+
+        Raises:
+            ValueError: with the first of them.
+        """
+        for label in range(images.classes):
+            others = len(images.places(label)) - 1
+            if self.k > others:
+                raise ValueError(
+                    f"start.k={self.k} is more than the {others} other images of class {label}: "
+                    "choose a smaller one"
+                )
+
     def fit(self, images: TrainingImages, features: Features | None = None) -> Fitted:
         """The neighbours of every training image, by their places within the class, nearest first.
 
         Raises:
             ValueError: if a class has too few images.
         """
+        self.require(images)
         found = torch.full((len(images.labels), self.k), -1, dtype=torch.int32)
         for label in range(images.classes):
             places = images.places(label)
-            if self.k > len(places) - 1:
-                raise ValueError(
-                    f"start.k={self.k} is more than the {len(places) - 1} other images of class "
-                    f"{label}: choose a smaller one"
-                )
             rows = images.of(label)
             if self.by == "features":
                 assert features is not None
@@ -219,7 +252,7 @@ class LocalPCA:
 
 
 def _nearest(rows: Float[Tensor, "images entries"], k: int) -> Tensor:
-    """Places of the nearest other rows, nearest first; of rows at one distance, the first."""
+    """Places of the nearest other rows, nearest first; always the same of rows at one distance."""
     found = []
     for first in range(0, len(rows), 1024):
         distances = torch.cdist(rows[first : first + 1024], rows)

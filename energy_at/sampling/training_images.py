@@ -45,6 +45,15 @@ class TrainingImages:
             raise ValueError(f"class {label} has no training images: no start can be fitted to it")
         return places
 
+    def require_all(self) -> None:
+        """Refuses classes of which there is nothing to learn.
+
+        Raises:
+            ValueError: with the first class that has no images.
+        """
+        for label in range(self.classes):
+            self.places(label)
+
     def means(self) -> Images:
         """The mean image of every class."""
         shape = (self.classes, *self.pixels.shape[1:])
