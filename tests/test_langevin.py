@@ -354,7 +354,7 @@ def test_a_tiled_network_gives_the_same_bits_for_any_batch_size(net, batch_size)
     found = [
         finished(Tiled(net, 8).eval(), sampler, chains, guidance, size) for size in (33, batch_size)
     ]
-    assert len(set(found[0].steps.tolist())) > 2
+    assert len(set(found[0].steps.tolist())) > 1
     for name in ("x", "steps", "stop", "velocity"):
         assert getattr(found[0], name).equal(getattr(found[1], name))
 
