@@ -102,8 +102,11 @@ def _train(subject: Subject, folder: RunFolder, *, progress: bool) -> None:
     seed_everything(cfg.seed, workers=True, verbose=False)
     run = build(cfg, part)
     RunFolder.create(part.path, cfg, overrides)
-    with torch.enable_grad():
-        run.trainer.fit(run.module, datamodule=run.data)
+    try:
+        with torch.enable_grad():
+            run.trainer.fit(run.module, datamodule=run.data)
+    except SystemExit:  # how Lightning ends on a signal
+        raise KeyboardInterrupt from None
     part.path.rename(folder.path)
 
 
