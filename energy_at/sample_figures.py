@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL.Image import Image, Resampling, fromarray
 
 from energy_at.figures import OPEN, entitle
 
@@ -53,6 +54,24 @@ def grid(images: Bytes, labels: NDArray[np.int64], names: Sequence[str], per_cla
         axes.set_yticks([(i + 0.5) * (side + 1) for i in range(len(names))], names)
         axes.tick_params(length=0)
     return figure
+
+
+def class_grid(images: Bytes) -> Image:
+    """Images of one class, ten in a row, each at least 64 pixels wide; no axes.
+
+    Args:
+        images: (n, height, width, channels).
+    """
+    count, height, width, channels = images.shape
+    columns = min(10, count)
+    rows = -(-count // columns)
+    canvas = np.full((rows * columns, height + 1, width + 1, channels), 255, np.uint8)
+    canvas[:count, :height, :width] = images
+    canvas = canvas.reshape(rows, columns, height + 1, width + 1, channels)
+    whole = canvas.transpose(0, 2, 1, 3, 4).reshape(rows * (height + 1), -1, channels)
+    picture = fromarray(whole[:, :, 0] if channels == 1 else whole)
+    scale = -(-64 // width)
+    return picture.resize((scale * picture.width, scale * picture.height), Resampling.NEAREST)
 
 
 def nearest_figure(pairs: Sequence[tuple[Bytes, Bytes, float]], title: str) -> Figure:

@@ -125,7 +125,7 @@ def test_an_analysis_is_its_table_and_its_figures(tmp_path):
 
 
 def test_samples_are_found_in_folders_of_folders(tmp_path):
-    for name in ("b/grid.png", "a/deep/grid.png", "top.png"):
+    for name in ("b/grid.png", "b/classes/000-0.png", "a/deep/grid.png", "top.png"):
         file = tmp_path / "samples" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(PNG)

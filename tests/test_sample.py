@@ -156,6 +156,17 @@ def test_the_report_holds_the_configuration_and_all_numbers(made):
         assert {"nearest", "copied"} <= found["sets"][name].keys()
 
 
+def test_every_class_has_a_picture_of_its_own(made):
+    found = columns(made)
+    names = sorted(path.name for path in Path(made, "classes").iterdir())
+    assert names == [f"{label:03d}-{label}.png" for label in range(10)]
+    with Image.open(Path(made, "classes", "003-3.png")) as picture:
+        shown = np.asarray(picture)[::8, ::8]  # each pixel is eight pixels wide
+    first, second = found["pixels"][found["label"] == 3][:2, :, :, 0]
+    assert (shown[:8, :8] == first).all()
+    assert (shown[:8, 9:17] == second).all()
+
+
 def test_the_table_is_that_of_the_report(made):
     with Path(made, "samples.csv").open() as file:
         rows = {row["set"]: row for row in csv.DictReader(file)}

@@ -17,11 +17,12 @@ from energy_at.figures import save
 from energy_at.generation.controls import HELD_OUT, MOST, SAMPLES, Nearest
 from energy_at.generation.plan import Plan
 from energy_at.generation.samples import Samples, arrays, read_columns
-from energy_at.sample_figures import distributions_figure, grid, nearest_figure
+from energy_at.sample_figures import class_grid, distributions_figure, grid, nearest_figure
 from energy_at.tables import Table
 
 FILES = ("samples.npz", "samples.json", "samples.csv", "samples.md")
 SIDE_BY_SIDE = 12
+PER_CLASS = 100
 SYMBOLS = {
     "joint": "E(x, y)",
     "marginal": "E(x)",
@@ -112,6 +113,7 @@ def write(folder: Path, about: dict[str, Any], found: Found, plan: Plan) -> str:
         whole: dict[str, Any] = {"key": np.array(about["key"])} | arrays(found.samples) | columns
         np.savez_compressed(file, **whole)
     os.replace(part, folder / FILES[0])
+    _write_classes(folder / "classes", found)
     for name, figure in _figures(found, plan, str(about["dataset"])).items():
         save(figure, folder / name)
     table = _table(found)
@@ -195,6 +197,16 @@ def _rows_csv(found: Found) -> str:
         for name, row in found.rows.items()
     ]
     return Table(("set", *names), rows).csv()
+
+
+def _write_classes(folder: Path, found: Found) -> None:
+    """One picture for each class, of up to ``PER_CLASS`` images."""
+    folder.mkdir(exist_ok=True)
+    images: Any = arrays(found.samples)["pixels"]
+    for label, name in enumerate(found.classes):
+        of_class = images[found.samples.label.numpy() == label][:PER_CLASS]
+        if len(of_class):
+            class_grid(of_class).save(folder / f"{label:03d}-{name}.png")
 
 
 def _figures(found: Found, plan: Plan, dataset: str) -> dict[str, Figure]:

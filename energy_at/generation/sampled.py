@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
 from torch import nn
 
 from energy_at.data import ImageSet
@@ -104,6 +105,10 @@ def sample(subject: Subject, plan: Plan, out: Path | None, options: Options) -> 
         "dataset": subject.config.dataset.name,
         "fitted_to": {"split": "train", "images": len(subject.data.train)},
         "settings": dict(plan.settings),
+        "config": {
+            name: OmegaConf.to_container(subject.config[name], resolve=True)
+            for name in ("dataset", "model")
+        },
         "n": plan.n,
         "seed": plan.seed,
         "batch_size": options.batch_size,

@@ -83,8 +83,9 @@ def analyses(run: Path) -> list[Analysis]:
 
 
 def samples(run: Path) -> tuple[Path, ...]:
-    """Grids of generated images, by path."""
-    return _pictures(run / "samples", "**/*.png")
+    """Figures of generated images, by path; those of single classes are too many for a report."""
+    found = _pictures(run / "samples", "**/*.png")
+    return tuple(path for path in found if path.parent.name != "classes")
 
 
 def picture(path: Path) -> bytes:
