@@ -202,7 +202,14 @@ def _pgd(groups: dict[str, list[FinishedRun]]) -> str:
 
 def _typed(run: FinishedRun) -> list[str]:
     """The overrides of the run that its method's name and the seed do not say."""
-    return [o for o in run.folder.overrides() if not _says_nothing(o.lstrip("+~").split("=")[0])]
+    overrides = map(_as_in_yaml, run.folder.overrides())
+    return [o for o in overrides if not _says_nothing(o.lstrip("+~").split("=")[0])]
+
+
+def _as_in_yaml(override: str) -> str:
+    """Hydra turns the ``false`` of a sweep into ``False``."""
+    key, sign, value = override.partition("=")
+    return f"{key}{sign}{value.lower() if value in ('True', 'False') else value}"
 
 
 def _says_nothing(key: str) -> bool:

@@ -112,6 +112,12 @@ def test_what_all_runs_have_typed_is_in_no_name(write):
     assert [row["method"] for row in rows(folders)] == ["FGSM-AT", "FGSM-AT + DER"]
 
 
+def test_a_truth_that_a_sweep_has_rewritten_is_the_same(write):
+    """Hydra writes the ``false`` of a multirun as ``False``."""
+    flips = [write("dataset.flip=false"), write("reg=der", "dataset.flip=False")]
+    assert [row["method"] for row in rows(flips)] == ["FGSM-AT", "FGSM-AT + DER"]
+
+
 def test_a_default_that_is_typed_makes_no_other_method(write):
     (row,) = rows([write("seed=0"), write("seed=1", "threat.eps=8/255")])
     assert row["runs"] == "2"
