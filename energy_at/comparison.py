@@ -181,7 +181,8 @@ def _cell(values: Sequence[float | None]) -> str:
 
 def _each(values: Sequence[float | None]) -> str:
     """``0.4, 69.1``: values that no mean may join."""
-    return ", ".join(_cell([value]) for value in values)
+    cells = [_cell([value]) for value in values]
+    return ", ".join(cells) if any(cells) else ""
 
 
 def _checkpoints(run: FinishedRun) -> list[str]:

@@ -195,7 +195,7 @@ def test_the_figures_show_something(made):
 
 
 def test_nothing_else_is_left(made):
-    assert sorted(path.name for path in made.iterdir()) == sorted([*FILES, *FIGURES])
+    assert sorted(path.name for path in made.iterdir()) == sorted([*FILES, *FIGURES, "classes"])
     assert {path.name for path in Path("run/samples").iterdir()} == {"cache"}
 
 
