@@ -330,6 +330,8 @@ def test_the_numbers_of_inception_are_those_of_torch_fidelitys_command(tmp_path,
     pixels, files = two_sets(tmp_path, (3, 32, 32), ours=60, real=50)
     command = [sys.executable, "-m", "torch_fidelity.fidelity", "--cpu", "--json", "--silent"]
     command += ["--isc", "--fid", "--kid", "--prc", "--kid-subset-size", "50", "--no-cache"]
+    # Without a name the command takes another network for precision and recall.
+    command += ["--feature-extractor", "inception-v3-compat"]
     command += ["--feature-extractor-weights-path", weights]
     command += ["--input1", files[0], "--input2", files[1]]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
