@@ -7,7 +7,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, OmegaConf
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 import energy_at
 from energy_at.config import register_resolvers, reopened
@@ -40,7 +40,8 @@ def export(run: str | Path, which: str, out: Path) -> Path:
     part = out.with_name(out.name + ".part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        save_file(exported(module.net), part, metadata=about)
+        # Not by save_file, which leaves it readable to its owner alone.
+        part.write_bytes(save(exported(module.net), metadata=about))
         os.replace(part, out)
     except (OSError, SafetensorError) as error:
         part.unlink(missing_ok=True)

@@ -26,7 +26,8 @@ def one_line_errors(
     """Turns a user's mistake into one line and exit code 1; a defect of ours keeps its traceback.
 
     A run folder that Hydra has made and nobody has written to is removed again.
-    ``HYDRA_FULL_ERROR=1`` shows every traceback. A Ctrl-C ends in one line too, with exit code 130.
+    ``HYDRA_FULL_ERROR=1`` shows every traceback. A Ctrl-C ends in one line too, with exit code 130,
+    and a reader that has closed (``| head``) in silence, with 141, as a shell expects.
 
     Args:
         folder: Of the run.
@@ -38,6 +39,11 @@ def one_line_errors(
         (folder / ERROR_FILE).unlink(missing_ok=True)  # of an earlier attempt
     try:
         yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at its end, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except Exception as error:
         line = explained(error)
         if folder is not None and go_on:

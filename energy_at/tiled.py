@@ -8,7 +8,7 @@ from energy_at.shapes import Images, Logits
 
 def tile_of(device: torch.device) -> int:
     """Images that the network sees at once on such a device."""
-    return 32 if device.type == "cpu" else 128
+    return 16 if device.type == "cpu" else 128
 
 
 class Tiled(nn.Module):

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from energy_at.config import make
 from energy_at.data import ImageData, ImageSet
 from energy_at.evaluation import FILES, Plan
 from energy_at.journal import JournalFile
+from energy_at.mistakes import command_line
 from energy_at.models.load import exported
 from energy_at.robustness import Exam
 from energy_at.subject import Subject, opened
@@ -671,6 +673,17 @@ def test_ctrl_c_ends_in_one_line_and_what_is_typed_again_goes_on(type_evaluate, 
     assert type_evaluate("run=run", *QUICK, "out=out")[0] == 0
     assert Path("out/journal.jsonl").read_bytes().startswith(left)
     assert left.count(b"\n") > 1
+
+
+def test_a_reader_that_has_closed_gets_no_traceback(monkeypatch, capfd):
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        with pytest.raises(SystemExit) as stop:
+            command_line(lambda: print("a table\n" * 100_000))
+    assert stop.value.code == 141
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,12 @@ def test_the_file_says_what_it_is(run):
     assert (model["channels"], model["classes"]) == (3, 4)
 
 
+def test_whoever_may_read_files_of_this_user_may_read_the_export(run):
+    Path("other").touch()
+    file = export.export(run, "last", Path("weights.safetensors"))
+    assert file.stat().st_mode == Path("other").stat().st_mode
+
+
 def test_an_export_replaces_the_file_and_leaves_nothing_else(run):
     file = Path("weights.safetensors")
     file.write_bytes(b"old" * 100_000)
