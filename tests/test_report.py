@@ -17,7 +17,7 @@ from energy_at.comparison import grouped
 from energy_at.reporting.compared import compared, environment
 from energy_at.reporting.document import Grid
 from energy_at.reporting.entries import Gallery, entries
-from energy_at.reporting.measured import accuracies
+from energy_at.reporting.measured import accuracies, strong_evaluations
 from energy_at.reporting.shown import drawn_by_step
 from energy_at.runs import RunFolder
 from tests.pages import Page
@@ -156,14 +156,17 @@ def test_differences_onsets_checks_and_environment_are_told(told):
 def test_a_run_that_has_not_learned_is_marked_wherever_it_stands(tmp_path):
     folder = write(tmp_path / "guess", pgd=(0.25,) * 12)
     folder.metrics_file.write_text(folder.metrics_file.read_text().replace(",0.9,", ",0.25,"))
+    evaluate(folder)
     groups = grouped([folder])
     found = entries(groups)
     runs = next(block for block in compared(found).blocks if isinstance(block, Grid))
     assert (runs.table.rows[0][-2:], runs.marked) == (("not learned", "not learned"), {0})
-    section = accuracies(groups, found, [], Gallery(tmp_path))
-    methods, checkpoints = (block for block in section.blocks if isinstance(block, Grid))
+    section = accuracies(groups, found, strong_evaluations(found), Gallery(tmp_path))
+    methods, checkpoints, strong = (block for block in section.blocks if isinstance(block, Grid))
     assert (methods.table.rows[0][3:6], methods.marked) == (("not learned",) * 3, {0})
     assert (checkpoints.table.rows[0][0], checkpoints.marked) == ("guess (not learned)", {0})
+    assert {row[0] for row in strong.table.rows} == {"guess (not learned)"}
+    assert strong.marked == set(range(len(strong.table.rows)))
 
 
 @pytest.mark.parametrize(

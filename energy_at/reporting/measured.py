@@ -79,10 +79,7 @@ def _checkpoints(found: Sequence[Entry]) -> Grid:
     table = results_table([entry.run.folder for entry in found])
     runs = {entry.place: entry.run for entry in found}
     marks = [runs[place].mark(which) for place, which, *_ in table.rows]
-    rows = [
-        (f"{row[0]} ({mark})", *row[1:]) if mark else row
-        for row, mark in zip(table.rows, marks, strict=True)
-    ]
+    rows = [(_marked(row[0], mark), *row[1:]) for row, mark in zip(table.rows, marks, strict=True)]
     marked = frozenset(i for i, mark in enumerate(marks) if mark)
     return Grid("every checkpoint", replace(table, rows=rows), marked)
 
@@ -92,7 +89,7 @@ def _strong(found: Sequence[Entry], strong: Found, gallery: Gallery) -> list[Blo
     if strong:
         grid = [
             Paragraph(("Accuracy in percent with its 95 % interval (Wilson).",)),
-            Grid("strong evaluation", _table(strong)),
+            _strong_grid(strong),
         ]
     pictures = [
         gallery.copy(path, f"figures/evaluation_{i}_{j}", _caption(entry, one, path))
@@ -107,13 +104,23 @@ def _caption(entry: Entry, one: Evaluation, path: Path) -> str:
     return f"{entry.label}, {one.name}: {drawn}, {one.norm}, {one.images}"
 
 
-def _table(strong: Found) -> Table:
+def _strong_grid(strong: Found) -> Grid:
     attacks = list(dict.fromkeys(a.attack for _, one in strong for a in one.accuracies))
-    rows = [
-        (entry.place, entry.method, one.name, one.network, one.images, f"{one.norm} {eps}",
-         *(cells.get(attack, "") for attack in attacks))
+    found = [
+        (_marked(entry.place, mark), bool(mark), entry, one, eps, cells)
         for entry, one in strong
+        for mark in [entry.run.mark(one.network)]
         for eps, cells in one.by_radius()
+    ]
+    rows = [
+        (run, entry.method, one.name, one.network, one.images, f"{one.norm} {eps}",
+         *(cells.get(attack, "") for attack in attacks))
+        for run, _, entry, one, eps, cells in found
     ]  # fmt: skip
     columns = ("run", "method", "evaluation", "network", "images", "eps")
-    return Table((*columns, *(f"{attack} %" for attack in attacks)), rows)
+    table = Table((*columns, *(f"{attack} %" for attack in attacks)), rows)
+    return Grid("strong evaluation", table, frozenset(i for i, row in enumerate(found) if row[1]))
+
+
+def _marked(run: str, mark: str) -> str:
+    return f"{run} ({mark})" if mark else run
