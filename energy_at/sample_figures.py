@@ -19,6 +19,7 @@ START_COLORS = {
     "local_pca": "#D55E00",
 }
 SAMPLED, REAL = "#D55E00", "#0072B2"
+ROWS, COLUMNS = 25, 60  # of images that a page of many classes holds
 LINES = {"none": "--", "class_energy": "-", "class_stop": ":"}
 VARIETY = "variety: L2 distance within a class [pixel range]"
 Bytes = NDArray[np.uint8]
@@ -26,34 +27,40 @@ Floats = NDArray[np.float64]
 
 
 def grid(images: Bytes, labels: NDArray[np.int64], names: Sequence[str], per_class: int) -> Figure:
-    """The first images of every class, a row for each.
+    """The first images of every class, a row for each; many classes stand in blocks side by side.
 
     Args:
         images: (n, height, width, channels).
         labels: Their classes.
         names: Of the classes.
-        per_class: Columns, or fewer if no class has so many.
+        per_class: Columns, or fewer if no class has so many, or the page no room.
     """
-    rows = [images[labels == label][:per_class] for label in range(len(names))]
-    per_class = max(1, *map(len, rows))
-    side = images.shape[1]
-    canvas = np.full(
-        (len(names) * (side + 1), per_class * (side + 1), images.shape[3]), 255, np.uint8
-    )
+    blocks = -(-len(names) // ROWS)
+    room = per_class if blocks == 1 else min(per_class, max(1, COLUMNS // blocks))
+    rows = [images[labels == label][:room] for label in range(len(names))]
+    columns = max(1, *map(len, rows))
+    height = -(-len(names) // blocks)
+    inches = min(0.5, 7.0 / columns) if blocks == 1 else 0.3
+    with mpl.rc_context({"font.size": 8 if blocks == 1 else 6}):
+        size = (blocks * (inches * columns + (1.0 if blocks == 1 else 0.7)), inches * height + 0.1)
+        figure = Figure(figsize=size, layout="constrained")
+        for i, axes in enumerate(figure.subplots(1, blocks, squeeze=False)[0]):
+            part = slice(i * height, (i + 1) * height)
+            _block(axes, rows[part], names[part], (height, columns, *images.shape[1:]))
+    return figure
+
+
+def _block(axes: Axes, rows: Sequence[Bytes], names: Sequence[str], shape: tuple[int, ...]) -> None:
+    """Rows of images with their names, on a canvas of ``shape`` (rows, columns, image)."""
+    height, columns, side, _, channels = shape
+    canvas = np.full((height * (side + 1), columns * (side + 1), channels), 255, np.uint8)
     for i, row in enumerate(rows):
         for j, image in enumerate(row):
             top, left = i * (side + 1), j * (side + 1)
             canvas[top : top + side, left : left + side] = image
-    width = min(7.0, 0.5 * per_class) + 1.0
-    with mpl.rc_context({"font.size": 8}):
-        figure = Figure(
-            figsize=(width, (width - 1.0) * len(names) / per_class + 0.1), layout="constrained"
-        )
-        axes = figure.subplots()
-        _shown(axes, canvas)
-        axes.set_yticks([(i + 0.5) * (side + 1) for i in range(len(names))], names)
-        axes.tick_params(length=0)
-    return figure
+    _shown(axes, canvas)
+    axes.set_yticks([(i + 0.5) * (side + 1) for i in range(len(rows))], names)
+    axes.tick_params(length=0)
 
 
 def class_grid(images: Bytes) -> Image:
