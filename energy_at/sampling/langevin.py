@@ -5,6 +5,7 @@
 Langevin dynamics of ``exp(-E)``; with neither it is gradient descent with step ``eta / 2``.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -167,7 +168,7 @@ class Langevin:
 def _beyond_all_images(step: Images) -> Bool[Tensor, " batch"]:
     """Which steps are longer than the diameter of [0, 1]^d."""
     lengths: PerExample = torch.linalg.vector_norm(step.flatten(1), dim=1)
-    return lengths > step[0].numel() ** 0.5
+    return lengths > math.sqrt(step[0].numel())
 
 
 def generate(
