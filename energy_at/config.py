@@ -57,6 +57,7 @@ def register_resolvers() -> None:
     """Makes the resolvers of the YAML files known.
 
     ``${pixels:threat.eps,8/255}`` is 8/255, checked; ``${times:1.25,8/255}`` is a product;
+    ``${diameter:3,32}`` is the largest L2 distance between two images of this shape;
     ``${samples:auto,1}`` says which examples DER applies to under an attack of so many steps;
     ``${by_steps:1,20,1}`` chooses between a value for one step and one for more;
     ``${by_eps:EPS,[8,16],[1,2]}`` interpolates between values given at 255 EPS, constant beyond
@@ -65,6 +66,7 @@ def register_resolvers() -> None:
     """
     resolvers: dict[str, Callable[..., Any]] = {
         "pixels": parse_pixels,
+        "diameter": lambda channels, size: math.sqrt(channels * size**2),
         "times": lambda a, b: float(Fraction(str(a)) * Fraction(str(b))),
         "samples": lambda wish, steps: _samples(wish, steps),
         "by_steps": lambda steps, one, more: float(one if int(steps) == 1 else more),

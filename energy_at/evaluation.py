@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 from scipy.stats import binomtest
-from torch import Tensor
 
 from energy_at import __version__
 from energy_at.accuracy_curve import accuracy_figure
@@ -168,16 +167,12 @@ def _about(subject: Subject, plan: Plan, images: ImageSet, places: Sequence[int]
     setting |= {
         "weights": about["network"]["sha256"],
         "model": OmegaConf.to_container(subject.config.model, resolve=True),
-        "images": [_digest(images.pixels), _digest(images.labels)],
+        "images": images.digests(),
         "places": list(places),
         "version": __version__,
     }
     digest = hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()
     return about | {"key": digest}
-
-
-def _digest(tensor: Tensor) -> str:
-    return hashlib.sha256(tensor.cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
 def _folder_name(about: dict[str, Any]) -> str:

@@ -11,6 +11,14 @@ from tests.nets import TinyNet  # noqa: E402
 torch.set_num_threads(1)  # tensors this small wait for threads longer than they compute
 
 
+def pytest_collection_modifyitems(items):
+    """Tests that share what takes long to make run in one process, where there are several."""
+    for item in items:
+        shared = item._fixtureinfo.name2fixturedefs.values()
+        if any(definitions[-1].scope == "module" for definitions in shared):
+            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
+
+
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)

@@ -1,4 +1,5 @@
 import itertools
+from fractions import Fraction
 
 import pytest
 import torch
@@ -21,7 +22,12 @@ AXES = ("attack", "loss", "reg", "threat")
 @pytest.fixture(scope="module")
 def composed():
     """One configuration, and the part of it that each choice brings: composing takes its time."""
-    parts = {(g, c): config(*TINY_BN, f"{g}={c}")[g] for g in AXES for c in choices(g)}
+    shorter = {"pgd": ("attack.steps=2",), "trades": ("attack.steps=2",)}
+    parts = {
+        (g, c): config(*TINY_BN, f"{g}={c}", *shorter.get(c, ()) * (g == "attack"))[g]
+        for g in AXES
+        for c in choices(g)
+    }
     return config(*TINY_BN), parts
 
 
@@ -65,6 +71,13 @@ def test_every_experiment_is_short_and_trains(tmp_path, experiment):
                  "threat.eps=8/255", "callbacks.best=null",
                  "trainer.precision=32-true")  # fmt: skip
     assert run.trainer.global_step == 7
+
+
+@pytest.mark.parametrize("eps", ["128/255", "3.0", "13.8"])
+def test_an_l2_radius_may_be_as_long_as_two_images_are_apart(eps):
+    cfg = config(*TINY, "threat=l2", f"threat.eps={eps}")
+    assert cfg.threat.ball.eps == pytest.approx(float(Fraction(eps)))
+    assert cfg.threat.most == pytest.approx((3 * 8 * 8) ** 0.5)  # [0, 1]^d from corner to corner
 
 
 @pytest.mark.parametrize("choice", choices("dataset"))

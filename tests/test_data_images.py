@@ -1,5 +1,6 @@
 """Sets of images, the split, and the data of a run."""
 
+import hashlib
 from pathlib import Path
 
 import jaxtyping
@@ -35,6 +36,14 @@ def test_take_keeps_images_with_their_labels_in_the_order_asked_for():
     assert ids(taken) == [13, 2, 2, 19]
     assert taken.labels.tolist() == [13 % 7, 2, 2, 19 % 7]
     assert len(taken) == 4
+
+
+def test_digests_are_those_of_the_bytes_whatever_their_layout():
+    images = numbered(5, 2)
+    known = [hashlib.sha256(t.numpy().tobytes()).hexdigest() for t in vars(images).values()]
+    strided = ImageSet(images.pixels.contiguous(memory_format=torch.channels_last), images.labels)
+    assert images.digests() == strided.digests() == known
+    assert images.take(torch.tensor([1, 0, 2, 3, 4])).digests() != known
 
 
 def test_first_is_a_prefix_and_none_means_all():

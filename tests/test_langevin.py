@@ -200,14 +200,14 @@ def test_an_energy_that_is_not_finite_is_refused_with_its_step():
             value = x.flatten(1).sum(1, keepdim=True)
             return torch.where(value < 1, torch.inf, value) * torch.ones(2)
 
-    sampler = Langevin(steps=9, step_size=3.0, momentum=0.0, noise=0.0)
+    sampler = Langevin(steps=9, step_size=1.5, momentum=0.0, noise=0.0)
 
     class Falling(nn.Module):
         def forward(self, x):
             value = x.flatten(1).sum(1, keepdim=True)
             return torch.where(value < 1, torch.nan, -value) * torch.ones(2)
 
-    with pytest.raises(ValueError, match=r"not finite at step 0: .*step_size=3"):
+    with pytest.raises(ValueError, match=r"not finite at step 0: .*step_size=1.5"):
         finished(Cliff(), sampler, begun(torch.zeros(3, 1, 1, 1)))
     with pytest.raises(ValueError, match="not finite at step 1"):
         finished(Falling(), sampler, begun(torch.full((3, 1, 2, 2), 0.5)))
@@ -220,6 +220,34 @@ def test_a_gradient_that_is_not_finite_is_refused_at_the_last_step_too():
 
     with pytest.raises(ValueError, match="not finite"):
         finished(Root(), Langevin(steps=1, noise=0.0), begun(torch.rand(3, 1, 2, 2)))
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_a_step_that_throws_every_image_out_of_the_pixels_is_refused(normalize):
+    class Line(nn.Module):
+        def forward(self, x):
+            return x.flatten(1).sum(1, keepdim=True) * torch.ones(2)  # the gradient's norm is 2
+
+    length = 2.0 / (1 if normalize else 2)  # the diameter of [0, 1]^4 as a gradient step
+    for share in (0.99, 1.01):
+        sampler = Langevin(1, 2 * share * length, 0.0, 0.0, normalize=normalize)
+        if share < 1:
+            finished(Line(), sampler, begun(torch.zeros(3, 1, 2, 2)))
+        else:
+            with pytest.raises(ValueError, match=r"^sampler\.step_size=.* throws every sample"):
+                finished(Line(), sampler, begun(torch.zeros(3, 1, 2, 2)))
+
+
+def test_an_outlier_among_them_ends_nothing():
+    class Steep(nn.Module):
+        def forward(self, x):
+            slopes = torch.tensor([[1e3]] + [[1e-3]] * (len(x) - 1))  # of the first image alone
+            return slopes * x.flatten(1).sum(1, keepdim=True) * torch.ones(2)
+
+    start = torch.full((3, 1, 2, 2), 0.5)
+    found = finished(Steep(), Langevin(1, 1.0, 0.0, 0.0), begun(start))
+    assert found.x[0].eq(1).all()
+    torch.testing.assert_close(found.x[1:], start[1:], atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize(

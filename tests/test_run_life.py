@@ -13,7 +13,7 @@ import torch
 from lightning import Trainer
 from torch.utils.data import DataLoader, TensorDataset
 
-from energy_at import train
+from energy_at import comparison, train
 from energy_at.config import reopened
 from energy_at.resume import job_folder, resumed
 from energy_at.runs import RunFolder, read_checkpoint
@@ -21,10 +21,28 @@ from energy_at.threat import Linf
 from energy_at.training import FastAT
 from energy_at.training.guard import FiniteGuard
 from tests.nets import TinyNet
-from tests.running import TINY, config, typed
+from tests.running import TINY, config, train_in, typed
 
 RUN = (*TINY, "trainer.enable_progress_bar=false", "dataset.subset=200", "schedule=constant")
 EXTENDED = "trainer.max_epochs=6"
+
+
+@pytest.fixture(autouse=True)
+def without_figures(monkeypatch):
+    """They take longer than everything else, and are looked at in tests of their own."""
+    for module in (train, comparison):
+        monkeypatch.setattr(module, "save", lambda *_: [])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return train_in(tmp_path_factory.mktemp("trained") / "run", *RUN, "trainer.max_epochs=1")
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A finished run in the working directory."""
+    return shutil.copytree(trained, tmp_path / "run")
 
 
 @pytest.fixture
@@ -47,8 +65,7 @@ def test_a_run_that_was_moved_keeps_its_best_score(typing, tmp_path):
     assert best(tmp_path / "there")["global_step"] == best(tmp_path / "whole")["global_step"]
 
 
-def test_a_finished_run_is_trained_again_only_further(typing, tmp_path):
-    typing(*RUN, "trainer.max_epochs=1", "hydra.run.dir=run")
+def test_a_finished_run_is_trained_again_only_further(typing, run, tmp_path):
     results = (tmp_path / "run" / "results.json").read_bytes()
     code, _, err = typing("resume=run")
     assert (code, err.count("\n")) == (1, 1)
@@ -56,8 +73,7 @@ def test_a_finished_run_is_trained_again_only_further(typing, tmp_path):
     assert (tmp_path / "run" / "results.json").read_bytes() == results
 
 
-def test_an_extended_run_says_so(typing, tmp_path):
-    typing(*RUN, "trainer.max_epochs=1", "hydra.run.dir=run")
+def test_an_extended_run_says_so(typing, run, tmp_path):
     typing("resume=run", "trainer.max_epochs=2")
     folder = RunFolder(tmp_path / "run")
     assert folder.config().trainer.max_epochs == 2
@@ -153,8 +169,7 @@ def test_a_terminated_run_says_how_to_go_on(tmp_path):
     assert f"resume={tmp_path / 'run'} continues it" in err
 
 
-def test_weights_without_their_training_are_nothing_to_resume(typing, tmp_path):
-    typing(*RUN, "trainer.max_epochs=1", "hydra.run.dir=run")
+def test_weights_without_their_training_are_nothing_to_resume(typing, run, tmp_path):
     path = RunFolder(tmp_path / "run").checkpoint()
     torch.save({"state_dict": read_checkpoint(path)["state_dict"]}, path)
     code, _, err = typing("resume=run", "trainer.max_epochs=2")
@@ -162,8 +177,7 @@ def test_weights_without_their_training_are_nothing_to_resume(typing, tmp_path):
     assert "holds weights without the state of their training" in err
 
 
-def test_a_checkpoint_of_another_network_is_named(typing, tmp_path):
-    typing(*RUN, "trainer.max_epochs=1", "hydra.run.dir=run")
+def test_a_checkpoint_of_another_network_is_named(typing, run, tmp_path):
     typing(*RUN, "trainer.max_epochs=1", "model.width=6", "hydra.run.dir=wide")
     shutil.copy("wide/checkpoints/last.ckpt", "run/checkpoints/last.ckpt")
     with pytest.raises(ValueError, match="is of another network than run"):

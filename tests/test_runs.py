@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import platform
+import re
 
 import numpy as np
 import pytest
@@ -149,11 +150,12 @@ def saved(content):
     return buffer.getvalue()
 
 
-def refusal(path, data, match):
+def refusal(path, data):
+    """The one line that says why these bytes are no checkpoint."""
     path.write_bytes(data)
-    with pytest.raises(ValueError, match=match) as caught:
+    with pytest.raises(ValueError, match=re.escape(str(path))) as caught:
         read_checkpoint(path)
-    assert str(path) in one_line(caught)
+    return one_line(caught)
 
 
 @pytest.fixture
@@ -179,12 +181,20 @@ def test_a_missing_checkpoint_is_named(path):
 @pytest.mark.parametrize("share", [0, 0.01, 0.1, 0.5, 0.9, 0.999])
 def test_a_truncated_checkpoint_is_refused(path, share):
     data = saved(GOOD)
-    refusal(path, data[: int(share * len(data))], "damaged or truncated")
+    assert "damaged or truncated" in refusal(path, data[: int(share * len(data))])
 
 
-@pytest.mark.parametrize("content", [[1, 2], {"model": {}}, torch.ones(3), 5])
-def test_a_file_without_state_dict_is_refused(path, content):
-    refusal(path, saved(content), "no state_dict|no named tensors")
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ([1, 2], "no named tensors"),
+        ({"model": {}}, "no state_dict"),
+        (torch.ones(3), "no named tensors"),
+        (5, "no named tensors"),
+    ],
+)
+def test_a_file_without_state_dict_is_refused(path, content, said):
+    assert said in refusal(path, saved(content))
 
 
 class Payload:
@@ -212,7 +222,7 @@ def test_code_in_a_checkpoint_is_not_run(path, tmp_path, data):
         pickle.loads(evil)
     assert target.exists()  # the payload works where it is let
     target.unlink()
-    refusal(path, evil, "could run code")
+    assert "could run code" in refusal(path, evil)
     assert not target.exists()
 
 
@@ -220,8 +230,8 @@ def test_code_in_a_checkpoint_is_not_run(path, tmp_path, data):
     "thing", [torch.relu, print, RunFolder], ids=["relu", "print", "RunFolder"]
 )
 def test_functions_and_classes_in_a_checkpoint_are_refused(path, thing):
-    refusal(path, saved({"state_dict": {}, "thing": thing}), "could run code")
+    assert "could run code" in refusal(path, saved({"state_dict": {}, "thing": thing}))
 
 
 def test_a_file_that_is_no_checkpoint_is_refused(path):
-    refusal(path, b"<!DOCTYPE html><html>not found</html>", "checkpoint")
+    assert "checkpoint" in refusal(path, b"<!DOCTYPE html><html>not found</html>")

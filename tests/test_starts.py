@@ -102,6 +102,16 @@ def test_no_points_have_no_components():
         principal(torch.zeros(0, 3))
 
 
+# Training images
+
+
+def test_the_images_of_a_class_are_found_whatever_was_asked_before():
+    images = images_of(4, 6)
+    for label in (0, 0, 1, 0):
+        expected = images.pixels[images.labels == label].flatten(1) / 255
+        assert torch.equal(images.of(label), expected)
+
+
 # Draws
 
 

@@ -1,5 +1,6 @@
 """What every attack takes and returns."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -78,3 +79,33 @@ class Attack(Protocol):
 
     def scaled(self, factor: float) -> "Attack":
         """The same attack in a ball of ``factor`` times the radius (eps warm-up)."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the caller of an attack wants besides adversarial images; see ``Attack``."""
+
+    keep_graph: bool = False
+    track_stats: bool = False
+    generator: Noise | None = None
+
+
+class Search(ABC):
+    """The call that all attacks share; each of them is its ``_searched``."""
+
+    def __call__(
+        self,
+        model: Classifier,
+        x: Images,
+        y: Labels,
+        *,
+        keep_graph: bool = False,
+        track_stats: bool = False,
+        generator: Noise | None = None,
+    ) -> AttackResult:
+        """Runs the search on one batch; see ``Attack``."""
+        return self._searched(model, x.detach(), y, Wishes(keep_graph, track_stats, generator))
+
+    @abstractmethod
+    def _searched(self, model: Classifier, x: Images, y: Labels, wishes: Wishes) -> AttackResult:
+        """The search; whatever graph ``x`` had is cut off."""

@@ -5,16 +5,19 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from energy_at.attacks.base import Attack, AttackResult
+from energy_at.attacks.base import Attack, AttackResult, Search, Wishes
 from energy_at.attacks.gradient import GradientAttack
 from energy_at.modes import frozen_running_stats, no_graph
-from energy_at.noise import Noise, part_of
+from energy_at.noise import part_of
 from energy_at.shapes import Classifier, Images, Labels
 
 
 @dataclass(frozen=True)
-class Restarts:
-    """Runs a randomly started attack ``times`` times and keeps each image's highest goal value."""
+class Restarts(Search):
+    """Runs a randomly started attack ``times`` times and keeps each image's highest goal value.
+
+    Logits of the start are those of the first run.
+    """
 
     attack: GradientAttack
     times: int
@@ -34,26 +37,14 @@ class Restarts:
         """As the attack that is repeated."""
         return self.attack.starts_clean
 
-    def __call__(
-        self,
-        model: Classifier,
-        x: Images,
-        y: Labels,
-        *,
-        keep_graph: bool = False,
-        track_stats: bool = False,
-        generator: Noise | None = None,
-    ) -> AttackResult:
-        """Runs the search on one batch; logits of the start are those of the first run."""
-        first = self.attack(
-            model, x, y, keep_graph=keep_graph, track_stats=track_stats, generator=generator
-        )
+    def _searched(self, model: Classifier, x: Images, y: Labels, wishes: Wishes) -> AttackResult:
+        first = self.attack(model, x, y, **vars(wishes))
         x_adv = first.x_adv
         with frozen_running_stats(model), no_graph():
             gain = self.attack.goal(model, x, y)
             best = gain(model(x_adv))
         for _ in range(self.times - 1):
-            again = self.attack(model, x, y, generator=generator).x_adv
+            again = self.attack(model, x, y, generator=wishes.generator).x_adv
             with frozen_running_stats(model), no_graph():
                 value = gain(model(again))
             better = value > best
@@ -67,11 +58,12 @@ class Restarts:
 
 
 @dataclass(frozen=True)
-class WorstCase:
+class WorstCase(Search):
     """Runs attacks in turn, each on the images that the ones before left correct.
 
     For evaluation: the networks it is meant for treat each image on its own (evaluation mode).
-    ``WorstCase([attack] * n)`` is an attack with ``n`` restarts that stops at success.
+    ``WorstCase([attack] * n)`` is an attack with ``n`` restarts that stops at success. It
+    reports no start, so it keeps and tracks nothing.
     """
 
     attacks: Sequence[Attack]
@@ -91,23 +83,13 @@ class WorstCase:
         """Never: it reports no logits of its start."""
         return False
 
-    def __call__(
-        self,
-        model: Classifier,
-        x: Images,
-        y: Labels,
-        *,
-        keep_graph: bool = False,
-        track_stats: bool = False,
-        generator: Noise | None = None,
-    ) -> AttackResult:
-        """Runs the search on one batch; it reports no start, so it keeps and tracks nothing."""
+    def _searched(self, model: Classifier, x: Images, y: Labels, wishes: Wishes) -> AttackResult:
         x_adv = x.clone()
         for attack in self.attacks:
             with frozen_running_stats(model), no_graph():
                 correct = model(x_adv).argmax(1) == y
             if correct.any():
-                noise = part_of(generator, correct)
+                noise = part_of(wishes.generator, correct)
                 found = attack(model, x[correct], y[correct], generator=noise)
                 x_adv[correct] = found.x_adv
         return AttackResult(x_adv)

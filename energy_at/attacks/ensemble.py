@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
-from energy_at.attacks.base import Attack, AttackResult
+from energy_at.attacks.base import Attack, AttackResult, Search, Wishes
 from energy_at.attacks.compose import WorstCase
 from energy_at.modes import frozen_running_stats, no_graph
 from energy_at.noise import ImageNoise, Noise
@@ -31,8 +31,11 @@ INSTALL = "pip install 'energy_at[autoattack]'"
 
 
 @dataclass(frozen=True)
-class LibraryAttack:
+class LibraryAttack(Search):
     """One attack of the ensemble, with the constants of its standard version.
+
+    It reports no start, so it keeps and tracks nothing. A call raises a ``ValueError`` if the
+    network has too few classes for the loss.
 
     Args:
         ball: Threat model, Linf or L2.
@@ -72,25 +75,11 @@ class LibraryAttack:
         """It reports no start."""
         return False
 
-    def __call__(
-        self,
-        model: Classifier,
-        x: Images,
-        y: Labels,
-        *,
-        keep_graph: bool = False,
-        track_stats: bool = False,
-        generator: Noise | None = None,
-    ) -> AttackResult:
-        """Runs the search on one batch; see ``Attack``. It reports, keeps and tracks nothing.
-
-        Raises:
-            ValueError: if the network has too few classes for the loss.
-        """
+    def _searched(self, model: Classifier, x: Images, y: Labels, wishes: Wishes) -> AttackResult:
         with frozen_running_stats(model), _left_alone(model), _global_state_kept(x.device):
             warnings.simplefilter("ignore")  # of gradients of zero, which the checks report
-            search = self._search(model, x, _seed(generator))
-            x_adv = self._perturbed(search, x.detach().contiguous(), y)
+            search = self._search(model, x, _seed(wishes.generator))
+            x_adv = self._perturbed(search, x.contiguous(), y)
         # The library is off by a rounding, and its images may have a graph.
         delta = self.ball.project(x_adv.detach().to(x) - x)
         return AttackResult((x + clip_to_pixels(x, delta)).clamp(0, 1))

@@ -5,17 +5,16 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from energy_at.attacks.base import AttackResult
+from energy_at.attacks.base import AttackResult, Search, Wishes
 from energy_at.attacks.goals import Goal, misclassify
 from energy_at.attacks.starts import AtClean, Start
 from energy_at.modes import frozen_running_stats
-from energy_at.noise import Noise
 from energy_at.shapes import Classifier, Images, Labels, Logits
 from energy_at.threat import Ball, clip_to_pixels
 
 
 @dataclass(frozen=True)
-class GradientAttack:
+class GradientAttack(Search):
     """Projected steepest ascent on a goal (Madry et al., 2018, Section 2.1).
 
     Args:
@@ -48,30 +47,19 @@ class GradientAttack:
         return isinstance(self.start, AtClean)
 
     @torch.enable_grad()
-    def __call__(
-        self,
-        model: Classifier,
-        x: Images,
-        y: Labels,
-        *,
-        keep_graph: bool = False,
-        track_stats: bool = False,
-        generator: Noise | None = None,
-    ) -> AttackResult:
-        """Runs the search on one batch; see ``Attack``."""
+    def _searched(self, model: Classifier, x: Images, y: Labels, wishes: Wishes) -> AttackResult:
         if torch.is_inference_mode_enabled():
             raise RuntimeError("attacks need gradients: use trainer.inference_mode=false")
-        x = x.detach()
         with frozen_running_stats(model):
             gain = self.goal(model, x, y)
-        delta = clip_to_pixels(x, self.start(x, self.ball, generator))
+        delta = clip_to_pixels(x, self.start(x, self.ball, wishes.generator))
         start = AttackResult(x)
         for step in range(self.steps):
             delta = delta.detach().requires_grad_()
             first = step == 0
-            with nullcontext() if first and track_stats else frozen_running_stats(model):
+            with nullcontext() if first and wishes.track_stats else frozen_running_stats(model):
                 logits = model(x + delta).to(x.dtype)  # energies are fp32 under autocast too
-            keep = first and keep_graph
+            keep = first and wishes.keep_graph
             (grad,) = torch.autograd.grad(gain(logits).sum(), delta, retain_graph=keep)
             if first:
                 start = self._start(x + delta.detach(), logits if keep else logits.detach(), grad)

@@ -1,9 +1,12 @@
 """Sets of labelled images as they are kept: bytes, not floats."""
 
+import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from sklearn.model_selection import train_test_split
+from torch import Tensor
 
 from energy_at.shapes import Labels, Pixels
 
@@ -28,6 +31,10 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def digests(self) -> list[str]:
+        """SHA-256 of the pixels and of the labels; other images, or another order, give others."""
+        return [_digest(self.pixels), _digest(self.labels)]
+
     def take(self, indices: Labels) -> "ImageSet":
         """The images at these positions, in this order."""
         return ImageSet(self.pixels[indices], self.labels[indices])
@@ -47,6 +54,11 @@ class ImageSet:
     def to(self, device: torch.device | str) -> "ImageSet":
         """The same set on a device."""
         return ImageSet(self.pixels.to(device), self.labels.to(device))
+
+
+def _digest(tensor: Tensor) -> str:
+    values: Any = tensor.cpu().contiguous().flatten().numpy()  # hashed where they are, not copied
+    return hashlib.sha256(values).hexdigest()
 
 
 def split(images: ImageSet, held_out: int, seed: int) -> tuple[ImageSet, ImageSet]:

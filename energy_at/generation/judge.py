@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
 from energy_at.config import build, reopened
-from energy_at.generation.keys import images_key, key_of
+from energy_at.generation.keys import key_of
 from energy_at.mistakes import CONF
 from energy_at.runs import RunFolder
 from energy_at.subject import Subject
@@ -75,7 +75,7 @@ def _opened(folder: RunFolder, subject: Subject) -> nn.Module:
 
 
 def _key(subject: Subject) -> str:
-    return key_of("judge", images_key(subject.data.train), STEPS, EPOCHS, subject.device.type)
+    return key_of("judge", subject.data.train.digests(), STEPS, EPOCHS, subject.device.type)
 
 
 def _train(subject: Subject, folder: RunFolder, *, progress: bool) -> None:

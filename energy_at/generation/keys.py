@@ -6,10 +6,8 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
-from torch import Tensor
 
 from energy_at import __version__
-from energy_at.data import ImageSet
 from energy_at.subject import Subject
 
 
@@ -22,13 +20,3 @@ def key_of(*parts: Any) -> str:
 def network_key(subject: Subject) -> list[Any]:
     """The network: weights alone do not make one, the same fit another activation."""
     return [subject.fingerprint, OmegaConf.to_container(subject.config.model, resolve=True)]
-
-
-def images_key(images: ImageSet) -> list[str]:
-    """The images and their labels."""
-    return [_digest(images.pixels), _digest(images.labels)]
-
-
-def _digest(tensor: Tensor) -> str:
-    values: Any = tensor.cpu().contiguous().flatten().numpy()  # hashed where they are, not copied
-    return hashlib.sha256(values).hexdigest()

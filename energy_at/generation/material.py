@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from energy_at.generation.keys import images_key, key_of, network_key
+from energy_at.generation.keys import key_of, network_key
 from energy_at.generation.plan import Plan
 from energy_at.noise import CountedNoise
 from energy_at.sampling import ENERGIES, Chains, TrainingImages, embedded
@@ -35,13 +35,13 @@ class Material:
     fit: Tensors
 
     def portions(self, plan: Plan, done: set[int]) -> Iterator[Chains]:
-        """Samples at their start, all classes in turn; those that are done are left out.
+        """Samples at their start, class by class; those that are done are left out.
 
         Whoever is wanted, whole blocks of ``BLOCK`` numbers of one class are drawn.
         """
         classes = self.images.classes
-        for first in range(0, plan.n, BLOCK * classes):
-            for label in range(classes):
+        for label in range(classes):
+            for first in range(0, plan.n, BLOCK * classes):
                 number = torch.arange(BLOCK) * classes + first + label
                 wanted = [i < plan.n and i not in done for i in number.tolist()]
                 if any(wanted):
@@ -70,7 +70,7 @@ def prepared(subject: Subject, plan: Plan, cache: Path) -> Material:
     classes = int(subject.config.dataset.classes)
     images = TrainingImages(data.pixels.to(device), data.labels.to(device), classes)
     plan.start.require(images)
-    of_images, of_network = images_key(data), network_key(subject)
+    of_images, of_network = data.digests(), network_key(subject)
     seen = cached(
         cache / f"embedding-{key_of(of_images, of_network)[:12]}.safetensors",
         lambda: _embedding(subject, images),

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -10,67 +10,38 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
+from omegaconf import OmegaConf
 
-from energy_at.data import ImageSet
 from energy_at.figures import save
-from energy_at.generation.controls import HELD_OUT, MOST, SAMPLES, Nearest
+from energy_at.generation.controls import HELD_OUT, MOST, SAMPLES
 from energy_at.generation.plan import Plan
 from energy_at.generation.samples import Samples, arrays, read_columns
+from energy_at.generation.summary import SYMBOLS, Found, markdown, rows_csv
+from energy_at.runs import environment
 from energy_at.sample_figures import class_grid, distributions_figure, grid, nearest_figure
-from energy_at.tables import Table
+from energy_at.sampling import Stop
+from energy_at.subject import Subject
 
 FILES = ("samples.npz", "samples.json", "samples.csv", "samples.md")
 SIDE_BY_SIDE = 12
 PER_CLASS = 100
-SYMBOLS = {
-    "joint": "E(x, y)",
-    "marginal": "E(x)",
-    "conditional": "E(x, y) - E(x)",
-    "cross_entropy": "cross-entropy",
-}
-COLUMNS = (
-    ("set", "set", "{}"),
-    ("images", "images", "{}"),
-    ("inception_score", "IS", "{:.2f}"),
-    ("fid", "FID", "{:.2f}"),
-    ("kid", "KID", "{:.4f}"),
-    ("precision", "precision", "{:.3f}"),
-    ("recall", "recall", "{:.3f}"),
-    ("judge", "judge %", "{:.1f}"),
-    ("variety", "variety", "{:.3f}"),
-    ("nearest", "nearest", "{:.3f}"),
-    ("copied", "copied %", "{:.1f}"),
-)
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a sampling has found.
+class Attempt:
+    """How the samples came to be finished; nothing of it changes them.
 
     Attributes:
-        samples: The images, and how they came about.
-        energies: Of the images as they are written: ``joint`` and ``marginal``, in nats.
-        descended: Energies of these images too, of the kind that was descended.
-        sets: The samples and their controls.
-        near: Nearest training images of the samples and of held-out images.
-        rows: Scores of every set.
-        facts: Everything else that is a number.
-        training: The training images.
-        classes: Their names.
-        training_energies: Of the training images, of the kind that was descended.
+        key: Of everything that does.
+        batch_size: Samples that moved at once.
+        seconds: That each stage took.
+        earlier: Samples that an attempt before had finished.
     """
 
-    samples: Samples
-    energies: Mapping[str, Tensor]
-    descended: Tensor
-    sets: Mapping[str, ImageSet]
-    near: Mapping[str, Nearest]
-    rows: Mapping[str, Mapping[str, Any]]
-    facts: Mapping[str, Any]
-    training: ImageSet
-    classes: Sequence[str]
-    training_energies: Tensor
+    key: str
+    batch_size: int
+    seconds: Mapping[str, float]
+    earlier: int
 
 
 def is_writable(folder: Path) -> bool:
@@ -100,103 +71,75 @@ def finished_before(folder: Path, key: str) -> Samples | None:
     return Samples(*columns)
 
 
-def write(folder: Path, about: dict[str, Any], found: Found, plan: Plan) -> str:
+def write(folder: Path, subject: Subject, plan: Plan, found: Found, attempt: Attempt) -> str:
     """Writes all files.
 
     Returns:
         What is for people, as Markdown.
     """
+    report = _about(subject, plan, attempt) | _facts(subject, plan, found)
+    text = markdown(report, found, plan)
     folder.mkdir(parents=True, exist_ok=True)
-    columns = {name: value.numpy() for name, value in found.energies.items()}
-    part = folder / "samples.npz.part"
-    with part.open("wb") as file:
-        whole: dict[str, Any] = {"key": np.array(about["key"])} | arrays(found.samples) | columns
-        np.savez_compressed(file, **whole)
-    os.replace(part, folder / FILES[0])
+    _write_samples(folder / FILES[0], found, attempt.key)
     _write_classes(folder / "classes", found)
-    for name, figure in _figures(found, plan, str(about["dataset"])).items():
+    for name, figure in _figures(found, plan, str(report["dataset"])).items():
         save(figure, folder / name)
-    table = _table(found)
-    text = markdown(about, found, plan, table)
-    report = about | {"sets": dict(found.rows)} | dict(found.facts)
     (folder / FILES[1]).write_text(json.dumps(report, indent=2) + "\n")
-    (folder / FILES[2]).write_text(_rows_csv(found))
+    (folder / FILES[2]).write_text(rows_csv(found))
     (folder / FILES[3]).write_text(text + "\n")
     return text
 
 
-def markdown(about: Mapping[str, Any], found: Found, plan: Plan, table: Table) -> str:
-    """Setting, scores, and what to make of them."""
-    facts, seconds = found.facts, about["seconds"]
-    stopped, reference = facts["stopped"], facts["reference"]
-    ours, real = found.rows[SAMPLES], found.rows[HELD_OUT]
-    energies, symbol = found.descended, SYMBOLS[plan.sampler.energy]
-    earlier = about["of_earlier_attempts"]
-    lines = [
-        f"{plan.n} samples of {about['dataset']} from {about['network']['source']}, "
-        f"seed {plan.seed}: {plan.title()}.",
-        "",
-        table.markdown(),
-        "",
-        _eyes(found, plan, reference),
-        f"- stopped: {stopped['reached']} at their target energy, {stopped['cap']} at the cap; "
-        f"{facts['mean_steps']:.1f} steps on average",
-        f"- {symbol} of the samples: mean {energies.mean():+.2f}, 5 to 95 %: "
-        f"{energies.quantile(0.05):+.2f} to {energies.quantile(0.95):+.2f} nats; "
-        f"training images: mean {facts['training_energy']:+.2f}",
-        f"- nearest training image, L2 in pixels: median {ours['nearest']:.3f} of the "
-        f"samples, {real['nearest']:.3f} of held-out images; "
-        f"{100 * ours['copied']:.1f} % of the samples are nearer than 99 % of held-out images",
-        f"- seconds: {seconds['prepare']:g} to prepare, {seconds['sample']:g} to sample, "
-        f"{seconds['measure']:g} to measure"
-        + (
-            f"; {earlier} samples are of an earlier attempt, whose time is not in it"
-            * bool(earlier)
-        ),
-    ]
-    return "\n".join(lines)
+def _about(subject: Subject, plan: Plan, attempt: Attempt) -> dict[str, Any]:
+    """What was asked for, of whom, and under which circumstances."""
+    return {
+        "key": attempt.key,
+        "network": {
+            "source": subject.source,
+            "which": subject.which,
+            "sha256": subject.fingerprint,
+        },
+        "dataset": subject.config.dataset.name,
+        "fitted_to": {"split": "train", "images": len(subject.data.train)},
+        "settings": dict(plan.settings),
+        "config": {
+            name: OmegaConf.to_container(subject.config[name], resolve=True)
+            for name in ("dataset", "model")
+        },
+        "n": plan.n,
+        "seed": plan.seed,
+        "batch_size": attempt.batch_size,
+        "device": str(subject.device),
+        "seconds": {name: round(value, 1) for name, value in attempt.seconds.items()},
+        "of_earlier_attempts": attempt.earlier,
+        "environment": environment(),
+    }
 
 
-def _eyes(found: Found, plan: Plan, reference: Mapping[str, Any]) -> str:
-    if plan.extractor.name == "none":
-        return "- quality=none: nothing was measured by features"
-    line = (
-        f"- scores by {plan.extractor.name} against {reference['images']} {reference['split']} "
-        f"images of {reference['dataset']}"
-    )
-    if plan.extractor.name != "inception-v3-compat":
-        line += "; not comparable with published IS and FID, which are Inception's"
-    row = found.rows[SAMPLES]
-    if not row["full_rank"]:
-        line += (
-            "; fewer images than features: FID is far above its limit and compares only sets of "
-            "this size"
-        )
-    return line
+def _facts(subject: Subject, plan: Plan, found: Found) -> dict[str, Any]:
+    """What was found."""
+    samples = found.samples
+    return {
+        "sets": dict(found.rows),
+        "stopped": {stop.name.lower(): int((samples.stop == stop).sum()) for stop in Stop},
+        "mean_steps": float(samples.steps.float().mean()),
+        "training_energy": float(found.training_energies.mean()),
+        "reference": {
+            "dataset": subject.config.dataset.name,
+            "split": plan.reference,
+            "images": len(getattr(subject.data, plan.reference)),
+        },
+        "extractor": plan.extractor.name,
+    }
 
 
-def _table(found: Found) -> Table:
-    measured = {key for row in found.rows.values() for key, v in row.items() if v is not None}
-    kept = [column for column in COLUMNS if column[0] in {"set", *measured}]
-    rows = []
-    for name, row in found.rows.items():
-        cells = {"set": name, **row}
-        cells |= {key: 100 * row[key] for key in ("judge", "copied") if row.get(key) is not None}
-        rows.append(
-            tuple(
-                "" if cells.get(key) is None else form.format(cells[key]) for key, _, form in kept
-            )
-        )
-    return Table(tuple(title for _, title, _ in kept), rows)
-
-
-def _rows_csv(found: Found) -> str:
-    names = list(dict.fromkeys(key for row in found.rows.values() for key in row))
-    rows = [
-        (name, *("" if row.get(key) is None else str(row[key]) for key in names))
-        for name, row in found.rows.items()
-    ]
-    return Table(("set", *names), rows).csv()
+def _write_samples(path: Path, found: Found, key: str) -> None:
+    columns = {name: value.numpy() for name, value in found.energies.items()}
+    whole: dict[str, Any] = {"key": np.array(key)} | arrays(found.samples) | columns
+    part = path.with_name(f"{path.name}.part")
+    with part.open("wb") as file:
+        np.savez_compressed(file, **whole)
+    os.replace(part, path)
 
 
 def _write_classes(folder: Path, found: Found) -> None:

@@ -5,6 +5,7 @@
 Langevin dynamics of ``exp(-E)``; with neither it is gradient descent with step ``eta / 2``.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -96,7 +97,8 @@ class Langevin:
             Samples that go on, samples that have stopped, and the energies before the step.
 
         Raises:
-            ValueError: if an energy or a gradient is not finite.
+            ValueError: if an energy or a gradient is not finite; if the first step throws every
+                sample farther than two images can be apart.
         """
         energy, gradient = self._slopes(net, chains, guidance)
         finite = torch.isfinite(energy) & torch.isfinite(gradient.flatten(1).sum(1))
@@ -106,10 +108,12 @@ class Langevin:
         steps = torch.where(reached, chains.steps, moved.steps)
         stop = torch.where(reached, int(Stop.REACHED), int(Stop.CAP))
         stopped = reached | (steps >= self.steps)
+        thrown = (chains.steps == 0) & _beyond_all_images(moved.velocity)
         moved = replace(moved, x=x, steps=steps, stop=stop)
-        if not bool((stopped | ~finite).any()):  # the one wait for the device in a step
+        if not bool((stopped | ~finite | thrown).any()):  # the one wait for the device in a step
             return moved, moved.take(slice(0, 0)), energy
         self._require_finite(finite, chains)
+        self._require_descent(thrown)
         return moved.take(~stopped), moved.take(stopped), energy
 
     def _slopes(
@@ -134,6 +138,14 @@ class Langevin:
                 f"sampler.step_size={self.step_size:g} is too large"
             )
 
+    def _require_descent(self, thrown: Bool[Tensor, " batch"]) -> None:
+        # Of all of them: the gradient of a few may be an outlier, and their samples bad ones.
+        if bool(thrown.all()):
+            raise ValueError(
+                f"sampler.step_size={self.step_size:g} throws every sample farther than two images "
+                "can be apart, with its first step: choose a smaller one"
+            )
+
     def _moved(self, chains: Chains, gradient: Images) -> Chains:
         if self.normalize:
             norms = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
@@ -151,6 +163,12 @@ class Langevin:
         if self.precision == "fp32":
             return full_precision(device.type)
         return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def _beyond_all_images(step: Images) -> Bool[Tensor, " batch"]:
+    """Which steps are longer than the diameter of [0, 1]^d."""
+    lengths: PerExample = torch.linalg.vector_norm(step.flatten(1), dim=1)
+    return lengths > math.sqrt(step[0].numel())
 
 
 def generate(

@@ -5,9 +5,9 @@ from it. The last bits of a draw depend on its company, so whoever wants the sam
 in the same company: in whole blocks of ``BLOCK`` numbers, whoever of them is wanted.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -24,13 +24,13 @@ Points = Float[Tensor, "batch pixels"]
 Features = Float[Tensor, "images features"]
 
 
-@runtime_checkable
-class Start(Protocol):
-    """A distribution of images for each class."""
+class Start(ABC):
+    """A distribution of images for each class; fitted to pixels alone unless it says otherwise."""
 
     @property
     def wants_features(self) -> bool:
         """Whether it is fitted to features of a network too."""
+        return False
 
     def require(self, images: TrainingImages) -> None:
         """Refuses images that it cannot be fitted to, before anything is done.
@@ -38,7 +38,9 @@ class Start(Protocol):
         Raises:
             ValueError: if a class has too few images.
         """
+        images.require_all()
 
+    @abstractmethod
     def fit(self, images: TrainingImages, features: Features | None = None) -> Fitted:
         """What is to be kept, found once for a data set and a network.
 
@@ -46,22 +48,14 @@ class Start(Protocol):
             ValueError: if a class has too few images.
         """
 
+    @abstractmethod
     def draw(self, label: int, noise: CountedNoise, images: TrainingImages, fit: Fitted) -> Points:
         """An image of the class for each key of the noise, as rows of pixels."""
 
 
 @dataclass(frozen=True)
-class Uniform:
+class Uniform(Start):
     """Every pixel uniform in [0, 1]."""
-
-    @property
-    def wants_features(self) -> bool:
-        """No."""
-        return False
-
-    def require(self, images: TrainingImages) -> None:
-        """Refuses classes without images."""
-        images.require_all()
 
     def fit(self, images: TrainingImages, features: Features | None = None) -> Fitted:
         """Nothing to be found."""
@@ -73,7 +67,7 @@ class Uniform:
 
 
 @dataclass(frozen=True)
-class ClassGaussian:
+class ClassGaussian(Start):
     """The normal distribution with mean and covariance of the class (Santurkar et al., 2019).
 
     Drawn as ``mean + scale X^T z / sqrt(n - 1)`` with the centred images ``X`` and ``z`` from
@@ -84,15 +78,6 @@ class ClassGaussian:
     """
 
     scale: float = 1.0
-
-    @property
-    def wants_features(self) -> bool:
-        """No."""
-        return False
-
-    def require(self, images: TrainingImages) -> None:
-        """Refuses classes without images."""
-        images.require_all()
 
     def fit(self, images: TrainingImages, features: Features | None = None) -> Fitted:
         """The means of the classes."""
@@ -108,7 +93,7 @@ class ClassGaussian:
 
 
 @dataclass(frozen=True)
-class ClassPCA:
+class ClassPCA(Start):
     """The class's normal distribution along its main principal components.
 
     ``x = mean + scale sum_i a_i sd_i u_i`` with ``a_i`` from N(0, 1), components kept up to a share
@@ -126,15 +111,6 @@ class ClassPCA:
     def __post_init__(self) -> None:
         """Refuses a share that is none."""
         require_share(self.variance)
-
-    @property
-    def wants_features(self) -> bool:
-        """No."""
-        return False
-
-    def require(self, images: TrainingImages) -> None:
-        """Refuses classes without images."""
-        images.require_all()
 
     def fit(self, images: TrainingImages, features: Features | None = None) -> Fitted:
         """The principal components of every class."""
@@ -161,7 +137,7 @@ class ClassPCA:
 
 
 @dataclass(frozen=True)
-class LocalPCA:
+class LocalPCA(Start):
     """The normal distribution of an image of the class and its nearest neighbours in the class.
 
     For each sample an anchor is drawn among the training images of its class; principal components

@@ -1,6 +1,6 @@
 """The training images of every class, and what a network makes of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -25,14 +25,21 @@ class TrainingImages:
     pixels: Pixels
     labels: Labels
     classes: int
+    _rows: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def of(self, label: int) -> Float[Tensor, "images pixels"]:
         """The images of a class as rows of pixels in [0, 1].
 
+        Those of the class that was asked for last are kept: blocks of samples ask class by class.
+
         Raises:
             ValueError: if there are none.
         """
-        return as_rows(self.pixels[self.places(label)])
+        if label not in self._rows:
+            rows = as_rows(self.pixels[self.places(label)])
+            self._rows.clear()  # floats of all classes would be four times the data set
+            self._rows[label] = rows
+        return self._rows[label]
 
     def places(self, label: int) -> Labels:
         """Where the images of a class are.
