@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from energy_at.ranks import is_first
 
 
 @contextmanager
@@ -45,19 +48,31 @@ def one_line_errors(
             return
         if folder is not None:
             remove_empty(folder)
-        if line is None or _WANTS_TRACEBACK:
+        if line is None or _wants_traceback():
             raise
-        sys.stderr.write(f"error: {line}\n")
+        if not _said_already():
+            sys.stderr.write(f"error: {line}\n")
         sys.exit(1)
     except KeyboardInterrupt:
         if folder is not None:
             remove_empty(folder)
-        sys.stderr.write(f"\nstopped{stopped and ': '}{stopped}\n")
+        if is_first():
+            sys.stderr.write(f"\nstopped{stopped and ': '}{stopped}\n")
         sys.exit(128 + signal.SIGINT)
 
 
+def _said_already() -> bool:
+    """Whether the process that has started this one has met the same mistake, and ended with it."""
+    parent = os.getppid()
+    for _ in range(0 if is_first() else 50):
+        time.sleep(0.1)
+        if os.getppid() != parent:
+            return True
+    return False
+
+
 def _leave(folder: Path, error: Exception, line: str | None) -> None:
-    if line is None or _WANTS_TRACEBACK:
+    if line is None or _wants_traceback():
         traceback.print_exception(error)
     line = line or " ".join(f"{type(error).__name__}: {error}".split())
     sys.stderr.write(f"error: {line}\n")
@@ -77,12 +92,21 @@ def command_line(main: Callable[[], Any]) -> None:
     _quieten_lightning()
     asked = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing pages
+    if asked != "1":
+        os.environ[_NOT_ASKED] = "1"  # processes that we start would take it for the user's wish
     try:
         with one_line_errors():
             main()
     finally:
+        os.environ.pop(_NOT_ASKED, None)
         if asked is None:
             del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = asked
+
+
+def _wants_traceback() -> bool:
+    return os.environ.get("HYDRA_FULL_ERROR") == "1" and _NOT_ASKED not in os.environ
 
 
 def _quieten_lightning() -> None:
@@ -139,7 +163,7 @@ def remove_empty(folder: Path) -> None:
 ERROR_FILE = "error.txt"  # in the folder of a job that failed
 CONF = str(Path(__file__).parent / "conf")  # where every entry finds its configuration
 
-_WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
+_NOT_ASKED = "ENERGY_AT_ONE_LINE_ERRORS"
 _MISTAKES = (ValueError, FileNotFoundError, FloatingPointError, ImportError, RuntimeError)
 _FRAMEWORK = (HydraException, OmegaConfBaseException)
 _MISSING = object()
