@@ -219,3 +219,6 @@ def _skips(cfg: DictConfig) -> bool:
     wish = cfg.training.skip_inactive
     on_cpu = cfg.trainer.get("accelerator") == "cpu" or not torch.cuda.is_available()
     return on_cpu if wish == "auto" else bool(wish)
+
+
+register_resolvers()  # a process that is handed a job of a sweep imports this first

@@ -88,8 +88,7 @@ def forget(folder: Path) -> None:
 
 def command_line(main: Callable[[], Any]) -> None:
     """Runs an entry so that mistakes in its overrides end in one line too."""
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    _quieten_lightning()
+    quieten()
     asked = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing pages
     if asked != "1":
@@ -109,7 +108,9 @@ def _wants_traceback() -> bool:
     return os.environ.get("HYDRA_FULL_ERROR") == "1" and _NOT_ASKED not in os.environ
 
 
-def _quieten_lightning() -> None:
+def quieten() -> None:
+    """Keeps Lightning's hints out of the output; a process that was handed a job needs it too."""
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     # Its import sets the level; where it is broken, the doctor must still be able to speak.
     with suppress(Exception):
         import_module("lightning.pytorch")
@@ -163,6 +164,7 @@ def remove_empty(folder: Path) -> None:
 ERROR_FILE = "error.txt"  # in the folder of a job that failed
 CONF = str(Path(__file__).parent / "conf")  # where every entry finds its configuration
 
+_EXTRAS = ("joblib", "ray", "submitit", "optuna")  # packages that run sweeps
 _NOT_ASKED = "ENERGY_AT_ONE_LINE_ERRORS"
 _MISTAKES = (ValueError, FileNotFoundError, FloatingPointError, ImportError, RuntimeError)
 _FRAMEWORK = (HydraException, OmegaConfBaseException)
@@ -173,6 +175,8 @@ def explained(error: BaseException) -> str | None:
     """One line for a mistake that we foresaw, wherever a framework has wrapped it."""
     chain = list(_chain(error))
     for found in chain:
+        if (extra := _missing_extra(found)) is not None:
+            return f"this launcher or sweeper is not installed: pip install 'energy_at[{extra}]'"
         if isinstance(found, MissingConfigException) and found.options:
             name = str(found.missing_cfg_file)
             return f"there is no {name}: choose from {', '.join(found.options)}"
@@ -185,9 +189,20 @@ def explained(error: BaseException) -> str | None:
         if isinstance(found, OSError) and found.filename is not None:
             return f"{found.filename}: {found.strerror}"
     for found in chain:
-        if isinstance(found, _FRAMEWORK) or _raised_in(found, "hydra") or _is_lightnings(found):
+        theirs = any(_raised_in(found, package) for package in ("hydra", *_EXTRAS))
+        if isinstance(found, _FRAMEWORK) or theirs or _is_lightnings(found):
             return _without_bad_advice(" ".join(str(found).split()))
     return None
+
+
+def _missing_extra(error: BaseException) -> str | None:
+    """Name of the extra that brings the plugin which Hydra has looked for in vain."""
+    if isinstance(error, MissingConfigException):
+        sought = str(error.missing_cfg_file)
+        sought = sought if sought.startswith("hydra/") else ""
+    else:
+        sought = str(error) if str(error).startswith("Unknown plugin class") else ""
+    return next((extra for extra in _EXTRAS if extra in sought), None)
 
 
 def _is_lightnings(error: BaseException) -> bool:

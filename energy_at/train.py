@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from energy_at.config import Run, build, register_resolvers
 from energy_at.figures import delta_energy_figure, save
 from energy_at.launching import require_startable, started_with
-from energy_at.mistakes import CONF, command_line, forget, one_line_errors, require_read
+from energy_at.mistakes import CONF, command_line, forget, one_line_errors, quieten, require_read
 from energy_at.outcome import cost, evaluated, held_out
 from energy_at.resume import job_folder, resumed
 from energy_at.runs import RunFolder, read_checkpoint
@@ -90,6 +90,7 @@ def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
 @hydra.main(version_base="1.3", config_path=CONF, config_name="train")
 def main(cfg: DictConfig) -> Any:
     """Command-line entry."""
+    quieten()
     job = HydraConfig.get()
     output, overrides = Path(job.runtime.output_dir), job.overrides.task
     swept = job.mode == RunMode.MULTIRUN
