@@ -29,6 +29,8 @@ def require_startable(trainer: Trainer, data: ImageData) -> None:
     sizes = {"batch_size": len(data.train), "eval_batch_size": len(data.val)}
     for name, images in sizes.items():
         _require_images(name, images, getattr(data, name), trainer.world_size)
+    if trainer.is_global_zero and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        _require_port()
     if not _started_from_outside(trainer):
         spec = getattr(__main__, "__spec__", None)
         if spec is None or spec.name != _ENTRY:
@@ -36,8 +38,6 @@ def require_startable(trainer: Trainer, data: ImageData) -> None:
                 f"trainer.devices={trainer.num_devices} starts the command once for each process, "
                 f"which only python -m {_ENTRY} and hydra/launcher=basic can: use them, or torchrun"
             )
-    if trainer.is_global_zero and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        _require_port()
 
 
 @contextmanager

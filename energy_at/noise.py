@@ -147,7 +147,7 @@ class PartNoise:
         """Seed of the generator."""
         return self.generator.initial_seed()
 
-    def of_whole(self, x: Images) -> Images:
+    def of_whole(self, x: Images) -> Tensor:
         """Room for the numbers of the whole batch."""
         return x.new_empty((self.whole, *x.shape[1:]))
 

@@ -35,6 +35,8 @@ class SweepSummary(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Writes and prints the comparison; exit code 1 if a job failed."""
         folder = Path(config.hydra.sweep.dir)
+        if not folder.exists():  # W&B's agents will run the jobs
+            return
         with one_line_errors():
             print(summary(folder, self.compared))
         if any(folder.rglob(ERROR_FILE)) or unfinished(folder):

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 from energy_at.config import Run, build, register_resolvers
 from energy_at.figures import delta_energy_figure, save
+from energy_at.finished import FinishedRun
 from energy_at.launching import require_startable, started_with
 from energy_at.mistakes import CONF, command_line, forget, one_line_errors, quieten, require_read
 from energy_at.outcome import cost, evaluated, held_out
@@ -106,6 +107,23 @@ def main(cfg: DictConfig) -> Any:
             train(*resumed(cfg.resume, overrides), overrides=changes)
         elif not (swept and gone_on(folder)):
             train(cfg, folder, overrides=overrides)
+        return score(folder) if swept else None
+    return None
+
+
+def score(folder: RunFolder) -> float | None:
+    """What a search raises: PGD accuracy of the final network on held-out images.
+
+    A run that collapsed or has not learned is worth nothing, lucky as a constant prediction may be.
+    ``None`` where nothing was measured, or another process writes the results.
+    """
+    if not folder.results_file.is_file():
+        return None
+    run = FinishedRun(folder)
+    held_out = run.held_out_percent()
+    if held_out is None:
+        return None
+    return 0.0 if run.mark() else held_out / 100
 
 
 def gone_on(folder: RunFolder) -> bool:

@@ -64,7 +64,7 @@ class Vicinity:
     clean_grad: Images | None = None
     part: Part | None = None
 
-    def joined(self, own: PerExample) -> PerExample:
+    def joined(self, own: PerExample) -> Tensor:
         """Values of the whole batch, where other processes work on the rest of it."""
         return own if self.part is None else self.part.joined(own)
 
