@@ -72,7 +72,9 @@ class Dependence:
     def points(self) -> dict[str, list[Point]]:
         """What its figure shows."""
         return {
-            name: [Point(x, _measured(run), bool(run.mark())) for x, runs in c.items() for run in runs]
+            name: [
+                Point(x, _measured(run), bool(run.mark())) for x, runs in c.items() for run in runs
+            ]
             for name, c in self.curves.items()
         }
 

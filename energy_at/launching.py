@@ -1,6 +1,5 @@
 """Processes that train one network together: what must be so before they start, and their start."""
 
-import __main__
 import os
 import socket
 import sys
@@ -11,6 +10,7 @@ import torch.distributed as dist
 from hydra.core.hydra_config import HydraConfig
 from lightning import Trainer
 
+import __main__
 from energy_at.data import ImageData
 
 _ENTRY = "energy_at.train"

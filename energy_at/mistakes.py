@@ -175,13 +175,8 @@ def explained(error: BaseException) -> str | None:
     """One line for a mistake that we foresaw, wherever a framework has wrapped it."""
     chain = list(_chain(error))
     for found in chain:
-        if (extra := _missing_extra(found)) is not None:
-            return f"this launcher or sweeper is not installed: pip install 'energy_at[{extra}]'"
-        if isinstance(found, MissingConfigException) and found.options:
-            name = str(found.missing_cfg_file)
-            return f"there is no {name}: choose from {', '.join(found.options)}"
-        if isinstance(found, MissingMandatoryValue):
-            return f"{found.full_key}= is missing: type it; --help shows how"
+        if (line := _of_a_choice(found)) is not None:
+            return line
     for found in reversed(chain):
         if isinstance(found, _MISTAKES) and _raised_here(found):
             return " ".join(str(found).split())
@@ -189,10 +184,25 @@ def explained(error: BaseException) -> str | None:
         if isinstance(found, OSError) and found.filename is not None:
             return f"{found.filename}: {found.strerror}"
     for found in chain:
-        theirs = any(_raised_in(found, package) for package in ("hydra", *_EXTRAS))
-        if isinstance(found, _FRAMEWORK) or theirs or _is_lightnings(found):
+        if _is_a_frameworks(found):
             return _without_bad_advice(" ".join(str(found).split()))
     return None
+
+
+def _of_a_choice(error: BaseException) -> str | None:
+    """A line for a choice that is not there, or was not made."""
+    if (extra := _missing_extra(error)) is not None:
+        return f"this launcher or sweeper is not installed: pip install 'energy_at[{extra}]'"
+    if isinstance(error, MissingConfigException) and error.options:
+        return f"there is no {error.missing_cfg_file}: choose from {', '.join(error.options)}"
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key}= is missing: type it; --help shows how"
+    return None
+
+
+def _is_a_frameworks(error: BaseException) -> bool:
+    raised_there = any(_raised_in(error, package) for package in ("hydra", *_EXTRAS))
+    return isinstance(error, _FRAMEWORK) or raised_there or _is_lightnings(error)
 
 
 def _missing_extra(error: BaseException) -> str | None:

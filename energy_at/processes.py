@@ -76,11 +76,17 @@ def summed(own: Tensor) -> Tensor:
 
 class _Sum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, own: Tensor) -> Tensor:
+    def forward(own: Tensor) -> Tensor:
         total = own.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         return total
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        """The gradient of a sum needs nothing but the others' gradients."""
+        del ctx, inputs, output
+
+    @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        del ctx
         return summed(grads[0])

@@ -151,7 +151,7 @@ def test_a_finished_run_is_not_overwritten(finished, type_train):
         ("dataset.subset=1.5", "dataset.subset=1.5 must be an integer >= 1, or null"),
         ("dataset.flip=foo", "dataset.flip=foo must be true or false"),
         ("trainer.max_epochs=0", "trainer.max_epochs=0 must be an integer >= 1"),
-        ("trainer.devices=2", "not offered yet"),
+        ("trainer.devices=0", "trainer.devices=0 must be a number of processes >= 1, or auto"),
         ("trainer.precision=foo", "Lightning refuses the trainer's settings: Precision 'foo'"),
         ("+trainer.foo=1", "Lightning refuses the trainer's settings"),
         ("+foo=1", "+foo=1: nothing reads foo, leave it out; --help lists all keys"),

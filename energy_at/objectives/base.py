@@ -6,6 +6,7 @@ from enum import Flag, auto
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 
 from energy_at.noise import Noise
 from energy_at.pairs import LogitPair

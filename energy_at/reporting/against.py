@@ -8,8 +8,8 @@ from energy_at.reporting.document import Grid, Paragraph, Section
 from energy_at.reporting.entries import Entry, Gallery
 
 READING = (
-    "Mean and range over seeds of the runs that are results; a cross is a run that collapsed or has "
-    "not learned. Accuracies are those of the last network, delta energies those of the last epoch."
+    "Mean and range over seeds of the runs that are results; a cross is a run that collapsed or "
+    "has not learned. Accuracies of the last network, delta energies of the last epoch."
 )
 
 

@@ -180,9 +180,7 @@ class AdversarialTraining(LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
-    def _attacked(
-        self, x: Images, y: Labels, batch_idx: int, noise: Noise
-    ) -> AttackResult:
+    def _attacked(self, x: Images, y: Labels, batch_idx: int, noise: Noise) -> AttackResult:
         attack = self._attack_at(batch_idx)
         with self._attack_mode():
             return attack(
@@ -213,9 +211,7 @@ class AdversarialTraining(LightningModule):
     def _perturbs_weights(self) -> bool:
         return self.awp is not None and self.current_epoch >= self.awp.warmup_epochs
 
-    def _ascend(
-        self, x: Images, y: Labels, found: AttackResult, epoch: float, part: Part
-    ) -> None:
+    def _ascend(self, x: Images, y: Labels, found: AttackResult, epoch: float, part: Part) -> None:
         assert self.awp is not None
         with frozen_running_stats(self.net):
             pair = part.joined_pair(self._pair(x, y, found))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from hydra import version
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, configure_log, run_job, setup_globals
@@ -91,6 +92,7 @@ def run_one(number: int, overrides: list[str], shared: tuple[Any, ...]) -> JobRe
     context, task, config, singletons = shared
     setup_globals()
     Singleton.set_state(singletons)
+    version.setbase("1.3")
     job = context.config_loader.load_sweep_config(config, overrides)
     with open_dict(job):
         job.hydra.job.id = f"{job.hydra.job.name}_{number}"
@@ -114,9 +116,7 @@ def require_reachable(address: str | None) -> None:
     try:
         import ray  # noqa: F401
     except ImportError as error:
-        raise ValueError(
-            "hydra/launcher=ray needs Ray: pip install 'energy_at[ray]'"
-        ) from error
+        raise ValueError("hydra/launcher=ray needs Ray: pip install 'energy_at[ray]'") from error
     if address in (None, "auto", "local"):
         return
     place = urlsplit(str(address) if "://" in str(address) else f"//{address}")

@@ -32,7 +32,7 @@ class OptunaSweeper(Sweeper):  # type: ignore[misc]
         n_trials: In all, those before a kill included.
         n_jobs: Trials at a time.
         seed: Of the search.
-        params: What to search: ``choice``, ``range``, ``interval``, or ``tag(log, interval(a, b))``.
+        params: What to search: ``choice``, ``range``, ``interval``, ``tag(log, interval(a, b))``.
     """
 
     def __init__(
