@@ -21,7 +21,7 @@ from energy_at.attacks import Attack
 from energy_at.data import ImageData
 from energy_at.objectives import Objective
 from energy_at.runs import RunFolder, read_checkpoint
-from energy_at.training import AdversarialTraining, WeightPerturbation
+from energy_at.training import AdversarialTraining, SharedBatchNorm, WeightPerturbation
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,12 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, wandb_id: str | None = Non
         if logger is not None
     ]
     try:
-        return Trainer(**make(cfg.trainer), callbacks=callbacks, logger=loggers or False)
+        return Trainer(
+            **make(cfg.trainer),
+            callbacks=callbacks,
+            logger=loggers or False,
+            plugins=[SharedBatchNorm()],
+        )
     except (TypeError, ValueError, MisconfigurationException) as error:
         raise ValueError(f"Lightning refuses the trainer's settings: {error}") from error
 
@@ -216,3 +221,6 @@ def _skips(cfg: DictConfig) -> bool:
     wish = cfg.training.skip_inactive
     on_cpu = cfg.trainer.get("accelerator") == "cpu" or not torch.cuda.is_available()
     return on_cpu if wish == "auto" else bool(wish)
+
+
+register_resolvers()  # a process that is handed a job of a sweep imports this first

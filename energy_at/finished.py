@@ -111,6 +111,22 @@ class FinishedRun:
         shares = self.folder.results().get(checkpoint, {}).get("test", {})
         return 100 * shares[name] if name in shares else None
 
+    @property
+    def final(self) -> str:
+        """The last checkpoint if it was evaluated, else the best one."""
+        return "best" if "last" not in self.folder.results() else "last"
+
+    def held_out_percent(self) -> float | None:
+        """PGD accuracy of the final network on held-out images; ``None`` if it was not measured.
+
+        As its evaluation measured it, or else the last validation.
+        """
+        of_final = self.folder.results().get(self.final, {})
+        share = of_final.get("val", {}).get("pgd")
+        if share is None:
+            share = self._validated("val/acc/pgd", of_final.get("step", float("inf")))
+        return None if share is None else 100 * float(share)
+
     def cost(self, name: str) -> float | None:
         """``"forward_equivalents"`` of an image, or ``"seconds"`` of training."""
         value = self.folder.results().get("training", {}).get(name)

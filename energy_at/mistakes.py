@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from energy_at.ranks import is_first
 
 
 @contextmanager
@@ -51,19 +54,31 @@ def one_line_errors(
             return
         if folder is not None:
             remove_empty(folder)
-        if line is None or _WANTS_TRACEBACK:
+        if line is None or _wants_traceback():
             raise
-        sys.stderr.write(f"error: {line}\n")
+        if not _said_already():
+            sys.stderr.write(f"error: {line}\n")
         sys.exit(1)
     except KeyboardInterrupt:
         if folder is not None:
             remove_empty(folder)
-        sys.stderr.write(f"\nstopped{stopped and ': '}{stopped}\n")
+        if is_first():
+            sys.stderr.write(f"\nstopped{stopped and ': '}{stopped}\n")
         sys.exit(128 + signal.SIGINT)
 
 
+def _said_already() -> bool:
+    """Whether the process that has started this one has met the same mistake, and ended with it."""
+    parent = os.getppid()
+    for _ in range(0 if is_first() else 50):
+        time.sleep(0.1)
+        if os.getppid() != parent:
+            return True
+    return False
+
+
 def _leave(folder: Path, error: Exception, line: str | None) -> None:
-    if line is None or _WANTS_TRACEBACK:
+    if line is None or _wants_traceback():
         traceback.print_exception(error)
     line = line or " ".join(f"{type(error).__name__}: {error}".split())
     sys.stderr.write(f"error: {line}\n")
@@ -79,19 +94,29 @@ def forget(folder: Path) -> None:
 
 def command_line(main: Callable[[], Any]) -> None:
     """Runs an entry so that mistakes in its overrides end in one line too."""
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    _quieten_lightning()
+    quieten()
     asked = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing pages
+    if asked != "1":
+        os.environ[_NOT_ASKED] = "1"  # processes that we start would take it for the user's wish
     try:
         with one_line_errors():
             main()
     finally:
+        os.environ.pop(_NOT_ASKED, None)
         if asked is None:
             del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = asked
 
 
-def _quieten_lightning() -> None:
+def _wants_traceback() -> bool:
+    return os.environ.get("HYDRA_FULL_ERROR") == "1" and _NOT_ASKED not in os.environ
+
+
+def quieten() -> None:
+    """Keeps Lightning's hints out of the output; a process that was handed a job needs it too."""
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     # Its import sets the level; where it is broken, the doctor must still be able to speak.
     with suppress(Exception):
         import_module("lightning.pytorch")
@@ -145,7 +170,8 @@ def remove_empty(folder: Path) -> None:
 ERROR_FILE = "error.txt"  # in the folder of a job that failed
 CONF = str(Path(__file__).parent / "conf")  # where every entry finds its configuration
 
-_WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
+_EXTRAS = ("joblib", "ray", "submitit", "optuna")  # packages that run sweeps
+_NOT_ASKED = "ENERGY_AT_ONE_LINE_ERRORS"
 _MISTAKES = (ValueError, FileNotFoundError, FloatingPointError, ImportError, RuntimeError)
 _FRAMEWORK = (HydraException, OmegaConfBaseException)
 _MISSING = object()
@@ -155,11 +181,8 @@ def explained(error: BaseException) -> str | None:
     """One line for a mistake that we foresaw, wherever a framework has wrapped it."""
     chain = list(_chain(error))
     for found in chain:
-        if isinstance(found, MissingConfigException) and found.options:
-            name = str(found.missing_cfg_file)
-            return f"there is no {name}: choose from {', '.join(found.options)}"
-        if isinstance(found, MissingMandatoryValue):
-            return f"{found.full_key}= is missing: type it; --help shows how"
+        if (line := _of_a_choice(found)) is not None:
+            return line
     for found in reversed(chain):
         if isinstance(found, _MISTAKES) and _raised_here(found):
             return " ".join(str(found).split())
@@ -167,9 +190,35 @@ def explained(error: BaseException) -> str | None:
         if isinstance(found, OSError) and found.filename is not None:
             return f"{found.filename}: {found.strerror}"
     for found in chain:
-        if isinstance(found, _FRAMEWORK) or _raised_in(found, "hydra") or _is_lightnings(found):
+        if _is_a_frameworks(found):
             return _without_bad_advice(" ".join(str(found).split()))
     return None
+
+
+def _of_a_choice(error: BaseException) -> str | None:
+    """A line for a choice that is not there, or was not made."""
+    if (extra := _missing_extra(error)) is not None:
+        return f"this launcher or sweeper is not installed: pip install 'energy_at[{extra}]'"
+    if isinstance(error, MissingConfigException) and error.options:
+        return f"there is no {error.missing_cfg_file}: choose from {', '.join(error.options)}"
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key}= is missing: type it; --help shows how"
+    return None
+
+
+def _is_a_frameworks(error: BaseException) -> bool:
+    raised_there = any(_raised_in(error, package) for package in ("hydra", *_EXTRAS))
+    return isinstance(error, _FRAMEWORK) or raised_there or _is_lightnings(error)
+
+
+def _missing_extra(error: BaseException) -> str | None:
+    """Name of the extra that brings the plugin which Hydra has looked for in vain."""
+    if isinstance(error, MissingConfigException):
+        sought = str(error.missing_cfg_file)
+        sought = sought if sought.startswith("hydra/") else ""
+    else:
+        sought = str(error) if str(error).startswith("Unknown plugin class") else ""
+    return next((extra for extra in _EXTRAS if extra in sought), None)
 
 
 def _is_lightnings(error: BaseException) -> bool:

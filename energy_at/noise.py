@@ -122,13 +122,46 @@ def _upper(bits: Tensor, drop: int) -> Tensor:
     return _shifted(bits, drop).to(torch.float32)
 
 
-Noise = torch.Generator | ImageNoise
+@dataclass(frozen=True)
+class PartNoise:
+    """One generator for a batch that several processes share: each draws for all, keeps its part.
+
+    So the batch sees the numbers that one process would draw for it.
+
+    Attributes:
+        generator: Of the batch, in the same state in all processes.
+        part: Positions of the own images in the batch.
+        whole: Images of the batch.
+    """
+
+    generator: torch.Generator
+    part: slice | Tensor
+    whole: int
+
+    def take(self, chosen: Tensor) -> "PartNoise":
+        """What the chosen ones of the own images go on drawing from."""
+        own = torch.arange(self.whole)[self.part]
+        return PartNoise(self.generator, own[chosen.cpu()], self.whole)
+
+    def initial_seed(self) -> int:
+        """Seed of the generator."""
+        return self.generator.initial_seed()
+
+    def of_whole(self, x: Images) -> Tensor:
+        """Room for the numbers of the whole batch."""
+        return x.new_empty((self.whole, *x.shape[1:]))
+
+
+Noise = torch.Generator | ImageNoise | PartNoise
 
 
 def uniform_like(x: Images, noise: Noise | None) -> Images:
     """Independent U(-1, 1), the same numbers whatever the memory format of ``x``."""
     if isinstance(noise, ImageNoise):
         return torch.empty_like(x).copy_(noise.uniform(x))
+    if isinstance(noise, PartNoise):
+        drawn = uniform_like(noise.of_whole(x), noise.generator)
+        return torch.empty_like(x).copy_(drawn[noise.part])
     drawn = torch.empty(x.shape, dtype=x.dtype, device=x.device).uniform_(-1, 1, generator=noise)
     return torch.empty_like(x).copy_(drawn)
 
@@ -137,6 +170,9 @@ def normal_like(x: Images, noise: Noise | None) -> Images:
     """Independent N(0, 1), the same numbers whatever the memory format of ``x``."""
     if isinstance(noise, ImageNoise):
         return torch.empty_like(x).copy_(noise.normal(x))
+    if isinstance(noise, PartNoise):
+        drawn = normal_like(noise.of_whole(x), noise.generator)
+        return torch.empty_like(x).copy_(drawn[noise.part])
     drawn = torch.empty(x.shape, dtype=x.dtype, device=x.device).normal_(generator=noise)
     return torch.empty_like(x).copy_(drawn)
 
@@ -145,12 +181,14 @@ def shares_like(x: Images, noise: Noise | None) -> PerExample:
     """U(0, 1), one number for each image."""
     if isinstance(noise, ImageNoise):
         return noise.shares(x).to(x)
+    if isinstance(noise, PartNoise):
+        return shares_like(noise.of_whole(x), noise.generator)[noise.part]
     return torch.rand(len(x), dtype=x.dtype, device=x.device, generator=noise)
 
 
 def part_of(noise: Noise | None, chosen: Tensor) -> Noise | None:
     """What the chosen images of a batch go on drawing from."""
-    return noise.take(chosen) if isinstance(noise, ImageNoise) else noise
+    return noise.take(chosen) if isinstance(noise, ImageNoise | PartNoise) else noise
 
 
 def _mixed(*parts: int) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from energy_at.ranks import is_first
 from energy_at.runs import RunFolder, read_checkpoint, runs_below
 
 _OF_TRAINING = {"pytorch-lightning_version", "epoch", "global_step", "loops", "optimizer_states"}
@@ -39,7 +40,8 @@ def resumed(path: str, overrides: Sequence[str]) -> tuple[DictConfig, RunFolder,
     before = folder.config()
     cfg = OmegaConf.merge(before, OmegaConf.from_dotlist([c.lstrip("+") for c in changes]))
     assert isinstance(cfg, DictConfig)
-    if folder.results_file.is_file() and not _goes_further(cfg, before):
+    # The first process has written the longer training down where the others look for the shorter.
+    if is_first() and folder.results_file.is_file() and not _goes_further(cfg, before):
         raise ValueError(
             f"{path} has finished: trainer.max_epochs above {before.trainer.max_epochs} trains it "
             "further, evaluate judges it again"

@@ -141,7 +141,15 @@ RULES: dict[str, Rule] = {
     "schedule.pct_start": _number(0, 1),
     "schedule.factor": SHARE,
     "trainer.max_epochs": _integer(1),
-    "trainer.devices": ("1: runs on several devices are not offered yet", lambda v: v in (1, "1")),
+    "trainer.devices": (
+        "a number of processes >= 1, or auto",
+        lambda v: v == "auto" or (type(v) is int and v >= 1),
+    ),
+    "trainer.num_nodes": STEPS,
+    "trainer.strategy": (
+        "auto or ddp, the one way that several processes train here",
+        lambda v: v in ("auto", "ddp"),
+    ),
     "trainer.check_val_every_n_epoch": STEPS,
     "training.eps_warmup": EPOCHS,
     "training.awp.gamma": WEIGHT,

@@ -10,8 +10,10 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from energy_at.comparison import FILES, write_comparison
+from energy_at.dependence import write_dependences
+from energy_at.finished import FinishedRun
 from energy_at.mistakes import ERROR_FILE, one_line_errors, remove_empty
-from energy_at.runs import job_order, runs_below
+from energy_at.runs import RunFolder, job_order, runs_below
 from energy_at.tradeoff import FILES as TRADEOFF
 from energy_at.tradeoff import samplings_below, write_tradeoff
 
@@ -33,9 +35,11 @@ class SweepSummary(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Writes and prints the comparison; exit code 1 if a job failed."""
         folder = Path(config.hydra.sweep.dir)
+        if not folder.exists():  # W&B's agents will run the jobs
+            return
         with one_line_errors():
             print(summary(folder, self.compared))
-        if any(folder.rglob(ERROR_FILE)):
+        if any(folder.rglob(ERROR_FILE)) or unfinished(folder):
             sys.exit(1)
 
 
@@ -43,13 +47,25 @@ def summary(sweep: Path, compared: Callable[[Path], str | None] | None = None) -
     """Compares all jobs of a sweep that have finished.
 
     Returns:
-        The comparison, and the jobs that failed.
+        The comparison, and the jobs that failed or were lost.
     """
     lines = [(compared or compared_runs)(sweep) or "no job has finished"]
+    for run in unfinished(sweep):
+        job = run.path.relative_to(sweep)
+        lines.append(f"job {job} was lost: typed again with hydra.sweep.dir={sweep} it goes on")
     for path in sorted(sweep.rglob(ERROR_FILE), key=job_order):
         job = path.parent.relative_to(sweep)
         lines.append(f"job {job} failed: {path.read_text().strip()}")
     return "\n".join(lines)
+
+
+def unfinished(sweep: Path) -> list[RunFolder]:
+    """Runs that have neither ended nor said why they could not."""
+    return [
+        run
+        for run in runs_below(sweep)
+        if not (run.results_file.is_file() or (run.path / ERROR_FILE).is_file())
+    ]
 
 
 def compared_runs(sweep: Path) -> str | None:
@@ -57,7 +73,8 @@ def compared_runs(sweep: Path) -> str | None:
     finished = [folder for folder in runs_below(sweep) if folder.results_file.is_file()]
     if not finished:
         return None
-    return _with_files(write_comparison(finished, sweep), sweep, FILES)
+    text = _with_files(write_comparison(finished, sweep), sweep, FILES)
+    return "\n".join([text, *write_dependences([FinishedRun(run) for run in finished], sweep)])
 
 
 def compared_samplings(sweep: Path) -> str | None:

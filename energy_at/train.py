@@ -17,7 +17,9 @@ from omegaconf import DictConfig
 
 from energy_at.config import Run, build, register_resolvers
 from energy_at.figures import delta_energy_figure, save
-from energy_at.mistakes import CONF, command_line, forget, one_line_errors, require_read
+from energy_at.finished import FinishedRun
+from energy_at.launching import require_startable, started_with
+from energy_at.mistakes import CONF, command_line, forget, one_line_errors, quieten, require_read
 from energy_at.outcome import cost, evaluated, held_out
 from energy_at.resume import job_folder, resumed
 from energy_at.runs import RunFolder, read_checkpoint
@@ -35,22 +37,32 @@ def train(
     checkpoint: Path | None = None,
     overrides: Sequence[str] = (),
 ) -> None:
-    """Fits, evaluates the last and the best checkpoint, and writes results, table and figure."""
+    """Fits, evaluates the last and the best checkpoint, and writes results, table and figure.
+
+    Of several processes that fit together, the first one does all the writing.
+    """
     check(cfg)
     seed_everything(cfg.seed, workers=True, verbose=False)
     wandb_id = read_checkpoint(checkpoint).get("wandb_id") if checkpoint else None
     run = build(cfg, folder, wandb_id=wandb_id)
     require_sound(cfg, run)
-    if checkpoint is None:
+    require_startable(run.trainer, run.data)
+    place = "hydra.run.dir" if checkpoint is None else "resume"
+    others = [*overrides, f'{place}="{folder.path}"', "hydra.mode=RUN"]
+    first = run.trainer.is_global_zero
+    if first and checkpoint is None:
         RunFolder.create(folder.path, cfg, overrides)
-    else:
+    elif first:
         folder.note_resume(cfg, overrides)
-    fit(run, folder, checkpoint)
-    finish(cfg, run, folder)
+    with started_with(run.trainer, others):
+        fit(run, folder, checkpoint)
+    if first:
+        finish(cfg, run, folder)
 
 
 def fit(run: Run, folder: RunFolder, checkpoint: Path | None) -> None:
     """Trains to the end, or ends the process with a line that says how to go on."""
+    first = run.trainer.is_global_zero
     try:
         run.trainer.fit(run.module, run.data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit:  # how Lightning ends on a signal, with code 0 for SIGTERM
@@ -60,7 +72,8 @@ def fit(run: Run, folder: RunFolder, checkpoint: Path | None) -> None:
     terminated = run.trainer.received_sigterm
     if terminated or not run.trainer.state.finished:
         step = run.trainer.global_step
-        sys.stderr.write(f"stopped at step {step}: resume={folder.path} continues it\n")
+        if first:
+            sys.stderr.write(f"stopped at step {step}: resume={folder.path} continues it\n")
         sys.exit(128 + (signal.SIGTERM if terminated else signal.SIGINT))
 
 
@@ -78,6 +91,7 @@ def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
 @hydra.main(version_base="1.3", config_path=CONF, config_name="train")
 def main(cfg: DictConfig) -> Any:
     """Command-line entry."""
+    quieten()
     job = HydraConfig.get()
     output, overrides = Path(job.runtime.output_dir), job.overrides.task
     swept = job.mode == RunMode.MULTIRUN
@@ -93,6 +107,23 @@ def main(cfg: DictConfig) -> Any:
             train(*resumed(cfg.resume, overrides), overrides=changes)
         elif not (swept and gone_on(folder)):
             train(cfg, folder, overrides=overrides)
+        return score(folder) if swept else None
+    return None
+
+
+def score(folder: RunFolder) -> float | None:
+    """What a search raises: PGD accuracy of the final network on held-out images.
+
+    A run that collapsed or has not learned is worth nothing, lucky as a constant prediction may be.
+    ``None`` where nothing was measured, or another process writes the results.
+    """
+    if not folder.results_file.is_file():
+        return None
+    run = FinishedRun(folder)
+    held_out = run.held_out_percent()
+    if held_out is None:
+        return None
+    return 0.0 if run.mark() else held_out / 100
 
 
 def gone_on(folder: RunFolder) -> bool:

@@ -155,7 +155,7 @@ def test_a_finished_run_is_not_overwritten(finished, type_train):
         ("dataset.val_size=1", "cannot hold out 1 of 512 images"),
         ("dataset.subset=1000", "dataset.subset=1000 is out of reach"),
         ("seed=abc", "seed=abc must be an integer from 0 to 4294967295"),
-        ("trainer.devices=2", "not offered yet"),
+        ("trainer.devices=0", "trainer.devices=0 must be a number of processes >= 1, or auto"),
         ("trainer.precision=foo", "Lightning refuses the trainer's settings: Precision 'foo'"),
         ("+trainer.foo=1", "Lightning refuses the trainer's settings"),
         ("+foo=1", "+foo=1: nothing reads foo, leave it out; --help lists all keys"),

@@ -1,7 +1,8 @@
 """Batches from a set that lies on the device as bytes; no workers, no per-image Python.
 
 Order and augmentation of an epoch are a function of (seed, epoch) alone, so a loader can be put
-back to any batch of any epoch.
+back to any batch of any epoch. Where several processes train together, ``batch_size`` counts the
+images of all of them, and each loader yields its contiguous part of the same batches.
 """
 
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import torch
 
 from energy_at.data.augment import crop_and_flip, draw
 from energy_at.data.images import ImageSet
+from energy_at.processes import Part
 from energy_at.shapes import Images, Labels, Pixels
 
 Batch = tuple[Images, Labels]
@@ -33,9 +35,12 @@ class TrainLoader:
         pad: int = 0,
         flip: bool = False,
         channels_last: bool = False,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self.images = images
         self.batch_size = batch_size
+        self.rank, self.world = rank, world
         self.seed = seed
         self.pad = pad
         self.flip = flip
@@ -65,6 +70,10 @@ class TrainLoader:
     def __len__(self) -> int:
         return -(-len(self.images) // self.batch_size)
 
+    def part(self, batch: int) -> Part:
+        """What this process has of a batch."""
+        return _part(self, batch)
+
     def __iter__(self) -> Iterator[Batch]:
         # A generator runs no line before its first batch is asked for: by then the epoch is set.
         first = self._first_batch()
@@ -73,7 +82,7 @@ class TrainLoader:
         order = torch.randperm(len(self.images), generator=generator).to(device)
         draws = draw(len(order), pad=self.pad, flip=self.flip, generator=generator).to(device)
         for batch in range(first, len(self)):
-            part = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
+            part = _places(self, batch)
             images = self.images.take(order[part])
             pixels = images.pixels
             if self.pad or self.flip:
@@ -90,21 +99,45 @@ class TrainLoader:
 class EvalLoader:
     """The images in their order, as they are."""
 
-    def __init__(self, images: ImageSet, batch_size: int, *, channels_last: bool = False) -> None:
+    def __init__(
+        self,
+        images: ImageSet,
+        batch_size: int,
+        *,
+        channels_last: bool = False,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
         self.images = images
         self.batch_size = batch_size
         self.channels_last = channels_last
+        self.rank, self.world = rank, world
 
     def __len__(self) -> int:
         return -(-len(self.images) // self.batch_size)
 
+    def part(self, batch: int) -> Part:
+        """What this process has of a batch."""
+        return _part(self, batch)
+
     def __iter__(self) -> Iterator[Batch]:
-        for start in range(0, len(self.images), self.batch_size):
-            part = slice(start, start + self.batch_size)
+        for batch in range(len(self)):
+            part = _places(self, batch)
             yield (
                 as_floats(self.images.pixels[part], self.channels_last),
                 self.images.labels[part],
             )
+
+
+def _part(loader: TrainLoader | EvalLoader, batch: int) -> Part:
+    left = len(loader.images) - batch * loader.batch_size
+    return Part(min(left, loader.batch_size), loader.rank, loader.world)
+
+
+def _places(loader: TrainLoader | EvalLoader, batch: int) -> slice:
+    """Where the images of the own part lie in the order of the epoch."""
+    first, place = batch * loader.batch_size, loader.part(batch).place
+    return slice(first + place.start, first + place.stop)
 
 
 def as_floats(pixels: Pixels, channels_last: bool) -> Images:

@@ -17,14 +17,14 @@ class ImageData(LightningDataModule):
     Args:
         reader: Returns training and test images, given the folder of the data.
         root: Folder of the data.
-        batch_size: Images of a training step.
+        batch_size: Images of a training step, of all processes together.
         val_size: Images of the training set held out to validate on, chosen by ``seed``.
         subset: Train on this many of the remaining images, chosen by ``seed``; ``None`` for all.
         seed: Of the split, of the order, and of the augmentation.
         pad: Padding of the random crop; 0 for none.
         flip: Whether to mirror images at random.
         channels_last: Memory format of the batches.
-        eval_batch_size: Images of a validation or test batch.
+        eval_batch_size: Images of a validation or test batch, of all processes together.
     """
 
     def __init__(
@@ -95,6 +95,8 @@ class ImageData(LightningDataModule):
             pad=self.pad,
             flip=self.flip,
             channels_last=self.channels_last,
+            rank=self.rank,
+            world=self.world,
         )
         if self._position:
             self._loader.load_state_dict(self._position)
@@ -121,7 +123,11 @@ class ImageData(LightningDataModule):
     def eval_loader(self, images: ImageSet) -> EvalLoader:
         """Batches of these images, for evaluation, on the device of the trainer."""
         return EvalLoader(
-            images.to(self.device), self.eval_batch_size, channels_last=self.channels_last
+            images.to(self.device),
+            self.eval_batch_size,
+            channels_last=self.channels_last,
+            rank=self.rank,
+            world=self.world,
         )
 
     def _read(self) -> tuple[ImageSet, ImageSet, ImageSet]:
@@ -146,3 +152,13 @@ class ImageData(LightningDataModule):
     def device(self) -> torch.device:
         """Where the batches lie."""
         return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+
+    @property
+    def rank(self) -> int:
+        """Number of this process among those that train together."""
+        return self.trainer.global_rank if self.trainer else 0
+
+    @property
+    def world(self) -> int:
+        """Number of processes that train together."""
+        return self.trainer.world_size if self.trainer else 1

@@ -6,8 +6,11 @@ from enum import Flag, auto
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 
+from energy_at.noise import Noise
 from energy_at.pairs import LogitPair
+from energy_at.processes import Part
 from energy_at.shapes import Classifier, Images, Labels, PerExample, Scalar
 
 
@@ -52,13 +55,19 @@ class Vicinity:
         generator: Source of all noise.
         clean_grad: Gradient of the cross-entropy at ``x``, up to a positive factor, where the
             attack has computed it.
+        part: The share of the batch that these images are; ``None`` for all of it.
     """
 
     model: Classifier
     x: Images
     y: Labels
-    generator: torch.Generator | None = None
+    generator: Noise | None = None
     clean_grad: Images | None = None
+    part: Part | None = None
+
+    def joined(self, own: PerExample) -> Tensor:
+        """Values of the whole batch, where other processes work on the rest of it."""
+        return own if self.part is None else self.part.joined(own)
 
 
 @runtime_checkable
@@ -73,7 +82,7 @@ class Probe(Protocol):
         """What the probe needs beside."""
 
     def probe(self, vicinity: Vicinity) -> PerExample:
-        """The loss of each example."""
+        """The loss of each example, of the whole batch where several processes share it."""
 
 
 @runtime_checkable

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from energy_at.modes import frozen_running_stats
+from energy_at.noise import shares_like
 from energy_at.objectives.base import Trait, Vicinity
 from energy_at.shapes import Classifier, Images, Labels, PerExample
 from energy_at.threat import Ball
@@ -42,7 +43,7 @@ class GradAlign:
         # A subnormal gradient has lost its direction, and dividing by it overflows.
         tiny = torch.finfo(x.dtype).tiny
         defined = (_largest(at_clean) > tiny) & (_largest(at_noise) > tiny)
-        return torch.where(defined, 1 - cosine, torch.zeros_like(cosine))
+        return vicinity.joined(torch.where(defined, 1 - cosine, torch.zeros_like(cosine)))
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,12 @@ class Linearity:
         """The squared error of each example, in nats squared."""
         x, generator = vicinity.x, vicinity.generator
         a, b = (x + self.ball.sample(x, generator) for _ in range(2))
-        t = torch.rand(len(x), dtype=x.dtype, device=x.device, generator=generator)
+        t = shares_like(x, generator)
         c = torch.lerp(a, b, t[:, None, None, None])
         with frozen_running_stats(vicinity.model):
             logits = vicinity.model(torch.cat([a, b, c])).to(x.dtype)
         at_a, at_b, at_c = F.cross_entropy(logits, vicinity.y.repeat(3), reduction="none").chunk(3)
-        return (at_c - torch.lerp(at_a, at_b, t)).square()
+        return vicinity.joined((at_c - torch.lerp(at_a, at_b, t)).square())
 
 
 class AdaptiveLinearity:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from energy_at.comparison import configs
 from energy_at.finished import FinishedRun
+from energy_at.reporting.against import against
 from energy_at.reporting.compared import compared, environment
 from energy_at.reporting.document import Document
 from energy_at.reporting.entries import Gallery, entries
@@ -32,6 +33,7 @@ def write_report(groups: dict[str, list[FinishedRun]], out: Path) -> list[str]:
     sections = (
         compared(found),
         accuracies(groups, found, strong, gallery),
+        *against(found, gallery),
         curves(groups, found, gallery),
         *measured,
         environment(found),

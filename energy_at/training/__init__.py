@@ -1,5 +1,6 @@
 """Adversarial training with Lightning."""
 
+from energy_at.training.batch_norm import SharedBatchNorm
 from energy_at.training.module import AdversarialTraining
 from energy_at.training.monitor import EnergyMonitor
 from energy_at.training.presets import FastAT, StandardAT, Trades
@@ -9,6 +10,7 @@ __all__ = [
     "AdversarialTraining",
     "EnergyMonitor",
     "FastAT",
+    "SharedBatchNorm",
     "StandardAT",
     "Trades",
     "WeightPerturbation",

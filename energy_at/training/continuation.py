@@ -27,7 +27,7 @@ class Continuation(Callback):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Cuts the log back to the checkpoint."""
+        """Cuts the log back to the checkpoint; the process that writes it does."""
         for logger in trainer.loggers:
-            if isinstance(logger, MetricsCSV):
+            if isinstance(logger, MetricsCSV) and trainer.is_global_zero:
                 logger.truncate(checkpoint["metrics_rows"])

@@ -14,11 +14,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from energy_at.attacks import Attack, AttackResult
-from energy_at.data import TrainLoader
+from energy_at.data import EvalLoader, TrainLoader
 from energy_at.metrics import accuracies, delta_energies
 from energy_at.modes import eval_mode, frozen_running_stats, full_precision, no_graph
+from energy_at.noise import Noise
 from energy_at.objectives import Objective, Trait, Vicinity
 from energy_at.pairs import LogitPair
+from energy_at.processes import Part
 from energy_at.shapes import Images, Labels, Logits
 from energy_at.training.optimizers import sgd
 from energy_at.training.weights import WeightPerturbation
@@ -49,7 +51,7 @@ class AdversarialTraining(LightningModule):
         eps_warmup_epochs: Epochs over which the radius of the training attack rises from 0.
         awp: Perturbs the weights before every step. It ascends the terms that see the pair; the
             probes among the regularizers only see the perturbed weights.
-        seed: Of the noise of the attacks, together with epoch, batch and rank.
+        seed: Of the noise of the attacks, together with epoch and batch.
     """
 
     def __init__(
@@ -94,21 +96,30 @@ class AdversarialTraining(LightningModule):
         if isinstance(loader, TrainLoader):
             require_batches(self.net, len(loader.images), loader.batch_size)
 
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Back-propagates the loss of the whole batch.
+
+        Lightning takes the mean of the processes' gradients, and these are parts of a sum.
+        """
+        world = self.trainer.world_size
+        super().backward(world * loss if world > 1 else loss, *args, **kwargs)
+
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Mapping[str, Any]:
         """One step of the outer minimisation."""
         x, y = batch
         if batch_idx == 0:
             require_pixels(float(x.min()), float(x.max()), "training")
-        _require_batch(self.net, len(x))
+        part = self._part(len(x), batch_idx)
+        _require_batch(self.net, part.whole)
         if self.awp is not None:
             self.awp.restore()  # of a step that failed on its way
         epoch = self._epochs_done(batch_idx)
-        generator = self._noise(x.device, self.current_epoch, batch_idx)
-        found = self._attacked(x, y, batch_idx, generator)
+        noise = part.noise(self._generator(x.device, self.current_epoch, batch_idx))
+        found = self._attacked(x, y, batch_idx, noise)
         if self._perturbs_weights():
-            self._ascend(x, y, found, epoch)
-        pair = self._pair(x, y, found)
-        losses = self.objective(pair, epoch, self._vicinity(x, y, found, generator))
+            self._ascend(x, y, found, epoch, part)
+        pair = part.joined_pair(self._pair(x, y, found))
+        losses = self.objective(pair, epoch, self._vicinity(x, y, found, noise, part))
         seen = torch.stack([x.min(), x.max()])
         return {
             "loss": losses.total,
@@ -143,8 +154,8 @@ class AdversarialTraining(LightningModule):
                 | {"step": float(self.global_step), "epoch": float(self.current_epoch)},
                 on_epoch=True,
                 on_step=False,
-                batch_size=len(x),
-                sync_dist=True,
+                batch_size=self._part(len(x), batch_idx).whole,
+                sync_dist=True,  # all processes have measured the same, of the whole batch
             )
 
     def attacked_pair(self, x: Images, y: Labels, batch_idx: int = 0) -> LogitPair:
@@ -152,7 +163,7 @@ class AdversarialTraining(LightningModule):
 
         Clean logits that nobody reads are NaN, so that nobody reads them by mistake.
         """
-        generator = self._noise(x.device, self.current_epoch, batch_idx)
+        generator = self._generator(x.device, self.current_epoch, batch_idx)
         return self._pair(x, y, self._attacked(x, y, batch_idx, generator))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -169,9 +180,7 @@ class AdversarialTraining(LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
-    def _attacked(
-        self, x: Images, y: Labels, batch_idx: int, generator: torch.Generator
-    ) -> AttackResult:
+    def _attacked(self, x: Images, y: Labels, batch_idx: int, noise: Noise) -> AttackResult:
         attack = self._attack_at(batch_idx)
         with self._attack_mode():
             return attack(
@@ -180,7 +189,7 @@ class AdversarialTraining(LightningModule):
                 y,
                 keep_graph=self._keeps_graph(attack),
                 track_stats=self.bn_mode == "batch",
-                generator=generator,
+                generator=noise,
             )
 
     def _pair(self, x: Images, y: Labels, found: AttackResult) -> LogitPair:
@@ -190,10 +199,10 @@ class AdversarialTraining(LightningModule):
         return LogitPair(torch.full_like(adv, torch.nan) if clean is None else clean, adv, y, start)
 
     def _vicinity(
-        self, x: Images, y: Labels, found: AttackResult, generator: torch.Generator
+        self, x: Images, y: Labels, found: AttackResult, noise: Noise, part: Part
     ) -> Vicinity:
         grad = found.clean_grad if self._shares_passes() else None
-        return Vicinity(self.net, x, y, generator, grad)
+        return Vicinity(self.net, x, y, noise, grad, part)
 
     def _shares_passes(self) -> bool:
         """Whether the attack runs the network in the mode, and at the weights, of the training."""
@@ -202,10 +211,10 @@ class AdversarialTraining(LightningModule):
     def _perturbs_weights(self) -> bool:
         return self.awp is not None and self.current_epoch >= self.awp.warmup_epochs
 
-    def _ascend(self, x: Images, y: Labels, found: AttackResult, epoch: float) -> None:
+    def _ascend(self, x: Images, y: Labels, found: AttackResult, epoch: float, part: Part) -> None:
         assert self.awp is not None
         with frozen_running_stats(self.net):
-            pair = self._pair(x, y, found)
+            pair = part.joined_pair(self._pair(x, y, found))
         self.awp.ascend(self.net, self.objective(pair, epoch).total)
 
     def _keeps_graph(self, attack: Attack) -> bool:
@@ -253,21 +262,34 @@ class AdversarialTraining(LightningModule):
             return self(x)  # type: ignore[no-any-return]
 
     def _validated(self, net: nn.Module, x: Images, y: Labels, batch_idx: int) -> dict[str, Tensor]:
+        part = self._part(len(x), batch_idx)
         with no_graph():
             clean = net(x)
         values: dict[str, Tensor] = {}
         for name, attack in self.val_attacks.items():
-            x_adv = attack(net, x, y, generator=self._noise(x.device, 0, batch_idx)).x_adv
+            noise = part.noise(self._generator(x.device, 0, batch_idx))
+            x_adv = attack(net, x, y, generator=noise).x_adv
             with no_graph():
-                pair = LogitPair(clean, net(x_adv), y)
+                pair = part.joined_pair(LogitPair(clean, net(x_adv), y))
             shares = accuracies(pair)
             values |= {"acc/clean": shares["acc/clean"], f"acc/{name}": shares["acc/adv"]}
             values |= {f"{name}/{metric}": value for metric, value in delta_energies(pair).items()}
         return _last_attack_plain(values, next(reversed(self.val_attacks), ""))
 
-    def _noise(self, device: torch.device, epoch: int, batch_idx: int) -> torch.Generator:
-        # A function of the position, so that a resumed run draws what the whole run draws.
-        parts = (self.seed, self.global_rank, epoch, batch_idx)
+    def _part(self, own: int, batch_idx: int) -> Part:
+        """What this process has of the batch; a loader that does not say has one for each."""
+        if self._trainer is None or self._trainer.world_size == 1:
+            return Part(own)
+        trainer = self.trainer
+        loader = trainer.train_dataloader if trainer.training else trainer.val_dataloaders
+        if isinstance(loader, TrainLoader | EvalLoader):
+            return loader.part(batch_idx)
+        return Part(own * trainer.world_size, self.global_rank, trainer.world_size)
+
+    def _generator(self, device: torch.device, epoch: int, batch_idx: int) -> torch.Generator:
+        # A function of the position, so that a resumed run draws what the whole run draws. The 0
+        # is of the time when processes drew for themselves; without it, all noise would be another.
+        parts = (self.seed, 0, epoch, batch_idx)
         state = np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1
         return torch.Generator(device).manual_seed(int(state))
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from energy_at.processes import summed
 from energy_at.shapes import Scalar
 
 
@@ -28,7 +29,10 @@ class WeightPerturbation:
         self._kept: list[tuple[Tensor, Tensor]] = []
 
     def ascend(self, net: nn.Module, loss: Scalar) -> None:
-        """Perturbs the weights of ``net`` along the gradient of ``loss``."""
+        """Perturbs the weights of ``net`` along the gradient of ``loss``.
+
+        Where several processes share a batch, along the sum of their gradients.
+        """
         weights = [p for p in net.parameters() if p.requires_grad and p.ndim > 1]
         grads = torch.autograd.grad(loss, weights, allow_unused=True)
         self.restore()
@@ -37,7 +41,7 @@ class WeightPerturbation:
                 if grad is not None:
                     self._kept.append((weight, weight.clone()))
                     norm = torch.linalg.vector_norm(weight)
-                    weight.add_(self.gamma * norm * _unit(grad))
+                    weight.add_(self.gamma * norm * _unit(summed(grad)))
         torch.clear_autocast_cache()  # it may hold low-precision copies of the old weights
 
     def restore(self) -> None:

@@ -1,0 +1,97 @@
+"""Processes that train one network together: what must be so before they start, and their start."""
+
+import os
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch.distributed as dist
+from hydra.core.hydra_config import HydraConfig
+from lightning import Trainer
+
+import __main__
+from energy_at.data import ImageData
+
+_ENTRY = "energy_at.train"
+_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
+
+
+def require_startable(trainer: Trainer, data: ImageData) -> None:
+    """Refuses what several processes would only meet after they have begun.
+
+    Raises:
+        ValueError: if a batch has fewer images than there are processes, if nobody could start
+            the others, or if their port is taken.
+    """
+    if trainer.world_size == 1:
+        return
+    sizes = {"batch_size": len(data.train), "eval_batch_size": len(data.val)}
+    for name, images in sizes.items():
+        _require_images(name, images, getattr(data, name), trainer.world_size)
+    if trainer.is_global_zero and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        _require_port()
+    if not _started_from_outside(trainer):
+        spec = getattr(__main__, "__spec__", None)
+        if spec is None or spec.name != _ENTRY:
+            raise ValueError(
+                f"trainer.devices={trainer.num_devices} starts the command once for each process, "
+                f"which only python -m {_ENTRY} and hydra/launcher=basic can: use them, or torchrun"
+            )
+
+
+@contextmanager
+def started_with(trainer: Trainer, command: Sequence[str]) -> Iterator[None]:
+    """Has Lightning start the other processes, if it does, with this command line.
+
+    Left to itself it would repeat what was typed: in a sweep, the sweep. At the end nothing is
+    left of them, so that the next training of this process can start its own.
+    """
+    if trainer.world_size == 1:
+        yield
+        return
+    argv, config = sys.argv, HydraConfig.instance().cfg
+    before = {name: os.environ.get(name) for name in _VARIABLES}
+    sys.argv = [argv[0], *command]
+    HydraConfig.instance().cfg = None
+    try:
+        yield
+    finally:
+        sys.argv, HydraConfig.instance().cfg = argv, config
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _started_from_outside(trainer: Trainer) -> bool:
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    return environment is not None and environment.creates_processes_externally
+
+
+def _require_images(name: str, images: int, batch_size: int, world: int) -> None:
+    last = images % batch_size or min(images, batch_size)
+    if last < world:
+        raise ValueError(
+            f"dataset.{name}={batch_size} leaves {last} of {images} images to the last batch, "
+            f"fewer than the {world} processes: choose another"
+        )
+
+
+def _require_port() -> None:
+    typed = os.environ.get("MASTER_PORT")
+    if typed is None:
+        return
+    if not (typed.isdecimal() and 0 < int(typed) < 2**16):
+        raise ValueError(f"MASTER_PORT={typed} is no port: set it to a number from 1 to 65535")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", int(typed)))
+        except OSError as error:
+            raise ValueError(
+                f"MASTER_PORT={typed} cannot be had ({error.strerror}): choose another, or unset "
+                "it, and a free one is found"
+            ) from error

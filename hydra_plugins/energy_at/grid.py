@@ -1,0 +1,47 @@
+"""Hydra's own sweeper, with jobs that may be lost."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from hydra_plugins.energy_at.tolerant import launched
+from hydra_plugins.energy_at.typed import typed
+
+
+class GridSweeper(BasicSweeper):  # type: ignore[misc]
+    """Every combination of the values; what is typed wins over what ``sweep=`` names."""
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Takes a launcher whose lost jobs end nothing."""
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        self.launcher = _Tolerant(self.launcher, config)
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Runs all jobs.
+
+        Raises:
+            ValueError: if bounds are given where values are needed.
+        """
+        for key, override in typed(self.hydra_context, self.params, arguments).swept.items():
+            if not override.is_discrete_sweep():
+                raise ValueError(
+                    f"{override.input_line}: hydra/sweeper=optuna searches between bounds; a sweep "
+                    f"takes values, such as {key}=0,1,2"
+                )
+        return super().sweep(arguments)
+
+
+class _Tolerant:
+    def __init__(self, launcher: Launcher, config: DictConfig) -> None:
+        self.launcher = launcher
+        self.config = config
+
+    def launch(self, jobs: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        return launched(self.launcher, self.config, jobs, initial_job_idx)

@@ -1,0 +1,160 @@
+"""A search by Optuna whose trials are jobs of a sweep.
+
+``hydra-optuna-sweeper`` needs Optuna < 3, whose database no longer works with SQLAlchemy 2.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from hydra_plugins.energy_at.tolerant import launched
+from hydra_plugins.energy_at.typed import typed
+
+JOURNAL = "optuna.log"  # in the folder of the sweep: what a sweep that is typed again goes on from
+BEST = "best.yaml"
+REPEATED = "seed"  # never searched: what is best must not be so by luck
+
+
+class OptunaSweeper(Sweeper):  # type: ignore[misc]
+    """Raises what the jobs return, by a tree-structured Parzen estimator.
+
+    Several values of ``seed`` repeat every trial; their mean counts. A trial with a job that failed
+    fails.
+
+    Args:
+        n_trials: In all, those before a kill included.
+        n_jobs: Trials at a time.
+        seed: Of the search.
+        params: What to search: ``choice``, ``range``, ``interval``, ``tag(log, interval(a, b))``.
+    """
+
+    def __init__(
+        self, n_trials: int, n_jobs: int, seed: int, params: Mapping[str, str] | None
+    ) -> None:
+        for name, value in (("n_trials", n_trials), ("n_jobs", n_jobs)):
+            if value < 1:
+                raise ValueError(f"hydra.sweeper.{name}={value} must be an integer >= 1")
+        self.n_trials, self.n_jobs, self.seed = n_trials, n_jobs, seed
+        self.params = params
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Makes the launcher."""
+        self.context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Runs all trials that are missing, those that were cut off first."""
+        chosen = typed(self.context, self.params, arguments)
+        self.fixed = chosen.fixed
+        seeds = chosen.values(REPEATED) if REPEATED in chosen.swept else []
+        self.repeats = [f"{REPEATED}={value}" for value in seeds]
+        space = {k: distribution(o) for k, o in chosen.swept.items() if k != REPEATED}
+        if not space:
+            raise ValueError(
+                "hydra/sweeper=optuna has nothing to search: name bounds, such as "
+                "'reg.weight=interval(0.5, 20)'"
+            )
+        self._compose({key: self._example(d) for key, d in space.items()})
+        folder = Path(str(self.config.hydra.sweep.dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        study = self._study(folder)
+        for trial in [t for t in study.trials if not t.state.is_finished()]:
+            self._run(study, [trial])
+        while (left := self.n_trials - len(study.trials)) > 0:
+            self._run(study, [study.ask(space) for _ in range(min(left, self.n_jobs))])
+        self._conclude(study, folder)
+
+    def _study(self, folder: Path) -> Any:
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        study = optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(folder / JOURNAL))),
+            study_name="sweep",
+            direction="maximize",
+            load_if_exists=True,
+        )
+        # A sampler that goes on must not draw again what it has drawn before.
+        study.sampler = optuna.samplers.TPESampler(seed=self.seed + len(study.trials))
+        return study
+
+    def _run(self, study: Any, trials: Sequence[Any]) -> None:
+        import optuna
+
+        each = max(1, len(self.repeats))
+        jobs = [job for trial in trials for job in self._jobs(trial.params)]
+        found = launched(self.launcher, self.config, jobs, trials[0].number * each)
+        values = [job.return_value for job in found] or [None] * len(jobs)
+        for place, trial in enumerate(trials):
+            own = values[place * each : (place + 1) * each]
+            if all(isinstance(value, float) and isfinite(value) for value in own):
+                study.tell(trial.number, sum(own) / each)
+            else:
+                study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+
+    def _jobs(self, params: Mapping[str, Any]) -> list[list[str]]:
+        searched = [f"{key}={value}" for key, value in params.items()]
+        if not self.repeats:
+            return [[*self.fixed, *searched]]
+        return [[*self.fixed, *searched, seed] for seed in self.repeats]
+
+    def _compose(self, params: Mapping[str, Any]) -> None:
+        """Meets a mistake in a name before anything is written."""
+        for job in self._jobs(params):
+            self.context.config_loader.load_sweep_config(self.config, job)
+
+    @staticmethod
+    def _example(found: Any) -> Any:
+        return found.choices[0] if hasattr(found, "choices") else found.low
+
+    def _conclude(self, study: Any, folder: Path) -> None:
+        known = [trial for trial in study.trials if trial.value is not None]
+        if not known:
+            print("no trial has finished")
+            return
+        best = study.best_trial
+        OmegaConf.save({"value": best.value, "params": best.params}, folder / BEST)
+        said = " ".join(f"{key}={value:.6g}" if isinstance(value, float) else f"{key}={value}"
+                        for key, value in best.params.items())  # fmt: skip
+        print(f"best of {len(known)} trials on held-out images: {said} ({100 * best.value:.1f} %)")
+
+
+def distribution(override: Override) -> Any:
+    """Optuna's distribution of what was typed.
+
+    Raises:
+        ValueError: if Optuna is not installed.
+    """
+    try:
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+    except ImportError as error:
+        raise ValueError(
+            "hydra/sweeper=optuna needs Optuna: pip install 'energy_at[optuna]'"
+        ) from error
+    value: Any = override.value()
+    log = "log" in getattr(value, "tags", ())
+    if isinstance(value, IntervalSweep):
+        kind = IntDistribution if _whole(value.start, value.end) else FloatDistribution
+        return kind(value.start, value.end, log=log)
+    if isinstance(value, RangeSweep) and _whole(value.start, value.stop, value.step):
+        last = value.start + (value.stop - value.start - 1) // value.step * value.step
+        return IntDistribution(value.start, last, step=value.step)
+    return CategoricalDistribution([str(one) for one in override.sweep_string_iterator()])
+
+
+def _whole(*numbers: Any) -> bool:
+    return all(type(number) is int for number in numbers)

@@ -1,0 +1,268 @@
+"""Sweeps by other launchers and sweepers: what they are given, and what becomes of their jobs."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from energy_at import train
+from energy_at.runs import runs_below
+from energy_at.sweep import summary
+from hydra_plugins.energy_at.ray import require_reachable
+from hydra_plugins.energy_at.tolerant import launched
+from tests.running import CONF, choices, typed
+
+TINY = (
+    "dataset=digits",
+    "dataset.subset=128",
+    "model=small",
+    "model.width=4",
+    "trainer.max_epochs=1",
+    "trainer.accelerator=cpu",
+    "trainer.enable_progress_bar=false",
+    "logger=csv",
+    "validation.attacks.pgd.steps=1",
+    "evaluation.attacks.pgd.steps=1",
+    "evaluation.checkpoints=[last]",
+    "evaluation.subset=64",
+)
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def type_train(monkeypatch, capsys):
+    return lambda *argv: typed(monkeypatch, capsys, train.main, *argv)
+
+
+def settings_of(*overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", [*overrides], return_hydra_config=True).hydra
+
+
+# Groups
+
+
+@pytest.mark.parametrize("name", choices("sweep"))
+def test_a_sweep_of_the_group_starts_one_and_names_what_is_swept(name):
+    hydra = settings_of(f"sweep={name}")
+    assert str(hydra.mode).endswith("MULTIRUN")
+    assert len(hydra.sweeper.params) > 0
+
+
+def test_the_sweep_over_the_weight_is_three_seeds_of_each_weight():
+    assert dict(settings_of("sweep=der_weight").sweeper.params) == {
+        "reg.weight": "0,0.5,1,2,5",
+        "seed": "0,1,2",
+    }
+
+
+def test_what_is_typed_wins_over_what_the_sweep_names(type_train):
+    code, out, _ = type_train("hydra/sweeper=wandb", "sweep=der_weight", "reg.weight=0,3")
+    assert code == 0, out
+    written = OmegaConf.to_container(OmegaConf.load("wandb_sweep.yaml"))
+    assert written["parameters"] == {
+        "reg.weight": {"values": [0, 3]},
+        "seed": {"values": [0, 1, 2]},
+    }
+
+
+# Jobs that are lost
+
+
+class Lossy:
+    """Starts a job and loses it."""
+
+    def __init__(self, starts):
+        self.starts = starts
+
+    def launch(self, jobs, initial_job_idx):
+        if self.starts:
+            folder = Path("sweep") / str(initial_job_idx)
+            folder.mkdir(parents=True)
+            (folder / "environment.json").write_text("{}")
+            (folder / "config.yaml").write_text("{}")
+        raise OSError("a worker was killed")
+
+
+def test_a_job_that_is_killed_does_not_end_the_sweep_and_is_named(capsys):
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": "sweep"}}})
+    assert launched(Lossy(starts=True), config, [["seed=0"]], 3) == []
+    assert "error: a job was lost: OSError: a worker was killed" in capsys.readouterr().err
+    assert summary(Path("sweep")).splitlines() == [
+        "no job has finished",
+        "job 3 was lost: typed again with hydra.sweep.dir=sweep it goes on",
+    ]
+
+
+def test_a_launcher_that_cannot_start_is_for_the_user_to_mend():
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": "sweep"}}})
+    with pytest.raises(OSError, match="a worker was killed"):
+        launched(Lossy(starts=False), config, [["seed=0"]], 0)
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("mistake", "said"),
+    [
+        (("hydra/launcher=jobli",), "there is no hydra/launcher/jobli: choose from basic, "),
+        (("sweep=der_wait",), "there is no sweep/der_wait: choose from der_weight, eps"),
+        (("reg=der", "reg.wait=0,1"), "Could not override 'reg.wait'"),
+        (("hydra/sweeper=optuna", "reg=der"), "has nothing to search: name bounds"),
+        (("hydra/sweeper=optuna", "reg.wait=interval(0,1)"), "Could not override 'reg.wait'"),
+        (("sweep=optuna_der", "hydra.sweeper.n_trials=0"), "n_trials=0 must be an integer >= 1"),
+        (("hydra/sweeper=wandb", "reg=der"), "nothing to sweep: name several values"),
+        (("reg=der", "reg.weight=interval(0,1)"), "hydra/sweeper=optuna searches between bounds"),
+        (("seed=0,1", "hydra/launcher=submitit_slurm"), 'Could not detect "srun"'),
+        (
+            ("seed=0,1", "hydra/launcher=ray", "hydra.launcher.address=127.0.0.1:1"),
+            "no Ray cluster answers at hydra.launcher.address=127.0.0.1:1",
+        ),
+        (
+            ("seed=0,1", "hydra/launcher=ray", "hydra.launcher.address=here"),
+            "hydra.launcher.address=here is no address: write HOST:PORT",
+        ),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, tuple) else "",
+)
+def test_a_mistake_in_a_sweep_gets_one_line_and_leaves_nothing(
+    type_train, tmp_path, mistake, said, monkeypatch
+):
+    monkeypatch.setenv("PATH", "/nowhere")
+    code, out, err = type_train("-m", *TINY, *mistake)
+    assert code == 1
+    assert said in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in out + err
+    left = [path for path in tmp_path.rglob("*") if path.name != "multirun.yaml" and path.is_file()]
+    assert left == []
+
+
+@pytest.mark.parametrize("extra", ["joblib", "submitit", "optuna", "ray"])
+def test_a_launcher_that_is_not_installed_says_how_to_get_it(extra, type_train, monkeypatch):
+    from hydra.errors import MissingConfigException
+
+    import energy_at.mistakes as mistakes
+
+    names = {"joblib": "hydra/launcher/joblib", "submitit": "hydra/launcher/submitit_local"}
+    missing = MissingConfigException("no", names.get(extra, f"hydra/sweeper/{extra}"), ["basic"])
+    assert mistakes.explained(missing).endswith(f"pip install 'energy_at[{extra}]'")
+    unknown = RuntimeError(f"Unknown plugin class : 'hydra_plugins.hydra_{extra}_launcher.x'")
+    assert mistakes.explained(unknown).endswith(f"pip install 'energy_at[{extra}]'")
+
+
+def test_without_ray_its_launcher_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match=r"pip install 'energy_at\[ray\]'"):
+        require_reachable(None)
+
+
+# SLURM
+
+
+def test_the_script_for_slurm_asks_for_what_the_configuration_says(monkeypatch, tmp_path):
+    submitit = pytest.importorskip("submitit")
+    for name in ("srun", "sbatch"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    hydra = settings_of(
+        "hydra/launcher=submitit_slurm",
+        "hydra.launcher.partition=gpu",
+        "hydra.launcher.tasks_per_node=4",
+        "hydra.launcher.gpus_per_node=4",
+        "hydra.launcher.nodes=2",
+    )
+    params = OmegaConf.to_container(hydra.launcher, resolve=False)
+    general = {"name", "timeout_min", "nodes", "tasks_per_node", "gpus_per_node", "cpus_per_task",
+               "mem_gb", "stderr_to_stdout"}  # fmt: skip
+    apart = {"_target_", "submitit_folder", "max_num_timeout"}
+    executor = submitit.AutoExecutor(tmp_path / "logs", cluster="slurm", slurm_max_num_timeout=3)
+    executor.update_parameters(
+        **{k if k in general else f"slurm_{k}": v for k, v in params.items() if k not in apart}
+    )
+    script = executor._executor._make_submission_file_text("python -u job.py", "uid")
+    asked = {line.split(" ", 1)[1] for line in script.splitlines() if line.startswith("#SBATCH")}
+    assert asked >= {
+        "--partition=gpu",
+        "--nodes=2",
+        "--ntasks-per-node=4",
+        "--gpus-per-node=4",
+        "--cpus-per-task=8",
+        "--mem=32GB",
+        "--time=720",
+        "--job-name=energy_at",
+        "--signal=USR2@120",
+    }
+    assert "python -u job.py" in script
+
+
+# W&B agents
+
+
+def test_bounds_become_a_search_of_wandb_and_choices_values(type_train):
+    code, out, err = type_train("-m", *TINY, "sweep=optuna_der", "hydra/sweeper=wandb", "seed=0,1",
+                                "hydra.sweeper.file=search.yaml")  # fmt: skip
+    assert code == 0, err
+    assert "wandb sweep search.yaml" in out
+    written = OmegaConf.to_container(OmegaConf.load("search.yaml"))
+    assert written["method"] == "bayes"
+    assert written["metric"] == {"name": "val/acc/pgd", "goal": "maximize"}
+    assert written["parameters"] == {
+        "reg.weight": {"distribution": "log_uniform_values", "min": 0.5, "max": 50.0},
+        "reg.gamma": {"distribution": "uniform", "min": 0.0, "max": 1.0},
+        "seed": {"values": [0, 1]},
+    }
+    assert [path.name for path in Path().iterdir()] == ["search.yaml"]
+
+
+def test_the_command_of_an_agent_is_the_job_of_the_sweep(type_train):
+    code, _, err = type_train("-m", *TINY, "hydra/sweeper=wandb", "reg=der", "reg.weight=0,2")
+    assert code == 0, err
+    written = OmegaConf.to_container(OmegaConf.load("wandb_sweep.yaml"), resolve=False)
+    assert written["method"] == "grid"
+    start = ["${env}", "python", "-m", "energy_at.train"]
+    assert written["command"][:4] == start
+    assert written["command"][-1] == "${args_no_hyphens}"
+    overrides = [*written["command"][4:-1], "reg.weight=2"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        hydra_only = [o for o in overrides if not o.startswith("hydra.")]
+        assert compose("train", hydra_only).reg.weight == 2
+    code, _, err = type_train("-m", *TINY, "hydra/sweeper=wandb", "reg=none,der")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "wandb_sweep.yaml is there and holds another sweep" in err
+
+
+# Optuna
+
+
+def test_a_search_goes_on_where_it_was_killed_and_names_its_best(type_train):
+    optuna = pytest.importorskip("optuna")
+    search = ("-m", *TINY, "sweep=optuna_der", "seed=0,1", "hydra.sweep.dir=search")
+    code, out, err = type_train(*search, "hydra.sweeper.n_trials=1")
+    assert code == 0, err
+    assert "best of 1 trials on held-out images: reg.weight=" in out
+    before = {run.path.name: run.results_file.read_bytes() for run in runs_below("search")}
+    assert list(before) == ["0", "1"]
+    code, out, err = type_train(*search, "hydra.sweeper.n_trials=2")
+    assert code == 0, err
+    runs = runs_below("search")
+    assert [run.path.name for run in runs] == ["0", "1", "2", "3"]
+    assert all(run.results_file.read_bytes() == before[run.path.name] for run in runs[:2])
+    backend = optuna.storages.journal.JournalFileBackend("search/optuna.log")
+    study = optuna.load_study(study_name="sweep", storage=optuna.storages.JournalStorage(backend))
+    for trial in study.trials:
+        own = [train.score(run) for run in runs[2 * trial.number : 2 * trial.number + 2]]
+        assert trial.value == pytest.approx(sum(own) / 2)
+        config = json.loads(runs[2 * trial.number].environment_file.read_text())["overrides"]
+        assert f"reg.weight={trial.params['reg.weight']}" in config
+    assert len({trial.params["reg.weight"] for trial in study.trials}) == 2
