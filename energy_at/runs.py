@@ -157,6 +157,11 @@ class RunFolder:
         """Whether there is one to go on from."""
         return (self.checkpoints / f"{which}.ckpt").is_file()
 
+    def saved(self) -> dict[str, Path]:
+        """Checkpoints that there are, by file name."""
+        paths = [self.checkpoints / f"{which}.ckpt" for which in ("last", "best")]
+        return {path.name: path for path in paths if path.is_file()}
+
     def metrics(self) -> list[dict[str, float]]:
         """Rows of ``metrics.csv``, without the cells that are empty.
 

@@ -45,8 +45,12 @@ def train(
         RunFolder.create(folder.path, cfg, overrides)
     else:
         folder.note_resume(cfg, overrides)
-    fit(run, folder, checkpoint)
-    finish(cfg, run, folder)
+    try:
+        fit(run, folder, checkpoint)
+        results = finish(cfg, run, folder)
+        loggers.conclude(run.trainer.loggers, results, folder.saved())
+    finally:
+        loggers.finish(run.trainer.loggers)
 
 
 def fit(run: Run, folder: RunFolder, checkpoint: Path | None) -> None:
@@ -55,8 +59,6 @@ def fit(run: Run, folder: RunFolder, checkpoint: Path | None) -> None:
         run.trainer.fit(run.module, run.data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit:  # how Lightning ends on a signal, with code 0 for SIGTERM
         pass
-    finally:
-        loggers.finish(run.trainer.loggers)
     terminated = run.trainer.received_sigterm
     if terminated or not run.trainer.state.finished:
         step = run.trainer.global_step
@@ -64,8 +66,8 @@ def fit(run: Run, folder: RunFolder, checkpoint: Path | None) -> None:
         sys.exit(128 + (signal.SIGTERM if terminated else signal.SIGINT))
 
 
-def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
-    """Writes what the run has found."""
+def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, Any]:
+    """Writes what the run has found, and returns its accuracies."""
     results = evaluated(cfg, run, folder) | {"held_out": held_out(run.data.val)}
     folder.write_results(results)  # it may have taken hours: kept whatever comes
     folder.write_results(results | {"training": cost(cfg, run)})
@@ -73,6 +75,7 @@ def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
         save(delta_energy_figure({folder.path.name: log}), folder.path / "delta_energy")
     print(results_table([folder]).markdown())
     print(f"run folder: {folder.path}")
+    return results
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="train")
