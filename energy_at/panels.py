@@ -94,10 +94,20 @@ class Section:
     panels: tuple[AnyPanel, ...]
 
 
-def _both(title: str, unit: str, name: str, label: str) -> Panel:
-    """A quantity on training images at every step, and on held-out images after every epoch."""
+def _shift(name: str, label: str) -> tuple[Panel, Panel]:
+    """A shift of energies in training, and on held-out images: their scales can be far apart."""
+    training = Line(f"train/delta_energy/{name}", f"{label}, training")
+    held_out = Line(f"val/delta_energy/{name}", f"{label}, held-out")
+    return (
+        Panel(training.label, "nats", (training,)),
+        Panel(held_out.label, "nats", (held_out,), "epoch"),
+    )
+
+
+def _both(title: str, name: str, label: str) -> Panel:
+    """A share of training images at every step, and of held-out images after every epoch."""
     lines = (Line(f"train/{name}", f"{label}, training"), Line(f"val/{name}", f"{label}, held-out"))
-    return Panel(title, unit, lines)
+    return Panel(title, "%", lines)
 
 
 def _held_out(attack: str) -> Panel:
@@ -105,11 +115,11 @@ def _held_out(attack: str) -> Panel:
     return Panel(label, "%", (Line(f"val/acc/{attack.lower()}", label),), "epoch")
 
 
-DELTA_X = _both("dE(x) = E(x) - E(x*)", "nats", "delta_energy/marginal", "dE(x)")
-DELTA_XY = _both("dE(x, y) = E(x, y) - E(x*, y)", "nats", "delta_energy/joint", "dE(x, y)")
-SHIFT = _both("norm of (dE(x), dE(x, y))", "nats", "delta_energy/shift_norm", "shift norm")
-AAE = _both("abnormal adversarial examples", "%", "aae_share", "AAE share")
-CLEAN = _both("clean accuracy", "%", "acc/clean", "clean accuracy")
+DELTA_X, HELD_OUT_X = _shift("marginal", "dE(x)")
+DELTA_XY, HELD_OUT_XY = _shift("joint", "dE(x, y)")
+SHIFT, HELD_OUT_SHIFT = _shift("shift_norm", "shift norm")
+AAE = _both("abnormal adversarial examples", "aae_share", "AAE share")
+CLEAN = _both("clean accuracy", "acc/clean", "clean accuracy")
 ATTACKED = Panel(
     "accuracy under the training attack",
     "%",
@@ -142,7 +152,7 @@ ALARMS = {  # logged, as 1, at the step of an alarm; a sound run logs none
 ALARM = Panel("alarms", "1", tuple(Line(key, f"{name} alarm") for name, key in ALARMS.items()))
 
 SECTIONS = (
-    Section("Delta energies", (DELTA_X, DELTA_XY, SHIFT)),
+    Section("Delta energies", (DELTA_X, DELTA_XY, SHIFT, HELD_OUT_X, HELD_OUT_XY, HELD_OUT_SHIFT)),
     Section("Robustness", (AAE, GAP, PGD, FGSM, CLEAN, ATTACKED)),
     Section("Alarms", (ALARM,)),
     Section(

@@ -86,7 +86,7 @@ def _about(cfg: DictConfig, subject: Subject) -> DictConfig:
     OmegaConf.set_struct(about, False)
     for group in ("dataset", "model", "threat"):
         about[group] = subject.config[group]
-    about["trained"] = None if subject.config is cfg else subject.config
+    about["trained"] = subject.config if cfg.checkpoint is None else None
     return about
 
 

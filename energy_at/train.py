@@ -20,7 +20,7 @@ from energy_at.figures import delta_energy_figure, save
 from energy_at.mistakes import CONF, command_line, forget, one_line_errors, require_read
 from energy_at.outcome import cost, evaluated, held_out
 from energy_at.resume import job_folder, resumed
-from energy_at.runs import RunFolder, read_checkpoint
+from energy_at.runs import RunFolder, accuracies_in, read_checkpoint
 from energy_at.schema import check, require_single
 from energy_at.soundness import require_sound
 from energy_at.tables import results_table
@@ -42,13 +42,13 @@ def train(
     run = build(cfg, folder, wandb_id=wandb_id)
     require_sound(cfg, run)
     if checkpoint is None:
-        RunFolder.create(folder.path, cfg, overrides)
+        RunFolder.create(folder.path, cfg, overrides, train_images=len(run.data.train))
     else:
         folder.note_resume(cfg, overrides)
     try:
         fit(run, folder, checkpoint)
         results = finish(cfg, run, folder)
-        loggers.conclude(run.trainer.loggers, results, folder.saved())
+        loggers.conclude(run.trainer.loggers, accuracies_in(results), folder.saved())
     finally:
         loggers.finish(run.trainer.loggers)
 

@@ -145,18 +145,18 @@ def _mode() -> str:
 
 
 def conclude(
-    loggers: Iterable[Logger], results: Mapping[str, Any], checkpoints: Mapping[str, Path]
+    loggers: Iterable[Logger], accuracies: Mapping[str, float], checkpoints: Mapping[str, Path]
 ) -> None:
     """Gives what a training has come to, where there is W&B, to its summary and artifacts.
 
     Args:
         loggers: Of the training.
-        results: Content of ``results.json``.
+        accuracies: Shares by name.
         checkpoints: Files by name.
     """
     for logger in loggers:
         if isinstance(logger, TolerantWandb):
-            logger.log_summary(accuracies_in(results))
+            logger.log_summary(accuracies)
             logger.log_artifact(checkpoints)
 
 
@@ -165,18 +165,6 @@ def finish(loggers: Iterable[Logger]) -> None:
     for logger in loggers:
         if isinstance(logger, TolerantWandb):
             logger.finish()
-
-
-def accuracies_in(results: Mapping[str, Any]) -> dict[str, float]:
-    """``last/test/acc/pgd`` and its like, out of ``results.json``."""
-    return {
-        f"{which}/{images}/acc/{attack}": share
-        for which in ("last", "best")
-        for images, shares in results.get(which, {}).items()
-        if isinstance(shares, Mapping)
-        for attack, share in shares.items()
-        if attack != "n"
-    }
 
 
 def server() -> str:
