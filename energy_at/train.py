@@ -6,6 +6,7 @@
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +56,8 @@ def train(
 
 def fit(run: Run, folder: RunFolder, checkpoint: Path | None) -> None:
     """Trains to the end, or ends the process with a line that says how to go on."""
-    try:
+    with suppress(SystemExit):  # how Lightning ends on a signal, with code 0 for SIGTERM
         run.trainer.fit(run.module, run.data, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit:  # how Lightning ends on a signal, with code 0 for SIGTERM
-        pass
     terminated = run.trainer.received_sigterm
     if terminated or not run.trainer.state.finished:
         step = run.trainer.global_step

@@ -30,7 +30,7 @@ def page_server(watch: Watch, port: int, interval: float) -> ThreadingHTTPServer
     lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802  as the standard library wants it
+        def do_GET(self) -> None:
             host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
             url = urlsplit(self.path)
             if host not in NAMES:  # a page elsewhere, whose name has been pointed at this machine

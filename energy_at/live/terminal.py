@@ -106,7 +106,8 @@ def _alone(
 ) -> RenderableType:
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
     wide = width >= NARROW
-    for title, justify in [("", "left"), ("now", "right"), ("", "left"), ("range", "left")][: 3 + wide]:
+    titles = [("", "left"), ("now", "right"), ("", "left"), ("range", "left")]
+    for title, justify in titles[: 3 + wide]:
         table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     blocks = max(8, min(WIDTH, width - (75 if wide else 52)))
     for panel in PANELS:
@@ -163,7 +164,7 @@ def _lines(states: Sequence[dict[str, Any]]) -> Table:
         share = f"{state['step'] / state['steps']:.0%}" if state["steps"] else str(state["step"])
         marks = ", ".join(f"{m['name']} {m['kind']} {m['step']:,}" for m in state["marks"])
         table.add_row(
-            state["name"],
+            f"{state['name']} {state['apart']}",
             Text(state["status"], style=_style(state)),
             share,
             clock(state["seconds_left"]),

@@ -123,8 +123,9 @@ class Watched:
 
     def _steps(self, config: DictConfig | None) -> int | None:
         """Of the whole training; known from its first epoch, or from the size of its data."""
-        epochs, batch = _get(config, "trainer.max_epochs", None), _get(
-            config, "dataset.batch_size", None
+        epochs, batch = (
+            _get(config, "trainer.max_epochs", None),
+            _get(config, "dataset.batch_size", None),
         )
         images = self.folder.record().get("train_images")
         if self.epoch > 0:
@@ -213,7 +214,12 @@ class Watch:
         """Of every run, without its curves."""
         runs = list(self.watched.values())
         names = folder_names([watched.folder for watched in runs])
-        return [watched.state(name) for watched, name in zip(runs, names, strict=True)]
+        typed = [watched.folder.overrides() for watched in runs]
+        shared = set(typed[0]).intersection(*typed)
+        return [
+            watched.state(name) | {"apart": " ".join(o for o in overrides if o not in shared)}
+            for watched, name, overrides in zip(runs, names, typed, strict=True)
+        ]
 
     def _join(self, folder: RunFolder) -> None:
         if any(folder.path in other.parents for other in self.watched):

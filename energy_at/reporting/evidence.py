@@ -86,7 +86,8 @@ def samples(run: Path) -> tuple[Path, ...]:
     """Figures of generated images, by path; those of single classes are too many for a report."""
     found = _pictures(run / "samples", "**/*.png")
     # W&B keeps copies of what was sent to it.
-    return tuple(p for p in found if p.parent.name != "classes" and "wandb" not in p.relative_to(run).parts)
+    left_out = {"classes", "wandb"}
+    return tuple(path for path in found if left_out.isdisjoint(path.relative_to(run).parts))
 
 
 def picture(path: Path) -> bytes:

@@ -3,7 +3,6 @@
 import csv
 import netrc
 import os
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
