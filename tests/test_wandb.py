@@ -8,7 +8,6 @@ import pytest
 import wandb
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from lightning.pytorch.loggers.logger import DummyExperiment
 
 from energy_at import train
@@ -118,12 +117,11 @@ def test_a_resumed_run_goes_on_at_wandb(offline, no_key, monkeypatch, capsys):
 
 def test_jobs_of_a_sweep_are_a_group():
     register_resolvers()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("train", ["hydra.sweep.dir=a/beta"], return_hydra_config=True)
-    tell = {RunMode.RUN: None, RunMode.MULTIRUN: "beta"}
     try:
-        for mode, group in tell.items():
-            cfg.hydra.mode = mode
+        for mode, group in {"RUN": None, "MULTIRUN": "beta"}.items():
+            asked = ["hydra.sweep.dir=a/beta", f"hydra.mode={mode}"]
+            with initialize_config_dir(str(CONF), version_base="1.3"):
+                cfg = compose("train", asked, return_hydra_config=True)
             HydraConfig.instance().set_config(cfg)
             assert cfg.logger.wandb.group == group
     finally:
@@ -196,8 +194,9 @@ def test_a_wandb_that_cannot_begin_leaves_the_training_alone(tmp_path, no_key, m
     loggers.finish(run.trainer.loggers)
     err = capsys.readouterr().err
     assert err.count("\n") == 1
-    assert "W&B has failed and is left out from here on: CommError: no way" in err
+    assert "W&B has failed and is left out: CommError: no way" in err
     assert isinstance(wandb_of(run).experiment, DummyExperiment)
+    assert "wandb_id" not in read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
     assert len(rows(tmp_path / "run")) == 15
 
 
@@ -235,6 +234,8 @@ def test_a_failure_in_the_middle_leaves_the_training_alone(tmp_path, no_key, mon
     err = capsys.readouterr().err
     assert err == "W&B has failed and is left out from here on: BrokenPipeError: gone\n"
     assert len(calls) == 6
+    checkpoint = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert checkpoint["wandb_id"] == Kept(tmp_path / "run").run.run_id
     found = rows(tmp_path / "run")
     assert [int(row["step"]) for row in found if row["train/loss"]] == list(range(1, 15))
     assert found[-1]["val/acc/pgd"]

@@ -165,9 +165,18 @@ def test_jobs_join_a_sweep_as_they_begin(here, composed):
 def test_the_terminal_shows_values_and_curves(begun):
     train(begun, [0, 1, 2], alarm=7)
     text = said(Watch(["run"]))
-    for wanted in ("run  evaluating", "epoch 3/3", "step 12/12", "32 images/s", "alarm: CO at step 7",
-                   "CO by held-out PGD accuracy since step 12", "FGSM - PGD accuracy, held-out",
-                   "0.25 to 3", "3 nats", "50 %"):  # fmt: skip
+    for wanted in (
+        "run  evaluating",
+        "epoch 3/3",
+        "step 12/12",
+        "32 images/s",
+        "alarm: CO at step 7",
+        "CO by held-out PGD accuracy since step 12",
+        "FGSM - PGD accuracy, held-out",
+        "0.25 to 3",
+        "3 nats",
+        "50 %",
+    ):
         assert wanted in text, wanted
     assert "…" not in said(Watch(["run"]), width=80)
 
@@ -294,11 +303,8 @@ def test_a_port_in_use_gets_one_line(begun, monkeypatch, capsys):
         code, out, err = typed(
             monkeypatch, capsys, entry.main, "run=run", "browser=true", f"port={port}"
         )
-    assert (code, out) == (1, "")
-    assert (
-        err
-        == f"error: port={port} is in use, or not yours: choose another, or port=0 for any that is free\n"
-    )
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith(f"error: port={port} is in use")
 
 
 def test_a_number_may_name_a_run_and_nothing_is_written(begun, here, monkeypatch, capsys):

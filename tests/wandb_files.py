@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 
 from wandb.proto import wandb_internal_pb2
 
@@ -34,17 +35,19 @@ def records(path):
 
 
 class Kept:
-    """A run, by kind of record."""
+    """A run that has ended, by kind of record."""
 
     def __init__(self, folder):
         (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-        self.records = list(records(path))
+        self.records = whole(path)
         self.media = path.parent / "files" / "media"
         (self.run,) = self.of("run")
         self.rows = [items(record.item) for record in self.of("history")]
         self.summary = {}
         for record in self.of("summary"):
-            self.summary |= items(record.update)
+            for key, value in items(record.update).items():
+                parts = value if isinstance(value, dict) else {}
+                self.summary |= {key: value} | {f"{key}.{k}": v for k, v in parts.items()}
 
     def of(self, kind):
         return [getattr(r, kind) for r in self.records if r.WhichOneof("record_type") == kind]
@@ -61,6 +64,17 @@ class Kept:
     def history(self):
         """Every key that any row holds."""
         return {key for row in self.rows for key in row}
+
+
+def whole(path, seconds=30):
+    """All records: the last ones may come a moment after the run was ended."""
+    start = time.monotonic()
+    while time.monotonic() - start < seconds:
+        found = list(records(path))
+        if any(record.WhichOneof("record_type") == "exit" for record in found):
+            return found
+        time.sleep(0.05)
+    raise TimeoutError(f"{path} has no end")
 
 
 def items(found):

@@ -43,6 +43,7 @@ class TolerantWandb(WandbLogger):
         settings = {"init_timeout": INIT, "finish_timeout": FINISH, "silent": mode == "offline"}
         super().__init__(mode=mode, settings=settings | options.pop("settings", {}), **options)
         self.log_checkpoints = log_checkpoints
+        self._left: Any = None  # a run that has failed
 
     @property
     @rank_zero_experiment
@@ -50,7 +51,14 @@ class TolerantWandb(WandbLogger):
         """The run at W&B, begun when it is first needed; one that does nothing after a failure."""
         if self._experiment is None:
             self._experiment = self._begun()
+            if not isinstance(self._experiment, DummyExperiment):
+                self._id = self._experiment.id
         return self._experiment
+
+    @property
+    def version(self) -> str | None:
+        """Id of the run at W&B, whatever has become of it; ``None`` if it never began."""
+        return self._id
 
     @contextmanager
     def tolerated(self) -> Iterator[None]:
@@ -97,6 +105,9 @@ class TolerantWandb(WandbLogger):
         if self._experiment is not None:
             with self.tolerated():
                 self._experiment.finish()
+        if self._left is not None:  # or the next run of the process would go on with it
+            with suppress(Exception):
+                self._left.finish()
 
     def _begun(self) -> Any:
         """A run, offline where the server refuses it."""
@@ -106,7 +117,8 @@ class TolerantWandb(WandbLogger):
             return _with_axes(wandb.init(**self._wandb_init))
         except Exception as error:
             if self._wandb_init["mode"] == "offline":
-                return self._given_up(error)
+                tell(f"W&B has failed and is left out: {_why(error)}")
+                return DummyExperiment()
             tell(f"W&B runs offline: {_why(error)}; 'wandb sync FOLDER' uploads it later")
         self._wandb_init["mode"] = "offline"
         self._wandb_init["settings"]["silent"] = True
@@ -115,12 +127,9 @@ class TolerantWandb(WandbLogger):
         return DummyExperiment()
 
     def _give_up(self, error: Exception) -> None:
-        self._experiment = self._given_up(error)
-
-    def _given_up(self, error: Exception) -> Any:
         if not isinstance(self._experiment, DummyExperiment):
             tell(f"W&B has failed and is left out from here on: {_why(error)}")
-        return DummyExperiment()
+            self._left, self._experiment = self._experiment, DummyExperiment()
 
 
 def is_reachable(url: str) -> bool:
