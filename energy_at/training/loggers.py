@@ -130,7 +130,8 @@ def wandb_logger(
         options: What ``TolerantWandb``, or ``wandb.init``, takes.
     """
     mode = mode or os.environ.get("WANDB_MODE") or _mode()
-    return TolerantWandb(save_dir=str(folder), project=project, mode=mode, **options)
+    place = str(Path(folder).absolute())  # wandb's own process may work elsewhere
+    return TolerantWandb(save_dir=place, project=project, mode=mode, **options)
 
 
 def _mode() -> str:
