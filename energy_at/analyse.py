@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from energy_at.analysis import Plan, analyse, common_threat, named_subjects, radii_around
 from energy_at.config import register_resolvers
 from energy_at.mistakes import CONF, command_line, one_line_errors, require_read
+from energy_at.publishing import publish_energies, require_publishable
 from energy_at.schema import check
 from energy_at.subject import Subject
 from energy_at.threat import Ball
@@ -56,6 +57,7 @@ def main(cfg: DictConfig) -> None:
     with one_line_errors(stopped="nothing is written"):
         require_read(cfg)
         check(cfg)
+        require_publishable(cfg)
         subjects = named_subjects(cfg, HydraConfig.get().overrides.task)
         folder, text = analyse(
             subjects,
@@ -64,6 +66,7 @@ def main(cfg: DictConfig) -> None:
             batch_size=cfg.batch_size,
             progress=cfg.progress,
         )
+        publish_energies(cfg, next(iter(subjects.values())), folder)
         print(f"{text}\n\nwritten to {folder}/: tables, samples and figures")
 
 

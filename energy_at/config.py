@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning import Callback, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from energy_at.attacks import Attack
@@ -62,7 +65,8 @@ def register_resolvers() -> None:
     ``${by_steps:1,20,1}`` chooses between a value for one step and one for more;
     ``${by_eps:EPS,[8,16],[1,2]}`` interpolates between values given at 255 EPS, constant beyond
     the last, ``log_by_eps`` their logarithms, and ``step_by_eps`` takes the first value up to 8,
-    the second up to 16, and so on; ``${pick:TABLE,NAME,DEFAULT}`` looks up a name.
+    the second up to 16, and so on; ``${pick:TABLE,NAME,DEFAULT}`` looks up a name;
+    ``${sweep_name:}`` is the folder of the sweep that a job belongs to, null without one.
     """
     resolvers: dict[str, Callable[..., Any]] = {
         "pixels": parse_pixels,
@@ -75,6 +79,7 @@ def register_resolvers() -> None:
         "log_by_eps": lambda eps, at, values: math.exp(np.interp(255 * eps, at, np.log(values))),
         "step_by_eps": lambda eps, at, values: float(values[bisect_left(at, 255 * eps - 1e-6)]),
         "run_dir": _run_dir,
+        "sweep_name": _sweep_name,
     }
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, replace=True)
@@ -83,6 +88,12 @@ def register_resolvers() -> None:
 def _run_dir(resume: str | None, default: str) -> str:
     """The folder of the run that goes on, if there is one."""
     return resume if resume and (Path(resume) / "config.yaml").is_file() else default
+
+
+def _sweep_name() -> str | None:
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return None
+    return Path(HydraConfig.get().sweep.dir).name
 
 
 def _samples(wish: str, steps: int) -> str:
@@ -152,12 +163,7 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, wandb_id: str | None = Non
         for name, callback in cfg.callbacks.items()
         if callback is not None and name not in hidden
     ]
-    options = {name: {"id": wandb_id} if name == "wandb" else {} for name in cfg.logger}
-    loggers = [
-        make(logger)(folder.path, **options[name])
-        for name, logger in cfg.logger.items()
-        if logger is not None
-    ]
+    loggers = build_loggers(cfg, folder.path, "train", id=wandb_id)
     try:
         return Trainer(
             **make(cfg.trainer),
@@ -167,6 +173,24 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, wandb_id: str | None = Non
         )
     except (TypeError, ValueError, MisconfigurationException) as error:
         raise ValueError(f"Lightning refuses the trainer's settings: {error}") from error
+
+
+def build_loggers(cfg: DictConfig, folder: Path, job_type: str, **options: Any) -> list[Logger]:
+    """The loggers that a config names.
+
+    Args:
+        cfg: The configuration; W&B keeps all of it.
+        folder: Where they write.
+        job_type: What W&B calls this kind of run, unless the user has another word.
+        options: More for W&B.
+    """
+    about = options | {"config": OmegaConf.to_container(cfg, resolve=True)}
+    loggers = []
+    for name, logger in cfg.logger.items():
+        if logger is not None:
+            kind = {"job_type": logger.get("job_type") or job_type}
+            loggers.append(make(logger)(folder, **(about | kind if name == "wandb" else {})))
+    return loggers
 
 
 def reopened(

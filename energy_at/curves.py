@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from energy_at import panels
 from energy_at.figures import (
     OPEN,
     WIDTH,
@@ -26,14 +27,17 @@ from energy_at.log import Binned, Curve, Log
 BINS = 400  # of a curve by step: a panel can show no more apart
 LINE = 24  # characters of an axis label
 PANELS = {
-    "train/delta_energy/marginal": "dE(x), training [nats]",
-    "train/delta_energy/joint": "dE(x, y), training [nats]",
-    "train/delta_energy/shift_norm": "shift norm, training [nats]",
-    "train/aae_share": "AAE share, training [%]",
-    "train/acc/clean": "clean accuracy, training [%]",
-    "train/acc/adv": "accuracy under training attack [%]",
-    "val/acc/fgsm": "FGSM accuracy, held-out [%]",
-    "val/acc/pgd": "PGD accuracy, held-out [%]",
+    panel.lines[0].key: f"{panel.lines[0].label} [{panel.unit}]"
+    for panel in (
+        panels.DELTA_X,
+        panels.DELTA_XY,
+        panels.SHIFT,
+        panels.AAE,
+        panels.CLEAN,
+        panels.ATTACKED,
+        panels.FGSM,
+        panels.PGD,
+    )
 }
 HELD_OUT = {"train/acc/clean": "val/acc/clean"}  # drawn into the panel of the other
 MARKS = {"CO": "--", "RO": ":"}
@@ -58,8 +62,8 @@ def steps_figure(training: Training, style: Mapping[str, Any], title: str = "") 
     per_epoch = training.log.steps_per_epoch
     color = str(style["color"])
     with mpl.rc_context(OPEN):
-        figure, panels = _panels(0.0)
-        for axes, (key, label) in zip(panels, PANELS.items(), strict=True):
+        figure, grid = _panels(0.0)
+        for axes, (key, label) in zip(grid, PANELS.items(), strict=True):
             _steps(axes, training.log, key, color)
             if key in HELD_OUT:
                 _held_out(axes, training.log, HELD_OUT[key], color)
@@ -68,7 +72,7 @@ def steps_figure(training: Training, style: Mapping[str, Any], title: str = "") 
             axes.set_ylabel(fill(label, LINE))
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
             axes.xaxis.set_major_locator(MaxNLocator(4))
-        for axes in panels[4:]:
+        for axes in grid[4:]:
             axes.set_xlabel(f"optimizer step ({per_epoch:,.0f} per epoch)")
         entitle(figure, title)
     return figure
@@ -78,14 +82,14 @@ def epochs_figure(methods: Mapping[str, Sequence[Training]], title: str = "") ->
     """All methods by epoch: the mean of the seeds (thick), each seed (thin), and every onset."""
     styles = method_styles(list(methods))
     with mpl.rc_context(OPEN):
-        figure, panels = _panels(legend_height(styles))
-        for axes, (key, label) in zip(panels, PANELS.items(), strict=True):
+        figure, grid = _panels(legend_height(styles))
+        for axes, (key, label) in zip(grid, PANELS.items(), strict=True):
             for name, seeds in methods.items():
                 method_curves(axes, [seed.log for seed in seeds], key, styles[name])
             _scale(axes, key, [np.asarray(line.get_ydata()) for line in axes.get_lines()])
             _epoch_marks(axes, methods, styles)
             axes.set_ylabel(fill(label, LINE))
-        for axes in panels[4:]:
+        for axes in grid[4:]:
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         methods_legend(figure, styles)

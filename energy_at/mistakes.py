@@ -41,12 +41,8 @@ def one_line_errors(
     if folder is not None:
         (folder / ERROR_FILE).unlink(missing_ok=True)  # of an earlier attempt
     try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Python flushes once more at its end, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
+        with _readers_may_close():
+            yield
     except Exception as error:
         line = explained(error)
         if folder is not None and go_on:
@@ -75,6 +71,17 @@ def _said_already() -> bool:
         if os.getppid() != parent:
             return True
     return False
+
+
+@contextmanager
+def _readers_may_close() -> Iterator[None]:
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at its end, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
 
 
 def _leave(folder: Path, error: Exception, line: str | None) -> None:

@@ -10,7 +10,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -35,13 +35,20 @@ class RunFolder:
     path: Path
 
     @staticmethod
-    def create(path: str | Path, cfg: DictConfig, overrides: Sequence[str] = ()) -> "RunFolder":
+    def create(
+        path: str | Path,
+        cfg: DictConfig,
+        overrides: Sequence[str] = (),
+        *,
+        train_images: int | None = None,
+    ) -> "RunFolder":
         """Starts a run: writes the resolved configuration and the environment.
 
         Args:
             path: The folder.
             cfg: The configuration.
             overrides: What was typed to get it.
+            train_images: How many there are, so that whoever watches knows how long it will take.
 
         Raises:
             ValueError: if the folder already holds a run.
@@ -58,7 +65,7 @@ class RunFolder:
                     f"{path} holds {left.name} of another run: choose another hydra.run.dir"
                 )
         folder.path.mkdir(parents=True, exist_ok=True)
-        about = environment() | {"overrides": list(overrides)}
+        about = environment() | {"overrides": list(overrides), "train_images": train_images}
         _write(folder.environment_file, json.dumps(about, indent=2) + "\n")
         _write(folder.config_file, OmegaConf.to_yaml(cfg, resolve=True))
         return folder
@@ -157,6 +164,11 @@ class RunFolder:
         """Whether there is one to go on from."""
         return (self.checkpoints / f"{which}.ckpt").is_file()
 
+    def saved(self) -> dict[str, Path]:
+        """Checkpoints that there are, by file name."""
+        paths = [self.checkpoints / f"{which}.ckpt" for which in ("last", "best")]
+        return {path.name: path for path in paths if path.is_file()}
+
     def metrics(self) -> list[dict[str, float]]:
         """Rows of ``metrics.csv``, without the cells that are empty.
 
@@ -198,6 +210,18 @@ class RunFolder:
     def write_results(self, results: dict[str, Any]) -> None:
         """Keeps the accuracies of the finished run."""
         _write(self.results_file, json.dumps(results, indent=2) + "\n")
+
+
+def accuracies_in(results: Mapping[str, Any]) -> dict[str, float]:
+    """``last/test/acc/pgd`` and its like, out of ``results.json``."""
+    return {
+        f"{which}/{images}/acc/{attack}": share
+        for which in ("last", "best")
+        for images, shares in results.get(which, {}).items()
+        if isinstance(shares, Mapping)
+        for attack, share in shares.items()
+        if attack != "n"
+    }
 
 
 def runs_below(path: str | Path) -> list[RunFolder]:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from energy_at.config import make, register_resolvers
 from energy_at.generation import FILES, Options, Plan, sample
 from energy_at.mistakes import CONF, command_line, one_line_errors, require_read
+from energy_at.publishing import publish_samples, require_publishable
 from energy_at.schema import check
 from energy_at.subject import opened
 
@@ -44,11 +45,12 @@ def _shown(settings: object) -> dict[str, object]:
 
 def draw(cfg: DictConfig, overrides: Sequence[str], out: Path | None) -> str:
     """Samples what the configuration names, and says where the files are."""
-    plan = plan_of(cfg)
+    plan, asked = plan_of(cfg), cfg.copy()
     cfg.seed = 0  # of the data: which images are held out must not depend on what is drawn
     subject = opened(cfg, overrides)
     options = Options(cfg.batch_size, str(cfg.judge), cfg.progress)
     folder, text = sample(subject, plan, out, options)
+    publish_samples(asked, subject, folder)
     return f"{text}\n\nwritten to {folder}/: {', '.join(FILES)} and figures"
 
 
@@ -62,6 +64,7 @@ def main(cfg: DictConfig) -> None:
     with one_line_errors(folder, go_on=swept, stopped=stopped):
         require_read(cfg)
         check(cfg)
+        require_publishable(cfg)
         out = folder if cfg.out is None else Path(str(cfg.out))
         print(draw(cfg, job.overrides.task, out))
 

@@ -201,6 +201,13 @@ RULES: dict[str, Rule] = {
     "device": ("auto, cpu or cuda", lambda value: value in ("auto", "cpu", "cuda")),
     "progress": TRUTH,
     "json": TRUTH,  # of doctor
+    "dry_run": TRUTH,  # of dashboard
+    "entity": _or_null(("the name of an account or team", lambda value: isinstance(value, str))),
+    "project": ("the name of a project", lambda value: isinstance(value, str) and value != ""),
+    "browser": TRUTH,  # of watch
+    "once": TRUTH,
+    "port": _integer(0, 65535),
+    "interval": _number(0, above=True),
     "attacks": _or_null(("a list of different names, such as [fgsm,pgd]", _is_list_of_names)),
     "runs": _or_null(("the path of a folder, or a list of them", _are_paths)),
     "run": _or_null(("the path of one folder", _is_path)),

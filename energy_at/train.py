@@ -6,6 +6,7 @@
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from energy_at.launching import require_startable, started_with
 from energy_at.mistakes import CONF, command_line, forget, one_line_errors, quieten, require_read
 from energy_at.outcome import cost, evaluated, held_out
 from energy_at.resume import job_folder, resumed
-from energy_at.runs import RunFolder, read_checkpoint
+from energy_at.runs import RunFolder, accuracies_in, read_checkpoint
 from energy_at.schema import check, require_single
 from energy_at.soundness import require_sound
 from energy_at.tables import results_table
@@ -51,24 +52,24 @@ def train(
     others = [*overrides, f'{place}="{folder.path}"', "hydra.mode=RUN"]
     first = run.trainer.is_global_zero
     if first and checkpoint is None:
-        RunFolder.create(folder.path, cfg, overrides)
+        RunFolder.create(folder.path, cfg, overrides, train_images=len(run.data.train))
     elif first:
         folder.note_resume(cfg, overrides)
-    with started_with(run.trainer, others):
-        fit(run, folder, checkpoint)
-    if first:
-        finish(cfg, run, folder)
+    try:
+        with started_with(run.trainer, others):
+            fit(run, folder, checkpoint)
+        if first:
+            results = finish(cfg, run, folder)
+            loggers.conclude(run.trainer.loggers, accuracies_in(results), folder.saved())
+    finally:
+        loggers.finish(run.trainer.loggers)
 
 
 def fit(run: Run, folder: RunFolder, checkpoint: Path | None) -> None:
     """Trains to the end, or ends the process with a line that says how to go on."""
     first = run.trainer.is_global_zero
-    try:
+    with suppress(SystemExit):  # how Lightning ends on a signal, with code 0 for SIGTERM
         run.trainer.fit(run.module, run.data, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit:  # how Lightning ends on a signal, with code 0 for SIGTERM
-        pass
-    finally:
-        loggers.finish(run.trainer.loggers)
     terminated = run.trainer.received_sigterm
     if terminated or not run.trainer.state.finished:
         step = run.trainer.global_step
@@ -77,8 +78,8 @@ def fit(run: Run, folder: RunFolder, checkpoint: Path | None) -> None:
         sys.exit(128 + (signal.SIGTERM if terminated else signal.SIGINT))
 
 
-def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
-    """Writes what the run has found."""
+def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, Any]:
+    """Writes what the run has found, and returns its accuracies."""
     results = evaluated(cfg, run, folder) | {"held_out": held_out(run.data.val)}
     folder.write_results(results)  # it may have taken hours: kept whatever comes
     folder.write_results(results | {"training": cost(cfg, run)})
@@ -86,6 +87,7 @@ def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
         save(delta_energy_figure({folder.path.name: log}), folder.path / "delta_energy")
     print(results_table([folder]).markdown())
     print(f"run folder: {folder.path}")
+    return results
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="train")

@@ -15,6 +15,7 @@ from energy_at.attacks.ensemble import INSTALLED
 from energy_at.landscape import QUANTILES, ks_distance
 from tests.running import config, everything, typed
 from tests.test_energy_figures import view_of
+from tests.wandb_files import Kept, without_key
 
 FAST = ("subset=24", "steps=2", "progress=false", "device=cpu", "batch_size=16")
 TWO = ("attacks=[fgsm,pgd]",)
@@ -303,3 +304,22 @@ def test_a_damaged_network_gets_one_line(type_in, here):
     assert (code, err.count("\n")) == (1, 1)
     assert "logits that are not finite" in err
     assert everything() == before
+
+
+# At W&B
+
+
+def test_wandb_keeps_a_table_of_every_image(type_in, here, without_figures, monkeypatch):
+    without_key(monkeypatch, here / "home")
+    code, _, err = type_in("run=run", *FAST, *TWO, "logger=wandb")
+    assert code == 0, err
+    kept = Kept(here / "run" / "analysis")
+    assert (kept.run.job_type, list(kept.run.tags)) == ("analyse", ["synthetic"])
+    (file,) = kept.media.rglob("*.table.json")
+    table = json.loads(file.read_text())
+    with np.load(f"{OUT}/samples.npz") as arrays:
+        for name in ("natural/label", "natural/marginal", "pgd/delta_joint", "fgsm/is_abnormal"):
+            place = table["columns"].index(name.removeprefix("natural/"))
+            assert [row[place] for row in table["data"]] == arrays[name].tolist()
+    assert len(table["data"]) == 24
+    assert not any(column.startswith(("path", "radii")) for column in table["columns"])

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import save_file
 
-from energy_at import sample, train
+from energy_at import panels, sample, train
 from energy_at.generation import FILES, judge, output, sampled
 from energy_at.generation.progress import SamplingBar
 from energy_at.generation.samples import Parts
@@ -26,6 +26,7 @@ from energy_at.sampling import Stop
 from energy_at.subject import of_run
 from tests.running import typed
 from tests.test_evaluation import TRAINING, trained  # noqa: F401  a fixture
+from tests.wandb_files import Kept, without_key
 
 QUICK = ("progress=false", "sampler.steps=4", "start.k=5")
 BARE = (*QUICK, "judge=none", "quality=none")
@@ -62,8 +63,9 @@ def done(trained, tmp_path_factory):  # noqa: F811
     """A run that was sampled with everything, and what was said."""
     folder = tmp_path_factory.mktemp("sampled")
     shutil.copytree(trained, folder / "run")
-    argv = ["run=run", "n=70", "quality=classifier", "out=made", *QUICK]
+    argv = ["run=run", "n=70", "quality=classifier", "out=made", "logger=wandb", *QUICK]
     with pytest.MonkeyPatch.context() as patch:
+        without_key(patch, folder / "home")
         patch.chdir(folder)
         patch.setattr(judge, "STEPS", 1)
         patch.setattr(judge, "EPOCHS", 1)
@@ -194,8 +196,33 @@ def test_the_figures_show_something(made):
             assert matplotlib.image.imread(path)[:, :, :3].std() > 0.03
 
 
+def test_wandb_keeps_pictures_scores_and_everything_that_a_panel_shows(made):
+    kept = Kept(made)
+    (row,) = kept.rows
+    assert (kept.run.job_type, list(kept.run.tags)) == ("sample", ["digits"])
+    assert kept.config["seed"] == 0
+    assert kept.config["trained"]["attack"]["steps"] == 1
+    for name, value in report(made)["sets"]["samples"].items():
+        assert value is None or row[f"sample/{name}"] == value
+    shown = [key for section in panels.SECTIONS for panel in section.panels for key in panel.keys
+             if key.startswith("sample/")]  # fmt: skip
+    assert len(shown) > 5
+    assert set(shown) <= row.keys()
+    files = sorted(path.name for path in kept.media.rglob("*.png"))
+    assert [name.split("_")[0] for name in files] == ["distributions", "grid", "nearest", "start"]
+    assert kept.summary["sample/sets"]["nrows"] == len(report(made)["sets"])
+
+
+def test_a_logger_that_trainings_alone_write_is_refused(type_sample):
+    code, out, err = type_sample("run=run", "logger=csv_wandb", *BARE)
+    assert (code, out) == (1, "")
+    assert err == "error: logger=csv: only trainings write it; choose wandb or none\n"
+
+
 def test_nothing_else_is_left(made):
-    assert sorted(path.name for path in made.iterdir()) == sorted([*FILES, *FIGURES, "classes"])
+    assert sorted(path.name for path in made.iterdir()) == sorted(
+        [*FILES, *FIGURES, "classes", "wandb"]
+    )
     assert {path.name for path in Path("run/samples").iterdir()} == {"cache"}
 
 

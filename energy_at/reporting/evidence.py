@@ -85,7 +85,9 @@ def analyses(run: Path) -> list[Analysis]:
 def samples(run: Path) -> tuple[Path, ...]:
     """Figures of generated images, by path; those of single classes are too many for a report."""
     found = _pictures(run / "samples", "**/*.png")
-    return tuple(path for path in found if path.parent.name != "classes")
+    # W&B keeps copies of what was sent to it.
+    left_out = {"classes", "wandb"}
+    return tuple(path for path in found if left_out.isdisjoint(path.relative_to(run).parts))
 
 
 def picture(path: Path) -> bytes:

@@ -21,7 +21,7 @@ class Continuation(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCSV):
                 checkpoint["metrics_rows"] = logger.count()
-            elif isinstance(logger, WandbLogger):
+            elif isinstance(logger, WandbLogger) and logger.version is not None:
                 checkpoint["wandb_id"] = str(logger.version)
 
     def on_load_checkpoint(

@@ -3,14 +3,15 @@
 import csv
 import netrc
 import os
-import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
+
+from energy_at.training.tolerant import TolerantWandb, is_reachable, tell
 
 Cell = str | float | int
 
@@ -117,49 +118,65 @@ def wandb_logger(
     folder: str | Path,
     *,
     project: str,
-    name: str | None = None,
-    id: str | None = None,
+    mode: str | None = None,
     **options: Any,
-) -> WandbLogger:
-    """W&B, online where an API key is configured and offline otherwise.
+) -> TolerantWandb:
+    """W&B, online where an API key is configured and its server answers, and offline otherwise.
 
-    Lightning defines ``trainer/global_step`` as the step of every metric. With the ``id`` of an
-    earlier run that run is continued.
+    Args:
+        folder: Of the run.
+        project: At W&B.
+        mode: ``online``, ``offline`` or ``disabled``, as ``WANDB_MODE`` would say it.
+        options: What ``TolerantWandb``, or ``wandb.init``, takes.
     """
-    mode = os.environ.get("WANDB_MODE") or None  # set to nothing is not set
-    if mode is None and not has_wandb_key():
-        mode = "offline"
-        _tell("W&B runs offline: no API key is configured; 'wandb sync FOLDER' uploads it later")
-    # Said to wandb itself: what Lightning's offline=True sets, wandb may have read before.
-    return WandbLogger(
-        name=name,
-        save_dir=str(folder),
-        project=project,
-        id=id,
-        mode=mode,
-        offline=mode == "offline",
-        resume="allow",
-        **options,
-    )
+    mode = mode or os.environ.get("WANDB_MODE") or _mode()
+    place = str(Path(folder).absolute())  # wandb's own process may work elsewhere
+    return TolerantWandb(save_dir=place, project=project, mode=mode, **options)
+
+
+def _mode() -> str:
+    if not has_wandb_key():
+        tell("W&B runs offline: no API key is configured; 'wandb sync FOLDER' uploads it later")
+        return "offline"
+    if not is_reachable(server()):
+        tell(f"W&B runs offline: {server()} does not answer; 'wandb sync FOLDER' uploads it later")
+        return "offline"
+    return "online"
+
+
+def conclude(
+    loggers: Iterable[Logger], accuracies: Mapping[str, float], checkpoints: Mapping[str, Path]
+) -> None:
+    """Gives what a training has come to, where there is W&B, to its summary and artifacts.
+
+    Args:
+        loggers: Of the training.
+        accuracies: Shares by name.
+        checkpoints: Files by name.
+    """
+    for logger in loggers:
+        if isinstance(logger, TolerantWandb):
+            logger.log_summary(accuracies)
+            logger.log_artifact(checkpoints)
 
 
 def finish(loggers: Iterable[Logger]) -> None:
     """Ends what a run has begun at W&B: the next run of the process must begin its own."""
     for logger in loggers:
-        if isinstance(logger, WandbLogger) and logger.version is not None:
-            logger.experiment.finish()
+        if isinstance(logger, TolerantWandb):
+            logger.finish()
 
 
-@rank_zero_only
-def _tell(line: str) -> None:
-    sys.stderr.write(line + "\n")
+def server() -> str:
+    """Where W&B is."""
+    return os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
 
 
 def has_wandb_key() -> bool:
     """Whether wandb would find a key where it looks for one: environment, then netrc."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    host = urlsplit(server()).hostname or ""
     for path in (os.environ.get("NETRC"), Path.home() / ".netrc", Path.home() / "_netrc"):
         if path and Path(path).is_file():
             try:

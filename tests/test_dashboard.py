@@ -1,0 +1,87 @@
+"""The dashboard as code: what is typed, and what it says without an account."""
+
+import json
+import sys
+
+import pytest
+
+from energy_at import dashboard, workspace
+from energy_at.mistakes import command_line
+from energy_at.panels import SECTIONS, curve_panels, specification
+from tests.running import typed
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("WANDB_API_KEY", "WANDB_BASE_URL", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def type_dashboard(monkeypatch, capsys):
+    return lambda *argv: typed(monkeypatch, capsys, dashboard.main, *argv)
+
+
+def test_a_dry_run_needs_neither_account_nor_network_nor_library(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
+    monkeypatch.setattr("socket.socket.connect", pytest.fail)
+    monkeypatch.setattr(sys, "argv", ["dashboard", "--dry-run", "project=mine"])
+    dashboard.plain_flags()
+    command_line(dashboard.main)
+    found = json.loads(capsys.readouterr().out)
+    assert (found["project"], found["entity"]) == ("mine", None)
+    assert found["sections"] == json.loads(json.dumps(specification()))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_specification_can_go_to_a_file(type_dashboard, tmp_path):
+    assert type_dashboard("dry_run=true", "out=spec.json") == (0, "", "")
+    found = json.loads((tmp_path / "spec.json").read_text())
+    assert [s["title"] for s in found["sections"]] == [s.title for s in SECTIONS]
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ([], "entity= is missing"),
+        (["entity=me"], "no W&B API key is configured: wandb login, or add --dry-run"),
+        (["entity=[a]"], "entity=['a'] must be the name"),
+        (["dry_run=perhaps"], "dry_run=perhaps must be true or false"),
+        (["dry_run=true", "out=nowhere/spec.json"], "nowhere/spec.json: No such file"),
+        (["+x=1", "dry_run=true"], "nothing reads x"),
+    ],
+)
+def test_a_mistake_gets_one_line(type_dashboard, argv, said):
+    code, out, err = type_dashboard(*argv)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert said in err
+
+
+def test_without_its_library_or_its_server_one_line_says_so(type_dashboard, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    code, _, err = type_dashboard("entity=me")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "http://127.0.0.1:9 does not answer" in err
+    for name in ("wandb_workspaces", "wandb_workspaces.workspaces"):
+        monkeypatch.setitem(sys.modules, name, None)
+    code, _, err = type_dashboard("entity=me")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "pip install 'energy_at[dashboard]'" in err
+
+
+def test_panels_are_told_apart_by_their_titles():
+    for section in SECTIONS:
+        titles = [panel.title for panel in section.panels]
+        assert len(set(titles)) == len(titles)
+    labels = [line.label for _, panel in curve_panels() for line in panel.lines]
+    assert len(set(labels)) == len(labels)
+
+
+def test_the_gap_is_an_expression_of_two_metrics():
+    pytest.importorskip("wandb_workspaces")
+    made = workspace.workspace("me", "project", "name")
+    (gap,) = [p for s in made.sections for p in s.panels if p.title.startswith("FGSM-PGD")]
+    assert gap.custom_expressions == ["${val/acc/fgsm} - ${val/acc/pgd}"]
