@@ -44,6 +44,7 @@ _STEP = (
 )
 _LEARNED = 1.5  # times chance: below it there is no robustness to lose
 _DIAGONAL = 2**0.5
+_LEAST = {"window": 4, "patience": 1}  # the other thresholds are shares
 
 
 @dataclass(frozen=True)
@@ -59,27 +60,26 @@ class Thresholds:
         gap: CO on held-out images: PGD over FGSM accuracy falls below this part of its best.
         parting: RO: dE(x) of held-out less that of training images, over the sum of their shift
             norms, reaches this.
-        patience: In so many validations in a row.
+        patience: In so many validations in a row that are not the best so far.
     """
 
     window: int = 20
     aae_share: float = 0.25
     alignment: float = 0.2
     gain: float = 0.1
-    gap: float = 0.5
-    parting: float = 0.05
+    gap: float = 0.33
+    parting: float = 0.1
     patience: int = 2
 
     def __post_init__(self) -> None:
         """Refuses thresholds that no signal can cross, or that noise would."""
-        for name, low in (("window", 4), ("patience", 1)):
-            value = getattr(self, name)
-            if type(value) is not int or value < low:
-                raise ValueError(f"{_key(name)}={value} must be an integer >= {low}")
         for rule in fields(self):
-            value = getattr(self, rule.name)
-            if rule.name not in ("window", "patience") and not 0 < value < 1:
-                raise ValueError(f"{_key(rule.name)}={value} must be a number > 0 and < 1")
+            value, low = getattr(self, rule.name), _LEAST.get(rule.name)
+            if not (0 < value < 1 if low is None else value >= low):
+                must = "> 0 and < 1" if low is None else f">= {low}"
+                raise ValueError(
+                    f"callbacks.sentinel.thresholds.{rule.name}={value} must be {must}"
+                )
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,8 @@ class Detector:
     _steps: deque[list[float]] = field(default_factory=deque)  # dE(x), shift norm, counts
     _best_pgd: float = 0.0
     _best_ratio: float = 0.0
-    _gaps: int = 0  # validations in a row
-    _parted: int = 0
+    _apart_now: bool = False
+    _parted: int = 0  # validations in a row
     _raised: set[str] = field(default_factory=set)
 
     def see(self, row: Row) -> Alarm | None:
@@ -148,13 +148,13 @@ class Detector:
     @property
     def calm(self) -> bool:
         """Whether there is no sign of a loss of robustness: a state to come back to."""
-        signs = self._gaps + self._parted
-        return not self._raised and signs == 0 and self._counted() < 0.25
+        signs = self._apart_now or self._parted > 0
+        return not self._raised and not signs and self._counted() < 0.25
 
     def reset(self) -> None:
         """Forgets the steps, not what the network has reached: it goes on from an older state."""
         self._steps.clear()
-        self._gaps = self._parted = 0
+        self._apart_now, self._parted = False, 0
         self._raised.clear()
 
     def state_dict(self) -> dict[str, Any]:
@@ -163,7 +163,7 @@ class Detector:
             "steps": [list(step) for step in self._steps],
             "best_pgd": self._best_pgd,
             "best_ratio": self._best_ratio,
-            "gaps": self._gaps,
+            "apart_now": self._apart_now,
             "parted": self._parted,
             "raised": sorted(self._raised),
         }
@@ -172,7 +172,7 @@ class Detector:
         """Remembers that instead."""
         self._steps = deque([list(step) for step in state["steps"]])
         self._best_pgd, self._best_ratio = float(state["best_pgd"]), float(state["best_ratio"])
-        self._gaps = int(state["gaps"])
+        self._apart_now = bool(state["apart_now"])
         self._parted = int(state["parted"])
         self._raised = set(state["raised"])
 
@@ -191,7 +191,7 @@ class Detector:
         if len(self._steps) > limits.window:
             self._steps.popleft()
         counted = self._counted()
-        if counted == 0 and self._gaps == 0:
+        if counted == 0 and not self._apart_now:
             self._raised.discard("CO")
         if counted < 0.5:
             return None
@@ -216,8 +216,8 @@ class Detector:
         if self._learned(pgd):
             self._best_ratio = max(self._best_ratio, ratio)
         limit = self.thresholds.gap * self._best_ratio
-        self._gaps = self._gaps + 1 if ratio < limit else 0
-        if self._gaps < self.thresholds.patience:
+        self._apart_now = ratio < limit
+        if not self._apart_now:
             return None
         signal = "PGD over FGSM accuracy on held-out images"
         return self._raise(Alarm("CO", int(row["step"]), signal, ratio, limit, held_out=True))
@@ -268,7 +268,3 @@ def parting(marginal: float, shift: float, steps: list[list[float]]) -> float:
     trained, shifted = np.median(np.array(steps), axis=0)
     total = shift + float(shifted)
     return (marginal - float(trained)) / total if total > 0 else 0.0
-
-
-def _key(name: str) -> str:
-    return f"callbacks.sentinel.thresholds.{name}"

@@ -249,7 +249,7 @@ def test_a_failure_leaves_nothing_behind(type_in, monkeypatch):
         (("runs=[run,digits]",), "run is of synthetic and digits of digits: only runs of one"),
         (("runs=[run,wider]",), "different threat models (linf 16/255, linf 8/255): name one"),
         (("run=run", "which=best"), "run has no checkpoint best.ckpt"),
-        (("run=run", "which=first"), "which=first must be last or best"),
+        (("run=run", "which=first"), "which=first must be last, best or healthy"),
         (("run=run", "model=small"), "brings its own data set, model and threat"),
         (("checkpoint=none.pt",), "checkpoint none.pt not found"),
         (("run=run", "attacks=[fgms]"), "there is no attack 'fgms': choose from fgsm"),

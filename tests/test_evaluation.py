@@ -720,7 +720,7 @@ SMALL = ("model=small", "model.width=8")
         (("run=no_yaml",), "no_yaml/config.yaml is damaged: it is no YAML"),
         (("run=other",), "other has no checkpoint last.ckpt"),
         (("run=run", "which=best"), "run has no checkpoint best.ckpt"),
-        (("run=run", "which=first"), "which=first must be last or best"),
+        (("run=run", "which=first"), "which=first must be last, best or healthy"),
         (("checkpoint=nowhere",), "checkpoint nowhere not found"),
         (("checkpoint=empty",), "checkpoint empty not found"),
         (("checkpoint=file",), "checkpoint file is damaged or truncated"),

@@ -443,7 +443,7 @@ MISTAKES = [
     ("run=null", "name what to open: run=FOLDER, or checkpoint=FILE"),
     ("checkpoint=x.pt", "name what to open"),
     ("model.width=3", "brings its own data set, model and threat"),
-    ("which=third", "which=third must be last or best"),
+    ("which=third", "which=third must be last, best or healthy"),
     ("device=tpu", "device=tpu must be"),
 ]
 

@@ -30,7 +30,7 @@ class Remedies:
         if self.remedy not in get_args(Remedy):
             known = ", ".join(get_args(Remedy))
             raise ValueError(f"callbacks.sentinel.remedy={self.remedy} is none of {known}")
-        if type(self.factor) not in (int, float) or not 1 < self.factor < math.inf:
+        if not 1 < self.factor < math.inf:
             raise ValueError(f"callbacks.sentinel.factor={self.factor} must be a number > 1")
 
     def applied(

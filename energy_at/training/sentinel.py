@@ -57,8 +57,8 @@ class Sentinel(Callback):
         if action not in get_args(Action):
             known = ", ".join(get_args(Action))
             raise ValueError(f"callbacks.sentinel.action={action} is none of {known}")
-        if type(rollbacks) is not int or rollbacks < 1:
-            raise ValueError(f"callbacks.sentinel.rollbacks={rollbacks} must be an integer >= 1")
+        if rollbacks < 1:
+            raise ValueError(f"callbacks.sentinel.rollbacks={rollbacks} must be >= 1")
         self.file = Path(dirpath) / "healthy.ckpt"
         self.action = action
         self.rollbacks = rollbacks
@@ -130,8 +130,7 @@ class Sentinel(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Goes back before the epoch is saved, or keeps what has shown no sign."""
-        self._settle(trainer)
-        if self.action == "warn" or not self.detector.calm:
+        if self._settle(trainer) or self.action == "warn" or not self.detector.calm:
             return
         if self.action == "rollback":
             self.healthy = taken(trainer, self.module)
@@ -182,9 +181,10 @@ class Sentinel(Callback):
         kept = self.action == "checkpoint" and self.file.is_file()
         return f": {self.file} was healthy" if kept else ""
 
-    def _settle(self, trainer: Trainer) -> None:
+    def _settle(self, trainer: Trainer) -> bool:
+        """Whether the training went back."""
         if not self._pending:
-            return
+            return False
         assert self.healthy is not None
         self._pending = False
         self._returns += 1
@@ -194,6 +194,7 @@ class Sentinel(Callback):
         step, back = trainer.global_step, self.healthy["step"]
         _log(trainer, step, {ROLLBACK: float(back)})
         _tell(f"step {step}: back to the network of step {back}, on with {words}")
+        return True
 
     def _treat(self) -> str:
         """Gives the module the objective and the attack of as many returns as there were."""
