@@ -171,7 +171,7 @@ RULES: dict[str, Rule] = {
     "callbacks.sentinel.thresholds.patience": _integer(1),
     **{
         f"callbacks.sentinel.thresholds.{name}": ("a number > 0 and < 1", _is_share)
-        for name in ("aae_share", "alignment", "gain", "gap", "parting")
+        for name in ("aae_share", "alignment", "gap", "parting")
     },
     "callbacks.last.every_n_steps": _or_null(STEPS),
     "subset": _or_null(_integer(1)),  # of evaluate and analyse

@@ -1,22 +1,21 @@
 """When a training begins to lose its robustness, read step by step from what it logs anyway.
 
-Catastrophic overfitting (CO) shows in the attack of the training itself. Each of three signs of a
-step is free of the scale of the images, and the first two of the scale of the energies:
+Catastrophic overfitting (CO) shows in the attack of the training itself. Both signs of a step are
+free of the scale of images and energies:
 
 - the share of abnormal examples, whose loss the attack *lowered*: 0 under an attack that works,
   1/2 under a perturbation that knows nothing of the loss;
 - the alignment of the shift ``[dE(x), dE(x, y)]`` with ``[1, -1]``, the direction in which the
   loss rises, as a cosine: ``(dE(x) - dE(x, y)) / (sqrt(2) ||shift||)``, 1/sqrt(2) where the attack
-  moves E(x, y) alone, 0 where it knows nothing of the loss;
-- the gain of the attack, ``1 - CE(x) / CE(x*)``: the part of the adversarial loss that is its work.
+  moves E(x, y) alone, 0 where it knows nothing of the loss.
 
-No single one will do: early in a training every attack gains little, late in it confident examples
-are shifted along ``[1, 1]`` and are abnormal as often as not, and both are sound. A step that shows
-all three is counted, and an alarm is raised once half of the last steps count. On held-out images
-CO shows as PGD accuracy that breaks away from FGSM accuracy.
+Neither will do alone: confident examples, of which there are many late in a sound training, are
+shifted along ``[1, 1]``, which lowers the alignment, or are abnormal by a hair. An alarm is raised
+once the means of both over the last steps say so; they are bounded, so that no single step can. On
+held-out images CO shows as PGD accuracy that breaks away from FGSM accuracy.
 
 Robust overfitting (RO) cannot be told from learning by training images alone. It shows where dE(x)
-parts: the attack raises the likelihood of ``x*`` on training images and lowers it on held-out ones.
+parts: the attack raises the energy of ``x*`` on training images and lowers it on held-out ones.
 """
 
 from collections import deque
@@ -39,8 +38,6 @@ _STEP = (
     "train/delta_energy/shift_norm",
     "train/aae_share",
     "train/acc/adv",
-    "train/energy/marginal_adv",
-    "train/energy/joint_adv",
 )
 _LEARNED = 1.5  # times chance: below it there is no robustness to lose
 _DIAGONAL = 2**0.5
@@ -49,14 +46,14 @@ _LEAST = {"window": 4, "patience": 1}  # the other thresholds are shares
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What counts as a sign, and how many of them raise an alarm.
+    """What raises an alarm.
 
     Attributes:
-        window: Optimizer steps that are looked at together; half of them raise an alarm.
-        aae_share: A step counts from this share of abnormal examples on. Half-way between an attack
-            that works and a perturbation that knows nothing of the loss.
-        alignment: And up to this cosine between the shift of the energies and the loss.
-        gain: And up to this part of the adversarial loss that is the work of the attack.
+        window: Optimizer steps whose mean is looked at.
+        aae_share: CO: at least this share of abnormal examples, half-way between an attack that
+            works and a perturbation that knows nothing of the loss.
+        alignment: And at most this cosine between the shift of the energies and the rise of the
+            loss.
         gap: CO on held-out images: PGD over FGSM accuracy falls below this part of its best.
         parting: RO: dE(x) of held-out less that of training images, over the sum of their shift
             norms, reaches this.
@@ -66,7 +63,6 @@ class Thresholds:
     window: int = 20
     aae_share: float = 0.25
     alignment: float = 0.2
-    gain: float = 0.1
     gap: float = 0.33
     parting: float = 0.1
     patience: int = 2
@@ -130,7 +126,7 @@ class Detector:
     thresholds: Thresholds
     classes: int
     climbs_loss: bool = True
-    _steps: deque[list[float]] = field(default_factory=deque)  # dE(x), shift norm, counts
+    _steps: deque[list[float]] = field(default_factory=deque)  # dE(x), shift norm, signs
     _best_pgd: float = 0.0
     _best_ratio: float = 0.0
     _apart_now: bool = False
@@ -148,8 +144,8 @@ class Detector:
     @property
     def calm(self) -> bool:
         """Whether there is no sign of a loss of robustness: a state to come back to."""
-        signs = self._apart_now or self._parted > 0
-        return not self._raised and not signs and self._counted() < 0.25
+        signs = self._apart_now or self._parted > 0 or self._fails(self.thresholds.window)
+        return not self._raised and not signs and not self._fails(self.thresholds.window // 4)
 
     def reset(self) -> None:
         """Forgets the steps, not what the network has reached: it goes on from an older state."""
@@ -177,30 +173,34 @@ class Detector:
         self._raised = set(state["raised"])
 
     def _step(self, row: Row) -> Alarm | None:
-        limits = self.thresholds
-        share, alignment, gain = signs(row)
-        counts = (
-            self.climbs_loss
-            and self._learned(row["train/acc/adv"])
-            and share >= limits.aae_share
-            and alignment <= limits.alignment
-            and gain <= limits.gain
-        )
+        window = self.thresholds.window
         shift = row["train/delta_energy/shift_norm"]
-        self._steps.append([row["train/delta_energy/marginal"], shift, float(counts)])
-        if len(self._steps) > limits.window:
+        signs = [*signs_of(row), row["train/acc/adv"]]
+        self._steps.append([row["train/delta_energy/marginal"], shift, *signs])
+        if len(self._steps) > window:
             self._steps.popleft()
-        counted = self._counted()
-        if counted == 0 and not self._apart_now:
+        if len(self._steps) == window and self._fails(window):
+            share = self._means(window)[0]
+            limit = self.thresholds.aae_share
+            return self._raise(Alarm("CO", int(row["step"]), "AAE share", share, limit))
+        if not self._apart_now:
             self._raised.discard("CO")
-        if counted < 0.5:
-            return None
-        return self._raise(Alarm("CO", int(row["step"]), "share of steps whose attack fails",
-                                 counted, 0.5))  # fmt: skip
+        return None
 
-    def _counted(self) -> float:
-        """Share of the window; a window that is not full yet counts as calm in its rest."""
-        return sum(step[2] for step in self._steps) / self.thresholds.window
+    def _fails(self, last: int) -> bool:
+        """Whether the training attack has failed, by the means over the last steps."""
+        if not self._steps or not self.climbs_loss:
+            return False
+        share, alignment, accuracy = self._means(last)
+        limits = self.thresholds
+        fails = share >= limits.aae_share and alignment <= limits.alignment
+        return fails and self._learned(accuracy)
+
+    def _means(self, last: int) -> tuple[float, float, float]:
+        """AAE share, alignment, and accuracy under the attack."""
+        steps = list(self._steps)[-last:]
+        share, alignment, accuracy = (sum(s[i] for s in steps) / len(steps) for i in (2, 3, 4))
+        return share, alignment, accuracy
 
     def _validation(self, row: Row) -> Alarm | None:
         improved = row["val/acc/pgd"] > self._best_pgd
@@ -248,13 +248,11 @@ class Detector:
         return alarm
 
 
-def signs(row: Row) -> tuple[float, float, float]:
-    """AAE share, alignment and gain of a step; a shift or a loss of 0 is no sign of anything."""
+def signs_of(row: Row) -> tuple[float, float]:
+    """AAE share and alignment of a step; without a shift there is no sign of anything."""
     raised = row["train/delta_energy/marginal"] - row["train/delta_energy/joint"]
     shift = row["train/delta_energy/shift_norm"]
-    loss = row["train/energy/joint_adv"] - row["train/energy/marginal_adv"]
-    alignment = raised / (_DIAGONAL * shift) if shift > 0 else 1.0
-    return row["train/aae_share"], alignment, raised / loss if loss > 0 else 1.0
+    return row["train/aae_share"], raised / (_DIAGONAL * shift) if shift > 0 else 1.0
 
 
 def parting(marginal: float, shift: float, steps: list[list[float]]) -> float:

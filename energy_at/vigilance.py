@@ -64,7 +64,7 @@ class Watch:
         """Data, method, radius and seed."""
         cfg = self.folder.config()
         size = "" if cfg.dataset.subset is None else f" {cfg.dataset.subset:,}"
-        beta = f" {cfg.reg.weight:g}" if cfg.reg.name == "DER" else ""
+        beta = f" {cfg.reg.weight:g}" if "der" in cfg.reg.terms else ""
         eps = cfg.threat.eps
         return f"{cfg.dataset.name}{size}, {method(cfg)}{beta}, {eps}, seed {cfg.seed}"
 
