@@ -17,6 +17,7 @@ from energy_at.figures import (
     WIDTH,
     entitle,
     legend_height,
+    mark_alarms,
     method_curves,
     method_styles,
     methods_legend,
@@ -52,7 +53,7 @@ class Training:
 
 
 def steps_figure(training: Training, style: Mapping[str, Any], title: str = "") -> Figure:
-    """One run by optimizer step: its range and mean, its epoch means (thick), and the onsets.
+    """One run by optimizer step: its range and mean, its epoch means (thick), onsets and alarms.
 
     Of a long run neighbouring steps share one of ``BINS`` bins.
 
@@ -69,6 +70,7 @@ def steps_figure(training: Training, style: Mapping[str, Any], title: str = "") 
                 _held_out(axes, training.log, HELD_OUT[key], color)
             for name, step in training.onsets.items():
                 _mark(axes, name, step, f"{name}, step {step}", color="0.25")
+            mark_alarms(axes, training.log, by_epoch=False)
             axes.set_ylabel(fill(label, LINE))
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
             axes.xaxis.set_major_locator(MaxNLocator(4))
@@ -79,7 +81,7 @@ def steps_figure(training: Training, style: Mapping[str, Any], title: str = "") 
 
 
 def epochs_figure(methods: Mapping[str, Sequence[Training]], title: str = "") -> Figure:
-    """All methods by epoch: the mean of the seeds (thick), each seed (thin), and every onset."""
+    """All methods by epoch: the mean of the seeds (thick), each seed (thin), onsets and alarms."""
     styles = method_styles(list(methods))
     with mpl.rc_context(OPEN):
         figure, grid = _panels(legend_height(styles))
@@ -88,6 +90,9 @@ def epochs_figure(methods: Mapping[str, Sequence[Training]], title: str = "") ->
                 method_curves(axes, [seed.log for seed in seeds], key, styles[name])
             _scale(axes, key, [np.asarray(line.get_ydata()) for line in axes.get_lines()])
             _epoch_marks(axes, methods, styles)
+            for name, seeds in methods.items():
+                for seed in seeds:
+                    mark_alarms(axes, seed.log, color=styles[name]["color"])
             axes.set_ylabel(fill(label, LINE))
         for axes in grid[4:]:
             axes.set_xlabel("epoch")

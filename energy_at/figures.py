@@ -21,6 +21,7 @@ WIDTH = 10.5  # of a figure with several panels, in inches
 
 # Okabe and Ito's palette: safe for colour-blind readers
 ERROR, DELTA, JOINT = "#0072B2", "#D55E00", "#E69F00"
+ALARM = "0.25"  # a triangle that is no curve
 METHOD_COLORS = {
     "": "#000000",
     "DER": "#D55E00",
@@ -41,7 +42,7 @@ def delta_energy_figure(runs: Mapping[str, Log | Rows], title: str = "") -> Figu
 
     One panel for each run, two side by side, on the same axes: dE(x) and dE(x, y) per step (thin)
     and per epoch (thick) on the right axis, PGD error after each epoch on the left axis
-    (arXiv 2505.22486).
+    (arXiv 2505.22486). Triangles are alarms of the sentinel.
     """
     if not runs:
         raise ValueError("no run to draw")
@@ -70,7 +71,7 @@ def methods_figure(methods: Mapping[str, Sequence[Log | Rows]], title: str = "")
     """All methods on the same axes, over epochs: a thick line for each, thin ones for its seeds.
 
     From left to right dE(x) and dE(x, y) on the training set, epoch means in nats, and PGD accuracy
-    on held-out images.
+    on held-out images. Triangles are alarms of the sentinel.
     """
     if not methods:
         raise ValueError("no run to draw")
@@ -86,6 +87,8 @@ def methods_figure(methods: Mapping[str, Sequence[Log | Rows]], title: str = "")
         for axes, (label, key) in zip(figure.subplots(1, 3), panels.items(), strict=True):
             for name, seeds in logs.items():
                 method_curves(axes, seeds, key, styles[name])
+                for log in seeds:
+                    mark_alarms(axes, log, color=styles[name]["color"])
             axes.set(xlabel="epoch", ylabel=label)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.axhline(0, color="0.7", linewidth=0.6, zorder=0)
@@ -154,6 +157,24 @@ def method_curves(axes: Axes, seeds: Sequence[Log], key: str, style: dict[str, A
     axes.plot(epochs, means, linewidth=1.8, markersize=4, **shown)
 
 
+def mark_alarms(axes: Axes, log: Log, *, by_epoch: bool = True, color: str = ALARM) -> None:
+    """A triangle at the upper edge for each alarm of the sentinel, with its kind.
+
+    Args:
+        axes: The panel.
+        log: Of the run.
+        by_epoch: Whether the panel counts epochs; else optimizer steps.
+        color: Of the run.
+    """
+    unit = log.steps_per_epoch if by_epoch else 1.0
+    for kind, step in log.alarms:
+        axes.annotate(
+            f"{kind}\n\N{BLACK DOWN-POINTING TRIANGLE}", (step / unit, 1.0), color=color,
+            xycoords=("data", "axes fraction"), xytext=(0, -1), textcoords="offset points",
+            ha="center", va="top", fontsize="xx-small", linespacing=0.9, annotation_clip=False,
+        )  # fmt: skip
+
+
 def percent(key: str) -> int:
     """100 for a share that is shown in percent, 1 for anything else."""
     return 100 if "/acc/" in key or key.endswith("_share") else 1
@@ -191,6 +212,7 @@ def _panel(axes: Axes, name: str, log: Log) -> Axes:
     _curve(twin, log, "train/delta_energy/marginal", DELTA, "dE(x) (training)")
     _curve(twin, log, "train/delta_energy/joint", JOINT, "dE(x, y) (training)")
     twin.axhline(0, color="0.7", linewidth=0.6, zorder=0)
+    mark_alarms(axes, log)
     axes.set(title=name, xlabel="epoch", ylim=(-3, 103))
     axes.set_zorder(twin.get_zorder() + 1)
     axes.patch.set_visible(False)

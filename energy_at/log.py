@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 Rows = Sequence[Mapping[str, float]]
 Numbers = NDArray[np.float64]
 
+ALARMS = {"CO": "alarm/co", "RO": "alarm/ro"}  # columns of the sentinel
 _ROWS_AT_ONCE = 1000  # few enough to stay in the cache while they are turned into columns
 
 
@@ -90,6 +91,12 @@ class Log:
             {"step": float(step), name: float(value)}
             for step, value in zip(curve.steps, curve.values, strict=True)
         ]
+
+    @property
+    def alarms(self) -> list[tuple[str, int]]:
+        """Alarms of the sentinel: ``CO`` or ``RO``, and their steps, in the order of these."""
+        found = [(kind, int(step)) for kind, name in ALARMS.items() for step in self[name].steps]
+        return sorted(found, key=lambda alarm: alarm[1])
 
     @property
     def steps_per_epoch(self) -> float:

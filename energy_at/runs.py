@@ -126,7 +126,7 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of ``last.ckpt`` and ``best.ckpt``."""
+        """Folder of ``last.ckpt`` and ``best.ckpt``; the sentinel adds ``healthy.ckpt``."""
         return self.path / "checkpoints"
 
     def config(self) -> DictConfig:

@@ -63,6 +63,10 @@ def _or_null(rule: Rule) -> Rule:
     return f"{must}, or null", lambda value: value is None or holds(value)
 
 
+def _one_of(*names: str) -> Rule:
+    return f"{', '.join(names[:-1])} or {names[-1]}", lambda value: value in names
+
+
 def _some_of(*names: str) -> Rule:
     def holds(value: Any) -> bool:
         return isinstance(value, list | ListConfig) and len(value) > 0 and set(value) <= set(names)
@@ -76,6 +80,10 @@ def _is_list_of_names(value: Any) -> bool:
 
 def _is_below_one(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value < 1
+
+
+def _is_share(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value < 1
 
 
 def _is_path(value: Any) -> bool:
@@ -161,6 +169,18 @@ RULES: dict[str, Rule] = {
     "evaluation.images": _some_of("val", "test"),
     "callbacks.energy.every": STEPS,
     "callbacks.guard.every": STEPS,
+    "callbacks.sentinel.action": _one_of("warn", "checkpoint", "stop", "rollback"),
+    "callbacks.sentinel.remedy": _one_of("auto", "der", "beta", "alpha"),
+    "callbacks.sentinel.factor": _number(1, above=True),
+    "callbacks.sentinel.rollbacks": STEPS,
+    "callbacks.sentinel.classes": _integer(2),
+    "callbacks.sentinel.der.weight": _number(0, above=True),
+    "callbacks.sentinel.thresholds.window": _integer(4),
+    "callbacks.sentinel.thresholds.patience": _integer(1),
+    **{
+        f"callbacks.sentinel.thresholds.{name}": ("a number > 0 and < 1", _is_share)
+        for name in ("aae_share", "alignment", "gap", "parting")
+    },
     "callbacks.last.every_n_steps": _or_null(STEPS),
     "subset": _or_null(_integer(1)),  # of evaluate and analyse
     "subset_seed": _or_null(_integer(0, 2**32 - 1)),
@@ -213,7 +233,7 @@ RULES: dict[str, Rule] = {
     "run": _or_null(("the path of one folder", _is_path)),
     "checkpoint": _or_null(("the path of one file", _is_path)),
     "out": _or_null(("the path of one folder", _is_path)),
-    "which": _or_null(("last or best", lambda value: value in ("last", "best"))),
+    "which": _or_null(_one_of("last", "best", "healthy")),
 }
 REG_RULES: dict[str, Rule] = {
     "weight": WEIGHT,

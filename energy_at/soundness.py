@@ -11,6 +11,7 @@ from energy_at.data.loader import as_floats
 from energy_at.modes import eval_mode, no_graph
 from energy_at.objectives import Trait
 from energy_at.training.module import require_batches
+from energy_at.training.sentinel import Sentinel
 
 
 def require_sound(cfg: DictConfig, run: Run) -> None:
@@ -28,6 +29,8 @@ def require_sound(cfg: DictConfig, run: Run) -> None:
     for callback in run.trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, ModelCheckpoint):
             require_known(callback.monitor, run.module.val_attacks)
+        elif isinstance(callback, Sentinel):
+            callback.require_fitting(run.trainer, run.module.objective, run.module.attack)
     try:
         optimizer = run.module.optimizer(run.module.net)
         if run.module.schedule is not None:

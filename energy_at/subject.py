@@ -30,7 +30,7 @@ class Subject:
         data: The data set it is judged on.
         config: Of the run, or as it was typed: data set, model, threat.
         source: Where the weights came from, for people: a run or a file.
-        which: ``last`` or ``best``; ``None`` for a file that holds one network.
+        which: ``last``, ``best`` or ``healthy``; ``None`` for a file that holds one network.
         folder: Where what is found belongs, unless the user names another place.
         device: Where the network lies.
     """

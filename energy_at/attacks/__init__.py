@@ -1,7 +1,7 @@
 """Attacks: one gradient loop, its starts and goals, and ways to combine attacks."""
 
 from energy_at.attacks.base import Attack, AttackResult
-from energy_at.attacks.compose import Restarts, WorstCase
+from energy_at.attacks.compose import Restarts, WorstCase, climbs_loss, with_alpha
 from energy_at.attacks.ensemble import LibraryAttack, autoattack
 from energy_at.attacks.gradient import GradientAttack
 from energy_at.attacks.named import (
@@ -25,6 +25,7 @@ __all__ = [
     "Unattacked",
     "WorstCase",
     "autoattack",
+    "climbs_loss",
     "cw",
     "fgsm",
     "n_fgsm",
@@ -33,4 +34,5 @@ __all__ = [
     "rs_fgsm",
     "targeted",
     "trades",
+    "with_alpha",
 ]

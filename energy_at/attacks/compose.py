@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from energy_at.attacks.base import Attack, AttackResult, Search, Wishes
+from energy_at.attacks.goals import misclassify
 from energy_at.attacks.gradient import GradientAttack
 from energy_at.modes import frozen_running_stats, no_graph
 from energy_at.noise import part_of
@@ -97,3 +98,22 @@ class WorstCase(Search):
     def scaled(self, factor: float) -> "WorstCase":
         """The same searches in balls of ``factor`` times the radius."""
         return WorstCase([attack.scaled(factor) for attack in self.attacks])
+
+
+def climbs_loss(attack: Attack) -> bool:
+    """Whether a search raises the cross-entropy of the label: FGSM and PGD do, TRADES' does not."""
+    search = attack.attack if isinstance(attack, Restarts) else attack
+    return isinstance(search, GradientAttack) and search.goal is misclassify
+
+
+def with_alpha(attack: Attack, factor: float) -> Attack:
+    """The same search in the same ball with ``factor`` times the step size.
+
+    Raises:
+        ValueError: if it takes no steps of its own.
+    """
+    if isinstance(attack, Restarts):
+        return replace(attack, attack=replace(attack.attack, alpha=factor * attack.attack.alpha))
+    if isinstance(attack, GradientAttack):
+        return replace(attack, alpha=factor * attack.alpha)
+    raise ValueError(f"{type(attack).__name__} has no step size alpha")

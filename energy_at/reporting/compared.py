@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from energy_at.finished import APART
 from energy_at.reporting.document import Block, Code, Grid, Lines, Link, Paragraph, Section
 from energy_at.reporting.entries import Entry
@@ -24,7 +26,8 @@ TERMS = (
     "half of chance, from this step to the end. RO, robust overfitting: its running mean over five "
     "validations ends at least three points, and four standard errors, below its best. Not "
     "learned: at the end neither clean nor PGD accuracy on held-out images is above that of a "
-    "constant prediction (one-sided binomial test, 1 %).",
+    "constant prediction (one-sided binomial test, 1 %). Alarms are those of the sentinel, raised "
+    "while the run was trained.",
 )
 
 DIFFER = (
@@ -37,9 +40,9 @@ def compared(found: Sequence[Entry]) -> Section:
     """The runs, the terms, and where the configurations differ."""
     apart = any(entry.place != str(entry.path) for entry in found)
     rows = [(e.place, *([str(e.path)] if apart else []), e.method, str(e.run.config.seed),
-             _steps(e), *_onsets(e)) for e in found]  # fmt: skip
+             _steps(e), *_onsets(e), _alarms(e)) for e in found]  # fmt: skip
     columns = ("run", *(["folder"] if apart else []), "method", "seed", "steps", "CO from step",
-               "RO from step")  # fmt: skip
+               "RO from step", "alarms at step")  # fmt: skip
     lost = frozenset(i for i, entry in enumerate(found) if entry.run.onsets or entry.run.mark())
     runs = Grid("runs", Table(columns, rows), lost)
     return Section("What was compared", (Paragraph(TERMS), runs, *_choices(found)))
@@ -99,6 +102,13 @@ def _onsets(entry: Entry) -> tuple[str, str]:
     known = "not learned" if entry.run.fate == "not learned" else "none"
     known = known if entry.run.validations else "not logged"
     return entry.run.fate, known if overfitted is None else str(overfitted)
+
+
+def _alarms(entry: Entry) -> str:
+    """``CO 52, RO 240``: what the sentinel said while the run was trained."""
+    watched = OmegaConf.select(entry.run.config, "callbacks.sentinel") is not None
+    raised = ", ".join(f"{kind} {step}" for kind, step in entry.run.log.alarms)
+    return raised or ("none" if watched else "no sentinel")
 
 
 def _environments(records: Mapping[str, Mapping[str, Any]]) -> tuple[Table, frozenset[int]]:

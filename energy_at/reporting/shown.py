@@ -74,7 +74,7 @@ def delta_energies(found: Sequence[Entry], gallery: Gallery) -> Picture:
     figure = delta_energy_figure({e.label: e.run.log for e in found}, title)
     caption = (
         "PGD error on held-out images (left axis) and delta energies on training images "
-        "(right axis), each step thin, epoch means thick"
+        "(right axis), each step thin, epoch means thick; triangles: alarms of the sentinel"
     )
     return gallery.draw(figure, DELTA_ENERGY, f"{caption}. {title}.")
 
@@ -88,7 +88,8 @@ def _by_epoch(groups: dict[str, list[FinishedRun]], gallery: Gallery) -> Picture
     figure = epochs_figure({name: runs for name, runs in methods.items() if runs}, title)
     caption = (
         "Means over each epoch and over seeds (thick), each seed (thin); collapsed runs, and those "
-        "that have not learned, apart. Vertical lines: onset of CO (dashed) and RO (dotted)"
+        "that have not learned, apart. Vertical lines: onset of CO (dashed) and RO (dotted); "
+        "triangles: alarms of the sentinel"
     )
     return gallery.draw(figure, "figures/epochs", f"{caption}. {title}.")
 
@@ -97,10 +98,12 @@ def _by_step(entry: Entry, index: int, gallery: Gallery) -> Picture:
     run, style = entry.run, method_styles([entry.method])[entry.method]
     title = f"{entry.label}: {setting([run.config])}"
     figure = steps_figure(Training(run.log, run.onsets), style, title)
-    marks = "; ".join(f"{name} from step {step}" for name, step in run.onsets.items())
+    said = [f"{name} from step {step}" for name, step in run.onsets.items()]
+    marks = "; ".join(said or ["no onset of CO or RO"])
+    alarms = "; ".join(f"{kind} alarm at step {step}" for kind, step in run.log.alarms)
     caption = f"{title}. Folder {entry.path}. Range and mean of steps (thin), epoch means (thick)"
     return gallery.draw(
-        figure, f"figures/steps_{index}", f"{caption}; {marks or 'no onset of CO or RO'}."
+        figure, f"figures/steps_{index}", f"{caption}; {marks}; {alarms or 'no alarm'}."
     )
 
 

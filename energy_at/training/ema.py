@@ -1,5 +1,8 @@
 """Weight averaging that cannot hide catastrophic overfitting."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import nn
@@ -28,6 +31,16 @@ class EMA(EMAWeightAveraging):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Nothing was exchanged."""
+
+    def averaged(self) -> dict[str, Any]:
+        """The average, as tensors that training goes on changing."""
+        assert self._average_model is not None
+        return self._average_model.state_dict()
+
+    def restore(self, averaged: Mapping[str, Any]) -> None:
+        """Goes on with an earlier average."""
+        assert self._average_model is not None
+        self._average_model.load_state_dict(averaged)
 
     def _net(self) -> nn.Module:
         assert self._average_model is not None

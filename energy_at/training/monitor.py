@@ -1,7 +1,7 @@
 """Energies of every optimizer step, without waiting for the device at any of them."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from energy_at.metrics import pair_metrics
 from energy_at.training.module import AdversarialTraining
 
 Row = dict[str, float]
+Reader = Callable[[Trainer, Sequence[Row]], None]
 
 
 class EnergyMonitor(Callback):
@@ -32,6 +33,7 @@ class EnergyMonitor(Callback):
             raise ValueError(f"callbacks.energy.every must be >= 1 step, got {every}")
         self.every = every
         self.latest: Row = {}
+        self.readers: list[Reader] = []  # of all rows, once the loggers have them
         self._names: list[str] = []
         self._values: list[Tensor] = []
         self._on_host: list[Row] = []
@@ -116,3 +118,5 @@ class EnergyMonitor(Callback):
             for row in rows:
                 logger.log_metrics(dict(row), step=int(row["step"]))
             logger.save()
+        for reader in self.readers:
+            reader(trainer, rows)

@@ -1,0 +1,268 @@
+"""When a training begins to lose its robustness, read step by step from what it logs anyway.
+
+Catastrophic overfitting (CO) shows in the attack of the training itself. Both signs of a step are
+free of the scale of images and energies:
+
+- the share of abnormal examples, whose loss the attack *lowered*: 0 under an attack that works,
+  1/2 under a perturbation that knows nothing of the loss;
+- the alignment of the shift ``[dE(x), dE(x, y)]`` with ``[1, -1]``, the direction in which the
+  loss rises, as a cosine: ``(dE(x) - dE(x, y)) / (sqrt(2) ||shift||)``, 1/sqrt(2) where the attack
+  moves E(x, y) alone, 0 where it knows nothing of the loss.
+
+Neither will do alone: confident examples, of which there are many late in a sound training, are
+shifted along ``[1, 1]``, which lowers the alignment, or are abnormal by a hair. An alarm is raised
+once the means of both over the last steps say so; they are bounded, so that no single step can. On
+held-out images CO shows as PGD accuracy that breaks away from FGSM accuracy.
+
+Robust overfitting (RO) cannot be told from learning by training images alone. It shows where dE(x)
+parts: the attack raises the energy of ``x*`` on training images and lowers it on held-out ones.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+import numpy as np
+
+from energy_at.log import ALARMS
+
+Kind = Literal["CO", "RO"]
+Row = Mapping[str, float]
+
+BY_HELD_OUT = "alarm/held_out"  # 1 where held-out images raised the alarm, 0 where steps did
+ROLLBACK = "alarm/rollback"  # step of the state that the training went back to
+_STEP = (
+    "train/delta_energy/marginal",
+    "train/delta_energy/joint",
+    "train/delta_energy/shift_norm",
+    "train/aae_share",
+    "train/acc/adv",
+)
+_LEARNED = 1.5  # times chance: below it there is no robustness to lose
+_DIAGONAL = 2**0.5
+_LEAST = {"window": 4, "patience": 1}  # the other thresholds are shares
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What raises an alarm.
+
+    Attributes:
+        window: Optimizer steps whose mean is looked at.
+        aae_share: CO: at least this share of abnormal examples, half-way between an attack that
+            works and a perturbation that knows nothing of the loss.
+        alignment: And at most this cosine between the shift of the energies and the rise of the
+            loss.
+        gap: CO on held-out images: PGD over FGSM accuracy falls below this part of its best.
+        parting: RO: dE(x) of held-out less that of training images, over the sum of their shift
+            norms, reaches this.
+        patience: In so many validations in a row that are not the best so far.
+    """
+
+    window: int = 20
+    aae_share: float = 0.25
+    alignment: float = 0.2
+    gap: float = 0.33
+    parting: float = 0.1
+    patience: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuses thresholds that no signal can cross, or that noise would."""
+        for rule in fields(self):
+            value, low = getattr(self, rule.name), _LEAST.get(rule.name)
+            if not (0 < value < 1 if low is None else value >= low):
+                must = "> 0 and < 1" if low is None else f">= {low}"
+                raise ValueError(
+                    f"callbacks.sentinel.thresholds.{rule.name}={value} must be {must}"
+                )
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """Robustness is being lost.
+
+    Attributes:
+        kind: ``CO`` or ``RO``.
+        step: Optimizer step at which it was seen.
+        signal: What crossed its threshold.
+        value: Of the signal, at this step.
+        threshold: Of the signal.
+        held_out: Whether held-out images showed it; else the steps of the training did.
+    """
+
+    kind: Kind
+    step: int
+    signal: str
+    value: float
+    threshold: float
+    held_out: bool = False
+
+    def row(self) -> dict[str, float]:
+        """Cells of ``metrics.csv``: the value of the signal, and what raised the alarm."""
+        return {ALARMS[self.kind]: self.value, BY_HELD_OUT: float(self.held_out)}
+
+    def __str__(self) -> str:
+        """One line."""
+        return (
+            f"{self.kind} alarm at step {self.step}: {self.signal} is {self.value:.3g}, "
+            f"threshold {self.threshold:.3g}"
+        )
+
+
+@dataclass
+class Detector:
+    """Sees the rows of ``metrics.csv`` one after the other, in training or from the file.
+
+    What it says depends on the rows alone, not on when they arrive.
+
+    Args:
+        thresholds: Of its signs.
+        classes: Of the data set.
+        climbs_loss: Whether the training attack raises the cross-entropy. Under one that does not,
+            such as that of TRADES, the steps cannot tell CO, and are not asked.
+    """
+
+    thresholds: Thresholds
+    classes: int
+    climbs_loss: bool = True
+    _steps: deque[list[float]] = field(default_factory=deque)  # dE(x), shift norm, signs
+    _best_pgd: float = 0.0
+    _best_ratio: float = 0.0
+    _apart_now: bool = False
+    _parted: int = 0  # validations in a row
+    _raised: set[str] = field(default_factory=set)
+
+    def see(self, row: Row) -> Alarm | None:
+        """The alarm that a row raises; a kind raises none again before it was calm."""
+        if all(name in row for name in _STEP):
+            return self._step(row)
+        if "val/acc/pgd" in row:
+            return self._validation(row)
+        return None
+
+    @property
+    def calm(self) -> bool:
+        """Whether there is no sign of a loss of robustness: a state to come back to."""
+        signs = self._apart_now or self._parted > 0 or self._fails(self.thresholds.window)
+        return not self._raised and not signs and not self._fails(self.thresholds.window // 4)
+
+    def reset(self) -> None:
+        """Forgets the steps, not what the network has reached: it goes on from an older state."""
+        self._steps.clear()
+        self._apart_now, self._parted = False, 0
+        self._raised.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that it remembers, as plain values."""
+        return {
+            "steps": [list(step) for step in self._steps],
+            "best_pgd": self._best_pgd,
+            "best_ratio": self._best_ratio,
+            "apart_now": self._apart_now,
+            "parted": self._parted,
+            "raised": sorted(self._raised),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Remembers that instead."""
+        self._steps = deque([list(step) for step in state["steps"]])
+        self._best_pgd, self._best_ratio = float(state["best_pgd"]), float(state["best_ratio"])
+        self._apart_now = bool(state["apart_now"])
+        self._parted = int(state["parted"])
+        self._raised = set(state["raised"])
+
+    def _step(self, row: Row) -> Alarm | None:
+        window = self.thresholds.window
+        shift = row["train/delta_energy/shift_norm"]
+        signs = [*signs_of(row), row["train/acc/adv"]]
+        self._steps.append([row["train/delta_energy/marginal"], shift, *signs])
+        if len(self._steps) > window:
+            self._steps.popleft()
+        if len(self._steps) == window and self._fails(window):
+            share = self._means(window)[0]
+            limit = self.thresholds.aae_share
+            return self._raise(Alarm("CO", int(row["step"]), "AAE share", share, limit))
+        if not self._apart_now:
+            self._raised.discard("CO")
+        return None
+
+    def _fails(self, last: int) -> bool:
+        """Whether the training attack has failed, by the means over the last steps."""
+        if not self._steps or not self.climbs_loss:
+            return False
+        share, alignment, accuracy = self._means(last)
+        limits = self.thresholds
+        fails = share >= limits.aae_share and alignment <= limits.alignment
+        return fails and self._learned(accuracy)
+
+    def _means(self, last: int) -> tuple[float, float, float]:
+        """AAE share, alignment, and accuracy under the attack."""
+        steps = list(self._steps)[-last:]
+        share, alignment, accuracy = (sum(s[i] for s in steps) / len(steps) for i in (2, 3, 4))
+        return share, alignment, accuracy
+
+    def _validation(self, row: Row) -> Alarm | None:
+        improved = row["val/acc/pgd"] > self._best_pgd
+        self._best_pgd = max(self._best_pgd, row["val/acc/pgd"])
+        return self._apart(row) or self._parting(row, improved)
+
+    def _apart(self, row: Row) -> Alarm | None:
+        """CO: against the iterative attack the network is lost, against a single step it is not."""
+        pgd, fgsm = row["val/acc/pgd"], row.get("val/acc/fgsm", 0.0)
+        if fgsm <= 0:
+            return None
+        ratio = pgd / fgsm
+        if self._learned(pgd):
+            self._best_ratio = max(self._best_ratio, ratio)
+        limit = self.thresholds.gap * self._best_ratio
+        self._apart_now = ratio < limit
+        if not self._apart_now:
+            return None
+        signal = "PGD over FGSM accuracy on held-out images"
+        return self._raise(Alarm("CO", int(row["step"]), signal, ratio, limit, held_out=True))
+
+    def _parting(self, row: Row, improved: bool) -> Alarm | None:
+        """RO: the attack acts on training images and on held-out ones in opposite ways."""
+        needed = ("val/delta_energy/marginal", "val/delta_energy/shift_norm")
+        if "CO" in self._raised or not self._steps or not all(name in row for name in needed):
+            return None
+        value = parting(row[needed[0]], row[needed[1]], [step[:2] for step in self._steps])
+        limit = self.thresholds.parting
+        sign = value >= limit and not improved and self._learned(self._best_pgd)
+        self._parted = self._parted + 1 if sign else 0
+        if self._parted == 0:
+            self._raised.discard("RO")
+        if self._parted < self.thresholds.patience:
+            return None
+        signal = "dE(x) of held-out less that of training images, over their shift norms"
+        return self._raise(Alarm("RO", int(row["step"]), signal, value, limit, held_out=True))
+
+    def _learned(self, accuracy: float) -> bool:
+        return accuracy >= _LEARNED / self.classes
+
+    def _raise(self, alarm: Alarm) -> Alarm | None:
+        if alarm.kind in self._raised:
+            return None
+        self._raised.add(alarm.kind)
+        return alarm
+
+
+def signs_of(row: Row) -> tuple[float, float]:
+    """AAE share and alignment of a step; without a shift there is no sign of anything."""
+    raised = row["train/delta_energy/marginal"] - row["train/delta_energy/joint"]
+    shift = row["train/delta_energy/shift_norm"]
+    return row["train/aae_share"], raised / (_DIAGONAL * shift) if shift > 0 else 1.0
+
+
+def parting(marginal: float, shift: float, steps: list[list[float]]) -> float:
+    """How far dE(x) of held-out and of training images have parted, from -1 to 1.
+
+    Args:
+        marginal: Mean dE(x) of held-out images, nats.
+        shift: Their mean shift norm, nats.
+        steps: The same two of the last training steps; their medians count.
+    """
+    trained, shifted = np.median(np.array(steps), axis=0)
+    total = shift + float(shifted)
+    return (marginal - float(trained)) / total if total > 0 else 0.0

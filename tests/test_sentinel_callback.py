@@ -1,0 +1,291 @@
+"""What the sentinel does to a training, and what it leaves alone."""
+
+import csv
+
+import pytest
+import torch
+from lightning import Callback
+from lightning.pytorch.loggers import WandbLogger
+
+from energy_at.attacks import climbs_loss, fgsm, pgd, trades
+from energy_at.objectives import AdversarialCrossEntropy, DeltaEnergy, Objective, Weighted
+from energy_at.runs import RunFolder, read_checkpoint
+from energy_at.schema import check
+from energy_at.soundness import require_sound
+from energy_at.threat import Linf
+from energy_at.training.remedies import Remedies
+from energy_at.training.sentinel import Sentinel
+from tests.running import TINY_BN, config, fitted, prepared, states_equal
+from tests.test_sentinel import FAILS, row
+
+STEPS = 3  # of an epoch
+RUN = (*TINY_BN, "dataset.batch_size=32", "dataset.subset=96", "trainer.max_epochs=3",
+       "callbacks.energy.every=2", "validation.attacks.pgd.steps=1",
+       "optimizer.lr=0.05")  # fmt: skip
+JUMPY = (  # an alarm as soon as the window is full
+    "callbacks.sentinel.classes=100000",
+    *(f"callbacks.sentinel.thresholds.{name}={value}" for name, value in
+      {"window": 4, "aae_share": 1e-6, "alignment": 0.999}.items()),
+)  # fmt: skip
+
+
+def rows(folder, without=("perf/", "alarm/")):
+    with (folder / "metrics.csv").open(newline="") as file:
+        found = [{k: v for k, v in r.items() if v and not k.startswith(without)}
+                 for r in csv.DictReader(file)]  # fmt: skip
+    return [r for r in found if r.keys() - {"step", "epoch"}]
+
+
+def alarms(folder):
+    return [r for r in rows(folder, "perf/") if any(k.startswith("alarm/") for k in r)]
+
+
+def weights(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+class Failing(Callback):
+    """Tells the sentinel after a step that the attack has failed for a while."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == self.step:
+            sentinel = next(c for c in trainer.callbacks if isinstance(c, Sentinel))
+            sentinel.read(trainer, [row(self.step, **FAILS)] * 20)
+
+
+class Notes(Callback):
+    """Keeps network and momentum at the end of each epoch, and as each batch begins."""
+
+    def __init__(self):
+        self.epochs, self.batches, self.terms = [], {}, {}
+
+    def _state(self, trainer, module):
+        return weights(module), [s["momentum_buffer"].clone() for s in
+                                 trainer.optimizers[0].state_dict()["state"].values()]  # fmt: skip
+
+    def on_train_epoch_end(self, trainer, module):
+        self.epochs.append(self._state(trainer, module))
+
+    def on_train_batch_start(self, trainer, module, *_):
+        self.batches[trainer.global_step] = self._state(trainer, module)
+        self.terms[trainer.global_step] = dict(module.objective.terms)
+
+
+def told(tmp_path, step, *overrides):
+    """A training whose sentinel is told after a step that the attack fails."""
+    run, notes = prepared(tmp_path, *RUN, *overrides), Notes()
+    run.trainer.callbacks.insert(1, Failing(step))
+    run.trainer.callbacks.append(notes)
+    run.trainer.fit(run.module, run.data)
+    return run, notes
+
+
+def same(a, b):
+    return all(torch.equal(a[0][k], b[0][k]) for k in a[0]) and all(map(torch.equal, a[1], b[1]))
+
+
+@pytest.fixture(scope="module")
+def unwatched(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unwatched")
+    return fitted(folder, *RUN, "callbacks.sentinel=null"), folder
+
+
+@pytest.mark.parametrize("action", ["warn", "checkpoint"])
+def test_a_watched_training_is_the_same_bit_for_bit(tmp_path, unwatched, action, capsys):
+    alone, folder = unwatched
+    run = fitted(tmp_path, *RUN, *JUMPY, f"callbacks.sentinel.action={action}")
+    assert states_equal(run.module, alone.module)
+    assert rows(tmp_path) == rows(folder)
+    assert [r["step"] for r in alarms(tmp_path)] == ["4"]
+    assert "CO alarm at step 4" in capsys.readouterr().err
+
+
+def test_an_alarm_is_in_the_log_at_its_step(tmp_path):
+    run, _ = told(tmp_path, STEPS + 2)
+    (alarm,) = alarms(tmp_path)
+    assert (alarm["step"], alarm["epoch"]) == (str(STEPS + 2), "1")
+    assert (alarm["alarm/co"], alarm["alarm/held_out"]) == ("0.5", "0.0")
+    assert RunFolder(tmp_path).log().alarms == [("CO", STEPS + 2)]
+    assert run.trainer.global_step == 3 * STEPS
+
+
+def test_the_last_healthy_network_is_kept_exactly(tmp_path):
+    _, notes = told(tmp_path, 2 * STEPS + 1, "callbacks.sentinel.action=checkpoint")
+    kept = read_checkpoint(RunFolder(tmp_path).checkpoint("healthy"))
+    assert kept["global_step"] == 2 * STEPS
+    assert all(torch.equal(kept["state_dict"][k], v) for k, v in notes.epochs[1][0].items())
+
+
+def test_a_stopped_training_has_its_checkpoints(tmp_path):
+    run, _ = told(tmp_path, STEPS + 2, "callbacks.sentinel.action=stop")
+    assert run.trainer.global_step == STEPS + 2
+    assert run.trainer.state.finished
+    last, healthy = (RunFolder(tmp_path).checkpoint(which) for which in ("last", "healthy"))
+    assert read_checkpoint(last)["global_step"] == STEPS + 2
+    assert read_checkpoint(healthy)["global_step"] == STEPS
+    again = fitted(tmp_path, *RUN, "callbacks.sentinel.action=stop", checkpoint=last)
+    assert again.trainer.global_step == STEPS + 2
+
+
+def test_a_rollback_restores_exactly_and_switches_der_on(tmp_path):
+    step = STEPS + 1
+    run, notes = told(tmp_path, step, "callbacks=sentinel", "callbacks.progress=null")
+    assert same(notes.batches[step], notes.epochs[0])
+    assert not same(notes.batches[step + 1], notes.epochs[0])
+    assert list(notes.terms[step - 1]) == ["adversarial_ce"]
+    assert notes.terms[step]["der"] == Weighted(DeltaEnergy("abnormal"), 20.0)
+    assert [r.get("alarm/rollback") for r in alarms(tmp_path)] == [None, str(float(STEPS))]
+    assert any("train/loss/der" in r for r in rows(tmp_path))
+    assert run.trainer.global_step == 3 * STEPS
+
+
+def test_a_training_without_a_healthy_epoch_begins_again(tmp_path):
+    first = weights(prepared(tmp_path / "new", *RUN).module)
+    _, notes = told(tmp_path, 2, "callbacks=sentinel", "callbacks.progress=null")
+    now, momentum = notes.batches[2]
+    assert all(torch.equal(now[k], first[k]) for k in first)
+    assert momentum == []
+
+
+def test_a_rollback_restores_the_average_too(tmp_path):
+    options = ("callbacks=ema", "callbacks.progress=null", "callbacks.ema.decay=0.5",
+               "callbacks.sentinel.action=rollback", "callbacks.best=null")  # fmt: skip
+    told(tmp_path, 3 * STEPS, *options)  # at the end: nothing is trained after it
+    last, healthy = (
+        read_checkpoint(RunFolder(tmp_path).checkpoint(which)) for which in ("last", "healthy")
+    )
+    assert healthy["global_step"] == 2 * STEPS
+    for part in ("state_dict", "current_model_state"):
+        assert all(torch.equal(last[part][k], v) for k, v in healthy[part].items())
+
+
+class Unplugged(Callback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == self.step:
+            raise KeyError("unplugged")
+
+
+ROLLS = (*RUN, *JUMPY, "callbacks.sentinel.action=rollback", "callbacks.sentinel.rollbacks=2",
+         "callbacks.last.every_n_steps=1", "attack=rs_fgsm")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def rolled(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rolled")
+    return fitted(folder, *ROLLS), folder
+
+
+@pytest.mark.parametrize("step", [2, 5])
+def test_a_rollback_survives_a_kill_and_a_resume(tmp_path, rolled, step):
+    whole, folder = rolled
+    assert len(alarms(folder)) > 3
+    broken = prepared(tmp_path, *ROLLS)
+    broken.trainer.callbacks.insert(0, Unplugged(step))
+    with pytest.raises(KeyError):
+        broken.trainer.fit(broken.module, broken.data)
+    again = fitted(tmp_path, *ROLLS, checkpoint=RunFolder(tmp_path).checkpoint())
+    assert states_equal(again.module, whole.module)
+    assert rows(tmp_path, "perf/") == rows(folder, "perf/")
+    assert again.module.objective.terms == whole.module.objective.terms
+
+
+class Unreachable(WandbLogger):
+    """W&B that fails from the first word on."""
+
+    @property
+    def experiment(self):
+        raise OSError("no network")
+
+    def log_metrics(self, metrics, step=None):
+        pass
+
+
+def test_an_alert_that_fails_stops_no_training(tmp_path, capsys):
+    run = prepared(tmp_path, *RUN, *JUMPY)
+    run.trainer.loggers = [Unreachable(save_dir=tmp_path, offline=True), *run.trainer.loggers]
+    run.trainer.fit(run.module, run.data)
+    assert run.trainer.global_step == 3 * STEPS
+    assert "W&B has taken no alert: OSError: no network" in capsys.readouterr().err
+
+
+# Remedies
+
+
+OBJECTIVE = Objective({"ce": Weighted(AdversarialCrossEntropy())}, skip_flat=True)
+WITH_DER = Objective({**OBJECTIVE.terms, "reg": Weighted(DeltaEnergy("all"), 3.0)})
+DER = Weighted(DeltaEnergy("abnormal"), 20.0)
+ATTACK = fgsm(Linf(8 / 255))
+
+
+@pytest.mark.parametrize(("times", "weight"), [(1, 20), (2, 40), (3, 80)])
+def test_der_is_switched_on_and_then_raised(times, weight):
+    objective, attack, words = Remedies("auto", DER).applied(OBJECTIVE, ATTACK, times)
+    assert objective.terms == {**OBJECTIVE.terms, "der": Weighted(DER.term, weight)}
+    assert (attack, words) == (ATTACK, f"DER of weight {weight}")
+    assert objective.skip_flat
+
+
+def test_der_that_is_there_is_raised():
+    objective, _, _ = Remedies("auto", DER, 3.0).applied(WITH_DER, ATTACK, 2)
+    assert objective.terms["reg"] == Weighted(DeltaEnergy("all"), 27.0)
+
+
+def test_alpha_falls_and_the_ball_stays():
+    objective, attack, _ = Remedies("alpha", DER).applied(OBJECTIVE, ATTACK, 2)
+    assert objective is OBJECTIVE
+    assert attack == fgsm(Linf(8 / 255), alpha=2 / 255)
+
+
+@pytest.mark.parametrize(
+    ("remedy", "objective", "use"), [("beta", OBJECTIVE, "der"), ("der", WITH_DER, "beta")]
+)
+def test_a_remedy_that_does_not_fit_names_the_one_that_does(remedy, objective, use):
+    with pytest.raises(ValueError, match=f"remedy={remedy}, but .* use {use}"):
+        Remedies(remedy, DER).applied(objective, ATTACK, 1)
+
+
+def test_steps_are_asked_where_the_attack_climbs_the_loss():
+    ball = Linf(8 / 255)
+    assert climbs_loss(fgsm(ball))
+    assert climbs_loss(pgd(ball, restarts=2))
+    assert not climbs_loss(trades(ball))
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("action=panic", "action=panic must be warn, checkpoint, stop or rollback"),
+        ("remedy=prayer", "remedy=prayer must be auto, der, beta or alpha"),
+        ("thresholds.aae_share=1.5", "thresholds.aae_share=1.5 must be a number > 0 and < 1"),
+        ("thresholds.window=2", "thresholds.window=2 must be an integer >= 4"),
+        ("factor=1", "factor=1 must be a finite number > 1"),
+        ("rollbacks=0", "rollbacks=0 must be an integer >= 1"),
+    ],
+)
+def test_a_setting_out_of_range_is_named(typed, said):
+    with pytest.raises(ValueError, match=f"^callbacks.sentinel.{said}$"):
+        check(config(*TINY_BN, f"callbacks.sentinel.{typed}"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("callbacks.sentinel.remedy=beta",), "remedy=beta, but the training has no DER: use der"),
+        (("attack=none", "callbacks.sentinel.remedy=alpha"), "Unattacked has no step size alpha"),
+        (("callbacks.energy=null",), "action=rollback acts on what callbacks.energy measures"),
+    ],
+)
+def test_an_action_that_could_not_be_taken_is_refused_before(tmp_path, overrides, said):
+    cfg = config(*TINY_BN, "callbacks=sentinel", "callbacks.progress=null", *overrides)
+    run = prepared(tmp_path, *TINY_BN, "callbacks=sentinel", "callbacks.progress=null", *overrides)
+    with pytest.raises(ValueError, match=said):
+        require_sound(cfg, run)

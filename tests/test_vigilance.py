@@ -1,0 +1,93 @@
+"""The study of the sentinel on logs written by hand, and its marks in the figures."""
+
+import pytest
+
+from energy_at.curves import Training, epochs_figure, steps_figure
+from energy_at.figures import delta_energy_figure, method_styles, methods_figure
+from energy_at.log import Log
+from energy_at.runs import RunFolder
+from energy_at.training.loggers import csv_logger
+from energy_at.vigilance import study, study_table, write_study
+from tests.running import TINY, config
+from tests.test_sentinel import FAILS, WORKS, row, validation
+
+EPOCH = 25  # steps
+
+
+def logged(folder, phases, accuracies, *overrides):
+    """A run of as many epochs; CO in the steps of some, PGD accuracies on held-out images."""
+    RunFolder.create(folder, config(*TINY, "dataset.classes=10", *overrides))
+    logger = csv_logger(folder)
+    for epoch, (phase, pgd) in enumerate(zip(phases, accuracies, strict=True)):
+        for step in range(EPOCH * epoch + 1, EPOCH * (epoch + 1) + 1):
+            logger.log_metrics({**row(step, **phase), "epoch": epoch, "train/loss": 1.0}, step)
+        logger.log_metrics({**validation(step, pgd, 0.4), "epoch": epoch}, step)
+    logger.save()
+    return folder
+
+
+def judged(folder, *args):
+    return study({"": [logged(folder, *args)]})[0].row()[2:]
+
+
+def test_a_collapse_is_told_with_its_latency(tmp_path):
+    found = judged(tmp_path, [WORKS] * 2 + [FAILS] * 2, [0.3, 0.3, 0.3, 0.02])
+    assert found == ("25", "CO from 100", "CO 65", "CO 65", "-35", "-1.40", "in time")
+
+
+def test_a_collapse_that_only_held_out_images_show_is_told_by_them(tmp_path):
+    found = judged(tmp_path, [WORKS] * 4, [0.3, 0.3, 0.3, 0.02])
+    assert found == ("25", "CO from 100", "none", "CO 100", "+0", "+0.00", "in time")
+
+
+def test_an_alarm_without_a_collapse_is_false(tmp_path):
+    found = judged(tmp_path, [WORKS, FAILS], [0.3, 0.35])
+    assert found[1:] == ("healthy", "CO 40", "CO 40", "", "", "false alarm")
+
+
+def test_a_network_that_becomes_robust_later_has_not_collapsed_before(tmp_path):
+    assert judged(tmp_path, [WORKS] * 3, [0.0, 0.0, 0.3])[1] == "healthy"
+
+
+def test_what_a_multi_step_attack_loses_is_no_catastrophe(tmp_path):
+    found = judged(tmp_path, [WORKS] * 3, [0.3, 0.1, 0.1], "attack=pgd")
+    assert found[1] == "healthy"
+
+
+def test_a_study_is_written(tmp_path):
+    runs = {"set": [logged(tmp_path / "a", [WORKS, FAILS], [0.3, 0.05])],
+            "report": [logged(tmp_path / "b", [WORKS, WORKS], [0.3, 0.3])]}  # fmt: skip
+    table = study_table(write_study(runs, tmp_path / "out"))
+    assert [line[0] for line in table.rows] == ["set", "report"]
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert files == {"table.md", "table.csv", "signals.png", "signals.pdf"}
+
+
+# Figures
+
+
+@pytest.fixture
+def alarmed():
+    rows = [{**row(s, **WORKS), "epoch": (s - 1) // 4, "train/loss": 1.0} for s in range(1, 13)]
+    checks = [{**validation(s, 0.3), "epoch": s // 4 - 1} for s in (4, 8, 12)]
+    return Log.of([*rows, *checks, {"step": 6, "epoch": 1, "alarm/co": 0.4}])
+
+
+def marks(axes):
+    return [text.xy[0] for text in axes.texts if text.get_text().startswith("CO\n")]
+
+
+def test_alarms_are_read_in_their_order(alarmed):
+    assert alarmed.alarms == [("CO", 6)]
+    both = Log.of([{"step": 9.0, "alarm/co": 0.3}, {"step": 5.0, "alarm/ro": 0.2}])
+    assert both.alarms == [("RO", 5), ("CO", 9)]
+
+
+def test_every_figure_of_a_training_marks_its_alarms(alarmed):
+    assert 1.5 in marks(delta_energy_figure({"run": alarmed}).axes[0])
+    for axes in methods_figure({"FGSM-AT": [alarmed]}).axes:
+        assert marks(axes) == [1.5]
+    style = method_styles(["FGSM-AT"])["FGSM-AT"]
+    assert all(marks(axes) == [6] for axes in steps_figure(Training(alarmed), style).axes)
+    by_epoch = epochs_figure({"FGSM-AT": [Training(alarmed)]})
+    assert all(marks(axes) == [1.5] for axes in by_epoch.axes)
