@@ -4,13 +4,11 @@ from pathlib import Path
 
 import hydra
 import torch
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from energy_at.benchmarks.compared import Found, Plan, compared, plan_of
 from energy_at.benchmarks.machine import described
 from energy_at.benchmarks.output import FILES, said, table, write
-from energy_at.benchmarks.setting import refuse_chosen
 from energy_at.config import register_resolvers
 from energy_at.files import together
 from energy_at.mistakes import CONF, command_line, one_line_errors, require_read
@@ -47,7 +45,6 @@ def main(cfg: DictConfig) -> None:
     """Command-line entry."""
     stopped = f"scenarios that are done are in {cfg.get('out')}"
     with one_line_errors(stopped=stopped):
-        refuse_chosen(HydraConfig.get().overrides.task)
         require_read(cfg)
         check(cfg)
         if cfg.threads is not None:

@@ -2,18 +2,18 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from energy_at.benchmarks.inference_rows import evaluation_row, sampling_row
 from energy_at.benchmarks.libraries import LIBRARIES, is_installed
 from energy_at.benchmarks.machine import Peak
 from energy_at.benchmarks.measure import Measured, clock_of, progress, take_turns
 from energy_at.benchmarks.rows import Clock, Row
-from energy_at.benchmarks.scenarios import PRECISIONS, ROWS, SCENARIOS, chosen
+from energy_at.benchmarks.scenarios import PRECISIONS, ROWS, SCALING, SCENARIOS, chosen
 from energy_at.benchmarks.setting import Setting
 from energy_at.benchmarks.training_rows import training_row
 
@@ -70,20 +70,18 @@ class Found:
         scenario: Its name in ``SCENARIOS``; nothing for the machine's own peak.
         row: Its name in ``ROWS``, or the operation of a peak.
         precision: ``fp32`` or ``bf16``.
-        images: Of a turn.
         measured: What was measured.
     """
 
     scenario: str
     row: str
     precision: str
-    images: int
     measured: Measured
 
     @property
     def rate(self) -> float:
         """Images a second."""
-        return self.images / self.measured.second
+        return self.measured.images / self.measured.second
 
     @property
     def speed(self) -> float:
@@ -124,16 +122,19 @@ def plan_of(cfg: DictConfig, device: torch.device) -> Plan:
 
 def compared(plan: Plan, *, shown: bool) -> Iterator[list[Found]]:
     """The numbers of each scenario as it is done, the machine's own peaks measured beside it."""
-    keys = [
-        (scenario, row, precision)
-        for scenario in plan.scenarios
-        for row in plan.rows
-        for precision in plan.precisions
-    ]
-    most = len(keys) + 2 * len(plan.scenarios) * len(plan.precisions)
-    with progress(most * plan.turns, shown=shown) as advance:
+    with progress(_turns(plan), shown=shown) as advance:
         for scenario in plan.scenarios:
             yield _scenario(plan, scenario, advance)
+
+
+def _turns(plan: Plan) -> int:
+    """Turns of the whole plan, at most."""
+    rows = 0
+    for scenario in plan.scenarios:
+        ours = 9 if scenario == SCALING else len(set(plan.rows) - {"reference", *LIBRARIES})
+        theirs = 0 if scenario == SCALING else len(plan.rows) - ours
+        rows += (ours + len(OPERATIONS)) * len(plan.precisions) + theirs
+    return rows * plan.turns
 
 
 def _scenario(plan: Plan, scenario: str, advance: Callable[[str], None]) -> list[Found]:
@@ -148,10 +149,8 @@ def _scenario(plan: Plan, scenario: str, advance: Callable[[str], None]) -> list
             device=setting.device,
             advance=lambda key: advance(" ".join(key)),
         )
-    images = setting.batch_size * setting.steps
     return [
-        Found(scenario, row, precision, images, found)
-        for (_, row, precision), found in measured.items()
+        Found(scenario, row, precision, found) for (_, row, precision), found in measured.items()
     ]
 
 
@@ -163,6 +162,11 @@ def _rows(plan: Plan, scenario: str, clock: Clock) -> Iterator[dict[Any, Row]]:
             for name in plan.rows:
                 row = _row(plan.setting, scenario, name, precision, clock)
                 if row is not None:
+                    rows[scenario, name, precision] = row
+            if scenario == SCALING:
+                for name, setting in sizes(plan.setting).items():
+                    row = training_row("bare", SCENARIOS["pgd"], precision, setting, clock)
+                    assert row is not None
                     rows[scenario, name, precision] = row
             for operation in OPERATIONS:
                 rows[scenario, operation, precision] = Peak(
@@ -176,10 +180,28 @@ def _rows(plan: Plan, scenario: str, clock: Clock) -> Iterator[dict[Any, Row]]:
 
 def _row(setting: Setting, scenario: str, name: str, precision: str, clock: Clock) -> Row | None:
     about = SCENARIOS[scenario]
+    if scenario == SCALING:
+        return None
     if about.kind == "training":
         return training_row(name, about, precision, setting, clock)
     made = evaluation_row if about.kind == "evaluation" else sampling_row
     return made(name, precision, setting, clock)
+
+
+def sizes(setting: Setting) -> dict[str, Setting]:
+    """Three sizes of a step in images, in attack steps and in number: their cost is linear."""
+    found = {}
+    for n in (1, 2, 4):
+        larger = OmegaConf.merge(
+            setting.config, {"dataset": {"batch_size": n * setting.batch_size}}
+        )
+        assert isinstance(larger, DictConfig)
+        found[f"batch {n * setting.batch_size}"] = replace(setting, config=larger)
+        found[f"{n * setting.attack_steps} attack steps"] = replace(
+            setting, attack_steps=n * setting.attack_steps
+        )
+        found[f"{n * setting.steps} optimizer steps"] = replace(setting, steps=n * setting.steps)
+    return found
 
 
 OPERATIONS = ("matmul", "convolution")

@@ -26,6 +26,7 @@ class Peak:
     """
 
     ours = True
+    images = 0
     loading = None
 
     def __init__(

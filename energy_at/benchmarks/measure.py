@@ -29,12 +29,14 @@ class Measured:
     """What is known of a row.
 
     Attributes:
+        images: Of a turn.
         seconds: Of each turn.
         loading: Seconds of each turn that went into images; empty where nobody could tell.
         flops: Of a turn.
         peak: Bytes at the peak of a turn beyond those held before; ``None`` if nobody tells.
     """
 
+    images: int = 0
     seconds: list[float] = field(default_factory=list)
     loading: list[float] = field(default_factory=list)
     flops: float = 0.0
@@ -85,6 +87,7 @@ def take_turns(
     for name, row in rows.items():
         advance(name)
         found[name].flops = _work(row)
+        found[name].images = row.images
     for name, row in rows.items():
         advance(name)
         found[name].peak = _peak(row, device)
@@ -119,7 +122,7 @@ def progress(total: int, *, shown: bool) -> Iterator[Callable[[str], None]]:
         bar.update(0 if first else 1)
 
 
-class Work(TorchDispatchMode):
+class Work(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts floating-point operations by torch's own formulas.
 
     Torch's counter refuses a gradient by what a module takes in, as sampling asks for.
@@ -140,7 +143,7 @@ class Work(TorchDispatchMode):
 
 
 def _work(row: Row) -> float:
-    counter = Work()
+    counter = Work()  # type: ignore[no-untyped-call]
     row.turn(lambda: counter)
     return float(counter.flops)
 

@@ -75,11 +75,11 @@ def _cells(one: Found, found: Sequence[Found], peak: float) -> tuple[str, ...]:
     over = one.measured.second / bare.measured.second - 1 if bare and one.row == "full" else None
     return (
         SCENARIOS[one.scenario].label,
-        ROWS[one.row],
+        ROWS.get(one.row, one.row),
         one.precision,
         f"{one.rate:.3g}",
         "" if reference is None else f"{one.rate / reference.rate:.2f}",
-        f"{measured.flops / one.images / 1e9:.3g}",
+        f"{measured.flops / measured.images / 1e9:.3g}",
         f"{one.speed / 1e12:.3g}",
         f"{100 * one.speed / peak:.0f}",
         "" if measured.peak is None else f"{measured.peak / 2**20:.0f}",

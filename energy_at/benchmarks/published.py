@@ -124,7 +124,7 @@ def delta_energy(clean: Logits, adv: Logits, y: Labels, term: DeltaEnergy) -> Sc
             clean, y, reduction="none"
         )
         penalty = penalty * (rises < 0)
-    return penalty.mean()
+    return penalty.mean()  # type: ignore[no-any-return]
 
 
 def cross_entropy_attack(
@@ -160,7 +160,7 @@ def trades_attack(
     eps = search.ball.eps
     x_adv = (x + search.start(x, search.ball, generator)).clamp(0, 1).detach()
     net.eval()
-    for _ in range(search.steps):
+    for _step in range(search.steps):
         x_adv.requires_grad_()
         divergence = F.kl_div(net(x_adv).log_softmax(1), net(x).softmax(1), reduction="sum")
         (grad,) = torch.autograd.grad(divergence, x_adv)
@@ -189,7 +189,7 @@ def evaluate(
     with eval_mode(net):
         x_adv = (attack or cross_entropy_attack)(net, x, y, search, None)
         with torch.no_grad():
-            return (net(x_adv).argmax(1) == y).float().mean().item()
+            return float((net(x_adv).argmax(1) == y).float().mean().item())
 
 
 def sample(net: nn.Module, x: Images, y: Labels, *, steps: int, step_size: float) -> Images:

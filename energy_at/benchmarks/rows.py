@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -14,12 +14,17 @@ from energy_at.shapes import Images, Labels
 Clock = Callable[[], float]
 
 
+@runtime_checkable
 class Row(Protocol):
     """One way to do the work of a scenario."""
 
     @property
     def ours(self) -> bool:
         """Whether it is our code, which keeps freed memory; published code does not."""
+
+    @property
+    def images(self) -> int:
+        """Images of a turn."""
 
     @property
     def loading(self) -> float | None:
@@ -52,16 +57,18 @@ class Loop:
     clock: Clock
     ours: bool = True
     loading: float | None = field(default=None, init=False)
+    images: int = field(default=0, init=False)
 
     def turn(self, around: Around = nullcontext) -> None:
         """Runs its steps."""
-        self.loading = 0.0
+        self.loading, self.images = 0.0, 0
         with around():
             for _ in range(self.steps):
                 start = self.clock()
                 x, y = (part.to(self.device) for part in next(self.batches))
                 self.loading += self.clock() - start
                 self.step(x, y)
+                self.images += len(y)
 
     def close(self) -> None:
         """Stops reading."""

@@ -40,7 +40,9 @@ SCENARIOS = {
     "trades_der": Scenario("TRADES + DER", "training", (*_TRADES, "reg=der")),
     "evaluation": Scenario("evaluation by PGD", "evaluation"),
     "sampling": Scenario("sampling", "sampling"),
+    "scaling": Scenario("PGD AT of three sizes", "training", ("attack=pgd",)),
 }
+SCALING = "scaling"  # its rows are sizes of our bare loop
 ROWS = {
     "reference": "plain PyTorch loop",
     "torchattacks": "the same loop, torchattacks",

@@ -1,6 +1,5 @@
 """The configuration of each scenario, and the images that all of them are measured on."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,18 +84,6 @@ def random_images(
         return ImageSet(pixels, torch.arange(count) % classes)
 
     return drawn(n), drawn(classes)
-
-
-def refuse_chosen(overrides: Sequence[str]) -> None:
-    """Refuses what the scenarios choose themselves.
-
-    Raises:
-        ValueError: with what was typed.
-    """
-    for override in overrides:
-        key = override.lstrip("+~").partition("=")[0].partition(".")[0]
-        if key in ("attack", "loss", "reg"):
-            raise ValueError(f"{override}: the scenarios choose the {key}: leave it out")
 
 
 _QUIET = (

@@ -47,6 +47,7 @@ class FullRun:
 
     def __init__(self, cfg: DictConfig, steps: int) -> None:
         self.steps = steps
+        self.images = steps * cfg.dataset.batch_size
         self.folder = tempfile.TemporaryDirectory(prefix="energy_at_benchmark_")
         self.fit = StepwiseFit(lambda turnstile: self._fit(cfg, turnstile))
 
