@@ -143,7 +143,13 @@ def test_rows_take_turns_and_each_begins_a_round():
 
 
 def test_a_run_that_takes_turns_ends_at_the_weights_of_one_that_does_not(tmp_path):
-    options = (*TINY_BN, "trainer.max_epochs=1", "callbacks.best=null", "callbacks.last=null", "schedule=constant")
+    options = (
+        *TINY_BN,
+        "trainer.max_epochs=1",
+        "callbacks.best=null",
+        "callbacks.last=null",
+        "schedule=constant",
+    )
     whole = prepared(tmp_path / "whole", *options, "+trainer.limit_train_batches=5")
     whole.trainer.fit(whole.module, whole.data)
     seed_everything(0, verbose=False)
