@@ -7,7 +7,7 @@ TRAIN := $(PY) -m energy_at.train experiment=demo
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint lock clean
+.PHONY: help install demo test test-slow gpu lint lock clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,9 @@ test: install ## Run the tests, one process a core (< 8 min on two cores)
 
 test-slow: install ## Run the tests that take minutes
 	$(PY) -m pytest -m slow
+
+gpu: install ## The benchmark and the study at full size, in order of value; typed again it goes on
+	$(PY) -m energy_at.study
 
 lint: install ## Check style, types and layers
 	$(VENV)/bin/ruff check

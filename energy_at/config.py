@@ -152,6 +152,7 @@ def build_module(cfg: DictConfig) -> AdversarialTraining:
         eps_warmup_epochs=cfg.training.eps_warmup,
         awp=WeightPerturbation(awp.gamma, awp.warmup) if awp.gamma else None,
         seed=cfg.seed,
+        reuse=cfg.training.get("reuse", True),
     )
 
 

@@ -1,6 +1,7 @@
 """Files that might be damaged, or not what they seem; files that appear together or not at all."""
 
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -67,6 +68,23 @@ def beside(out: Path) -> Iterator[Path]:
             if folder in existed or any(folder.iterdir()):
                 break
             folder.rmdir()
+
+
+@contextmanager
+def together(out: Path) -> Iterator[Path]:
+    """A folder whose files go to ``out`` if nothing is raised; what else lies there stays.
+
+    Raises:
+        ValueError: if ``out`` is a file.
+    """
+    if out.is_file():
+        raise ValueError(f"out={out} is a file: name a folder")
+    with beside(out) as part:
+        yield part
+        for file in [path for path in part.rglob("*") if path.is_file()]:
+            target = out / file.relative_to(part)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, target)
 
 
 def _read(path: Path) -> Any:

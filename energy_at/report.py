@@ -3,17 +3,15 @@
 ``python -m energy_at.report runs=[A,B] out=FOLDER``
 """
 
-import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig, ListConfig
 
 from energy_at import comparison, reporting
-from energy_at.files import beside
+from energy_at.files import together
 from energy_at.mistakes import CONF, command_line, one_line_errors, require_read
 from energy_at.runs import RunFolder, require_distinct, runs_in
 from energy_at.schema import check
@@ -37,23 +35,6 @@ def report(folders: Sequence[RunFolder], out: Path) -> str:
         files = ["table.md", "table.csv", *comparison.FILES, *reporting.write_report(groups, part)]
     shown = table.markdown() if len(folders) <= reporting.PANELS else compared
     return f"{shown}\nwritten to {out}/: {', '.join(files)}"
-
-
-@contextmanager
-def together(out: Path) -> Iterator[Path]:
-    """A folder whose files go to ``out`` if nothing is raised; what else lies there stays.
-
-    Raises:
-        ValueError: if ``out`` is a file.
-    """
-    if out.is_file():
-        raise ValueError(f"out={out} is a file: name a folder")
-    with beside(out) as part:
-        yield part
-        for file in [path for path in part.rglob("*") if path.is_file()]:
-            target = out / file.relative_to(part)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(file, target)
 
 
 def finished_in(name: str) -> list[RunFolder]:

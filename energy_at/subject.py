@@ -137,14 +137,14 @@ def of_run(run: str, cfg: DictConfig, overrides: Sequence[str] = ()) -> Subject:
     config = OmegaConf.merge(folder.config(), OmegaConf.from_dotlist(moved))
     assert isinstance(config, DictConfig)
     module, data = reopened(folder, which, config)
-    device = _device(cfg.device)
+    device = device_of(cfg.device)
     return Subject(module.net.to(device), data, config, str(run), which, folder.path, device)
 
 
 def _of_file(cfg: DictConfig) -> Subject:
     net, path = make(cfg.model), Path(str(cfg.checkpoint))
     load_weights(net, read_tensors(path), cfg.which)
-    device = _device(cfg.device)
+    device = device_of(cfg.device)
     net = net.to(device, memory_format=torch.channels_last)
     folder = Path(path.stem)
     if folder.is_file():  # a checkpoint without a suffix
@@ -152,7 +152,12 @@ def _of_file(cfg: DictConfig) -> Subject:
     return Subject(net, build_data(cfg), cfg, str(path), cfg.which, folder, device)
 
 
-def _device(wish: str) -> torch.device:
+def device_of(wish: str) -> torch.device:
+    """The device of a wish: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        ValueError: if it is not there.
+    """
     cuda = torch.cuda.is_available()
     if wish == "cuda" and not cuda:
         raise ValueError("device=cuda, but torch finds no GPU: device=auto takes what there is")

@@ -57,6 +57,7 @@ class ImageData(LightningDataModule):
         self.pad = pad
         self.flip = flip
         self.channels_last = channels_last
+        self._device = torch.device("cpu")
         self._loaded: tuple[ImageSet, ImageSet, ImageSet] | None = None
         self._loader: TrainLoader | None = None
         self._position: dict[str, Any] | None = None
@@ -151,7 +152,11 @@ class ImageData(LightningDataModule):
     @property
     def device(self) -> torch.device:
         """Where the batches lie."""
-        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        return self.trainer.strategy.root_device if self.trainer else self._device
+
+    def place(self, device: torch.device) -> None:
+        """Serves the images from a device without a trainer."""
+        self._device = device
 
     @property
     def rank(self) -> int:

@@ -52,6 +52,8 @@ class AdversarialTraining(LightningModule):
         awp: Perturbs the weights before every step. It ascends the terms that see the pair; the
             probes among the regularizers only see the perturbed weights.
         seed: Of the noise of the attacks, together with epoch and batch.
+        reuse: Whether clean logits and gradients come out of the attack's own passes where those
+            compute them; without, each is computed again, to the same values.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class AdversarialTraining(LightningModule):
         eps_warmup_epochs: float = 0.0,
         awp: WeightPerturbation | None = None,
         seed: int = 0,
+        reuse: bool = True,
     ) -> None:
         super().__init__()
         if bn_mode not in get_args(BNMode):
@@ -83,6 +86,7 @@ class AdversarialTraining(LightningModule):
         self.eps_warmup_epochs = eps_warmup_epochs
         self.awp = awp
         self.seed = seed
+        self.reuse = reuse
         self.observes_clean = False  # a callback that wants clean logits of every step sets this
         self.validated_nets: dict[str, Callable[[], nn.Module]] = {"val": lambda: self.net}
 
@@ -206,7 +210,7 @@ class AdversarialTraining(LightningModule):
 
     def _shares_passes(self) -> bool:
         """Whether the attack runs the network in the mode, and at the weights, of the training."""
-        return self.bn_mode == "batch" and not self._perturbs_weights()
+        return self.reuse and self.bn_mode == "batch" and not self._perturbs_weights()
 
     def _perturbs_weights(self) -> bool:
         return self.awp is not None and self.current_epoch >= self.awp.warmup_epochs

@@ -1,0 +1,1 @@
+"""Speed: our training, evaluation and sampling beside the loops that people copy."""

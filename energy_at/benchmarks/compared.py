@@ -1,0 +1,216 @@
+"""A benchmark from its configuration to its numbers."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from energy_at.benchmarks.inference_rows import evaluation_row, sampling_row
+from energy_at.benchmarks.libraries import LIBRARIES, is_installed
+from energy_at.benchmarks.machine import Peak
+from energy_at.benchmarks.measure import Measured, clock_of, progress, take_turns
+from energy_at.benchmarks.rows import Clock, Row
+from energy_at.benchmarks.scenarios import PRECISIONS, ROWS, SCALING, SCENARIOS, chosen
+from energy_at.benchmarks.setting import Setting
+from energy_at.benchmarks.training_rows import training_row
+
+_UNTIMED = 2  # turns that count work and memory
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured, and how often.
+
+    Attributes:
+        setting: What the rows have in common.
+        scenarios: Names of ``SCENARIOS``.
+        rows: Names of ``ROWS``.
+        precisions: ``fp32`` and ``bf16``; published loops run in fp32 whatever it says.
+        rounds: Turns of each row that are timed.
+        warmup: Turns of each row that are not.
+        clock: ``wall``, or ``cpu``, which a busy machine disturbs less.
+    """
+
+    setting: Setting
+    scenarios: list[str]
+    rows: list[str]
+    precisions: list[str]
+    rounds: int
+    warmup: int
+    clock: str
+
+    @property
+    def turns(self) -> int:
+        """Turns of each row."""
+        return self.rounds + self.warmup + _UNTIMED
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What was asked for, in plain values."""
+        setting = self.setting
+        return {
+            "batch_size": setting.batch_size,
+            "steps": setting.steps,
+            "repeats": self.rounds,
+            "clock": self.clock,
+            "attack_steps": setting.attack_steps,
+            "sampler_steps": setting.sampler_steps,
+            "channels_last": setting.config.training.channels_last,
+        }
+
+
+@dataclass(frozen=True)
+class Found:
+    """The numbers of a row.
+
+    Attributes:
+        scenario: Its name in ``SCENARIOS``; nothing for the machine's own peak.
+        row: Its name in ``ROWS``, or the operation of a peak.
+        precision: ``fp32`` or ``bf16``.
+        measured: What was measured.
+    """
+
+    scenario: str
+    row: str
+    precision: str
+    measured: Measured
+
+    @property
+    def rate(self) -> float:
+        """Images a second."""
+        return self.measured.images / self.measured.second
+
+    @property
+    def speed(self) -> float:
+        """Floating-point operations a second."""
+        return self.measured.flops / self.measured.second
+
+
+def plan_of(cfg: DictConfig, device: torch.device) -> Plan:
+    """What was asked for.
+
+    Raises:
+        ValueError: if a name is not known, or a row asks for a library that is not there.
+    """
+    rows = chosen("rows", cfg.rows, list(ROWS))
+    missing = [name for name in rows if name in LIBRARIES and not is_installed(name)]
+    if missing and cfg.rows is not None:
+        raise ValueError(f"rows=[{missing[0]}]: {missing[0]} is not installed: leave it out")
+    workers = (2 if device.type == "cuda" else 0) if cfg.workers == "auto" else cfg.workers
+    setting = Setting(
+        cfg,
+        device,
+        steps=cfg.steps,
+        turns=cfg.repeats + cfg.warmup + _UNTIMED,
+        attack_steps=cfg.attack_steps,
+        sampler_steps=cfg.sampler_steps,
+        workers=workers,
+    )
+    return Plan(
+        setting,
+        chosen("scenarios", cfg.scenarios, list(SCENARIOS)),
+        [name for name in rows if name not in missing],
+        chosen("precisions", cfg.precisions, PRECISIONS),
+        cfg.repeats,
+        cfg.warmup,
+        cfg.clock,
+    )
+
+
+def compared(plan: Plan, *, shown: bool) -> Iterator[list[Found]]:
+    """The numbers of each scenario as it is done, the machine's own peaks measured beside it."""
+    with progress(_turns(plan), shown=shown) as advance:
+        for scenario in plan.scenarios:
+            yield _scenario(plan, scenario, advance)
+
+
+def _turns(plan: Plan) -> int:
+    """Turns of the whole plan, at most."""
+    rows = 0
+    for scenario in plan.scenarios:
+        ours = 9 if scenario == SCALING else len(set(plan.rows) - {"reference", *LIBRARIES})
+        theirs = 0 if scenario == SCALING else len(plan.rows) - ours
+        rows += (ours + len(OPERATIONS)) * len(plan.precisions) + theirs
+    return rows * plan.turns
+
+
+def _scenario(plan: Plan, scenario: str, advance: Callable[[str], None]) -> list[Found]:
+    setting = plan.setting
+    clock = clock_of(plan.clock, setting.device)
+    with _rows(plan, scenario, clock) as rows:
+        measured = take_turns(
+            rows,
+            rounds=plan.rounds,
+            warmup=plan.warmup,
+            clock=clock,
+            device=setting.device,
+            advance=lambda key: advance(" ".join(key)),
+        )
+    return [
+        Found(scenario, row, precision, found) for (_, row, precision), found in measured.items()
+    ]
+
+
+@contextmanager
+def _rows(plan: Plan, scenario: str, clock: Clock) -> Iterator[dict[Any, Row]]:
+    rows: dict[Any, Row] = {}
+    try:
+        for precision in plan.precisions:
+            for name in plan.rows:
+                row = _row(plan.setting, scenario, name, precision, clock)
+                if row is not None:
+                    rows[scenario, name, precision] = row
+            if scenario == SCALING:
+                for name, setting in sizes(plan.setting).items():
+                    row = training_row("bare", SCENARIOS["pgd"], precision, setting, clock)
+                    assert row is not None
+                    rows[scenario, name, precision] = row
+            for operation in OPERATIONS:
+                rows[scenario, operation, precision] = Peak(
+                    operation, precision, plan.setting.device
+                )
+        yield rows
+    finally:
+        for row in rows.values():
+            row.close()
+
+
+def _row(setting: Setting, scenario: str, name: str, precision: str, clock: Clock) -> Row | None:
+    about = SCENARIOS[scenario]
+    if scenario == SCALING:
+        return None
+    if about.kind == "training":
+        return training_row(name, about, precision, setting, clock)
+    made = evaluation_row if about.kind == "evaluation" else sampling_row
+    return made(name, precision, setting, clock)
+
+
+def sizes(setting: Setting) -> dict[str, Setting]:
+    """Three sizes of a step in images, in attack steps and in number: their cost is linear."""
+    found = {}
+    for n in (1, 2, 4):
+        larger = OmegaConf.merge(
+            setting.config, {"dataset": {"batch_size": n * setting.batch_size}}
+        )
+        assert isinstance(larger, DictConfig)
+        found[f"batch {n * setting.batch_size}"] = replace(setting, config=larger)
+        found[f"{n * setting.attack_steps} attack steps"] = replace(
+            setting, attack_steps=n * setting.attack_steps
+        )
+        found[f"{n * setting.steps} optimizer steps"] = replace(setting, steps=n * setting.steps)
+    return found
+
+
+OPERATIONS = ("matmul", "convolution")
+
+
+def peaks(found: Sequence[Found]) -> dict[str, float]:
+    """The most operations a second that the machine was seen to do, for each precision."""
+    own = [one for one in found if one.row in OPERATIONS]
+    return {
+        precision: max(one.speed for one in own if one.precision == precision)
+        for precision in {one.precision for one in own}
+    }
