@@ -100,6 +100,7 @@ def main(cfg: DictConfig) -> Any:
     if folder.path != output:
         forget(output)
     stopped = f"resume={folder.path} continues it from its last checkpoint"
+    found = None
     with one_line_errors(folder.path, go_on=swept, stopped=stopped):
         require_single(overrides)
         require_read(cfg)
@@ -108,8 +109,8 @@ def main(cfg: DictConfig) -> Any:
             train(*resumed(cfg.resume, overrides), overrides=changes)
         elif not (swept and gone_on(folder)):
             train(cfg, folder, overrides=overrides)
-        return score(folder) if swept else None
-    return None
+        found = score(folder) if swept else None
+    return found
 
 
 def score(folder: RunFolder) -> float | None:
