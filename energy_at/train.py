@@ -100,7 +100,6 @@ def main(cfg: DictConfig) -> Any:
     if folder.path != output:
         forget(output)
     stopped = f"resume={folder.path} continues it from its last checkpoint"
-    found = None
     with one_line_errors(folder.path, go_on=swept, stopped=stopped):
         require_single(overrides)
         require_read(cfg)
@@ -109,8 +108,7 @@ def main(cfg: DictConfig) -> Any:
             train(*resumed(cfg.resume, overrides), overrides=changes)
         elif not (swept and gone_on(folder)):
             train(cfg, folder, overrides=overrides)
-        found = score(folder) if swept else None
-    return found
+    return score(folder) if swept else None
 
 
 def score(folder: RunFolder) -> float | None:
