@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning import Callback, Trainer
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
@@ -170,7 +171,7 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, wandb_id: str | None = Non
             **make(cfg.trainer),
             callbacks=callbacks,
             logger=loggers or False,
-            plugins=[SharedBatchNorm()],
+            plugins=_plugins(),
         )
     except (TypeError, ValueError, MisconfigurationException) as error:
         raise ValueError(f"Lightning refuses the trainer's settings: {error}") from error
@@ -230,6 +231,12 @@ def _callback(made: Any, folder: RunFolder) -> Callback:
     if not isinstance(callback, Callback):
         raise ValueError(f"a Lightning callback is needed, got {callback!r}")
     return callback
+
+
+def _plugins() -> list[Any]:
+    """Batch norm over all processes; no jobs that Lightning queues again: resume= goes on."""
+    slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+    return [SharedBatchNorm(), *slurm]
 
 
 def _check_precision(cfg: DictConfig) -> None:

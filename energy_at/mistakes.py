@@ -124,6 +124,8 @@ def _wants_traceback() -> bool:
 def quieten() -> None:
     """Keeps Lightning's hints out of the output; a process that was handed a job needs it too."""
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    # hydra/launcher/submitit_*.yaml stand before those of the plugin, for better defaults.
+    warnings.filterwarnings("ignore", message=r"\s*'hydra/\w+/\w+' is validated against Config")
     # Its import sets the level; where it is broken, the doctor must still be able to speak.
     with suppress(Exception):
         import_module("lightning.pytorch")

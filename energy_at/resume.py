@@ -64,10 +64,18 @@ def job_folder(output: Path, sweep: Path, overrides: Sequence[str]) -> RunFolder
         with suppress(ValueError):  # of a damaged record
             if sorted(folder.overrides()) == sorted(overrides):
                 return folder
-    if not RunFolder(output).config_file.is_file():
+    if not (is_first() and RunFolder(output).config_file.is_file()):
         return RunFolder(output)
-    free = (output.with_name(str(number)) for number in count())
-    return RunFolder(next(path for path in free if not path.exists()))
+    return RunFolder(next(filter(_claimed, (output.with_name(str(n)) for n in count()))))
+
+
+def _claimed(folder: Path) -> bool:
+    """Whether a folder was free: jobs that run at the same time look for one too."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True
 
 
 def _goes_further(cfg: DictConfig, before: DictConfig) -> bool:

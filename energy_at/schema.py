@@ -110,6 +110,7 @@ SINGLE = (  # groups whose choices exclude each other; those of callbacks and lo
     "trainer",
     "experiment",
     "scale",
+    "sweep",
 )
 _MISSING = object()
 

@@ -22,6 +22,7 @@ from energy_at.finished import FinishedRun
 from energy_at.launching import require_startable, started_with
 from energy_at.mistakes import CONF, command_line, forget, one_line_errors, quieten, require_read
 from energy_at.outcome import cost, evaluated, held_out
+from energy_at.ranks import is_first
 from energy_at.resume import job_folder, resumed
 from energy_at.runs import RunFolder, accuracies_in, read_checkpoint
 from energy_at.schema import check, require_single
@@ -109,8 +110,7 @@ def main(cfg: DictConfig) -> Any:
             train(*resumed(cfg.resume, overrides), overrides=changes)
         elif not (swept and gone_on(folder)):
             train(cfg, folder, overrides=overrides)
-        return score(folder) if swept else None
-    return None
+    return score(folder) if swept else None
 
 
 def score(folder: RunFolder) -> float | None:
@@ -134,7 +134,8 @@ def gone_on(folder: RunFolder) -> bool:
         print(f"{folder.path} has finished before: kept")
         return True
     if not folder.has_checkpoint():
-        folder.forget_start()
+        if is_first():
+            folder.forget_start()
         return False
     train(*resumed(str(folder.path), []))
     return True

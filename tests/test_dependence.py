@@ -8,7 +8,8 @@ import pytest
 from energy_at.comparison import grouped
 from energy_at.dependence import dependences, write_dependences
 from energy_at.finished import FinishedRun
-from energy_at.reporting import write_report
+from energy_at.reporting.against import against
+from energy_at.reporting.entries import Gallery, entries
 from energy_at.runs import RunFolder
 from tests.running import TINY, config
 
@@ -130,7 +131,8 @@ def test_the_sweep_and_its_report_hold_table_and_figure(sweep, tmp_path):
     assert write_dependences(sweep, tmp_path)[0].startswith("Best on held-out images: reg.weight=2")
     assert (tmp_path / "against_reg_weight.csv").read_text().startswith("reg.weight,with,runs,")
     assert (tmp_path / "against_reg_weight.png").read_bytes()[:4] == b"\x89PNG"
-    write_report(grouped([run.folder for run in sweep]), tmp_path / "report")
-    text = (tmp_path / "report" / "report.md").read_text()
-    assert "## Against reg.weight\n\nBest on held-out images: reg.weight=2," in text
+    groups = grouped([run.folder for run in sweep])
+    (section,) = against(entries(groups), Gallery(tmp_path / "report"))
+    assert section.title == "Against reg.weight"
+    assert section.blocks[0].markdown().startswith("Best on held-out images: reg.weight=2,")
     assert (tmp_path / "report" / "figures" / "against_reg_weight.png").is_file()

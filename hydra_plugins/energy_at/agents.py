@@ -14,7 +14,7 @@ from hydra_plugins.energy_at.typed import typed
 METRIC = "val/acc/pgd"  # robust accuracy on held-out images, as every run logs it
 
 
-class AgentSweeper(Sweeper):  # type: ignore[misc]
+class AgentSweeper(Sweeper):
     """Runs nothing, and writes the configuration of a W&B sweep.
 
     Choices make a grid. Bounds make a Bayesian search for the highest PGD accuracy on held-out
@@ -37,7 +37,7 @@ class AgentSweeper(Sweeper):  # type: ignore[misc]
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Keeps what parses overrides."""
-        self.context, self.config = hydra_context, config
+        self.context, self.composed = hydra_context, config
 
     def sweep(self, arguments: list[str]) -> None:
         """Writes the file and says what to do with it.
@@ -49,7 +49,7 @@ class AgentSweeper(Sweeper):  # type: ignore[misc]
         if not chosen.swept:
             raise ValueError("nothing to sweep: name several values, such as reg.weight=0,1,2")
         example = [f"{key}={_first(o)}" for key, o in chosen.swept.items()]
-        self.context.config_loader.load_sweep_config(self.config, [*chosen.fixed, *example])
+        self.context.config_loader.load_sweep_config(self.composed, [*chosen.fixed, *example])
         parameters = {key: parameter(override) for key, override in chosen.swept.items()}
         # hydra.mode: a sweep= among the fixed ones would have every agent start the whole sweep
         command = ["${env}", "python", "-m", "energy_at.train", *chosen.fixed, "hydra.mode=RUN"]
@@ -75,7 +75,7 @@ def parameter(override: Override) -> dict[str, Any]:
     """What W&B is to choose from."""
     value: Any = override.value()
     if isinstance(value, IntervalSweep):
-        whole = type(value.start) is int and type(value.end) is int
+        whole = {type(value.start), type(value.end)} == {int}
         kind = "int_uniform" if whole else "uniform"
         kind = "log_uniform_values" if "log" in value.tags else kind
         return {"distribution": kind, "min": value.start, "max": value.end}

@@ -13,7 +13,7 @@ from hydra_plugins.energy_at.tolerant import launched
 from hydra_plugins.energy_at.typed import typed
 
 
-class GridSweeper(BasicSweeper):  # type: ignore[misc]
+class GridSweeper(BasicSweeper):
     """Every combination of the values; what is typed wins over what ``sweep=`` names."""
 
     def setup(
@@ -21,6 +21,7 @@ class GridSweeper(BasicSweeper):  # type: ignore[misc]
     ) -> None:
         """Takes a launcher whose lost jobs end nothing."""
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        assert self.launcher is not None
         self.launcher = _Tolerant(self.launcher, config)
 
     def sweep(self, arguments: list[str]) -> Any:
@@ -29,6 +30,7 @@ class GridSweeper(BasicSweeper):  # type: ignore[misc]
         Raises:
             ValueError: if bounds are given where values are needed.
         """
+        assert self.hydra_context is not None
         for key, override in typed(self.hydra_context, self.params, arguments).swept.items():
             if not override.is_discrete_sweep():
                 raise ValueError(
@@ -38,10 +40,17 @@ class GridSweeper(BasicSweeper):  # type: ignore[misc]
         return super().sweep(arguments)
 
 
-class _Tolerant:
+class _Tolerant(Launcher):
     def __init__(self, launcher: Launcher, config: DictConfig) -> None:
         self.launcher = launcher
         self.config = config
 
-    def launch(self, jobs: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        return launched(self.launcher, self.config, jobs, initial_job_idx)
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """The launcher inside is set up."""
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        return launched(self.launcher, self.config, job_overrides, initial_job_idx)

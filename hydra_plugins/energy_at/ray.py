@@ -20,7 +20,7 @@ from omegaconf import DictConfig, open_dict
 WAIT = 5  # seconds for the address of a cluster to answer
 
 
-class RayLauncher(Launcher):  # type: ignore[misc]
+class RayLauncher(Launcher):
     """Runs every job in a worker process of its own.
 
     Args:

@@ -6,7 +6,7 @@
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.core.plugins import Plugins
@@ -22,7 +22,7 @@ BEST = "best.yaml"
 REPEATED = "seed"  # never searched: what is best must not be so by luck
 
 
-class OptunaSweeper(Sweeper):  # type: ignore[misc]
+class OptunaSweeper(Sweeper):
     """Raises what the jobs return, by a tree-structured Parzen estimator.
 
     Several values of ``seed`` repeat every trial; their mean counts. A trial with a job that failed
@@ -48,8 +48,8 @@ class OptunaSweeper(Sweeper):  # type: ignore[misc]
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Makes the launcher."""
-        self.context, self.config = hydra_context, config
-        self.launcher = Plugins.instance().instantiate_launcher(
+        self.context, self.composed = hydra_context, config
+        self.runner = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
@@ -66,9 +66,9 @@ class OptunaSweeper(Sweeper):  # type: ignore[misc]
                 "'reg.weight=interval(0.5, 20)'"
             )
         self._compose({key: self._example(d) for key, d in space.items()})
-        folder = Path(str(self.config.hydra.sweep.dir))
+        folder = Path(str(self.composed.hydra.sweep.dir))
         folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.config, folder / "multirun.yaml")
+        OmegaConf.save(self.composed, folder / "multirun.yaml")
         study = self._study(folder)
         for trial in [t for t in study.trials if not t.state.is_finished()]:
             self._run(study, [trial])
@@ -97,7 +97,7 @@ class OptunaSweeper(Sweeper):  # type: ignore[misc]
 
         each = max(1, len(self.repeats))
         jobs = [job for trial in trials for job in self._jobs(trial.params)]
-        found = launched(self.launcher, self.config, jobs, trials[0].number * each)
+        found = launched(self.runner, self.composed, jobs, trials[0].number * each)
         values = [job.return_value for job in found] or [None] * len(jobs)
         for place, trial in enumerate(trials):
             own = values[place * each : (place + 1) * each]
@@ -115,7 +115,7 @@ class OptunaSweeper(Sweeper):  # type: ignore[misc]
     def _compose(self, params: Mapping[str, Any]) -> None:
         """Meets a mistake in a name before anything is written."""
         for job in self._jobs(params):
-            self.context.config_loader.load_sweep_config(self.config, job)
+            self.context.config_loader.load_sweep_config(self.composed, job)
 
     @staticmethod
     def _example(found: Any) -> Any:
@@ -146,13 +146,13 @@ def distribution(override: Override) -> Any:
             "hydra/sweeper=optuna needs Optuna: pip install 'energy_at[optuna]'"
         ) from error
     value: Any = override.value()
-    log = "log" in getattr(value, "tags", ())
     if isinstance(value, IntervalSweep):
-        kind = IntDistribution if _whole(value.start, value.end) else FloatDistribution
-        return kind(value.start, value.end, log=log)
+        low, high = cast(Any, (value.start, value.end))
+        kind = IntDistribution if _whole(low, high) else FloatDistribution
+        return kind(low, high, log="log" in value.tags)
     if isinstance(value, RangeSweep) and _whole(value.start, value.stop, value.step):
-        last = value.start + (value.stop - value.start - 1) // value.step * value.step
-        return IntDistribution(value.start, last, step=value.step)
+        first, stop, step = cast(Any, (value.start, value.stop, value.step))
+        return IntDistribution(first, first + (stop - first - 1) // step * step, step=step)
     return CategoricalDistribution([str(one) for one in override.sweep_string_iterator()])
 
 
