@@ -8,13 +8,13 @@ import pytest
 import wandb
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from lightning.pytorch.loggers.logger import DummyExperiment
 
 from energy_at import train
 from energy_at.config import register_resolvers
 from energy_at.panels import ALARMS, Panel, Scatter, specification
 from energy_at.runs import RunFolder, read_checkpoint
 from energy_at.training import loggers, tolerant
+from energy_at.training.tolerant import DummyExperiment
 from energy_at.workspace import workspace
 from tests.running import CONF, TINY, fitted, train_in, typed
 from tests.wandb_files import Kept, without_key

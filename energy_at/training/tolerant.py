@@ -9,8 +9,9 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+from lightning.fabric.loggers.logger import _DummyExperiment as DummyExperiment
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.loggers.logger import DummyExperiment, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
 STEP = "trainer/global_step"  # the axis of every metric, as Lightning calls it
@@ -129,7 +130,8 @@ class TolerantWandb(WandbLogger):
     def _give_up(self, error: Exception) -> None:
         if not isinstance(self._experiment, DummyExperiment):
             tell(f"W&B has failed and is left out from here on: {_why(error)}")
-            self._left, self._experiment = self._experiment, DummyExperiment()
+            nothing: Any = DummyExperiment()
+            self._left, self._experiment = self._experiment, nothing
 
 
 def is_reachable(url: str) -> bool:
