@@ -209,6 +209,8 @@ def test_a_server_that_refuses_makes_the_run_offline(tmp_path, no_key, monkeypat
         return begin(**options)
 
     monkeypatch.setattr(wandb, "init", refuse)
+    monkeypatch.setattr(loggers, "is_reachable", lambda _: True)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_MODE", "online")
     run = one_epoch(tmp_path / "run")
     loggers.finish(run.trainer.loggers)

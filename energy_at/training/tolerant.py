@@ -43,6 +43,7 @@ class TolerantWandb(WandbLogger):
     def __init__(self, *, mode: str, log_checkpoints: bool = False, **options: Any) -> None:
         settings = {"init_timeout": INIT, "finish_timeout": FINISH, "silent": mode == "offline"}
         super().__init__(mode=mode, settings=settings | options.pop("settings", {}), **options)
+        self._wandb_init.pop("anonymous")  # wandb warns of it, whatever it is
         self.log_checkpoints = log_checkpoints
         self._left: Any = None  # a run that has failed
 
@@ -123,9 +124,7 @@ class TolerantWandb(WandbLogger):
             tell(f"W&B runs offline: {_why(error)}; 'wandb sync FOLDER' uploads it later")
         self._wandb_init["mode"] = "offline"
         self._wandb_init["settings"]["silent"] = True
-        with suppress(Exception):
-            return _with_axes(wandb.init(**self._wandb_init))
-        return DummyExperiment()
+        return self._begun()
 
     def _give_up(self, error: Exception) -> None:
         if not isinstance(self._experiment, DummyExperiment):
