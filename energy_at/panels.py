@@ -182,7 +182,7 @@ SECTIONS = (
             Scores("precision", "sample/precision"),
             Scores("recall", "sample/recall"),
             Scores("judged right", "sample/judge"),
-            Images("samples, and nearest training images", ("sample/grid", "sample/nearest")),
+            Images("samples, and nearest training images", ("samples/grid", "samples/nearest")),
         ),
     ),
 )

@@ -42,9 +42,9 @@ def publish_samples(cfg: DictConfig, subject: Subject, folder: Path) -> None:
         _about(cfg, subject),
         folder,
         "sample",
-        {f"sample/{name}": wandb.Image(str(p)) for name, p in pictures.items() if p.is_file()}
+        {f"samples/{name}": wandb.Image(str(p)) for name, p in pictures.items() if p.is_file()}
         | {f"sample/{name}": value for name, value in scores.items()}
-        | {"sample/sets": wandb.Table(["set", *names], rows)},
+        | {"samples/sets": wandb.Table(["set", *names], rows)},
     )
 
 

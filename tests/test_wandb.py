@@ -8,13 +8,13 @@ import pytest
 import wandb
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from lightning.pytorch.loggers.logger import DummyExperiment
 
 from energy_at import train
 from energy_at.config import register_resolvers
 from energy_at.panels import ALARMS, Panel, Scatter, specification
 from energy_at.runs import RunFolder, read_checkpoint
 from energy_at.training import loggers, tolerant
+from energy_at.training.tolerant import DummyExperiment
 from energy_at.workspace import workspace
 from tests.running import CONF, TINY, fitted, train_in, typed
 from tests.wandb_files import Kept, without_key
@@ -209,6 +209,8 @@ def test_a_server_that_refuses_makes_the_run_offline(tmp_path, no_key, monkeypat
         return begin(**options)
 
     monkeypatch.setattr(wandb, "init", refuse)
+    monkeypatch.setattr(loggers, "is_reachable", lambda _: True)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_MODE", "online")
     run = one_epoch(tmp_path / "run")
     loggers.finish(run.trainer.loggers)

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+import wandb
 
 from energy_at.training import tolerant
 from energy_at.training.loggers import finish
@@ -28,6 +29,7 @@ def sent(server):
 
 
 def fit(folder, after_begin=lambda: None):
+    wandb.teardown()  # else it goes on with the address of an earlier run
     run = prepared(folder, *RUN)
     for logger in run.trainer.loggers:
         if isinstance(logger, tolerant.TolerantWandb):
@@ -41,7 +43,14 @@ def sync(folder, server):
     (offline,) = folder.glob("wandb/offline-run-*")
     command = [str(Path(sys.executable).with_name("wandb")), "sync", str(offline)]
     address = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
-    subprocess.run(command, env=os.environ | address, check=True, capture_output=True, timeout=120)
+    subprocess.run(
+        command,
+        env=os.environ | address,
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
 
 
 def test_a_run_that_is_synced_later_gives_what_one_online_gives(tmp_path, monkeypatch):

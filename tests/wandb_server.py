@@ -68,7 +68,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def body(self):
         content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        return gzip.decompress(content) if "gzip" in self.headers.values() else content
+        return gzip.decompress(content) if self.headers.get("Content-Encoding") else content
 
     def reply(self, content):
         data = json.dumps(content).encode()

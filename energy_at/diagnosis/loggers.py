@@ -20,13 +20,13 @@ def wandb_mode() -> Verdict:
     if not _is_mode(mode):
         return Verdict(
             "fail",
-            f"WANDB_MODE={mode} is no mode of W&B: a training would end before it begins",
+            f"WANDB_MODE={mode} is no mode of W&B: a training would go on without W&B",
             "unset WANDB_MODE, or set it to online, offline or disabled",
         )
     if mode in ("online", "run", "shared") and not has_key:
         return Verdict(
             "warn",
-            f"WANDB_MODE={mode}, but no API key is configured: a training would stop and ask",
+            f"WANDB_MODE={mode}, but no API key is configured: a training would run offline",
             "wandb login, or unset WANDB_MODE to run offline",
         )
     return passed(f"{mode}: WANDB_MODE says so")

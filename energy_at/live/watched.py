@@ -123,10 +123,8 @@ class Watched:
 
     def _steps(self, config: DictConfig | None) -> int | None:
         """Of the whole training; known from its first epoch, or from the size of its data."""
-        epochs, batch = (
-            _get(config, "trainer.max_epochs", None),
-            _get(config, "dataset.batch_size", None),
-        )
+        epochs = _get(config, "trainer.max_epochs", None)
+        batch = _get(config, "dataset.batch_size", None)
         images = self.folder.record().get("train_images")
         if self.epoch > 0:
             per_epoch = self._first_epoch

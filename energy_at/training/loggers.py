@@ -129,12 +129,14 @@ def wandb_logger(
         mode: ``online``, ``offline`` or ``disabled``, as ``WANDB_MODE`` would say it.
         options: What ``TolerantWandb``, or ``wandb.init``, takes.
     """
-    mode = mode or os.environ.get("WANDB_MODE") or _mode()
+    mode = _mode(mode or os.environ.get("WANDB_MODE") or None)  # set to nothing is not set
     place = str(Path(folder).absolute())  # wandb's own process may work elsewhere
     return TolerantWandb(save_dir=place, project=project, mode=mode, **options)
 
 
-def _mode() -> str:
+def _mode(asked: str | None) -> str:
+    if asked is not None and asked != "online":
+        return asked
     if not has_wandb_key():
         tell("W&B runs offline: no API key is configured; 'wandb sync FOLDER' uploads it later")
         return "offline"

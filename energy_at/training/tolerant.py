@@ -9,8 +9,9 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+from lightning.fabric.loggers.logger import _DummyExperiment as DummyExperiment
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.loggers.logger import DummyExperiment, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
 STEP = "trainer/global_step"  # the axis of every metric, as Lightning calls it
@@ -42,6 +43,7 @@ class TolerantWandb(WandbLogger):
     def __init__(self, *, mode: str, log_checkpoints: bool = False, **options: Any) -> None:
         settings = {"init_timeout": INIT, "finish_timeout": FINISH, "silent": mode == "offline"}
         super().__init__(mode=mode, settings=settings | options.pop("settings", {}), **options)
+        self._wandb_init.pop("anonymous")  # wandb warns of it, whatever it is
         self.log_checkpoints = log_checkpoints
         self._left: Any = None  # a run that has failed
 
@@ -122,14 +124,13 @@ class TolerantWandb(WandbLogger):
             tell(f"W&B runs offline: {_why(error)}; 'wandb sync FOLDER' uploads it later")
         self._wandb_init["mode"] = "offline"
         self._wandb_init["settings"]["silent"] = True
-        with suppress(Exception):
-            return _with_axes(wandb.init(**self._wandb_init))
-        return DummyExperiment()
+        return self._begun()
 
     def _give_up(self, error: Exception) -> None:
         if not isinstance(self._experiment, DummyExperiment):
             tell(f"W&B has failed and is left out from here on: {_why(error)}")
-            self._left, self._experiment = self._experiment, DummyExperiment()
+            nothing: Any = DummyExperiment()
+            self._left, self._experiment = self._experiment, nothing
 
 
 def is_reachable(url: str) -> bool:
