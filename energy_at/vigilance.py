@@ -61,12 +61,15 @@ class Watch:
 
     @property
     def name(self) -> str:
-        """Data, method, radius and seed."""
+        """Data, method, radius, learning rate and seed."""
         cfg = self.folder.config()
         size = "" if cfg.dataset.subset is None else f" {cfg.dataset.subset:,}"
         beta = f" {cfg.reg.weight:g}" if "der" in cfg.reg.terms else ""
-        eps = cfg.threat.eps
-        return f"{cfg.dataset.name}{size}, {method(cfg)}{beta}, {eps}, seed {cfg.seed}"
+        rate = f"{cfg.optimizer.lr:g} {str(cfg.schedule._target_).rpartition('.')[2]}"
+        return (
+            f"{cfg.dataset.name}{size}, {method(cfg)}{beta}, eps {cfg.threat.eps}, lr {rate}, "
+            f"seed {cfg.seed}"
+        )
 
     @cached_property
     def fall(self) -> int | None:
@@ -206,6 +209,6 @@ def _panel(axes: Axes, watch: Watch) -> None:
         axes.plot(alarm.step / per_epoch, 97, color="black", marker="v", markersize=4)
         axes.annotate(alarm.kind, (alarm.step / per_epoch, 97), xytext=(3, -2),
                       textcoords="offset points", fontsize="x-small")  # fmt: skip
-    axes.set_title("\n".join(watch.name.rsplit(", ", 2)[:1]) + "\n" + ", ".join(
-        watch.name.rsplit(", ", 2)[1:]), fontsize=6)  # fmt: skip
+    what, *where = watch.name.rsplit(", ", 3)
+    axes.set_title(f"{what}\n{', '.join(where)}", fontsize=5.5)
     axes.set_ylim(-3, 103)
