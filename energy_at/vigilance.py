@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from energy_at.attacks import climbs_loss
-from energy_at.collapse import MARGIN, WINDOW, overfitting_step
+from energy_at.collapse import MARGIN, WINDOW, collapse_step, overfitting_step
 from energy_at.comparison import method
 from energy_at.config import make, register_resolvers
 from energy_at.figures import DELTA, ERROR, OPEN, WIDTH, save
@@ -66,10 +66,9 @@ class Watch:
         size = "" if cfg.dataset.subset is None else f" {cfg.dataset.subset:,}"
         beta = f" {cfg.reg.weight:g}" if "der" in cfg.reg.terms else ""
         rate = f"{cfg.optimizer.lr:g} {str(cfg.schedule._target_).rpartition('.')[2]}"
-        return (
-            f"{cfg.dataset.name}{size}, {method(cfg)}{beta}, eps {cfg.threat.eps}, lr {rate}, "
-            f"seed {cfg.seed}"
-        )
+        named = "name" in cfg.reg  # older configurations say less
+        what = f"{method(cfg)}{beta}" if named else self.folder.path.name
+        return f"{cfg.dataset.name}{size}, {what}, eps {cfg.threat.eps}, lr {rate}, seed {cfg.seed}"
 
     @cached_property
     def fall(self) -> int | None:
@@ -99,6 +98,12 @@ class Watch:
         return int(self.pgd.steps[WINDOW - 1 + lost[0]])
 
     @property
+    def comes_back(self) -> bool:
+        """Whether it is not collapsed at its end."""
+        rows = self.folder.log().rows("val/acc/pgd")
+        return collapse_step(rows, round(1 / self.chance)) is None
+
+    @property
     def learned(self) -> bool:
         """Whether it was ever better than a guess."""
         return bool(self.pgd.values.max() >= ROBUST * self.chance)
@@ -117,7 +122,8 @@ class Watch:
         found = self.alarms(held_out=True)
         per_epoch = self.folder.log().steps_per_epoch
         if self.fall is not None:
-            known = "CO" if self.learned else "CO, never robust"
+            known = "CO" if self.learned else "CO, never robust,"
+            known += " in passing" if self.comes_back else ""
             step = next((alarm.step for alarm in found if alarm.kind == "CO"), None)
             if step is None:
                 return f"{known} from {self.fall}", None, "missed"
