@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from energy_at.attacks import climbs_loss
-from energy_at.collapse import MARGIN, WINDOW, overfitting_step
+from energy_at.collapse import MARGIN, WINDOW, collapse_step, overfitting_step
 from energy_at.comparison import method
 from energy_at.config import make, register_resolvers
 from energy_at.figures import DELTA, ERROR, OPEN, WIDTH, save
@@ -61,12 +61,14 @@ class Watch:
 
     @property
     def name(self) -> str:
-        """Data, method, radius and seed."""
+        """Data, method, radius, learning rate and seed."""
         cfg = self.folder.config()
         size = "" if cfg.dataset.subset is None else f" {cfg.dataset.subset:,}"
         beta = f" {cfg.reg.weight:g}" if "der" in cfg.reg.terms else ""
-        eps = cfg.threat.eps
-        return f"{cfg.dataset.name}{size}, {method(cfg)}{beta}, {eps}, seed {cfg.seed}"
+        rate = f"{cfg.optimizer.lr:g} {str(cfg.schedule._target_).rpartition('.')[2]}"
+        named = "name" in cfg.reg  # older configurations say less
+        what = f"{method(cfg)}{beta}" if named else self.folder.path.name
+        return f"{cfg.dataset.name}{size}, {what}, eps {cfg.threat.eps}, lr {rate}, seed {cfg.seed}"
 
     @cached_property
     def fall(self) -> int | None:
@@ -96,6 +98,12 @@ class Watch:
         return int(self.pgd.steps[WINDOW - 1 + lost[0]])
 
     @property
+    def comes_back(self) -> bool:
+        """Whether it is not collapsed at its end."""
+        rows = self.folder.log().rows("val/acc/pgd")
+        return collapse_step(rows, round(1 / self.chance)) is None
+
+    @property
     def learned(self) -> bool:
         """Whether it was ever better than a guess."""
         return bool(self.pgd.values.max() >= ROBUST * self.chance)
@@ -114,7 +122,8 @@ class Watch:
         found = self.alarms(held_out=True)
         per_epoch = self.folder.log().steps_per_epoch
         if self.fall is not None:
-            known = "CO" if self.learned else "CO, never robust"
+            known = "CO" if self.learned else "CO, never robust,"
+            known += " in passing" if self.comes_back else ""
             step = next((alarm.step for alarm in found if alarm.kind == "CO"), None)
             if step is None:
                 return f"{known} from {self.fall}", None, "missed"
@@ -206,6 +215,6 @@ def _panel(axes: Axes, watch: Watch) -> None:
         axes.plot(alarm.step / per_epoch, 97, color="black", marker="v", markersize=4)
         axes.annotate(alarm.kind, (alarm.step / per_epoch, 97), xytext=(3, -2),
                       textcoords="offset points", fontsize="x-small")  # fmt: skip
-    axes.set_title("\n".join(watch.name.rsplit(", ", 2)[:1]) + "\n" + ", ".join(
-        watch.name.rsplit(", ", 2)[1:]), fontsize=6)  # fmt: skip
+    what, *where = watch.name.rsplit(", ", 3)
+    axes.set_title(f"{what}\n{', '.join(where)}", fontsize=5.5)
     axes.set_ylim(-3, 103)

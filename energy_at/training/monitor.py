@@ -67,6 +67,8 @@ class EnergyMonitor(Callback):
         measured = {f"train/{name}": value for name, value in pair_metrics(pair).items()}
         measured |= {f"train/loss/{name}": part for name, part in outputs["parts"].items()}
         measured["train/loss"] = outputs["loss"].detach()
+        if self._values and self._names != list(measured):
+            self.flush(trainer)  # the objective has changed
         self._names = list(measured)
         self._values.append(torch.stack([value.float() for value in measured.values()]))
         self._on_host.append(
