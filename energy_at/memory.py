@@ -2,13 +2,12 @@
 
 import ctypes
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-_TRIM, _MMAP_THRESHOLD, _MMAP_MOST, _ARENAS = -1, -3, -4, -8  # parameters of glibc's mallopt
+# parameters of glibc's mallopt
+_TRIM, _PAD, _MMAP_MOST, _ARENAS = -1, -2, -4, -8
+_ROOM = 256 << 20  # by which the heap grows beyond a request, so that aligned blocks fit again
 _NEVER = 2**31 - 1
-_LARGEST, _MAPPINGS = 32 << 20, 65536  # where glibc's own threshold settles; its default
 
 
 def keep_freed_memory() -> bool:
@@ -20,17 +19,7 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether the C library is one that can be told so.
     """
-    return _set({_ARENAS: 1, _MMAP_MOST: 0, _TRIM: _NEVER})
-
-
-@contextmanager
-def large_blocks_mapped() -> Iterator[None]:
-    """Glibc's own way with blocks of 32 MiB and more inside; they are kept again after."""
-    _set({_MMAP_THRESHOLD: _LARGEST, _MMAP_MOST: _MAPPINGS})
-    try:
-        yield
-    finally:
-        keep_freed_memory()
+    return _set({_ARENAS: 1, _MMAP_MOST: 0, _TRIM: _NEVER, _PAD: _ROOM})
 
 
 def resident() -> int | None:

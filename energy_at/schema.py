@@ -165,6 +165,7 @@ RULES: dict[str, Rule] = {
     "training.awp.warmup": EPOCHS,
     "training.channels_last": TRUTH,
     "training.reuse": TRUTH,
+    "training.keep_memory": TRUTH,
     "training.skip_inactive": ("auto, true or false", lambda v: v == "auto" or type(v) is bool),
     "evaluation.subset": _or_null(_integer(1)),
     "evaluation.checkpoints": _some_of("last", "best"),

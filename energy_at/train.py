@@ -20,6 +20,7 @@ from energy_at.config import Run, build, register_resolvers
 from energy_at.figures import delta_energy_figure, save
 from energy_at.finished import FinishedRun
 from energy_at.launching import require_startable, started_with
+from energy_at.memory import keep_freed_memory
 from energy_at.mistakes import CONF, command_line, forget, one_line_errors, quieten, require_read
 from energy_at.outcome import cost, evaluated, held_out
 from energy_at.ranks import is_first
@@ -105,6 +106,8 @@ def main(cfg: DictConfig) -> Any:
     with one_line_errors(folder.path, go_on=swept, stopped=stopped):
         require_single(overrides)
         require_read(cfg)
+        if cfg.training.keep_memory:
+            keep_freed_memory()
         if cfg.resume is not None:
             changes = [o for o in overrides if not o.lstrip("+").startswith("resume=")]
             train(*resumed(cfg.resume, overrides), overrides=changes)

@@ -82,7 +82,7 @@ def test_a_published_step_ends_at_our_weights(batch, method, dtype, error):
     training = module(ours, method)
     bare_step(training, sgd(ours), "fp32")(x.contiguous(memory_format=torch.channels_last), y)
     known = published.Method.of(*(training.attack, training.objective))
-    published.train_step(theirs, sgd(theirs), x, y, known, training._noise(x.device, 0, 1))
+    published.train_step(theirs, sgd(theirs), x, y, known, training._generator(x.device, 0, 1))
     moved = [(b - a).norm() for a, b in zip(start.parameters(), ours.parameters(), strict=True)]
     assert min(moved) > 0
     for a, b in zip(theirs.parameters(), ours.parameters(), strict=True):

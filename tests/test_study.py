@@ -51,7 +51,7 @@ def test_what_is_done_is_left_and_a_failure_ends_nothing_else(tmp_path):
     todo[0].result.parent.mkdir()
     todo[0].result.write_text("{}")
     codes, told = iter([1, 0]), []
-    failed = work_off(todo, lambda command: next(codes), lambda: told.append(1), lambda: True)
+    failed = work_off(todo, lambda _: next(codes), lambda: told.append(1), lambda: True)
     assert failed == ["bad", "bad judged"]
     assert len(told) == 3
     assert next(codes, None) is None

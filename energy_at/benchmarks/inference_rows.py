@@ -43,7 +43,7 @@ def evaluation_row(name: str, precision: str, setting: Setting, clock: Clock) ->
             published.evaluate(net, x, y, attack, by_library)
 
     batch = as_floats(images.pixels, channels_last=ours), images.labels
-    return Loop(step, endless([batch]), setting.steps, setting.device, clock, ours)
+    return Loop(step, endless([batch]), setting.steps, setting.device, clock)
 
 
 def sampling_row(name: str, precision: str, setting: Setting, clock: Clock) -> Row | None:
@@ -66,7 +66,7 @@ def sampling_row(name: str, precision: str, setting: Setting, clock: Clock) -> R
                 chains, _, _ = sampler.advance(net, chains, Unguided())
 
     batch = as_floats(images.pixels, channels_last=ours), images.labels
-    return Loop(step, endless([batch]), setting.steps, setting.device, clock, ours)
+    return Loop(step, endless([batch]), setting.steps, setting.device, clock)
 
 
 def _chains(x: Images, y: Labels) -> Chains:

@@ -25,7 +25,6 @@ class Peak:
         images: Of a batch of the convolution.
     """
 
-    ours = True
     images = 0
     loading = None
 

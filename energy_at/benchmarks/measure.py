@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -16,7 +16,6 @@ from energy_at.benchmarks.rows import Clock, Row
 from energy_at.memory import (
     forget_peak,
     keep_freed_memory,
-    large_blocks_mapped,
     peak_resident,
     resident,
 )
@@ -83,7 +82,7 @@ def take_turns(
         advance: Is told the name of the row whose turn is next.
     """
     found = {name: Measured() for name in rows}
-    keep_freed_memory()
+    keep_freed_memory()  # for all rows: what one has freed is in reach of the others anyway
     for name, row in rows.items():
         advance(name)
         found[name].flops = _work(row)
@@ -94,13 +93,11 @@ def take_turns(
     for index in range(warmup + rounds):
         for name, row in _rotated(rows, index):
             advance(name)
-            with _allocation(row):
-                if index < warmup:
-                    row.turn()
-                    continue
-                start = clock()
-                row.turn()
-                found[name].seconds.append(clock() - start)
+            start = clock()
+            row.turn()
+            if index < warmup:
+                continue
+            found[name].seconds.append(clock() - start)
             if row.loading is not None:
                 found[name].loading.append(row.loading)
     return found
@@ -154,17 +151,11 @@ def _peak(row: Row, device: torch.device) -> int | None:
         torch.cuda.reset_peak_memory_stats(device)
         row.turn()
         return torch.cuda.max_memory_allocated(device) - before
-    with _allocation(row):
-        forget_peak()
-        held = resident()
-        row.turn()
-        highest = peak_resident()
+    forget_peak()
+    held = resident()
+    row.turn()
+    highest = peak_resident()
     return None if held is None or highest is None else max(0, highest - held)
-
-
-def _allocation(row: Row) -> AbstractContextManager[object]:
-    # What our turns have freed stays in reach of the others': they are no slower than alone.
-    return nullcontext() if row.ours else large_blocks_mapped()
 
 
 def _rotated(rows: Mapping[Any, Row], by: int) -> list[tuple[Any, Row]]:

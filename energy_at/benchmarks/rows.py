@@ -19,10 +19,6 @@ class Row(Protocol):
     """One way to do the work of a scenario."""
 
     @property
-    def ours(self) -> bool:
-        """Whether it is our code, which keeps freed memory; published code does not."""
-
-    @property
     def images(self) -> int:
         """Images of a turn."""
 
@@ -47,7 +43,6 @@ class Loop:
         steps: Batches of a turn.
         device: Where the batches go.
         clock: Tells the seconds.
-        ours: Whether it is our code.
     """
 
     step: Callable[[Images, Labels], object]
@@ -55,7 +50,6 @@ class Loop:
     steps: int
     device: torch.device
     clock: Clock
-    ours: bool = True
     loading: float | None = field(default=None, init=False)
     images: int = field(default=0, init=False)
 

@@ -144,7 +144,7 @@ def _judged(path: Path) -> dict[str, Any]:
 
 def _sampled(path: Path) -> dict[str, Any]:
     found = read_json(path)
-    return {key: found[key] for key in ("n", "seconds", "scores") if key in found}
+    return {key: found[key] for key in ("n", "seconds", "extractor", "sets")}
 
 
 _READERS: dict[str, Callable[[Path], dict[str, Any]]] = {

@@ -42,7 +42,6 @@ class FullRun:
     says overstates what that costs.
     """
 
-    ours = True
     loading = None
 
     def __init__(self, cfg: DictConfig, steps: int) -> None:
@@ -107,4 +106,4 @@ def _published(name: str, cfg: DictConfig, setting: Setting, clock: Clock) -> Ro
     def step(x: Images, y: Labels) -> None:
         published.train_step(net, optimizer, x, y, method, attack=attack)
 
-    return Loop(step, batches, setting.steps, setting.device, clock, ours=False)
+    return Loop(step, batches, setting.steps, setting.device, clock)
