@@ -29,7 +29,8 @@ def folders(cfg: DictConfig) -> list[str]:
 def serve(watch: Watch, port: int, interval: float) -> None:
     """Serves the page until Ctrl-C."""
     with page_server(watch, port, interval) as server:
-        print(f"http://{server.server_address[0]!s}:{server.server_port}/  (Ctrl-C ends it)")
+        where = f"http://{server.server_address[0]!s}:{server.server_port}/"
+        print(f"{where}  (Ctrl-C ends it)", flush=True)
         server.serve_forever()
 
 

@@ -47,7 +47,7 @@ def test_a_run_records_its_environment(run):
     assert recorded["python"] == platform.python_version()
     assert torch.__version__.startswith(recorded["packages"]["torch"])
     assert recorded["packages"]["numpy"] == np.__version__
-    assert recorded.keys() == environment().keys() | {"overrides"}
+    assert recorded.keys() == environment().keys() | {"overrides", "train_images"}
     assert sorted(path.name for path in run.path.iterdir()) == ["config.yaml", "environment.json"]
 
 

@@ -315,3 +315,13 @@ def test_a_number_may_name_a_run_and_nothing_is_written(begun, here, monkeypatch
     assert (code, err) == (0, "")
     assert "step 4/12" in out
     assert sorted(Path.cwd().rglob("*")) == before
+
+
+def test_ctrl_c_ends_the_server_in_one_line(begun, monkeypatch, capsys):
+    def pressed(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("socketserver.BaseServer.serve_forever", pressed)
+    code, out, err = typed(monkeypatch, capsys, entry.main, "run=run", "browser=true", "port=0")
+    assert (code, err) == (130, "\nstopped\n")
+    assert out.startswith("http://127.0.0.1:")
