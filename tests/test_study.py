@@ -11,7 +11,14 @@ from energy_at.benchmarks.study import Job, jobs, known, work_off, write_known
 from energy_at.mistakes import command_line
 from tests.running import CONF, typed
 
-SMALL = "overrides=[dataset=digits,model=small,model.width=4,trainer.max_epochs=1,trainer.accelerator=cpu,trainer.precision=32-true,evaluation.attacks.pgd.steps=1,evaluation.attacks.pgd.restarts=1,trainer.enable_progress_bar=false,evaluation.subset=20,validation.attacks.pgd=null,callbacks.best=null]"  # fmt: skip  # noqa: E501
+SMALL = " ".join(
+    (
+        "dataset=digits dataset.subset=100 dataset.val_size=20 model=small model.width=4",
+        "trainer.max_epochs=1 trainer.accelerator=cpu trainer.precision=32-true",
+        "trainer.enable_progress_bar=false evaluation.subset=20 evaluation.attacks.pgd.steps=1",
+        "evaluation.attacks.pgd.restarts=1",
+    )
+)
 
 
 def study_config(*overrides):
@@ -74,7 +81,9 @@ def test_samples_of_nothing_are_refused(monkeypatch, capsys, tmp_path):
 
 def test_a_study_cut_off_goes_on_and_leaves_one_small_file(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    cfg = study_config(SMALL, "evaluation=[attacks=[fgsm],subset=10,progress=false,device=cpu]")
+    cfg = study_config(
+        f'overrides="{SMALL}"', 'evaluation="attacks=[fgsm] subset=10 progress=false device=cpu"'
+    )
     todo = [one for one in jobs(cfg) if one.name.startswith("fgsm_der_8")]
     entries = {"energy_at.train": train.main, "energy_at.evaluate": evaluate.main}
 

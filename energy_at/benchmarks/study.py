@@ -59,7 +59,7 @@ def jobs(cfg: DictConfig) -> list[Job]:
         Job(
             BENCHMARK,
             "energy_at.benchmark",
-            (*cfg.benchmark, f"out={first}"),
+            (*cfg.benchmark.split(), f"out={first}"),
             first / "benchmark.json",
         )
     ]
@@ -67,7 +67,7 @@ def jobs(cfg: DictConfig) -> list[Job]:
         found += _trained_and_judged(cfg, str(name), list(overrides))
     if cfg.sampled is not None:
         samples = out / "samples"
-        argv = (f"run={out / cfg.sampled}", *cfg.sampling, f"out={samples}")
+        argv = (f"run={out / cfg.sampled}", *cfg.sampling.split(), f"out={samples}")
         found.append(Job("samples", "energy_at.sample", argv, samples / "samples.json"))
     return found
 
@@ -75,10 +75,16 @@ def jobs(cfg: DictConfig) -> list[Job]:
 def _trained_and_judged(cfg: DictConfig, name: str, overrides: Sequence[str]) -> Iterator[Job]:
     folder = Path(str(cfg.out)) / name
     root = (f"dataset.root={cfg.dataset_root}",)
-    argv = (*cfg.training, *overrides, *root, *cfg.overrides, f"hydra.run.dir={folder}")
+    argv = (
+        *cfg.training.split(),
+        *overrides,
+        *root,
+        *cfg.overrides.split(),
+        f"hydra.run.dir={folder}",
+    )
     yield Job(name, "energy_at.train", argv, folder / "results.json")
     judged = folder / "judged"
-    argv = (f"run={folder}", *cfg.evaluation, f"out={judged}")
+    argv = (f"run={folder}", *cfg.evaluation.split(), f"out={judged}")
     yield Job(f"{name} judged", "energy_at.evaluate", argv, judged / "evaluation.json")
 
 
