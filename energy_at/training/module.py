@@ -118,7 +118,7 @@ class AdversarialTraining(LightningModule):
         if self.awp is not None:
             self.awp.restore()  # of a step that failed on its way
         epoch = self._epochs_done(batch_idx)
-        noise = part.noise(self._generator(x.device, self.current_epoch, batch_idx))
+        noise = part.noise(self._noise(x.device, self.current_epoch, batch_idx))
         found = self._attacked(x, y, batch_idx, noise)
         if self._perturbs_weights():
             self._ascend(x, y, found, epoch, part)
@@ -167,7 +167,7 @@ class AdversarialTraining(LightningModule):
 
         Clean logits that nobody reads are NaN, so that nobody reads them by mistake.
         """
-        generator = self._generator(x.device, self.current_epoch, batch_idx)
+        generator = self._noise(x.device, self.current_epoch, batch_idx)
         return self._pair(x, y, self._attacked(x, y, batch_idx, generator))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -271,7 +271,7 @@ class AdversarialTraining(LightningModule):
             clean = net(x)
         values: dict[str, Tensor] = {}
         for name, attack in self.val_attacks.items():
-            noise = part.noise(self._generator(x.device, 0, batch_idx))
+            noise = part.noise(self._noise(x.device, 0, batch_idx))
             x_adv = attack(net, x, y, generator=noise).x_adv
             with no_graph():
                 pair = part.joined_pair(LogitPair(clean, net(x_adv), y))
@@ -290,7 +290,7 @@ class AdversarialTraining(LightningModule):
             return loader.part(batch_idx)
         return Part(own * trainer.world_size, self.global_rank, trainer.world_size)
 
-    def _generator(self, device: torch.device, epoch: int, batch_idx: int) -> torch.Generator:
+    def _noise(self, device: torch.device, epoch: int, batch_idx: int) -> torch.Generator:
         # A function of the position, so that a resumed run draws what the whole run draws. The 0
         # is of the time when processes drew for themselves; without it, all noise would be another.
         parts = (self.seed, 0, epoch, batch_idx)
