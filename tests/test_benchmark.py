@@ -50,7 +50,7 @@ def der(samples="all", weight=5.0):
 METHODS = {
     "fgsm": (fgsm(BALL), AT),
     "fgsm der": (fgsm(BALL), AT | der()),
-    "fgsm der abnormal": (fgsm(Linf(0.5)), AT | der("abnormal")),
+    "noise der abnormal": (n_fgsm(BALL, alpha=1e-4), AT | der("abnormal")),
     "rs-fgsm der": (rs_fgsm(BALL), AT | der()),
     "n-fgsm der": (n_fgsm(BALL), AT | der()),
     "gradalign": (fgsm(BALL), AT | {"gradalign": Weighted(GradAlign(BALL), 0.5)}),
@@ -90,7 +90,7 @@ def test_a_published_step_ends_at_our_weights(batch, method, dtype, error):
 
 
 def test_abnormal_examples_were_among_those_compared(batch):
-    training = module(TinyNet(), "fgsm der abnormal")
+    training = module(TinyNet(), "noise der abnormal")
     assert training.training_step(batch, 1)["parts"]["der"] > 0
 
 
