@@ -207,7 +207,7 @@ steps = pytest.mark.parametrize(
 def attacked(net, attack, bn_mode, training, batch):
     """The attack's result; it sees the weights as they are."""
     net.train(bn_mode == "batch")
-    found = attack(net, *batch, generator=training._generator(torch.device("cpu"), 0, 0))
+    found = attack(net, *batch, generator=training._noise(torch.device("cpu"), 0, 0))
     net.train()
     return found
 
@@ -238,7 +238,7 @@ def test_a_probe_sees_the_perturbed_weights_that_the_other_terms_have_made(net, 
 
     found = attacked(slow, fgsm(BALL), "batch", training, batch)
     moved = perturbed(slow, ce(slow, found.x_adv, y))
-    noise = BALL.sample(x, training._generator(x.device, 0, 0))
+    noise = BALL.sample(x, training._noise(x.device, 0, 0))
     images = [x.clone().requires_grad_(), (x + noise).requires_grad_()]
     clean, noisy = (
         torch.autograd.grad(ce(moved, image, y), image, create_graph=True)[0].flatten(1)

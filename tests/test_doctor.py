@@ -378,7 +378,7 @@ def test_noise_without_a_seed_fails(monkeypatch):
         generator.seed()
         return generator
 
-    monkeypatch.setattr(AdversarialTraining, "_generator", unseeded)
+    monkeypatch.setattr(AdversarialTraining, "_noise", unseeded)
     assert fails(determinism(CPU), "same bits")
 
 

@@ -77,10 +77,10 @@ def test_a_step_has_the_gradient_of_the_method_written_out(
     training = module(net, attack, terms | der(samples, reference=reference), bn_mode=bn_mode)
     ours = gradients(training, batch)
 
-    generator = training._generator(x.device, 0, 0)
+    generator = training._noise(x.device, 0, 0)
     slow.train(bn_mode == "batch")
     x_adv = attack(slow, x, y, generator=generator).x_adv
-    eta = attack.start(x, BALL, training._generator(x.device, 0, 0))
+    eta = attack.start(x, BALL, training._noise(x.device, 0, 0))
     slow.train()
     seen = slow((x + eta).clamp(0, 1)) if reference == "start" else slow(x)
     adv = slow(x_adv)
@@ -211,7 +211,7 @@ def test_detached_clean_branch_needs_no_graph_of_it(net, batch):
 def test_noise_belongs_to_seed_epoch_and_batch(net):
     def drawn(seed, epoch, batch_idx):
         training = module(net, pgd(BALL), AT, seed=seed)
-        return torch.rand(3, generator=training._generator(torch.device("cpu"), epoch, batch_idx))
+        return torch.rand(3, generator=training._noise(torch.device("cpu"), epoch, batch_idx))
 
     first = drawn(0, 1, 2)
     assert torch.equal(first, drawn(0, 1, 2))

@@ -402,7 +402,7 @@ def test_a_step_with_gradalign_has_the_gradient_written_out(
     slow = deepcopy(net).train(bn_mode == "batch")
     training.training_step((x, y), 0)["loss"].backward()
 
-    generator = training._generator(x.device, 0, 0)
+    generator = training._noise(x.device, 0, 0)
     x_adv = attack(slow, x, y, generator=generator).x_adv
     slow.train()
     directions = []

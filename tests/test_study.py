@@ -82,7 +82,7 @@ def test_samples_of_nothing_are_refused(monkeypatch, capsys, tmp_path):
 def test_a_study_cut_off_goes_on_and_leaves_one_small_file(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     cfg = study_config(
-        f'overrides="{SMALL}"', 'evaluation="attacks=[fgsm] subset=10 progress=false device=cpu"'
+        f'overrides="{SMALL}"', 'evaluate="attacks=[fgsm] subset=10 progress=false device=cpu"'
     )
     todo = [one for one in jobs(cfg) if one.name.startswith("fgsm_der_8")]
     entries = {"energy_at.train": train.main, "energy_at.evaluate": evaluate.main}

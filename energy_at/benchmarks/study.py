@@ -67,7 +67,7 @@ def jobs(cfg: DictConfig) -> list[Job]:
         found += _trained_and_judged(cfg, str(name), list(overrides))
     if cfg.sampled is not None:
         samples = out / "samples"
-        argv = (f"run={out / cfg.sampled}", *cfg.sampling.split(), f"out={samples}")
+        argv = (f"run={out / cfg.sampled}", *cfg.sample.split(), f"out={samples}")
         found.append(Job("samples", "energy_at.sample", argv, samples / "samples.json"))
     return found
 
@@ -76,7 +76,7 @@ def _trained_and_judged(cfg: DictConfig, name: str, overrides: Sequence[str]) ->
     folder = Path(str(cfg.out)) / name
     root = (f"dataset.root={cfg.dataset_root}",)
     argv = (
-        *cfg.training.split(),
+        *cfg.train.split(),
         *overrides,
         *root,
         *cfg.overrides.split(),
@@ -84,7 +84,7 @@ def _trained_and_judged(cfg: DictConfig, name: str, overrides: Sequence[str]) ->
     )
     yield Job(name, "energy_at.train", argv, folder / "results.json")
     judged = folder / "judged"
-    argv = (f"run={folder}", *cfg.evaluation.split(), f"out={judged}")
+    argv = (f"run={folder}", *cfg.evaluate.split(), f"out={judged}")
     yield Job(f"{name} judged", "energy_at.evaluate", argv, judged / "evaluation.json")
 
 
