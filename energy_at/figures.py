@@ -166,8 +166,9 @@ def mark_alarms(axes: Axes, log: Log, *, by_epoch: bool = True, color: str = ALA
         by_epoch: Whether the panel counts epochs; else optimizer steps.
         color: Of the run.
     """
-    unit = log.steps_per_epoch if by_epoch else 1.0
-    for kind, step in log.alarms:
+    alarms = log.alarms
+    unit = log.steps_per_epoch if by_epoch and alarms else 1.0
+    for kind, step in alarms:
         axes.annotate(
             f"{kind}\n\N{BLACK DOWN-POINTING TRIANGLE}", (step / unit, 1.0), color=color,
             xycoords=("data", "axes fraction"), xytext=(0, -1), textcoords="offset points",

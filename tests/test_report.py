@@ -160,7 +160,7 @@ def test_a_run_that_has_not_learned_is_marked_wherever_it_stands(tmp_path):
     groups = grouped([folder])
     found = entries(groups)
     runs = next(block for block in compared(found).blocks if isinstance(block, Grid))
-    assert (runs.table.rows[0][-2:], runs.marked) == (("not learned", "not learned"), {0})
+    assert (runs.table.rows[0][-3:-1], runs.marked) == (("not learned", "not learned"), {0})
     section = accuracies(groups, found, strong_evaluations(found), Gallery(tmp_path))
     methods, checkpoints, strong = (block for block in section.blocks if isinstance(block, Grid))
     assert (methods.table.rows[0][3:6], methods.marked) == (("not learned",) * 3, {0})
