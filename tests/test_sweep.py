@@ -172,7 +172,12 @@ def test_a_sweep_without_a_finished_run_says_so(copy):
     for path in copy.glob("*/results.json"):
         path.unlink()
     (copy / "2" / "error.txt").write_text("out of luck\n")
-    assert summary(copy).splitlines() == ["no job has finished", "job 2 failed: out of luck"]
+    lost = f"was lost: typed again with hydra.sweep.dir={copy} it goes on"
+    assert summary(copy).splitlines() == [
+        "no job has finished",
+        *(f"job {job} {lost}" for job in "013"),
+        "job 2 failed: out of luck",
+    ]
     assert not list(copy.glob("comparison*"))
 
 
