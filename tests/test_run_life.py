@@ -111,7 +111,7 @@ def test_a_job_leaves_the_folder_of_another_job_to_it(tmp_path):
     assert job_folder(tmp_path / "0", tmp_path, ["seed=7"]).path == tmp_path / "2"
     assert job_folder(tmp_path / "5", tmp_path, ["seed=7"]).path == tmp_path / "5"
     one.environment_file.write_text("{")
-    assert job_folder(tmp_path / "0", tmp_path, ["seed=0"]).path == tmp_path / "2"
+    assert job_folder(tmp_path / "0", tmp_path, ["seed=0"]).path == tmp_path / "3"  # 2 is claimed
 
 
 @pytest.mark.parametrize("left", ["metrics.csv", "results.json", "checkpoints/last.ckpt"])
