@@ -11,6 +11,7 @@ from tests.nets import TinyNet  # noqa: E402
 torch.set_num_threads(1)  # tensors this small wait for threads longer than they compute
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own
 def pytest_collection_modifyitems(items):
     """Tests that share what takes long to make run in one process, where there are several."""
     for item in items:

@@ -194,7 +194,9 @@ def test_a_standard_network_has_no_robust_accuracy(subject):
 
 
 @pytest.mark.parametrize(
-    ("norm", "ball"), [("linf", Linf(8 / 255)), ("l2", L2(128 / 255))], ids=["linf", "l2"]
+    ("norm", "ball"),
+    [("linf", Linf(8 / 255)), pytest.param("l2", L2(128 / 255), marks=pytest.mark.slow)],
+    ids=["linf", "l2"],
 )
 def test_a_standard_network_for_cifar10_has_none_either(norm, ball, tmp_path_factory, monkeypatch):
     monkeypatch.setattr(robustness, "tile_of", lambda _: 10)

@@ -245,6 +245,7 @@ def test_the_command_of_an_agent_is_the_job_of_the_sweep(type_train):
 # Optuna
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_where_it_was_killed_and_names_its_best(type_train):
     optuna = pytest.importorskip("optuna")
     search = ("-m", *TINY, "sweep=optuna_der", "seed=0,1", "hydra.sweep.dir=search")

@@ -116,6 +116,13 @@ def test_fid_of_gaussians_is_known():
     expected = frechet(mean, other, first, second)
     exactly = [normal(500, *law, exact=True) for law in ((mean, first), (other, second))]
     assert scores(*exactly).fid == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.slow
+def test_fid_of_samples_of_gaussians_is_nearly_known():
+    mean, other = torch.zeros(4).double(), torch.tensor([1.0, -2, 0, 0.5]).double()
+    first, second = covariance(1), covariance(2)
+    expected = frechet(mean, other, first, second)
     drawn = [normal(1500, *law) for law in ((mean, first), (other, second))]
     assert scores(*drawn).fid == pytest.approx(expected, rel=0.15)
 

@@ -261,6 +261,14 @@ def test_runs_of_one_method_and_seed_have_labels_of_their_own(tmp_path):
     assert [entry.label for entry in found] == ["FGSM-AT, seed 0, a", "FGSM-AT, seed 0, b"]
 
 
+def test_the_same_run_gives_the_same_bytes(here):
+    write(here / "run")
+    for out in ("one", "other"):
+        report.report([RunFolder(Path("run"))], Path(out))
+    assert bytes_of(here / "one") == bytes_of(here / "other")
+
+
+@pytest.mark.slow
 def test_the_same_runs_give_the_same_bytes_elsewhere_and_in_another_process(two, tmp_path):
     for name in ("plain", ODD):
         shutil.copytree(two / name, tmp_path / name)

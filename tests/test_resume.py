@@ -45,7 +45,9 @@ def whole(tmp_path_factory):
     return fitted(folder, *RUN, *EVERY_STEP), folder
 
 
-@pytest.mark.parametrize("step", [1, 3, 7, 8, 13, 14, 20])
+@pytest.mark.parametrize(
+    "step", [1, 7, 8, 20, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 13, 14))]
+)
 def test_a_run_resumed_after_any_step_equals_the_whole_run(tmp_path, whole, step):
     reference, reference_folder = whole
     broken = prepared(tmp_path, *RUN, *EVERY_STEP)
