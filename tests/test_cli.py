@@ -112,6 +112,7 @@ def test_a_run_is_opened_again_and_measures_the_same(finished, monkeypatch, caps
         assert shares[label] == f"{100 * results[name]:.1f}"
 
 
+@pytest.mark.slow
 def test_report_writes_table_and_figure(finished, monkeypatch, capsys):
     shutil.copytree("finished", "other")
     code, out, _ = typed(monkeypatch, capsys, report.main, "runs=[finished,other]", "out=both")

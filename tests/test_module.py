@@ -95,7 +95,7 @@ def test_a_step_has_the_gradient_of_the_method_written_out(
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("reg", ["reg=none", "reg=der"])
+@pytest.mark.parametrize("reg", [pytest.param("reg=none", marks=pytest.mark.slow), "reg=der"])
 @pytest.mark.parametrize("attack", ["fgsm", "rs_fgsm", "pgd", "trades"])
 def test_training_is_the_same_bit_for_bit_without_the_monitor(tmp_path, attack, reg):
     overrides = (*TINY_BN, f"attack={attack}", "attack.steps=1", reg, "trainer.max_epochs=1")
@@ -104,7 +104,7 @@ def test_training_is_the_same_bit_for_bit_without_the_monitor(tmp_path, attack, 
     assert states_equal(watched.module, alone.module)
 
 
-@pytest.mark.parametrize("attack", ["fgsm", "rs_fgsm", "pgd"])
+@pytest.mark.parametrize("attack", ["fgsm", "rs_fgsm", pytest.param("pgd", marks=pytest.mark.slow)])
 def test_der_of_weight_zero_is_the_base_method_bit_for_bit(tmp_path, attack):
     overrides = (*TINY_BN, f"attack={attack}", "trainer.max_epochs=1")
     base = fitted(tmp_path / "a", *overrides, "reg=none")
@@ -239,7 +239,11 @@ def test_eps_warm_up_reaches_the_radius_and_not_before(tmp_path):
 @pytest.mark.parametrize(
     ("experiment", "preset"),
     [
-        ("standard_at", lambda net, ball, **o: StandardAT(net, ball, **o)),
+        pytest.param(
+            "standard_at",
+            lambda net, ball, **o: StandardAT(net, ball, **o),
+            marks=pytest.mark.slow,
+        ),
         (
             "fast_at_der",
             lambda net, ball, **o: FastAT(net, ball, der("abnormal", weight=20.0), **o),

@@ -249,6 +249,7 @@ def test_a_run_without_record_says_so(tmp_path):
     assert ("git_commit", "abc", "not recorded") in grid.table.rows
 
 
+@pytest.mark.slow
 def test_of_very_many_runs_one_of_each_method_is_drawn_by_step(tmp_path):
     folders = [write(tmp_path / f"{seed}", f"seed={seed}", pgd=LOST if seed == 5 else SOUND)
                for seed in range(13)]  # fmt: skip
@@ -339,6 +340,7 @@ def test_a_mistake_gets_one_line_and_writes_nothing(here, type_report, wrong, sa
     assert everything() == before
 
 
+@pytest.mark.slow
 def test_a_folder_may_have_a_number_for_a_name_and_keeps_what_it_holds(here, type_report):
     write(here / "1")
     (here / "2").mkdir()
@@ -353,7 +355,7 @@ def test_a_folder_may_have_a_number_for_a_name_and_keeps_what_it_holds(here, typ
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium here: the page is not looked at")
-@pytest.mark.parametrize("width", [1200, 500])
+@pytest.mark.parametrize("width", [pytest.param(1200, marks=pytest.mark.slow), 500])
 def test_a_browser_shows_the_page_with_its_figures(two, here, width):
     command = [
         BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",

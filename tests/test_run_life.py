@@ -155,6 +155,7 @@ def test_pixels_of_a_later_batch_are_seen_too(tmp_path, broken, cure):
         trainer.fit(FastAT(TinyNet(), Linf(8 / 255)), loader)
 
 
+@pytest.mark.slow
 def test_a_terminated_run_says_how_to_go_on(tmp_path):
     command = [sys.executable, "-m", "energy_at.train", *RUN, "trainer.max_epochs=100000",
                "hydra.run.dir=run"]  # fmt: skip

@@ -183,7 +183,7 @@ def rolled(tmp_path_factory):
     return fitted(folder, *ROLLS), folder
 
 
-@pytest.mark.parametrize("step", [2, 5])
+@pytest.mark.parametrize("step", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_a_rollback_survives_a_kill_and_a_resume(tmp_path, rolled, step):
     whole, folder = rolled
     assert len(alarms(folder)) > 3
