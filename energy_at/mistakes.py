@@ -129,7 +129,8 @@ def quieten() -> None:
     # Its import sets the level; where it is broken, the doctor must still be able to speak.
     with suppress(Exception):
         import_module("lightning.pytorch")
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def require_read(cfg: DictConfig) -> None:
