@@ -123,8 +123,8 @@ class OptunaSweeper(Sweeper):
 
     def _conclude(self, study: Any, folder: Path) -> None:
         known = [trial for trial in study.trials if trial.value is not None]
-        if not known:
-            print("no trial has finished")
+        if not any(trial.value > 0 for trial in known):
+            print(f"none of {len(study.trials)} trials is a result: there is no best")
             return
         best = study.best_trial
         OmegaConf.save({"value": best.value, "params": best.params}, folder / BEST)
