@@ -243,6 +243,7 @@ RULES: dict[str, Rule] = {
     "warmup": _integer(0),
     "clock": ("wall or cpu", lambda value: value in ("wall", "cpu")),
     "threads": _or_null(STEPS),
+    "apart": ("auto, true or false", lambda value: value == "auto" or type(value) is bool),
     "workers": ("auto or an integer >= 0", lambda v: v == "auto" or (type(v) is int and v >= 0)),
     "attacks": _or_null(("a list of different names, such as [fgsm,pgd]", _is_list_of_names)),
     "runs": _or_null(("the path of a folder, or a list of them", _are_paths)),

@@ -1,12 +1,14 @@
 """The benchmark: the published loops compute what ours do, and what is measured is what is said."""
 
 import json
+import multiprocessing
 from copy import deepcopy
 from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from lightning import seed_everything
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -14,12 +16,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from energy_at import benchmark
 from energy_at.attacks import fgsm, n_fgsm, pgd, rs_fgsm, trades
 from energy_at.benchmarks import published
-from energy_at.benchmarks.measure import Work, take_turns
+from energy_at.benchmarks.apart import apart
+from energy_at.benchmarks.compared import plan_of
+from energy_at.benchmarks.making import turns_of
+from energy_at.benchmarks.measure import Here, Work, take_turns
 from energy_at.benchmarks.rows import Loop
 from energy_at.benchmarks.scenarios import ROWS, SCENARIOS
 from energy_at.benchmarks.stepwise import StepwiseFit
 from energy_at.benchmarks.training_rows import bare_step
 from energy_at.data import ImageSet
+from energy_at.mistakes import CONF
 from energy_at.objectives import (
     AdversarialCrossEntropy,
     CleanCrossEntropy,
@@ -133,10 +139,11 @@ def test_rows_take_turns_and_each_begins_a_round():
         for name in "abc"
     }  # fmt: skip
     told = []
-    found = take_turns(
-        rows, rounds=3, warmup=1, clock=lambda: float(next(clock)), device=torch.device("cpu"),
-        advance=told.append,
-    )  # fmt: skip
+    here = {
+        name: Here(row, torch.device("cpu"), lambda: float(next(clock)))
+        for name, row in rows.items()
+    }
+    found = take_turns(here, rounds=3, warmup=1, advance=told.append)
     assert told == turns
     assert "".join(turns) == "abc" + "abc" + "abc" + "bca" + "cab" + "abc"
     assert all(len(one.seconds) == 3 and one.images == 2 for one in found.values())
@@ -222,3 +229,23 @@ def test_help_names_all_scenarios_and_rows(typing):
     code, out, _ = typing("--help")
     assert code == 0
     assert set(SCENARIOS) | set(ROWS) <= set(out.split())
+
+
+def test_rows_apart_do_the_same_work_and_their_errors_come_back():
+    with initialize_config_dir(CONF, version_base="1.3"):
+        setting = plan_of(compose("benchmark", list(SMALL)), torch.device("cpu")).setting
+        with apart() as process:
+            about = (setting, "fgsm_der", "reference", "fp32", "cpu")
+            ours, theirs = turns_of(*about), process.turns_of(*about)
+            assert ours.work() == theirs.work()
+            seconds, loading = theirs.timed()
+            assert 0 < loading < seconds
+            assert process.turns_of(setting, "sampling", "reference", "bf16", "cpu") is None
+            with pytest.raises(KeyError, match="nothing"):
+                process.turns_of(setting, "nothing", "reference", "fp32", "cpu")
+            theirs.close()
+            ours.close()
+            for child in multiprocessing.active_children():
+                child.kill()
+            with pytest.raises(RuntimeError, match="has ended"):
+                theirs.timed()

@@ -1,21 +1,21 @@
 """A benchmark from its configuration to its numbers."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from energy_at.benchmarks.inference_rows import evaluation_row, sampling_row
+from energy_at.benchmarks.apart import Apart, apart
 from energy_at.benchmarks.libraries import LIBRARIES, is_installed
 from energy_at.benchmarks.machine import Peak
-from energy_at.benchmarks.measure import Measured, clock_of, progress, take_turns
-from energy_at.benchmarks.rows import Clock, Row
+from energy_at.benchmarks.making import PUBLISHED, turns_of
+from energy_at.benchmarks.measure import Here, Measured, Turns, clock_of, progress, take_turns
 from energy_at.benchmarks.scenarios import PRECISIONS, ROWS, SCALING, SCENARIOS, chosen
 from energy_at.benchmarks.setting import Setting
-from energy_at.benchmarks.training_rows import training_row
+from energy_at.memory import keep_freed_memory
 
 _UNTIMED = 2  # turns that count work and memory
 
@@ -32,6 +32,8 @@ class Plan:
         rounds: Turns of each row that are timed.
         warmup: Turns of each row that are not.
         clock: ``wall``, or ``cpu``, which a busy machine disturbs less.
+        apart: Whether published loops run in a process of their own, where what ours tell the C
+            library about memory does not reach them.
     """
 
     setting: Setting
@@ -41,6 +43,7 @@ class Plan:
     rounds: int
     warmup: int
     clock: str
+    apart: bool
 
     @property
     def turns(self) -> int:
@@ -56,9 +59,10 @@ class Plan:
             "steps": setting.steps,
             "repeats": self.rounds,
             "clock": self.clock,
+            "apart": self.apart,
             "attack_steps": setting.attack_steps,
             "sampler_steps": setting.sampler_steps,
-            "channels_last": setting.config.training.channels_last,
+            **{f"training.{key}": value for key, value in setting.config.training.items()},
         }
 
 
@@ -117,36 +121,40 @@ def plan_of(cfg: DictConfig, device: torch.device) -> Plan:
         cfg.repeats,
         cfg.warmup,
         cfg.clock,
+        device.type == "cpu" if cfg.apart == "auto" else cfg.apart,
     )
 
 
 def compared(plan: Plan, *, shown: bool) -> Iterator[list[Found]]:
     """The numbers of each scenario as it is done, the machine's own peaks measured beside it."""
-    with progress(_turns(plan), shown=shown) as advance:
+    if plan.setting.config.training.keep_memory:
+        keep_freed_memory()
+    with ExitStack() as stack:
+        published = any(name in PUBLISHED for name in plan.rows)
+        beside = stack.enter_context(apart()) if plan.apart and published else None
+        advance = stack.enter_context(progress(_turns(plan), shown=shown))
         for scenario in plan.scenarios:
-            yield _scenario(plan, scenario, advance)
+            yield _scenario(plan, scenario, beside, advance)
 
 
 def _turns(plan: Plan) -> int:
     """Turns of the whole plan, at most."""
     rows = 0
     for scenario in plan.scenarios:
-        ours = 9 if scenario == SCALING else len(set(plan.rows) - {"reference", *LIBRARIES})
+        ours = 9 if scenario == SCALING else len(set(plan.rows) - set(PUBLISHED))
         theirs = 0 if scenario == SCALING else len(plan.rows) - ours
         rows += (ours + len(OPERATIONS)) * len(plan.precisions) + theirs
     return rows * plan.turns
 
 
-def _scenario(plan: Plan, scenario: str, advance: Callable[[str], None]) -> list[Found]:
-    setting = plan.setting
-    clock = clock_of(plan.clock, setting.device)
-    with _rows(plan, scenario, clock) as rows:
+def _scenario(
+    plan: Plan, scenario: str, beside: Apart | None, advance: Callable[[str], None]
+) -> list[Found]:
+    with _rows(plan, scenario, beside) as rows:
         measured = take_turns(
             rows,
             rounds=plan.rounds,
             warmup=plan.warmup,
-            clock=clock,
-            device=setting.device,
             advance=lambda key: advance(" ".join(key)),
         )
     return [
@@ -155,37 +163,33 @@ def _scenario(plan: Plan, scenario: str, advance: Callable[[str], None]) -> list
 
 
 @contextmanager
-def _rows(plan: Plan, scenario: str, clock: Clock) -> Iterator[dict[Any, Row]]:
-    rows: dict[Any, Row] = {}
+def _rows(plan: Plan, scenario: str, beside: Apart | None) -> Iterator[dict[Any, Turns]]:
+    rows: dict[Any, Turns] = {}
+    setting, clock = plan.setting, clock_of(plan.clock, plan.setting.device)
     try:
         for precision in plan.precisions:
-            for name in plan.rows:
-                row = _row(plan.setting, scenario, name, precision, clock)
+            for name, row in _made(plan, scenario, precision, beside):
                 if row is not None:
                     rows[scenario, name, precision] = row
-            if scenario == SCALING:
-                for name, setting in sizes(plan.setting).items():
-                    row = training_row("bare", SCENARIOS["pgd"], precision, setting, clock)
-                    assert row is not None
-                    rows[scenario, name, precision] = row
             for operation in OPERATIONS:
-                rows[scenario, operation, precision] = Peak(
-                    operation, precision, plan.setting.device
-                )
+                peak = Peak(operation, precision, setting.device)
+                rows[scenario, operation, precision] = Here(peak, setting.device, clock)
         yield rows
     finally:
         for row in rows.values():
             row.close()
 
 
-def _row(setting: Setting, scenario: str, name: str, precision: str, clock: Clock) -> Row | None:
-    about = SCENARIOS[scenario]
+def _made(
+    plan: Plan, scenario: str, precision: str, beside: Apart | None
+) -> Iterator[tuple[str, Turns | None]]:
     if scenario == SCALING:
-        return None
-    if about.kind == "training":
-        return training_row(name, about, precision, setting, clock)
-    made = evaluation_row if about.kind == "evaluation" else sampling_row
-    return made(name, precision, setting, clock)
+        for name, setting in sizes(plan.setting).items():
+            yield name, turns_of(setting, "pgd", "bare", precision, plan.clock)
+        return
+    for name in plan.rows:
+        made = beside.turns_of if beside and name in PUBLISHED else turns_of
+        yield name, made(plan.setting, scenario, name, precision, plan.clock)
 
 
 def sizes(setting: Setting) -> dict[str, Setting]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -13,12 +13,7 @@ from torch.utils.flop_counter import flop_registry
 from tqdm import tqdm
 
 from energy_at.benchmarks.rows import Clock, Row
-from energy_at.memory import (
-    forget_peak,
-    keep_freed_memory,
-    peak_resident,
-    resident,
-)
+from energy_at.memory import forget_peak, peak_resident, resident
 
 CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
 
@@ -47,6 +42,67 @@ class Measured:
         return median(self.seconds)
 
 
+@runtime_checkable
+class Turns(Protocol):
+    """A row as it is measured, in this process or in another."""
+
+    def work(self) -> tuple[int, float]:
+        """Images of a turn and its floating-point operations, counted while it runs."""
+
+    def peak(self) -> int | None:
+        """Bytes at the peak of a turn beyond those held before; ``None`` if nobody tells."""
+
+    def timed(self) -> tuple[float, float | None]:
+        """Seconds of a turn and of its loading, where that can be told apart."""
+
+    def close(self) -> None:
+        """Lets go of everything."""
+
+
+@dataclass(frozen=True)
+class Here:
+    """A row of this process.
+
+    Args:
+        row: Does the work.
+        device: Where it runs.
+        clock: Tells the seconds.
+    """
+
+    row: Row
+    device: torch.device
+    clock: Clock
+
+    def work(self) -> tuple[int, float]:
+        """Images and operations of a turn."""
+        counter = Work()  # type: ignore[no-untyped-call]
+        self.row.turn(lambda: counter)
+        return self.row.images, float(counter.flops)
+
+    def peak(self) -> int | None:
+        """Bytes of a turn."""
+        if self.device.type == "cuda":
+            before = torch.cuda.memory_allocated(self.device)
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self.row.turn()
+            return torch.cuda.max_memory_allocated(self.device) - before
+        forget_peak()
+        held = resident()
+        self.row.turn()
+        highest = peak_resident()
+        return None if held is None or highest is None else max(0, highest - held)
+
+    def timed(self) -> tuple[float, float | None]:
+        """Seconds of a turn."""
+        start = self.clock()
+        self.row.turn()
+        return self.clock() - start, self.row.loading
+
+    def close(self) -> None:
+        """Closes the row."""
+        self.row.close()
+
+
 def clock_of(name: str, device: torch.device) -> Clock:
     """Seconds of the wall, or of the processor; of work that the device has finished."""
     read = CLOCKS[name]
@@ -61,12 +117,10 @@ def clock_of(name: str, device: torch.device) -> Clock:
 
 
 def take_turns(
-    rows: Mapping[Any, Row],
+    rows: Mapping[Any, Turns],
     *,
     rounds: int,
     warmup: int,
-    clock: Clock,
-    device: torch.device,
     advance: Callable[[Any], object],
 ) -> dict[Any, Measured]:
     """Measures all rows in alternation.
@@ -77,29 +131,24 @@ def take_turns(
         rows: By any name.
         rounds: Turns of each that are timed.
         warmup: Further turns of each that are not.
-        clock: Tells the seconds.
-        device: Where they run.
         advance: Is told the name of the row whose turn is next.
     """
     found = {name: Measured() for name in rows}
-    keep_freed_memory()  # for all rows: what one has freed is in reach of the others anyway
     for name, row in rows.items():
         advance(name)
-        found[name].flops = _work(row)
-        found[name].images = row.images
+        found[name].images, found[name].flops = row.work()
     for name, row in rows.items():
         advance(name)
-        found[name].peak = _peak(row, device)
+        found[name].peak = row.peak()
     for index in range(warmup + rounds):
         for name, row in _rotated(rows, index):
             advance(name)
-            start = clock()
-            row.turn()
+            seconds, loading = row.timed()
             if index < warmup:
                 continue
-            found[name].seconds.append(clock() - start)
-            if row.loading is not None:
-                found[name].loading.append(row.loading)
+            found[name].seconds.append(seconds)
+            if loading is not None:
+                found[name].loading.append(loading)
     return found
 
 
@@ -139,26 +188,7 @@ class Work(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return value
 
 
-def _work(row: Row) -> float:
-    counter = Work()  # type: ignore[no-untyped-call]
-    row.turn(lambda: counter)
-    return float(counter.flops)
-
-
-def _peak(row: Row, device: torch.device) -> int | None:
-    if device.type == "cuda":
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        row.turn()
-        return torch.cuda.max_memory_allocated(device) - before
-    forget_peak()
-    held = resident()
-    row.turn()
-    highest = peak_resident()
-    return None if held is None or highest is None else max(0, highest - held)
-
-
-def _rotated(rows: Mapping[Any, Row], by: int) -> list[tuple[Any, Row]]:
+def _rotated(rows: Mapping[Any, Turns], by: int) -> list[tuple[Any, Turns]]:
     """Each round begins with another row: none always follows the same."""
     items = list(rows.items())
     by %= len(items)

@@ -61,7 +61,9 @@ def said(found: Sequence[Found], about: dict[str, Any]) -> str:
             f"{machine['device']}, {machine['threads']} threads{load}, torch {machine['torch']}; "
             f"{about['network']}, batch {settings['batch_size']}; median of {settings['repeats']} "
             f"turns of {settings['steps']} steps by the {settings['clock']} clock; "
-            f"{settings['attack_steps']} attack steps, {settings['sampler_steps']} of a sample",
+            f"{settings['attack_steps']} attack steps, {settings['sampler_steps']} of a sample; "
+            f"published loops in {'a' if settings['apart'] else 'the same'} process"
+            f"{' of their own' if settings['apart'] else ''}",
             peaks_line(found),
         ]
     )
