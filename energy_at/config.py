@@ -241,7 +241,7 @@ def _plugins() -> list[Any]:
 
 def _check_precision(cfg: DictConfig) -> None:
     precision = str(cfg.trainer.get("precision", "32-true"))
-    if precision in ("bf16-true", "16-true", "16", "bf16", "16-mixed", "64-true", "64"):
+    if precision in ("bf16-true", "16-true", "16", "bf16", "16-mixed"):
         raise ValueError(
             f"trainer.precision={precision} is not offered: pixels in low precision turn an eps "
             "of 8/255 into 8.96/255; use bf16-mixed or 32-true"

@@ -3,7 +3,7 @@ from fractions import Fraction
 
 import pytest
 import torch
-from lightning import LightningModule
+from lightning import Callback, LightningModule
 from omegaconf import OmegaConf
 
 from energy_at.config import build_module, parse_pixels
@@ -71,6 +71,29 @@ def test_every_experiment_is_short_and_trains(tmp_path, experiment):
                  "threat.eps=8/255", "callbacks.best=null",
                  "trainer.precision=32-true")  # fmt: skip
     assert run.trainer.global_step == 7
+
+
+class Losses(Callback):
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.seen.append(float(outputs["loss"]))
+
+
+def test_a_training_in_doubles_is_the_one_in_floats_within_their_error(tmp_path):
+    def losses(precision):
+        run = prepared(tmp_path, *TINY, "reg=der", "reg.samples=all", "trainer.max_epochs=1",
+                       f"trainer.precision={precision}")  # fmt: skip
+        found = Losses()
+        run.trainer.callbacks.append(found)
+        run.trainer.fit(run.module, run.data)
+        return found.seen, next(run.module.net.parameters()).dtype
+
+    (doubles, double), (floats, float_) = losses("64-true"), losses("32-true")
+    assert (double, float_) == (torch.float64, torch.float32)
+    assert doubles[0] != floats[0]
+    assert doubles[0] == pytest.approx(floats[0], rel=1e-6)
 
 
 @pytest.mark.parametrize("eps", ["128/255", "3.0", "13.8"])
