@@ -29,8 +29,10 @@ class SweepSummary(Callback):
         self.compared = {"runs": compared_runs, "samplings": compared_samplings}[of]
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Sees to it that a sweep that never starts leaves no folder."""
+        """Sees to it that a sweep that never starts leaves no folder, nor one elsewhere."""
         atexit.register(_forget, Path(config.hydra.sweep.dir))
+        with one_line_errors():
+            _require_own_folder(config.hydra.overrides.hydra)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Writes and prints the comparison; exit code 1 if a job failed."""
@@ -41,6 +43,15 @@ class SweepSummary(Callback):
             print(summary(folder, self.compared))
         if any(folder.rglob(ERROR_FILE)) or unfinished(folder):
             sys.exit(1)
+
+
+def _require_own_folder(overrides: Sequence[str]) -> None:
+    typed = [override for override in overrides if override.startswith("hydra.run.dir=")]
+    if typed:
+        _, _, folder = typed[0].partition("=")
+        raise ValueError(
+            f"{typed[0]} is where a single run is written: a sweep takes hydra.sweep.dir={folder}"
+        )
 
 
 def summary(sweep: Path, compared: Callable[[Path], str | None] | None = None) -> str:

@@ -161,6 +161,14 @@ def test_a_sweep_that_cannot_be_composed_gets_one_line_and_leaves_nothing(tmp_pa
 # Folders as they may be
 
 
+@pytest.mark.parametrize("swept", ["seed=0,1", "sweep=der_weight"])
+def test_a_sweep_refuses_the_folder_of_a_single_run(tmp_path, swept):
+    code, said = typed_here(tmp_path, swept, "hydra.run.dir=a_b")
+    assert (code, said.count("\n")) == (1, 1)
+    assert said.endswith("a sweep takes hydra.sweep.dir=a_b\n")
+    assert not list(tmp_path.rglob("config.yaml"))
+
+
 def test_a_run_that_has_not_finished_is_left_out(copy):
     (copy / "1" / "results.json").unlink()
     summary(copy)
