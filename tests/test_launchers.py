@@ -79,15 +79,18 @@ def test_what_is_typed_wins_over_what_the_sweep_names(type_train):
 
 
 class Lossy:
-    """Starts a job and loses it."""
+    """Starts a job and loses it, so many times."""
 
-    def __init__(self, starts):
-        self.starts = starts
+    def __init__(self, starts, times=2):
+        self.starts, self.times = starts, times
 
     def launch(self, jobs, initial_job_idx):
+        if self.times == 0:
+            return ["done"]
+        self.times -= 1
         if self.starts:
             folder = Path("sweep") / str(initial_job_idx)
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
             (folder / "environment.json").write_text("{}")
             (folder / "config.yaml").write_text("{}")
         raise OSError("a worker was killed")
@@ -96,11 +99,17 @@ class Lossy:
 def test_a_job_that_is_killed_does_not_end_the_sweep_and_is_named(capsys):
     config = OmegaConf.create({"hydra": {"sweep": {"dir": "sweep"}}})
     assert launched(Lossy(starts=True), config, [["seed=0"]], 3) == []
-    assert "error: a job was lost: OSError: a worker was killed" in capsys.readouterr().err
+    assert capsys.readouterr().err.count("error: a job was lost: OSError: a worker was killed") == 2
     assert summary(Path("sweep")).splitlines() == [
         "no job has finished",
         "job 3 was lost: typed again with hydra.sweep.dir=sweep it goes on",
     ]
+
+
+def test_jobs_beside_one_that_is_killed_go_on(capsys):
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": "sweep"}}})
+    assert launched(Lossy(starts=True, times=1), config, [["seed=0"]], 0) == ["done"]
+    assert "those that have not finished go on once more" in capsys.readouterr().err
 
 
 def test_a_launcher_that_cannot_start_is_for_the_user_to_mend():
