@@ -4,7 +4,9 @@ import json
 import sys
 from pathlib import Path
 
+import optuna
 import pytest
+import submitit
 from hydra import compose, initialize_config_dir
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
@@ -172,7 +174,6 @@ def test_without_ray_its_launcher_says_how_to_get_it(monkeypatch):
 
 
 def test_the_script_for_slurm_asks_for_what_the_configuration_says(monkeypatch, tmp_path):
-    submitit = pytest.importorskip("submitit")
     for name in ("srun", "sbatch"):
         (tmp_path / name).write_text("#!/bin/sh\n")
         (tmp_path / name).chmod(0o755)
@@ -258,7 +259,6 @@ class Parabola:
 
 
 def test_a_search_finds_what_is_best_and_failed_trials_do_not_end_it(monkeypatch, capsys):
-    pytest.importorskip("optuna")
     monkeypatch.setattr(Plugins.instance(), "instantiate_launcher", lambda **_: Parabola())
     search = ("-m", "sweep=optuna_der", "hydra.sweep.dir=search", "hydra.sweeper.n_trials=25",
               "hydra.sweeper.params={reg.weight: 'interval(0, 10)'}", "seed=0,1")  # fmt: skip
@@ -272,7 +272,6 @@ def test_a_search_finds_what_is_best_and_failed_trials_do_not_end_it(monkeypatch
 
 @pytest.mark.slow
 def test_a_search_goes_on_where_it_was_killed(type_train):
-    optuna = pytest.importorskip("optuna")
     search = ("-m", *TINY, "sweep=optuna_der", "seed=0,1", "hydra.sweep.dir=search")
     code, out, err = type_train(*search, "hydra.sweeper.n_trials=1")
     assert code == 0, err

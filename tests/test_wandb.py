@@ -151,7 +151,6 @@ def test_no_panel_names_a_key_that_is_never_logged(offline):
 
 
 def test_the_workspace_draws_what_the_specification_says():
-    pytest.importorskip("wandb_workspaces")
     model = workspace("me", "project", "name")._to_model().model_dump(by_alias=True)
     sections = model["spec"]["section"]["panelBankConfig"]["sections"]
     for drawn, wanted in zip(sections, specification(), strict=False):
