@@ -12,7 +12,7 @@ from energy_at.processes import Part, summed
 from energy_at.runs import RunFolder, read_checkpoint
 from energy_at.threat import L2, Linf
 from energy_at.training.batch_norm import SharedBatchNorm
-from tests.running import TINY, TINY_BN, fitted, typed
+from tests.running import ONE_EPOCH, TINY_BN, fitted, typed
 
 LIKE = {"uniform": uniform_like, "normal": normal_like, "shares": shares_like}
 LIKE |= {"linf": Linf(0.1).sample, "l2": L2(0.5).sample}
@@ -169,9 +169,6 @@ def test_two_processes_train_every_method_as_one(tmp_path, in_double, choices):
 
 # Mistakes
 
-FAST = (*TINY, "trainer.max_epochs=1", "trainer.accelerator=cpu",
-        "trainer.enable_progress_bar=false")  # fmt: skip
-
 
 @pytest.mark.parametrize(
     ("mistake", "said"),
@@ -187,7 +184,7 @@ def test_what_several_processes_cannot_do_gets_one_line_and_leaves_nothing(
     tmp_path, monkeypatch, capsys, mistake, said
 ):
     monkeypatch.chdir(tmp_path)
-    code, _, err = typed(monkeypatch, capsys, train.main, *FAST, "trainer.devices=2", mistake)
+    code, _, err = typed(monkeypatch, capsys, train.main, *ONE_EPOCH, "trainer.devices=2", mistake)
     assert code == 1
     assert said in err
     assert err.count("\n") == 1
@@ -202,7 +199,7 @@ def test_a_port_that_cannot_be_had_gets_one_line(tmp_path, monkeypatch, capsys, 
         other.listen()
         port = str(other.getsockname()[1]) if port == "taken" else port
         monkeypatch.setenv("MASTER_PORT", port)
-        code, _, err = typed(monkeypatch, capsys, train.main, *FAST, "trainer.devices=2")
+        code, _, err = typed(monkeypatch, capsys, train.main, *ONE_EPOCH, "trainer.devices=2")
     assert (code, err.count("\n")) == (1, 1)
     assert err.startswith(f"error: MASTER_PORT={port} ")
     assert list(tmp_path.iterdir()) == []

@@ -78,12 +78,6 @@ def analyse(run):
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
 def type_report(here, monkeypatch, capsys):
     return lambda *argv: typed(monkeypatch, capsys, report.main, *argv)
 
