@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from energy_at import evaluate, evaluation, report, train
+from energy_at import evaluate, report, train
 from energy_at.comparison import FILES
 from tests.running import ONE_EPOCH, everything, train_in, typed
 
@@ -88,7 +88,7 @@ def test_the_printed_table_holds_the_written_results(finished):
 
 
 def test_a_run_is_opened_again_and_measures_the_same(finished, monkeypatch, capsys):
-    monkeypatch.setattr(evaluation, "BLACK_BOX_QUERIES", 20)
+    monkeypatch.setattr("energy_at.evaluation.judged.BLACK_BOX_QUERIES", 20)
     weak = ("attacks=[fgsm,pgd]", "steps=20", "restarts=1", "progress=false")
     code, out, _ = typed(monkeypatch, capsys, evaluate.main, "run=finished", *weak)
     results = json.loads(Path("finished/results.json").read_text())["last"]["test"]

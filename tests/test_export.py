@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from safetensors import safe_open
 
 import energy_at
-from energy_at import evaluate, evaluation, export
+from energy_at import evaluate, export
 from energy_at.config import make, reopened
 from energy_at.files import read_tensors
 from energy_at.models.load import load_weights
@@ -44,7 +44,7 @@ def trained(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def run(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(evaluation, "BLACK_BOX_QUERIES", 20)
+    monkeypatch.setattr("energy_at.evaluation.judged.BLACK_BOX_QUERIES", 20)
     return Path(shutil.copytree(trained, "run"))
 
 
