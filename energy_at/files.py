@@ -18,17 +18,22 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if it is not there.
-        ValueError: if it is damaged, holds no mapping, or anything that could run code when read.
+        ValueError: if it is none, is damaged, holds no mapping, or anything that could run code
+            when read.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"checkpoint {path} not found")
     try:
         content = _read(Path(path))
-    except Exception as error:  # torch raises half a dozen kinds here; all mean one of two things
+    except Exception as error:  # torch raises half a dozen kinds here; all mean one of three things
         if _is_archive_or_pickle(Path(path)) and "Weights only load failed" in str(error):
             raise ValueError(
                 f"checkpoint {path} holds more than tensors and plain values, which could run "
                 "code: not read; have its state_dict saved alone"
+            ) from error
+        if not _begins_like_one(Path(path)):
+            raise ValueError(
+                f"{path} is not a checkpoint: name a file of PyTorch, or a .safetensors file"
             ) from error
         raise ValueError(
             f"checkpoint {path} is damaged or truncated: use another, or train again"
@@ -91,6 +96,13 @@ def _read(path: Path) -> Any:
     if _is_archive_or_pickle(path):
         return torch.load(path, map_location="cpu", weights_only=True)
     return load_file(path)
+
+
+def _begins_like_one(path: Path) -> bool:
+    """As a zip archive, a pickle or safetensors do; nothing at all is one that was cut off."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return not start or start.startswith((b"PK", b"\x80")) or start[8:] == b"{"
 
 
 def _is_archive_or_pickle(path: Path) -> bool:

@@ -738,7 +738,7 @@ SMALL = ("model=small", "model.width=8")
         (("run=run", "which=best"), "run has no checkpoint best.ckpt"),
         (("checkpoint=nowhere",), "checkpoint nowhere not found"),
         (("checkpoint=empty",), "checkpoint empty not found"),
-        (("checkpoint=file",), "checkpoint file is damaged or truncated"),
+        (("checkpoint=file",), "file is not a checkpoint"),
         (("checkpoint=cut.ckpt", *SMALL), "checkpoint cut.ckpt is damaged or truncated"),
         (("checkpoint=run/checkpoints/last.ckpt",), "is of another network"),
         (("checkpoint=run/checkpoints/last.ckpt", *SMALL, "dataset=synthetic"), "for 1 channels"),

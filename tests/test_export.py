@@ -167,7 +167,7 @@ def test_help_shows_an_example(type_in):
         (evaluate, ("run=run", CHECKPOINT), "name what to open"),
         (evaluate, ("checkpoint=none.pt",), "checkpoint none.pt not found"),
         (evaluate, ("checkpoint=run",), "checkpoint run not found"),
-        (evaluate, ("checkpoint=run/config.yaml",), "run/config.yaml is damaged or truncated"),
+        (evaluate, ("checkpoint=run/config.yaml",), "run/config.yaml is not a checkpoint"),
         (evaluate, (CHECKPOINT, *MODEL, "model.width=3"), "the model needs (3, 3, 3, 3)"),
         (evaluate, (CHECKPOINT, *MODEL, "model=resnet18"), "first missing bn1.weight"),
         (evaluate, (CHECKPOINT, *MODEL, "model.final_norm=false"), "first unexpected bn.weight"),

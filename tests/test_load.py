@@ -542,6 +542,17 @@ def test_a_truncated_file_is_refused_as_such(kind, share, tmp_path):
         read_tensors(file)
 
 
+@pytest.mark.parametrize(
+    "content", [b"a", b"lr: 0.1\n", b"step,loss\n1,2.3\n", b"\x89PNG\r\n\x1a\n"]
+)
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_a_file_of_another_kind_is_not_called_damaged(content, suffix, tmp_path):
+    file = tmp_path / f"file.{suffix}"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"file\.\w+ is not a checkpoint: name a file of"):
+        read_tensors(file)
+
+
 @pytest.mark.parametrize("content", [[torch.ones(2)], torch.ones(2), "weights", 3], ids=repr)
 def test_a_file_without_named_tensors_is_refused(content, tmp_path):
     torch.save(content, tmp_path / "file.pt")
