@@ -8,13 +8,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 PACKAGES = ("energy_at", "torch", "torchvision", "lightning", "hydra-core", "numpy", "torchmetrics")
 
 
 def environment() -> dict[str, Any]:
     """Command, versions, commit and machine."""
+    import torch  # here: who only reads what runs have left need not wait for it
+
     cuda = torch.cuda.is_available()
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],

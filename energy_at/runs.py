@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from energy_at.environment import environment
-from energy_at.files import read_json, read_tensors
+from energy_at.files import read_json
 from energy_at.log import Log, read_log
 
 _ENVIRONMENT = "environment.json"
@@ -264,19 +264,6 @@ def folder_names(runs: Sequence[RunFolder]) -> list[str]:
 def job_order(path: Path) -> list[str]:
     """Sorts job 2 before job 10."""
     return [part.zfill(9) for part in path.parts]
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Reads a checkpoint that holds tensors and plain values only.
-
-    Raises:
-        FileNotFoundError: if it is not there.
-        ValueError: if it is damaged, or holds anything that could run code when it is read.
-    """
-    checkpoint = read_tensors(path)
-    if "state_dict" not in checkpoint:
-        raise ValueError(f"checkpoint {path} has no state_dict: it was not written by a training")
-    return checkpoint
 
 
 @lru_cache(maxsize=64)

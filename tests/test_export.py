@@ -12,8 +12,8 @@ from safetensors import safe_open
 
 import energy_at
 from energy_at import evaluate, export
+from energy_at.checkpoints import read_tensors
 from energy_at.config import make, reopened
-from energy_at.files import read_tensors
 from energy_at.models.load import load_weights
 from energy_at.runs import RunFolder
 from tests.running import everything, states_equal, train_in, typed

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
-from energy_at.files import read_tensors
+from energy_at.checkpoints import read_tensors
 from energy_at.models import preactresnet18, resnet18, small, wideresnet
 from energy_at.models.layers import conv3x3
 from energy_at.models.load import exported, load_weights

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from energy_at import config, train
+from energy_at.checkpoints import read_checkpoint
 from energy_at.noise import PartNoise, normal_like, part_of, shares_like, uniform_like
 from energy_at.processes import Part, summed
-from energy_at.runs import RunFolder, read_checkpoint
+from energy_at.runs import RunFolder
 from energy_at.threat import L2, Linf
 from energy_at.training.batch_norm import SharedBatchNorm
 from tests.running import ONE_EPOCH, TINY_BN, fitted, typed

@@ -14,9 +14,10 @@ from lightning import Trainer
 from torch.utils.data import DataLoader, TensorDataset
 
 from energy_at import comparison, train
+from energy_at.checkpoints import read_checkpoint
 from energy_at.config import reopened
 from energy_at.resume import job_folder, resumed
-from energy_at.runs import RunFolder, read_checkpoint
+from energy_at.runs import RunFolder
 from energy_at.threat import Linf
 from energy_at.training import FastAT
 from energy_at.training.guard import FiniteGuard
