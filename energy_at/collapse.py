@@ -1,7 +1,7 @@
 """When a training lost its robustness, or never had any, read from its log."""
 
 import numpy as np
-from scipy.stats import binom
+from scipy.special import bdtrc  # all of scipy.stats takes a second more to import
 
 from energy_at.log import Rows
 
@@ -46,7 +46,7 @@ def is_chance(accuracy: float, images: int, chance: float) -> bool:
         images: Their number.
         chance: Share of the commonest class among them.
     """
-    return bool(binom.sf(round(accuracy * images) - 1, images, chance) >= LEVEL)
+    return bool(bdtrc(round(accuracy * images) - 1, images, chance) >= LEVEL)
 
 
 def overfitting_step(rows: Rows, classes: int) -> int | None:

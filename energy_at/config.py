@@ -22,9 +22,10 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from energy_at.attacks import Attack
+from energy_at.checkpoints import read_checkpoint
 from energy_at.data import ImageData
 from energy_at.objectives import Objective
-from energy_at.runs import RunFolder, read_checkpoint
+from energy_at.runs import RunFolder
 from energy_at.training import AdversarialTraining, SharedBatchNorm, WeightPerturbation
 
 

@@ -10,11 +10,10 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
+from energy_at.account import has_wandb_key, is_reachable, server
 from energy_at.mistakes import CONF, command_line, one_line_errors, require_read
 from energy_at.panels import specification
 from energy_at.schema import check
-from energy_at.training.loggers import has_wandb_key, server
-from energy_at.training.tolerant import is_reachable
 from energy_at.workspace import workspace
 
 

@@ -13,7 +13,7 @@ import hydra
 from omegaconf import DictConfig
 
 from energy_at.diagnosis import Finding, as_json, checks, examined, row, summary
-from energy_at.mistakes import CONF, command_line, one_line_errors, require_read
+from energy_at.mistakes import CONF, command_line, one_line_errors, quieten, require_read
 from energy_at.schema import check
 
 
@@ -26,6 +26,7 @@ def doctor(root: Path, dataset: str = "*", *, quiet: bool = False) -> Iterator[F
         quiet: Print nothing.
     """
     every = checks(sorted(Path(CONF, "dataset").glob(f"{dataset}.yaml")), root)
+    quieten()  # the checks have imported Lightning
     width = max(map(len, every))
     for name, run in every.items():
         finding = examined(name, run)

@@ -3,39 +3,10 @@
 import json
 import os
 import shutil
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import torch
-from safetensors.torch import load_file
-
-
-def read_tensors(path: str | Path) -> dict[str, Any]:
-    """A file of tensors and plain values, safetensors or PyTorch's own; nothing of it is run.
-
-    Raises:
-        FileNotFoundError: if it is not there.
-        ValueError: if it is damaged, holds no mapping, or anything that could run code when read.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"checkpoint {path} not found")
-    try:
-        content = _read(Path(path))
-    except Exception as error:  # torch raises half a dozen kinds here; all mean one of two things
-        if _is_archive_or_pickle(Path(path)) and "Weights only load failed" in str(error):
-            raise ValueError(
-                f"checkpoint {path} holds more than tensors and plain values, which could run "
-                "code: not read; have its state_dict saved alone"
-            ) from error
-        raise ValueError(
-            f"checkpoint {path} is damaged or truncated: use another, or train again"
-        ) from error
-    if not isinstance(content, dict):
-        raise ValueError(f"checkpoint {path} holds a {type(content).__name__}, no named tensors")
-    return content
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -85,14 +56,3 @@ def together(out: Path) -> Iterator[Path]:
             target = out / file.relative_to(part)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(file, target)
-
-
-def _read(path: Path) -> Any:
-    if _is_archive_or_pickle(path):
-        return torch.load(path, map_location="cpu", weights_only=True)
-    return load_file(path)
-
-
-def _is_archive_or_pickle(path: Path) -> bool:
-    with path.open("rb") as file:
-        return zipfile.is_zipfile(path) or file.read(1) == b"\x80"

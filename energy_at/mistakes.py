@@ -8,8 +8,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from importlib import import_module
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -122,13 +121,13 @@ def _wants_traceback() -> bool:
 
 
 def quieten() -> None:
-    """Keeps Lightning's hints out of the output; a process that was handed a job needs it too."""
+    """Keeps Lightning's hints out of the output; a process that was handed a job needs it too.
+
+    Lightning's import undoes it: who imports it later calls this again.
+    """
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     # hydra/launcher/submitit_*.yaml stand before those of the plugin, for better defaults.
     warnings.filterwarnings("ignore", message=r"\s*'hydra/\w+/\w+' is validated against Config")
-    # Its import sets the level; where it is broken, the doctor must still be able to speak.
-    with suppress(Exception):
-        import_module("lightning.pytorch")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
 

@@ -27,7 +27,7 @@ class ImageNoise:
     @classmethod
     def of(cls, images: Sequence[int], *parts: int) -> "ImageNoise":
         """Noise that is a function of each image's number and of ``parts``, such as a seed."""
-        return cls([_mixed(*parts, image) for image in images])
+        return cls([mixed(*parts, image) for image in images])
 
     def take(self, chosen: Tensor) -> "ImageNoise":
         """The generators of the chosen images of the batch, shared with this object.
@@ -77,7 +77,7 @@ class CountedNoise:
     @classmethod
     def of(cls, images: Sequence[int], *parts: int) -> "CountedNoise":
         """Noise that is a function of each image's number and of ``parts``, such as a seed."""
-        return cls(torch.tensor([_mixed(*parts, image) for image in images], dtype=torch.long))
+        return cls(torch.tensor([mixed(*parts, image) for image in images], dtype=torch.long))
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -191,5 +191,6 @@ def part_of(noise: Noise | None, chosen: Tensor) -> Noise | None:
     return noise.take(chosen) if isinstance(noise, ImageNoise | PartNoise) else noise
 
 
-def _mixed(*parts: int) -> int:
+def mixed(*parts: int) -> int:
+    """A seed for a generator, that is another wherever one of the parts is."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)

@@ -6,10 +6,11 @@ import torch
 from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig
 
+from energy_at.checkpoints import read_checkpoint
 from energy_at.config import Run, build_module, make_attacks
 from energy_at.data import ImageSet, as_floats
 from energy_at.robustness import Exam
-from energy_at.runs import RunFolder, read_checkpoint
+from energy_at.runs import RunFolder
 from energy_at.training.cost import forward_equivalents
 
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, ListConfig
 from energy_at import comparison, reporting
 from energy_at.files import together
 from energy_at.mistakes import CONF, command_line, one_line_errors, require_read
+from energy_at.reporting.earlier import note_written, remove_left, written
 from energy_at.runs import RunFolder, require_distinct, runs_in
 from energy_at.schema import check
 from energy_at.tables import results_table
@@ -21,6 +22,8 @@ from energy_at.tables import results_table
 def report(folders: Sequence[RunFolder], out: Path) -> str:
     """Writes the runs' table and comparison, and the report that shows them with all figures.
 
+    Files that only an earlier report into the same folder has written are removed.
+
     Returns:
         The table of a few runs, the comparison of many; and where the files are.
     """
@@ -28,11 +31,14 @@ def report(folders: Sequence[RunFolder], out: Path) -> str:
         raise ValueError("runs=[] names no run: write runs=[FOLDER,FOLDER]")
     require_distinct(folders)
     table, groups = results_table(folders), comparison.grouped(folders)
+    earlier = written(out)
     with together(out) as part:
         compared = comparison.write_groups(groups, part)
         (part / "table.md").write_text(table.markdown() + "\n")
         (part / "table.csv").write_text(table.csv())
         files = ["table.md", "table.csv", *comparison.FILES, *reporting.write_report(groups, part)]
+        note_written(part)
+    remove_left(out, earlier)
     shown = table.markdown() if len(folders) <= reporting.PANELS else compared
     return f"{shown}\nwritten to {out}/: {', '.join(files)}"
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from energy_at.checkpoints import read_checkpoint
 from energy_at.ranks import is_first
-from energy_at.runs import RunFolder, read_checkpoint, runs_below
+from energy_at.runs import RunFolder, runs_below
 
 _OF_TRAINING = {"pytorch-lightning_version", "epoch", "global_step", "loops", "optimizer_states"}
 CHANGEABLE = ("trainer.", "callbacks.progress.", "evaluation.")

@@ -6,26 +6,21 @@ The only place that knows its file names, but for ``metrics.csv``, which its log
 import csv
 import json
 import os
-import platform
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
-from energy_at.files import read_json, read_tensors
+from energy_at.environment import environment
+from energy_at.files import read_json
 from energy_at.log import Log, read_log
 
 _ENVIRONMENT = "environment.json"
-PACKAGES = ("energy_at", "torch", "torchvision", "lightning", "hydra-core", "numpy", "torchmetrics")
 
 
 @dataclass(frozen=True)
@@ -271,58 +266,11 @@ def job_order(path: Path) -> list[str]:
     return [part.zfill(9) for part in path.parts]
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Reads a checkpoint that holds tensors and plain values only.
-
-    Raises:
-        FileNotFoundError: if it is not there.
-        ValueError: if it is damaged, or holds anything that could run code when it is read.
-    """
-    checkpoint = read_tensors(path)
-    if "state_dict" not in checkpoint:
-        raise ValueError(f"checkpoint {path} has no state_dict: it was not written by a training")
-    return checkpoint
-
-
 @lru_cache(maxsize=64)
 def _log(path: Path, changed: int, size: int) -> Log:
     """The log in a file of this age and size."""
     del changed, size
     return read_log(path)
-
-
-def environment() -> dict[str, Any]:
-    """What the numbers of a run may depend on beside its configuration."""
-    cuda = torch.cuda.is_available()
-    return {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES} | {"torch": torch.__version__},
-        "git_commit": _git_commit(),
-        "platform": platform.platform(),
-        "cpu_count": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if cuda else "cpu",
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _git_commit() -> str | None:
-    """Commit of the source that runs, with ``-dirty`` if it differs; ``None`` where it has none."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    try:
-        result = subprocess.run(
-            [*command, "--abbrev=40"], capture_output=True, text=True, check=False
-        )
-    except OSError:
-        return None
-    return result.stdout.strip() or None
 
 
 def _write(path: Path, text: str) -> None:

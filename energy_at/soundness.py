@@ -10,7 +10,7 @@ from energy_at.config import Run, make_attacks
 from energy_at.data.loader import as_floats
 from energy_at.modes import eval_mode, no_graph
 from energy_at.objectives import Trait
-from energy_at.training.module import require_batches
+from energy_at.training.requirements import require_batches
 from energy_at.training.sentinel import Sentinel
 
 

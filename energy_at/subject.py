@@ -11,9 +11,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from energy_at.checkpoints import read_tensors
 from energy_at.config import build_data, make, parse_pixels, reopened
 from energy_at.data import ImageData, ImageSet
-from energy_at.files import read_tensors
 from energy_at.models.load import load_weights
 from energy_at.runs import RunFolder
 from energy_at.threat import L2, Ball, Linf

@@ -16,6 +16,7 @@ from hydra.types import RunMode
 from lightning import seed_everything
 from omegaconf import DictConfig
 
+from energy_at.checkpoints import read_checkpoint
 from energy_at.config import Run, build, register_resolvers
 from energy_at.figures import delta_energy_figure, save
 from energy_at.finished import FinishedRun
@@ -25,7 +26,7 @@ from energy_at.mistakes import CONF, command_line, forget, one_line_errors, quie
 from energy_at.outcome import cost, evaluated, held_out
 from energy_at.ranks import is_first
 from energy_at.resume import job_folder, resumed
-from energy_at.runs import RunFolder, accuracies_in, read_checkpoint
+from energy_at.runs import RunFolder, accuracies_in
 from energy_at.schema import check, require_single
 from energy_at.soundness import require_sound
 from energy_at.tables import results_table

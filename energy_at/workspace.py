@@ -3,8 +3,8 @@
 import importlib
 from typing import Any
 
+from energy_at.account import STEP
 from energy_at.panels import SECTIONS, AnyPanel, Images, Panel, Scatter, Scores
-from energy_at.training.tolerant import STEP
 
 
 def workspace(entity: str, project: str, name: str) -> Any:

@@ -26,6 +26,22 @@ def _seed():
 
 
 @pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def type_train(monkeypatch, capsys):
+    """Types a training; returns exit code, standard output and standard error."""
+    from energy_at import train  # takes seconds, and most tests type none
+    from tests.running import typed
+
+    return lambda *argv: typed(monkeypatch, capsys, train.main, *argv)
+
+
+@pytest.fixture
 def net():
     return TinyNet()
 

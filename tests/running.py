@@ -25,6 +25,7 @@ TINY = (
 )
 TINY_BN = ("dataset=synthetic", "model.width=2", "logger=csv", "callbacks.progress=null")
 QUIET = ("trainer.enable_progress_bar=false", "trainer.accelerator=cpu")
+ONE_EPOCH = (*TINY, "trainer.max_epochs=1", *QUIET)
 
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 register_resolvers()

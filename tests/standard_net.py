@@ -16,8 +16,7 @@ from tests.test_readers import official
 
 
 def standard_net():
-    """In evaluation mode. Skips where the library is not installed."""
-    pytest.importorskip("pyautoattack")
+    """In evaluation mode."""
     net = import_module("pyautoattack.examples.resnet").ResNet18()
     with as_file(files("pyautoattack") / "examples" / "model_test.pt") as path:
         net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))

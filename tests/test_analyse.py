@@ -11,7 +11,6 @@ import torch
 
 from energy_at import analyse
 from energy_at.analysis import analysed, output
-from energy_at.attacks.ensemble import INSTALLED
 from energy_at.landscape import QUANTILES, ks_distance
 from tests.running import config, everything, typed
 from tests.test_energy_figures import view_of
@@ -145,7 +144,6 @@ def test_without_a_library_five_attacks_are_run(type_in, without_figures):
         assert f"| {label} " in out
 
 
-@pytest.mark.skipif(not INSTALLED, reason="the AutoAttack library is not installed")
 def test_attacks_of_the_library_are_run_when_asked_for(type_in, without_figures):
     names = "attacks=[apgd_ce,apgd_dlr,fab,square]"
     code, out, _ = type_in("run=run", *FAST, names, "iterations=2", "queries=5")

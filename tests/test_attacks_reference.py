@@ -3,6 +3,7 @@
 In double precision, because a gradient that rounds to the other side of 0 flips a sign step.
 """
 
+import foolbox
 import pytest
 import torch
 import torch.nn.functional as F
@@ -52,40 +53,35 @@ def one_by_one(x, y):
 # foolbox
 
 
-@pytest.fixture
-def foolbox():
-    return pytest.importorskip("foolbox")
-
-
-def theirs(foolbox, attack, victim, eps):
+def theirs(attack, victim, eps):
     net, x, y = victim
     return attack.run(foolbox.PyTorchModel(net, bounds=(0, 1), device="cpu"), x, y, epsilon=eps)
 
 
-def test_fgsm_is_that_of_foolbox(foolbox, victim):
-    expected = theirs(foolbox, foolbox.attacks.FGSM(), victim, EPS)
+def test_fgsm_is_that_of_foolbox(victim):
+    expected = theirs(foolbox.attacks.FGSM(), victim, EPS)
     assert_same(fgsm(Linf(EPS))(*victim).x_adv, expected, victim[1])
 
 
-def test_l2_fgsm_is_the_fast_gradient_method_of_foolbox(foolbox, victim):
-    expected = theirs(foolbox, foolbox.attacks.FGM(), victim, EPS_L2)
+def test_l2_fgsm_is_the_fast_gradient_method_of_foolbox(victim):
+    expected = theirs(foolbox.attacks.FGM(), victim, EPS_L2)
     assert_same(fgsm(L2(EPS_L2))(*victim).x_adv, expected, victim[1])
 
 
 @pytest.mark.parametrize("alpha", [EPS / 4, EPS, 3 * EPS])
 @pytest.mark.parametrize("steps", [1, 10])
-def test_linf_pgd_is_that_of_foolbox(foolbox, victim, steps, alpha):
+def test_linf_pgd_is_that_of_foolbox(victim, steps, alpha):
     attack = foolbox.attacks.LinfPGD(abs_stepsize=alpha, steps=steps, random_start=False)
     ours = GradientAttack(Linf(EPS), alpha=alpha, steps=steps)
-    assert_same(ours(*victim).x_adv, theirs(foolbox, attack, victim, EPS), victim[1])
+    assert_same(ours(*victim).x_adv, theirs(attack, victim, EPS), victim[1])
 
 
 @pytest.mark.parametrize("alpha", [EPS_L2 / 4, EPS_L2, 3 * EPS_L2])
 @pytest.mark.parametrize("steps", [1, 10])
-def test_l2_pgd_is_that_of_foolbox(foolbox, victim, steps, alpha):
+def test_l2_pgd_is_that_of_foolbox(victim, steps, alpha):
     attack = foolbox.attacks.L2PGD(abs_stepsize=alpha, steps=steps, random_start=False)
     ours = GradientAttack(L2(EPS_L2), alpha=alpha, steps=steps)
-    assert_same(ours(*victim).x_adv, theirs(foolbox, attack, victim, EPS_L2), victim[1])
+    assert_same(ours(*victim).x_adv, theirs(attack, victim, EPS_L2), victim[1])
 
 
 # The published formulas, image by image

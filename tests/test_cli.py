@@ -14,27 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from energy_at import evaluate, evaluation, report, train
+from energy_at import evaluate, report, train
 from energy_at.comparison import FILES
-from tests.running import TINY, everything, train_in, typed
-
-FAST = (
-    *TINY,
-    "trainer.max_epochs=1",
-    "trainer.accelerator=cpu",
-    "trainer.enable_progress_bar=false",
-)
+from tests.running import ONE_EPOCH, everything, train_in, typed
 
 
 @pytest.fixture(autouse=True)
-def _here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def _offline(here, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
-
-
-@pytest.fixture
-def type_train(monkeypatch, capsys):
-    return lambda *argv: typed(monkeypatch, capsys, train.main, *argv)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +29,7 @@ def trained(tmp_path_factory):
     """A finished run, and what it printed."""
     folder = tmp_path_factory.mktemp("trained")
     with redirect_stdout(io.StringIO()) as out:
-        train_in(folder / "finished", *FAST, "reg=der")
+        train_in(folder / "finished", *ONE_EPOCH, "reg=der")
     return folder, out.getvalue()
 
 
@@ -101,7 +88,7 @@ def test_the_printed_table_holds_the_written_results(finished):
 
 
 def test_a_run_is_opened_again_and_measures_the_same(finished, monkeypatch, capsys):
-    monkeypatch.setattr(evaluation, "BLACK_BOX_QUERIES", 20)
+    monkeypatch.setattr("energy_at.evaluation.judged.BLACK_BOX_QUERIES", 20)
     weak = ("attacks=[fgsm,pgd]", "steps=20", "restarts=1", "progress=false")
     code, out, _ = typed(monkeypatch, capsys, evaluate.main, "run=finished", *weak)
     results = json.loads(Path("finished/results.json").read_text())["last"]["test"]
@@ -126,7 +113,7 @@ def test_report_writes_table_and_figure(finished, monkeypatch, capsys):
 
 def test_a_finished_run_is_not_overwritten(finished, type_train):
     before = everything()
-    code, _, err = type_train(*FAST, "hydra.run.dir=finished")
+    code, _, err = type_train(*ONE_EPOCH, "hydra.run.dir=finished")
     assert code == 1
     assert err.startswith("error: ")
     assert err.count("\n") == 1
@@ -182,7 +169,7 @@ def test_a_finished_run_is_not_overwritten(finished, type_train):
 )  # fmt: skip
 def test_a_mistake_gets_one_line_and_leaves_nothing(type_train, typed_wrong, said):
     wrong = (typed_wrong,) if isinstance(typed_wrong, str) else typed_wrong
-    code, out, err = type_train(*FAST, *wrong)
+    code, out, err = type_train(*ONE_EPOCH, *wrong)
     assert code == 1
     assert said in err
     assert err.startswith("error: ")
@@ -192,14 +179,14 @@ def test_a_mistake_gets_one_line_and_leaves_nothing(type_train, typed_wrong, sai
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_step(type_train):
-    code, _, err = type_train(*FAST, "optimizer.lr=1e30", "hydra.run.dir=broken")
+    code, _, err = type_train(*ONE_EPOCH, "optimizer.lr=1e30", "hydra.run.dir=broken")
     assert code == 1
     assert "the loss is nan at step" in err.splitlines()[-1]
     assert not list(Path("broken").rglob("*.ckpt"))
 
 
 def test_a_late_nan_keeps_the_last_good_checkpoint(type_train):
-    good = type_train(*FAST, "hydra.run.dir=run", "trainer.max_epochs=2")
+    good = type_train(*ONE_EPOCH, "hydra.run.dir=run", "trainer.max_epochs=2")
     assert good[0] == 0
     before = Path("run/checkpoints/last.ckpt").read_bytes()
     checkpoint = torch.load("run/checkpoints/last.ckpt", weights_only=True)

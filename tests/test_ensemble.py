@@ -2,9 +2,11 @@
 
 from functools import partial
 
+import pyautoattack as theirs
 import pytest
 import torch
 import torch.nn.functional as F
+from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 
 from energy_at.attacks import LibraryAttack, WorstCase, autoattack, ensemble
 from energy_at.attacks.catalogue import FROM_LIBRARY, OWN, named_attack
@@ -15,9 +17,6 @@ from energy_at.threat import L2, Linf
 from energy_at.tiled import Tiled
 from tests.digits_net import digits_net
 from tests.nets import TinyNet
-
-theirs = pytest.importorskip("pyautoattack")
-from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted  # noqa: E402
 
 SEED, STEPS, QUERIES = 7, 5, 60
 NAMES = ["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]

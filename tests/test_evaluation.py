@@ -24,6 +24,8 @@ from energy_at.attacks import ensemble
 from energy_at.config import make
 from energy_at.data import ImageData, ImageSet
 from energy_at.evaluation import FILES, Plan
+from energy_at.evaluation.output import setting_line
+from energy_at.evaluation.record import accuracy
 from energy_at.journal import JournalFile
 from energy_at.mistakes import command_line
 from energy_at.models.load import exported
@@ -69,7 +71,7 @@ def trained(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(evaluation, "BLACK_BOX_QUERIES", 20)
+    monkeypatch.setattr("energy_at.evaluation.judged.BLACK_BOX_QUERIES", 20)
 
 
 @pytest.fixture
@@ -90,7 +92,7 @@ def blocks_of_ten(monkeypatch):
 
 @pytest.fixture
 def without_the_library(monkeypatch):
-    for module in (ensemble, evaluation, evaluate):
+    for module in (ensemble, evaluation.judged, evaluate):
         monkeypatch.setattr(module, "INSTALLED", False)
 
 
@@ -174,7 +176,7 @@ def test_the_accuracy_of_a_linear_network_is_known_at_every_radius(norm, ball, d
 @pytest.mark.parametrize(("right", "n"), [(0, 7), (7, 7), (1, 1), (3, 10), (250, 1000)])
 def test_intervals_are_those_of_wilson(right, n):
     # Wilson (1927): the shares whose score test does not reject the count.
-    row = evaluation._accuracy(PLAN, "fgsm@0.05", torch.arange(n) < right)
+    row = accuracy(PLAN, "fgsm@0.05", torch.arange(n) < right)
     p = right / n
     middle = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
@@ -200,7 +202,7 @@ def test_a_standard_network_has_no_robust_accuracy(subject):
 )
 def test_a_standard_network_for_cifar10_has_none_either(norm, ball, tmp_path_factory, monkeypatch):
     monkeypatch.setattr(robustness, "tile_of", lambda _: 10)
-    monkeypatch.setattr(evaluation, "BLACK_BOX_QUERIES", 1)
+    monkeypatch.setattr("energy_at.evaluation.judged.BLACK_BOX_QUERIES", 1)
     images = cifar10_test(tmp_path_factory).first(10)
     plan = Plan(norm, {"eps": ball}, ["fgsm", "pgd"], steps=5, restarts=1)
     judged(subject_of(standard_net(), images), plan, "out")
@@ -330,7 +332,7 @@ def test_a_long_title_fits_the_figure(subject):
     source = "/".join(["a folder of $50", *["with-a-long-name"] * 12])
     plan = replace(PLAN, balls={"0.1": Linf(0.1), "0.2": Linf(0.2)}, subset=5)
     judged(replace(subject, source=source), plan, "out")
-    figure = accuracy_figure(report("out"), evaluation.setting_line(report("out")))
+    figure = accuracy_figure(report("out"), setting_line(report("out")))
     figure.draw_without_rendering()
     (axes,) = figure.axes
     title, page = axes.title.get_window_extent(), figure.bbox
@@ -667,7 +669,7 @@ def test_ctrl_c_ends_in_one_line_and_what_is_typed_again_goes_on(type_evaluate, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "network_checks", press)
+        patch.setattr("energy_at.evaluation.judged.network_checks", press)
         code, out, err = type_evaluate("run=run", *QUICK, "out=out")
     assert (code, out) == (130, "")
     assert err == "\nstopped: the same command goes on where it was\n"
@@ -736,7 +738,7 @@ SMALL = ("model=small", "model.width=8")
         (("run=run", "which=best"), "run has no checkpoint best.ckpt"),
         (("checkpoint=nowhere",), "checkpoint nowhere not found"),
         (("checkpoint=empty",), "checkpoint empty not found"),
-        (("checkpoint=file",), "checkpoint file is damaged or truncated"),
+        (("checkpoint=file",), "file is not a checkpoint"),
         (("checkpoint=cut.ckpt", *SMALL), "checkpoint cut.ckpt is damaged or truncated"),
         (("checkpoint=run/checkpoints/last.ckpt",), "is of another network"),
         (("checkpoint=run/checkpoints/last.ckpt", *SMALL, "dataset=synthetic"), "for 1 channels"),

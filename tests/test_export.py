@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 from safetensors import safe_open
 
 import energy_at
-from energy_at import evaluate, evaluation, export
+from energy_at import evaluate, export
+from energy_at.checkpoints import read_tensors
 from energy_at.config import make, reopened
-from energy_at.files import read_tensors
 from energy_at.models.load import load_weights
 from energy_at.runs import RunFolder
 from tests.running import everything, states_equal, train_in, typed
@@ -44,7 +44,7 @@ def trained(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def run(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(evaluation, "BLACK_BOX_QUERIES", 20)
+    monkeypatch.setattr("energy_at.evaluation.judged.BLACK_BOX_QUERIES", 20)
     return Path(shutil.copytree(trained, "run"))
 
 
@@ -167,7 +167,7 @@ def test_help_shows_an_example(type_in):
         (evaluate, ("run=run", CHECKPOINT), "name what to open"),
         (evaluate, ("checkpoint=none.pt",), "checkpoint none.pt not found"),
         (evaluate, ("checkpoint=run",), "checkpoint run not found"),
-        (evaluate, ("checkpoint=run/config.yaml",), "run/config.yaml is damaged or truncated"),
+        (evaluate, ("checkpoint=run/config.yaml",), "run/config.yaml is not a checkpoint"),
         (evaluate, (CHECKPOINT, *MODEL, "model.width=3"), "the model needs (3, 3, 3, 3)"),
         (evaluate, (CHECKPOINT, *MODEL, "model=resnet18"), "first missing bn1.weight"),
         (evaluate, (CHECKPOINT, *MODEL, "model.final_norm=false"), "first unexpected bn.weight"),

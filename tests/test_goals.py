@@ -3,6 +3,7 @@
 In double precision, because a gradient that rounds to the other side of 0 flips a sign step.
 """
 
+import foolbox
 import pytest
 import torch
 import torch.nn.functional as F
@@ -145,7 +146,6 @@ def test_one_step_to_the_next_class_of_a_linear_classifier_is_known(ball):
 @pytest.mark.parametrize("steps", [1, 10])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_targeted_pgd_is_that_of_foolbox(victim, norm, steps):
-    foolbox = pytest.importorskip("foolbox")
     net, x, y = victim
     ball = {"linf": Linf(EPS), "l2": L2(0.5)}[norm]
     attack = {"linf": foolbox.attacks.LinfPGD, "l2": foolbox.attacks.L2PGD}[norm]

@@ -11,7 +11,6 @@ from torch import nn
 
 from energy_at.attacks import LibraryAttack, fgsm, pgd, trades
 from energy_at.attacks.catalogue import named_attack
-from energy_at.attacks.ensemble import INSTALLED
 from energy_at.data import ImageSet
 from energy_at.landscape import (
     QUANTILES,
@@ -31,7 +30,6 @@ from tests.nets import TinyNet
 from tests.standard_net import cifar10_test, standard_net
 
 BALL = Linf(0.1)
-needs_library = pytest.mark.skipif(not INSTALLED, reason="the AutoAttack library is not installed")
 
 
 def exam_of(n=20, classes=4, **settings):
@@ -152,7 +150,6 @@ def test_any_batch_size_gives_the_same_numbers():
             assert same(found.paths[name], expected.paths[name])
 
 
-@needs_library
 def test_batches_do_not_change_what_a_library_finds():
     attacks = {
         name: LibraryAttack(BALL, name, steps=2, queries=10, keeps="worst")
@@ -166,7 +163,6 @@ def test_batches_do_not_change_what_a_library_finds():
         assert (found.attacks[name].size > 0).all()
 
 
-@needs_library
 def test_fab_leaves_images_that_are_wrong_as_they_were(net):
     found = measured(net, exam_of(), {"fab": named_attack("fab", BALL, steps=3, keeps="worst")})
     wrong, shifts = found.natural.prediction != found.natural.label, found.attacks["fab"]

@@ -4,7 +4,9 @@ import json
 import sys
 from pathlib import Path
 
+import optuna
 import pytest
+import submitit
 from hydra import compose, initialize_config_dir
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
@@ -15,32 +17,19 @@ from energy_at.runs import runs_below
 from energy_at.sweep import summary
 from hydra_plugins.energy_at.ray import require_reachable
 from hydra_plugins.energy_at.tolerant import launched
-from tests.running import CONF, choices, typed
+from tests.running import CONF, ONE_EPOCH, choices, typed
 
-TINY = (
+pytestmark = pytest.mark.usefixtures("here")
+
+DIGITS = (
+    *ONE_EPOCH,
     "dataset=digits",
     "dataset.subset=128",
-    "model=small",
-    "model.width=4",
-    "trainer.max_epochs=1",
-    "trainer.accelerator=cpu",
-    "trainer.enable_progress_bar=false",
-    "logger=csv",
     "validation.attacks.pgd.steps=1",
     "evaluation.attacks.pgd.steps=1",
     "evaluation.checkpoints=[last]",
     "evaluation.subset=64",
 )
-
-
-@pytest.fixture(autouse=True)
-def _here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def type_train(monkeypatch, capsys):
-    return lambda *argv: typed(monkeypatch, capsys, train.main, *argv)
 
 
 def settings_of(*overrides):
@@ -148,7 +137,7 @@ def test_a_mistake_in_a_sweep_gets_one_line_and_leaves_nothing(
     type_train, tmp_path, mistake, said, monkeypatch
 ):
     monkeypatch.setenv("PATH", "/nowhere")
-    code, out, err = type_train("-m", *TINY, *mistake)
+    code, out, err = type_train("-m", *DIGITS, *mistake)
     assert code == 1
     assert said in err
     assert err.startswith("error: ")
@@ -181,7 +170,6 @@ def test_without_ray_its_launcher_says_how_to_get_it(monkeypatch):
 
 
 def test_the_script_for_slurm_asks_for_what_the_configuration_says(monkeypatch, tmp_path):
-    submitit = pytest.importorskip("submitit")
     for name in ("srun", "sbatch"):
         (tmp_path / name).write_text("#!/bin/sh\n")
         (tmp_path / name).chmod(0o755)
@@ -221,8 +209,10 @@ def test_the_script_for_slurm_asks_for_what_the_configuration_says(monkeypatch, 
 
 
 def test_bounds_become_a_search_of_wandb_and_choices_values(type_train):
-    code, out, err = type_train("-m", *TINY, "sweep=optuna_der", "hydra/sweeper=wandb", "seed=0,1",
-                                "hydra.sweeper.file=search.yaml")  # fmt: skip
+    code, out, err = type_train(
+        "-m", *DIGITS, "sweep=optuna_der", "hydra/sweeper=wandb", "seed=0,1",
+        "hydra.sweeper.file=search.yaml",
+    )  # fmt: skip
     assert code == 0, err
     assert "wandb sweep search.yaml" in out
     written = OmegaConf.to_container(OmegaConf.load("search.yaml"))
@@ -237,7 +227,7 @@ def test_bounds_become_a_search_of_wandb_and_choices_values(type_train):
 
 
 def test_the_command_of_an_agent_is_the_job_of_the_sweep(type_train):
-    code, _, err = type_train("-m", *TINY, "hydra/sweeper=wandb", "reg=der", "reg.weight=0,2")
+    code, _, err = type_train("-m", *DIGITS, "hydra/sweeper=wandb", "reg=der", "reg.weight=0,2")
     assert code == 0, err
     written = OmegaConf.to_container(OmegaConf.load("wandb_sweep.yaml"), resolve=False)
     assert written["method"] == "grid"
@@ -248,7 +238,7 @@ def test_the_command_of_an_agent_is_the_job_of_the_sweep(type_train):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         hydra_only = [o for o in overrides if not o.startswith("hydra.")]
         assert compose("train", hydra_only).reg.weight == 2
-    code, _, err = type_train("-m", *TINY, "hydra/sweeper=wandb", "reg=none,der")
+    code, _, err = type_train("-m", *DIGITS, "hydra/sweeper=wandb", "reg=none,der")
     assert (code, err.count("\n")) == (1, 1)
     assert "wandb_sweep.yaml is there and holds another sweep" in err
 
@@ -267,7 +257,6 @@ class Parabola:
 
 
 def test_a_search_finds_what_is_best_and_failed_trials_do_not_end_it(monkeypatch, capsys):
-    pytest.importorskip("optuna")
     monkeypatch.setattr(Plugins.instance(), "instantiate_launcher", lambda **_: Parabola())
     search = ("-m", "sweep=optuna_der", "hydra.sweep.dir=search", "hydra.sweeper.n_trials=25",
               "hydra.sweeper.params={reg.weight: 'interval(0, 10)'}", "seed=0,1")  # fmt: skip
@@ -281,8 +270,7 @@ def test_a_search_finds_what_is_best_and_failed_trials_do_not_end_it(monkeypatch
 
 @pytest.mark.slow
 def test_a_search_goes_on_where_it_was_killed(type_train):
-    optuna = pytest.importorskip("optuna")
-    search = ("-m", *TINY, "sweep=optuna_der", "seed=0,1", "hydra.sweep.dir=search")
+    search = ("-m", *DIGITS, "sweep=optuna_der", "seed=0,1", "hydra.sweep.dir=search")
     code, out, err = type_train(*search, "hydra.sweeper.n_trials=1")
     assert code == 0, err
     assert "none of 1 trials is a result: there is no best" in out  # after one epoch

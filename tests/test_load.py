@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
-from energy_at.files import read_tensors
+from energy_at.checkpoints import read_tensors
 from energy_at.models import preactresnet18, resnet18, small, wideresnet
 from energy_at.models.layers import conv3x3
 from energy_at.models.load import exported, load_weights
@@ -539,6 +539,17 @@ def test_a_truncated_file_is_refused_as_such(kind, share, tmp_path):
     whole = file.read_bytes()
     file.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(ValueError, match="is damaged or truncated: use another"):
+        read_tensors(file)
+
+
+@pytest.mark.parametrize(
+    "content", [b"a", b"lr: 0.1\n", b"step,loss\n1,2.3\n", b"\x89PNG\r\n\x1a\n"]
+)
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_a_file_of_another_kind_is_not_called_damaged(content, suffix, tmp_path):
+    file = tmp_path / f"file.{suffix}"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"file\.\w+ is not a checkpoint: name a file of"):
         read_tensors(file)
 
 

@@ -237,20 +237,20 @@ def objectives(**settings):
 
 @pytest.mark.parametrize("gamma", [0.0, 3.0, 1e3], ids=["active", "partly", "inactive"])
 @pytest.mark.parametrize("epoch", [0.0, 1.0])
-def test_skipping_flat_terms_changes_neither_value_nor_gradients(gamma, epoch, pair):
+def test_leaving_flat_terms_out_changes_neither_value_nor_gradients(gamma, epoch, pair):
     skipping, plain = objectives(gamma=gamma)
     assert_same_training(skipping(pair, epoch).total, plain(pair, epoch).total, pair)
     assert skipping(pair, epoch).parts == plain(pair, epoch).parts
 
 
-def test_a_term_that_is_barely_positive_is_not_skipped(pair):
+def test_a_term_that_is_barely_positive_is_computed(pair):
     gamma = DeltaEnergy("all")(pair).max().item() - 1e-4
     skipping, plain = objectives(gamma=gamma)
     assert 0 < plain(pair).parts["der"] < 1e-4
     assert_same_training(skipping(pair).total, plain(pair).total, pair)
 
 
-def test_skipping_leaves_a_flat_term_out_of_the_graph(pair):
+def test_a_flat_term_is_left_out_of_the_graph(pair):
     terms = {
         "ce": Weighted(AdversarialCrossEntropy()),
         "der": Weighted(DeltaEnergy("all", gamma=1e3), 0.5),
@@ -268,7 +268,7 @@ def test_an_objective_that_is_flat_altogether_still_has_a_gradient_of_zero(pair)
     assert torch.equal(gradients(total, pair)[1], torch.zeros(12, 4))
 
 
-def test_skipping_never_drops_a_term_that_is_not_flat():
+def test_no_term_that_is_not_flat_is_ever_left_out():
     clean = torch.tensor([[1e4, 0.0]], requires_grad=True)
     pair = LogitPair(clean, torch.zeros(1, 2), torch.tensor([0]))
     objective = Objective({"ce": Weighted(CleanCrossEntropy())}, skip_flat=True)

@@ -302,7 +302,6 @@ def test_the_numbers_are_torch_fidelitys(tmp_path, channels):
 
 @pytest.mark.slow
 def test_the_numbers_of_efficientnet_are_torch_fidelitys(tmp_path):
-    pytest.importorskip("efficientnet_lite_pytorch")
     pixels, files = two_sets(tmp_path, (3, 32, 32))
     theirs = torch_fidelity.calculate_metrics(
         input1=files[0],

@@ -16,6 +16,7 @@ from energy_at import report
 from energy_at.comparison import grouped
 from energy_at.reporting.compared import compared, environment
 from energy_at.reporting.document import Grid
+from energy_at.reporting.earlier import RECORD, written
 from energy_at.reporting.entries import Gallery, entries
 from energy_at.reporting.measured import accuracies, strong_evaluations
 from energy_at.reporting.shown import drawn_by_step
@@ -75,12 +76,6 @@ def analyse(run):
     folder.mkdir(parents=True)
     (folder / "table.csv").write_text("attack,dE(x)\npgd,-1.5\n")
     Image.new("RGB", (8, 8), "blue").save(folder / "quiver.png")
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture
@@ -267,6 +262,30 @@ def test_the_same_run_gives_the_same_bytes(here):
     for out in ("one", "other"):
         report.report([RunFolder(Path("run"))], Path(out))
     assert bytes_of(here / "one") == bytes_of(here / "other")
+
+
+def test_a_smaller_report_removes_what_only_the_larger_one_wrote_and_nothing_else(two, here):
+    out = here / "report"
+    shutil.copytree(two / "report", out)
+    shutil.copytree(two / "plain", here / "plain")
+    (out / "figures" / "mine.png").write_text("mine")
+    (out / "figures" / "steps_2.pdf").write_text("changed")
+    (here / "outside.md").write_bytes((out / "table.md").read_bytes())
+    record = written(out)
+    (out / RECORD).write_text(json.dumps({"files": record | {"../outside.md": record["table.md"]}}))
+    report.report([RunFolder(Path("plain"))], Path("report"))
+    kept = {RECORD, "figures/mine.png", "figures/steps_2.pdf"}
+    assert {"figures/steps_1.png", "report.html"} <= written(out).keys() < record.keys()
+    assert bytes_of(out).keys() == written(out).keys() | kept
+    assert (here / "outside.md").exists()
+
+
+def test_a_damaged_record_of_a_report_is_named_in_one_line(here, type_report):
+    write(here / "run")
+    (here / "report").mkdir()
+    (here / "report" / RECORD).write_text('{"files": 3}')
+    code, _, err = type_report("runs=run")
+    assert (code, err) == (1, "error: report/report.json is damaged: it names no files\n")
 
 
 @pytest.mark.slow

@@ -12,7 +12,8 @@ import torch
 from lightning import Callback
 
 from energy_at import train
-from energy_at.runs import RunFolder, read_checkpoint
+from energy_at.checkpoints import read_checkpoint
+from energy_at.runs import RunFolder
 from tests.running import TINY_BN, fitted, prepared, states_equal
 from tests.running import typed as in_process
 

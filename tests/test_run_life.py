@@ -14,14 +14,17 @@ from lightning import Trainer
 from torch.utils.data import DataLoader, TensorDataset
 
 from energy_at import comparison, train
+from energy_at.checkpoints import read_checkpoint
 from energy_at.config import reopened
 from energy_at.resume import job_folder, resumed
-from energy_at.runs import RunFolder, read_checkpoint
+from energy_at.runs import RunFolder
 from energy_at.threat import Linf
 from energy_at.training import FastAT
 from energy_at.training.guard import FiniteGuard
 from tests.nets import TinyNet
-from tests.running import TINY, config, train_in, typed
+from tests.running import TINY, config, train_in
+
+pytestmark = pytest.mark.usefixtures("here")
 
 RUN = (*TINY, "trainer.enable_progress_bar=false", "dataset.subset=200", "schedule=constant")
 EXTENDED = "trainer.max_epochs=6"
@@ -45,36 +48,30 @@ def run(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "run")
 
 
-@pytest.fixture
-def typing(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    return lambda *argv: typed(monkeypatch, capsys, train.main, *argv)
-
-
 def best(path):
     return read_checkpoint(RunFolder(path).checkpoint("best"))
 
 
-def test_a_run_that_was_moved_keeps_its_best_score(typing, tmp_path):
+def test_a_run_that_was_moved_keeps_its_best_score(type_train, tmp_path):
     options = (*RUN, "optimizer.lr=0.15")
-    typing(*options, EXTENDED, "hydra.run.dir=whole")
-    typing(*options, "trainer.max_epochs=5", "hydra.run.dir=here")
+    type_train(*options, EXTENDED, "hydra.run.dir=whole")
+    type_train(*options, "trainer.max_epochs=5", "hydra.run.dir=here")
     shutil.move("here", "there")
-    code, _, _ = typing("resume=there", EXTENDED)
+    code, _, _ = type_train("resume=there", EXTENDED)
     assert code == 0
     assert best(tmp_path / "there")["global_step"] == best(tmp_path / "whole")["global_step"]
 
 
-def test_a_finished_run_is_trained_again_only_further(typing, run, tmp_path):
+def test_a_finished_run_is_trained_again_only_further(type_train, run, tmp_path):
     results = (tmp_path / "run" / "results.json").read_bytes()
-    code, _, err = typing("resume=run")
+    code, _, err = type_train("resume=run")
     assert (code, err.count("\n")) == (1, 1)
     assert "run has finished: trainer.max_epochs above 1 trains it further" in err
     assert (tmp_path / "run" / "results.json").read_bytes() == results
 
 
-def test_an_extended_run_says_so(typing, run, tmp_path):
-    typing("resume=run", "trainer.max_epochs=2")
+def test_an_extended_run_says_so(type_train, run, tmp_path):
+    type_train("resume=run", "trainer.max_epochs=2")
     folder = RunFolder(tmp_path / "run")
     assert folder.config().trainer.max_epochs == 2
     assert folder.overrides()[-1] == "trainer.max_epochs=2"
@@ -87,13 +84,13 @@ def test_an_extended_run_says_so(typing, run, tmp_path):
 SWEEP = ("-m", *RUN, "trainer.max_epochs=1", "evaluation.checkpoints=[last]", "hydra.sweep.dir=all")
 
 
-def test_a_sweep_typed_again_in_another_order_finds_its_jobs(typing):
-    assert typing(*SWEEP, "seed=0,1")[0] == 0
+def test_a_sweep_typed_again_in_another_order_finds_its_jobs(type_train):
+    assert type_train(*SWEEP, "seed=0,1")[0] == 0
     results = {path: path.read_bytes() for path in Path("all").glob("*/results.json")}
     cut_off = RunFolder(Path("all/1"))  # as if killed before its first checkpoint
     shutil.rmtree(cut_off.checkpoints)
     cut_off.results_file.unlink()
-    code, out, err = typing(*SWEEP, "seed=1,0")
+    code, out, err = type_train(*SWEEP, "seed=1,0")
     assert (code, err) == (0, "")
     assert "all/0 has finished before: kept" in out
     assert {path.name for path in Path("all").iterdir() if path.is_dir()} == {"0", "1"}
@@ -115,11 +112,11 @@ def test_a_job_leaves_the_folder_of_another_job_to_it(tmp_path):
 
 
 @pytest.mark.parametrize("left", ["metrics.csv", "results.json", "checkpoints/last.ckpt"])
-def test_a_folder_with_files_of_another_run_is_left_alone(typing, tmp_path, left):
+def test_a_folder_with_files_of_another_run_is_left_alone(type_train, tmp_path, left):
     file = tmp_path / "run" / left
     file.parent.mkdir(parents=True)
     file.write_text("precious")
-    code, _, err = typing(*RUN, "hydra.run.dir=run")
+    code, _, err = type_train(*RUN, "hydra.run.dir=run")
     assert code == 1
     assert "of another run: choose another hydra.run.dir" in err
     assert file.read_text() == "precious"
@@ -132,8 +129,8 @@ def test_an_empty_folder_survives_a_resume_of_it(tmp_path):
 
 
 @pytest.mark.parametrize("which", ["last", "best"])
-def test_a_run_without_validation_ends_with_its_last_checkpoint(typing, tmp_path, which):
-    code, _, _ = typing(*RUN, "+trainer.max_steps=3", "hydra.run.dir=run")
+def test_a_run_without_validation_ends_with_its_last_checkpoint(type_train, tmp_path, which):
+    code, _, _ = type_train(*RUN, "+trainer.max_steps=3", "hydra.run.dir=run")
     assert code == 0
     assert (which in RunFolder(tmp_path / "run").results()) == (which == "last")
 
@@ -170,23 +167,23 @@ def test_a_terminated_run_says_how_to_go_on(tmp_path):
     assert f"resume={tmp_path / 'run'} continues it" in err
 
 
-def test_weights_without_their_training_are_nothing_to_resume(typing, run, tmp_path):
+def test_weights_without_their_training_are_nothing_to_resume(type_train, run, tmp_path):
     path = RunFolder(tmp_path / "run").checkpoint()
     torch.save({"state_dict": read_checkpoint(path)["state_dict"]}, path)
-    code, _, err = typing("resume=run", "trainer.max_epochs=2")
+    code, _, err = type_train("resume=run", "trainer.max_epochs=2")
     assert (code, err.count("\n")) == (1, 1)
     assert "holds weights without the state of their training" in err
 
 
-def test_a_checkpoint_of_another_network_is_named(typing, run, tmp_path):
-    typing(*RUN, "trainer.max_epochs=1", "model.width=6", "hydra.run.dir=wide")
+def test_a_checkpoint_of_another_network_is_named(type_train, run, tmp_path):
+    type_train(*RUN, "trainer.max_epochs=1", "model.width=6", "hydra.run.dir=wide")
     shutil.copy("wide/checkpoints/last.ckpt", "run/checkpoints/last.ckpt")
     with pytest.raises(ValueError, match="is of another network than run"):
         reopened(RunFolder(Path("run")))
 
 
-def test_a_misspelt_key_is_not_advised_to_be_appended(typing):
-    code, _, err = typing(*RUN, "reg=der", "reg.wieght=1")
+def test_a_misspelt_key_is_not_advised_to_be_appended(type_train):
+    code, _, err = type_train(*RUN, "reg=der", "reg.wieght=1")
     assert (code, err.count("\n")) == (1, 1)
     assert "'reg.wieght'" in err
     assert "+reg" not in err

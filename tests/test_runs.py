@@ -11,7 +11,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from energy_at.runs import RunFolder, environment, read_checkpoint
+from energy_at.checkpoints import read_checkpoint
+from energy_at.environment import environment
+from energy_at.runs import RunFolder
 
 CONFIG = OmegaConf.create({"seed": 3, "threat": {"eps": "8/255"}, "alpha": "${threat.eps}"})
 

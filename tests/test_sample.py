@@ -449,7 +449,7 @@ MISTAKES = [
     ("quality=classifier judge=none n=60", "quality=classifier looks through"),
     ("quality=classifier n=49", "49 images are too few for FID"),
     ("quality=inception n=60 quality.weights=no.pth", "quality.weights=no.pth is not there"),
-    ("quality=inception n=60 quality.weights=file", "file is damaged or truncated"),
+    ("quality=inception n=60 quality.weights=file", "file is not a checkpoint"),
     ("run=nowhere", "nowhere is no run folder"),
     ("run=null", "name what to open: run=FOLDER, or checkpoint=FILE"),
     ("checkpoint=x.pt", "name what to open"),

@@ -9,8 +9,9 @@ from lightning import Callback
 from lightning.pytorch.loggers import WandbLogger
 
 from energy_at.attacks import climbs_loss, fgsm, pgd, trades
+from energy_at.checkpoints import read_checkpoint
 from energy_at.objectives import AdversarialCrossEntropy, DeltaEnergy, Objective, Weighted
-from energy_at.runs import RunFolder, read_checkpoint
+from energy_at.runs import RunFolder
 from energy_at.schema import check
 from energy_at.soundness import require_sound
 from energy_at.threat import Linf

@@ -13,15 +13,10 @@ import pytest
 from energy_at import train
 from energy_at.mistakes import command_line
 from energy_at.sweep import summary
+from tests.running import ONE_EPOCH
 
-TINY = (
-    "dataset=synthetic",
-    "model=small",
-    "model.width=4",
-    "trainer.max_epochs=1",
-    "trainer.accelerator=cpu",
-    "trainer.enable_progress_bar=false",
-    "logger=csv",
+SHORT = (
+    *ONE_EPOCH,
     "evaluation.checkpoints=[last]",
     "evaluation.images=[test]",
     "validation.attacks.pgd.steps=2",
@@ -29,7 +24,7 @@ TINY = (
 
 
 def typed(folder, *overrides):
-    command = [sys.executable, "-m", "energy_at.train", "-m", *TINY, *overrides]
+    command = [sys.executable, "-m", "energy_at.train", "-m", *SHORT, *overrides]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
@@ -41,7 +36,7 @@ def typed_here(folder, *overrides):
     said = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(said):
         patch.chdir(folder)
-        patch.setattr(sys, "argv", ["train", "-m", *TINY, *overrides])
+        patch.setattr(sys, "argv", ["train", "-m", *SHORT, *overrides])
         with pytest.raises(SystemExit) as stopped:
             command_line(train.main)
     return stopped.value.code, said.getvalue()

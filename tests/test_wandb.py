@@ -9,10 +9,11 @@ import wandb
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
-from energy_at import train
+from energy_at import account, train
+from energy_at.checkpoints import read_checkpoint
 from energy_at.config import register_resolvers
 from energy_at.panels import ALARMS, Panel, Scatter, specification
-from energy_at.runs import RunFolder, read_checkpoint
+from energy_at.runs import RunFolder
 from energy_at.training import loggers, tolerant
 from energy_at.training.tolerant import DummyExperiment
 from energy_at.workspace import workspace
@@ -151,7 +152,6 @@ def test_no_panel_names_a_key_that_is_never_logged(offline):
 
 
 def test_the_workspace_draws_what_the_specification_says():
-    pytest.importorskip("wandb_workspaces")
     model = workspace("me", "project", "name")._to_model().model_dump(by_alias=True)
     sections = model["spec"]["section"]["panelBankConfig"]["sections"]
     for drawn, wanted in zip(sections, specification(), strict=False):
@@ -244,13 +244,13 @@ def test_a_failure_in_the_middle_leaves_the_training_alone(tmp_path, no_key, mon
 
 
 def test_a_server_that_hangs_is_not_waited_for(tmp_path, no_key, monkeypatch, capsys):
-    monkeypatch.setattr(tolerant, "PATIENCE", 0.3)
+    monkeypatch.setattr(account, "PATIENCE", 0.3)
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and says nothing
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         monkeypatch.setenv("WANDB_BASE_URL", url)
         start = time.monotonic()
-        assert not tolerant.is_reachable(url)
+        assert not account.is_reachable(url)
         assert time.monotonic() - start < 2
         run = one_epoch(tmp_path / "run")
         loggers.finish(run.trainer.loggers)
@@ -266,10 +266,10 @@ def test_a_key_is_found_where_wandb_looks_for_it(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.delenv("NETRC", raising=False)
-    assert not loggers.has_wandb_key()
+    assert not account.has_wandb_key()
     (tmp_path / ".netrc").write_text("machine api.wandb.ai\n  login user\n  password x\n")
-    assert loggers.has_wandb_key()
+    assert account.has_wandb_key()
     (tmp_path / ".netrc").write_text("machine example.org\n  login user\n  password x\n")
-    assert not loggers.has_wandb_key()
+    assert not account.has_wandb_key()
     monkeypatch.setenv("WANDB_API_KEY", "x")
-    assert loggers.has_wandb_key()
+    assert account.has_wandb_key()

@@ -31,12 +31,6 @@ def composed():
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
 def begun(here, composed):
     return begin(here / "run", composed)
 

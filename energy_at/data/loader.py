@@ -8,11 +8,11 @@ images of all of them, and each loader yields its contiguous part of the same ba
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 
 from energy_at.data.augment import crop_and_flip, draw
 from energy_at.data.images import ImageSet
+from energy_at.noise import mixed
 from energy_at.processes import Part
 from energy_at.shapes import Images, Labels, Pixels
 
@@ -77,7 +77,7 @@ class TrainLoader:
     def __iter__(self) -> Iterator[Batch]:
         # A generator runs no line before its first batch is asked for: by then the epoch is set.
         first = self._first_batch()
-        generator = torch.Generator().manual_seed(_mixed(self.seed, self.epoch))
+        generator = torch.Generator().manual_seed(mixed(self.seed, self.epoch))
         device = self.images.labels.device
         order = torch.randperm(len(self.images), generator=generator).to(device)
         draws = draw(len(order), pad=self.pad, flip=self.flip, generator=generator).to(device)
@@ -144,7 +144,3 @@ def as_floats(pixels: Pixels, channels_last: bool) -> Images:
     """fp32 pixels in [0, 1]."""
     x = pixels.to(torch.float32).div_(255)
     return x.contiguous(memory_format=torch.channels_last) if channels_last else x
-
-
-def _mixed(*parts: int) -> int:
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)

@@ -2,8 +2,8 @@
 
 import os
 
+from energy_at.account import has_wandb_key
 from energy_at.diagnosis.findings import Checks, Verdict, passed
-from energy_at.training import loggers
 
 
 def checks() -> Checks:
@@ -13,7 +13,7 @@ def checks() -> Checks:
 
 def wandb_mode() -> Verdict:
     """The mode that ``logger=csv_wandb``, the default, would run W&B in."""
-    mode, has_key = os.environ.get("WANDB_MODE") or None, loggers.has_wandb_key()
+    mode, has_key = os.environ.get("WANDB_MODE") or None, has_wandb_key()
     if mode is None:
         online = "online: an API key is configured"
         return passed(online if has_key else "offline: no API key is configured ('wandb login')")

@@ -12,12 +12,12 @@ import torch
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
+from energy_at.environment import environment
 from energy_at.figures import save
 from energy_at.generation.controls import HELD_OUT, MOST, SAMPLES
 from energy_at.generation.plan import Plan
 from energy_at.generation.samples import Samples, arrays, read_columns
 from energy_at.generation.summary import SYMBOLS, Found, markdown, rows_csv
-from energy_at.runs import environment
 from energy_at.sample_figures import class_grid, distributions_figure, grid, nearest_figure
 from energy_at.sampling import Stop
 from energy_at.subject import Subject

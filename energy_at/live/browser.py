@@ -16,47 +16,62 @@ NAMES = (HOST, "localhost")
 PAGE = Path(__file__).with_name("page.html")
 
 
-def page_server(watch: Watch, port: int, interval: float) -> ThreadingHTTPServer:
-    """A server of the page, not yet serving.
+class PageServer(ThreadingHTTPServer):
+    """Serves the page and its numbers to this machine.
 
     Args:
         watch: The runs.
         port: Of this machine; 0 for any that is free.
         interval: Seconds after which the page asks again.
+    """
+
+    def __init__(self, watch: Watch, port: int, interval: float) -> None:
+        super().__init__((HOST, port), _Handler)
+        self.interval = interval
+        self._watch = watch
+        self._lock = threading.Lock()
+
+    def answer(self, known: dict[str, int]) -> bytes:
+        """What ``answer`` says, to one request at a time."""
+        with self._lock:
+            return answer(self._watch, known)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: PageServer
+
+    def do_GET(self) -> None:
+        host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
+        url = urlsplit(self.path)
+        if host not in NAMES:  # a page elsewhere, whose name has been pointed at this machine
+            self.send_error(403)
+        elif url.path == "/":
+            self._send(_page(self.server.interval), "text/html; charset=utf-8")
+        elif url.path == "/data":
+            self._send(self.server.answer(_known(url.query)), "application/json")
+        else:
+            self.send_error(404)
+
+    def log_message(self, *_: Any) -> None:
+        """Says nothing of requests."""
+
+    def _send(self, content: bytes, kind: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        self.wfile.write(content)
+
+
+def page_server(watch: Watch, port: int, interval: float) -> PageServer:
+    """A server of the page, not yet serving; takes what ``PageServer`` does.
 
     Raises:
         ValueError: if the port cannot be had.
     """
-    lock = threading.Lock()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
-            url = urlsplit(self.path)
-            if host not in NAMES:  # a page elsewhere, whose name has been pointed at this machine
-                self.send_error(403)
-            elif url.path == "/":
-                self._send(_page(interval), "text/html; charset=utf-8")
-            elif url.path == "/data":
-                with lock:
-                    content = answer(watch, _known(url.query))
-                self._send(content, "application/json")
-            else:
-                self.send_error(404)
-
-        def log_message(self, *_: Any) -> None:
-            """Says nothing of requests."""
-
-        def _send(self, content: bytes, kind: str) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(content)))
-            self.send_header("Cache-Control", "no-store")
-            self.end_headers()
-            self.wfile.write(content)
-
     try:
-        return ThreadingHTTPServer((HOST, port), Handler)
+        return PageServer(watch, port, interval)
     except OSError as error:
         taken = error.errno in (errno.EADDRINUSE, errno.EACCES)
         why = "is in use, or not yours" if taken else str(error.strerror)

@@ -18,7 +18,7 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 from torch_fidelity.utils import create_feature_extractor
 
-from energy_at.files import read_tensors
+from energy_at.checkpoints import read_tensors
 from energy_at.shapes import Pixels
 
 OFFLINE = "quality=efficientnet_lite0, quality=classifier or quality=none need no download"

@@ -8,7 +8,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
-from energy_at.training.module import require_pixels
+from energy_at.training.requirements import require_pixels
 
 
 class FiniteGuard(Callback):

@@ -1,17 +1,16 @@
 """Per-step metrics as one CSV file, and Weights & Biases where it is wanted."""
 
 import csv
-import netrc
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from energy_at.training.tolerant import TolerantWandb, is_reachable, tell
+from energy_at.account import has_wandb_key, is_reachable, server
+from energy_at.training.tolerant import TolerantWandb, tell
 
 Cell = str | float | int
 
@@ -167,25 +166,6 @@ def finish(loggers: Iterable[Logger]) -> None:
     for logger in loggers:
         if isinstance(logger, TolerantWandb):
             logger.finish()
-
-
-def server() -> str:
-    """Where W&B is."""
-    return os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
-
-
-def has_wandb_key() -> bool:
-    """Whether wandb would find a key where it looks for one: environment, then netrc."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlsplit(server()).hostname or ""
-    for path in (os.environ.get("NETRC"), Path.home() / ".netrc", Path.home() / "_netrc"):
-        if path and Path(path).is_file():
-            try:
-                return netrc.netrc(path).authenticators(host) is not None
-            except netrc.NetrcParseError:
-                return False
-    return False
 
 
 def _cell(name: str, value: float) -> Cell:

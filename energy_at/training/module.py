@@ -1,28 +1,28 @@
 """Adversarial training: attack the batch, forward the pair, minimise the objective."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from energy_at.attacks import Attack, AttackResult
 from energy_at.data import EvalLoader, TrainLoader
-from energy_at.metrics import accuracies, delta_energies
-from energy_at.modes import eval_mode, frozen_running_stats, full_precision, no_graph
-from energy_at.noise import Noise
-from energy_at.objectives import Objective, Trait, Vicinity
+from energy_at.modes import eval_mode, frozen_running_stats, full_precision
+from energy_at.noise import Noise, mixed
+from energy_at.objectives import Objective, Vicinity
 from energy_at.pairs import LogitPair
 from energy_at.processes import Part
 from energy_at.shapes import Images, Labels, Logits
 from energy_at.training.optimizers import sgd
+from energy_at.training.passes import Passes, logits
+from energy_at.training.requirements import require_batch, require_batches, require_pixels
+from energy_at.training.validation import validated
 from energy_at.training.weights import WeightPerturbation
 
 OptimizerFactory = Callable[[nn.Module], Optimizer]
@@ -92,7 +92,7 @@ class AdversarialTraining(LightningModule):
 
     def forward(self, x: Images) -> Logits:
         """Logits of a batch, in the precision of the images under autocast too."""
-        return self.net(x).to(x.dtype)  # type: ignore[no-any-return]
+        return logits(self.net, x)
 
     def on_train_start(self) -> None:
         """Refuses data that would leave a batch of one image to batch norm."""
@@ -114,7 +114,7 @@ class AdversarialTraining(LightningModule):
         if batch_idx == 0:
             require_pixels(float(x.min()), float(x.max()), "training")
         part = self._part(len(x), batch_idx)
-        _require_batch(self.net, part.whole)
+        require_batch(self.net, part.whole)
         if self.awp is not None:
             self.awp.restore()  # of a step that failed on its way
         epoch = self._epochs_done(batch_idx)
@@ -149,16 +149,21 @@ class AdversarialTraining(LightningModule):
         """Accuracies and delta energies on held-out images, in fp32."""
         x, y = batch
         require_pixels(float(x.min()), float(x.max()), "validation")
+        part = self._part(len(x), batch_idx)
+
+        def noise() -> Noise:
+            return part.noise(self._noise(x.device, 0, batch_idx))
+
         for prefix, net in self.validated_nets.items():
             with full_precision(x.device.type), eval_mode(net()):
-                values = self._validated(net(), x, y, batch_idx)
+                values = validated(net(), self.val_attacks, x, y, part, noise)
             self.log_dict(
                 {f"{prefix}/{name}": value for name, value in values.items()}
                 # else Lightning counts one step less
                 | {"step": float(self.global_step), "epoch": float(self.current_epoch)},
                 on_epoch=True,
                 on_step=False,
-                batch_size=self._part(len(x), batch_idx).whole,
+                batch_size=part.whole,
                 sync_dist=True,  # all processes have measured the same, of the whole batch
             )
 
@@ -191,26 +196,23 @@ class AdversarialTraining(LightningModule):
                 self.net,
                 x,
                 y,
-                keep_graph=self._keeps_graph(attack),
+                keep_graph=self._passes().keeps_graph(attack),
                 track_stats=self.bn_mode == "batch",
                 generator=noise,
             )
 
     def _pair(self, x: Images, y: Labels, found: AttackResult) -> LogitPair:
-        start = self._start_logits(found)
-        clean = self._clean_logits(x, found)
-        adv = self(found.x_adv)
-        return LogitPair(torch.full_like(adv, torch.nan) if clean is None else clean, adv, y, start)
+        return self._passes().pair(x, y, found)
+
+    def _passes(self) -> Passes:
+        """Those that the attack runs serve if it runs them in the mode, and at the weights."""
+        shared = self.reuse and self.bn_mode == "batch" and not self._perturbs_weights()
+        return Passes(self.net, self.objective.traits, shared, self.observes_clean)
 
     def _vicinity(
         self, x: Images, y: Labels, found: AttackResult, noise: Noise, part: Part
     ) -> Vicinity:
-        grad = found.clean_grad if self._shares_passes() else None
-        return Vicinity(self.net, x, y, noise, grad, part)
-
-    def _shares_passes(self) -> bool:
-        """Whether the attack runs the network in the mode, and at the weights, of the training."""
-        return self.reuse and self.bn_mode == "batch" and not self._perturbs_weights()
+        return Vicinity(self.net, x, y, noise, self._passes().clean_grad(found), part)
 
     def _perturbs_weights(self) -> bool:
         return self.awp is not None and self.current_epoch >= self.awp.warmup_epochs
@@ -220,12 +222,6 @@ class AdversarialTraining(LightningModule):
         with frozen_running_stats(self.net):
             pair = part.joined_pair(self._pair(x, y, found))
         self.awp.ascend(self.net, self.objective(pair, epoch).total)
-
-    def _keeps_graph(self, attack: Attack) -> bool:
-        traits = self.objective.traits
-        trains_clean = Trait.TRAINS_CLEAN in traits and attack.starts_clean
-        reusable = trains_clean and Trait.FITS_CLEAN not in traits
-        return self._shares_passes() and (reusable or Trait.TRAINS_START in traits)
 
     def _attack_at(self, batch_idx: int) -> Attack:
         if not self.eps_warmup_epochs:
@@ -242,44 +238,6 @@ class AdversarialTraining(LightningModule):
             with eval_mode(self.net):
                 yield
 
-    def _start_logits(self, found: AttackResult) -> Logits | None:
-        if Trait.READS_START not in self.objective.traits:
-            return None
-        if self._shares_passes() or found.x_start is None:
-            return found.start_logits
-        with frozen_running_stats(self.net):
-            return self(found.x_start)  # type: ignore[no-any-return]
-
-    def _clean_logits(self, x: Images, found: AttackResult) -> Logits | None:
-        traits = self.objective.traits
-        if Trait.FITS_CLEAN in traits:
-            return self(x)  # type: ignore[no-any-return]
-        trains, reads = Trait.TRAINS_CLEAN in traits, Trait.READS_CLEAN in traits
-        if not (trains or reads or self.observes_clean):
-            return None
-        logits = found.clean_logits if self._shares_passes() else None
-        if logits is not None and (logits.requires_grad or not trains):
-            return logits
-        # Regularizing or measuring clean images must leave the running statistics as the base
-        # method leaves them; a forward pass in training mode would move them.
-        with frozen_running_stats(self.net), nullcontext() if trains else no_graph():
-            return self(x)  # type: ignore[no-any-return]
-
-    def _validated(self, net: nn.Module, x: Images, y: Labels, batch_idx: int) -> dict[str, Tensor]:
-        part = self._part(len(x), batch_idx)
-        with no_graph():
-            clean = net(x)
-        values: dict[str, Tensor] = {}
-        for name, attack in self.val_attacks.items():
-            noise = part.noise(self._noise(x.device, 0, batch_idx))
-            x_adv = attack(net, x, y, generator=noise).x_adv
-            with no_graph():
-                pair = part.joined_pair(LogitPair(clean, net(x_adv), y))
-            shares = accuracies(pair)
-            values |= {"acc/clean": shares["acc/clean"], f"acc/{name}": shares["acc/adv"]}
-            values |= {f"{name}/{metric}": value for metric, value in delta_energies(pair).items()}
-        return _last_attack_plain(values, next(reversed(self.val_attacks), ""))
-
     def _part(self, own: int, batch_idx: int) -> Part:
         """What this process has of the batch; a loader that does not say has one for each."""
         if self._trainer is None or self._trainer.world_size == 1:
@@ -293,47 +251,8 @@ class AdversarialTraining(LightningModule):
     def _noise(self, device: torch.device, epoch: int, batch_idx: int) -> torch.Generator:
         # A function of the position, so that a resumed run draws what the whole run draws. The 0
         # is of the time when processes drew for themselves; without it, all noise would be another.
-        parts = (self.seed, 0, epoch, batch_idx)
-        state = np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1
-        return torch.Generator(device).manual_seed(int(state))
+        return torch.Generator(device).manual_seed(mixed(self.seed, 0, epoch, batch_idx))
 
     def _epochs_done(self, batches: int) -> float:
         per_epoch = float(self._trainer.num_training_batches) if self._trainer else 1.0
         return self.current_epoch + batches / per_epoch
-
-
-def _last_attack_plain(values: dict[str, Tensor], last: str) -> dict[str, Tensor]:
-    """``pgd/delta_energy/joint`` becomes ``delta_energy/joint`` for the strongest attack."""
-    return {name.removeprefix(f"{last}/"): value for name, value in values.items()}
-
-
-def require_batches(net: nn.Module, images: int, batch_size: int) -> None:
-    """Refuses an epoch that leaves a batch of one image to batch norm.
-
-    Raises:
-        ValueError: if it does.
-    """
-    _require_batch(net, min(images % batch_size or batch_size, images))
-
-
-def _require_batch(net: nn.Module, size: int) -> None:
-    if size == 1 and any(isinstance(module, _BatchNorm) for module in net.modules()):
-        raise ValueError(
-            "a training batch of one image cannot pass batch norm: choose a dataset.batch_size "
-            "that leaves at least two images in the last batch"
-        )
-
-
-def require_pixels(low: float, high: float, stage: str) -> None:
-    """Refuses images whose pixels do not lie in [0, 1].
-
-    Raises:
-        ValueError: if the lowest or the highest does not.
-    """
-    if not (low >= 0 and high <= 1):
-        cure = (
-            "divide bytes by 255"
-            if low >= 0 and high > 2
-            else "normalization is the network's first layer, not the data's"
-        )
-        raise ValueError(f"{stage} images must lie in [0, 1], got [{low:g}, {high:g}]: {cure}")

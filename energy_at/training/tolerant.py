@@ -1,20 +1,18 @@
 """W&B that may be out of reach, or fail at any time, and never stops or slows a training."""
 
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 from lightning.fabric.loggers.logger import _DummyExperiment as DummyExperiment
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-STEP = "trainer/global_step"  # the axis of every metric, as Lightning calls it
+from energy_at.account import STEP
+
 SUMMARIES = {  # besides the last value, which is the summary of all others
     "train/delta_energy/marginal": "min,max,last",
     "train/delta_energy/joint": "min,max,last",
@@ -25,7 +23,6 @@ SUMMARIES = {  # besides the last value, which is the summary of all others
     "val/acc/fgsm": "max,last",
     "val/acc/pgd": "max,last",
 }
-PATIENCE = 5.0  # seconds that a server has to answer at all
 INIT = 30.0  # seconds that it has to begin a run
 FINISH = 60.0  # seconds for what is not uploaded at the end of a training
 
@@ -131,23 +128,6 @@ class TolerantWandb(WandbLogger):
             tell(f"W&B has failed and is left out from here on: {_why(error)}")
             nothing: Any = DummyExperiment()
             self._left, self._experiment = self._experiment, nothing
-
-
-def is_reachable(url: str) -> bool:
-    """Whether anything answers at an address within ``PATIENCE`` seconds."""
-    answered = threading.Event()
-
-    def ask() -> None:
-        with suppress(OSError, ValueError):
-            try:
-                urlopen(url, timeout=PATIENCE).close()
-            except HTTPError as refused:  # an answer too
-                refused.close()
-            answered.set()
-
-    # A thread of its own: looking the name up can take longer than the timeout.
-    threading.Thread(target=ask, daemon=True).start()
-    return answered.wait(PATIENCE)
 
 
 def _with_axes(run: Any) -> Any:

@@ -1,0 +1,45 @@
+"""Accuracies and delta energies of a network on a batch of held-out images."""
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor, nn
+
+from energy_at.attacks import Attack
+from energy_at.metrics import accuracies, delta_energies
+from energy_at.modes import no_graph
+from energy_at.noise import Noise
+from energy_at.pairs import LogitPair
+from energy_at.processes import Part
+from energy_at.shapes import Images, Labels
+
+
+def validated(
+    net: nn.Module,
+    attacks: Mapping[str, Attack],
+    x: Images,
+    y: Labels,
+    part: Part,
+    noise: Callable[[], Noise],
+) -> dict[str, Tensor]:
+    """``acc/clean``, ``acc/pgd`` and ``delta_energy/...`` of the whole batch.
+
+    Args:
+        net: The network, in the mode that it is measured in.
+        attacks: By name; delta energies of the last, the strongest, stand without its name.
+        x: The images that this process has of the batch.
+        y: Their labels.
+        part: Which of the batch they are.
+        noise: Gives each attack noise of its own.
+    """
+    with no_graph():
+        clean = net(x)
+    values: dict[str, Tensor] = {}
+    for name, attack in attacks.items():
+        x_adv = attack(net, x, y, generator=noise()).x_adv
+        with no_graph():
+            pair = part.joined_pair(LogitPair(clean, net(x_adv), y))
+        shares = accuracies(pair)
+        values |= {"acc/clean": shares["acc/clean"], f"acc/{name}": shares["acc/adv"]}
+        values |= {f"{name}/{metric}": value for metric, value in delta_energies(pair).items()}
+    strongest = next(reversed([*attacks]), "")
+    return {name.removeprefix(f"{strongest}/"): value for name, value in values.items()}
