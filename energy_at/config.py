@@ -25,7 +25,12 @@ from energy_at.attacks import Attack
 from energy_at.data import ImageData
 from energy_at.objectives import Objective
 from energy_at.runs import RunFolder, read_checkpoint
-from energy_at.training import AdversarialTraining, SharedBatchNorm, WeightPerturbation
+from energy_at.training import (
+    AdversarialTraining,
+    CompiledNet,
+    SharedBatchNorm,
+    WeightPerturbation,
+)
 
 
 @dataclass(frozen=True)
@@ -165,6 +170,8 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, wandb_id: str | None = Non
         for name, callback in cfg.callbacks.items()
         if callback is not None and name not in hidden
     ]
+    if mode := cfg.training.get("compile"):
+        callbacks.append(CompiledNet(mode))
     loggers = build_loggers(cfg, folder.path, "train", id=wandb_id)
     try:
         return Trainer(
