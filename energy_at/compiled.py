@@ -2,8 +2,8 @@
 
 A network becomes one graph for each way it is run in: training or evaluation, moving its running
 statistics or not, gradients of weights, of images, of both or of none, fp32 or bf16, and each size
-of a batch. FGSM + DER with validation takes four. Beyond torch's limit of eight it raises instead of
-going on without compilation, since each graph must be whole (``fullgraph``).
+of a batch. FGSM + DER with validation takes four. Beyond torch's limit of eight it raises instead
+of going on without compilation, since each graph must be whole (``fullgraph``).
 """
 
 from collections.abc import Callable
