@@ -26,7 +26,12 @@ from energy_at.checkpoints import read_checkpoint
 from energy_at.data import ImageData
 from energy_at.objectives import Objective
 from energy_at.runs import RunFolder
-from energy_at.training import AdversarialTraining, SharedBatchNorm, WeightPerturbation
+from energy_at.training import (
+    AdversarialTraining,
+    CompiledNet,
+    SharedBatchNorm,
+    WeightPerturbation,
+)
 
 
 @dataclass(frozen=True)
@@ -166,6 +171,8 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, wandb_id: str | None = Non
         for name, callback in cfg.callbacks.items()
         if callback is not None and name not in hidden
     ]
+    if mode := cfg.training.get("compile"):
+        callbacks.append(CompiledNet(mode))
     loggers = build_loggers(cfg, folder.path, "train", id=wandb_id)
     try:
         return Trainer(

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from energy_at.compiled import is_compiled
+
 
 @contextmanager
 def eval_mode(net: nn.Module) -> Iterator[None]:
@@ -37,6 +39,24 @@ def frozen_running_stats(model: Callable[..., Any]) -> Iterator[None]:
     finally:
         for norm in norms:
             norm.track_running_stats = True
+
+
+@contextmanager
+def weights_at_rest(model: Callable[..., Any]) -> Iterator[None]:
+    """Forward passes inside have gradients of their input alone, where the network is compiled.
+
+    Left to itself, autograd computes what it is asked for; a compiled backward pass computes the
+    gradients of all weights too, whoever asks.
+    """
+    compiled = isinstance(model, nn.Module) and is_compiled(model)
+    weights = [w for w in model.parameters() if w.requires_grad] if compiled else []  # type: ignore[attr-defined]
+    for weight in weights:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.requires_grad_(True)
 
 
 @contextmanager

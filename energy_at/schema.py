@@ -6,6 +6,8 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from energy_at.compiled import MODES
+
 Rule = tuple[str, Callable[[Any], bool]]
 
 
@@ -166,6 +168,7 @@ RULES: dict[str, Rule] = {
     "training.channels_last": TRUTH,
     "training.reuse": TRUTH,
     "training.keep_memory": TRUTH,
+    "training.compile": _or_null(_one_of(*MODES)),
     "training.skip_inactive": ("auto, true or false", lambda v: v == "auto" or type(v) is bool),
     "evaluation.subset": _or_null(_integer(1)),
     "evaluation.checkpoints": _some_of("last", "best"),

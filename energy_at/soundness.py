@@ -10,6 +10,7 @@ from energy_at.config import Run, make_attacks
 from energy_at.data.loader import as_floats
 from energy_at.modes import eval_mode, no_graph
 from energy_at.objectives import Trait
+from energy_at.training.compiled import CompiledNet
 from energy_at.training.requirements import require_batches
 from energy_at.training.sentinel import Sentinel
 
@@ -31,6 +32,8 @@ def require_sound(cfg: DictConfig, run: Run) -> None:
             require_known(callback.monitor, run.module.val_attacks)
         elif isinstance(callback, Sentinel):
             callback.require_fitting(run.trainer, run.module.objective, run.module.attack)
+        elif isinstance(callback, CompiledNet):
+            callback.require_fitting(run.trainer, run.module.objective)
     try:
         optimizer = run.module.optimizer(run.module.net)
         if run.module.schedule is not None:

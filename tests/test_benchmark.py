@@ -213,6 +213,7 @@ def test_the_table_has_every_row_and_its_numbers(typing):
         (("rows=[torchattacks]",), "torchattacks is not installed"),
         (("attack=pgd",), "attack"),
         (("precisions=[fp16]",), "precisions="),
+        (("training.compile=default",), "gradalign takes: leave it out of scenarios="),
         (("clock=moon",), "clock=moon must be wall or cpu"),
         (("repeats=0",), "repeats=0 must be"),
         (("device=cuda",), "device=cuda"),

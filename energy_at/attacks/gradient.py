@@ -8,7 +8,7 @@ import torch
 from energy_at.attacks.base import AttackResult, Search, Wishes
 from energy_at.attacks.goals import Goal, misclassify
 from energy_at.attacks.starts import AtClean, Start
-from energy_at.modes import frozen_running_stats
+from energy_at.modes import frozen_running_stats, weights_at_rest
 from energy_at.shapes import Classifier, Images, Labels, Logits
 from energy_at.threat import Ball, clip_to_pixels
 
@@ -57,9 +57,12 @@ class GradientAttack(Search):
         for step in range(self.steps):
             delta = delta.detach().requires_grad_()
             first = step == 0
-            with nullcontext() if first and wishes.track_stats else frozen_running_stats(model):
-                logits = model(x + delta).to(x.dtype)  # energies are fp32 under autocast too
             keep = first and wishes.keep_graph
+            with (
+                nullcontext() if first and wishes.track_stats else frozen_running_stats(model),
+                nullcontext() if keep else weights_at_rest(model),
+            ):
+                logits = model(x + delta).to(x.dtype)  # energies are fp32 under autocast too
             (grad,) = torch.autograd.grad(gain(logits).sum(), delta, retain_graph=keep)
             if first:
                 start = self._start(x + delta.detach(), logits if keep else logits.detach(), grad)

@@ -103,6 +103,12 @@ def plan_of(cfg: DictConfig, device: torch.device) -> Plan:
     missing = [name for name in rows if name in LIBRARIES and not is_installed(name)]
     if missing and cfg.rows is not None:
         raise ValueError(f"rows=[{missing[0]}]: {missing[0]} is not installed: leave it out")
+    scenarios = chosen("scenarios", cfg.scenarios, list(SCENARIOS))
+    if cfg.training.compile is not None and "gradalign" in scenarios:
+        raise ValueError(
+            f"training.compile={cfg.training.compile} has no second derivatives, which gradalign "
+            "takes: leave it out of scenarios=[fgsm,fgsm_der,...]"
+        )
     workers = (2 if device.type == "cuda" else 0) if cfg.workers == "auto" else cfg.workers
     setting = Setting(
         cfg,
@@ -115,7 +121,7 @@ def plan_of(cfg: DictConfig, device: torch.device) -> Plan:
     )
     return Plan(
         setting,
-        chosen("scenarios", cfg.scenarios, list(SCENARIOS)),
+        scenarios,
         [name for name in rows if name not in missing],
         chosen("precisions", cfg.precisions, PRECISIONS),
         cfg.repeats,

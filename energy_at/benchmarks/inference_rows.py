@@ -8,6 +8,7 @@ from energy_at.benchmarks import published
 from energy_at.benchmarks.libraries import LIBRARIES, library_attack
 from energy_at.benchmarks.rows import Clock, Loop, Row, endless
 from energy_at.benchmarks.setting import Setting, random_images
+from energy_at.compiled import compile_net
 from energy_at.config import make
 from energy_at.data import ImageSet, as_floats
 from energy_at.modes import full_precision, no_graph
@@ -27,7 +28,7 @@ def evaluation_row(name: str, precision: str, setting: Setting, clock: Clock) ->
     if precision != "fp32":
         return None
     ours = name not in ("reference", *LIBRARIES)
-    net, images = _classified(setting, channels_last=ours)
+    net, images = _classified(setting, ours=ours)
     attack = pgd(make(setting.config.threat.ball), steps=setting.attack_steps)
     assert isinstance(attack, GradientAttack)
     by_library = library_attack(name, net, attack) if name in LIBRARIES else None
@@ -51,7 +52,7 @@ def sampling_row(name: str, precision: str, setting: Setting, clock: Clock) -> R
     if name in LIBRARIES or (name == "reference" and precision != "fp32"):
         return None
     ours = name != "reference"
-    net, images = _classified(setting, channels_last=ours)
+    net, images = _classified(setting, ours=ours)
     sampler = Langevin(steps=setting.sampler_steps, precision=precision)
     seen = Tiled(net, tile_of(setting.device)) if name == "full" else net
 
@@ -74,11 +75,11 @@ def _chains(x: Images, y: Labels) -> Chains:
     return Chains.begun(number, y, x, torch.zeros(len(y), device=y.device), CountedNoise(number))
 
 
-def _classified(setting: Setting, *, channels_last: bool) -> tuple[nn.Module, ImageSet]:
+def _classified(setting: Setting, *, ours: bool) -> tuple[nn.Module, ImageSet]:
     """An untrained network in evaluation mode, and a batch of images with its predictions."""
     cfg = setting.config
     torch.manual_seed(cfg.seed)
-    kind = torch.channels_last if channels_last else torch.contiguous_format
+    kind = torch.channels_last if ours else torch.contiguous_format
     net = make(cfg.model).to(setting.device, memory_format=kind).eval()
     data = cfg.dataset
     images, _ = random_images(
@@ -86,5 +87,7 @@ def _classified(setting: Setting, *, channels_last: bool) -> tuple[nn.Module, Im
     )
     images = images.first(setting.batch_size).to(setting.device)
     with torch.no_grad():
-        labels = net(as_floats(images.pixels, channels_last)).argmax(1)
+        labels = net(as_floats(images.pixels, ours)).argmax(1)
+    if ours and (mode := cfg.training.compile) is not None:
+        compile_net(net.requires_grad_(False), mode)
     return net, ImageSet(images.pixels, labels)

@@ -16,6 +16,7 @@ from energy_at.benchmarks.rows import Clock, Loop, Row, autocast, endless
 from energy_at.benchmarks.scenarios import Scenario
 from energy_at.benchmarks.setting import Setting
 from energy_at.benchmarks.stepwise import Around, StepwiseFit
+from energy_at.compiled import begin_step, compile_net
 from energy_at.config import build, build_data, build_module
 from energy_at.runs import RunFolder
 from energy_at.shapes import Images, Labels
@@ -71,6 +72,7 @@ def bare_step(
     """An optimizer step of our parts without Lightning's loop."""
 
     def step(x: Images, y: Labels) -> None:
+        begin_step()
         with autocast(x.device, precision):
             loss = module.training_step((x, y), 1)["loss"]
         optimizer.zero_grad()
@@ -82,6 +84,8 @@ def bare_step(
 
 def _bare(cfg: DictConfig, precision: str, setting: Setting, clock: Clock) -> Row:
     module = build_module(cfg).to(setting.device).train()
+    if (mode := cfg.training.compile) is not None:
+        compile_net(module.net, mode)
     data = build_data(cfg)
     data.place(setting.device)
     step = bare_step(module, module.optimizer(module.net), precision)

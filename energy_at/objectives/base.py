@@ -30,6 +30,8 @@ class Trait(Flag):
     """It fits the clean images, so the running statistics of batch norm follow them too."""
     FLAT_AT_ZERO = auto()
     """It is never negative, and its gradient is 0 wherever it is 0."""
+    DIFFERENTIATES_TWICE = auto()
+    """Its value is made of gradients."""
 
 
 @runtime_checkable

@@ -29,7 +29,7 @@ class GradAlign:
 
     ball: Ball
     detach_clean: bool = True
-    traits: ClassVar[Trait] = Trait.NONE
+    traits: ClassVar[Trait] = Trait.DIFFERENTIATES_TWICE
 
     def probe(self, vicinity: Vicinity) -> PerExample:
         """The penalty of each example, from 0 to 2."""
