@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-MODES = ("default", "reduce-overhead", "max-autotune-no-cudagraphs")  # of torch.compile
+from energy_at.choices import COMPILATIONS
+
 BACKEND = "inductor"
 
 
@@ -23,7 +24,7 @@ def compile_net(net: nn.Module, mode: str) -> None:
 
     Args:
         net: The network; a copy of it is not compiled.
-        mode: One of ``MODES``.
+        mode: One of ``COMPILATIONS``.
 
     Raises:
         ValueError: for another mode, or if nothing can be compiled here.
@@ -64,8 +65,10 @@ def require_compiler(mode: str) -> None:
     Raises:
         ValueError: with what to do.
     """
-    if mode not in MODES:
-        raise ValueError(f"compile={mode} must be {', '.join(MODES[:-1])} or {MODES[-1]}")
+    if mode not in COMPILATIONS:
+        raise ValueError(
+            f"compile={mode} must be {', '.join(COMPILATIONS[:-1])} or {COMPILATIONS[-1]}"
+        )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.compile(_probe, backend=BACKEND)(torch.ones(64, device=device))

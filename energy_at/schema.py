@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from energy_at.compiled import MODES
+from energy_at.choices import COMPILATIONS
 
 Rule = tuple[str, Callable[[Any], bool]]
 
@@ -168,7 +168,7 @@ RULES: dict[str, Rule] = {
     "training.channels_last": TRUTH,
     "training.reuse": TRUTH,
     "training.keep_memory": TRUTH,
-    "training.compile": _or_null(_one_of(*MODES)),
+    "training.compile": _or_null(_one_of(*COMPILATIONS)),
     "training.skip_inactive": ("auto, true or false", lambda v: v == "auto" or type(v) is bool),
     "evaluation.subset": _or_null(_integer(1)),
     "evaluation.checkpoints": _some_of("last", "best"),
