@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from energy_at.alarms import Alarm, Thresholds
 from energy_at.attacks import climbs_loss
 from energy_at.collapse import MARGIN, WINDOW, collapse_step, overfitting_step
 from energy_at.comparison import method
@@ -18,7 +19,7 @@ from energy_at.config import make, register_resolvers
 from energy_at.figures import DELTA, ERROR, OPEN, WIDTH, save
 from energy_at.log import Curve
 from energy_at.runs import RunFolder
-from energy_at.sentinel import Alarm, Detector, Thresholds
+from energy_at.sentinel import Detector
 from energy_at.tables import Table
 
 ROBUST = 1.5  # times chance

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from energy_at.sentinel import Alarm, Detector, Thresholds, parting, signs_of
+from energy_at.alarms import Alarm, Thresholds
+from energy_at.sentinel import Detector, parting, signs_of
 
 WORKS = {"marginal": 0.0, "joint": -0.3, "shift": 0.3, "aae": 0.0, "adv": 0.4}
 FAILS = {"marginal": 0.1, "joint": 0.1, "shift": 0.6, "aae": 0.5, "adv": 0.4}
@@ -103,10 +104,21 @@ def test_noise_of_a_sound_training_raises_no_alarm():
     assert watched(noisy(0.17, 4000)) == []
 
 
-def test_a_kind_raises_no_second_alarm_before_it_was_calm():
-    lengths = [(WORKS, 30), (FAILS, 30), (WORKS, 3), (FAILS, 30), (WORKS, 30), (FAILS, 30)]
-    phases = [phase for phase, length in lengths for _ in range(length)]
-    assert [a.step for a in watched([row(i, **p) for i, p in enumerate(phases)])] == [44, 137]
+def phases(*lengths):
+    whole = [phase for phase, length in lengths for _ in range(length)]
+    return [row(i, **phase) for i, phase in enumerate(whole)]
+
+
+@pytest.mark.parametrize(("sound", "told"), [(80, [44]), (120, [44, 214])])
+def test_a_collapse_is_one_alarm_until_the_steps_were_sound_for_a_while(sound, told):
+    rows = phases((WORKS, 30), (FAILS, 50), (WORKS, sound), (FAILS, 50))
+    assert [alarm.step for alarm in watched(rows, recovery=100)] == told
+
+
+@pytest.mark.parametrize("near", [{"aae": 0.24}, {"joint": -0.08}])
+def test_a_signal_that_hovers_at_its_threshold_raises_one_alarm(near):
+    hovering = [(FAILS | near if i % 2 else FAILS, 40) for i in range(20)]
+    assert len(watched(phases((WORKS, 30), *hovering), recovery=20)) == 1
 
 
 # Held-out images
@@ -121,6 +133,14 @@ def test_pgd_that_breaks_away_from_fgsm_is_catastrophic():
     assert watched([*healthy, *lost_both]) == []
 
 
+@pytest.mark.parametrize(("back", "told"), [(0.14, 1), (0.3, 2)])
+def test_held_out_images_raise_no_second_alarm_before_pgd_is_clearly_back(back, told):
+    """The threshold is a third of the best: 0.125 of 0.4."""
+    accuracies = [0.3, 0.05, *[back] * 3, 0.05]
+    rows = [validation(10 * i, pgd, 0.3 if pgd == 0.3 else 0.4) for i, pgd in enumerate(accuracies)]
+    assert len(watched(rows)) == told
+
+
 def test_a_network_that_never_was_robust_has_nothing_to_break_away_from():
     assert watched([validation(i, 0.02, 0.4) for i in range(10)]) == []
 
@@ -131,6 +151,15 @@ def test_robust_overfitting_is_where_delta_energy_parts():
     (alarm,) = watched([*train, validation(30, 0.31, marginal=-0.1), *apart], patience=2)
     assert (alarm.kind, alarm.step) == ("RO", 32)
     assert alarm.value == pytest.approx((0.08 + 0.1) / (0.7 + 0.5))
+
+
+@pytest.mark.parametrize(("back", "told"), [(0.05, 1), (-0.02, 2)])
+def test_robust_overfitting_raises_no_second_alarm_before_it_is_clearly_over(back, told):
+    """Parting goes to 0.08, under the threshold of 0.1, or to 0.02."""
+    train = [row(s, **{**WORKS, "marginal": -0.04, "shift": 0.5}) for s in range(30)]
+    marginals = [-0.04, *[0.2] * 3, *[back] * 3, *[0.2] * 3]
+    rows = [validation(31 + i, 0.3, marginal=m, shift=0.6) for i, m in enumerate(marginals)]
+    assert [alarm.kind for alarm in watched([*train, *rows])] == ["RO"] * told
 
 
 def test_nothing_is_overfitted_while_robustness_grows():
@@ -196,7 +225,7 @@ def test_an_alarm_is_a_line_and_a_row():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("window", 3), ("patience", 0), ("aae_share", 0), ("gap", 1), ("alignment", float("nan"))],
+    [("window", 3), ("patience", 0), ("recovery", 0), ("aae_share", 0), ("gap", 1), ("alignment", float("nan"))],
 )
 def test_a_threshold_out_of_range_is_named(name, value):
     with pytest.raises(ValueError, match=rf"callbacks.sentinel.thresholds.{name}={value} must be"):

@@ -10,9 +10,10 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from tqdm import tqdm
 
+from energy_at.alarms import ROLLBACK, Alarm, Thresholds
 from energy_at.attacks import Attack, Unattacked, climbs_loss
 from energy_at.objectives import Objective, Weighted
-from energy_at.sentinel import ROLLBACK, Alarm, Detector, Thresholds
+from energy_at.sentinel import Detector
 from energy_at.training.module import AdversarialTraining
 from energy_at.training.monitor import EnergyMonitor
 from energy_at.training.remedies import Remedies, Remedy
