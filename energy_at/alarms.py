@@ -19,9 +19,10 @@ class Thresholds:
     Attributes:
         window: Optimizer steps whose mean is looked at.
         aae_share: CO: at least this share of abnormal examples, half-way between an attack that
-            works and a perturbation that knows nothing of the loss.
+            works and a perturbation that knows nothing of the loss; half-way from the share that
+            held-out images vouch for, where that is more.
         alignment: And at most this cosine between the shift of the energies and the rise of the
-            loss.
+            loss, or half of that which held-out images vouch for, where that is less.
         gap: CO on held-out images: PGD over FGSM accuracy falls below this part of its best.
         parting: RO: dE(x) of held-out less that of training images, over the sum of their shift
             norms, reaches this.

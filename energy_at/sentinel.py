@@ -11,8 +11,11 @@ free of the scale of images and energies:
 
 Neither will do alone: confident examples, of which there are many late in a sound training, are
 shifted along ``[1, 1]``, which lowers the alignment, or are abnormal by a hair. An alarm is raised
-once the means of both over the last steps say so; they are bounded, so that no single step can. On
-held-out images CO shows as PGD accuracy that breaks away from FGSM accuracy.
+once the means of both over the last steps say so; they are bounded, so that no single step can.
+Late in a sound training with a noisy attack both come close to those of a blind one. So where
+held-out images have just shown a robust network, the signs that it has are its scale: an alarm
+needs at least half the way from there to blindness. On held-out images themselves CO shows as PGD
+accuracy that breaks away from FGSM accuracy.
 
 Robust overfitting (RO) cannot be told from learning by training images alone. It shows where dE(x)
 parts: the attack raises the energy of ``x*`` on training images and lowers it on held-out ones.
@@ -41,6 +44,8 @@ _STEP = (
 )
 _LEARNED = 1.5  # times chance: below it there is no robustness to lose
 _DIAGONAL = 2**0.5
+_BLIND = 0.5  # AAE share of a perturbation that knows nothing of the loss; its alignment is 0
+_UNKNOWN = (0.0, 1.0)  # signs as sound as they can be
 _CLEAR = 1.5  # times a threshold, or one part in so many: far enough from it to be sound again
 
 
@@ -65,6 +70,7 @@ class Detector:
     _best_ratio: float = 0.0
     _apart_now: bool = False
     _parted: int = 0  # validations in a row
+    _sound: tuple[float, float] = _UNKNOWN  # signs that held-out images vouch for
     _clear: Counter[str] = field(default_factory=Counter)  # rows in a row, by signal
     _raised: set[str] = field(default_factory=set)
 
@@ -86,6 +92,7 @@ class Detector:
         """Forgets the steps, not what the network has reached: it goes on from an older state."""
         self._steps.clear()
         self._apart_now, self._parted = False, 0
+        self._sound = _UNKNOWN
         self._clear.clear()
         self._raised.clear()
 
@@ -98,6 +105,7 @@ class Detector:
             "apart_now": self._apart_now,
             "parted": self._parted,
             "clear": dict(self._clear),
+            "sound": list(self._sound),
             "raised": sorted(self._raised),
         }
 
@@ -108,6 +116,8 @@ class Detector:
         self._apart_now = bool(state["apart_now"])
         self._parted = int(state["parted"])
         self._clear = Counter(state.get("clear", {}))  # checkpoints were made before it was
+        share, alignment = state.get("sound", _UNKNOWN)
+        self._sound = float(share), float(alignment)
         self._raised = set(state["raised"])
 
     def _step(self, row: Row) -> Alarm | None:
@@ -120,7 +130,7 @@ class Detector:
         fails = len(self._steps) == window and self._fails(window)
         self._count("steps", not fails and self._works(window))
         if fails:
-            share, limit = self._means(window)[0], self.thresholds.aae_share
+            share, limit = self._means(window)[0], self._limits()[0]
             return self._raise(Alarm("CO", int(row["step"]), "AAE share", share, limit))
         self._end_collapse()
         return None
@@ -136,16 +146,29 @@ class Detector:
         if not self._steps or not self.climbs_loss:
             return False
         share, alignment, accuracy = self._means(last)
-        limits = self.thresholds
-        fails = share >= limits.aae_share and alignment <= limits.alignment
-        return fails and self._learned(accuracy)
+        most, least = self._limits()
+        return share >= most and alignment <= least and self._learned(accuracy)
 
     def _works(self, last: int) -> bool:
         """Whether it clearly works, which is more than not to have failed."""
         share, alignment, _ = self._means(last)
-        limits = self.thresholds
-        works = share <= limits.aae_share / _CLEAR or alignment >= _CLEAR * limits.alignment
+        most, least = self._limits()
+        works = share <= most / _CLEAR or alignment >= _CLEAR * least
         return works or not self.climbs_loss
+
+    def _limits(self) -> tuple[float, float]:
+        """AAE share and alignment of an alarm: at least half-way from what is sound to blindness.
+
+        What is sound is what the signs were when held-out images last showed a robust network.
+        """
+        share, alignment = self._sound
+        limits = self.thresholds
+        return max(limits.aae_share, (share + _BLIND) / 2), min(limits.alignment, alignment / 2)
+
+    def _vouch(self, robust: bool) -> None:
+        """Takes the signs of now for sound if held-out images show a robust network."""
+        known = robust and len(self._steps) == self.thresholds.window
+        self._sound = self._means(self.thresholds.window)[:2] if known else _UNKNOWN
 
     def _count(self, signal: str, clear: bool) -> int:
         """Rows in a row, this one included, in which a signal was clear of its threshold."""
@@ -173,6 +196,7 @@ class Detector:
             self._best_ratio = max(self._best_ratio, ratio)
         limit = self.thresholds.gap * self._best_ratio
         together = self._count("held-out", ratio >= _CLEAR * limit)
+        self._vouch(self._learned(pgd) and together > 0)
         if ratio >= limit:
             self._apart_now &= together < self.thresholds.patience
             self._end_collapse()

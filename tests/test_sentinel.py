@@ -123,6 +123,27 @@ def test_a_signal_that_hovers_at_its_threshold_raises_one_alarm(near):
 
 # Held-out images
 
+CREEPS = {"marginal": -0.3, "joint": -0.4, "shift": 0.5, "aae": 0.34, "adv": 0.9}  # alignment 0.14
+
+
+@pytest.mark.parametrize(("pgd", "told"), [(None, 1), (0.8, 0), (0.35, 1)])
+def test_signs_that_held_out_images_vouch_for_are_sound(pgd, told):
+    """The last validation speaks: PGD over FGSM below half of its best vouches for nothing."""
+    steps = phases((CREEPS | {"aae": 0.2}, 20), (CREEPS, 40))
+    checks = [] if pgd is None else [validation(19, 0.8, 0.85), validation(20, pgd, 0.85)]
+    assert len(watched([*steps[:20], *checks, *steps[20:]])) == told
+
+
+def test_a_collapse_is_told_half_way_from_what_was_sound():
+    sound = {**WORKS, "aae": 0.2}
+    rows = [*phases((sound, 20)), validation(20, 0.3, 0.32)]
+    fails = [row(20 + i, **FAILS) for i in range(1, 30)]
+    (alarm,) = watched([*rows, *fails])
+    assert alarm.threshold == pytest.approx((0.2 + 0.5) / 2)
+    needed = ceil(20 * max(0.15 / 0.3, 1 - 0.2 / SOUND))  # steps that fail
+    assert alarm.step == 20 + needed
+
+
 
 def test_pgd_that_breaks_away_from_fgsm_is_catastrophic():
     healthy = [validation(10 * i, 0.3, 0.32) for i in range(1, 4)]
