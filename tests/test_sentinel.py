@@ -144,7 +144,6 @@ def test_a_collapse_is_told_half_way_from_what_was_sound():
     assert alarm.step == 20 + needed
 
 
-
 def test_pgd_that_breaks_away_from_fgsm_is_catastrophic():
     healthy = [validation(10 * i, 0.3, 0.32) for i in range(1, 4)]
     broken = [validation(10 * i, 0.05, 0.4) for i in range(4, 8)]
@@ -246,7 +245,14 @@ def test_an_alarm_is_a_line_and_a_row():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("window", 3), ("patience", 0), ("recovery", 0), ("aae_share", 0), ("gap", 1), ("alignment", float("nan"))],
+    [
+        ("window", 3),
+        ("patience", 0),
+        ("recovery", 0),
+        ("aae_share", 0),
+        ("gap", 1),
+        ("alignment", float("nan")),
+    ],
 )
 def test_a_threshold_out_of_range_is_named(name, value):
     with pytest.raises(ValueError, match=rf"callbacks.sentinel.thresholds.{name}={value} must be"):
