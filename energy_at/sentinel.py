@@ -14,7 +14,7 @@ shifted along ``[1, 1]``, which lowers the alignment, or are abnormal by a hair.
 once the means of both over the last steps say so; they are bounded, so that no single step can.
 Late in a sound training with a noisy attack both come close to those of a blind one. So where
 held-out images have just shown a robust network, the signs that it has are its scale: an alarm
-needs at least half the way from there to blindness. On held-out images themselves CO shows as PGD
+needs half the way from there to blindness. On held-out images themselves CO shows as PGD
 accuracy that breaks away from FGSM accuracy.
 
 Robust overfitting (RO) cannot be told from learning by training images alone. It shows where dE(x)
@@ -27,6 +27,7 @@ signal has been clear of the threshold, by half of it, for a while, and only the
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,6 @@ _STEP = (
 _LEARNED = 1.5  # times chance: below it there is no robustness to lose
 _DIAGONAL = 2**0.5
 _BLIND = 0.5  # AAE share of a perturbation that knows nothing of the loss; its alignment is 0
-_UNKNOWN = (0.0, 1.0)  # signs as sound as they can be
 _CLEAR = 1.5  # times a threshold, or one part in so many: far enough from it to be sound again
 
 
@@ -70,7 +70,7 @@ class Detector:
     _best_ratio: float = 0.0
     _apart_now: bool = False
     _parted: int = 0  # validations in a row
-    _sound: tuple[float, float] = _UNKNOWN  # signs that held-out images vouch for
+    _sound: tuple[float, float] | None = None  # signs that held-out images vouch for
     _clear: Counter[str] = field(default_factory=Counter)  # rows in a row, by signal
     _raised: set[str] = field(default_factory=set)
 
@@ -92,7 +92,7 @@ class Detector:
         """Forgets the steps, not what the network has reached: it goes on from an older state."""
         self._steps.clear()
         self._apart_now, self._parted = False, 0
-        self._sound = _UNKNOWN
+        self._sound = None
         self._clear.clear()
         self._raised.clear()
 
@@ -105,7 +105,7 @@ class Detector:
             "apart_now": self._apart_now,
             "parted": self._parted,
             "clear": dict(self._clear),
-            "sound": list(self._sound),
+            "sound": self._sound and list(self._sound),
             "raised": sorted(self._raised),
         }
 
@@ -116,8 +116,8 @@ class Detector:
         self._apart_now = bool(state["apart_now"])
         self._parted = int(state["parted"])
         self._clear = Counter(state.get("clear", {}))  # checkpoints were made before it was
-        share, alignment = state.get("sound", _UNKNOWN)
-        self._sound = float(share), float(alignment)
+        sound = state.get("sound")
+        self._sound = (float(sound[0]), float(sound[1])) if sound else None
         self._raised = set(state["raised"])
 
     def _step(self, row: Row) -> Alarm | None:
@@ -157,18 +157,24 @@ class Detector:
         return works or not self.climbs_loss
 
     def _limits(self) -> tuple[float, float]:
-        """AAE share and alignment of an alarm: at least half-way from what is sound to blindness.
+        """AAE share and alignment of an alarm.
 
-        What is sound is what the signs were when held-out images last showed a robust network.
+        From signs that held-out images vouch for, the share has to go as far towards that of a
+        blind attack as it otherwise has from 0, and the alignment down to half.
         """
-        share, alignment = self._sound
         limits = self.thresholds
-        return max(limits.aae_share, (share + _BLIND) / 2), min(limits.alignment, alignment / 2)
+        if self._sound is None:
+            return limits.aae_share, limits.alignment
+        share, alignment = self._sound
+        if share >= _BLIND or alignment <= 0:
+            return inf, -inf  # robust, and as if blind: the steps have nothing left to tell
+        most = share + limits.aae_share * (1 - share / _BLIND)
+        return most, min(limits.alignment, alignment / 2)
 
     def _vouch(self, robust: bool) -> None:
         """Takes the signs of now for sound if held-out images show a robust network."""
         known = robust and len(self._steps) == self.thresholds.window
-        self._sound = self._means(self.thresholds.window)[:2] if known else _UNKNOWN
+        self._sound = self._means(self.thresholds.window)[:2] if known else None
 
     def _count(self, signal: str, clear: bool) -> int:
         """Rows in a row, this one included, in which a signal was clear of its threshold."""

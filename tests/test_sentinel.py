@@ -134,6 +134,15 @@ def test_signs_that_held_out_images_vouch_for_are_sound(pgd, told):
     assert len(watched([*steps[:20], *checks, *steps[20:]])) == told
 
 
+@pytest.mark.parametrize(
+    ("signs", "told"), [({}, 1), ({"aae": 0.52}, 0), ({"marginal": -0.4, "joint": -0.39}, 0)]
+)
+def test_steps_of_a_robust_network_that_look_blind_tell_nothing(signs, told):
+    unlearned = CREEPS | {"aae": 0.45, "adv": 0.12} | signs
+    steps = phases((unlearned, 20), (FAILS, 60))
+    assert len(watched([*steps[:20], validation(20, 0.8, 0.85), *steps[20:]])) == told
+
+
 def test_a_collapse_is_told_half_way_from_what_was_sound():
     sound = {**WORKS, "aae": 0.2}
     rows = [*phases((sound, 20)), validation(20, 0.3, 0.32)]
