@@ -35,7 +35,7 @@ class Thresholds:
     window: int = 20
     aae_share: float = 0.25
     alignment: float = 0.2
-    gap: float = 0.33
+    gap: float = 0.4
     parting: float = 0.1
     patience: int = 2
     recovery: int = 100

@@ -162,9 +162,9 @@ def test_pgd_that_breaks_away_from_fgsm_is_catastrophic():
     assert watched([*healthy, *lost_both]) == []
 
 
-@pytest.mark.parametrize(("back", "told"), [(0.14, 1), (0.3, 2)])
+@pytest.mark.parametrize(("back", "told"), [(0.2, 1), (0.3, 2)])
 def test_held_out_images_raise_no_second_alarm_before_pgd_is_clearly_back(back, told):
-    """The threshold is a third of the best: 0.125 of 0.4."""
+    """PGD over FGSM at 0.5 of its best is above the threshold of 0.4, and not clear of it."""
     accuracies = [0.3, 0.05, *[back] * 3, 0.05]
     rows = [validation(10 * i, pgd, 0.3 if pgd == 0.3 else 0.4) for i, pgd in enumerate(accuracies)]
     assert len(watched(rows)) == told
