@@ -18,7 +18,6 @@ from energy_at.training import loggers, tolerant
 from energy_at.training.tolerant import DummyExperiment
 from energy_at.workspace import workspace
 from tests.running import CONF, TINY, fitted, train_in, typed
-from tests.test_sentinel_callback import JUMPY
 from tests.wandb_files import Kept, without_key
 
 LOGGED = (*TINY, "logger=csv_wandb", "trainer.accelerator=cpu", "evaluation.subset=20")
@@ -50,12 +49,13 @@ def alarmed(tmp_path_factory):
     here = tmp_path_factory.mktemp("alarmed")
     with pytest.MonkeyPatch.context() as patch:
         without_key(patch, here / "home")
-        run = fitted(here / "run", *LOGGED, *JUMPY, "trainer.max_epochs=2",
-                     "trainer.val_check_interval=1", "trainer.check_val_every_n_epoch=1",
-                     "dataset.subset=64", "validation.attacks.pgd.steps=1",
-                     "callbacks.sentinel.thresholds.window=6",
-                     "callbacks.sentinel.thresholds.parting=1e-6",
-                     "callbacks.sentinel.thresholds.patience=1")  # fmt: skip
+        limits = {"parting": 1e-6, "gap": 0.999, "window": 8, "patience": 1}
+        run = fitted(
+            here / "run", *LOGGED, "dataset.subset=256", "dataset.batch_size=16", "seed=0",
+            "trainer.max_epochs=2", "+trainer.val_check_interval=1",
+            "validation.attacks.pgd.steps=1", "callbacks.sentinel.classes=100000",
+            *(f"callbacks.sentinel.thresholds.{name}={value}" for name, value in limits.items()),
+        )  # fmt: skip
         loggers.finish(run.trainer.loggers)
     return Kept(here / "run")
 
