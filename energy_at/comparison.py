@@ -1,18 +1,22 @@
 """Methods compared over seeds: one row each; a run that is no result is marked, never averaged."""
 
 from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 from energy_at.figures import methods_figure, save
 from energy_at.finished import APART, FinishedRun
+from energy_at.log import ALARMS
 from energy_at.runs import RunFolder, folder_names
 from energy_at.settings import setting
 from energy_at.tables import Table
 
 FILES = ("comparison.md", "comparison.csv", "comparison.png", "comparison.pdf", "runs.csv")
-MEASURED = ("AAE share %", "collapse at step", "forward passes", "minutes with validation")
+COSTS = ("forward passes", "minutes with validation")
+MEASURED = ("AAE share %", "collapse at step", "first alarm at step", *COSTS)
+EACH = ("AAE share %", "collapse at step", "first alarm", "alarm at step", "alarm in epoch", *COSTS)
 NAMED = ("attack", "loss", "reg")  # groups whose choice is part of the method's name
 
 
@@ -97,7 +101,7 @@ def comparison_table(groups: dict[str, list[FinishedRun]]) -> Table:
 def runs_table(groups: dict[str, list[FinishedRun]]) -> Table:
     """One row for each run and checkpoint as it was measured, be it a result or not."""
     columns = ("method", "run", "seed", "checkpoint", "clean %", "FGSM %", f"{_pgd(groups)} %",
-               *MEASURED)  # fmt: skip
+               *EACH)  # fmt: skip
     rows = [
         (
             name,
@@ -107,6 +111,7 @@ def runs_table(groups: dict[str, list[FinishedRun]]) -> Table:
             *(_cell([run.percent(checkpoint, share)]) for share in ("clean", "fgsm", "pgd")),
             _cell([run.trained_percent("aae_share")]),
             run.fate,
+            *_first_alarm(run),
             *_costs([run]),
         )
         for name, run, place in _placed(groups)
@@ -132,6 +137,7 @@ def _rows(name: str, runs: list[FinishedRun]) -> list[tuple[str, ...]]:
             *_shown(runs, checkpoint),
             (_each if lost else _cell)([run.trained_percent("aae_share") for run in runs]),
             _fate(runs),
+            _alarms(runs),
             *_costs(runs),
         )
         for checkpoint in _checkpoints(runs[0])
@@ -149,6 +155,25 @@ def _fate(runs: list[FinishedRun]) -> str:
     ]
     sound = "none" if all(run.fate == "none" for run in runs) else "not logged"
     return "; ".join(lost) or sound
+
+
+def _alarms(runs: list[FinishedRun]) -> str:
+    """``CO 331, 305 (2 of 3 runs); RO 240 (1 of 3 runs)``, or ``none``, or ``no sentinel``."""
+    found = [
+        f"{kind} {', '.join(steps)} ({len(steps)} of {len(runs)} runs)"
+        for kind in ALARMS
+        if (steps := [str(run.alarms[kind]) for run in runs if kind in run.alarms])
+    ]
+    return "; ".join(found) or ("none" if any(run.watched for run in runs) else "no sentinel")
+
+
+def _first_alarm(run: FinishedRun) -> tuple[str, str, str]:
+    """``CO``, its step, and the epoch that it was in, from 1 on."""
+    if not run.alarms:
+        return ("none" if run.watched else "no sentinel", "", "")
+    kind, step = next(iter(run.alarms.items()))
+    known = "train/loss" in run.log
+    return kind, str(step), str(ceil(step / run.log.steps_per_epoch)) if known else ""
 
 
 def _shown(runs: list[FinishedRun], checkpoint: str) -> list[str]:

@@ -17,13 +17,14 @@ from energy_at.figures import (
     WIDTH,
     entitle,
     legend_height,
-    mark_alarms,
+    method_alarms,
     method_curves,
     method_styles,
     methods_legend,
     percent,
 )
 from energy_at.log import Binned, Curve, Log
+from energy_at.marks import Mark, alarms_of, labelled, mark_alarms
 
 BINS = 400  # of a curve by step: a panel can show no more apart
 LINE = 24  # characters of an axis label
@@ -70,7 +71,7 @@ def steps_figure(training: Training, style: Mapping[str, Any], title: str = "") 
                 _held_out(axes, training.log, HELD_OUT[key], color)
             for name, step in training.onsets.items():
                 _mark(axes, name, step, f"{name}, step {step}", color="0.25")
-            mark_alarms(axes, training.log, by_epoch=False)
+            mark_alarms(axes, alarms_of(training.log, by_epoch=False))
             axes.set_ylabel(fill(label, LINE))
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
             axes.xaxis.set_major_locator(MaxNLocator(4))
@@ -83,16 +84,15 @@ def steps_figure(training: Training, style: Mapping[str, Any], title: str = "") 
 def epochs_figure(methods: Mapping[str, Sequence[Training]], title: str = "") -> Figure:
     """All methods by epoch: the mean of the seeds (thick), each seed (thin), onsets and alarms."""
     styles = method_styles(list(methods))
+    logs = {name: [seed.log for seed in seeds] for name, seeds in methods.items()}
     with mpl.rc_context(OPEN):
         figure, grid = _panels(legend_height(styles))
         for axes, (key, label) in zip(grid, PANELS.items(), strict=True):
-            for name, seeds in methods.items():
-                method_curves(axes, [seed.log for seed in seeds], key, styles[name])
+            for name, seeds in logs.items():
+                method_curves(axes, seeds, key, styles[name])
             _scale(axes, key, [np.asarray(line.get_ydata()) for line in axes.get_lines()])
             _epoch_marks(axes, methods, styles)
-            for name, seeds in methods.items():
-                for seed in seeds:
-                    mark_alarms(axes, seed.log, color=styles[name]["color"])
+            mark_alarms(axes, method_alarms(logs, styles))
             axes.set_ylabel(fill(label, LINE))
         for axes in grid[4:]:
             axes.set_xlabel("epoch")
@@ -162,18 +162,14 @@ def _epoch_marks(
     axes: Axes, methods: Mapping[str, Sequence[Training]], styles: Mapping[str, dict[str, Any]]
 ) -> None:
     """A line in the colour of the method for each onset; of a crowd only the first has a label."""
-    found = sorted(
-        (kind, step / seed.log.steps_per_epoch, styles[name]["color"])
+    found = [
+        Mark(kind, step / seed.log.steps_per_epoch, styles[name]["color"])
         for name, seeds in methods.items()
         for seed in seeds
         for kind, step in seed.onsets.items()
-    )
-    apart = 0.08 * float(np.diff(axes.get_xlim())[0])
-    labelled = ("", -np.inf)
-    for kind, epoch, color in found:
-        free = kind != labelled[0] or epoch - labelled[1] > apart
-        labelled = (kind, epoch) if free else labelled
-        _mark(axes, kind, epoch, kind if free else "", color=color)
+    ]
+    for mark, label in labelled(axes, found):
+        _mark(axes, mark.kind, mark.where, label, color=mark.color)
 
 
 def _mark(axes: Axes, kind: str, where: float, label: str, *, color: str) -> None:

@@ -15,13 +15,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from energy_at.log import Log, Rows
+from energy_at.marks import Mark, alarms_of, mark_alarms
 
 MOST = 2000  # points of a curve by step: more of them are drawn as bins
 WIDTH = 10.5  # of a figure with several panels, in inches
 
 # Okabe and Ito's palette: safe for colour-blind readers
 ERROR, DELTA, JOINT = "#0072B2", "#D55E00", "#E69F00"
-ALARM = "0.25"  # a triangle that is no curve
 METHOD_COLORS = {
     "": "#000000",
     "DER": "#D55E00",
@@ -87,14 +87,25 @@ def methods_figure(methods: Mapping[str, Sequence[Log | Rows]], title: str = "")
         for axes, (label, key) in zip(figure.subplots(1, 3), panels.items(), strict=True):
             for name, seeds in logs.items():
                 method_curves(axes, seeds, key, styles[name])
-                for log in seeds:
-                    mark_alarms(axes, log, color=styles[name]["color"])
+            mark_alarms(axes, method_alarms(logs, styles))
             axes.set(xlabel="epoch", ylabel=label)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.axhline(0, color="0.7", linewidth=0.6, zorder=0)
         methods_legend(figure, styles)
         entitle(figure, title)
     return figure
+
+
+def method_alarms(
+    logs: Mapping[str, Sequence[Log]], styles: Mapping[str, dict[str, Any]]
+) -> list[Mark]:
+    """Of all runs, in the colours of their methods."""
+    return [
+        mark
+        for name, seeds in logs.items()
+        for log in seeds
+        for mark in alarms_of(log, color=styles[name]["color"])
+    ]
 
 
 def entitle(figure: Figure, title: str) -> None:
@@ -157,25 +168,6 @@ def method_curves(axes: Axes, seeds: Sequence[Log], key: str, style: dict[str, A
     axes.plot(epochs, means, linewidth=1.8, markersize=4, **shown)
 
 
-def mark_alarms(axes: Axes, log: Log, *, by_epoch: bool = True, color: str = ALARM) -> None:
-    """A triangle at the upper edge for each alarm of the sentinel, with its kind.
-
-    Args:
-        axes: The panel.
-        log: Of the run.
-        by_epoch: Whether the panel counts epochs; else optimizer steps.
-        color: Of the run.
-    """
-    alarms = log.alarms
-    unit = log.steps_per_epoch if by_epoch and alarms else 1.0
-    for kind, step in alarms:
-        axes.annotate(
-            f"{kind}\n\N{BLACK DOWN-POINTING TRIANGLE}", (step / unit, 1.0), color=color,
-            xycoords=("data", "axes fraction"), xytext=(0, -1), textcoords="offset points",
-            ha="center", va="top", fontsize="xx-small", linespacing=0.9, annotation_clip=False,
-        )  # fmt: skip
-
-
 def percent(key: str) -> int:
     """100 for a share that is shown in percent, 1 for anything else."""
     return 100 if "/acc/" in key or key.endswith("_share") else 1
@@ -213,7 +205,7 @@ def _panel(axes: Axes, name: str, log: Log) -> Axes:
     _curve(twin, log, "train/delta_energy/marginal", DELTA, "dE(x) (training)")
     _curve(twin, log, "train/delta_energy/joint", JOINT, "dE(x, y) (training)")
     twin.axhline(0, color="0.7", linewidth=0.6, zorder=0)
-    mark_alarms(axes, log)
+    mark_alarms(axes, alarms_of(log))
     axes.set(title=name, xlabel="epoch", ylim=(-3, 103))
     axes.set_zorder(twin.get_zorder() + 1)
     axes.patch.set_visible(False)

@@ -133,6 +133,19 @@ class FinishedRun:
         return None if value is None else float(value)
 
     @property
+    def alarms(self) -> dict[str, int]:
+        """Step of the first alarm of each kind that the sentinel raised, in the order of steps."""
+        first: dict[str, int] = {}
+        for kind, step in self.log.alarms:
+            first.setdefault(kind, step)
+        return first
+
+    @property
+    def watched(self) -> bool:
+        """Whether there was a sentinel."""
+        return OmegaConf.select(self.config, "callbacks.sentinel") is not None
+
+    @property
     def fate(self) -> str:
         """Step from which it is collapsed, ``not learned``, ``none``, or that no log can tell."""
         if self.collapsed is not None:

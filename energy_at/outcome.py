@@ -1,5 +1,6 @@
 """What a finished training has reached, and what it has cost: the content of ``results.json``."""
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from energy_at.data import ImageSet, as_floats
 from energy_at.robustness import Exam
 from energy_at.runs import RunFolder
 from energy_at.training.cost import forward_equivalents
+from energy_at.training.remedies import Remedies
+from energy_at.training.sentinel import Sentinel
 
 
 def evaluated(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, Any]:
@@ -51,20 +54,49 @@ def held_out(images: ImageSet) -> dict[str, float]:
 def cost(cfg: DictConfig, run: Run) -> dict[str, float]:
     """What the training has cost: seconds, and forward passes of an image for each step it is in.
 
-    A regularizer counts as active, as it is at worst.
+    The mean over all steps, where a rollback has changed what a step does. A regularizer counts as
+    active, as it is at worst.
     """
+    passes = sum(share * _passes(cfg, run, remedies) for share, remedies in _shares(run))
+    costs = {"forward_equivalents": round(passes, 2)}
+    for callback in run.trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Timer):
+            costs["seconds"] = round(callback.time_elapsed("train"), 1)
+    return costs
+
+
+def alarms(run: Run) -> dict[str, Any]:
+    """Every alarm of the sentinel, in words and numbers; nothing where there was no sentinel."""
+    found = _sentinel(run)
+    return {} if found is None else {"alarms": [asdict(alarm) for alarm in found.alarms]}
+
+
+def _sentinel(run: Run) -> Sentinel | None:
+    callbacks = run.trainer.callbacks  # type: ignore[attr-defined]
+    return next((found for found in callbacks if isinstance(found, Sentinel)), None)
+
+
+def _shares(run: Run) -> list[tuple[float, Remedies | None]]:
+    """Shares of the steps before and after the first rollback; later ones change no cost."""
+    found, steps = _sentinel(run), run.trainer.global_step
+    if found is None or not found.returned_at or not steps:
+        return [(1.0, None)]
+    before = found.returned_at[0] / steps
+    return [(before, None), (1 - before, found.remedies)]
+
+
+def _passes(cfg: DictConfig, run: Run, remedies: Remedies | None) -> float:
+    """Forward passes of an image for a step of the training, as a rollback would change it."""
     module = build_module(cfg)
+    if remedies is not None:
+        module.objective, module.attack, _ = remedies.applied(module.objective, module.attack, 1)
     module.objective.skip_flat = False
     if module.awp is not None:
         module.awp.warmup_epochs = 0
     module.load_state_dict({k: v.cpu() for k, v in run.module.state_dict().items()})
     images = run.data.train.first(min(16, len(run.data.train))).to(torch.device("cpu"))
     x = as_floats(images.pixels, cfg.training.channels_last)
-    costs = {"forward_equivalents": round(forward_equivalents(module, x, images.labels), 2)}
-    for callback in run.trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Timer):
-            costs["seconds"] = round(callback.time_elapsed("train"), 1)
-    return costs
+    return forward_equivalents(module, x, images.labels)
 
 
 def _networks(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, tuple[int, Any]]:

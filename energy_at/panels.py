@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from energy_at.log import ALARMS
+
 Often = Literal["step", "epoch"]
 
 
@@ -145,10 +147,6 @@ def _energies(title: str, kind: str, symbol: str) -> Panel:
     return Panel(title, "nats", lines)
 
 
-ALARMS = {  # logged, as 1, at the step of an alarm; a sound run logs none
-    "CO": "alarm/co",
-    "RO": "alarm/ro",
-}
 ALARM = Panel("alarms", "1", tuple(Line(key, f"{name} alarm") for name, key in ALARMS.items()))
 
 SECTIONS = (

@@ -183,6 +183,7 @@ RULES: dict[str, Rule] = {
     "callbacks.sentinel.der.weight": _number(0, above=True),
     "callbacks.sentinel.thresholds.window": _integer(4),
     "callbacks.sentinel.thresholds.patience": _integer(1),
+    "callbacks.sentinel.thresholds.recovery": _integer(1),
     **{
         f"callbacks.sentinel.thresholds.{name}": ("a number > 0 and < 1", _is_share)
         for name in ("aae_share", "alignment", "gap", "parting")

@@ -11,27 +11,31 @@ free of the scale of images and energies:
 
 Neither will do alone: confident examples, of which there are many late in a sound training, are
 shifted along ``[1, 1]``, which lowers the alignment, or are abnormal by a hair. An alarm is raised
-once the means of both over the last steps say so; they are bounded, so that no single step can. On
-held-out images CO shows as PGD accuracy that breaks away from FGSM accuracy.
+once the means of both over the last steps say so; they are bounded, so that no single step can.
+Late in a sound training with a noisy attack both come close to those of a blind one. So where
+held-out images have just shown a robust network, the signs that it has are its scale: an alarm
+needs half the way from there to blindness. On held-out images themselves CO shows as PGD
+accuracy that breaks away from FGSM accuracy.
 
 Robust overfitting (RO) cannot be told from learning by training images alone. It shows where dE(x)
 parts: the attack raises the energy of ``x*`` on training images and lowers it on held-out ones.
+
+A signal that hovers at its threshold is one loss of robustness, not many: an alarm ends once its
+signal has been clear of the threshold, by half of it, for a while, and only then may come another.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any
 
 import numpy as np
 
-from energy_at.log import ALARMS
+from energy_at.alarms import Alarm, Thresholds
 
-Kind = Literal["CO", "RO"]
 Row = Mapping[str, float]
 
-BY_HELD_OUT = "alarm/held_out"  # 1 where held-out images raised the alarm, 0 where steps did
-ROLLBACK = "alarm/rollback"  # step of the state that the training went back to
 _STEP = (
     "train/delta_energy/marginal",
     "train/delta_energy/joint",
@@ -41,73 +45,8 @@ _STEP = (
 )
 _LEARNED = 1.5  # times chance: below it there is no robustness to lose
 _DIAGONAL = 2**0.5
-_LEAST = {"window": 4, "patience": 1}  # the other thresholds are shares
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """What raises an alarm.
-
-    Attributes:
-        window: Optimizer steps whose mean is looked at.
-        aae_share: CO: at least this share of abnormal examples, half-way between an attack that
-            works and a perturbation that knows nothing of the loss.
-        alignment: And at most this cosine between the shift of the energies and the rise of the
-            loss.
-        gap: CO on held-out images: PGD over FGSM accuracy falls below this part of its best.
-        parting: RO: dE(x) of held-out less that of training images, over the sum of their shift
-            norms, reaches this.
-        patience: In so many validations in a row that are not the best so far.
-    """
-
-    window: int = 20
-    aae_share: float = 0.25
-    alignment: float = 0.2
-    gap: float = 0.33
-    parting: float = 0.1
-    patience: int = 2
-
-    def __post_init__(self) -> None:
-        """Refuses thresholds that no signal can cross, or that noise would."""
-        for rule in fields(self):
-            value, low = getattr(self, rule.name), _LEAST.get(rule.name)
-            if not (0 < value < 1 if low is None else value >= low):
-                must = "> 0 and < 1" if low is None else f">= {low}"
-                raise ValueError(
-                    f"callbacks.sentinel.thresholds.{rule.name}={value} must be {must}"
-                )
-
-
-@dataclass(frozen=True)
-class Alarm:
-    """Robustness is being lost.
-
-    Attributes:
-        kind: ``CO`` or ``RO``.
-        step: Optimizer step at which it was seen.
-        signal: What crossed its threshold.
-        value: Of the signal, at this step.
-        threshold: Of the signal.
-        held_out: Whether held-out images showed it; else the steps of the training did.
-    """
-
-    kind: Kind
-    step: int
-    signal: str
-    value: float
-    threshold: float
-    held_out: bool = False
-
-    def row(self) -> dict[str, float]:
-        """Cells of ``metrics.csv``: the value of the signal, and what raised the alarm."""
-        return {ALARMS[self.kind]: self.value, BY_HELD_OUT: float(self.held_out)}
-
-    def __str__(self) -> str:
-        """One line."""
-        return (
-            f"{self.kind} alarm at step {self.step}: {self.signal} is {self.value:.3g}, "
-            f"threshold {self.threshold:.3g}"
-        )
+_BLIND = 0.5  # AAE share of a perturbation that knows nothing of the loss; its alignment is 0
+_CLEAR = 1.5  # times a threshold, or one part in so many: far enough from it to be sound again
 
 
 @dataclass
@@ -131,10 +70,12 @@ class Detector:
     _best_ratio: float = 0.0
     _apart_now: bool = False
     _parted: int = 0  # validations in a row
+    _sound: tuple[float, float] | None = None  # signs that held-out images vouch for
+    _clear: Counter[str] = field(default_factory=Counter)  # rows in a row, by signal
     _raised: set[str] = field(default_factory=set)
 
     def see(self, row: Row) -> Alarm | None:
-        """The alarm that a row raises; a kind raises none again before it was calm."""
+        """The alarm that a row raises; a kind raises none again before its last has ended."""
         if all(name in row for name in _STEP):
             return self._step(row)
         if "val/acc/pgd" in row:
@@ -151,6 +92,8 @@ class Detector:
         """Forgets the steps, not what the network has reached: it goes on from an older state."""
         self._steps.clear()
         self._apart_now, self._parted = False, 0
+        self._sound = None
+        self._clear.clear()
         self._raised.clear()
 
     def state_dict(self) -> dict[str, Any]:
@@ -161,6 +104,8 @@ class Detector:
             "best_ratio": self._best_ratio,
             "apart_now": self._apart_now,
             "parted": self._parted,
+            "clear": dict(self._clear),
+            "sound": self._sound and list(self._sound),
             "raised": sorted(self._raised),
         }
 
@@ -170,6 +115,9 @@ class Detector:
         self._best_pgd, self._best_ratio = float(state["best_pgd"]), float(state["best_ratio"])
         self._apart_now = bool(state["apart_now"])
         self._parted = int(state["parted"])
+        self._clear = Counter(state.get("clear", {}))  # checkpoints were made before it was
+        sound = state.get("sound")
+        self._sound = (float(sound[0]), float(sound[1])) if sound else None
         self._raised = set(state["raised"])
 
     def _step(self, row: Row) -> Alarm | None:
@@ -179,22 +127,59 @@ class Detector:
         self._steps.append([row["train/delta_energy/marginal"], shift, *signs])
         if len(self._steps) > window:
             self._steps.popleft()
-        if len(self._steps) == window and self._fails(window):
-            share = self._means(window)[0]
-            limit = self.thresholds.aae_share
+        fails = len(self._steps) == window and self._fails(window)
+        self._count("steps", not fails and self._works(window))
+        if fails:
+            share, limit = self._means(window)[0], self._limits()[0]
             return self._raise(Alarm("CO", int(row["step"]), "AAE share", share, limit))
-        if not self._apart_now:
-            self._raised.discard("CO")
+        self._end_collapse()
         return None
+
+    def _end_collapse(self) -> None:
+        """Ends an alarm of CO once neither steps nor held-out images are near it any more."""
+        recovered = not self._steps or self._clear["steps"] >= self.thresholds.recovery
+        if recovered and not self._apart_now:
+            self._raised.discard("CO")
 
     def _fails(self, last: int) -> bool:
         """Whether the training attack has failed, by the means over the last steps."""
         if not self._steps or not self.climbs_loss:
             return False
         share, alignment, accuracy = self._means(last)
+        most, least = self._limits()
+        return share >= most and alignment <= least and self._learned(accuracy)
+
+    def _works(self, last: int) -> bool:
+        """Whether it clearly works, which is more than not to have failed."""
+        share, alignment, _ = self._means(last)
+        most, least = self._limits()
+        works = share <= most / _CLEAR or alignment >= _CLEAR * least
+        return works or not self.climbs_loss
+
+    def _limits(self) -> tuple[float, float]:
+        """AAE share and alignment of an alarm.
+
+        From signs that held-out images vouch for, the share has to go as far towards that of a
+        blind attack as it otherwise has from 0, and the alignment down to half.
+        """
         limits = self.thresholds
-        fails = share >= limits.aae_share and alignment <= limits.alignment
-        return fails and self._learned(accuracy)
+        if self._sound is None:
+            return limits.aae_share, limits.alignment
+        share, alignment = self._sound
+        if share >= _BLIND or alignment <= 0:
+            return inf, -inf  # robust, and as if blind: the steps have nothing left to tell
+        most = share + limits.aae_share * (1 - share / _BLIND)
+        return most, min(limits.alignment, alignment / 2)
+
+    def _vouch(self, robust: bool) -> None:
+        """Takes the signs of now for sound if held-out images show a robust network."""
+        known = robust and len(self._steps) == self.thresholds.window
+        self._sound = self._means(self.thresholds.window)[:2] if known else None
+
+    def _count(self, signal: str, clear: bool) -> int:
+        """Rows in a row, this one included, in which a signal was clear of its threshold."""
+        self._clear[signal] = self._clear[signal] + 1 if clear else 0
+        return self._clear[signal]
 
     def _means(self, last: int) -> tuple[float, float, float]:
         """AAE share, alignment, and accuracy under the attack."""
@@ -216,9 +201,13 @@ class Detector:
         if self._learned(pgd):
             self._best_ratio = max(self._best_ratio, ratio)
         limit = self.thresholds.gap * self._best_ratio
-        self._apart_now = ratio < limit
-        if not self._apart_now:
+        together = self._count("held-out", ratio >= _CLEAR * limit)
+        self._vouch(self._learned(pgd) and together > 0)
+        if ratio >= limit:
+            self._apart_now &= together < self.thresholds.patience
+            self._end_collapse()
             return None
+        self._apart_now = True
         signal = "PGD over FGSM accuracy on held-out images"
         return self._raise(Alarm("CO", int(row["step"]), signal, ratio, limit, held_out=True))
 
@@ -231,7 +220,7 @@ class Detector:
         limit = self.thresholds.parting
         sign = value >= limit and not improved and self._learned(self._best_pgd)
         self._parted = self._parted + 1 if sign else 0
-        if self._parted == 0:
+        if self._count("parting", value <= limit / _CLEAR) >= self.thresholds.patience:
             self._raised.discard("RO")
         if self._parted < self.thresholds.patience:
             return None

@@ -23,7 +23,7 @@ from energy_at.finished import FinishedRun
 from energy_at.launching import require_startable, started_with
 from energy_at.memory import keep_freed_memory
 from energy_at.mistakes import CONF, command_line, forget, one_line_errors, quieten, require_read
-from energy_at.outcome import cost, evaluated, held_out
+from energy_at.outcome import alarms, cost, evaluated, held_out
 from energy_at.ranks import is_first
 from energy_at.resume import job_folder, resumed
 from energy_at.runs import RunFolder, accuracies_in
@@ -83,7 +83,7 @@ def fit(run: Run, folder: RunFolder, checkpoint: Path | None) -> None:
 
 def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, Any]:
     """Writes what the run has found, and returns its accuracies."""
-    results = evaluated(cfg, run, folder) | {"held_out": held_out(run.data.val)}
+    results = evaluated(cfg, run, folder) | {"held_out": held_out(run.data.val)} | alarms(run)
     folder.write_results(results)  # it may have taken hours: kept whatever comes
     folder.write_results(results | {"training": cost(cfg, run)})
     if folder.metrics_file.is_file() and "train/loss" in (log := folder.log()):

@@ -11,14 +11,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from energy_at.alarms import Alarm, Thresholds
 from energy_at.attacks import climbs_loss
 from energy_at.collapse import MARGIN, WINDOW, collapse_step, overfitting_step
 from energy_at.comparison import method
 from energy_at.config import make, register_resolvers
 from energy_at.figures import DELTA, ERROR, OPEN, WIDTH, save
 from energy_at.log import Curve
+from energy_at.marks import Mark, mark_alarms
 from energy_at.runs import RunFolder
-from energy_at.sentinel import Alarm, Detector, Thresholds
+from energy_at.sentinel import Detector
 from energy_at.tables import Table
 
 ROBUST = 1.5  # times chance
@@ -211,10 +213,8 @@ def _panel(axes: Axes, watch: Watch) -> None:
     truth = watch.fall or watch.overfitted
     if truth is not None:
         axes.axvline(truth / per_epoch, color="0.4", linestyle="--", linewidth=0.8)
-    for alarm in {alarm.kind: alarm for alarm in reversed(watch.alarms(held_out=True))}.values():
-        axes.plot(alarm.step / per_epoch, 97, color="black", marker="v", markersize=4)
-        axes.annotate(alarm.kind, (alarm.step / per_epoch, 97), xytext=(3, -2),
-                      textcoords="offset points", fontsize="x-small")  # fmt: skip
+    alarms = watch.alarms(held_out=True)
+    mark_alarms(axes, [Mark(alarm.kind, alarm.step / per_epoch, "black") for alarm in alarms])
     what, *where = watch.name.rsplit(", ", 3)
     axes.set_title(f"{what}\n{', '.join(where)}", fontsize=5.5)
-    axes.set_ylim(-3, 103)
+    axes.set_ylim(-3, 118)  # alarms are above 100

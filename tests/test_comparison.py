@@ -165,6 +165,7 @@ def test_one_run_shows_its_numbers(write):
             "PGD-20 %": "25.0",
             "AAE share %": "12.5",
             "collapse at step": "none",
+            "first alarm at step": "none",
             "forward passes": "5.0",
             "minutes with validation": "1.5",
         }
@@ -360,6 +361,35 @@ def test_no_curve_averages_runs_that_are_no_result(write):
     styles = method_styles(list(groups))
     assert len({style["color"] for style in styles.values()}) == 1
     assert len({str(style["linestyle"]) for style in styles.values()}) == 3
+
+
+# Alarms
+
+
+def with_alarms(log, *alarms):
+    header, *lines = log.strip().split("\n")
+    table = [f"{header},alarm/co,alarm/ro", *(f"{line},," for line in lines)]
+    for kind, step in alarms:
+        cells = "0.4," if kind == "CO" else ",0.4"
+        table.append(f"{step},{step - 1},,,,,{cells}")
+    return "\n".join(table) + "\n"
+
+
+def test_the_first_alarm_of_each_kind_is_shown_with_its_runs(write):
+    lost = with_alarms(metrics(LOST), ("CO", 2), ("CO", 3))
+    both = with_alarms(metrics(), ("RO", 1), ("CO", 3))
+    folders = [write(f"seed={i}", log=log) for i, log in enumerate((lost, metrics(), both))]
+    (row,) = rows(folders)
+    assert row["first alarm at step"] == "CO 2, 3 (2 of 3 runs); RO 1 (1 of 3 runs)"
+    told = [[r[k] for k in ("first alarm", "alarm at step", "alarm in epoch")] for r in
+            run_rows(folders)]  # fmt: skip
+    assert told == [["CO", "2", "2"], ["none", "", ""], ["RO", "1", "1"]]
+
+
+def test_a_run_without_a_sentinel_says_so(write):
+    folders = [write("callbacks.sentinel=null")]
+    assert rows(folders)[0]["first alarm at step"] == "no sentinel"
+    assert run_rows(folders)[0]["first alarm"] == "no sentinel"
 
 
 # Files

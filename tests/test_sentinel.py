@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from energy_at.sentinel import Alarm, Detector, Thresholds, parting, signs_of
+from energy_at.alarms import Alarm, Thresholds
+from energy_at.sentinel import Detector, parting, signs_of
 
 WORKS = {"marginal": 0.0, "joint": -0.3, "shift": 0.3, "aae": 0.0, "adv": 0.4}
 FAILS = {"marginal": 0.1, "joint": 0.1, "shift": 0.6, "aae": 0.5, "adv": 0.4}
@@ -103,13 +104,53 @@ def test_noise_of_a_sound_training_raises_no_alarm():
     assert watched(noisy(0.17, 4000)) == []
 
 
-def test_a_kind_raises_no_second_alarm_before_it_was_calm():
-    lengths = [(WORKS, 30), (FAILS, 30), (WORKS, 3), (FAILS, 30), (WORKS, 30), (FAILS, 30)]
-    phases = [phase for phase, length in lengths for _ in range(length)]
-    assert [a.step for a in watched([row(i, **p) for i, p in enumerate(phases)])] == [44, 137]
+def phases(*lengths):
+    whole = [phase for phase, length in lengths for _ in range(length)]
+    return [row(i, **phase) for i, phase in enumerate(whole)]
+
+
+@pytest.mark.parametrize(("sound", "told"), [(80, [44]), (120, [44, 214])])
+def test_a_collapse_is_one_alarm_until_the_steps_were_sound_for_a_while(sound, told):
+    rows = phases((WORKS, 30), (FAILS, 50), (WORKS, sound), (FAILS, 50))
+    assert [alarm.step for alarm in watched(rows, recovery=100)] == told
+
+
+@pytest.mark.parametrize("near", [{"aae": 0.24}, {"joint": -0.08}])
+def test_a_signal_that_hovers_at_its_threshold_raises_one_alarm(near):
+    hovering = [(FAILS | near if i % 2 else FAILS, 40) for i in range(20)]
+    assert len(watched(phases((WORKS, 30), *hovering), recovery=20)) == 1
 
 
 # Held-out images
+
+CREEPS = {"marginal": -0.3, "joint": -0.4, "shift": 0.5, "aae": 0.34, "adv": 0.9}  # alignment 0.14
+
+
+@pytest.mark.parametrize(("pgd", "told"), [(None, 1), (0.8, 0), (0.35, 1)])
+def test_signs_that_held_out_images_vouch_for_are_sound(pgd, told):
+    """The last validation speaks: PGD over FGSM below half of its best vouches for nothing."""
+    steps = phases((CREEPS | {"aae": 0.2}, 20), (CREEPS, 40))
+    checks = [] if pgd is None else [validation(19, 0.8, 0.85), validation(20, pgd, 0.85)]
+    assert len(watched([*steps[:20], *checks, *steps[20:]])) == told
+
+
+@pytest.mark.parametrize(
+    ("signs", "told"), [({}, 1), ({"aae": 0.52}, 0), ({"marginal": -0.4, "joint": -0.39}, 0)]
+)
+def test_steps_of_a_robust_network_that_look_blind_tell_nothing(signs, told):
+    unlearned = CREEPS | {"aae": 0.45, "adv": 0.12} | signs
+    steps = phases((unlearned, 20), (FAILS, 60))
+    assert len(watched([*steps[:20], validation(20, 0.8, 0.85), *steps[20:]])) == told
+
+
+def test_a_collapse_is_told_half_way_from_what_was_sound():
+    sound = {**WORKS, "aae": 0.2}
+    rows = [*phases((sound, 20)), validation(20, 0.3, 0.32)]
+    fails = [row(20 + i, **FAILS) for i in range(1, 30)]
+    (alarm,) = watched([*rows, *fails])
+    assert alarm.threshold == pytest.approx((0.2 + 0.5) / 2)
+    needed = ceil(20 * max(0.15 / 0.3, 1 - 0.2 / SOUND))  # steps that fail
+    assert alarm.step == 20 + needed
 
 
 def test_pgd_that_breaks_away_from_fgsm_is_catastrophic():
@@ -119,6 +160,14 @@ def test_pgd_that_breaks_away_from_fgsm_is_catastrophic():
     assert (alarm.kind, alarm.step, alarm.held_out) == ("CO", 40, True)
     lost_both = [validation(10 * i, 0.05, 0.06) for i in range(4, 8)]
     assert watched([*healthy, *lost_both]) == []
+
+
+@pytest.mark.parametrize(("back", "told"), [(0.2, 1), (0.3, 2)])
+def test_held_out_images_raise_no_second_alarm_before_pgd_is_clearly_back(back, told):
+    """PGD over FGSM at 0.5 of its best is above the threshold of 0.4, and not clear of it."""
+    accuracies = [0.3, 0.05, *[back] * 3, 0.05]
+    rows = [validation(10 * i, pgd, 0.3 if pgd == 0.3 else 0.4) for i, pgd in enumerate(accuracies)]
+    assert len(watched(rows)) == told
 
 
 def test_a_network_that_never_was_robust_has_nothing_to_break_away_from():
@@ -131,6 +180,15 @@ def test_robust_overfitting_is_where_delta_energy_parts():
     (alarm,) = watched([*train, validation(30, 0.31, marginal=-0.1), *apart], patience=2)
     assert (alarm.kind, alarm.step) == ("RO", 32)
     assert alarm.value == pytest.approx((0.08 + 0.1) / (0.7 + 0.5))
+
+
+@pytest.mark.parametrize(("back", "told"), [(0.05, 1), (-0.02, 2)])
+def test_robust_overfitting_raises_no_second_alarm_before_it_is_clearly_over(back, told):
+    """Parting goes to 0.08, under the threshold of 0.1, or to 0.02."""
+    train = [row(s, **{**WORKS, "marginal": -0.04, "shift": 0.5}) for s in range(30)]
+    marginals = [-0.04, *[0.2] * 3, *[back] * 3, *[0.2] * 3]
+    rows = [validation(31 + i, 0.3, marginal=m, shift=0.6) for i, m in enumerate(marginals)]
+    assert [alarm.kind for alarm in watched([*train, *rows])] == ["RO"] * told
 
 
 def test_nothing_is_overfitted_while_robustness_grows():
@@ -196,7 +254,14 @@ def test_an_alarm_is_a_line_and_a_row():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("window", 3), ("patience", 0), ("aae_share", 0), ("gap", 1), ("alignment", float("nan"))],
+    [
+        ("window", 3),
+        ("patience", 0),
+        ("recovery", 0),
+        ("aae_share", 0),
+        ("gap", 1),
+        ("alignment", float("nan")),
+    ],
 )
 def test_a_threshold_out_of_range_is_named(name, value):
     with pytest.raises(ValueError, match=rf"callbacks.sentinel.thresholds.{name}={value} must be"):

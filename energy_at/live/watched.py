@@ -11,8 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 from energy_at.collapse import collapse_step, overfitting_step
 from energy_at.files import read_json
 from energy_at.live.tail import Row, Tail, Trace
+from energy_at.log import ALARMS
 from energy_at.mistakes import ERROR_FILE
-from energy_at.panels import ALARMS, Line, curve_panels
+from energy_at.panels import Line, curve_panels
 from energy_at.runs import RunFolder, accuracies_in, folder_names, runs_in
 
 LINES = {

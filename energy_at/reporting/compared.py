@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from energy_at.finished import APART
 from energy_at.reporting.document import Block, Code, Grid, Lines, Link, Paragraph, Section
 from energy_at.reporting.entries import Entry
@@ -106,9 +104,8 @@ def _onsets(entry: Entry) -> tuple[str, str]:
 
 def _alarms(entry: Entry) -> str:
     """``CO 52, RO 240``: what the sentinel said while the run was trained."""
-    watched = OmegaConf.select(entry.run.config, "callbacks.sentinel") is not None
     raised = ", ".join(f"{kind} {step}" for kind, step in entry.run.log.alarms)
-    return raised or ("none" if watched else "no sentinel")
+    return raised or ("none" if entry.run.watched else "no sentinel")
 
 
 def _environments(records: Mapping[str, Mapping[str, Any]]) -> tuple[Table, frozenset[int]]:

@@ -161,6 +161,13 @@ def conclude(
             logger.log_artifact(checkpoints)
 
 
+def alert(loggers: Iterable[Logger], title: str, text: str) -> None:
+    """Tells whoever wants to be told by W&B, where there is W&B."""
+    for logger in loggers:
+        if isinstance(logger, TolerantWandb):
+            logger.alert(title, text)
+
+
 def finish(loggers: Iterable[Logger]) -> None:
     """Ends what a run has begun at W&B: the next run of the process must begin its own."""
     for logger in loggers:

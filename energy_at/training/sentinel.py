@@ -2,17 +2,19 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from tqdm import tqdm
 
+from energy_at.alarms import ROLLBACK, Alarm, Thresholds
 from energy_at.attacks import Attack, Unattacked, climbs_loss
 from energy_at.objectives import Objective, Weighted
-from energy_at.sentinel import ROLLBACK, Alarm, Detector, Thresholds
+from energy_at.sentinel import Detector
+from energy_at.training.loggers import alert
 from energy_at.training.module import AdversarialTraining
 from energy_at.training.monitor import EnergyMonitor
 from energy_at.training.remedies import Remedies, Remedy
@@ -65,7 +67,8 @@ class Sentinel(Callback):
         self.remedies = Remedies(remedy, der, factor)
         self.detector = Detector(thresholds or Thresholds(), classes)
         self.healthy: Snapshot | None = None  # to come back to
-        self._returns = 0
+        self.alarms: list[Alarm] = []
+        self.returned_at: list[int] = []  # steps from which the training went on with a remedy
         self._pending = False
         self._stopped_at: int | None = None  # epochs that the stopped training was to have
         self._began: tuple[AdversarialTraining, Objective, Attack] | None = None
@@ -97,7 +100,7 @@ class Sentinel(Callback):
             if self.read not in monitor.readers:
                 monitor.readers.append(self.read)
         self.detector.climbs_loss = climbs_loss(self._began[2])
-        if self._returns:
+        if self.returned_at:
             self._treat()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -143,7 +146,8 @@ class Sentinel(Callback):
         checkpoint["sentinel"] = {
             "detector": self.detector.state_dict(),
             "healthy": self.healthy,
-            "returns": self._returns,
+            "alarms": [asdict(alarm) for alarm in self.alarms],
+            "returned_at": list(self.returned_at),
             "pending": self._pending,
             "stopped_at": self._stopped_at,
         }
@@ -155,8 +159,11 @@ class Sentinel(Callback):
         if "sentinel" in checkpoint:
             state = checkpoint["sentinel"]
             self.detector.load_state_dict(state["detector"])
-            self.healthy, self._returns = state["healthy"], state["returns"]
-            self._pending, self._stopped_at = state["pending"], state["stopped_at"]
+            self.healthy, self._pending = state["healthy"], state["pending"]
+            self._stopped_at = state["stopped_at"]
+            # older checkpoints count the returns alone
+            self.returned_at = list(state.get("returned_at", [0] * state.get("returns", 0)))
+            self.alarms = [Alarm(**alarm) for alarm in state.get("alarms", [])]
 
     @property
     def module(self) -> AdversarialTraining:
@@ -165,13 +172,14 @@ class Sentinel(Callback):
         return self._began[0]
 
     def _raise(self, trainer: Trainer, alarm: Alarm) -> None:
+        self.alarms.append(alarm)
         _log(trainer, alarm.step, alarm.row())
-        if self.action == "rollback" and self._returns < self.rollbacks:
+        if self.action == "rollback" and len(self.returned_at) < self.rollbacks:
             self._pending = True
         elif self.action == "stop":
             self._stopped_at, trainer.should_stop = trainer.max_epochs or 0, True
         _tell(f"{alarm}{self._consequence()}")
-        _alert(trainer, f"{alarm.kind} alarm", str(alarm))
+        alert(trainer.loggers, f"{alarm.kind} alarm", str(alarm))
 
     def _consequence(self) -> str:
         if self.action == "stop":
@@ -187,7 +195,7 @@ class Sentinel(Callback):
             return False
         assert self.healthy is not None
         self._pending = False
-        self._returns += 1
+        self.returned_at.append(trainer.global_step)
         restore(self.healthy, trainer, self.module)
         words = self._treat()
         self.detector.reset()
@@ -201,7 +209,7 @@ class Sentinel(Callback):
         assert self._began is not None
         module, objective, attack = self._began
         module.objective, module.attack, words = self.remedies.applied(
-            objective, attack, self._returns
+            objective, attack, len(self.returned_at)
         )
         return words
 
@@ -214,16 +222,6 @@ def _log(trainer: Trainer, step: int, row: Mapping[str, float]) -> None:
     for logger in trainer.loggers:
         logger.log_metrics({"epoch": trainer.current_epoch, **row}, step=step)
         logger.save()
-
-
-def _alert(trainer: Trainer, title: str, text: str) -> None:
-    """W&B tells whoever wants to be told; whatever happens to it, training goes on."""
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            try:
-                logger.experiment.alert(title=title, text=text)
-            except Exception as error:
-                _tell(f"W&B has taken no alert: {type(error).__name__}: {error}")
 
 
 @rank_zero_only

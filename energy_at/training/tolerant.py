@@ -86,6 +86,12 @@ class TolerantWandb(WandbLogger):
             self.experiment.summary.update(dict(values))
 
     @rank_zero_only
+    def alert(self, title: str, text: str) -> None:
+        """Sends a message to whoever wants to be told."""
+        with self.tolerated():
+            self.experiment.alert(title=title, text=text)
+
+    @rank_zero_only
     def log_artifact(self, files: Mapping[str, Path]) -> None:
         """Sends the checkpoints, if it was told to."""
         if not self.log_checkpoints or not files:
