@@ -4,8 +4,8 @@ import numpy as np
 from scipy.special import bdtrc  # all of scipy.stats takes a second more to import
 
 from energy_at.log import Rows
+from energy_at.signs import WINDOW
 
-WINDOW = 5  # validations of a running mean
 MARGIN = 0.03  # accuracy that must be lost to speak of robust overfitting
 LEVEL = 0.01  # of the test against chance
 BENDS = 1.652  # median |a - 2 b + c| of draws of a normal distribution, in its deviations

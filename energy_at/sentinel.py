@@ -19,6 +19,8 @@ accuracy that breaks away from FGSM accuracy.
 
 Robust overfitting (RO) cannot be told from learning by training images alone. It shows where dE(x)
 parts: the attack raises the energy of ``x*`` on training images and lowers it on held-out ones.
+Where dE(x) has parted by half as much, a running mean of the PGD accuracy on held-out images that
+falls is a sign too: an alarm comes once it will have lost three points by the next validation.
 
 A signal that hovers at its threshold is one loss of robustness, not many: an alarm ends once its
 signal has been clear of the threshold, by half of it, for a while, and only then may come another.
@@ -26,13 +28,12 @@ signal has been clear of the threshold, by half of it, for a while, and only the
 
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import inf
 from typing import Any
 
-import numpy as np
-
 from energy_at.alarms import Alarm, Thresholds
+from energy_at.signs import Decline, parting, signs_of
 
 Row = Mapping[str, float]
 
@@ -44,7 +45,6 @@ _STEP = (
     "train/acc/adv",
 )
 _LEARNED = 1.5  # times chance: below it there is no robustness to lose
-_DIAGONAL = 2**0.5
 _BLIND = 0.5  # AAE share of a perturbation that knows nothing of the loss; its alignment is 0
 _CLEAR = 1.5  # times a threshold, or one part in so many: far enough from it to be sound again
 
@@ -60,14 +60,17 @@ class Detector:
         classes: Of the data set.
         climbs_loss: Whether the training attack raises the cross-entropy. Under one that does not,
             such as that of TRADES, the steps cannot tell CO, and are not asked.
+        images: Held-out images of a validation; ``None``, not known: their accuracy is no sign.
     """
 
     thresholds: Thresholds
     classes: int
     climbs_loss: bool = True
+    images: int | None = None
     _steps: deque[list[float]] = field(default_factory=deque)  # dE(x), shift norm, signs
     _best_pgd: float = 0.0
     _best_ratio: float = 0.0
+    _decline: Decline = field(default_factory=Decline)  # of PGD accuracy
     _apart_now: bool = False
     _parted: int = 0  # validations in a row
     _sound: tuple[float, float] | None = None  # signs that held-out images vouch for
@@ -91,6 +94,7 @@ class Detector:
     def reset(self) -> None:
         """Forgets the steps, not what the network has reached: it goes on from an older state."""
         self._steps.clear()
+        self._decline.accuracies = []
         self._apart_now, self._parted = False, 0
         self._sound = None
         self._clear.clear()
@@ -102,6 +106,7 @@ class Detector:
             "steps": [list(step) for step in self._steps],
             "best_pgd": self._best_pgd,
             "best_ratio": self._best_ratio,
+            "decline": asdict(self._decline),
             "apart_now": self._apart_now,
             "parted": self._parted,
             "clear": dict(self._clear),
@@ -113,9 +118,10 @@ class Detector:
         """Remembers that instead."""
         self._steps = deque([list(step) for step in state["steps"]])
         self._best_pgd, self._best_ratio = float(state["best_pgd"]), float(state["best_ratio"])
+        self._decline = Decline(**state.get("decline", {}))  # checkpoints were made before it was
         self._apart_now = bool(state["apart_now"])
         self._parted = int(state["parted"])
-        self._clear = Counter(state.get("clear", {}))  # checkpoints were made before it was
+        self._clear = Counter(state.get("clear", {}))  # likewise
         sound = state.get("sound")
         self._sound = (float(sound[0]), float(sound[1])) if sound else None
         self._raised = set(state["raised"])
@@ -190,7 +196,8 @@ class Detector:
     def _validation(self, row: Row) -> Alarm | None:
         improved = row["val/acc/pgd"] > self._best_pgd
         self._best_pgd = max(self._best_pgd, row["val/acc/pgd"])
-        return self._apart(row) or self._parting(row, improved)
+        self._decline.see(row["val/acc/pgd"])
+        return self._apart(row) or self._overfits(row, improved)
 
     def _apart(self, row: Row) -> Alarm | None:
         """CO: against the iterative attack the network is lost, against a single step it is not."""
@@ -211,21 +218,27 @@ class Detector:
         signal = "PGD over FGSM accuracy on held-out images"
         return self._raise(Alarm("CO", int(row["step"]), signal, ratio, limit, held_out=True))
 
-    def _parting(self, row: Row, improved: bool) -> Alarm | None:
-        """RO: the attack acts on training images and on held-out ones in opposite ways."""
+    def _overfits(self, row: Row, improved: bool) -> Alarm | None:
+        """RO: dE(x) of held-out and training images has parted, or half of it and PGD falls."""
         needed = ("val/delta_energy/marginal", "val/delta_energy/shift_norm")
         if "CO" in self._raised or not self._steps or not all(name in row for name in needed):
             return None
-        value = parting(row[needed[0]], row[needed[1]], [step[:2] for step in self._steps])
-        limit = self.thresholds.parting
-        sign = value >= limit and not improved and self._learned(self._best_pgd)
-        self._parted = self._parted + 1 if sign else 0
-        if self._count("parting", value <= limit / _CLEAR) >= self.thresholds.patience:
+        apart = parting(row[needed[0]], row[needed[1]], [step[:2] for step in self._steps])
+        lost = self._decline.by_next
+        limit = self._decline.limit(self.thresholds.loss, self.images)
+        worse = not improved and self._learned(self._best_pgd)
+        parted = self.thresholds.parting
+        self._parted = self._parted + 1 if worse and apart >= parted else 0
+        steady = lost <= limit / _CLEAR or apart <= parted / 2 / _CLEAR
+        if self._count("parting", steady and apart <= parted / _CLEAR) >= self.thresholds.patience:
             self._raised.discard("RO")
-        if self._parted < self.thresholds.patience:
-            return None
-        signal = "dE(x) of held-out less that of training images, over their shift norms"
-        return self._raise(Alarm("RO", int(row["step"]), signal, value, limit, held_out=True))
+        if self._parted >= self.thresholds.patience:
+            signal = "dE(x) of held-out less that of training images, over their shift norms"
+            return self._raise(Alarm("RO", int(row["step"]), signal, apart, parted, held_out=True))
+        if worse and apart >= parted / 2 and lost >= limit:
+            signal = "PGD accuracy on held-out images lost by the next validation at this pace"
+            return self._raise(Alarm("RO", int(row["step"]), signal, lost, limit, held_out=True))
+        return None
 
     def _learned(self, accuracy: float) -> bool:
         return accuracy >= _LEARNED / self.classes
@@ -235,23 +248,3 @@ class Detector:
             return None
         self._raised.add(alarm.kind)
         return alarm
-
-
-def signs_of(row: Row) -> tuple[float, float]:
-    """AAE share and alignment of a step; without a shift there is no sign of anything."""
-    raised = row["train/delta_energy/marginal"] - row["train/delta_energy/joint"]
-    shift = row["train/delta_energy/shift_norm"]
-    return row["train/aae_share"], raised / (_DIAGONAL * shift) if shift > 0 else 1.0
-
-
-def parting(marginal: float, shift: float, steps: list[list[float]]) -> float:
-    """How far dE(x) of held-out and of training images have parted, from -1 to 1.
-
-    Args:
-        marginal: Mean dE(x) of held-out images, nats.
-        shift: Their mean shift norm, nats.
-        steps: The same two of the last training steps; their medians count.
-    """
-    trained, shifted = np.median(np.array(steps), axis=0)
-    total = shift + float(shifted)
-    return (marginal - float(trained)) / total if total > 0 else 0.0

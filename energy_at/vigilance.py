@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from energy_at.alarms import Alarm, Thresholds
 from energy_at.attacks import climbs_loss
-from energy_at.collapse import MARGIN, WINDOW, collapse_step, overfitting_step
+from energy_at.collapse import MARGIN, collapse_step, overfitting_step
 from energy_at.comparison import method
 from energy_at.config import make, register_resolvers
 from energy_at.figures import DELTA, ERROR, OPEN, WIDTH, save
@@ -21,6 +21,7 @@ from energy_at.log import Curve
 from energy_at.marks import Mark, mark_alarms
 from energy_at.runs import RunFolder
 from energy_at.sentinel import Detector
+from energy_at.signs import WINDOW
 from energy_at.tables import Table
 
 ROBUST = 1.5  # times chance
@@ -114,7 +115,8 @@ class Watch:
         """What the sentinel says, with or without the rows of the validations."""
         cfg = self.folder.config()
         climbs = climbs_loss(make(cfg.attack.search))
-        detector = Detector(self.thresholds, int(cfg.dataset.classes), climbs)
+        classes, images = int(cfg.dataset.classes), int(cfg.dataset.val_size)
+        detector = Detector(self.thresholds, classes, climbs, images)
         seen = [row for row in self.rows if held_out or "val/acc/pgd" not in row]
         return [alarm for alarm in map(detector.see, seen) if alarm is not None]
 

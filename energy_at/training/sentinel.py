@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from energy_at.alarms import ROLLBACK, Alarm, Thresholds
 from energy_at.attacks import Attack, Unattacked, climbs_loss
+from energy_at.data import EvalLoader
 from energy_at.objectives import Objective, Weighted
 from energy_at.sentinel import Detector
 from energy_at.training.loggers import alert
@@ -122,6 +123,7 @@ class Sentinel(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Looks at the held-out images."""
         if not trainer.sanity_checking:
+            self.detector.images = _held_out(trainer)
             seen = {k: float(v) for k, v in trainer.callback_metrics.items() if k[:4] == "val/"}
             self.read(trainer, [{"step": float(trainer.global_step), **seen}])
 
@@ -216,6 +218,14 @@ class Sentinel(Callback):
 
 def _monitors(trainer: Trainer) -> list[EnergyMonitor]:
     return [c for c in trainer.callbacks if isinstance(c, EnergyMonitor)]  # type: ignore[attr-defined]
+
+
+def _held_out(trainer: Trainer) -> int | None:
+    """Images of a validation, if the loader is ours."""
+    loader = trainer.val_dataloaders
+    if not isinstance(loader, EvalLoader):
+        return None
+    return min(len(loader.images), int(sum(trainer.num_val_batches)) * loader.batch_size)
 
 
 def _log(trainer: Trainer, step: int, row: Mapping[str, float]) -> None:

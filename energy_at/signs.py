@@ -1,0 +1,75 @@
+"""Signs of a loss of robustness, each free of the scale of images and energies."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import inf
+from statistics import fmean
+
+import numpy as np
+
+WINDOW = 5  # validations of a running mean
+_DIAGONAL = 2**0.5
+_ERRORS = 2
+
+
+def signs_of(row: Mapping[str, float]) -> tuple[float, float]:
+    """AAE share and alignment of a step; without a shift there is no sign of anything."""
+    raised = row["train/delta_energy/marginal"] - row["train/delta_energy/joint"]
+    shift = row["train/delta_energy/shift_norm"]
+    return row["train/aae_share"], raised / (_DIAGONAL * shift) if shift > 0 else 1.0
+
+
+def parting(marginal: float, shift: float, steps: list[list[float]]) -> float:
+    """How far dE(x) of held-out and of training images have parted, from -1 to 1.
+
+    Args:
+        marginal: Mean dE(x) of held-out images, nats.
+        shift: Their mean shift norm, nats.
+        steps: The same two of the last training steps; their medians count.
+    """
+    trained, shifted = np.median(np.array(steps), axis=0)
+    total = shift + float(shifted)
+    return (marginal - float(trained)) / total if total > 0 else 0.0
+
+
+@dataclass
+class Decline:
+    """How the running mean of the accuracies of validations falls.
+
+    Attributes:
+        accuracies: Of the last validations: those of a running mean, and one before them.
+        best: Of the running means.
+    """
+
+    accuracies: list[float] = field(default_factory=list)
+    best: float = 0.0
+
+    def see(self, accuracy: float) -> None:
+        """One validation more."""
+        self.accuracies = [*self.accuracies, accuracy][-WINDOW - 1 :]
+        if len(self.accuracies) >= WINDOW:
+            self.best = max(self.best, fmean(self.accuracies[-WINDOW:]))
+
+    @property
+    def by_next(self) -> float:
+        """Accuracy lost since the best by the next validation, at the pace of now.
+
+        0 before there are two running means: nothing is known of their pace.
+        """
+        if len(self.accuracies) <= WINDOW:
+            return 0.0
+        before, now = fmean(self.accuracies[:-1]), fmean(self.accuracies[1:])
+        return self.best - (2 * now - before)
+
+    def limit(self, least: float, images: int | None) -> float:
+        """Accuracy whose loss is a sign: at least two standard errors of a difference of means.
+
+        The error is binomial, for images that are right or wrong independently of each other and
+        from one validation to the next. As all validations have the same images, most of which are
+        right or wrong every time, it is an upper bound. Where the number of images is not known,
+        neither is what chance does to their accuracy.
+        """
+        if images is None:
+            return inf
+        error = (self.best * (1 - self.best) / images * 2 / WINDOW) ** 0.5
+        return max(least, _ERRORS * float(error))
