@@ -93,6 +93,15 @@ def test_a_network_that_never_was_robust_has_nothing_to_lose():
     assert told(falling(0.005, 0.06, level=0.14)) == []
 
 
+@pytest.mark.parametrize(("last", "alarms"), [(0.51, 0), (0.49, 1)])
+def test_a_new_height_is_no_fall(last, alarms):
+    """Ten points were lost while dE(x) was together; then it parts."""
+    before = validated(falling(0.01, 0.1), apart=0.0)
+    (parts,) = validated([last])
+    detector = Detector(Thresholds(), classes=10, images=5000)
+    assert len(watched([*TRAINED, *before, parts], detector)) == alarms
+
+
 def noise(images, accuracy=0.5, count=1000):
     return np.random.default_rng(0).binomial(images, accuracy, count) / images
 
