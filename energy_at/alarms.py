@@ -26,7 +26,7 @@ class Thresholds:
         gap: CO on held-out images: PGD over FGSM accuracy falls below this part of its best.
         parting: RO: dE(x) of held-out less that of training images, over the sum of their shift
             norms, reaches this.
-        loss: RO: or half of that, and at its pace of now the running mean over five validations of
+        fall: RO: or half of that, and at its pace of now the running mean over five validations of
             the PGD accuracy on held-out images will be this far below its best by the next one. It
             is at least two standard errors of the difference of two such means.
         patience: In so many validations in a row that are not the best so far. As many in a row
@@ -40,7 +40,7 @@ class Thresholds:
     alignment: float = 0.2
     gap: float = 0.4
     parting: float = 0.1
-    loss: float = 0.03
+    fall: float = 0.03
     patience: int = 2
     recovery: int = 100
 

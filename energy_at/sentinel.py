@@ -225,7 +225,7 @@ class Detector:
             return None
         apart = parting(row[needed[0]], row[needed[1]], [step[:2] for step in self._steps])
         lost = self._decline.by_next
-        limit = self._decline.limit(self.thresholds.loss, self.images)
+        limit = self._decline.limit(self.thresholds.fall, self.images)
         worse = not improved and self._learned(self._best_pgd)
         parted = self.thresholds.parting
         self._parted = self._parted + 1 if worse and apart >= parted else 0

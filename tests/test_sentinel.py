@@ -260,6 +260,7 @@ def test_an_alarm_is_a_line_and_a_row():
         ("recovery", 0),
         ("aae_share", 0),
         ("gap", 1),
+        ("fall", 1),
         ("alignment", float("nan")),
     ],
 )
