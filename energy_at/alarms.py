@@ -7,6 +7,16 @@ from energy_at.log import ALARMS
 
 Kind = Literal["CO", "RO"]
 
+AAE_SHARE = "AAE share"
+RATIO = "PGD over FGSM accuracy on held-out images"
+PARTING = "dE(x) of held-out less that of training images, over their shift norms"
+FALL = "PGD accuracy on held-out images lost by the next validation at this pace"
+BY_SIGNAL = {  # columns of the values that crossed their thresholds
+    AAE_SHARE: "alarm/by/aae_share",
+    RATIO: "alarm/by/pgd_over_fgsm",
+    PARTING: "alarm/by/parting",
+    FALL: "alarm/by/fall",
+}
 BY_HELD_OUT = "alarm/held_out"  # 1 where held-out images raised the alarm, 0 where steps did
 ROLLBACK = "alarm/rollback"  # step of the state that the training went back to
 _LEAST = {"window": 4, "patience": 1, "recovery": 1}  # the other thresholds are shares
@@ -62,7 +72,7 @@ class Alarm:
     Attributes:
         kind: ``CO`` or ``RO``.
         step: Optimizer step at which it was seen.
-        signal: What crossed its threshold.
+        signal: What crossed its threshold: a key of ``BY_SIGNAL``.
         value: Of the signal, at this step.
         threshold: Of the signal.
         held_out: Whether held-out images showed it; else the steps of the training did.
@@ -76,8 +86,9 @@ class Alarm:
     held_out: bool = False
 
     def row(self) -> dict[str, float]:
-        """Cells of ``metrics.csv``: the value of the signal, and what raised the alarm."""
-        return {ALARMS[self.kind]: self.value, BY_HELD_OUT: float(self.held_out)}
+        """Cells of ``metrics.csv``: the value under its kind and its signal, and what showed it."""
+        kind, signal = ALARMS[self.kind], BY_SIGNAL[self.signal]
+        return {kind: self.value, signal: self.value, BY_HELD_OUT: float(self.held_out)}
 
     def __str__(self) -> str:
         """One line."""

@@ -32,7 +32,7 @@ from dataclasses import asdict, dataclass, field
 from math import inf
 from typing import Any
 
-from energy_at.alarms import Alarm, Thresholds
+from energy_at.alarms import AAE_SHARE, FALL, PARTING, RATIO, Alarm, Thresholds
 from energy_at.signs import Decline, parting, signs_of
 
 Row = Mapping[str, float]
@@ -137,7 +137,7 @@ class Detector:
         self._count("steps", not fails and self._works(window))
         if fails:
             share, limit = self._means(window)[0], self._limits()[0]
-            return self._raise(Alarm("CO", int(row["step"]), "AAE share", share, limit))
+            return self._raise(Alarm("CO", int(row["step"]), AAE_SHARE, share, limit))
         self._end_collapse()
         return None
 
@@ -215,8 +215,7 @@ class Detector:
             self._end_collapse()
             return None
         self._apart_now = True
-        signal = "PGD over FGSM accuracy on held-out images"
-        return self._raise(Alarm("CO", int(row["step"]), signal, ratio, limit, held_out=True))
+        return self._raise(Alarm("CO", int(row["step"]), RATIO, ratio, limit, held_out=True))
 
     def _overfits(self, row: Row, improved: bool) -> Alarm | None:
         """RO: dE(x) of held-out and training images has parted, or half of it and PGD falls."""
@@ -233,11 +232,9 @@ class Detector:
         if self._count("parting", steady and apart <= parted / _CLEAR) >= self.thresholds.patience:
             self._raised.discard("RO")
         if self._parted >= self.thresholds.patience:
-            signal = "dE(x) of held-out less that of training images, over their shift norms"
-            return self._raise(Alarm("RO", int(row["step"]), signal, apart, parted, held_out=True))
+            return self._raise(Alarm("RO", int(row["step"]), PARTING, apart, parted, held_out=True))
         if worse and apart >= parted / 2 and lost >= limit:
-            signal = "PGD accuracy on held-out images lost by the next validation at this pace"
-            return self._raise(Alarm("RO", int(row["step"]), signal, lost, limit, held_out=True))
+            return self._raise(Alarm("RO", int(row["step"]), FALL, lost, limit, held_out=True))
         return None
 
     def _learned(self, accuracy: float) -> bool:

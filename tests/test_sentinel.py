@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from energy_at.alarms import Alarm, Thresholds
+from energy_at.alarms import PARTING, Alarm, Thresholds
 from energy_at.sentinel import Detector, parting, signs_of
 
 WORKS = {"marginal": 0.0, "joint": -0.3, "shift": 0.3, "aae": 0.0, "adv": 0.4}
@@ -247,9 +247,11 @@ def test_signs_of_a_loss_are_no_calm():
 
 
 def test_an_alarm_is_a_line_and_a_row():
-    alarm = Alarm("RO", 12, "dE(x) parting", 0.0625, 0.05, held_out=True)
-    assert str(alarm) == "RO alarm at step 12: dE(x) parting is 0.0625, threshold 0.05"
-    assert alarm.row() == {"alarm/ro": 0.0625, "alarm/held_out": 1.0}
+    alarm = Alarm("RO", 12, PARTING, 0.0625, 0.05, held_out=True)
+    assert str(alarm) == f"RO alarm at step 12: {PARTING} is 0.0625, threshold 0.05"
+    assert alarm.row() == {
+        "alarm/ro": 0.0625, "alarm/by/parting": 0.0625, "alarm/held_out": 1.0,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
