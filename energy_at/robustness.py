@@ -93,7 +93,7 @@ class Exam:
 
     def tiled(self, net: nn.Module) -> Tiled:
         """The network as it is judged."""
-        return Tiled(net, tile_of(self.images.labels.device, len(self.images)))
+        return Tiled(net, tile_of(self.images.labels.device))
 
     def classes(self, net: nn.Module) -> int:
         """The number of logits of the network.

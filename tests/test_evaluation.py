@@ -201,7 +201,7 @@ def test_a_standard_network_has_no_robust_accuracy(subject):
     ids=["linf", "l2"],
 )
 def test_a_standard_network_for_cifar10_has_none_either(norm, ball, tmp_path_factory, monkeypatch):
-    monkeypatch.setattr(robustness, "tile_of", lambda *_: 10)
+    monkeypatch.setattr(robustness, "tile_of", lambda _: 10)
     monkeypatch.setattr("energy_at.evaluation.judged.BLACK_BOX_QUERIES", 1)
     images = cifar10_test(tmp_path_factory).first(10)
     plan = Plan(norm, {"eps": ball}, ["fgsm", "pgd"], steps=5, restarts=1)

@@ -9,7 +9,7 @@ from energy_at.data import ImageSet
 from energy_at.models import preactresnet18
 from energy_at.robustness import Exam
 from energy_at.threat import L2, Linf
-from energy_at.tiled import Tiled, tile_of
+from energy_at.tiled import Tiled
 from tests.nets import TinyNet
 
 BALL = Linf(0.1)
@@ -138,9 +138,3 @@ def test_an_exam_leaves_the_network_as_it_was():
     assert [module.training for module in net.modules()] == modes
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
     assert all(parameter.grad is None for parameter in net.parameters())
-
-
-def test_tiles_are_large_only_where_images_fill_them():
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert [tile_of(cpu, n) for n in (1, 255, 256, 10_000)] == [16, 16, 64, 64]
-    assert tile_of(gpu, 1) == tile_of(gpu, 10_000) == 128

@@ -54,7 +54,7 @@ def sampling_row(name: str, precision: str, setting: Setting, clock: Clock) -> R
     ours = name != "reference"
     net, images = _classified(setting, ours=ours)
     sampler = Langevin(steps=setting.sampler_steps, precision=precision)
-    seen = Tiled(net, tile_of(setting.device, setting.batch_size)) if name == "full" else net
+    seen = Tiled(net, tile_of(setting.device)) if name == "full" else net
 
     def step(x: Images, y: Labels) -> None:
         if name == "reference":

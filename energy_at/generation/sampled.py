@@ -100,7 +100,7 @@ def _extractor(subject: Subject, plan: Plan, options: Options) -> ExtractorModul
 def _generated(
     subject: Subject, plan: Plan, material: Material, parts: Parts, options: Options
 ) -> Samples:
-    net = Tiled(subject.net, tile_of(subject.device, plan.n))
+    net = Tiled(subject.net, tile_of(subject.device))
     todo = material.portions(plan, parts.done)
     with (
         eval_mode(net),
