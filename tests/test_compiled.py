@@ -241,6 +241,7 @@ def test_what_cannot_be_compiled_is_refused_before_anything_is_written(
     assert everything() == {}
 
 
+@pytest.mark.slow
 def test_a_machine_without_a_compiler_is_told_so_in_one_line(tmp_path, monkeypatch, capsys):
     from torch._inductor import config as inductor
 

@@ -76,6 +76,7 @@ def typed(folder, *overrides):
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
 
 
+@pytest.mark.slow
 def test_a_run_killed_within_an_epoch_is_resumed_from_the_command_line(
     tmp_path, monkeypatch, capsys
 ):
