@@ -82,6 +82,7 @@ def test_an_exported_run_evaluates_to_the_same_numbers(which, type_in, run):
     assert [row[3] for row in rows(of_file)] == shares
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["last", "best"])
 def test_a_checkpoint_of_a_run_evaluates_as_the_run(which, type_in, run):
     _, of_run, _ = type_in(evaluate, "run=run", f"which={which}", *WEAK)

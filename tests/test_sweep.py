@@ -144,6 +144,7 @@ def test_a_sweep_with_a_failed_job_exits_with_1(torn):
     assert torn[0][0] == 1
 
 
+@pytest.mark.slow
 def test_a_sweep_that_cannot_be_composed_gets_one_line_and_leaves_nothing(tmp_path):
     result = typed(tmp_path, "reg=der,foo")  # its folder goes when the process ends
     assert result.returncode == 1
