@@ -16,14 +16,10 @@ from energy_at.mistakes import command_line
 from energy_at.runs import RunFolder
 
 CONF = Path(energy_at.__file__).parent / "conf"
-TINY = (
-    "dataset=synthetic",
-    "model=small",
-    "model.width=4",
-    "logger=csv",
-    "callbacks.progress=null",
-)
-TINY_BN = ("dataset=synthetic", "model.width=2", "logger=csv", "callbacks.progress=null")
+SHORT_ATTACKS = ("validation.attacks.pgd.steps=2", "evaluation.attacks.pgd.steps=2")
+TINY_BN = ("dataset=synthetic", "model.width=2", "logger=csv", "callbacks.progress=null",
+           *SHORT_ATTACKS)  # fmt: skip
+TINY = (*TINY_BN, "model=small", "model.width=4")
 QUIET = ("trainer.enable_progress_bar=false", "trainer.accelerator=cpu")
 ONE_EPOCH = (*TINY, "trainer.max_epochs=1", *QUIET)
 

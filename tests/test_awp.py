@@ -350,6 +350,7 @@ def test_a_fit_is_the_training_loop_written_out(warmup, net):
         torch.testing.assert_close(ours, theirs, msg=name)
 
 
+@pytest.mark.slow
 def test_the_configuration_perturbs_after_the_warm_up(tmp_path):
     overrides = (*TINY_BN, "attack=rs_fgsm", "reg=aaer", "trainer.max_epochs=1")
     runs = [

@@ -234,6 +234,7 @@ def test_help_names_all_scenarios_and_rows(typing):
     assert set(SCENARIOS) | set(ROWS) <= set(out.split())
 
 
+@pytest.mark.slow
 def test_rows_apart_do_the_same_work_and_their_errors_come_back():
     with initialize_config_dir(CONF, version_base="1.3"):
         setting = plan_of(compose("benchmark", list(SMALL)), torch.device("cpu")).setting

@@ -89,13 +89,13 @@ def test_the_printed_table_holds_the_written_results(finished):
 
 def test_a_run_is_opened_again_and_measures_the_same(finished, monkeypatch, capsys):
     monkeypatch.setattr("energy_at.evaluation.judged.BLACK_BOX_QUERIES", 20)
-    weak = ("attacks=[fgsm,pgd]", "steps=20", "restarts=1", "progress=false")
+    weak = ("attacks=[fgsm,pgd]", "steps=2", "restarts=1", "progress=false")
     code, out, _ = typed(monkeypatch, capsys, evaluate.main, "run=finished", *weak)
     results = json.loads(Path("finished/results.json").read_text())["last"]["test"]
     assert code == 0
     cells = [[cell.strip() for cell in line.split("|")] for line in out.splitlines()]
     shares = {row[1]: row[4] for row in cells if len(row) > 4}
-    for label, name in (("clean", "clean"), ("FGSM", "fgsm"), ("PGD-20", "pgd")):
+    for label, name in (("clean", "clean"), ("FGSM", "fgsm"), ("PGD-2", "pgd")):
         assert shares[label] == f"{100 * results[name]:.1f}"
 
 

@@ -11,7 +11,10 @@ from omegaconf import open_dict
 from energy_at.comparison import comparison_table, grouped, method, parted, runs_table
 from energy_at.figures import method_styles
 from energy_at.runs import RunFolder
-from tests.running import TINY, config
+from tests.running import TINY as TINY_SHORT
+from tests.running import config
+
+TINY = (*TINY_SHORT, "evaluation.attacks.pgd.steps=20")
 
 composed = functools.cache(config)
 PGD = (0.30, 0.35, 0.40)  # on held-out images after each epoch of a sound run

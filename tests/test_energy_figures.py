@@ -106,7 +106,7 @@ def only(view):
 # Nothing covers anything else
 
 
-@pytest.mark.parametrize("runs", [1, pytest.param(3, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("runs", [4, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3))])
 @pytest.mark.parametrize(
     ("name", "attacks"),
     [(name, NINE[:n]) for name in FIGURES for n in ((1, 9) if name in OF_ALL else (1,))],

@@ -195,9 +195,10 @@ def test_a_standard_network_has_no_robust_accuracy(subject):
     assert right["clean"] >= 28
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("norm", "ball"),
-    [("linf", Linf(8 / 255)), pytest.param("l2", L2(128 / 255), marks=pytest.mark.slow)],
+    [("linf", Linf(8 / 255)), ("l2", L2(128 / 255))],
     ids=["linf", "l2"],
 )
 def test_a_standard_network_for_cifar10_has_none_either(norm, ball, tmp_path_factory, monkeypatch):

@@ -96,7 +96,10 @@ def test_a_step_has_the_gradient_of_the_method_written_out(
 
 
 @pytest.mark.parametrize("reg", [pytest.param("reg=none", marks=pytest.mark.slow), "reg=der"])
-@pytest.mark.parametrize("attack", ["fgsm", "rs_fgsm", "pgd", "trades"])
+@pytest.mark.parametrize(
+    "attack",
+    ["fgsm", "trades", *(pytest.param(a, marks=pytest.mark.slow) for a in ("rs_fgsm", "pgd"))],
+)
 def test_training_is_the_same_bit_for_bit_without_the_monitor(tmp_path, attack, reg):
     overrides = (*TINY_BN, f"attack={attack}", "attack.steps=1", reg, "trainer.max_epochs=1")
     watched = fitted(tmp_path / "a", *overrides)
@@ -104,7 +107,9 @@ def test_training_is_the_same_bit_for_bit_without_the_monitor(tmp_path, attack, 
     assert states_equal(watched.module, alone.module)
 
 
-@pytest.mark.parametrize("attack", ["fgsm", "rs_fgsm", pytest.param("pgd", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "attack", ["fgsm", *(pytest.param(a, marks=pytest.mark.slow) for a in ("rs_fgsm", "pgd"))]
+)
 def test_der_of_weight_zero_is_the_base_method_bit_for_bit(tmp_path, attack):
     overrides = (*TINY_BN, f"attack={attack}", "trainer.max_epochs=1")
     base = fitted(tmp_path / "a", *overrides, "reg=none")
@@ -248,7 +253,11 @@ def test_eps_warm_up_reaches_the_radius_and_not_before(tmp_path):
             "fast_at_der",
             lambda net, ball, **o: FastAT(net, ball, der("abnormal", weight=20.0), **o),
         ),
-        ("trades_der", lambda net, ball, **o: Trades(net, ball, der("all", weight=1.0), **o)),
+        pytest.param(
+            "trades_der",
+            lambda net, ball, **o: Trades(net, ball, der("all", weight=1.0), **o),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_preset_trains_like_the_experiment_of_its_name(tmp_path, experiment, preset):

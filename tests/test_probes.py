@@ -429,6 +429,7 @@ RUN = (
 )
 
 
+@pytest.mark.slow
 def test_a_resumed_run_remembers_the_errors_of_elle_a(tmp_path):
     whole = fitted(tmp_path / "whole", *RUN)
     assert 0 < whole.module.objective.state_dict()["elle"]["factor"] <= 1

@@ -257,6 +257,7 @@ def test_runs_of_one_method_and_seed_have_labels_of_their_own(tmp_path):
     assert [entry.label for entry in found] == ["FGSM-AT, seed 0, a", "FGSM-AT, seed 0, b"]
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_bytes(here):
     write(here / "run")
     for out in ("one", "other"):
