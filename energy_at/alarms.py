@@ -19,6 +19,7 @@ BY_SIGNAL = {  # columns of the values that crossed their thresholds
 }
 BY_HELD_OUT = "alarm/held_out"  # 1 where held-out images raised the alarm, 0 where steps did
 ROLLBACK = "alarm/rollback"  # step of the state that the training went back to
+REPEATED = "alarm/repeated"  # epochs that the training lasts longer, all rollbacks together
 _LEAST = {"window": 4, "patience": 1, "recovery": 1}  # the other thresholds are shares
 
 

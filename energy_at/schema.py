@@ -179,6 +179,7 @@ RULES: dict[str, Rule] = {
     "callbacks.sentinel.remedy": _one_of("auto", "der", "beta", "alpha"),
     "callbacks.sentinel.factor": _number(1, above=True),
     "callbacks.sentinel.rollbacks": STEPS,
+    "callbacks.sentinel.rewind": TRUTH,
     "callbacks.sentinel.classes": _integer(2),
     "callbacks.sentinel.der.weight": _number(0, above=True),
     "callbacks.sentinel.thresholds.window": _integer(4),

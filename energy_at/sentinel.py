@@ -46,6 +46,7 @@ _STEP = (
 )
 _LEARNED = 1.5  # times chance: below it there is no robustness to lose
 _BLIND = 0.5  # AAE share of a perturbation that knows nothing of the loss; its alignment is 0
+_ROBUST = 0.5  # PGD over FGSM accuracy: a network with less has never been robust, or is no more
 _CLEAR = 1.5  # times a threshold, or one part in so many: far enough from it to be sound again
 
 
@@ -74,6 +75,7 @@ class Detector:
     _apart_now: bool = False
     _parted: int = 0  # validations in a row
     _sound: tuple[float, float] | None = None  # signs that held-out images vouch for
+    robust: bool = False  # on held-out images, at the last validation
     _clear: Counter[str] = field(default_factory=Counter)  # rows in a row, by signal
     _raised: set[str] = field(default_factory=set)
 
@@ -97,6 +99,7 @@ class Detector:
         self._decline.accuracies = []
         self._apart_now, self._parted = False, 0
         self._sound = None
+        self.robust = False
         self._clear.clear()
         self._raised.clear()
 
@@ -112,6 +115,7 @@ class Detector:
             "clear": dict(self._clear),
             "sound": self._sound and list(self._sound),
             "raised": sorted(self._raised),
+            "robust": self.robust,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -125,6 +129,7 @@ class Detector:
         sound = state.get("sound")
         self._sound = (float(sound[0]), float(sound[1])) if sound else None
         self._raised = set(state["raised"])
+        self.robust = bool(state.get("robust", False))
 
     def _step(self, row: Row) -> Alarm | None:
         window = self.thresholds.window
@@ -202,6 +207,7 @@ class Detector:
     def _apart(self, row: Row) -> Alarm | None:
         """CO: against the iterative attack the network is lost, against a single step it is not."""
         pgd, fgsm = row["val/acc/pgd"], row.get("val/acc/fgsm", 0.0)
+        self.robust = False
         if fgsm <= 0:
             return None
         ratio = pgd / fgsm
@@ -210,6 +216,7 @@ class Detector:
         limit = self.thresholds.gap * self._best_ratio
         together = self._count("held-out", ratio >= _CLEAR * limit)
         self._vouch(self._learned(pgd) and together > 0)
+        self.robust = self._learned(pgd) and together > 0 and ratio >= _ROBUST
         if ratio >= limit:
             self._apart_now &= together < self.thresholds.patience
             self._end_collapse()

@@ -6,6 +6,7 @@ from unittest.mock import MagicMock
 import pytest
 import torch
 from lightning import Callback
+from torch.optim.lr_scheduler import StepLR
 
 from energy_at import outcome
 from energy_at.attacks import climbs_loss, fgsm, pgd, trades
@@ -21,15 +22,17 @@ from energy_at.training.tolerant import DummyExperiment, TolerantWandb
 from tests.running import TINY_BN, config, fitted, prepared, states_equal
 from tests.test_sentinel import FAILS, row
 
+slow = pytest.mark.slow
 STEPS = 3  # of an epoch
 RUN = (*TINY_BN, "dataset.batch_size=32", "dataset.subset=96", "trainer.max_epochs=3",
        "callbacks.energy.every=2", "validation.attacks.pgd.steps=1",
        "optimizer.lr=0.05")  # fmt: skip
-JUMPY = (  # an alarm as soon as the window is full
-    "callbacks.sentinel.classes=100000",
-    *(f"callbacks.sentinel.thresholds.{name}={value}" for name, value in
-      {"window": 4, "aae_share": 1e-6, "alignment": 0.999}.items()),
+ROLL = ("callbacks=sentinel", "callbacks.progress=null", "callbacks.sentinel.rollbacks=1")
+NEVER_CALM = (  # and no alarm before the window is full
+    "callbacks.sentinel.classes=100000", "callbacks.sentinel.thresholds.aae_share=1e-6",
+    "callbacks.sentinel.thresholds.alignment=0.999",
 )  # fmt: skip
+JUMPY = (*NEVER_CALM, "callbacks.sentinel.thresholds.window=4")
 
 
 def rows(folder, without=("perf/", "alarm/")):
@@ -63,7 +66,7 @@ class Notes(Callback):
     """Keeps network and momentum at the end of each epoch, and as each batch begins."""
 
     def __init__(self):
-        self.epochs, self.batches, self.terms = [], {}, {}
+        self.epochs, self.batches, self.terms, self.rates, self.radii = [], {}, {}, {}, {}
 
     def _state(self, trainer, module):
         return weights(module), [s["momentum_buffer"].clone() for s in
@@ -72,14 +75,19 @@ class Notes(Callback):
     def on_train_epoch_end(self, trainer, module):
         self.epochs.append(self._state(trainer, module))
 
-    def on_train_batch_start(self, trainer, module, *_):
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
         self.batches[trainer.global_step] = self._state(trainer, module)
         self.terms[trainer.global_step] = dict(module.objective.terms)
+        self.rates[trainer.global_step] = trainer.optimizers[0].param_groups[0]["lr"]
+        self.radii[trainer.global_step] = module._attack_at(batch_idx).ball.eps
 
 
-def told(tmp_path, step, *overrides):
+UNSEEN = ("+trainer.limit_val_batches=0", "callbacks.best=null")  # no held-out images
+
+
+def told(tmp_path, step, *overrides, unseen=UNSEEN):
     """A training whose sentinel is told after a step that the attack fails."""
-    run, notes = prepared(tmp_path, *RUN, *overrides), Notes()
+    run, notes = prepared(tmp_path, *RUN, *unseen, *overrides), Notes()
     run.trainer.callbacks.insert(1, Failing(step))
     run.trainer.callbacks.append(notes)
     run.trainer.fit(run.module, run.data)
@@ -125,6 +133,20 @@ def test_the_last_healthy_network_is_kept_exactly(tmp_path):
     assert all(torch.equal(kept["state_dict"][k], v) for k, v in notes.epochs[1][0].items())
 
 
+def test_an_epoch_is_healthy_if_held_out_images_say_so(tmp_path, capsys):
+    """Of two classes 75 % must be right under PGD; of many, a few images will do."""
+    options = ("callbacks.sentinel.action=checkpoint", "optimizer.lr=1e-9")  # learns nothing
+    told(tmp_path / "a", 2 * STEPS + 1, *options, "callbacks.sentinel.classes=2", unseen=())
+    assert not RunFolder(tmp_path / "a").has_checkpoint("healthy")
+    assert "no epoch before was healthy" in capsys.readouterr().err
+    told(tmp_path / "b", 2 * STEPS + 1, *options, "callbacks.sentinel.classes=100", unseen=())
+    kept = read_checkpoint(RunFolder(tmp_path / "b").checkpoint("healthy"))
+    assert kept["global_step"] == 2 * STEPS
+    assert (
+        f"{RunFolder(tmp_path / 'b').checkpoint('healthy')} was healthy" in capsys.readouterr().err
+    )
+
+
 def test_a_stopped_training_has_its_checkpoints(tmp_path):
     run, _ = told(tmp_path, STEPS + 2, "callbacks.sentinel.action=stop")
     assert run.trainer.global_step == STEPS + 2
@@ -138,25 +160,78 @@ def test_a_stopped_training_has_its_checkpoints(tmp_path):
 
 def test_a_rollback_restores_exactly_and_switches_der_on(tmp_path):
     step = STEPS + 1
-    run, notes = told(tmp_path, step, "callbacks=sentinel", "callbacks.progress=null")
+    run, notes = told(tmp_path, step, *ROLL)
     assert same(notes.batches[step], notes.epochs[0])
     assert not same(notes.batches[step + 1], notes.epochs[0])
     assert list(notes.terms[step - 1]) == ["adversarial_ce"]
     assert notes.terms[step]["der"] == Weighted(DeltaEnergy("abnormal"), 20.0)
-    assert [r.get("alarm/rollback") for r in alarms(tmp_path)] == [None, str(float(STEPS))]
+    returns = [r["alarm/rollback"] for r in alarms(tmp_path) if "alarm/rollback" in r]
+    assert returns == [str(float(STEPS))]
     assert any("train/loss/der" in r for r in rows(tmp_path))
+    assert run.trainer.global_step == 4 * STEPS  # one epoch is repeated
+
+
+@pytest.mark.parametrize(
+    "schedule", ["triangular", "onecycle", pytest.param("piecewise", marks=slow)]
+)
+@pytest.mark.parametrize(
+    ("step", "epochs"),
+    [(STEPS + 1, 2), *(pytest.param(*p, marks=slow) for p in ((1, 1), (STEPS, 1), (3 * STEPS, 3)))],
+)
+def test_the_schedule_goes_back_by_whole_epochs(tmp_path, schedule, step, epochs):
+    """Without a healthy epoch: to the beginning, or to less than an epoch before it."""
+    run, notes = told(tmp_path, step, *ROLL, *NEVER_CALM, f"schedule={schedule}")
+    optimizer = run.module.optimizer(run.module.net)
+    planned = run.module.schedule(optimizer, 3 * STEPS)
+    rates = []
+    for _ in range(3 * STEPS):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        planned.step()
+    early = STEPS * epochs - step  # steps before the beginning
+    seen = [notes.rates[n] for n in sorted(notes.rates)]
+    assert seen == pytest.approx(rates[:step] + seen[step : step + early] + rates)
+    assert run.trainer.global_step == (3 + epochs) * STEPS
+    repeated = [r["alarm/repeated"] for r in alarms(tmp_path) if "alarm/repeated" in r]
+    assert repeated == [str(float(epochs))]
+
+
+def test_warm_ups_go_back_with_the_schedule(tmp_path):
+    _, notes = told(tmp_path, STEPS, *ROLL, *NEVER_CALM, "training.eps_warmup=2")
+    radii = [notes.radii[n] for n in sorted(notes.radii)]
+    assert radii[STEPS:] == pytest.approx(
+        [8 / 255 * min(n / (2 * STEPS), 1) for n in range(1, 3 * STEPS + 1)]
+    )
+
+
+def test_a_rollback_that_is_not_to_rewind_goes_on_at_the_present(tmp_path):
+    run, notes = told(tmp_path, STEPS + 1, *ROLL, "callbacks.sentinel.rewind=false")
+    alone = prepared(tmp_path / "b", *RUN, "callbacks.sentinel=null")
+    other = Notes()
+    alone.trainer.callbacks.append(other)
+    alone.trainer.fit(alone.module, alone.data)
+    assert notes.rates == other.rates
     assert run.trainer.global_step == 3 * STEPS
+    assert not any("alarm/repeated" in r for r in alarms(tmp_path))
+
+
+def test_a_schedule_that_knows_no_way_back_is_refused(tmp_path):
+    run = prepared(tmp_path, *RUN, *ROLL)
+    run.module.schedule = lambda optimizer, _: StepLR(optimizer, 3)
+    with pytest.raises(ValueError, match="a StepLR knows no way back: choose rewind=false"):
+        run.trainer.fit(run.module, run.data)
+    assert run.trainer.global_step == 0
 
 
 def test_a_rollback_counts_in_the_cost_of_the_training(tmp_path):
-    """Five steps were made as they began, of nine; DER costs a backward pass more."""
+    """Five steps were made as they began, of twelve; DER costs a backward pass more."""
     run, _ = told(tmp_path, 5, "callbacks=sentinel", "callbacks.progress=null")
     cfg = config(*RUN, "callbacks=sentinel", "callbacks.progress=null")
     without, der = (outcome.cost(c, prepared(tmp_path, *RUN))["forward_equivalents"]
                     for c in (cfg, config(*RUN, "reg=der")))  # fmt: skip
     assert der > without + 1
     mean = outcome.cost(cfg, run)["forward_equivalents"]
-    assert mean == pytest.approx((5 * without + 4 * der) / 9, abs=0.01)
+    assert mean == pytest.approx((5 * without + 7 * der) / 12, abs=0.01)
 
 
 def test_a_training_without_a_healthy_epoch_begins_again(tmp_path):
@@ -169,7 +244,8 @@ def test_a_training_without_a_healthy_epoch_begins_again(tmp_path):
 
 def test_a_rollback_restores_the_average_too(tmp_path):
     options = ("callbacks=ema", "callbacks.progress=null", "callbacks.ema.decay=0.5",
-               "callbacks.sentinel.action=rollback", "callbacks.best=null")  # fmt: skip
+               "callbacks.sentinel.action=rollback",
+               "callbacks.sentinel.rewind=false")  # fmt: skip
     told(tmp_path, 3 * STEPS, *options)  # at the end: nothing is trained after it
     last, healthy = (
         read_checkpoint(RunFolder(tmp_path).checkpoint(which)) for which in ("last", "healthy")

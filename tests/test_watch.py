@@ -129,6 +129,18 @@ def test_alarms_and_lost_robustness_are_marked(begun):
     ]
 
 
+def test_a_rollback_that_repeats_epochs_makes_the_training_longer(begun, composed):
+    train(begun, [0, 1])
+    watch = Watch(["run"])
+    planned = state(watch)
+    log = MetricsCSV(begun.metrics_file)
+    log.log_metrics({"epoch": 1, "alarm/rollback": 4.0, "alarm/repeated": 2.0}, step=2 * PER_EPOCH)
+    log.save()
+    longer = state(watch)
+    assert longer["epochs"] == planned["epochs"] + 2 == composed.trainer.max_epochs + 2
+    assert longer["steps"] == planned["steps"] + 2 * PER_EPOCH
+
+
 def test_a_resumed_run_is_not_counted_twice(begun):
     train(begun, [0, 1])
     watch = Watch(["run"])

@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from energy_at.alarms import REPEATED
 from energy_at.collapse import collapse_step, overfitting_step
 from energy_at.files import read_json
 from energy_at.live.tail import Row, Tail, Trace
@@ -42,6 +43,7 @@ class Watched:
         self.alarms: list[dict[str, Any]] = []
         self._validations: list[Row] = []
         self._first_epoch = 0  # steps of it, as far as it is known
+        self._repeated = 0  # epochs, after rollbacks
 
     def look(self) -> None:
         """Reads what is new."""
@@ -56,6 +58,7 @@ class Watched:
         step = row.get("step", 0.0)
         self.step, self.epoch = int(step), int(row.get("epoch", self.epoch))
         self.rate = row.get(RATE, self.rate)
+        self._repeated = int(row.get(REPEATED, self._repeated))
         if self.epoch == 0:
             self._first_epoch = max(self._first_epoch, self.step)
         for name, (line, scale) in LINES.items():
@@ -87,7 +90,7 @@ class Watched:
             "step": self.step,
             "steps": steps,
             "epoch": self.epoch + 1 if self.step else 0,
-            "epochs": _get(config, "trainer.max_epochs", None),
+            "epochs": self._epochs(config),
             "images_per_s": self.rate if math.isfinite(self.rate) else None,
             "seconds_left": left,
             "age": age,
@@ -122,9 +125,14 @@ class Watched:
             return "silent: stopped, or stuck"
         return "evaluating" if steps and self.step >= steps else "training"
 
+    def _epochs(self, config: DictConfig | None) -> int | None:
+        """Of the whole training, with those that a rollback repeats."""
+        planned = _get(config, "trainer.max_epochs", None)
+        return None if planned is None else planned + self._repeated
+
     def _steps(self, config: DictConfig | None) -> int | None:
         """Of the whole training; known from its first epoch, or from the size of its data."""
-        epochs = _get(config, "trainer.max_epochs", None)
+        epochs = self._epochs(config)
         batch = _get(config, "dataset.batch_size", None)
         images = self.folder.record().get("train_images")
         if self.epoch > 0:

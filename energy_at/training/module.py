@@ -87,6 +87,7 @@ class AdversarialTraining(LightningModule):
         self.awp = awp
         self.seed = seed
         self.reuse = reuse
+        self.repeated_epochs = 0  # after a rollback: what goes by epochs is so many behind
         self.observes_clean = False  # a callback that wants clean logits of every step sets this
         self.validated_nets: dict[str, Callable[[], nn.Module]] = {"val": lambda: self.net}
 
@@ -215,7 +216,7 @@ class AdversarialTraining(LightningModule):
         return Vicinity(self.net, x, y, noise, self._passes().clean_grad(found), part)
 
     def _perturbs_weights(self) -> bool:
-        return self.awp is not None and self.current_epoch >= self.awp.warmup_epochs
+        return self.awp is not None and self._epoch >= self.awp.warmup_epochs
 
     def _ascend(self, x: Images, y: Labels, found: AttackResult, epoch: float, part: Part) -> None:
         assert self.awp is not None
@@ -255,4 +256,9 @@ class AdversarialTraining(LightningModule):
 
     def _epochs_done(self, batches: int) -> float:
         per_epoch = float(self._trainer.num_training_batches) if self._trainer else 1.0
-        return self.current_epoch + batches / per_epoch
+        return self._epoch + batches / per_epoch
+
+    @property
+    def _epoch(self) -> int:
+        """Of everything that changes over a training."""
+        return max(self.current_epoch - self.repeated_epochs, 0)

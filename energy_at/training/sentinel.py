@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -10,7 +11,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from tqdm import tqdm
 
-from energy_at.alarms import ROLLBACK, Alarm, Thresholds
+from energy_at.alarms import REPEATED, ROLLBACK, Alarm, Thresholds
 from energy_at.attacks import Attack, Unattacked, climbs_loss
 from energy_at.data import EvalLoader
 from energy_at.objectives import Objective, Weighted
@@ -19,6 +20,7 @@ from energy_at.training.loggers import alert
 from energy_at.training.module import AdversarialTraining
 from energy_at.training.monitor import EnergyMonitor
 from energy_at.training.remedies import Remedies, Remedy
+from energy_at.training.rewind import lengthen, require_rewindable, rewind, steps_per_epoch
 from energy_at.training.snapshot import Snapshot, restore, taken
 
 Action = Literal["warn", "stop", "checkpoint", "rollback"]
@@ -35,14 +37,17 @@ class Sentinel(Callback):
         dirpath: Folder of ``healthy.ckpt``.
         classes: Of the data set.
         action: ``warn``; ``checkpoint``, which keeps ``healthy.ckpt``, of the last epoch that ended
-            without a sign; ``stop``, which keeps it too and ends the training; ``rollback``, which
-            keeps it too, and goes on from that state with a remedy: at the step, the learning rate
-            and the data of the present.
+            without a sign and, where there are held-out images, robust on them; ``stop``, which
+            keeps it too and ends the training; ``rollback``, which keeps it too, and goes on from
+            that state, or from the beginning where there is none, with a remedy.
         thresholds: Of the signs.
         remedy: See ``Remedies``.
         der: Likewise.
         factor: Likewise.
         rollbacks: At most so many; later alarms only warn.
+        rewind: Whether a rollback takes learning rate and warm-ups back as well, to where they were
+            with that state or less than an epoch before. The training then lasts as many epochs
+            longer as it repeats. ``False``: they go on, and so much less is left to learn again.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class Sentinel(Callback):
         remedy: Remedy = "auto",
         factor: float = 2.0,
         rollbacks: int = 3,
+        rewind: bool = True,
     ) -> None:
         if action not in get_args(Action):
             known = ", ".join(get_args(Action))
@@ -65,12 +71,16 @@ class Sentinel(Callback):
         self.file = Path(dirpath) / "healthy.ckpt"
         self.action = action
         self.rollbacks = rollbacks
+        self.rewind = rewind
         self.remedies = Remedies(remedy, der, factor)
         self.detector = Detector(thresholds or Thresholds(), classes)
         self.healthy: Snapshot | None = None  # to come back to
         self.alarms: list[Alarm] = []
         self.returned_at: list[int] = []  # steps from which the training went on with a remedy
+        self.repeated = 0  # epochs
+        self._lengthened = 0  # epochs that the trainer has got for them
         self._pending = False
+        self._validated_at = -1  # step
         self._stopped_at: int | None = None  # epochs that the stopped training was to have
         self._began: tuple[AdversarialTraining, Objective, Attack] | None = None
 
@@ -89,6 +99,8 @@ class Sentinel(Callback):
             )
         if self.action == "rollback":
             self.remedies.applied(objective, attack, 1)
+            if self.rewind:
+                require_rewindable(trainer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Subscribes to the monitor, and treats a resumed training as it was treated before."""
@@ -101,13 +113,15 @@ class Sentinel(Callback):
             if self.read not in monitor.readers:
                 monitor.readers.append(self.read)
         self.detector.climbs_loss = climbs_loss(self._began[2])
+        lengthen(trainer, self.repeated - self._lengthened)
+        self._lengthened = pl_module.repeated_epochs = self.repeated
         if self.returned_at:
             self._treat()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Has a state to come back to from the first step on."""
         if self.action == "rollback" and self.healthy is None:
-            self.healthy = taken(trainer, self.module)
+            self.healthy = self._taken(trainer)
         if self._stopped_at is not None and (trainer.max_epochs or 0) <= self._stopped_at:
             trainer.should_stop = True
 
@@ -126,6 +140,7 @@ class Sentinel(Callback):
             self.detector.images = _held_out(trainer)
             seen = {k: float(v) for k, v in trainer.callback_metrics.items() if k[:4] == "val/"}
             self.read(trainer, [{"step": float(trainer.global_step), **seen}])
+            self._validated_at = trainer.global_step
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -135,10 +150,10 @@ class Sentinel(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Goes back before the epoch is saved, or keeps what has shown no sign."""
-        if self._settle(trainer) or self.action == "warn" or not self.detector.calm:
+        if self._settle(trainer) or self.action == "warn" or not self._is_healthy(trainer):
             return
         if self.action == "rollback":
-            self.healthy = taken(trainer, self.module)
+            self.healthy = self._taken(trainer)
         trainer.save_checkpoint(self.file)
 
     def on_save_checkpoint(
@@ -150,6 +165,7 @@ class Sentinel(Callback):
             "healthy": self.healthy,
             "alarms": [asdict(alarm) for alarm in self.alarms],
             "returned_at": list(self.returned_at),
+            "repeated": self.repeated,
             "pending": self._pending,
             "stopped_at": self._stopped_at,
         }
@@ -165,6 +181,7 @@ class Sentinel(Callback):
             self._stopped_at = state["stopped_at"]
             # older checkpoints count the returns alone
             self.returned_at = list(state.get("returned_at", [0] * state.get("returns", 0)))
+            self.repeated = int(state.get("repeated", 0))  # older ones have repeated none
             self.alarms = [Alarm(**alarm) for alarm in state.get("alarms", [])]
 
     @property
@@ -172,6 +189,14 @@ class Sentinel(Callback):
         """The training that is watched."""
         assert self._began is not None
         return self._began[0]
+
+    def _is_healthy(self, trainer: Trainer) -> bool:
+        """No sign in the steps, and none on held-out images, where there are any, of this epoch."""
+        validated = self._validated_at == trainer.global_step and self.detector.robust
+        return self.detector.calm and (validated or not trainer.enable_validation)
+
+    def _taken(self, trainer: Trainer) -> Snapshot:
+        return taken(trainer, self.module) | {"repeated": self.repeated}
 
     def _raise(self, trainer: Trainer, alarm: Alarm) -> None:
         self.alarms.append(alarm)
@@ -188,8 +213,10 @@ class Sentinel(Callback):
             return ": training stops"
         if self.action == "rollback" and not self._pending:
             return f": no return is left of {self.rollbacks}"
-        kept = self.action == "checkpoint" and self.file.is_file()
-        return f": {self.file} was healthy" if kept else ""
+        if self.action == "checkpoint":
+            kept = self.file.is_file()
+            return f": {self.file} was healthy" if kept else ": no epoch before was healthy"
+        return ""
 
     def _settle(self, trainer: Trainer) -> bool:
         """Whether the training went back."""
@@ -199,12 +226,26 @@ class Sentinel(Callback):
         self._pending = False
         self.returned_at.append(trainer.global_step)
         restore(self.healthy, trainer, self.module)
-        words = self._treat()
+        words = self._treat() + self._rewound(trainer, self.healthy)
         self.detector.reset()
         step, back = trainer.global_step, self.healthy["step"]
-        _log(trainer, step, {ROLLBACK: float(back)})
+        repeated = {REPEATED: float(self.repeated)} if self.rewind else {}
+        _log(trainer, step, {ROLLBACK: float(back), **repeated})
         _tell(f"step {step}: back to the network of step {back}, on with {words}")
         return True
+
+    def _rewound(self, trainer: Trainer, healthy: Snapshot) -> str:
+        """Takes the schedule back to the epoch of a state, and says how much longer it takes."""
+        if not self.rewind:
+            return ""
+        # a state is of the end of an epoch, or of the beginning; older ones do not say
+        before = self.repeated - healthy.get("repeated", 0)
+        gone = trainer.global_step - healthy["step"] - before * steps_per_epoch(trainer)
+        epochs = max(0, ceil(gone / steps_per_epoch(trainer)))
+        rewind(trainer, self.module, epochs)
+        self.repeated += epochs
+        self._lengthened += epochs
+        return f", {epochs} epoch{'' if epochs == 1 else 's'} longer"
 
     def _treat(self) -> str:
         """Gives the module the objective and the attack of as many returns as there were."""
