@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from energy_at.analysis import Plan, analyse, common_threat, named_subjects, radii_around
 from energy_at.config import register_resolvers
+from energy_at.contention import hint_at_contention
 from energy_at.mistakes import CONF, command_line, one_line_errors, require_read
 from energy_at.publishing import publish_energies, require_publishable
 from energy_at.schema import check
@@ -58,6 +59,7 @@ def main(cfg: DictConfig) -> None:
         require_read(cfg)
         check(cfg)
         require_publishable(cfg)
+        hint_at_contention()
         subjects = named_subjects(cfg, HydraConfig.get().overrides.task)
         folder, text = analyse(
             subjects,

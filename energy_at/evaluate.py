@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from energy_at.attacks.ensemble import INSTALL, INSTALLED
 from energy_at.config import register_resolvers
+from energy_at.contention import hint_at_contention
 from energy_at.evaluation import FILES, Plan, evaluate
 from energy_at.mistakes import CONF, command_line, one_line_errors, require_read
 from energy_at.schema import check
@@ -56,6 +57,7 @@ def main(cfg: DictConfig) -> None:
     with one_line_errors(stopped="the same command goes on where it was"):
         require_read(cfg)
         check(cfg)
+        hint_at_contention()
         print(judge(cfg, HydraConfig.get().overrides.task))
 
 

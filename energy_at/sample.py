@@ -9,6 +9,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from energy_at.config import make, register_resolvers
+from energy_at.contention import hint_at_contention
 from energy_at.generation import FILES, Options, Plan, sample
 from energy_at.mistakes import CONF, command_line, one_line_errors, require_read
 from energy_at.publishing import publish_samples, require_publishable
@@ -65,6 +66,7 @@ def main(cfg: DictConfig) -> None:
         require_read(cfg)
         check(cfg)
         require_publishable(cfg)
+        hint_at_contention()
         out = folder if cfg.out is None else Path(str(cfg.out))
         print(draw(cfg, job.overrides.task, out))
 

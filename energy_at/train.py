@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from energy_at.checkpoints import read_checkpoint
 from energy_at.config import Run, build, register_resolvers
+from energy_at.contention import hint_at_contention
 from energy_at.figures import delta_energy_figure, save
 from energy_at.finished import FinishedRun
 from energy_at.launching import require_startable, started_with
@@ -51,6 +52,8 @@ def train(
     run = build(cfg, folder, wandb_id=wandb_id)
     require_sound(cfg, run)
     require_startable(run.trainer, run.data)
+    if run.trainer.is_global_zero:
+        hint_at_contention()
     place = "hydra.run.dir" if checkpoint is None else "resume"
     others = [*overrides, f'{place}="{folder.path}"', "hydra.mode=RUN"]
     first = run.trainer.is_global_zero

@@ -77,11 +77,12 @@ def require_enough(images: int, reference: int) -> None:
     Raises:
         ValueError: if there are too few images for a covariance.
     """
-    for what, count in {"images": images, "reference images": reference}.items():
+    for what, count in {"image": images, "reference image": reference}.items():
         if count < FEWEST:
+            few = f"1 {what} is" if count == 1 else f"{count} {what}s are"
             raise ValueError(
-                f"{count} {what} are too few for FID: it takes at least {FEWEST}, and thousands to "
-                "mean something; raise n, or quality=none"
+                f"{few} too few for FID: it takes at least {FEWEST}, and thousands to mean "
+                "something; raise n, or quality=none"
             )
 
 
