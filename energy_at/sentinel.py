@@ -15,7 +15,7 @@ once the means of both over the last steps say so; they are bounded, so that no 
 Late in a sound training with a noisy attack both come close to those of a blind one. So where
 held-out images have just shown a robust network, the signs that it has are its scale: an alarm
 needs half the way from there to blindness. On held-out images themselves CO shows as PGD
-accuracy that breaks away from FGSM accuracy.
+accuracy that breaks away from FGSM accuracy, or that stays far below it from the beginning.
 
 Robust overfitting (RO) cannot be told from learning by training images alone. It shows where dE(x)
 parts: the attack raises the energy of ``x*`` on training images and lowers it on held-out ones.
@@ -47,6 +47,7 @@ _STEP = (
 _LEARNED = 1.5  # times chance: below it there is no robustness to lose
 _BLIND = 0.5  # AAE share of a perturbation that knows nothing of the loss; its alignment is 0
 _ROBUST = 0.5  # PGD over FGSM accuracy: a network with less has never been robust, or is no more
+_WEAK, _WEAK_FOR = 1 / 3, 5  # below it in so many validations in a row: it never gets robust
 _CLEAR = 1.5  # times a threshold, or one part in so many: far enough from it to be sound again
 
 
@@ -214,6 +215,8 @@ class Detector:
         if self._learned(pgd):
             self._best_ratio = max(self._best_ratio, ratio)
         limit = self.thresholds.gap * self._best_ratio
+        if self._count("weak", self._learned(fgsm) and ratio < _WEAK) >= _WEAK_FOR:
+            limit = max(limit, _WEAK)
         together = self._count("held-out", ratio >= _CLEAR * limit)
         self._vouch(self._learned(pgd) and together > 0)
         self.robust = self._learned(pgd) and together > 0 and ratio >= _ROBUST

@@ -153,6 +153,23 @@ def test_a_collapse_is_told_half_way_from_what_was_sound():
     assert alarm.step == 20 + needed
 
 
+def test_a_network_that_never_gets_robust_is_told_at_the_fifth_validation():
+    weak = [validation(10 * n, 0.1, fgsm=0.31) for n in range(1, 20)]
+    (alarm,) = watched(weak)  # and no second one while it lasts
+    assert (alarm.kind, alarm.step, alarm.held_out) == ("CO", 50, True)
+    assert (alarm.value, alarm.threshold) == pytest.approx((0.1 / 0.31, 1 / 3))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [validation(45, 0.2, fgsm=0.5), validation(45, 0.0, fgsm=0.14)],
+    ids=["more than a third", "nothing is learned"],
+)
+def test_a_network_that_is_weak_for_a_while_raises_none(other):
+    weak = [validation(10 * n, 0.1, fgsm=0.31) for n in range(1, 9)]
+    assert watched([*weak[:4], other, *weak[4:]]) == []
+
+
 def test_pgd_that_breaks_away_from_fgsm_is_catastrophic():
     healthy = [validation(10 * i, 0.3, 0.32) for i in range(1, 4)]
     broken = [validation(10 * i, 0.05, 0.4) for i in range(4, 8)]
@@ -171,7 +188,7 @@ def test_held_out_images_raise_no_second_alarm_before_pgd_is_clearly_back(back, 
 
 
 def test_a_network_that_never_was_robust_has_nothing_to_break_away_from():
-    assert watched([validation(i, 0.02, 0.4) for i in range(10)]) == []
+    assert watched([validation(i, 0.02, 0.4) for i in range(4)]) == []
 
 
 def test_robust_overfitting_is_where_delta_energy_parts():
