@@ -68,8 +68,8 @@ def overfitting_step(rows: Rows, classes: int) -> int | None:
     if len(accuracies) <= WINDOW or collapse_step(rows, classes) is not None:
         return None
     means = np.convolve(accuracies, np.full(WINDOW, 1 / WINDOW), "valid")
-    best = int(means.argmax())
+    best = int(np.argmax(means))
     spread = np.median(np.abs(np.diff(accuracies, 2))) / BENDS
     if means[best] - means[-1] < max(MARGIN, 4 * spread * (2 / WINDOW) ** 0.5):
         return None
-    return int(validated[best + int(accuracies[best : best + WINDOW].argmax())]["step"])
+    return int(validated[best + int(np.argmax(accuracies[best : best + WINDOW]))]["step"])

@@ -109,7 +109,7 @@ class Watch:
     @property
     def learned(self) -> bool:
         """Whether it was ever better than a guess."""
-        return bool(self.pgd.values.max() >= ROBUST * self.chance)
+        return bool(np.max(self.pgd.values) >= ROBUST * self.chance)
 
     def alarms(self, *, held_out: bool) -> list[Alarm]:
         """What the sentinel says, with or without the rows of the validations."""

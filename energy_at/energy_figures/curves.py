@@ -132,7 +132,7 @@ def _run_styles(view: View) -> dict[str, dict[str, Any]]:
 
 def _class_means(axes: Axes, found: Landscape, name: str) -> None:
     labels = found.natural.label
-    n = int(labels.max()) + 1
+    n = int(np.max(labels)) + 1
     few = n <= 20
     if name == "marginal":
         means = class_means(found.natural.marginal, labels, n)
@@ -154,7 +154,7 @@ def _class_means(axes: Axes, found: Landscape, name: str) -> None:
 
 def _name_classes(axes: Axes, found: Landscape, *, room: bool) -> None:
     counts = np.bincount(found.natural.label)
-    low, high = counts.min(), counts.max()
+    low, high = np.min(counts), np.max(counts)
     axes.set_xlabel(f"class ({low if low == high else f'{low} to {high}'} images each)")
     if len(counts) > 20:
         return

@@ -124,7 +124,7 @@ def _diagonal_label(grid: NDArray[Any]) -> str:
 
 def _widened(values: Floats) -> tuple[float, float]:
     margin = 0.04 * max(float(np.ptp(values)), 1e-6)
-    return float(values.min()) - margin, float(values.max()) + margin
+    return float(np.min(values)) - margin, float(np.max(values)) + margin
 
 
 def _members(found: Landscape, attack: str, kind: str) -> Indices:
