@@ -22,6 +22,13 @@ def accuracies(pair: LogitPair) -> dict[str, Scalar]:
     }
 
 
+def cross_entropies(pair: LogitPair) -> dict[str, Scalar]:
+    """Batch means (nats) of ``E(x, y) - E(x)``, for clean and for adversarial images."""
+    clean = joint_energy(pair.clean, pair.y) - marginal_energy(pair.clean)
+    adv = joint_energy(pair.adv, pair.y) - marginal_energy(pair.adv)
+    return {"ce/clean": clean.mean(), "ce/adv": adv.mean()}
+
+
 def delta_energies(pair: LogitPair) -> dict[str, Scalar]:
     """Batch means of ``dE(x)``, ``dE(x, y)`` and the shift norm (nats), and the share of AAEs."""
     shift = shift_norm(pair)

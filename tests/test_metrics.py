@@ -4,7 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from energy_at.metrics import accuracies, delta_energies, energies, pair_metrics
+from energy_at.metrics import (
+    accuracies,
+    cross_entropies,
+    delta_energies,
+    energies,
+    pair_metrics,
+)
 from energy_at.pairs import LogitPair
 
 # exp(clean) and exp(adv) of each example; their sums are 8, 5 and 4, 5.
@@ -54,6 +60,12 @@ def test_energies_worked_out_by_hand():
         "logit_scale": math.sqrt((LN2**2 + LN5**2 + math.log(3) ** 2) / 6),
     }
     assert as_floats(energies(PAIR)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_cross_entropies_are_those_of_torch(pair):
+    for name, logits in (("clean", pair.clean), ("adv", pair.adv)):
+        expected = F.cross_entropy(logits, pair.y)
+        torch.testing.assert_close(cross_entropies(pair)[f"ce/{name}"], expected)
 
 
 def test_what_is_logged_adds_up(pair):

@@ -289,6 +289,17 @@ def test_a_rollback_survives_a_kill_and_a_resume(tmp_path, rolled, step):
     assert again.module.objective.terms == whole.module.objective.terms
 
 
+def test_a_resume_lengthens_limited_steps_as_the_rollback_did(tmp_path):
+    roll = (*ROLLS, "callbacks.sentinel.rollbacks=1", f"+trainer.max_steps={3 * STEPS}")
+    broken = prepared(tmp_path, *roll)
+    broken.trainer.callbacks.insert(0, Unplugged(5))
+    with pytest.raises(KeyError):
+        broken.trainer.fit(broken.module, broken.data)
+    again = fitted(tmp_path, *roll, checkpoint=RunFolder(tmp_path).checkpoint())
+    (repeated,) = (float(r["alarm/repeated"]) for r in alarms(tmp_path) if "alarm/repeated" in r)
+    assert again.trainer.global_step == (3 + repeated) * STEPS > 3 * STEPS
+
+
 def refuse(**_):
     raise OSError("no network")
 

@@ -40,8 +40,8 @@ def steps_per_epoch(trainer: Trainer) -> int:
     return ceil(batches / trainer.accumulate_grad_batches)
 
 
-def lengthen(trainer: Trainer, epochs: int, steps: int = 0) -> None:
-    """Has the training last so many epochs more, and steps where these are limited too."""
+def lengthen(trainer: Trainer, epochs: int, steps: int) -> None:
+    """Has the training last so many epochs more, and as many steps, where these are limited."""
     loop = trainer.fit_loop
     if loop.max_epochs is not None and loop.max_epochs >= 0:
         loop.max_epochs += epochs
@@ -49,10 +49,13 @@ def lengthen(trainer: Trainer, epochs: int, steps: int = 0) -> None:
         loop.epoch_loop.max_steps += steps
 
 
-def rewind(trainer: Trainer, module: AdversarialTraining, epochs: int) -> None:
+def rewind(trainer: Trainer, module: AdversarialTraining, epochs: int) -> int:
     """Repeats the part of the schedule that the last epochs were trained with.
 
     Steps and epochs count on, and with them noise and the order of images: none comes twice.
+
+    Returns:
+        The optimizer steps of that part.
     """
     steps = epochs * steps_per_epoch(trainer)
     module.repeated_epochs += epochs
@@ -62,3 +65,4 @@ def rewind(trainer: Trainer, module: AdversarialTraining, epochs: int) -> None:
         assert isinstance(scheduler, _CLOSED)
         scheduler.last_epoch -= steps + 1
         scheduler.step()
+    return steps

@@ -78,7 +78,8 @@ class Sentinel(Callback):
         self.alarms: list[Alarm] = []
         self.returned_at: list[int] = []  # steps from which the training went on with a remedy
         self.repeated = 0  # epochs
-        self._lengthened = 0  # epochs that the trainer has got for them
+        self._repeated_steps = 0
+        self._lengthened = (0, 0)  # epochs and steps that the trainer has got for them
         self._pending = False
         self._validated_at = -1  # step
         self._stopped_at: int | None = None  # epochs that the stopped training was to have
@@ -113,8 +114,10 @@ class Sentinel(Callback):
             if self.read not in monitor.readers:
                 monitor.readers.append(self.read)
         self.detector.climbs_loss = climbs_loss(self._began[2])
-        lengthen(trainer, self.repeated - self._lengthened)
-        self._lengthened = pl_module.repeated_epochs = self.repeated
+        epochs, steps = self._lengthened
+        lengthen(trainer, self.repeated - epochs, self._repeated_steps - steps)
+        self._lengthened = (self.repeated, self._repeated_steps)
+        pl_module.repeated_epochs = self.repeated
         if self.returned_at:
             self._treat()
 
@@ -166,6 +169,7 @@ class Sentinel(Callback):
             "alarms": [asdict(alarm) for alarm in self.alarms],
             "returned_at": list(self.returned_at),
             "repeated": self.repeated,
+            "repeated_steps": self._repeated_steps,
             "pending": self._pending,
             "stopped_at": self._stopped_at,
         }
@@ -182,6 +186,7 @@ class Sentinel(Callback):
             # older checkpoints count the returns alone
             self.returned_at = list(state.get("returned_at", [0] * state.get("returns", 0)))
             self.repeated = int(state.get("repeated", 0))  # older ones have repeated none
+            self._repeated_steps = int(state.get("repeated_steps", 0))
             self.alarms = [Alarm(**alarm) for alarm in state.get("alarms", [])]
 
     @property
@@ -242,9 +247,9 @@ class Sentinel(Callback):
         before = self.repeated - healthy.get("repeated", 0)
         gone = trainer.global_step - healthy["step"] - before * steps_per_epoch(trainer)
         epochs = max(0, ceil(gone / steps_per_epoch(trainer)))
-        rewind(trainer, self.module, epochs)
+        self._repeated_steps += rewind(trainer, self.module, epochs)
         self.repeated += epochs
-        self._lengthened += epochs
+        self._lengthened = (self.repeated, self._repeated_steps)
         return f", {epochs} epoch{'' if epochs == 1 else 's'} longer"
 
     def _treat(self) -> str:

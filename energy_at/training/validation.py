@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor, nn
 
 from energy_at.attacks import Attack
-from energy_at.metrics import accuracies, delta_energies
+from energy_at.metrics import accuracies, cross_entropies, delta_energies
 from energy_at.modes import no_graph
 from energy_at.noise import Noise
 from energy_at.pairs import LogitPair
@@ -21,7 +21,7 @@ def validated(
     part: Part,
     noise: Callable[[], Noise],
 ) -> dict[str, Tensor]:
-    """``acc/clean``, ``acc/pgd`` and ``delta_energy/...`` of the whole batch.
+    """``acc/clean``, ``acc/pgd``, ``ce/...`` and ``delta_energy/...`` of the whole batch.
 
     Args:
         net: The network, in the mode that it is measured in.
@@ -38,8 +38,9 @@ def validated(
         x_adv = attack(net, x, y, generator=noise()).x_adv
         with no_graph():
             pair = part.joined_pair(LogitPair(clean, net(x_adv), y))
-        shares = accuracies(pair)
-        values |= {"acc/clean": shares["acc/clean"], f"acc/{name}": shares["acc/adv"]}
+        both = accuracies(pair) | cross_entropies(pair)
+        for kind in ("acc", "ce"):
+            values |= {f"{kind}/clean": both[f"{kind}/clean"], f"{kind}/{name}": both[f"{kind}/adv"]}
         values |= {f"{name}/{metric}": value for metric, value in delta_energies(pair).items()}
     strongest = next(reversed([*attacks]), "")
     return {name.removeprefix(f"{strongest}/"): value for name, value in values.items()}
