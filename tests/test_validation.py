@@ -19,7 +19,9 @@ def test_accuracies_and_losses_are_those_of_the_images_that_the_attacks_find():
     torch.manual_seed(0)
     net, x, y = TinyNet().eval(), torch.rand(6, 3, 8, 8), torch.arange(6) % 3
     found = validated(net, ATTACKS, x, y, Part(6), noise)
-    images = {"clean": x} | {name: attack(net, x, y, generator=noise()).x_adv for name, attack in ATTACKS.items()}
+    images = {"clean": x} | {
+        name: attack(net, x, y, generator=noise()).x_adv for name, attack in ATTACKS.items()
+    }
     for name, image in images.items():
         logits = net(image)
         right = (logits.argmax(1) == y).float().mean()

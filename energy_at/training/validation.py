@@ -40,7 +40,8 @@ def validated(
             pair = part.joined_pair(LogitPair(clean, net(x_adv), y))
         both = accuracies(pair) | cross_entropies(pair)
         for kind in ("acc", "ce"):
-            values |= {f"{kind}/clean": both[f"{kind}/clean"], f"{kind}/{name}": both[f"{kind}/adv"]}
+            values[f"{kind}/clean"] = both[f"{kind}/clean"]
+            values[f"{kind}/{name}"] = both[f"{kind}/adv"]
         values |= {f"{name}/{metric}": value for metric, value in delta_energies(pair).items()}
     strongest = next(reversed([*attacks]), "")
     return {name.removeprefix(f"{strongest}/"): value for name, value in values.items()}
