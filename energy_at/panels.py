@@ -134,6 +134,15 @@ GAP = Panel(
     (Line("val/acc/fgsm", "FGSM - PGD accuracy, held-out", minus="val/acc/pgd"),),
     "epoch",
 )
+LOSSES = Panel(
+    "cross-entropy, held-out",
+    "nats",
+    (
+        Line("val/ce/clean", "cross-entropy, held-out"),
+        Line("val/ce/pgd", "cross-entropy under PGD, held-out"),
+    ),
+    "epoch",
+)
 LOSS = Panel("loss", "nats", (Line("train/loss", "loss, training"),))
 RATE = Panel("learning rate", "1", (Line("lr", "learning rate"),))
 LOGITS = Panel("scale of the logits", "1", (Line("train/logit_scale", "RMS of clean logits"),))
@@ -151,7 +160,7 @@ ALARM = Panel("alarms", "1", tuple(Line(key, f"{name} alarm") for name, key in A
 
 SECTIONS = (
     Section("Delta energies", (DELTA_X, DELTA_XY, SHIFT, HELD_OUT_X, HELD_OUT_XY, HELD_OUT_SHIFT)),
-    Section("Robustness", (AAE, GAP, PGD, FGSM, CLEAN, ATTACKED)),
+    Section("Robustness", (AAE, GAP, PGD, FGSM, CLEAN, ATTACKED, LOSSES)),
     Section("Alarms", (ALARM,)),
     Section(
         "Energies",
