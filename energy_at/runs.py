@@ -21,6 +21,9 @@ from energy_at.files import read_json
 from energy_at.log import Log, read_log
 
 _ENVIRONMENT = "environment.json"
+_WITHOUT = {  # why a run may have no such checkpoint
+    "healthy": "no epoch of it was found healthy, or callbacks.sentinel.action=warn kept none"
+}
 
 
 @dataclass(frozen=True)
@@ -150,9 +153,8 @@ class RunFolder:
         """
         path = self.checkpoints / f"{which}.ckpt"
         if not self.has_checkpoint(which):
-            raise FileNotFoundError(
-                f"{self.path} has no checkpoint {path.name}: it has saved none yet"
-            )
+            why = _WITHOUT.get(which, "it has saved none yet")
+            raise FileNotFoundError(f"{self.path} has no checkpoint {path.name}: {why}")
         return path
 
     def has_checkpoint(self, which: str = "last") -> bool:

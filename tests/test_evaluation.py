@@ -737,6 +737,7 @@ SMALL = ("model=small", "model.width=8")
         (("run=no_yaml",), "no_yaml/config.yaml is damaged: it is no YAML"),
         (("run=other",), "other has no checkpoint last.ckpt"),
         (("run=run", "which=best"), "run has no checkpoint best.ckpt"),
+        (("run=run", "which=healthy"), "run has no checkpoint healthy.ckpt: no epoch of it was"),
         (("checkpoint=nowhere",), "checkpoint nowhere not found"),
         (("checkpoint=empty",), "checkpoint empty not found"),
         (("checkpoint=file",), "file is not a checkpoint"),

@@ -178,8 +178,9 @@ class LocalPCA(Start):
         for label in range(images.classes):
             others = len(images.places(label)) - 1
             if self.k > others:
+                noun = "image" if others == 1 else "images"
                 raise ValueError(
-                    f"start.k={self.k} is more than the {others} other images of class {label}: "
+                    f"start.k={self.k} is more than the {others} other {noun} of class {label}: "
                     "choose a smaller one"
                 )
 
