@@ -160,7 +160,7 @@ ALARM = Panel("alarms", "1", tuple(Line(key, f"{name} alarm") for name, key in A
 
 SECTIONS = (
     Section("Delta energies", (DELTA_X, DELTA_XY, SHIFT, HELD_OUT_X, HELD_OUT_XY, HELD_OUT_SHIFT)),
-    Section("Robustness", (AAE, GAP, PGD, FGSM, CLEAN, ATTACKED, LOSSES)),
+    Section("Robustness", (AAE, GAP, PGD, FGSM, CLEAN, ATTACKED)),
     Section("Alarms", (ALARM,)),
     Section(
         "Energies",
@@ -170,7 +170,7 @@ SECTIONS = (
             LOGITS,
         ),
     ),
-    Section("Optimization", (LOSS, RATE)),
+    Section("Optimization", (LOSS, LOSSES, RATE)),
     Section(
         "Sweep over beta",
         (

@@ -1,8 +1,11 @@
 """Sweeps by other launchers and sweepers: what they are given, and what becomes of their jobs."""
 
 import json
+import socket
 import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import optuna
 import pytest
@@ -164,6 +167,37 @@ def test_without_ray_its_launcher_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ValueError, match=r"pip install 'energy_at\[ray\]'"):
         require_reachable(None)
+
+
+def answering(answer):
+    """Port of a server that answers its one visitor with these bytes."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        visitor, _ = server.accept()
+        with visitor, server:
+            visitor.recv(100)
+            visitor.sendall(answer)
+
+    Thread(target=serve, daemon=True).start()
+    return server.getsockname()[1]
+
+
+@pytest.mark.parametrize("answer", [b"", b"220 mail ready\r\n", b"HTTP/1.1 400 no\r\n\r\n"])
+def test_a_server_that_is_no_cluster_is_told_apart(answer):
+    with pytest.raises(ValueError, match=r"something else than a Ray cluster answers at .*127.0.0"):
+        require_reachable(f"127.0.0.1:{answering(answer)}")
+
+
+def test_a_web_server_is_told_apart():
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        Thread(target=server.handle_request, daemon=True).start()
+        with pytest.raises(ValueError, match="something else than a Ray cluster"):
+            require_reachable(f"127.0.0.1:{server.server_port}")
+
+
+def test_a_server_that_begins_as_those_of_ray_do_is_reachable():
+    require_reachable(f"127.0.0.1:{answering(bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))}")
 
 
 # SLURM

@@ -3,6 +3,7 @@
 ``hydra-ray-launcher`` needs cloudpickle < 3, and joblib a later one.
 """
 
+import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 WAIT = 5  # seconds for the address of a cluster to answer
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # RFC 9113, 3.4
+_SETTINGS = 4  # type of the frame that answers it
 
 
 class RayLauncher(Launcher):
@@ -127,9 +130,25 @@ def require_reachable(address: str | None) -> None:
     if not place.hostname or port is None:
         raise ValueError(f"hydra.launcher.address={address} is no address: write HOST:PORT")
     try:
-        socket.create_connection((place.hostname, port), timeout=WAIT).close()
+        speaks = _speaks_http2(place.hostname, port)
     except OSError as error:
         raise ValueError(
             f"no Ray cluster answers at hydra.launcher.address={address} ({error}): start one "
             "with 'ray start --head', or leave the address out to use this machine"
         ) from error
+    if not speaks and os.environ.get("RAY_USE_TLS", "0") == "0":
+        raise ValueError(
+            f"something else than a Ray cluster answers at hydra.launcher.address={address}: name "
+            "the port that 'ray start --head' has printed"
+        )
+
+
+def _speaks_http2(host: str, port: int) -> bool:
+    """Whether a server begins as those of Ray do; of another, Ray would wait minutes for more."""
+    with socket.create_connection((host, port), timeout=WAIT) as link:
+        link.sendall(_PREFACE)
+        try:
+            frame = link.recv(9)  # length, type, flags, stream
+        except OSError:
+            return False
+    return len(frame) > 3 and frame[3] == _SETTINGS
