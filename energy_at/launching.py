@@ -32,6 +32,11 @@ def require_startable(trainer: Trainer, data: ImageData) -> None:
     if trainer.is_global_zero and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         _require_port()
     if not _started_from_outside(trainer):
+        if trainer.num_nodes > 1 and not {"NODE_RANK", "GROUP_RANK"} & os.environ.keys():
+            raise ValueError(
+                f"trainer.num_nodes={trainer.num_nodes} would wait for the other nodes, which "
+                "nobody starts: use torchrun or srun on each of them"
+            )
         spec = getattr(__main__, "__spec__", None)
         if spec is None or spec.name != _ENTRY:
             raise ValueError(

@@ -126,6 +126,8 @@ def quieten() -> None:
     Lightning's import undoes it: who imports it later calls this again.
     """
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    # The folder of a run that is resumed is never empty.
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     # hydra/launcher/submitit_*.yaml stand before those of the plugin, for better defaults.
     warnings.filterwarnings("ignore", message=r"\s*'hydra/\w+/\w+' is validated against Config")
     for name in ("lightning.pytorch", "lightning.fabric"):

@@ -89,7 +89,19 @@ def _is_share(value: Any) -> bool:
 
 
 def _is_path(value: Any) -> bool:
-    return type(value) in (str, int, float)  # a job's folder may be called 0
+    return type(value) in (str, int, float) and value != ""  # a job's folder may be called 0
+
+
+def _is_project(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 128 and not set(value) & set(_RESERVED)
+
+
+def _is_account(value: Any) -> bool:
+    return isinstance(value, str) and value != "" and not set(value) & {*_RESERVED, " "}
+
+
+def _are_words(value: Any) -> bool:
+    return isinstance(value, list | ListConfig) and all(type(v) is str and v for v in value)
 
 
 def _are_paths(value: Any) -> bool:
@@ -115,6 +127,9 @@ SINGLE = (  # groups whose choices exclude each other; those of callbacks and lo
     "sweep",
 )
 _MISSING = object()
+_RESERVED = "/\\#?%:"  # W&B has them in no name
+_ACCOUNT: Rule = (f"the name of an account or team, without spaces or {_RESERVED}", _is_account)
+_PROJECT: Rule = (f"the name of a project, of at most 128 characters but {_RESERVED}", _is_project)
 
 RULES: dict[str, Rule] = {
     "training": GROUP,
@@ -126,6 +141,9 @@ RULES: dict[str, Rule] = {
     "validation": GROUP,
     "validation.attacks": GROUP,
     "evaluation": GROUP,
+    "callbacks.sentinel.thresholds": GROUP,
+    "callbacks.sentinel.der": GROUP,
+    "callbacks.sentinel.der.term": GROUP,
     "evaluation.attacks": GROUP,
     "seed": _integer(0, 2**32 - 1),
     "dataset.subset": _or_null(_integer(1)),
@@ -230,8 +248,14 @@ RULES: dict[str, Rule] = {
     "progress": TRUTH,
     "json": TRUTH,  # of doctor
     "dry_run": TRUTH,  # of dashboard
-    "entity": _or_null(("the name of an account or team", lambda value: isinstance(value, str))),
-    "project": ("the name of a project", lambda value: isinstance(value, str) and value != ""),
+    "entity": _or_null(_ACCOUNT),
+    "project": _PROJECT,
+    "name": ("a name", lambda value: isinstance(value, str) and value.strip() != ""),
+    "logger.wandb.entity": _or_null(_ACCOUNT),
+    "logger.wandb.project": _PROJECT,
+    "logger.wandb.mode": _or_null(_one_of("online", "offline", "disabled")),
+    "logger.wandb.tags": _or_null(("a list of words, such as [co,cifar10]", _are_words)),
+    "logger.wandb.log_checkpoints": TRUTH,
     "browser": TRUTH,  # of watch
     "once": TRUTH,
     "port": _integer(0, 65535),

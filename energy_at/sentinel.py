@@ -211,7 +211,7 @@ class Detector:
         self.robust = False
         if fgsm <= 0:
             return None
-        ratio = pgd / fgsm
+        ratio = min(pgd / fgsm, 1.0)  # above it few images, or too weak an attack, say nothing
         if self._learned(pgd):
             self._best_ratio = max(self._best_ratio, ratio)
         limit = self.thresholds.gap * self._best_ratio

@@ -170,6 +170,12 @@ def test_a_network_that_is_weak_for_a_while_raises_none(other):
     assert watched([*weak[:4], other, *weak[4:]]) == []
 
 
+def test_pgd_that_is_weaker_than_fgsm_once_sets_no_scale():
+    """A few images, or one step of PGD, may show it; their ratio may then fall to 1."""
+    odd, sound = validation(10, 0.8, fgsm=0.2), [validation(10 * i, 0.3) for i in range(2, 9)]
+    assert watched([odd, *sound]) == []
+
+
 def test_pgd_that_breaks_away_from_fgsm_is_catastrophic():
     healthy = [validation(10 * i, 0.3, 0.32) for i in range(1, 4)]
     broken = [validation(10 * i, 0.05, 0.4) for i in range(4, 8)]

@@ -383,7 +383,7 @@ def test_a_setting_out_of_range_is_named(typed, said):
     ("overrides", "said"),
     [
         (("callbacks.sentinel.remedy=beta",), "remedy=beta, but the training has no DER: use der"),
-        (("attack=none", "callbacks.sentinel.remedy=alpha"), "Unattacked has no step size alpha"),
+        (("attack=none", "callbacks.sentinel.remedy=alpha"), "Unattacked has none: use der"),
         (("callbacks.energy=null",), "action=rollback acts on what callbacks.energy measures"),
     ],
 )

@@ -85,8 +85,9 @@ def test_a_long_log_is_read_in_parts(log):
     assert steps(seen) == list(range(1000))
 
 
-def test_a_cell_without_a_number_is_damage(log):
-    log.path.write_text("step,loss\n1,0.5\n2,abc\n")
+@pytest.mark.parametrize("cells", [b"1,0.5\n2,abc\n", b"1,\xa2\xff\n"])
+def test_a_cell_without_a_number_is_damage(log, cells):
+    log.path.write_bytes(b"step,loss\n" + cells)
     with pytest.raises(ValueError, match=r"metrics.csv is damaged: a cell holds no number"):
         Tail(log.path).look()
 

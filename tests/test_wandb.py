@@ -1,8 +1,10 @@
 """What W&B keeps of a run, read back from its own offline file; and a W&B that fails."""
 
 import csv
+import os
 import socket
 import time
+from pathlib import Path
 
 import pytest
 import wandb
@@ -50,10 +52,11 @@ def alarmed(tmp_path_factory):
     here = tmp_path_factory.mktemp("alarmed")
     with pytest.MonkeyPatch.context() as patch:
         without_key(patch, here / "home")
-        limits = {"parting": 1e-6, "gap": 0.999, "window": 8, "patience": 1}
+        limits = {"parting": 1e-6, "patience": 1, "aae_share": 1e-6, "alignment": 0.999}
         run = fitted(
             here / "run", *LOGGED, "dataset.subset=256", "dataset.batch_size=16", "seed=0",
-            "trainer.max_epochs=2", "+trainer.val_check_interval=1",
+            "trainer.max_epochs=2", "attack=rs_fgsm", "threat.eps=0.3",
+            "+trainer.val_check_interval=1",
             "validation.attacks.pgd.steps=1", "callbacks.sentinel.classes=100000",
             *(f"callbacks.sentinel.thresholds.{name}={value}" for name, value in limits.items()),
         )  # fmt: skip
@@ -235,7 +238,7 @@ def test_a_server_that_refuses_makes_the_run_offline(tmp_path, no_key, monkeypat
     loggers.finish(run.trainer.loggers)
     err = capsys.readouterr().err
     assert err.count("\n") == 1
-    assert "W&B runs offline: AuthenticationError: the key is wrong; 'wandb sync FOLDER'" in err
+    assert "W&B runs offline: AuthenticationError: the key is wrong; 'wandb sync " in err
     assert "val/acc/pgd" in Kept(tmp_path / "run").history
 
 
@@ -273,10 +276,12 @@ def test_a_server_that_hangs_is_not_waited_for(tmp_path, no_key, monkeypatch, ca
         assert time.monotonic() - start < 2
         run = one_epoch(tmp_path / "run")
         loggers.finish(run.trainer.loggers)
-    err = capsys.readouterr().err
-    assert err == (
-        f"W&B runs offline: {url} does not answer; 'wandb sync FOLDER' uploads it later\n"
-    )
+    (folder,) = (tmp_path / "run").glob("wandb/offline-run-*")
+    command = capsys.readouterr().err.partition(f"W&B runs offline: {url} does not answer; ")[2]
+    assert command.startswith("'wandb sync ")
+    assert command.endswith("wandb/offline-run-*' uploads it later\n")
+    pattern = command.split("'")[1].split()[-1]
+    assert list(Path().glob(pattern)) == [Path(os.path.relpath(folder))]
     assert len(rows(tmp_path / "run")) == 15
     assert "val/acc/pgd" in Kept(tmp_path / "run").history
 

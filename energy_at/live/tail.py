@@ -3,6 +3,7 @@
 import csv
 import math
 import os
+from contextlib import suppress
 from pathlib import Path
 
 Row = dict[str, float]
@@ -28,7 +29,7 @@ class Tail:
         """New rows, without empty cells or a line that is not whole yet; whether it began anew.
 
         Raises:
-            ValueError: if a cell holds no number.
+            ValueError: if it is no text, or a cell holds no number.
         """
         if not self.path.is_file():
             return [], self._begin_anew()
@@ -43,24 +44,24 @@ class Tail:
         whole = data[: data.rfind(b"\n") + 1]
         self._place += len(whole)
         self.behind = bool(whole) and self._place < status.st_size and len(data) == most
-        return self._rows(whole.decode().splitlines()), anew
+        return self._rows(whole), anew
 
     def _begin_anew(self) -> bool:
         known = self._place > 0
         self._columns, self._place, self._file, self.behind = [], 0, 0, False
         return known
 
-    def _rows(self, lines: list[str]) -> list[Row]:
-        if not self._columns and lines:
-            self._columns = next(csv.reader(lines[:1]))
-            lines = lines[1:]
-        try:
+    def _rows(self, data: bytes) -> list[Row]:
+        with suppress(ValueError):  # of which UnicodeDecodeError is one
+            lines = data.decode().splitlines()
+            if not self._columns and lines:
+                self._columns = next(csv.reader(lines[:1]))
+                lines = lines[1:]
             return [
                 {k: float(v) for k, v in zip(self._columns, line.split(","), strict=False) if v}
                 for line in lines
             ]
-        except ValueError as error:
-            raise ValueError(f"{self.path} is damaged: a cell holds no number") from error
+        raise ValueError(f"{self.path} is damaged: a cell holds no number")
 
 
 class Trace:

@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from energy_at.account import has_wandb_key, is_reachable, server
-from energy_at.training.tolerant import TolerantWandb, tell
+from energy_at.training.tolerant import TolerantWandb, tell_offline
 
 Cell = str | float | int
 
@@ -128,19 +128,19 @@ def wandb_logger(
         mode: ``online``, ``offline`` or ``disabled``, as ``WANDB_MODE`` would say it.
         options: What ``TolerantWandb``, or ``wandb.init``, takes.
     """
-    mode = _mode(mode or os.environ.get("WANDB_MODE") or None)  # set to nothing is not set
     place = str(Path(folder).absolute())  # wandb's own process may work elsewhere
+    mode = _mode(mode or os.environ.get("WANDB_MODE") or None, folder)  # set to nothing is not set
     return TolerantWandb(save_dir=place, project=project, mode=mode, **options)
 
 
-def _mode(asked: str | None) -> str:
+def _mode(asked: str | None, folder: str | Path) -> str:
     if asked is not None and asked != "online":
         return asked
     if not has_wandb_key():
-        tell("W&B runs offline: no API key is configured; 'wandb sync FOLDER' uploads it later")
+        tell_offline("no API key is configured", folder)
         return "offline"
     if not is_reachable(server()):
-        tell(f"W&B runs offline: {server()} does not answer; 'wandb sync FOLDER' uploads it later")
+        tell_offline(f"{server()} does not answer", folder)
         return "offline"
     return "online"
 

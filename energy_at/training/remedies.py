@@ -1,6 +1,7 @@
 """What a training goes on with after it has lost its robustness, and come back."""
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -49,8 +50,11 @@ class Remedies:
         own = next((n for n, w in objective.terms.items() if isinstance(w.term, DeltaEnergy)), None)
         remedy = ("der" if own is None else "beta") if self.remedy == "auto" else self.remedy
         if remedy == "alpha":
-            weaker = with_alpha(attack, self.factor**-times)
-            return objective, weaker, f"the step size over {self.factor**times:g}"
+            return (
+                objective,
+                _weaker(attack, self.factor**-times),
+                f"the step size over {self.factor**times:g}",
+            )
         if (remedy == "beta") == (own is None):
             has, use = ("no DER", "der") if own is None else ("DER", "beta")
             raise ValueError(
@@ -62,3 +66,12 @@ class Remedies:
         terms = {**objective.terms, own or "der": stronger}
         words = f"DER of weight {stronger.weight:g}"
         return Objective(terms, skip_flat=objective.skip_flat), attack, words
+
+
+def _weaker(attack: Attack, factor: float) -> Attack:
+    with suppress(ValueError):
+        return with_alpha(attack, factor)
+    raise ValueError(
+        "callbacks.sentinel.remedy=alpha lowers the step size of the training attack, and "
+        f"{type(attack).__name__} has none: use der, or another attack"
+    )

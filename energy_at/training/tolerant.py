@@ -1,5 +1,6 @@
 """W&B that may be out of reach, or fail at any time, and never stops or slows a training."""
 
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -124,7 +125,7 @@ class TolerantWandb(WandbLogger):
             if self._wandb_init["mode"] == "offline":
                 tell(f"W&B has failed and is left out: {_why(error)}")
                 return DummyExperiment()
-            tell(f"W&B runs offline: {_why(error)}; 'wandb sync FOLDER' uploads it later")
+            tell_offline(_why(error), self.save_dir or ".")
         self._wandb_init["mode"] = "offline"
         self._wandb_init["settings"]["silent"] = True
         return self._begun()
@@ -147,6 +148,12 @@ def _with_axes(run: Any) -> Any:
 
 def _why(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+def tell_offline(why: str, folder: str | Path) -> None:
+    """Says why W&B runs offline, and the command that makes up for it."""
+    place = Path(os.path.relpath(folder)) / "wandb" / "offline-run-*"
+    tell(f"W&B runs offline: {why}; 'wandb sync {place}' uploads it later")
 
 
 @rank_zero_only
