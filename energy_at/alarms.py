@@ -11,11 +11,13 @@ AAE_SHARE = "AAE share"
 RATIO = "PGD over FGSM accuracy on held-out images"
 PARTING = "dE(x) of held-out less that of training images, over their shift norms"
 FALL = "PGD accuracy on held-out images lost by the next validation at this pace"
+RISE = "rise of the cross-entropy under PGD on held-out images, as a part of its best"
 BY_SIGNAL = {  # columns of the values that crossed their thresholds
     AAE_SHARE: "alarm/by/aae_share",
     RATIO: "alarm/by/pgd_over_fgsm",
     PARTING: "alarm/by/parting",
     FALL: "alarm/by/fall",
+    RISE: "alarm/by/rise",
 }
 BY_HELD_OUT = "alarm/held_out"  # 1 where held-out images raised the alarm, 0 where steps did
 ROLLBACK = "alarm/rollback"  # step of the state that the training went back to
@@ -40,6 +42,8 @@ class Thresholds:
         fall: RO: or half of that, and at its pace of now the running mean over five validations of
             the PGD accuracy on held-out images will be this far below its best by the next one. It
             is at least two standard errors of the difference of two such means.
+        rise: RO: or half of the parting, and the running mean over five validations of the
+            cross-entropy under PGD on held-out images is this part above its best.
         patience: In so many validations in a row that are not the best so far. As many in a row
             that are clear of the threshold, by half of it, end an alarm of held-out images.
         recovery: An alarm of CO ends after so many optimizer steps in a row whose means are clear
@@ -52,6 +56,7 @@ class Thresholds:
     gap: float = 0.4
     parting: float = 0.1
     fall: float = 0.03
+    rise: float = 0.15
     patience: int = 2
     recovery: int = 100
 

@@ -205,7 +205,7 @@ RULES: dict[str, Rule] = {
     "callbacks.sentinel.thresholds.recovery": _integer(1),
     **{
         f"callbacks.sentinel.thresholds.{name}": ("a number > 0 and < 1", _is_share)
-        for name in ("aae_share", "alignment", "gap", "parting", "fall")
+        for name in ("aae_share", "alignment", "gap", "parting", "fall", "rise")
     },
     "callbacks.last.every_n_steps": _or_null(STEPS),
     "subset": _or_null(_integer(1)),  # of evaluate and analyse

@@ -20,7 +20,8 @@ accuracy that breaks away from FGSM accuracy, or that stays far below it from th
 Robust overfitting (RO) cannot be told from learning by training images alone. It shows where dE(x)
 parts: the attack raises the energy of ``x*`` on training images and lowers it on held-out ones.
 Where dE(x) has parted by half as much, a running mean of the PGD accuracy on held-out images that
-falls is a sign too: an alarm comes once it will have lost three points by the next validation.
+falls is a sign too: an alarm comes once it will have lost three points by the next validation. So
+is a running mean of their cross-entropy under PGD that rises, which it does before, and smoothly.
 
 A signal that hovers at its threshold is one loss of robustness, not many: an alarm ends once its
 signal has been clear of the threshold, by half of it, for a while, and only then may come another.
@@ -32,8 +33,8 @@ from dataclasses import asdict, dataclass, field
 from math import inf
 from typing import Any
 
-from energy_at.alarms import AAE_SHARE, FALL, PARTING, RATIO, Alarm, Thresholds
-from energy_at.signs import Decline, parting, signs_of
+from energy_at.alarms import AAE_SHARE, FALL, PARTING, RATIO, RISE, Alarm, Thresholds
+from energy_at.signs import Decline, Rise, parting, signs_of
 
 Row = Mapping[str, float]
 
@@ -73,6 +74,7 @@ class Detector:
     _best_pgd: float = 0.0
     _best_ratio: float = 0.0
     _decline: Decline = field(default_factory=Decline)  # of PGD accuracy
+    _rise: Rise = field(default_factory=Rise)  # of the cross-entropy under PGD
     _apart_now: bool = False
     _parted: int = 0  # validations in a row
     _sound: tuple[float, float] | None = None  # signs that held-out images vouch for
@@ -97,7 +99,7 @@ class Detector:
     def reset(self) -> None:
         """Forgets the steps, not what the network has reached: it goes on from an older state."""
         self._steps.clear()
-        self._decline.accuracies = []
+        self._decline.accuracies, self._rise.losses = [], []
         self._apart_now, self._parted = False, 0
         self._sound = None
         self.robust = False
@@ -111,6 +113,7 @@ class Detector:
             "best_pgd": self._best_pgd,
             "best_ratio": self._best_ratio,
             "decline": asdict(self._decline),
+            "rise": asdict(self._rise),
             "apart_now": self._apart_now,
             "parted": self._parted,
             "clear": dict(self._clear),
@@ -124,6 +127,7 @@ class Detector:
         self._steps = deque([list(step) for step in state["steps"]])
         self._best_pgd, self._best_ratio = float(state["best_pgd"]), float(state["best_ratio"])
         self._decline = Decline(**state.get("decline", {}))  # checkpoints were made before it was
+        self._rise = Rise(**state.get("rise", {}))  # likewise
         self._apart_now = bool(state["apart_now"])
         self._parted = int(state["parted"])
         self._clear = Counter(state.get("clear", {}))  # likewise
@@ -203,6 +207,8 @@ class Detector:
         improved = row["val/acc/pgd"] > self._best_pgd
         self._best_pgd = max(self._best_pgd, row["val/acc/pgd"])
         self._decline.see(row["val/acc/pgd"])
+        if "val/ce/pgd" in row:  # older logs have none
+            self._rise.see(row["val/ce/pgd"])
         return self._apart(row) or self._overfits(row, improved)
 
     def _apart(self, row: Row) -> Alarm | None:
@@ -228,23 +234,27 @@ class Detector:
         return self._raise(Alarm("CO", int(row["step"]), RATIO, ratio, limit, held_out=True))
 
     def _overfits(self, row: Row, improved: bool) -> Alarm | None:
-        """RO: dE(x) of held-out and training images has parted, or half of it and PGD falls."""
+        """RO: dE(x) of held-out and training images has parted, or half of it and a second sign."""
         needed = ("val/delta_energy/marginal", "val/delta_energy/shift_norm")
         if "CO" in self._raised or not self._steps or not all(name in row for name in needed):
             return None
         apart = parting(row[needed[0]], row[needed[1]], [step[:2] for step in self._steps])
-        lost = self._decline.by_next
-        limit = self._decline.limit(self.thresholds.fall, self.images)
+        parted, patience = self.thresholds.parting, self.thresholds.patience
         worse = not improved and self._learned(self._best_pgd)
-        parted = self.thresholds.parting
         self._parted = self._parted + 1 if worse and apart >= parted else 0
-        steady = lost <= limit / _CLEAR or apart <= parted / 2 / _CLEAR
-        if self._count("parting", steady and apart <= parted / _CLEAR) >= self.thresholds.patience:
+        lost, risen = self._decline.by_next, self._rise.share if self._decline.by_next > 0 else 0.0
+        limit = self._decline.limit(self.thresholds.fall, self.images)
+        seconds = {FALL: (lost, limit), RISE: (risen, self.thresholds.rise)}
+        steady = all(value <= most / _CLEAR for value, most in seconds.values())
+        steady = steady or apart <= parted / 2 / _CLEAR
+        if self._count("parting", steady and apart <= parted / _CLEAR) >= patience:
             self._raised.discard("RO")
-        if self._parted >= self.thresholds.patience:
-            return self._raise(Alarm("RO", int(row["step"]), PARTING, apart, parted, held_out=True))
-        if worse and apart >= parted / 2 and lost >= limit:
-            return self._raise(Alarm("RO", int(row["step"]), FALL, lost, limit, held_out=True))
+        step = int(row["step"])
+        if self._parted >= patience:
+            return self._raise(Alarm("RO", step, PARTING, apart, parted, held_out=True))
+        for signal, (value, most) in seconds.items():
+            if worse and apart >= parted / 2 and value >= most:
+                return self._raise(Alarm("RO", step, signal, value, most, held_out=True))
         return None
 
     def _learned(self, accuracy: float) -> bool:

@@ -33,6 +33,32 @@ def parting(marginal: float, shift: float, steps: list[list[float]]) -> float:
 
 
 @dataclass
+class Rise:
+    """How far the running mean of the losses of validations has risen above its best.
+
+    Attributes:
+        losses: Of the last validations: those of a running mean.
+        best: Lowest of the running means, nats.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    best: float = inf
+
+    def see(self, loss: float) -> None:
+        """One validation more."""
+        self.losses = [*self.losses, loss][-WINDOW:]
+        if len(self.losses) == WINDOW:
+            self.best = min(self.best, fmean(self.losses))
+
+    @property
+    def share(self) -> float:
+        """Rise since the best, as a part of it; 0 before there is a running mean."""
+        if len(self.losses) < WINDOW or self.best <= 0:
+            return 0.0
+        return fmean(self.losses) / self.best - 1
+
+
+@dataclass
 class Decline:
     """How the running mean of the accuracies of validations falls.
 

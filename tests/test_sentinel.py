@@ -286,6 +286,7 @@ def test_an_alarm_is_a_line_and_a_row():
         ("aae_share", 0),
         ("gap", 1),
         ("fall", 1),
+        ("rise", 0),
         ("alignment", float("nan")),
     ],
 )

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from energy_at.alarms import Thresholds
+from energy_at.alarms import RISE, Thresholds
 from energy_at.sentinel import Detector
-from energy_at.signs import WINDOW, Decline
+from energy_at.signs import WINDOW, Decline, Rise
 from tests.running import TINY_BN, fitted
 from tests.test_sentinel import WORKS, row, validation, watched
 
@@ -152,3 +152,65 @@ def test_the_sentinel_counts_the_held_out_images(tmp_path, batches, images):
                  f"+trainer.limit_val_batches={batches}", "trainer.max_epochs=1")  # fmt: skip
     (sentinel,) = (c for c in run.trainer.callbacks if hasattr(c, "detector"))
     assert sentinel.detector.images == images
+
+
+# The cross-entropy rises
+
+
+def risen(losses):
+    rise = Rise()
+    for loss in losses:
+        rise.see(loss)
+    return rise.share
+
+
+def test_the_rise_is_that_of_the_running_mean_above_its_best():
+    assert risen([9.0, 1.0, 1.0, 1.0, 1.0]) == 0  # one mean is its own best
+    assert risen([9.0, *[1.0] * 5]) == 0
+    assert risen([9.0, *[1.0] * 5, 2.0]) == pytest.approx(0.2)
+    assert risen([9.0, *[1.0] * 5, *[2.0] * 9]) == pytest.approx(1)
+    assert risen([9.0, *[1.0] * 5, *[2.0] * 9, *[0.5] * 5]) == 0
+    assert risen([1.0, 2.0, 3.0]) == 0
+
+
+def overconfident(pace, accuracies, apart=0.07):
+    """Ten validations at a cross-entropy of 2, then as many more as it rises in."""
+    rows = validated(accuracies, apart)
+    return [r | {"val/ce/pgd": 2 + pace * max(0, i - 9)} for i, r in enumerate(rows)]
+
+
+SLOW = falling(0.0005, 0.02)  # its end loses two points: no sign alone
+
+
+def test_a_cross_entropy_that_rises_tells_before_the_accuracy_can():
+    detector = Detector(Thresholds(), classes=10, images=5000)
+    (alarm,) = watched([*TRAINED, *overconfident(0.08, SLOW)], detector)
+    assert (alarm.kind, alarm.signal, alarm.held_out) == ("RO", RISE, True)
+    # the mean of five is that of two validations ago: 4 times 0.08 nats are more than 15 % of 2
+    assert alarm.step == 20 + 9 + 2 + 4
+    assert alarm.value == pytest.approx(0.16)
+    assert alarm.row()["alarm/by/rise"] == alarm.value
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        overconfident(0.05, SLOW, apart=0.04),
+        overconfident(0.05, falling(-0.0005, -0.02)),
+        overconfident(0.05, [0.14] * 50),
+        overconfident(0.006, SLOW),
+    ],
+    ids=["together", "accuracy rises", "never robust", "by less than 15 %"],
+)
+def test_a_rise_alone_raises_no_alarm(rows):
+    detector = Detector(Thresholds(), classes=10, images=5000)
+    assert watched([*TRAINED, *rows], detector) == []
+
+
+def test_a_detector_goes_on_rising_from_its_state():
+    first, second = (Detector(Thresholds(), classes=10, images=5000) for _ in range(2))
+    rows = [*TRAINED, *overconfident(0.08, SLOW)]
+    assert watched(rows[:34], first) == []
+    second.load_state_dict(first.state_dict())
+    (alarm,) = watched(rows[34:], second)
+    assert (alarm.signal, alarm.step) == (RISE, 35)
