@@ -194,6 +194,19 @@ def test_many_runs_get_a_line_each(here, composed):
     assert [line.split()[0] for line in text.splitlines()] == ["run", "a", "b", "c"]
 
 
+@pytest.mark.parametrize(("width", "failed"), [(80, "failed"), (140, "failed: the loss is nan")])
+def test_a_line_has_room_for_what_was_swept(here, composed, width, failed):
+    for name, beta in {"a": 0.5, "b": 12.25, "c": 20}.items():
+        train(begin(here / name, composed, beta), [0])
+    (here / "c" / "error.txt").write_text("the loss is nan: lower optimizer.lr\n")
+    lines = said(Watch(["a", "b", "c"]), width=width).splitlines()
+    swept = [line.partition("reg.weight=")[2].split()[0] for line in lines[1:]]
+    assert swept == ["0.5", "12.25", "20"]
+    assert failed in lines[3]
+    assert "lower" not in lines[3]
+    assert len(lines) == 4
+
+
 def test_a_terminal_follows_until_the_end(begun):
     train(begun, [0])
     todo = [lambda: train(begun, [1, 2]), lambda: begun.write_results({})]

@@ -37,6 +37,7 @@ SHORT = {  # columns of a line for each run
     "FGSM-PGD %": "val/acc/fgsm - val/acc/pgd",
     "PGD %": "val/acc/pgd",
 }
+SHORTEST = ("dE(x)", "AAE %", "PGD %")  # those of a narrow terminal
 
 
 def follow(
@@ -77,7 +78,7 @@ def shown(watch: Watch, width: int) -> RenderableType:
     """All runs: each with its curves, or of many a line each; in so many columns."""
     states = watch.states()
     if len(states) > ALONE:
-        return _lines(states)
+        return _lines(states, narrow=width < NARROW)
     every = zip(states, watch.watched.values(), strict=True)
     return Group(*(_alone(state, watched.curves(), width) for state, watched in every))
 
@@ -155,23 +156,33 @@ def said(mark: dict[str, Any]) -> str:
     return f"{mark['name']} by held-out PGD accuracy since step {mark['step']:,}"
 
 
-def _lines(states: Sequence[dict[str, Any]]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for title in ("run", "status", "step", "left", *SHORT, "marks"):
-        table.add_column(title, justify="left" if title in ("run", "status", "marks") else "right")
-    for state in states:
+def _lines(states: Sequence[dict[str, Any]], *, narrow: bool) -> Table:
+    table = Table(box=None, padding=(0, 1 if narrow else 2, 0, 0), header_style="dim")
+    names = [f"{state['name']} {state['apart']}" for state in states]
+    table.add_column("run", overflow="fold", min_width=min(30, max(map(len, names))))
+    table.add_column("status", min_width=8)
+    numbers = {name: SHORT[name] for name in (SHORTEST if narrow else SHORT)}
+    for title in ("step", "left", *numbers):
+        table.add_column(title, justify="right", no_wrap=True, min_width=5)
+    table.add_column("marks")
+    for name, state in zip(names, states, strict=True):
         last = state["last"]
         share = f"{state['step'] / state['steps']:.0%}" if state["steps"] else str(state["step"])
         marks = ", ".join(f"{m['name']} {m['kind']} {m['step']:,}" for m in state["marks"])
         table.add_row(
-            f"{state['name']} {state['apart']}",
-            Text(state["status"], style=_style(state)),
+            name,
+            Text(_brief(state["status"], 1 if narrow else 2), style=_style(state)),
             share,
             clock(state["seconds_left"]),
-            *(f"{last[key]:.3g}" if key in last else "-" for key in SHORT.values()),
+            *(f"{last[key]:.3g}" if key in last else "-" for key in numbers.values()),
             Text(marks, style="bold red"),
         )
     return table
+
+
+def _brief(status: str, parts: int) -> str:
+    """``failed: the loss is nan at step 3``, without what to do about it."""
+    return ": ".join(status.split(": ")[:parts])
 
 
 def _style(state: dict[str, Any]) -> str:
