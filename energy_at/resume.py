@@ -1,9 +1,10 @@
 """Continuing a run: its own configuration, its last checkpoint, and what may be changed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -33,7 +34,8 @@ def resumed(path: str, overrides: Sequence[str]) -> tuple[DictConfig, RunFolder,
                 f"only {'*, '.join(CHANGEABLE)}* can"
             )
     checkpoint = folder.checkpoint("last")
-    if _OF_TRAINING - read_checkpoint(checkpoint).keys():
+    state = read_checkpoint(checkpoint)
+    if _OF_TRAINING - state.keys():
         raise ValueError(
             f"checkpoint {checkpoint} holds weights without the state of their training: "
             "nothing to go on from"
@@ -44,7 +46,7 @@ def resumed(path: str, overrides: Sequence[str]) -> tuple[DictConfig, RunFolder,
     # The first process has written the longer training down where the others look for the shorter.
     if is_first() and folder.results_file.is_file() and not _goes_further(cfg, before):
         raise ValueError(
-            f"{path} has finished: trainer.max_epochs above {before.trainer.max_epochs} trains it "
+            f"{path} {_ended(state)}: trainer.max_epochs above {before.trainer.max_epochs} trains it "
             "further, evaluate judges it again"
         )
     return cfg, folder, checkpoint
@@ -77,6 +79,14 @@ def _claimed(folder: Path) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def _ended(state: Mapping[str, Any]) -> str:
+    sentinel = state.get("sentinel") or {}
+    if sentinel.get("stopped_at") is None:
+        return "has finished"
+    first = sentinel["alarms"][0]
+    return f"was stopped by the sentinel ({first['kind']} alarm at step {first['step']})"
 
 
 def _goes_further(cfg: DictConfig, before: DictConfig) -> bool:

@@ -6,12 +6,14 @@ from unittest.mock import MagicMock
 import pytest
 import torch
 from lightning import Callback
+from omegaconf import OmegaConf
 from torch.optim.lr_scheduler import StepLR
 
 from energy_at import outcome
 from energy_at.attacks import climbs_loss, fgsm, pgd, trades
 from energy_at.checkpoints import read_checkpoint
 from energy_at.objectives import AdversarialCrossEntropy, DeltaEnergy, Objective, Weighted
+from energy_at.resume import resumed
 from energy_at.runs import RunFolder
 from energy_at.schema import check
 from energy_at.soundness import require_sound
@@ -156,6 +158,14 @@ def test_a_stopped_training_has_its_checkpoints(tmp_path):
     assert read_checkpoint(healthy)["global_step"] == STEPS
     again = fitted(tmp_path, *RUN, "callbacks.sentinel.action=stop", checkpoint=last)
     assert again.trainer.global_step == STEPS + 2
+    folder = RunFolder(tmp_path)
+    OmegaConf.save(config(*RUN), folder.config_file)
+    folder.write_results({})
+    said = (
+        rf"was stopped by the sentinel \(CO alarm at step {STEPS + 2}\): trainer.max_epochs above"
+    )
+    with pytest.raises(ValueError, match=said):
+        resumed(str(tmp_path), [])
 
 
 def test_a_rollback_restores_exactly_and_switches_der_on(tmp_path):
