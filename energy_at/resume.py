@@ -46,8 +46,8 @@ def resumed(path: str, overrides: Sequence[str]) -> tuple[DictConfig, RunFolder,
     # The first process has written the longer training down where the others look for the shorter.
     if is_first() and folder.results_file.is_file() and not _goes_further(cfg, before):
         raise ValueError(
-            f"{path} {_ended(state)}: trainer.max_epochs above {before.trainer.max_epochs} trains it "
-            "further, evaluate judges it again"
+            f"{path} {_ended(state)}: trainer.max_epochs above {before.trainer.max_epochs} trains "
+            "it further, evaluate judges it again"
         )
     return cfg, folder, checkpoint
 
