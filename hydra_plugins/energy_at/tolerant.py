@@ -1,5 +1,6 @@
 """A launcher whose lost jobs do not end the sweep."""
 
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
@@ -89,6 +90,11 @@ def _tried(
     try:
         found: Sequence[JobReturn] = launcher.launch(jobs, initial_job_idx=first)
         return found
+    except SystemExit as stop:
+        # That of a worker, which joblib raises here too; a Ctrl-C is meant for the whole sweep.
+        if stop.__cause__ is None or stop.code == 128 + signal.SIGINT:
+            raise
+        return BrokenExecutor(f"a worker ended with exit code {stop.code}")
     except Exception as error:
         return error
 
