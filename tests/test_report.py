@@ -360,6 +360,32 @@ def test_a_mistake_gets_one_line_and_writes_nothing(here, type_report, wrong, sa
     assert everything() == before
 
 
+def test_jobs_of_a_sweep_that_failed_are_named_with_their_reason(here, type_report):
+    """One before it had a configuration, one while it was trained."""
+    write(Path("sweep/0"), pgd=())
+    begun = write(Path("sweep/2"), "seed=1", pgd=())
+    begun.results_file.unlink()
+    begun.error_file.write_text("the loss is nan at step 3\n")
+    Path("sweep/1").mkdir()
+    Path("sweep/1/error.txt").write_text("reg.weight=-1 must be a finite number >= 0\n")
+    code, out, err = type_report("runs=sweep", "out=told")
+    assert (code, err) == (0, "")
+    failed = [
+        "job 1 failed: reg.weight=-1 must be a finite number >= 0",
+        "job 2 failed: the loss is nan at step 3",
+    ]
+    assert out.splitlines()[-2:] == failed
+    lines = Path("told/report.md").read_text().splitlines()
+    assert "2 jobs have no result:" in lines
+    assert [line.strip() for line in lines if line.startswith("    job ")] == failed
+    assert "job 2 failed: the loss is nan at step 3" in Path("told/report.html").read_text()
+    shutil.rmtree("sweep/0")
+    shutil.rmtree("sweep/2")
+    code, out, err = type_report("runs=sweep", "out=nothing")
+    assert (code, out, err) == (1, "", f"error: no run has finished: {failed[0]}\n")
+    assert not Path("nothing").exists()
+
+
 @pytest.mark.slow
 def test_a_folder_may_have_a_number_for_a_name_and_keeps_what_it_holds(here, type_report):
     write(here / "1")
