@@ -177,6 +177,25 @@ def test_a_worker_that_is_terminated_is_a_lost_job(capsys):
     assert "a worker ended with exit code 143; those that have" in capsys.readouterr().err
 
 
+class Submitted:
+    """Submitit as its launcher uses it: the first of two jobs is killed."""
+
+    def launch(self, jobs, initial_job_idx):
+        if Path("done").exists():
+            return ["done"] * len(jobs)
+        killed = "import os; os.kill(os.getpid(), 9)"
+        late = "import pathlib, time; time.sleep(30); pathlib.Path('done').touch()"
+        executor = submitit.LocalExecutor("logs")
+        executor.update_parameters(timeout_min=5)
+        jobs = executor.map_array(exec, [killed, late])
+        return [job.results()[0] for job in jobs]
+
+
+@pytest.mark.slow
+def test_jobs_that_still_run_are_not_started_beside_themselves():
+    assert launch(Submitted(), jobs=2) == ["done"] * 2
+
+
 @pytest.mark.parametrize(("code", "cause"), [(143, None), (130, RuntimeError("in a worker"))])
 def test_who_stops_the_sweep_itself_has_stopped_it(code, cause):
     with pytest.raises(SystemExit):

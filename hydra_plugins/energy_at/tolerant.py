@@ -51,6 +51,7 @@ def launched(
     if not (is_loss(error) or _begun(sweep) != before):
         raise error
     _say(error, "those that have not finished go on once more")
+    _await_others(error)
     error = _tried(launcher, jobs, first)
     if not isinstance(error, Exception):
         return error
@@ -60,6 +61,7 @@ def launched(
         found = [_alone(launcher, job, first + i) for i, job in enumerate(jobs)]
     else:
         _say(error, "no more is tried")
+        _await_others(error)
     _note_lost(sweep, [(place(job, first + i), job) for i, job in enumerate(jobs)])
     return found
 
@@ -105,6 +107,19 @@ def _alone(launcher: Launcher, job: Sequence[str], number: int) -> JobReturn:
         return found[0]
     _say(found, f"job {number} is given up")
     return JobReturn(_return_value=None, status=JobStatus.COMPLETED)
+
+
+def _await_others(error: Exception) -> None:
+    """Waits for jobs beside a lost one: submitit tells of it while they still run.
+
+    Started again they would write where they are writing. It hands its jobs to nobody else.
+    """
+    trace = error.__traceback__
+    while trace is not None:
+        for job in trace.tb_frame.f_locals.get("jobs", ()):
+            if hasattr(job, "wait"):
+                job.wait()
+        trace = trace.tb_next
 
 
 def _begun(sweep: Path) -> dict[Path, int]:
