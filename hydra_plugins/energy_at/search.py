@@ -18,6 +18,7 @@ from hydra_plugins.energy_at.tolerant import launched, places
 from hydra_plugins.energy_at.typed import typed
 
 JOURNAL = "optuna.log"  # in the folder of the sweep: what a sweep that is typed again goes on from
+STUDY = "sweep"  # its name in there
 BEST = "best.yaml"
 SEEDS = "seeds"  # of every trial, as the study keeps them
 REPEATED = "seed"  # never searched: what is best must not be so by luck
@@ -82,11 +83,12 @@ class OptunaSweeper(Sweeper):
         from optuna.storages.journal import JournalFileBackend
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(folder / JOURNAL))),
-            study_name="sweep",
-            direction="maximize",
-            load_if_exists=True,
+        storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+        known = STUDY in optuna.get_all_study_names(storage)
+        study = (
+            optuna.load_study(study_name=STUDY, storage=storage)
+            if known
+            else optuna.create_study(study_name=STUDY, storage=storage, direction="maximize")
         )
         # A sampler that goes on must not draw again what it has drawn before.
         seed = (self.seed + len(study.trials)) % 2**32
