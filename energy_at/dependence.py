@@ -59,7 +59,9 @@ class Dependence:
         }
         known = {place: accuracy for place, accuracy in found.items() if accuracy is not None}
         if not known:
-            return f"No value of {self.key} has only runs that are results."
+            why = "for every value some run collapsed or has not learned"
+            why = "no run was measured on held-out images" if found else why
+            return f"No best {self.key} is named: {why}."
         (name, value), (mean, low, high) = max(known.items(), key=lambda item: item[1][0])
         runs = len(self.curves[name][value])
         among = f", {name}" if name else ""

@@ -14,11 +14,13 @@ from typing import Any
 
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from energy_at.ranks import is_first
+from energy_at.runs import ERROR_FILE as ERROR_FILE
+from energy_at.schema import required
 
 
 @contextmanager
@@ -178,7 +180,6 @@ def remove_empty(folder: Path) -> None:
         path.rmdir()
 
 
-ERROR_FILE = "error.txt"  # in the folder of a job that failed
 CONF = str(Path(__file__).parent / "conf")  # where every entry finds its configuration
 
 _EXTRAS = ("joblib", "ray", "submitit", "optuna")  # packages that run sweeps
@@ -214,7 +215,22 @@ def _of_a_choice(error: BaseException) -> str | None:
         return f"there is no {error.missing_cfg_file}: choose from {', '.join(error.options)}"
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}= is missing: type it; --help shows how"
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error)
+    if isinstance(error, ValidationError) and (must := required(str(error.full_key))):
+        return f"{error.full_key}={error.value} must be {must}"
     return None
+
+
+def _unreadable(error: OverrideParseException) -> str:
+    """Hydra says what is wrong with a function; of anything else, what its parser expected."""
+    _, evaluated, said = " ".join(error.message.split()).partition(" while evaluating ")
+    if evaluated:
+        return f"{error.override}: {said.partition(': ')[2].partition(' See https:')[0]}"
+    return (
+        f"{error.override} cannot be read: write key=value, key=a,b for a sweep or key=[a,b] for a "
+        "list, and put quotes around a value with other signs: 'key=\"a, (b)\"'"
+    )
 
 
 def _is_a_frameworks(error: BaseException) -> bool:

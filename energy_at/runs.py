@@ -20,6 +20,7 @@ from energy_at.environment import environment
 from energy_at.files import read_json
 from energy_at.log import Log, read_log
 
+ERROR_FILE = "error.txt"  # in the folder of a job that failed
 _ENVIRONMENT = "environment.json"
 _WITHOUT = {  # why a run may have no such checkpoint
     "healthy": "no epoch of it was found healthy, or callbacks.sentinel.action=warn kept none"
@@ -121,6 +122,11 @@ class RunFolder:
     def results_file(self) -> Path:
         """Accuracies of the finished run."""
         return self.path / "results.json"
+
+    @property
+    def error_file(self) -> Path:
+        """One line that says why the job of a sweep failed."""
+        return self.path / ERROR_FILE
 
     @property
     def checkpoints(self) -> Path:
@@ -231,6 +237,12 @@ def runs_below(path: str | Path) -> list[RunFolder]:
     places = {run.path for run in runs}
     runs = [run for run in runs if not places.intersection(run.path.parents)]
     return sorted(runs, key=lambda run: job_order(run.path))
+
+
+def failures(sweep: str | Path) -> list[tuple[Path, str]]:
+    """Folders of the jobs that failed, begun or not, with the reason of each."""
+    files = sorted(Path(sweep).rglob(ERROR_FILE), key=job_order)
+    return [(file.parent, " ".join(file.read_text().split())) for file in files]
 
 
 def runs_in(path: str | Path) -> list[RunFolder]:

@@ -1,7 +1,7 @@
 """What a value of the configuration may be, so that a slip of the hand is met by its name."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -17,7 +17,34 @@ def check(cfg: DictConfig) -> None:
     Raises:
         ValueError: with the key, the value and what it must be.
     """
-    for key, (must, holds) in _rules(cfg).items():
+    _require(cfg, _rules(cfg))
+
+
+def check_start(cfg: DictConfig) -> None:
+    """The same for the sweeper and the launcher that Hydra is told to use.
+
+    Args:
+        cfg: With the part that is Hydra's.
+
+    Raises:
+        ValueError: with the key, the value and what it must be.
+    """
+    for part, choices in STARTS.items():
+        target = OmegaConf.select(cfg, f"hydra.{part}._target_", default="")
+        rules = choices.get(str(target).rpartition(".")[2], {})
+        _require(cfg, {f"hydra.{part}.{key}": rule for key, rule in rules.items()})
+
+
+def required(key: str) -> str | None:
+    """What a key of a sweeper or a launcher must be; ``None`` for any other."""
+    _, _, name = key.partition("hydra.")
+    part, _, last = name.partition(".")
+    rules = [own[last] for own in STARTS.get(part, {}).values() if last in own]
+    return rules[0][0] if rules else None
+
+
+def _require(cfg: DictConfig, rules: Mapping[str, Rule]) -> None:
+    for key, (must, holds) in rules.items():
         value = OmegaConf.select(cfg, key, default=_MISSING)
         if value is not _MISSING and not holds(value):
             shown = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
@@ -291,6 +318,49 @@ REG_RULES: dict[str, Rule] = {
     "decay": _number(0, 1),
     "detach_clean": TRUTH,
     "detach_start": TRUTH,
+}
+_SUBMITIT: dict[str, Rule] = {
+    "timeout_min": _integer(1),
+    "nodes": _integer(1),
+    "tasks_per_node": _integer(1),
+    "gpus_per_node": _or_null(_integer(0)),
+    "cpus_per_task": _or_null(_integer(1)),
+    "mem_gb": _or_null(_number(0, above=True)),
+    "max_num_timeout": _integer(0),
+    "signal_delay_s": _integer(0),
+    "array_parallelism": _integer(1),
+    "stderr_to_stdout": TRUTH,
+}
+STARTS: dict[str, dict[str, dict[str, Rule]]] = {  # keys of sweepers and launchers, by class
+    "sweeper": {
+        "GridSweeper": {"max_batch_size": _or_null(_integer(1))},
+        "BasicSweeper": {"max_batch_size": _or_null(_integer(1))},
+        "OptunaSweeper": {
+            "n_trials": _integer(1),
+            "n_jobs": _integer(1),
+            "seed": _integer(0, 2**32 - 1),
+        },
+        "AgentSweeper": {
+            "n_trials": _or_null(_integer(1)),
+            "file": ("the path of one file", lambda v: _is_path(v) and v != ""),
+            "project": RULES["project"],
+        },
+    },
+    "launcher": {
+        "JoblibLauncher": {
+            "n_jobs": (
+                "an integer >= 1, or -1 for all cores",
+                lambda v: type(v) is int and (v >= 1 or v == -1),
+            )
+        },
+        "RayLauncher": {
+            "cpus_per_job": _number(0, above=True),
+            "gpus_per_job": _number(0),
+            "num_cpus": _or_null(_integer(1)),
+        },
+        "LocalLauncher": _SUBMITIT,
+        "SlurmLauncher": _SUBMITIT,
+    },
 }
 
 

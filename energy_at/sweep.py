@@ -3,17 +3,19 @@
 import atexit
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from energy_at.comparison import FILES, write_comparison
 from energy_at.dependence import write_dependences
 from energy_at.finished import FinishedRun
-from energy_at.mistakes import ERROR_FILE, one_line_errors, remove_empty
-from energy_at.runs import RunFolder, job_order, runs_below
+from energy_at.mistakes import one_line_errors, remove_empty
+from energy_at.runs import RunFolder, failures, runs_below
+from energy_at.schema import check_start
 from energy_at.tradeoff import FILES as TRADEOFF
 from energy_at.tradeoff import samplings_below, write_tradeoff
 
@@ -28,11 +30,20 @@ class SweepSummary(Callback):
     def __init__(self, of: str = "runs") -> None:
         self.compared = {"runs": compared_runs, "samplings": compared_samplings}[of]
 
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Makes the folder of a single run, which Hydra would not name if it cannot be made."""
+        with one_line_errors():
+            _make("hydra.run.dir", _folder(config, "hydra.run.dir"))
+
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Sees to it that a sweep that never starts leaves no folder, nor one elsewhere."""
-        atexit.register(_forget, Path(config.hydra.sweep.dir))
+        """Refuses what is no sweep; one that never starts leaves no folder, nor one elsewhere."""
         with one_line_errors():
             _require_own_folder(config.hydra.overrides.hydra)
+            check_start(config)
+            _require_folders_of_jobs(config)
+            folder = _folder(config, "hydra.sweep.dir")
+            atexit.register(_forget, folder)
+            _require_room(folder)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Writes and prints the comparison; exit code 1 if a job failed."""
@@ -41,7 +52,7 @@ class SweepSummary(Callback):
             return
         with one_line_errors():
             print(summary(folder, self.compared))
-        if any(folder.rglob(ERROR_FILE)) or unfinished(folder):
+        if failures(folder) or unfinished(folder):
             sys.exit(1)
 
 
@@ -54,6 +65,45 @@ def _require_own_folder(overrides: Sequence[str]) -> None:
         )
 
 
+def _folder(config: DictConfig, key: str) -> Path:
+    value = OmegaConf.select(config, key)
+    if value in (None, ""):
+        raise ValueError(f"{key}={value or ''} must be the path of a folder, such as runs/mine")
+    return Path(str(value))
+
+
+def _require_folders_of_jobs(config: DictConfig) -> None:
+    sweep = OmegaConf.to_container(config.hydra.sweep, resolve=False)  # jobs have no number yet
+    subdir = sweep.get("subdir") if isinstance(sweep, dict) else None
+    if subdir in (None, ""):
+        raise ValueError(
+            f"hydra.sweep.subdir={subdir or ''} must name a folder for each job, such as "
+            "'${hydra.job.num}'"
+        )
+
+
+def _require_room(sweep: Path) -> None:
+    """Refuses a folder that holds a run, or that cannot be made."""
+    if RunFolder(sweep).config_file.is_file():
+        raise ValueError(
+            f"hydra.sweep.dir={sweep} is the folder of a run: choose another for a sweep"
+        )
+    made = [folder for folder in (sweep, *sweep.parents) if not folder.exists()]
+    _make("hydra.sweep.dir", sweep)
+    for folder in made:
+        with suppress(OSError):  # another process has begun to write there
+            folder.rmdir()
+
+
+def _make(key: str, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"{key}={folder} cannot be made ({error.strerror}): choose another folder"
+        ) from error
+
+
 def summary(sweep: Path, compared: Callable[[Path], str | None] | None = None) -> str:
     """Compares all jobs of a sweep that have finished.
 
@@ -64,9 +114,7 @@ def summary(sweep: Path, compared: Callable[[Path], str | None] | None = None) -
     for run in unfinished(sweep):
         job = run.path.relative_to(sweep)
         lines.append(f"job {job} was lost: typed again with hydra.sweep.dir={sweep} it goes on")
-    for path in sorted(sweep.rglob(ERROR_FILE), key=job_order):
-        job = path.parent.relative_to(sweep)
-        lines.append(f"job {job} failed: {path.read_text().strip()}")
+    lines += [f"job {path.relative_to(sweep)} failed: {why}" for path, why in failures(sweep)]
     return "\n".join(lines)
 
 
@@ -75,7 +123,7 @@ def unfinished(sweep: Path) -> list[RunFolder]:
     return [
         run
         for run in runs_below(sweep)
-        if not (run.results_file.is_file() or (run.path / ERROR_FILE).is_file())
+        if not (run.results_file.is_file() or run.error_file.is_file())
     ]
 
 

@@ -95,7 +95,9 @@ def test_the_best_is_named_by_held_out_images_alone(sweep):
 def test_a_value_with_a_lost_run_is_never_the_best(write):
     runs = [write("reg=der", f"reg.weight={w}", log=LOST, held_out=0.9) for w in (1, 2)]
     (one,) = dependences(runs)
-    assert one.best() == "No value of reg.weight has only runs that are results."
+    assert one.best() == (
+        "No best reg.weight is named: for every value some run collapsed or has not learned."
+    )
 
 
 def test_held_out_images_are_those_of_the_log_where_no_evaluation_took_them(write):

@@ -360,6 +360,55 @@ def test_a_mistake_gets_one_line_and_writes_nothing(here, type_report, wrong, sa
     assert everything() == before
 
 
+FAILED = [
+    "job 1 failed: reg.weight=-1 must be a finite number >= 0",
+    "job 2 failed: the loss is nan at step 3",
+]
+
+
+@pytest.fixture
+def failing(here):
+    """A sweep of three jobs: one failed before it had a configuration, one while it trained."""
+    write(Path("sweep/0"), pgd=())
+    begun = write(Path("sweep/2"), "seed=1", pgd=())
+    begun.results_file.unlink()
+    begun.error_file.write_text("the loss is nan at step 3\n")
+    Path("sweep/1").mkdir()
+    Path("sweep/1/error.txt").write_text("reg.weight=-1 must be a finite number >= 0\n")
+    return "sweep"
+
+
+def test_jobs_of_a_sweep_that_failed_are_named_with_their_reason(failing, capsys):
+    assert [run.path for run in report.finished_in(failing)] == [Path("sweep/0")]
+    assert capsys.readouterr().err == ""
+    assert report.failed_in(failing, alone=True) == FAILED
+    first, _ = report.failed_in(failing, alone=False)
+    assert first.startswith("job sweep/1 failed: reg.weight=-1 must be")
+    section = compared(entries(grouped(report.finished_in(failing))), FAILED)
+    said = [block.markdown() for block in section.blocks]
+    assert said[said.index("2 jobs have no result:") + 1].split("    job ")[1:] == [
+        "1 failed: reg.weight=-1 must be a finite number >= 0\n",
+        "2 failed: the loss is nan at step 3",
+    ]
+
+
+def test_a_sweep_of_which_every_job_failed_has_no_report(failing, type_report):
+    for job in "02":
+        shutil.rmtree(f"sweep/{job}")
+    code, out, err = type_report("runs=sweep", "out=nothing")
+    assert (code, out, err) == (1, "", f"error: no run has finished: {FAILED[0]}\n")
+    assert not Path("nothing").exists()
+
+
+@pytest.mark.slow
+def test_a_report_ends_with_the_jobs_that_failed(failing, type_report):
+    code, out, err = type_report("runs=sweep", "out=told")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-2:] == FAILED
+    assert FAILED[1] in Path("told/report.md").read_text()
+    assert FAILED[1] in Path("told/report.html").read_text()
+
+
 @pytest.mark.slow
 def test_a_folder_may_have_a_number_for_a_name_and_keeps_what_it_holds(here, type_report):
     write(here / "1")

@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from energy_at import train
 from energy_at.mistakes import command_line
-from energy_at.sweep import summary
+from energy_at.sweep import SweepSummary, summary
 from tests.running import ONE_EPOCH
 
 SHORT = (
@@ -164,6 +166,53 @@ def test_a_sweep_refuses_the_folder_of_a_single_run(tmp_path, swept):
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert err.endswith("a sweep takes hydra.sweep.dir=a_b\n")
     assert not list(tmp_path.rglob("config.yaml"))
+
+
+def start(kind, **folders):
+    """Has the callback see a sweep or a single run with these folders."""
+    places = {"run": {"dir": "run"}, "sweep": {"dir": "sweep", "subdir": "${hydra.job.num}"}}
+    for key, value in folders.items():
+        part, _, name = key.partition("_")
+        places[part][name] = value
+    config = OmegaConf.create({"hydra": {"overrides": {"hydra": []}, "job": {"num": "???"}}})
+    config.hydra.update(places)
+    getattr(SweepSummary(), f"on_{kind}_start")(config)
+
+
+@pytest.mark.parametrize(
+    ("kind", "folders", "said"),
+    [
+        ("run", {"run_dir": ""}, "hydra.run.dir= must be the path of a folder, such as runs/mine"),
+        ("run", {"run_dir": None}, "hydra.run.dir= must be the path of a folder"),
+        ("multirun", {"sweep_dir": ""}, "hydra.sweep.dir= must be the path of a folder"),
+        ("multirun", {"sweep_subdir": ""}, "hydra.sweep.subdir= must name a folder for each job"),
+        ("multirun", {"sweep_dir": "a"}, "hydra.sweep.dir=a is the folder of a run: choose anoth"),
+        (
+            "multirun",
+            {"sweep_dir": "f/b"},
+            "hydra.sweep.dir=f/b cannot be made (Not a directory): c",
+        ),
+        ("run", {"run_dir": "f/b"}, "hydra.run.dir=f/b cannot be made (Not a directory): choos"),
+        ("run", {"run_dir": "f"}, "hydra.run.dir=f cannot be made (File exists): choose anothe"),
+    ],
+)
+def test_a_folder_that_cannot_be_is_met_by_its_key(here, capsys, kind, folders, said):
+    Path("f").touch()
+    Path("a").mkdir()
+    Path("a/config.yaml").touch()
+    before = sorted(here.rglob("*"))
+    with pytest.raises(SystemExit) as stop:
+        start(kind, **folders)
+    assert stop.value.code == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {said}")
+    assert err.count("\n") == 1
+    assert sorted(here.rglob("*")) == before
+
+
+def test_the_folder_of_a_sweep_is_left_to_its_jobs(here):
+    start("multirun", sweep_dir="new/sweep")
+    assert list(here.iterdir()) == []
 
 
 def test_a_run_that_has_not_finished_is_left_out(copy):

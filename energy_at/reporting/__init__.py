@@ -1,5 +1,6 @@
 """A report of several runs, as Markdown and as one HTML page that loads nothing."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from energy_at.comparison import configs
@@ -15,7 +16,9 @@ from energy_at.settings import setting
 __all__ = ["PANELS", "write_report"]
 
 
-def write_report(groups: dict[str, list[FinishedRun]], out: Path) -> list[str]:
+def write_report(
+    groups: dict[str, list[FinishedRun]], out: Path, failed: Sequence[str] = ()
+) -> list[str]:
     """Writes the report, and the figures that it shows, to ``out``.
 
     The same runs, typed alike, give the same bytes.
@@ -23,6 +26,7 @@ def write_report(groups: dict[str, list[FinishedRun]], out: Path) -> list[str]:
     Args:
         groups: Finished runs by method.
         out: The folder; made if it is not there.
+        failed: A line for each job that left no result.
 
     Returns:
         Names of the files, but for those below ``figures``.
@@ -31,7 +35,7 @@ def write_report(groups: dict[str, list[FinishedRun]], out: Path) -> list[str]:
     strong = strong_evaluations(found)
     measured = (checks(found, strong), energies(found, gallery), *grids(found, gallery))
     sections = (
-        compared(found),
+        compared(found, failed),
         accuracies(groups, found, strong, gallery),
         *against(found, gallery),
         curves(groups, found, gallery),

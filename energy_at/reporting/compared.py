@@ -34,8 +34,8 @@ DIFFER = (
 )
 
 
-def compared(found: Sequence[Entry]) -> Section:
-    """The runs, the terms, and where the configurations differ."""
+def compared(found: Sequence[Entry], failed: Sequence[str] = ()) -> Section:
+    """The runs, jobs that failed, the terms, and where the configurations differ."""
     apart = any(entry.place != str(entry.path) for entry in found)
     rows = [(e.place, *([str(e.path)] if apart else []), e.method, str(e.run.config.seed),
              _steps(e), *_onsets(e), _alarms(e)) for e in found]  # fmt: skip
@@ -43,7 +43,9 @@ def compared(found: Sequence[Entry]) -> Section:
                "RO from step", "alarms at step")  # fmt: skip
     lost = frozenset(i for i, entry in enumerate(found) if entry.run.onsets or entry.run.mark())
     runs = Grid("runs", Table(columns, rows), lost)
-    return Section("What was compared", (Paragraph(TERMS), runs, *_choices(found)))
+    return Section(
+        "What was compared", (Paragraph(TERMS), runs, *_failed(failed), *_choices(found))
+    )
 
 
 def environment(found: Sequence[Entry]) -> Section:
@@ -63,6 +65,11 @@ def environment(found: Sequence[Entry]) -> Section:
             *_commands(found),
         ),
     )  # fmt: skip
+
+
+def _failed(failed: Sequence[str]) -> list[Block]:
+    said = "1 job has" if len(failed) == 1 else f"{len(failed)} jobs have"
+    return [Paragraph((f"{said} no result:",)), Lines(tuple(failed))] if failed else []
 
 
 def _choices(found: Sequence[Entry]) -> list[Block]:

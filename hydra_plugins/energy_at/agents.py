@@ -43,13 +43,15 @@ class AgentSweeper(Sweeper):
         """Writes the file and says what to do with it.
 
         Raises:
-            ValueError: if nothing is swept, or the file is there and differs.
+            ValueError: if nothing is swept or logged, or the file is there and differs.
         """
         chosen = typed(self.context, self.params, arguments)
         if not chosen.swept:
             raise ValueError("nothing to sweep: name several values, such as reg.weight=0,1,2")
         example = [f"{key}={_first(o)}" for key, o in chosen.swept.items()]
-        self.context.config_loader.load_sweep_config(self.composed, [*chosen.fixed, *example])
+        job = self.context.config_loader.load_sweep_config(self.composed, [*chosen.fixed, *example])
+        if "logger" not in chosen.swept:
+            _require_logged(job)
         parameters = {key: parameter(override) for key, override in chosen.swept.items()}
         # hydra.mode: a sweep= among the fixed ones would have every agent start the whole sweep
         command = ["${env}", "python", "-m", "energy_at.train", *chosen.fixed, "hydra.mode=RUN"]
@@ -69,6 +71,15 @@ class AgentSweeper(Sweeper):
             )
         self.file.write_text(text)
         print(f"written to {self.file}: 'wandb sweep {self.file}' says how to start its agents")
+
+
+def _require_logged(job: DictConfig) -> None:
+    loggers = (OmegaConf.select(job, "logger") or {}).values()
+    if not any("wandb" in str(OmegaConf.select(one, "_target_")) for one in loggers if one):
+        raise ValueError(
+            "hydra/sweeper=wandb needs jobs that log to W&B, or its agents would show nothing: "
+            "add logger=wandb or logger=csv_wandb"
+        )
 
 
 def parameter(override: Override) -> dict[str, Any]:

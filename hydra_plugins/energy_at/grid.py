@@ -9,7 +9,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from hydra_plugins.energy_at.tolerant import launched
+from hydra_plugins.energy_at.tolerant import launched, places
 from hydra_plugins.energy_at.typed import typed
 
 
@@ -22,7 +22,7 @@ class GridSweeper(BasicSweeper):
         """Takes a launcher whose lost jobs end nothing."""
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
         assert self.launcher is not None
-        self.launcher = _Tolerant(self.launcher, config)
+        self.launcher = _Tolerant(self.launcher, hydra_context, config)
 
     def sweep(self, arguments: list[str]) -> Any:
         """Runs all jobs.
@@ -41,8 +41,9 @@ class GridSweeper(BasicSweeper):
 
 
 class _Tolerant(Launcher):
-    def __init__(self, launcher: Launcher, config: DictConfig) -> None:
+    def __init__(self, launcher: Launcher, context: HydraContext, config: DictConfig) -> None:
         self.launcher = launcher
+        self.place = places(context, config)
         self.config = config
 
     def setup(
@@ -53,4 +54,4 @@ class _Tolerant(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        return launched(self.launcher, self.config, job_overrides, initial_job_idx)
+        return launched(self.launcher, self.config, job_overrides, initial_job_idx, self.place)

@@ -14,11 +14,13 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from hydra_plugins.energy_at.tolerant import launched
+from hydra_plugins.energy_at.tolerant import launched, places
 from hydra_plugins.energy_at.typed import typed
 
 JOURNAL = "optuna.log"  # in the folder of the sweep: what a sweep that is typed again goes on from
+STUDY = "sweep"  # its name in there
 BEST = "best.yaml"
+SEEDS = "seeds"  # of every trial, as the study keeps them
 REPEATED = "seed"  # never searched: what is best must not be so by luck
 
 
@@ -38,9 +40,6 @@ class OptunaSweeper(Sweeper):
     def __init__(
         self, n_trials: int, n_jobs: int, seed: int, params: Mapping[str, str] | None
     ) -> None:
-        for name, value in (("n_trials", n_trials), ("n_jobs", n_jobs)):
-            if value < 1:
-                raise ValueError(f"hydra.sweeper.{name}={value} must be an integer >= 1")
         self.n_trials, self.n_jobs, self.seed = n_trials, n_jobs, seed
         self.params = params
 
@@ -49,6 +48,7 @@ class OptunaSweeper(Sweeper):
     ) -> None:
         """Makes the launcher."""
         self.context, self.composed = hydra_context, config
+        self.place = places(hydra_context, config)
         self.runner = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -65,11 +65,12 @@ class OptunaSweeper(Sweeper):
                 "hydra/sweeper=optuna has nothing to search: name bounds, such as "
                 "'reg.weight=interval(0.5, 20)'"
             )
-        self._compose({key: self._example(d) for key, d in space.items()})
+        used = self._compose({key: self._example(d) for key, d in space.items()})
         folder = Path(str(self.composed.hydra.sweep.dir))
         folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.composed, folder / "multirun.yaml")
         study = self._study(folder)
+        require_seeds(study, used, folder)
+        OmegaConf.save(self.composed, folder / "multirun.yaml")
         for trial in [t for t in study.trials if not t.state.is_finished()]:
             self._run(study, [trial])
         while (left := self.n_trials - len(study.trials)) > 0:
@@ -82,14 +83,16 @@ class OptunaSweeper(Sweeper):
         from optuna.storages.journal import JournalFileBackend
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(folder / JOURNAL))),
-            study_name="sweep",
-            direction="maximize",
-            load_if_exists=True,
+        storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+        known = STUDY in optuna.get_all_study_names(storage)
+        study = (
+            optuna.load_study(study_name=STUDY, storage=storage)
+            if known
+            else optuna.create_study(study_name=STUDY, storage=storage, direction="maximize")
         )
         # A sampler that goes on must not draw again what it has drawn before.
-        study.sampler = optuna.samplers.TPESampler(seed=self.seed + len(study.trials))
+        seed = (self.seed + len(study.trials)) % 2**32
+        study.sampler = optuna.samplers.TPESampler(seed=seed)
         return study
 
     def _run(self, study: Any, trials: Sequence[Any]) -> None:
@@ -97,11 +100,12 @@ class OptunaSweeper(Sweeper):
 
         each = max(1, len(self.repeats))
         jobs = [job for trial in trials for job in self._jobs(trial.params)]
-        found = launched(self.runner, self.composed, jobs, trials[0].number * each)
+        found = launched(self.runner, self.composed, jobs, trials[0].number * each, self.place)
         values = [job.return_value for job in found] or [None] * len(jobs)
         for place, trial in enumerate(trials):
             own = values[place * each : (place + 1) * each]
             if all(isinstance(value, float) and isfinite(value) for value in own):
+                study.set_user_attr(_worthless(trial.number), own.count(0.0))
                 study.tell(trial.number, sum(own) / each)
             else:
                 study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
@@ -112,10 +116,11 @@ class OptunaSweeper(Sweeper):
             return [[*self.fixed, *searched]]
         return [[*self.fixed, *searched, seed] for seed in self.repeats]
 
-    def _compose(self, params: Mapping[str, Any]) -> None:
-        """Meets a mistake in a name before anything is written."""
-        for job in self._jobs(params):
-            self.context.config_loader.load_sweep_config(self.composed, job)
+    def _compose(self, params: Mapping[str, Any]) -> list[str]:
+        """Seeds of the jobs; meets a mistake in a name before anything is written."""
+        load = self.context.config_loader.load_sweep_config
+        jobs = [load(self.composed, job) for job in self._jobs(params)]
+        return sorted(str(OmegaConf.select(job, REPEATED)) for job in jobs)
 
     @staticmethod
     def _example(found: Any) -> Any:
@@ -124,13 +129,53 @@ class OptunaSweeper(Sweeper):
     def _conclude(self, study: Any, folder: Path) -> None:
         known = [trial for trial in study.trials if trial.value is not None]
         if not any(trial.value > 0 for trial in known):
-            print(f"none of {len(study.trials)} trials is a result: there is no best")
+            print(f"{_none_of(len(study.trials))}: there is no best")
             return
         best = study.best_trial
         OmegaConf.save({"value": best.value, "params": best.params}, folder / BEST)
         said = " ".join(f"{key}={value:.6g}" if isinstance(value, float) else f"{key}={value}"
                         for key, value in best.params.items())  # fmt: skip
-        print(f"best of {len(known)} trials on held-out images: {said} ({100 * best.value:.1f} %)")
+        lost = study.user_attrs.get(_worthless(best.number), 0)
+        but = _counted_as_zero(lost, len(self.repeats)) if lost else ""
+        what = "highest mean" if lost else "best"  # a setting that collapses is not announced
+        trials = f"{len(known)} trial{'s'[: len(known) > 1]}"
+        print(f"{what} of {trials} on held-out images: {said} ({100 * best.value:.1f} %){but}")
+
+
+def require_seeds(study: Any, used: Sequence[str], folder: Path) -> None:
+    """Refuses to go on with other seeds, whose means tell nothing beside those there are.
+
+    Args:
+        study: Of Optuna; it keeps the seeds.
+        used: Seeds of each trial, in order.
+        folder: Of the search.
+
+    Raises:
+        ValueError: with the seeds of the search.
+    """
+    known = study.user_attrs.get(SEEDS)
+    if known is None and not study.trials:
+        study.set_user_attr(SEEDS, list(used))
+    elif known is not None and known != list(used):
+        raise ValueError(
+            f"hydra.sweep.dir={folder} holds a search with seed={','.join(known)}, not "
+            f"seed={','.join(used)}: type those, or choose another hydra.sweep.dir"
+        )
+
+
+def _worthless(number: int) -> str:
+    """Where a study keeps how many runs of a trial had collapsed or not learned."""
+    return f"worthless runs of trial {number}"
+
+
+def _counted_as_zero(lost: int, runs: int) -> str:
+    each = "counts" if lost == 1 else "count each"
+    have = "has" if lost == 1 else "have"
+    return f", though {lost} of its {runs} runs collapsed or {have} not learned, and {each} as 0"
+
+
+def _none_of(trials: int) -> str:
+    return "the one trial is no result" if trials == 1 else f"none of {trials} trials is a result"
 
 
 def distribution(override: Override) -> Any:

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
+from typing import Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.types import HydraContext
 
 
@@ -28,9 +30,33 @@ class Typed:
 def typed(
     context: HydraContext, params: Mapping[str, str] | None, arguments: Sequence[str]
 ) -> Typed:
-    """Parses what a configuration names and what was typed, which wins."""
+    """Parses what a configuration names and what was typed, which wins.
+
+    Raises:
+        ValueError: if a key that is swept has no value, or bounds that hold none.
+    """
     lines = [*(f"{key}={value}" for key, value in (params or {}).items()), *arguments]
     parser = OverridesParser.create(config_loader=context.config_loader)
     last = {override.get_key_element(): override for override in parser.parse_overrides(lines)}
     fixed = [str(o.input_line) for o in last.values() if not o.is_sweep_override()]
-    return Typed(fixed, {key: o for key, o in last.items() if o.is_sweep_override()})
+    swept = {key: o for key, o in last.items() if o.is_sweep_override()}
+    for override in swept.values():
+        _require_values(override)
+    return Typed(fixed, swept)
+
+
+def _require_values(override: Override) -> None:
+    value: Any = override.value()
+    if not isinstance(value, IntervalSweep):
+        still = isinstance(value, RangeSweep) and value.step == 0
+        if still or next(iter(override.sweep_string_iterator()), None) is None:
+            raise ValueError(f"{override.input_line} names no value: there is no job to run")
+        return
+    low, high = cast(Any, (value.start, value.end))
+    if not (isfinite(low) and isfinite(high) and low < high):
+        raise ValueError(
+            f"{override.input_line} must have two finite bounds, the lower one first, such as "
+            "interval(0.5, 20)"
+        )
+    if "log" in value.tags and low <= 0:
+        raise ValueError(f"{override.input_line} must have bounds > 0, as it is searched by ratio")
