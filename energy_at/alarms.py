@@ -42,8 +42,9 @@ class Thresholds:
         fall: RO: or half of that, and at its pace of now the running mean over five validations of
             the PGD accuracy on held-out images will be this far below its best by the next one. It
             is at least two standard errors of the difference of two such means.
-        rise: RO: or half of the parting, and the running mean over five validations of the
-            cross-entropy under PGD on held-out images is this part above its best.
+        rise: RO: or dE(x) has parted at all, PGD accuracy on held-out images is a standard error
+            below its best, and their cross-entropy under PGD is this part above its own; both are
+            running means over five validations.
         patience: In so many validations in a row that are not the best so far. As many in a row
             that are clear of the threshold, by half of it, end an alarm of held-out images.
         recovery: An alarm of CO ends after so many optimizer steps in a row whose means are clear
@@ -56,7 +57,7 @@ class Thresholds:
     gap: float = 0.4
     parting: float = 0.1
     fall: float = 0.03
-    rise: float = 0.15
+    rise: float = 0.1
     patience: int = 2
     recovery: int = 100
 

@@ -20,8 +20,9 @@ accuracy that breaks away from FGSM accuracy, or that stays far below it from th
 Robust overfitting (RO) cannot be told from learning by training images alone. It shows where dE(x)
 parts: the attack raises the energy of ``x*`` on training images and lowers it on held-out ones.
 Where dE(x) has parted by half as much, a running mean of the PGD accuracy on held-out images that
-falls is a sign too: an alarm comes once it will have lost three points by the next validation. So
-is a running mean of their cross-entropy under PGD that rises, which it does before, and smoothly.
+falls is a sign too: an alarm comes once it will have lost three points by the next validation. And
+where dE(x) has parted at all and the accuracy is a standard error below its best, so is a running
+mean of their cross-entropy under PGD that has risen by a tenth: three weak signs at once.
 
 A signal that hovers at its threshold is one loss of robustness, not many: an alarm ends once its
 signal has been clear of the threshold, by half of it, for a while, and only then may come another.
@@ -234,7 +235,7 @@ class Detector:
         return self._raise(Alarm("CO", int(row["step"]), RATIO, ratio, limit, held_out=True))
 
     def _overfits(self, row: Row, improved: bool) -> Alarm | None:
-        """RO: dE(x) of held-out and training images has parted, or half of it and a second sign."""
+        """RO: dE(x) of held-out and training images has parted, or less and there are others."""
         needed = ("val/delta_energy/marginal", "val/delta_energy/shift_norm")
         if "CO" in self._raised or not self._steps or not all(name in row for name in needed):
             return None
@@ -242,20 +243,26 @@ class Detector:
         parted, patience = self.thresholds.parting, self.thresholds.patience
         worse = not improved and self._learned(self._best_pgd)
         self._parted = self._parted + 1 if worse and apart >= parted else 0
-        lost, risen = self._decline.by_next, self._rise.share if self._decline.by_next > 0 else 0.0
-        limit = self._decline.limit(self.thresholds.fall, self.images)
-        seconds = {FALL: (lost, limit), RISE: (risen, self.thresholds.rise)}
-        steady = all(value <= most / _CLEAR for value, most in seconds.values())
-        steady = steady or apart <= parted / 2 / _CLEAR
+        seconds = self._second_signs()
+        steady = all(value <= most / _CLEAR or apart <= a / _CLEAR for _, value, most, a in seconds)
         if self._count("parting", steady and apart <= parted / _CLEAR) >= patience:
             self._raised.discard("RO")
         step = int(row["step"])
         if self._parted >= patience:
             return self._raise(Alarm("RO", step, PARTING, apart, parted, held_out=True))
-        for signal, (value, most) in seconds.items():
-            if worse and apart >= parted / 2 and value >= most:
+        for signal, value, most, least in seconds:
+            if worse and apart >= least and apart > 0 and value >= most:
                 return self._raise(Alarm("RO", step, signal, value, most, held_out=True))
         return None
+
+    def _second_signs(self) -> list[tuple[str, float, float, float]]:
+        """Signal, value, threshold, and how far dE(x) must have parted, at least above 0."""
+        lost, limit = self._decline.by_next, self._decline.limit(self.thresholds.fall, self.images)
+        falls = self._decline.lost >= self._decline.error(self.images)
+        return [
+            (FALL, lost, limit, self.thresholds.parting / 2),
+            (RISE, self._rise.share if falls else 0.0, self.thresholds.rise, 0.0),
+        ]
 
     def _learned(self, accuracy: float) -> bool:
         return accuracy >= _LEARNED / self.classes

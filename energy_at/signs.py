@@ -87,15 +87,25 @@ class Decline:
         before, now = fmean(self.accuracies[:-1]), fmean(self.accuracies[1:])
         return self.best - (2 * now - before)
 
-    def limit(self, least: float, images: int | None) -> float:
-        """Accuracy whose loss is a sign: at least two standard errors of a difference of means.
+    @property
+    def lost(self) -> float:
+        """Accuracy lost since the best; 0 before there is a running mean."""
+        if len(self.accuracies) < WINDOW:
+            return 0.0
+        return self.best - fmean(self.accuracies[-WINDOW:])
 
-        The error is binomial, for images that are right or wrong independently of each other and
+    def limit(self, least: float, images: int | None) -> float:
+        """Accuracy whose loss is a sign of itself: at least two standard errors."""
+        return max(least, _ERRORS * self.error(images))
+
+    def error(self, images: int | None) -> float:
+        """Standard error of the difference of two running means.
+
+        It is binomial, for images that are right or wrong independently of each other and
         from one validation to the next. As all validations have the same images, most of which are
         right or wrong every time, it is an upper bound. Where the number of images is not known,
         neither is what chance does to their accuracy.
         """
         if images is None:
             return inf
-        error = (self.best * (1 - self.best) / images * 2 / WINDOW) ** 0.5
-        return max(least, _ERRORS * float(error))
+        return float((self.best * (1 - self.best) / images * 2 / WINDOW) ** 0.5)
