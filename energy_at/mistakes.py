@@ -20,7 +20,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException, Vali
 
 from energy_at.ranks import is_first
 from energy_at.runs import ERROR_FILE as ERROR_FILE
-from energy_at.schema import required
+from energy_at.start_schema import required
 
 
 @contextmanager

@@ -17,33 +17,15 @@ def check(cfg: DictConfig) -> None:
     Raises:
         ValueError: with the key, the value and what it must be.
     """
-    _require(cfg, _rules(cfg))
+    require(cfg, _rules(cfg))
 
 
-def check_start(cfg: DictConfig) -> None:
-    """The same for the sweeper and the launcher that Hydra is told to use.
-
-    Args:
-        cfg: With the part that is Hydra's.
+def require(cfg: DictConfig, rules: Mapping[str, Rule]) -> None:
+    """Refuses the first value that breaks the rule of its key; a key that is not there breaks none.
 
     Raises:
         ValueError: with the key, the value and what it must be.
     """
-    for part, choices in STARTS.items():
-        target = OmegaConf.select(cfg, f"hydra.{part}._target_", default="")
-        rules = choices.get(str(target).rpartition(".")[2], {})
-        _require(cfg, {f"hydra.{part}.{key}": rule for key, rule in rules.items()})
-
-
-def required(key: str) -> str | None:
-    """What a key of a sweeper or a launcher must be; ``None`` for any other."""
-    _, _, name = key.partition("hydra.")
-    part, _, last = name.partition(".")
-    rules = [own[last] for own in STARTS.get(part, {}).values() if last in own]
-    return rules[0][0] if rules else None
-
-
-def _require(cfg: DictConfig, rules: Mapping[str, Rule]) -> None:
     for key, (must, holds) in rules.items():
         value = OmegaConf.select(cfg, key, default=_MISSING)
         if value is not _MISSING and not holds(value):
@@ -70,12 +52,14 @@ def require_single(overrides: Sequence[str]) -> None:
             )
 
 
-def _integer(low: int, high: float = math.inf) -> Rule:
+def integer(low: int, high: float = math.inf) -> Rule:
+    """An integer within closed limits; ``True`` is none."""
     limits = f"from {low} to {high}" if high < math.inf else f">= {low}"
     return f"an integer {limits}", lambda v: type(v) is int and low <= v <= high
 
 
-def _number(low: float, high: float = math.inf, *, above: bool = False) -> Rule:
+def number(low: float, high: float = math.inf, *, above: bool = False) -> Rule:
+    """A finite number within closed limits, or above the lower one."""
     sign = ">" if above else ">="
     limits = f"{sign} {low:g}" + (f" and <= {high:g}" if high < math.inf else "")
 
@@ -87,12 +71,14 @@ def _number(low: float, high: float = math.inf, *, above: bool = False) -> Rule:
     return f"a finite number {limits}", holds
 
 
-def _or_null(rule: Rule) -> Rule:
+def or_null(rule: Rule) -> Rule:
+    """What a rule allows, or nothing."""
     must, holds = rule
     return f"{must}, or null", lambda value: value is None or holds(value)
 
 
-def _one_of(*names: str) -> Rule:
+def one_of(*names: str) -> Rule:
+    """One of several names."""
     return f"{', '.join(names[:-1])} or {names[-1]}", lambda value: value in names
 
 
@@ -115,7 +101,8 @@ def _is_share(value: Any) -> bool:
     return type(value) in (int, float) and 0 < value < 1
 
 
-def _is_path(value: Any) -> bool:
+def is_path(value: Any) -> bool:
+    """Whether a value names one file or folder."""
     return type(value) in (str, int, float) and value != ""  # a job's folder may be called 0
 
 
@@ -132,12 +119,12 @@ def _are_words(value: Any) -> bool:
 
 
 def _are_paths(value: Any) -> bool:
-    return all(map(_is_path, value)) if isinstance(value, list | ListConfig) else _is_path(value)
+    return all(map(is_path, value)) if isinstance(value, list | ListConfig) else is_path(value)
 
 
 TRUTH: Rule = ("true or false", lambda value: isinstance(value, bool))
-STEPS, EPOCHS, SHARE = _integer(1), _number(0), _number(0, 1, above=True)
-WEIGHT = _number(0)
+STEPS, EPOCHS, SHARE = integer(1), number(0), number(0, 1, above=True)
+WEIGHT = number(0)
 GROUP: Rule = ("a group of keys: set the keys in it", lambda v: isinstance(v, DictConfig))
 SINGLE = (  # groups whose choices exclude each other; those of callbacks and logger add up
     "dataset",
@@ -172,31 +159,31 @@ RULES: dict[str, Rule] = {
     "callbacks.sentinel.der": GROUP,
     "callbacks.sentinel.der.term": GROUP,
     "evaluation.attacks": GROUP,
-    "seed": _integer(0, 2**32 - 1),
-    "dataset.subset": _or_null(_integer(1)),
-    "dataset.val_size": _integer(1),
-    "dataset.batch_size": _integer(1),
-    "dataset.eval_batch_size": _integer(1),
-    "dataset.pad": _integer(0),
+    "seed": integer(0, 2**32 - 1),
+    "dataset.subset": or_null(integer(1)),
+    "dataset.val_size": integer(1),
+    "dataset.batch_size": integer(1),
+    "dataset.eval_batch_size": integer(1),
+    "dataset.pad": integer(0),
     "dataset.flip": TRUTH,
     "dataset.download": TRUTH,
     "dataset.root": ("the path of a folder", lambda value: isinstance(value, str)),
-    "model.width": _integer(1),
-    "model.widen": _integer(1),
+    "model.width": integer(1),
+    "model.widen": integer(1),
     "model.final_norm": TRUTH,
     "attack.steps": STEPS,
     "attack.restarts": STEPS,
-    "attack.k": _number(0, above=True),
+    "attack.k": number(0, above=True),
     "loss.beta": WEIGHT,
-    "optimizer.lr": _number(0, above=True),
-    "optimizer.momentum": _number(0, 1),
+    "optimizer.lr": number(0, above=True),
+    "optimizer.momentum": number(0, 1),
     "optimizer.weight_decay": WEIGHT,
     "optimizer.nesterov": TRUTH,
     "optimizer.decay_norm": TRUTH,
-    "schedule.peak": _number(0, 1),
-    "schedule.pct_start": _number(0, 1),
+    "schedule.peak": number(0, 1),
+    "schedule.pct_start": number(0, 1),
     "schedule.factor": SHARE,
-    "trainer.max_epochs": _integer(1),
+    "trainer.max_epochs": integer(1),
     "trainer.devices": (
         "a number of processes >= 1, or auto",
         lambda v: v == "auto" or (type(v) is int and v >= 1),
@@ -213,100 +200,100 @@ RULES: dict[str, Rule] = {
     "training.channels_last": TRUTH,
     "training.reuse": TRUTH,
     "training.keep_memory": TRUTH,
-    "training.compile": _or_null(_one_of(*COMPILATIONS)),
+    "training.compile": or_null(one_of(*COMPILATIONS)),
     "training.skip_inactive": ("auto, true or false", lambda v: v == "auto" or type(v) is bool),
-    "evaluation.subset": _or_null(_integer(1)),
+    "evaluation.subset": or_null(integer(1)),
     "evaluation.checkpoints": _some_of("last", "best"),
     "evaluation.images": _some_of("val", "test"),
     "callbacks.energy.every": STEPS,
     "callbacks.guard.every": STEPS,
-    "callbacks.sentinel.action": _one_of("warn", "checkpoint", "stop", "rollback"),
-    "callbacks.sentinel.remedy": _one_of("auto", "der", "beta", "alpha"),
-    "callbacks.sentinel.factor": _number(1, above=True),
+    "callbacks.sentinel.action": one_of("warn", "checkpoint", "stop", "rollback"),
+    "callbacks.sentinel.remedy": one_of("auto", "der", "beta", "alpha"),
+    "callbacks.sentinel.factor": number(1, above=True),
     "callbacks.sentinel.rollbacks": STEPS,
     "callbacks.sentinel.rewind": TRUTH,
-    "callbacks.sentinel.classes": _integer(2),
-    "callbacks.sentinel.der.weight": _number(0, above=True),
-    "callbacks.sentinel.thresholds.window": _integer(4),
-    "callbacks.sentinel.thresholds.patience": _integer(1),
-    "callbacks.sentinel.thresholds.recovery": _integer(1),
+    "callbacks.sentinel.classes": integer(2),
+    "callbacks.sentinel.der.weight": number(0, above=True),
+    "callbacks.sentinel.thresholds.window": integer(4),
+    "callbacks.sentinel.thresholds.patience": integer(1),
+    "callbacks.sentinel.thresholds.recovery": integer(1),
     **{
         f"callbacks.sentinel.thresholds.{name}": ("a number > 0 and < 1", _is_share)
         for name in ("aae_share", "alignment", "gap", "parting", "fall", "rise")
     },
-    "callbacks.last.every_n_steps": _or_null(STEPS),
-    "subset": _or_null(_integer(1)),  # of evaluate and analyse
-    "subset_seed": _or_null(_integer(0, 2**32 - 1)),
+    "callbacks.last.every_n_steps": or_null(STEPS),
+    "subset": or_null(integer(1)),  # of evaluate and analyse
+    "subset_seed": or_null(integer(0, 2**32 - 1)),
     "steps": STEPS,
     "restarts": STEPS,
     "iterations": STEPS,
     "queries": STEPS,
-    "batch_size": _or_null(STEPS),
-    "norm": _or_null(("linf or l2", lambda value: value in ("linf", "l2"))),
+    "batch_size": or_null(STEPS),
+    "norm": or_null(("linf or l2", lambda value: value in ("linf", "l2"))),
     "split": ("test, val or train", lambda value: value in ("test", "val", "train")),
     "n": STEPS,
     "shown": STEPS,
-    "judge": ("auto, none or the folder of a run", _is_path),
+    "judge": ("auto, none or the folder of a run", is_path),
     "start.k": STEPS,
     "start.variance": SHARE,
-    "start.scale": _number(0),
+    "start.scale": number(0),
     "start.by": ("features or pixels", lambda value: value in ("features", "pixels")),
     "guidance.draw": ("empirical or mean", lambda value: value in ("empirical", "mean")),
-    "guidance.tolerance": _number(0),
-    "guidance.width": _number(0),
+    "guidance.tolerance": number(0),
+    "guidance.width": number(0),
     "guidance.pulls": TRUTH,
     "sampler.energy": (
         "joint, marginal, conditional or cross_entropy",
         lambda value: value in ("joint", "marginal", "conditional", "cross_entropy"),
     ),
-    "sampler.steps": _integer(0),
-    "sampler.step_size": _number(0, above=True),
+    "sampler.steps": integer(0),
+    "sampler.step_size": number(0, above=True),
     "sampler.momentum": ("a number >= 0 and < 1", _is_below_one),
-    "sampler.noise": _number(0),
+    "sampler.noise": number(0),
     "sampler.normalize": TRUTH,
-    "sampler.radius": _or_null(_number(0, above=True)),
+    "sampler.radius": or_null(number(0, above=True)),
     "sampler.precision": ("fp32 or bf16", lambda value: value in ("fp32", "bf16")),
     "quality.reference": (
         "train, val or test",
         lambda value: value in ("train", "val", "test"),
     ),
-    "quality.weights": _or_null(("the path of one file", _is_path)),
+    "quality.weights": or_null(("the path of one file", is_path)),
     "device": ("auto, cpu or cuda", lambda value: value in ("auto", "cpu", "cuda")),
     "progress": TRUTH,
     "json": TRUTH,  # of doctor
     "dry_run": TRUTH,  # of dashboard
-    "entity": _or_null(_ACCOUNT),
+    "entity": or_null(_ACCOUNT),
     "project": _PROJECT,
     "name": ("a name", lambda value: isinstance(value, str) and value.strip() != ""),
-    "logger.wandb.entity": _or_null(_ACCOUNT),
+    "logger.wandb.entity": or_null(_ACCOUNT),
     "logger.wandb.project": _PROJECT,
-    "logger.wandb.mode": _or_null(_one_of("online", "offline", "disabled")),
-    "logger.wandb.tags": _or_null(("a list of words, such as [co,cifar10]", _are_words)),
+    "logger.wandb.mode": or_null(one_of("online", "offline", "disabled")),
+    "logger.wandb.tags": or_null(("a list of words, such as [co,cifar10]", _are_words)),
     "logger.wandb.log_checkpoints": TRUTH,
     "browser": TRUTH,  # of watch
     "once": TRUTH,
-    "port": _integer(0, 65535),
-    "interval": _number(0, above=True),
-    "scenarios": _or_null(("a list of different names, such as [fgsm,trades]", _is_list_of_names)),
-    "rows": _or_null(("a list of different names, such as [reference,full]", _is_list_of_names)),
+    "port": integer(0, 65535),
+    "interval": number(0, above=True),
+    "scenarios": or_null(("a list of different names, such as [fgsm,trades]", _is_list_of_names)),
+    "rows": or_null(("a list of different names, such as [reference,full]", _is_list_of_names)),
     "precisions": _some_of("fp32", "bf16"),
-    "hours": _or_null(_number(0)),
-    "results": ("the path of one folder", _is_path),
-    "dataset_root": ("the path of a folder", _is_path),
+    "hours": or_null(number(0)),
+    "results": ("the path of one folder", is_path),
+    "dataset_root": ("the path of a folder", is_path),
     "attack_steps": STEPS,
     "sampler_steps": STEPS,
     "repeats": STEPS,
-    "warmup": _integer(0),
+    "warmup": integer(0),
     "clock": ("wall or cpu", lambda value: value in ("wall", "cpu")),
-    "threads": _or_null(STEPS),
+    "threads": or_null(STEPS),
     "apart": ("auto, true or false", lambda value: value == "auto" or type(value) is bool),
     "workers": ("auto or an integer >= 0", lambda v: v == "auto" or (type(v) is int and v >= 0)),
-    "attacks": _or_null(("a list of different names, such as [fgsm,pgd]", _is_list_of_names)),
-    "runs": _or_null(("the path of a folder, or a list of them", _are_paths)),
-    "run": _or_null(("the path of one folder", _is_path)),
-    "checkpoint": _or_null(("the path of one file", _is_path)),
-    "out": _or_null(("the path of one folder", _is_path)),
-    "which": _or_null(_one_of("last", "best", "healthy")),
+    "attacks": or_null(("a list of different names, such as [fgsm,pgd]", _is_list_of_names)),
+    "runs": or_null(("the path of a folder, or a list of them", _are_paths)),
+    "run": or_null(("the path of one folder", is_path)),
+    "checkpoint": or_null(("the path of one file", is_path)),
+    "out": or_null(("the path of one folder", is_path)),
+    "which": or_null(one_of("last", "best", "healthy")),
 }
 REG_RULES: dict[str, Rule] = {
     "weight": WEIGHT,
@@ -314,53 +301,10 @@ REG_RULES: dict[str, Rule] = {
     "ramp": EPOCHS,
     "ce": WEIGHT,
     "logits": WEIGHT,
-    "sensitivity": _number(0, above=True),
-    "decay": _number(0, 1),
+    "sensitivity": number(0, above=True),
+    "decay": number(0, 1),
     "detach_clean": TRUTH,
     "detach_start": TRUTH,
-}
-_SUBMITIT: dict[str, Rule] = {
-    "timeout_min": _integer(1),
-    "nodes": _integer(1),
-    "tasks_per_node": _integer(1),
-    "gpus_per_node": _or_null(_integer(0)),
-    "cpus_per_task": _or_null(_integer(1)),
-    "mem_gb": _or_null(_number(0, above=True)),
-    "max_num_timeout": _integer(0),
-    "signal_delay_s": _integer(0),
-    "array_parallelism": _integer(1),
-    "stderr_to_stdout": TRUTH,
-}
-STARTS: dict[str, dict[str, dict[str, Rule]]] = {  # keys of sweepers and launchers, by class
-    "sweeper": {
-        "GridSweeper": {"max_batch_size": _or_null(_integer(1))},
-        "BasicSweeper": {"max_batch_size": _or_null(_integer(1))},
-        "OptunaSweeper": {
-            "n_trials": _integer(1),
-            "n_jobs": _integer(1),
-            "seed": _integer(0, 2**32 - 1),
-        },
-        "AgentSweeper": {
-            "n_trials": _or_null(_integer(1)),
-            "file": ("the path of one file", lambda v: _is_path(v) and v != ""),
-            "project": RULES["project"],
-        },
-    },
-    "launcher": {
-        "JoblibLauncher": {
-            "n_jobs": (
-                "an integer >= 1, or -1 for all cores",
-                lambda v: type(v) is int and (v >= 1 or v == -1),
-            )
-        },
-        "RayLauncher": {
-            "cpus_per_job": _number(0, above=True),
-            "gpus_per_job": _number(0),
-            "num_cpus": _or_null(_integer(1)),
-        },
-        "LocalLauncher": _SUBMITIT,
-        "SlurmLauncher": _SUBMITIT,
-    },
 }
 
 

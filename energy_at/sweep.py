@@ -15,7 +15,7 @@ from energy_at.dependence import write_dependences
 from energy_at.finished import FinishedRun
 from energy_at.mistakes import one_line_errors, remove_empty
 from energy_at.runs import RunFolder, failures, runs_below
-from energy_at.schema import check_start
+from energy_at.start_schema import check_start
 from energy_at.tradeoff import FILES as TRADEOFF
 from energy_at.tradeoff import samplings_below, write_tradeoff
 

@@ -31,9 +31,9 @@ from submitit.core.utils import FailedJobError, UncompletedJobError
 from energy_at import train
 from energy_at.mistakes import explained
 from energy_at.runs import runs_below
-from energy_at.schema import check_start
+from energy_at.start_schema import check_start
 from energy_at.sweep import summary
-from hydra_plugins.energy_at.ray import require_reachable
+from hydra_plugins.energy_at.ray import require_reachable, speaks_http2
 from hydra_plugins.energy_at.search import require_seeds
 from hydra_plugins.energy_at.tolerant import is_loss, launched, places
 from hydra_plugins.energy_at.typed import typed as parsed
@@ -400,8 +400,10 @@ def test_a_web_server_is_told_apart():
             require_reachable(f"127.0.0.1:{server.server_port}")
 
 
-def test_a_server_that_begins_as_those_of_ray_do_is_reachable():
-    require_reachable(f"127.0.0.1:{answering(bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))}")
+@pytest.mark.parametrize(("frame", "speaks"), [(4, True), (7, False)])  # SETTINGS, GOAWAY
+def test_servers_of_ray_begin_with_their_settings(frame, speaks):
+    port = answering(bytes([0, 0, 0, frame, 0, 0, 0, 0, 0]))
+    assert speaks_http2("127.0.0.1", port) is speaks
 
 
 # SLURM

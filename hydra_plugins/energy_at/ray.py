@@ -130,7 +130,7 @@ def require_reachable(address: str | None) -> None:
     if not place.hostname or port is None:
         raise ValueError(f"hydra.launcher.address={address} is no address: write HOST:PORT")
     try:
-        speaks = _speaks_http2(place.hostname, port)
+        speaks = speaks_http2(place.hostname, port)
     except OSError as error:
         raise ValueError(
             f"no Ray cluster answers at hydra.launcher.address={address} ({error}): start one "
@@ -143,7 +143,7 @@ def require_reachable(address: str | None) -> None:
         )
 
 
-def _speaks_http2(host: str, port: int) -> bool:
+def speaks_http2(host: str, port: int) -> bool:
     """Whether a server begins as those of Ray do; of another, Ray would wait minutes for more."""
     with socket.create_connection((host, port), timeout=WAIT) as link:
         link.sendall(_PREFACE)
