@@ -9,13 +9,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from energy_at.analysis import Plan, analyse, common_threat, named_subjects, radii_around
-from energy_at.config import register_resolvers
-from energy_at.contention import hint_at_contention
-from energy_at.mistakes import CONF, command_line, one_line_errors, require_read
-from energy_at.publishing import publish_energies, require_publishable
-from energy_at.schema import check
-from energy_at.subject import Subject
-from energy_at.threat import Ball
+from energy_at.analysis.publishing import publish_energies, require_publishable
+from energy_at.attacks.threat import Ball
+from energy_at.config import CONF
+from energy_at.config.build import register_resolvers
+from energy_at.config.cli import command_line, one_line_errors, require_read
+from energy_at.config.contention import hint_at_contention
+from energy_at.config.schema import check
+from energy_at.evaluation.trained_model import Subject
 
 register_resolvers()
 

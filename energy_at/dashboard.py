@@ -10,11 +10,12 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from energy_at.account import has_wandb_key, is_reachable, server
-from energy_at.mistakes import CONF, command_line, one_line_errors, require_read
-from energy_at.panels import specification
-from energy_at.schema import check
-from energy_at.workspace import workspace
+from energy_at.config import CONF
+from energy_at.config.cli import command_line, one_line_errors, require_read
+from energy_at.config.schema import check
+from energy_at.reporting.panels import specification
+from energy_at.reporting.wandb_workspace import workspace
+from energy_at.training.loggers.account import has_wandb_key, is_reachable, server
 
 
 def described(cfg: DictConfig) -> str:

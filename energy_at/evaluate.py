@@ -8,13 +8,14 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from energy_at.attacks.ensemble import INSTALL, INSTALLED
-from energy_at.config import register_resolvers
-from energy_at.contention import hint_at_contention
+from energy_at.attacks.autoattack import INSTALL, INSTALLED
+from energy_at.config import CONF
+from energy_at.config.build import register_resolvers
+from energy_at.config.cli import command_line, one_line_errors, require_read
+from energy_at.config.contention import hint_at_contention
+from energy_at.config.schema import check
 from energy_at.evaluation import FILES, Plan, evaluate
-from energy_at.mistakes import CONF, command_line, one_line_errors, require_read
-from energy_at.schema import check
-from energy_at.subject import Subject, opened
+from energy_at.evaluation.trained_model import Subject, opened
 
 register_resolvers()
 

@@ -10,12 +10,13 @@ from safetensors import SafetensorError
 from safetensors.torch import save
 
 import energy_at
-from energy_at.config import register_resolvers, reopened
-from energy_at.mistakes import CONF, command_line, one_line_errors, require_read
+from energy_at.config import CONF
+from energy_at.config.build import register_resolvers, reopened
+from energy_at.config.cli import command_line, one_line_errors, require_read
+from energy_at.config.schema import check
 from energy_at.models import Normalized
-from energy_at.models.load import exported
-from energy_at.runs import RunFolder
-from energy_at.schema import check
+from energy_at.models.weights import exported
+from energy_at.runs.folder import RunFolder
 
 register_resolvers()
 
@@ -24,7 +25,7 @@ def export(run: str | Path, which: str, out: Path) -> Path:
     """Writes the network of a run, its normalization and what it is; replaces ``out`` as a whole.
 
     ``python -m energy_at.evaluate checkpoint=FILE model=...`` takes the file, as does
-    ``energy_at.models.load.load_weights``.
+    ``energy_at.models.weights.load_weights``.
     """
     folder = RunFolder.open(run)
     cfg = folder.config()

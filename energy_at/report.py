@@ -10,13 +10,15 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, ListConfig
 
-from energy_at import comparison, reporting
-from energy_at.files import together
-from energy_at.mistakes import CONF, command_line, one_line_errors, require_read
-from energy_at.reporting.earlier import note_written, remove_left, written
-from energy_at.runs import RunFolder, failures, require_distinct, runs_below, runs_in
-from energy_at.schema import check
-from energy_at.tables import results_table
+from energy_at.config import CONF
+from energy_at.config.cli import command_line, one_line_errors, require_read
+from energy_at.config.schema import check
+from energy_at.core.files import together
+from energy_at.reporting import comparison
+from energy_at.reporting import document as reporting
+from energy_at.reporting.document.manifest import note_written, remove_left, written
+from energy_at.reporting.tables import results_table
+from energy_at.runs.folder import RunFolder, failures, require_distinct, runs_below, runs_in
 
 
 def report(folders: Sequence[RunFolder], out: Path, failed: Sequence[str] = ()) -> str:

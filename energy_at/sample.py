@@ -8,13 +8,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from energy_at.config import make, register_resolvers
-from energy_at.contention import hint_at_contention
-from energy_at.generation import FILES, Options, Plan, sample
-from energy_at.mistakes import CONF, command_line, one_line_errors, require_read
-from energy_at.publishing import publish_samples, require_publishable
-from energy_at.schema import check
-from energy_at.subject import opened
+from energy_at.analysis.publishing import publish_samples, require_publishable
+from energy_at.config import CONF
+from energy_at.config.build import make, register_resolvers
+from energy_at.config.cli import command_line, one_line_errors, require_read
+from energy_at.config.contention import hint_at_contention
+from energy_at.config.schema import check
+from energy_at.evaluation.trained_model import opened
+from energy_at.sampling.generation import FILES, Options, Plan, sample
 
 register_resolvers()
 

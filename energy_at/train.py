@@ -16,22 +16,23 @@ from hydra.types import RunMode
 from lightning import seed_everything
 from omegaconf import DictConfig
 
-from energy_at.checkpoints import read_checkpoint
-from energy_at.config import Run, build, register_resolvers
-from energy_at.contention import hint_at_contention
-from energy_at.figures import delta_energy_figure, save
-from energy_at.finished import FinishedRun
-from energy_at.launching import require_startable, started_with
-from energy_at.memory import keep_freed_memory
-from energy_at.mistakes import CONF, command_line, forget, one_line_errors, quieten, require_read
-from energy_at.outcome import alarms, cost, evaluated, held_out
-from energy_at.ranks import is_first
-from energy_at.resume import job_folder, resumed
-from energy_at.runs import RunFolder, accuracies_in
-from energy_at.schema import check, require_single
-from energy_at.soundness import require_sound
-from energy_at.tables import results_table
-from energy_at.training import loggers
+from energy_at.config import CONF
+from energy_at.config.build import Run, build, register_resolvers
+from energy_at.config.cli import command_line, forget, one_line_errors, quieten, require_read
+from energy_at.config.contention import hint_at_contention
+from energy_at.config.preflight import require_sound
+from energy_at.config.schema import check, require_single
+from energy_at.core.memory import keep_freed_memory
+from energy_at.core.ranks import is_first
+from energy_at.evaluation.final_results import alarms, cost, evaluated, held_out
+from energy_at.reporting.figures.style import delta_energy_figure, save
+from energy_at.reporting.finished_run import FinishedRun
+from energy_at.reporting.tables import results_table
+from energy_at.runs.checkpoints import read_checkpoint
+from energy_at.runs.folder import RunFolder, accuracies_in
+from energy_at.runs.resume import job_folder, resumed
+from energy_at.training.launch import require_startable, started_with
+from energy_at.training.loggers import csv as loggers
 
 register_resolvers()
 

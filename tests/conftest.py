@@ -2,11 +2,11 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
-import tests.checker  # noqa: F401  the hook names it
+import tests.helpers.checker  # noqa: F401  the hook names it
 
-install_import_hook("energy_at", "tests.checker.checked")
+install_import_hook("energy_at", "tests.helpers.checker.checked")
 
-from tests.nets import TinyNet  # noqa: E402
+from tests.helpers.nets import TinyNet  # noqa: E402
 
 torch.set_num_threads(1)  # tensors this small wait for threads longer than they compute
 
@@ -36,7 +36,7 @@ def here(tmp_path, monkeypatch):
 def type_train(monkeypatch, capsys):
     """Types a training; returns exit code, standard output and standard error."""
     from energy_at import train  # takes seconds, and most tests type none
-    from tests.running import typed
+    from tests.helpers.running import typed
 
     return lambda *argv: typed(monkeypatch, capsys, train.main, *argv)
 

@@ -5,10 +5,11 @@ import sys
 
 import pytest
 
-from energy_at import dashboard, workspace
-from energy_at.mistakes import command_line
-from energy_at.panels import SECTIONS, curve_panels, specification
-from tests.running import typed
+from energy_at import dashboard
+from energy_at.config.cli import command_line
+from energy_at.reporting import wandb_workspace as workspace
+from energy_at.reporting.panels import SECTIONS, curve_panels, specification
+from tests.helpers.running import typed
 
 
 @pytest.fixture(autouse=True)

@@ -12,11 +12,11 @@ from safetensors import safe_open
 
 import energy_at
 from energy_at import evaluate, export
-from energy_at.checkpoints import read_tensors
-from energy_at.config import make, reopened
-from energy_at.models.load import load_weights
-from energy_at.runs import RunFolder
-from tests.running import everything, states_equal, train_in, typed
+from energy_at.config.build import make, reopened
+from energy_at.models.weights import load_weights
+from energy_at.runs.checkpoints import read_tensors
+from energy_at.runs.folder import RunFolder
+from tests.helpers.running import everything, states_equal, train_in, typed
 
 MODEL = ("dataset=synthetic", "model.width=2")
 WEAK = ("attacks=[fgsm,pgd]", "steps=2", "restarts=1", "batch_size=64", "progress=false")
@@ -44,7 +44,7 @@ def trained(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def run(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("energy_at.evaluation.judged.BLACK_BOX_QUERIES", 20)
+    monkeypatch.setattr("energy_at.evaluation.evaluate.BLACK_BOX_QUERIES", 20)
     return Path(shutil.copytree(trained, "run"))
 
 

@@ -9,10 +9,10 @@ from lightning import Trainer
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader, TensorDataset
 
+from energy_at.attacks.threat import Linf
 from energy_at.objectives import DeltaEnergy, Weighted
-from energy_at.threat import Linf
 from energy_at.training import EnergyMonitor, FastAT, StandardAT, Trades
-from tests.nets import TinyNet
+from tests.helpers.nets import TinyNet
 
 
 def loader():

@@ -13,17 +13,17 @@ import pytest
 from PIL import Image
 
 from energy_at import report
-from energy_at.comparison import grouped
-from energy_at.reporting.compared import compared, environment
-from energy_at.reporting.document import Grid
-from energy_at.reporting.earlier import RECORD, written
-from energy_at.reporting.entries import Gallery, entries
-from energy_at.reporting.measured import accuracies, strong_evaluations
-from energy_at.reporting.shown import drawn_by_step
-from energy_at.runs import RunFolder
-from tests.pages import Page
-from tests.running import TINY, config, everything, typed
-from tests.test_evidence import CONTENT
+from energy_at.reporting.comparison import grouped
+from energy_at.reporting.document.accuracy import accuracies, strong_evaluations
+from energy_at.reporting.document.curves import drawn_by_step
+from energy_at.reporting.document.html import Grid
+from energy_at.reporting.document.manifest import RECORD, written
+from energy_at.reporting.document.overview import compared, environment
+from energy_at.reporting.document.runs import Gallery, entries
+from energy_at.runs.folder import RunFolder
+from tests.helpers.pages import Page
+from tests.helpers.running import TINY, config, everything, typed
+from tests.reporting.test_artifacts import CONTENT
 
 composed = functools.cache(config)
 BASE = (*TINY, "trainer.max_epochs=12")

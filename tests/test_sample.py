@@ -16,17 +16,19 @@ from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import save_file
 
-from energy_at import panels, sample, train
-from energy_at.generation import FILES, judge, output, sampled
-from energy_at.generation.progress import SamplingBar
-from energy_at.generation.samples import Parts
-from energy_at.mistakes import command_line
-from energy_at.runs import RunFolder
-from energy_at.sampling import Stop
-from energy_at.subject import of_run
-from tests.running import typed
-from tests.test_evaluation import TRAINING, trained  # noqa: F401  a fixture
-from tests.wandb_files import Kept, without_key
+from energy_at import sample, train
+from energy_at.config.cli import command_line
+from energy_at.evaluation.trained_model import of_run
+from energy_at.reporting import panels
+from energy_at.runs.folder import RunFolder
+from energy_at.sampling import Stop, judge, output
+from energy_at.sampling import pipeline as sampled
+from energy_at.sampling.generation import FILES
+from energy_at.sampling.progress import SamplingBar
+from energy_at.sampling.samples import Parts
+from tests.evaluation.test_evaluate import TRAINING, trained  # noqa: F401  a fixture
+from tests.helpers.running import typed
+from tests.helpers.wandb_files import Kept, without_key
 
 QUICK = ("progress=false", "sampler.steps=4", "start.k=5")
 BARE = (*QUICK, "judge=none", "quality=none")

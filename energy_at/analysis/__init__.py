@@ -1,6 +1,6 @@
 """An analysis of energies: what is asked, of which networks, and the files that hold the answer."""
 
-from energy_at.analysis.analysed import analyse
+from energy_at.analysis.analyse import analyse
 from energy_at.analysis.plan import Plan, radii_around
 from energy_at.analysis.subjects import common_threat, named_subjects
 

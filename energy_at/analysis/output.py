@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from energy_at.analysis.tables import by_quantity
-from energy_at.energy_figures import (
+from energy_at.analysis.figures import (
     View,
     classes,
     delta_vs_eps,
@@ -24,9 +23,10 @@ from energy_at.energy_figures import (
     quiver,
     scatter,
 )
-from energy_at.figures import save
-from energy_at.files import beside, read_json
-from energy_at.landscape import TIMES, Landscape, Natural, Shifts
+from energy_at.analysis.landscape import TIMES, Landscape, Natural, Shifts
+from energy_at.analysis.tables import by_quantity
+from energy_at.core.files import beside, read_json
+from energy_at.reporting.figures.style import save
 
 PANELS = 4  # runs that have room side by side
 ARRAYS = {

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from energy_at.attacks import Attack, pgd
 from energy_at.attacks.catalogue import FROM_LIBRARY, LABELS, named_attack
-from energy_at.threat import Ball, Linf
+from energy_at.attacks.threat import Ball, Linf
 
 FACTORS = (0.25, 0.5, 1.0, 1.5, 2.0)  # radii of the sweep, in units of eps
 NORMS = {"linf": "L-inf", "l2": "L2"}

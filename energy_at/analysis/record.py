@@ -11,7 +11,7 @@ from energy_at import __version__
 from energy_at.analysis.output import ARRAYS
 from energy_at.analysis.plan import Plan
 from energy_at.data import ImageSet
-from energy_at.subject import Subject
+from energy_at.evaluation.trained_model import Subject
 
 Chosen = tuple[ImageSet, list[int]]  # images, and their places in the split
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from energy_at.comparison import grouped
-from energy_at.reporting.entries import entries
-from energy_at.runs import RunFolder, require_distinct, runs_in
-from energy_at.subject import Subject, of_run, opened
-from energy_at.threat import Ball
+from energy_at.attacks.threat import Ball
+from energy_at.evaluation.trained_model import Subject, of_run, opened
+from energy_at.reporting.comparison import grouped
+from energy_at.reporting.document.runs import entries
+from energy_at.runs.folder import RunFolder, require_distinct, runs_in
 
 
 def named_subjects(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Subject]:

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from energy_at.energy_figures import View
-from energy_at.landscape import QUANTILES, Landscape, Shifts, ks_distance, summary
-from energy_at.tables import Table
+from energy_at.analysis.figures import View
+from energy_at.analysis.landscape import QUANTILES, Landscape, Shifts, ks_distance, summary
+from energy_at.reporting.tables import Table
 
 QUANTITIES = {  # of each attack, by the name of its column
     "E(x*)": "marginal",

@@ -4,8 +4,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from energy_at.noise import Noise
-from energy_at.shapes import Classifier, Images, Labels, Logits
+from energy_at.core.rng import Noise
+from energy_at.core.types import Classifier, Images, Labels, Logits
 
 
 @dataclass(frozen=True)

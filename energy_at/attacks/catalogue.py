@@ -4,10 +4,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from energy_at.attacks.autoattack import LibraryAttack, autoattack, require_installed
 from energy_at.attacks.base import Attack
-from energy_at.attacks.ensemble import LibraryAttack, autoattack, require_installed
-from energy_at.attacks.named import cw, fgsm, pgd, rs_fgsm, targeted, trades
-from energy_at.threat import Ball
+from energy_at.attacks.registry import cw, fgsm, pgd, rs_fgsm, targeted, trades
+from energy_at.attacks.threat import Ball
 
 OWN: dict[str, Callable[..., Attack]] = {
     "fgsm": fgsm,

@@ -8,9 +8,9 @@ import torch
 from energy_at.attacks.base import Attack, AttackResult, Search, Wishes
 from energy_at.attacks.goals import misclassify
 from energy_at.attacks.gradient import GradientAttack
-from energy_at.modes import frozen_running_stats, no_graph
-from energy_at.noise import part_of
-from energy_at.shapes import Classifier, Images, Labels
+from energy_at.core.rng import part_of
+from energy_at.core.types import Classifier, Images, Labels
+from energy_at.models.modes import frozen_running_stats, no_graph
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Literal, get_args
 
 import torch.nn.functional as F
 
-from energy_at.modes import no_graph
-from energy_at.shapes import Classifier, Images, Labels, Logits, PerExample
+from energy_at.core.types import Classifier, Images, Labels, Logits, PerExample
+from energy_at.models.modes import no_graph
 
 Gain = Callable[[Logits], PerExample]
 Goal = Callable[[Classifier, Images, Labels], Gain]

@@ -8,9 +8,9 @@ import torch
 from energy_at.attacks.base import AttackResult, Search, Wishes
 from energy_at.attacks.goals import Goal, misclassify
 from energy_at.attacks.starts import AtClean, Start
-from energy_at.modes import frozen_running_stats, weights_at_rest
-from energy_at.shapes import Classifier, Images, Labels, Logits
-from energy_at.threat import Ball, clip_to_pixels
+from energy_at.attacks.threat import Ball, clip_to_pixels
+from energy_at.core.types import Classifier, Images, Labels, Logits
+from energy_at.models.modes import frozen_running_stats, weights_at_rest
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from energy_at.noise import Noise, normal_like
-from energy_at.shapes import Images
-from energy_at.threat import Ball
+from energy_at.attacks.threat import Ball
+from energy_at.core.rng import Noise, normal_like
+from energy_at.core.types import Images
 
 
 @runtime_checkable

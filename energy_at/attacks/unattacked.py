@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from energy_at.attacks.base import AttackResult, Search, Wishes
-from energy_at.shapes import Classifier, Images, Labels
+from energy_at.core.types import Classifier, Images, Labels
 
 
 @dataclass(frozen=True)

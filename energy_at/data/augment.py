@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from energy_at.shapes import Pixels
+from energy_at.core.types import Pixels
 
 
 @dataclass(frozen=True)

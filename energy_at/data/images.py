@@ -8,7 +8,7 @@ import torch
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from energy_at.shapes import Labels, Pixels
+from energy_at.core.types import Labels, Pixels
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from energy_at.robustness import Mask
-from energy_at.tables import Table
+from energy_at.evaluation.robustness import Mask
+from energy_at.reporting.tables import Table
 
 FILES = ("evaluation.json", "evaluation.csv", "evaluation.md", "images.csv")
 

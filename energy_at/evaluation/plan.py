@@ -6,7 +6,7 @@ from functools import cached_property
 
 from energy_at.attacks import Attack, restarted_pgd
 from energy_at.attacks.catalogue import LABELS, named_attack
-from energy_at.threat import Ball
+from energy_at.attacks.threat import Ball
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from scipy.stats import binomtest
 from energy_at import __version__
 from energy_at.data import ImageSet
 from energy_at.evaluation.plan import Plan
-from energy_at.robustness import Mask
-from energy_at.subject import Subject
+from energy_at.evaluation.robustness import Mask
+from energy_at.evaluation.trained_model import Subject
 
 NORMS = {"linf": "L-inf", "l2": "L2"}
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from energy_at.shapes import Images, Logits
+from energy_at.core.types import Images, Logits
 
 
 class Normalize(nn.Module):

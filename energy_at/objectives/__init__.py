@@ -1,6 +1,16 @@
 """Objectives: base losses and regularizers as weighted terms of one sum."""
 
-from energy_at.objectives.base import (
+from energy_at.objectives.der import AbnormalVariation, DeltaEnergy
+from energy_at.objectives.linearity import AdaptiveLinearity, GradAlign, Linearity
+from energy_at.objectives.losses import (
+    AdversarialCrossEntropy,
+    BoostedCrossEntropy,
+    CleanCrossEntropy,
+    EnergyWeighted,
+    MisclassifiedKL,
+    TradesKL,
+)
+from energy_at.objectives.objective import (
     Losses,
     Objective,
     Probe,
@@ -10,16 +20,6 @@ from energy_at.objectives.base import (
     Vicinity,
     Weighted,
 )
-from energy_at.objectives.losses import (
-    AdversarialCrossEntropy,
-    BoostedCrossEntropy,
-    CleanCrossEntropy,
-    EnergyWeighted,
-    MisclassifiedKL,
-    TradesKL,
-)
-from energy_at.objectives.probes import AdaptiveLinearity, GradAlign, Linearity
-from energy_at.objectives.regularizers import AbnormalVariation, DeltaEnergy
 
 __all__ = [
     "AbnormalVariation",

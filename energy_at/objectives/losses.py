@@ -6,10 +6,10 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 
-from energy_at.energy import marginal_energy
-from energy_at.objectives.base import Term, Trait
-from energy_at.pairs import LogitPair
-from energy_at.shapes import PerExample
+from energy_at.core.types import PerExample
+from energy_at.energy.energies import marginal_energy
+from energy_at.energy.pair import LogitPair
+from energy_at.objectives.objective import Term, Trait
 
 FITS = Trait.READS_CLEAN | Trait.TRAINS_CLEAN | Trait.FITS_CLEAN
 

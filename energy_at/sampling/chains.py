@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from energy_at.noise import CountedNoise
-from energy_at.shapes import Images, Labels, PerExample
+from energy_at.core.rng import CountedNoise
+from energy_at.core.types import Images, Labels, PerExample
 
 
 class Stop(IntEnum):

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from energy_at.noise import CountedNoise
-from energy_at.shapes import Labels, PerExample
+from energy_at.core.rng import CountedNoise
+from energy_at.core.types import Labels, PerExample
 
 DRAWS = ("empirical", "mean")
 

@@ -15,12 +15,12 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from energy_at.energy import joint_energy, marginal_energy
-from energy_at.modes import full_precision
+from energy_at.attacks.threat import L2
+from energy_at.core.types import Images, Labels, Logits, PerExample
+from energy_at.energy.energies import joint_energy, marginal_energy
+from energy_at.models.modes import full_precision
 from energy_at.sampling.chains import Chains, Stop
 from energy_at.sampling.guidance import Guidance
-from energy_at.shapes import Images, Labels, Logits, PerExample
-from energy_at.threat import L2
 
 Energy = Callable[[Logits, Labels], PerExample]
 

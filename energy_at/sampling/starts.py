@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from energy_at.noise import CountedNoise
+from energy_at.core.rng import CountedNoise
 from energy_at.sampling.pca import Principal, kept, principal, require_share
 from energy_at.sampling.training_images import TrainingImages, as_rows
 

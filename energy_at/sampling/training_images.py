@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from energy_at.modes import eval_mode, full_precision, no_graph
-from energy_at.shapes import Images, Labels, Logits, Pixels
+from energy_at.core.types import Images, Labels, Logits, Pixels
+from energy_at.models.modes import eval_mode, full_precision, no_graph
 
 BATCH = 256  # fixed, so that the same bits come out every time
 

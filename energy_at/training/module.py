@@ -12,18 +12,18 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from energy_at.attacks import Attack, AttackResult
+from energy_at.core.distributed import Part
+from energy_at.core.rng import Noise, mixed
+from energy_at.core.types import Images, Labels, Logits
 from energy_at.data import EvalLoader, TrainLoader
-from energy_at.modes import eval_mode, frozen_running_stats, full_precision
-from energy_at.noise import Noise, mixed
+from energy_at.energy.pair import LogitPair
+from energy_at.models.modes import eval_mode, frozen_running_stats, full_precision
 from energy_at.objectives import Objective, Vicinity
-from energy_at.pairs import LogitPair
-from energy_at.processes import Part
-from energy_at.shapes import Images, Labels, Logits
-from energy_at.training.optimizers import sgd
-from energy_at.training.passes import Passes, logits
+from energy_at.training.awp import WeightPerturbation
+from energy_at.training.forward import Passes, logits
+from energy_at.training.optim import sgd
 from energy_at.training.requirements import require_batch, require_batches, require_pixels
 from energy_at.training.validation import validated
-from energy_at.training.weights import WeightPerturbation
 
 OptimizerFactory = Callable[[nn.Module], Optimizer]
 ScheduleFactory = Callable[[Optimizer, int], LRScheduler]  # given the number of all steps

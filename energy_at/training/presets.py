@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from energy_at.attacks import Attack, fgsm, pgd, trades
+from energy_at.attacks.threat import Ball
 from energy_at.objectives import (
     AdversarialCrossEntropy,
     CleanCrossEntropy,
@@ -16,7 +17,6 @@ from energy_at.objectives import (
     TradesKL,
     Weighted,
 )
-from energy_at.threat import Ball
 from energy_at.training.module import AdversarialTraining
 
 Regularizers = Mapping[str, Weighted]

@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping
 from torch import Tensor, nn
 
 from energy_at.attacks import Attack
-from energy_at.metrics import accuracies, cross_entropies, delta_energies
-from energy_at.modes import no_graph
-from energy_at.noise import Noise
-from energy_at.pairs import LogitPair
-from energy_at.processes import Part
-from energy_at.shapes import Images, Labels
+from energy_at.core.distributed import Part
+from energy_at.core.rng import Noise
+from energy_at.core.types import Images, Labels
+from energy_at.energy.metrics import accuracies, cross_entropies, delta_energies
+from energy_at.energy.pair import LogitPair
+from energy_at.models.modes import no_graph
 
 
 def validated(

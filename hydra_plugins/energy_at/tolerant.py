@@ -140,8 +140,8 @@ def _say(error: Exception, then: str) -> None:
 
 def _note_lost(sweep: Path, jobs: Sequence[tuple[Path, Sequence[str]]]) -> None:
     """Leaves a line where a job was to run that has written nothing: no folder tells of it."""
-    from energy_at.mistakes import ERROR_FILE
-    from energy_at.runs import runs_below
+    from energy_at.config.cli import ERROR_FILE
+    from energy_at.runs.folder import runs_below
 
     again = f"hydra.sweep.dir={sweep}"
     known = [sorted(run.overrides()) for run in runs_below(sweep)]

@@ -1,0 +1,164 @@
+"""Energies of all images together: distributions, means along paths and radii, class by class."""
+
+from itertools import cycle
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from energy_at.analysis.columns import Floats
+from energy_at.analysis.figures.page import NATURAL, PAPER, WIDTH, View, legend_below, page
+from energy_at.analysis.landscape import TIMES, Landscape, class_means, ks_distance
+from energy_at.attacks.catalogue import STYLES
+from energy_at.reporting.figures.style import entitle, legend_height, method_styles, methods_legend
+
+BAND = (0.25, 0.75)  # quantiles over the images
+BAND_LABEL = "band of 25 to 75 % of the images"
+COUNTED = 12  # classes that have room for the number of their images
+
+
+def histograms(view: View, *, joint: bool = False) -> Figure:
+    """Energies of natural and of adversarial images, a panel for each attack (and run)."""
+    name, label = ("joint", "E(x, y)") if joint else ("marginal", "E(x)")
+    with page(view, f"{label} [nats]", "images [%]") as (figure, panels):
+        for (run, attack), axes in panels.items():
+            natural = getattr(view.runs[run].natural, name)
+            adversarial = getattr(view.runs[run].attacks[attack], name)
+            edges = np.histogram_bin_edges(_all_of(view.runs[run], name), 40).tolist()
+            shares = np.full(len(natural), 100 / len(natural))
+            color = STYLES[attack][0]
+            axes.hist(adversarial, edges, weights=shares, color=color, alpha=0.55)
+            axes.hist(natural, edges, weights=shares, color=NATURAL, histtype="step", linewidth=0.9)
+            axes.set_title(f"{view.labels[attack]}, KS {ks_distance(natural, adversarial):.2f}")
+        handles = [
+            Line2D([], [], color=NATURAL, linewidth=0.9, label="natural"),
+            Patch(color="0.6", label="adversarial (in the attack's colour)"),
+        ]
+        legend_below(figure, handles)
+    return figure
+
+
+def path(view: View) -> Figure:
+    """Energies from ``x`` through ``x*``: means and bands, a panel for each attack (and run)."""
+    with page(view, "t (x at 0, x* at 1)", "energy [nats]") as (figure, panels):
+        for (run, attack), axes in panels.items():
+            found, color = view.runs[run].paths[attack], STYLES[attack][0]
+            _band(axes, TIMES, found.marginal, color=color)
+            _band(axes, TIMES, found.joint, color=color, linestyle="--")
+            axes.axvline(1, color="0.5", linewidth=0.6, linestyle=":")
+            axes.set_xticks([0, 0.5, 1, 1.5])
+        handles = [
+            Line2D([], [], color="0.2", label=r"mean $E(x_t)$, $x_t = x + t\,(x^* - x)$"),
+            Line2D([], [], color="0.2", linestyle="--", label="mean $E(x_t, y)$"),
+            Patch(color="0.8", label=BAND_LABEL),
+        ]
+        legend_below(figure, handles)
+    return figure
+
+
+def delta_vs_eps(view: View, label: str) -> Figure:
+    """Delta energies against the radius of an attack: means and bands of the images."""
+    unit, of = (255, "1/255") if view.norm == "L-inf" else (1, "pixel range")
+    styles = _run_styles(view)
+    with mpl.rc_context(PAPER):
+        height = 2.6 + (legend_height(styles) if view.side_by_side else 0)
+        figure = Figure(figsize=(WIDTH, height), layout="constrained", dpi=300)
+        for axes, name in zip(figure.subplots(1, 2), ("marginal", "joint"), strict=True):
+            for run, found in view.runs.items():
+                deltas = getattr(found.radii, f"delta_{name}")
+                at_zero = np.zeros((len(deltas), 1))  # no radius, no shift
+                radii = [0.0, *(unit * found.radii.eps)]
+                _band(axes, radii, np.concatenate([at_zero, deltas], axis=1), **styles[run])
+            axes.axhline(0, color="0.7", linewidth=0.6, zorder=0)
+            axes.axvline(unit * view.eps, color="0.5", linewidth=0.6, linestyle=":")
+            what = "dE(x)" if name == "marginal" else "dE(x, y)"
+            axes.set(xlabel=f"eps, {view.norm} [{of}]", ylabel=f"{what} [nats]")
+        if view.side_by_side:
+            methods_legend(figure, styles)
+        entitle(figure, f"{view.title}; {label}, mean and {BAND_LABEL}")
+    return figure
+
+
+def classes(view: View) -> Figure:
+    """Means over the images of each class, under every attack."""
+    rows = {"E(x), E(x*)": "marginal", "dE(x)": "delta_marginal", "dE(x, y)": "delta_joint"}
+    with mpl.rc_context(PAPER):
+        figure = Figure(figsize=(WIDTH, 6.2), layout="constrained", dpi=300)
+        grid = figure.subplots(3, len(view.runs), squeeze=False, sharex="col")
+        for column, (run, found) in zip(grid.T, view.runs.items(), strict=True):
+            for axes, name in zip(column, rows.values(), strict=True):
+                _class_means(axes, found, name)
+            if view.side_by_side:
+                column[0].set_title(view.wrapped(run))
+            _name_classes(column[-1], found, room=not view.side_by_side)
+        for axes, label in zip(grid[:, 0], rows, strict=True):
+            axes.set_ylabel(f"mean {label} [nats]")
+        handles = [Line2D([], [], linestyle="", marker="_", color=NATURAL, label="natural")]
+        handles += [Line2D([], [], linestyle="", marker=STYLES[attack][1], markersize=4,
+                           color=STYLES[attack][0], label=label)
+                    for attack, label in view.labels.items()]  # fmt: skip
+        figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
+        entitle(figure, view.title)
+    return figure
+
+
+def _all_of(found: Landscape, name: str) -> Floats:
+    columns = [getattr(shifts, name) for shifts in found.attacks.values()]
+    return np.concatenate([getattr(found.natural, name), *columns])
+
+
+def _band(axes: Axes, x: Any, rows: Floats, *, color: str, **style: Any) -> None:
+    low, high = np.quantile(rows, BAND, axis=0)
+    axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
+    axes.plot(x, rows.mean(axis=0), color=color, linewidth=1.3, **style)
+
+
+def _run_styles(view: View) -> dict[str, dict[str, Any]]:
+    """As in the figures of the training, and a marker of its own for each of several runs."""
+    if not view.side_by_side:
+        return {run: {"color": STYLES["pgd"][0], "marker": "o", "markersize": 3}
+                for run in view.runs}  # fmt: skip
+    return {
+        run: style | {"marker": marker, "markersize": 4}
+        for (run, style), marker in zip(
+            method_styles(list(view.runs)).items(), cycle("os^DvPX"), strict=False
+        )
+    }
+
+
+def _class_means(axes: Axes, found: Landscape, name: str) -> None:
+    labels = found.natural.label
+    n = int(np.max(labels)) + 1
+    few = n <= 20
+    if name == "marginal":
+        means = class_means(found.natural.marginal, labels, n)
+        axes.hlines(means, np.arange(n) - 0.42, np.arange(n) + 0.42, color=NATURAL, linewidth=1)
+    else:
+        axes.axhline(0, color="0.7", linewidth=0.6, zorder=0)
+    for i, (attack, shifts) in enumerate(found.attacks.items()):
+        offset = 0.8 * ((i + 0.5) / len(found.attacks) - 0.5) if few else 0
+        color, marker = STYLES[attack]
+        axes.plot(
+            np.arange(n) + offset,
+            class_means(getattr(shifts, name), labels, n),
+            linestyle="",
+            marker=marker,
+            markersize=3.5 if few else 2,
+            color=color,
+        )
+
+
+def _name_classes(axes: Axes, found: Landscape, *, room: bool) -> None:
+    counts = np.bincount(found.natural.label)
+    low, high = np.min(counts), np.max(counts)
+    axes.set_xlabel(f"class ({low if low == high else f'{low} to {high}'} images each)")
+    if len(counts) > 20:
+        return
+    axes.set_xticks(range(len(counts)))
+    if room and len(counts) <= COUNTED:
+        axes.set_xticklabels([f"{label}\nn = {n}" for label, n in enumerate(counts)])
+        axes.set_xlabel("class, and number of its images")

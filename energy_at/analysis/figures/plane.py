@@ -1,0 +1,153 @@
+"""Each image in the plane of its energies, ``E(x)`` and ``E(x, y)`` (arXiv 2505.22486)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from energy_at.analysis.columns import Floats
+from energy_at.analysis.figures.page import NARROW, PAPER, WIDTH, View, legend_below
+from energy_at.analysis.landscape import Landscape
+from energy_at.reporting.figures.style import entitle
+
+ARROWS = 500  # of a panel at most
+SEED = 0  # draws them
+KINDS = ("normal", "AAE")
+DIAGONAL: dict[str, Any] = {"color": "0.4", "linestyle": "--", "linewidth": 0.8}
+# The yellow end of viridis cannot be seen on white.
+COLORS = LinearSegmentedColormap.from_list(
+    "viridis_dark", mpl.colormaps["viridis"](np.linspace(0, 0.88, 64))
+)
+
+Indices = NDArray[np.int64]
+Draw = Callable[[Axes, Landscape, str, Indices, Normalize], None]
+
+
+def scatter(view: View, attack: str) -> Figure:
+    """Adversarial images in the colour of their shift norm, over natural ones in grey."""
+    return _plane(view, attack, _points, "natural (grey) and adversarial")
+
+
+def quiver(view: View, attack: str) -> Figure:
+    """An arrow for each image from natural to adversarial, in the colour of its shift norm."""
+    return _plane(view, attack, _arrows, "from natural to adversarial")
+
+
+def _plane(view: View, attack: str, draw: Draw, what: str) -> Figure:
+    kinds = [
+        kind for kind in KINDS if any(len(_members(f, attack, kind)) for f in view.runs.values())
+    ]
+    cells = [(kind, run) for kind in kinds for run in view.runs]
+    columns = len(view.runs) if view.side_by_side else len(kinds)
+    rows = len(cells) // columns
+    norm = Normalize(0, _highest(view, attack))
+    with mpl.rc_context(PAPER):
+        width = WIDTH if columns > 1 else NARROW
+        figure = Figure(figsize=(width, 1.0 + 2.3 * rows), layout="constrained", dpi=300)
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for axes, (kind, run) in zip(grid.ravel(), cells, strict=True):
+            found = view.runs[run]
+            members = _members(found, attack, kind)
+            shown = _sample(members) if draw is _arrows else members
+            _frame(axes, found, attack)
+            draw(axes, found, attack, shown, norm)
+            title = _panel_title(kind, len(shown), len(members), alone=len(kinds) == 1)
+            above = view.side_by_side and kind == kinds[0]
+            axes.set_title(f"{view.wrapped(run)}\n{title}" if above else title)
+        for axes in grid[-1]:
+            axes.set_xlabel("E(x) [nats]")
+        for axes in grid[:, 0]:
+            axes.set_ylabel("E(x, y) [nats]")
+        figure.colorbar(ScalarMappable(norm, COLORS), ax=grid.ravel().tolist(), extend="max",
+                        label="shift norm [nats]", fraction=0.04, pad=0.01)  # fmt: skip
+        legend_below(figure, [Line2D([], [], label=_diagonal_label(grid), **DIAGONAL)])
+        entitle(figure, f"{view.title}; {view.labels[attack]}, {what}")
+    return figure
+
+
+def _points(axes: Axes, found: Landscape, attack: str, shown: Indices, norm: Normalize) -> None:
+    natural, shifts = found.natural, found.attacks[attack]
+    axes.scatter(natural.marginal[shown], natural.joint[shown], s=3, color="0.75", linewidths=0,
+                 rasterized=True)  # fmt: skip
+    # the largest shifts on top, whatever the order of the images
+    order = shown[np.argsort(shifts.shift_norm[shown], kind="stable")]
+    axes.scatter(shifts.marginal[order], shifts.joint[order], s=4, c=shifts.shift_norm[order],
+                 cmap=COLORS, norm=norm, linewidths=0, rasterized=True)  # fmt: skip
+
+
+def _arrows(axes: Axes, found: Landscape, attack: str, shown: Indices, norm: Normalize) -> None:
+    natural, shifts = found.natural, found.attacks[attack]
+    axes.quiver(
+        natural.marginal[shown],
+        natural.joint[shown],
+        -shifts.delta_marginal[shown],
+        -shifts.delta_joint[shown],
+        shifts.shift_norm[shown],
+        cmap=COLORS,
+        norm=norm,
+        angles="xy",
+        scale_units="xy",
+        scale=1,
+        units="inches",
+        width=0.011,
+        headwidth=4,
+        headlength=5,
+    )
+
+
+def _frame(axes: Axes, found: Landscape, attack: str) -> None:
+    """The limits of all images of the run, wide enough to see where the loss is 0."""
+    shifts = found.attacks[attack]
+    marginal = np.concatenate([found.natural.marginal, shifts.marginal])
+    joint = np.concatenate([found.natural.joint, shifts.joint])
+    low, high = _widened(marginal)
+    bottom, top = _widened(joint)
+    reach = low + 0.6 * (high - low)
+    if bottom - (top - bottom) < reach < bottom:  # else it would take most of the panel
+        bottom = reach
+    axes.set(xlim=(low, high), ylim=(bottom, top))
+    axes.axline((0, 0), slope=1, zorder=0, **DIAGONAL)
+    axes.locator_params(nbins=4)
+
+
+def _diagonal_label(grid: NDArray[Any]) -> str:
+    hidden = all(axes.get_xlim()[1] < axes.get_ylim()[0] for axes in grid.ravel())
+    return "zero loss, E(x, y) = E(x)" + (", below the panel" if hidden else "")
+
+
+def _widened(values: Floats) -> tuple[float, float]:
+    margin = 0.04 * max(float(np.ptp(values)), 1e-6)
+    return float(np.min(values)) - margin, float(np.max(values)) + margin
+
+
+def _members(found: Landscape, attack: str, kind: str) -> Indices:
+    abnormal = found.attacks[attack].is_abnormal
+    return np.flatnonzero(abnormal if kind == "AAE" else ~abnormal)
+
+
+def _panel_title(kind: str, shown: int, members: int, *, alone: bool) -> str:
+    if shown < members:
+        return f"{kind}: {shown} of {members:,} (drawn, seed {SEED})"
+    other = next(other for other in KINDS if other != kind)
+    return f"{kind}: {members:,}" + (f" (no {other})" if alone else "")
+
+
+def _sample(members: Indices) -> Indices:
+    """At most ``ARROWS`` of them, drawn with ``SEED``, in their order."""
+    if len(members) <= ARROWS:
+        return members
+    drawn = np.random.default_rng(SEED).choice(members, ARROWS, replace=False)
+    return np.sort(drawn)
+
+
+def _highest(view: View, attack: str) -> float:
+    """The colour scale ends at the 99th percentile: a few images may lie far beyond."""
+    every = [found.attacks[attack].shift_norm for found in view.runs.values()]
+    return max(float(np.quantile(np.concatenate(every), 0.99)), 1e-6)

@@ -1,0 +1,198 @@
+"""Attacks of the AutoAttack library (Croce & Hein, 2020) behind our protocol; an optional extra.
+
+They draw from torch's global generator, which is seeded inside and put back after, and one draw
+serves a whole batch: the same images must be searched together to get the same numbers.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import Any, Literal, get_args
+
+import torch
+from torch import nn
+
+from energy_at.attacks.base import Attack, AttackResult, Search, Wishes
+from energy_at.attacks.compose import WorstCase
+from energy_at.attacks.threat import L2, Ball, Linf, clip_to_pixels
+from energy_at.core.rng import ImageNoise, Noise
+from energy_at.core.types import Classifier, Images, Labels
+from energy_at.models.modes import frozen_running_stats, no_graph
+
+Name = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
+Keeps = Literal["broken", "worst"]
+
+_LEAST_CLASSES = {"square": 1, "apgd-dlr": 3, "apgd-t": 4}  # 2 for the others
+
+INSTALLED = find_spec("pyautoattack") is not None
+INSTALL = "pip install 'energy_at[autoattack]'"
+
+
+@dataclass(frozen=True)
+class LibraryAttack(Search):
+    """One attack of the ensemble, with the constants of its standard version.
+
+    It reports no start, so it keeps and tracks nothing. A call raises a ``ValueError`` if the
+    network has too few classes for the loss.
+
+    Args:
+        ball: Threat model, Linf or L2.
+        name: APGD on the cross-entropy, on the DLR loss or on the targeted DLR loss (9 targets);
+            FAB or targeted FAB (9 targets); the black-box Square (5,000 queries).
+        steps: Iterations of the white-box attacks.
+        queries: Of Square.
+        keeps: What becomes of an image: ``"broken"`` is the ensemble's, which leaves those that
+            resist as they were; ``"worst"`` takes the point of the highest loss. The targeted
+            attacks raise the loss of another class, and FAB minimises the distance: they always
+            leave those.
+
+    Raises:
+        ImportError: if the library is not installed.
+    """
+
+    ball: Ball
+    name: Name
+    steps: int = 100
+    queries: int = 5000
+    keeps: Keeps = "broken"
+
+    def __post_init__(self) -> None:
+        """Refuses what the library cannot do."""
+        require_installed(self.name)
+        if not isinstance(self.ball, Linf | L2):
+            raise ValueError(f"{self.name} is for Linf and L2 balls, got {self.ball}")
+        if self.name not in get_args(Name):
+            raise ValueError(f"no such attack: {self.name}")
+        if self.steps < 1 or self.queries < 1:
+            raise ValueError(
+                f"need steps >= 1 and queries >= 1, got {self.steps} and {self.queries}"
+            )
+
+    @property
+    def starts_clean(self) -> bool:
+        """It reports no start."""
+        return False
+
+    def _searched(self, model: Classifier, x: Images, y: Labels, wishes: Wishes) -> AttackResult:
+        with frozen_running_stats(model), _left_alone(model), _global_state_kept(x.device):
+            warnings.simplefilter("ignore")  # of gradients of zero, which the checks report
+            search = self._search(model, x, _seed(wishes.generator))
+            x_adv = self._perturbed(search, x.contiguous(), y)
+        # The library is off by a rounding, and its images may have a graph.
+        delta = self.ball.project(x_adv.detach().to(x) - x)
+        return AttackResult((x + clip_to_pixels(x, delta)).clamp(0, 1))
+
+    def scaled(self, factor: float) -> "LibraryAttack":
+        """The same search in a ball of ``factor`` times the radius."""
+        return replace(self, ball=self.ball.scaled(factor))
+
+    def _perturbed(self, search: Any, x: Images, y: Labels) -> torch.Tensor:
+        if self.keeps == "worst" and self.name in ("apgd-ce", "apgd-dlr"):
+            torch.manual_seed(search.seed)  # this branch of the library forgets to
+            found = search.perturb(x, y, best_loss=True)
+        elif self.keeps == "worst" and self.name == "square":
+            search.init_hyperparam(x)
+            torch.manual_seed(search.seed)
+            found = search.attack_single_run(x, y)[1]
+        else:
+            found = search.perturb(x, y)
+        assert isinstance(found, torch.Tensor)
+        return found
+
+    def _search(self, model: Classifier, x: Images, seed: int) -> Any:
+        # Imported here: the extra may be absent, and the library is slow to import.
+        from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
+        from pyautoattack.fab_pt import FABAttack_PT
+        from pyautoattack.square import SquareAttack
+
+        with no_graph():
+            classes = model(x[:1]).shape[1]
+        shared = {
+            "norm": type(self.ball).__name__,
+            "eps": self.ball.eps,
+            "seed": seed,
+            "device": x.device,
+        }
+        if self.name == "square":
+            return SquareAttack(
+                model, p_init=0.8, n_queries=self.queries, resc_schedule=False, **shared
+            )
+        require_classes({self.name: self}, lambda: classes)
+        targets = {"n_target_classes": min(9, classes - 1)}
+        if self.name.startswith("fab"):
+            targeted = self.name == "fab-t"
+            return FABAttack_PT(model, n_iter=self.steps, targeted=targeted, **targets, **shared)
+        if self.name == "apgd-t":
+            return APGDAttack_targeted(model, n_iter=self.steps, **targets, **shared)
+        return APGDAttack(model, n_iter=self.steps, loss=self.name.removeprefix("apgd-"), **shared)
+
+
+def autoattack(ball: Ball, *, steps: int = 100, queries: int = 5000) -> WorstCase:
+    """AutoAttack, standard version: APGD-CE, targeted APGD, targeted FAB, Square, in this order.
+
+    Each runs on the images that those before left right. ``steps`` and ``queries`` are 100 and
+    5,000 in the standard version; anything less is another, weaker attack.
+    """
+    names: tuple[Name, ...] = ("apgd-ce", "apgd-t", "fab-t", "square")
+    return WorstCase([LibraryAttack(ball, name, steps=steps, queries=queries) for name in names])
+
+
+def require_installed(name: str) -> None:
+    """Refuses an attack of a library that is not there.
+
+    Raises:
+        ImportError: with the way to install it.
+    """
+    if not INSTALLED:
+        raise ImportError(f"{name} needs the AutoAttack library: {INSTALL}")
+
+
+def require_classes(attacks: Mapping[str, Attack], classes: Callable[[], int]) -> None:
+    """Refuses attacks whose loss, or that of a part of them, needs more classes.
+
+    Args:
+        attacks: By name.
+        classes: Counts those of the network; not asked where no attack minds.
+
+    Raises:
+        ValueError: with the name and both numbers.
+    """
+    for name, attack in attacks.items():
+        parts = attack.attacks if isinstance(attack, WorstCase) else [attack]
+        library = [part for part in parts if isinstance(part, LibraryAttack)]
+        needed = max((_LEAST_CLASSES.get(part.name, 2) for part in library), default=0)
+        if needed and (count := classes()) < needed:
+            raise ValueError(
+                f"{name} needs at least {needed} classes, the network has {count}: leave it out of "
+                "attacks=[...]"
+            )
+
+
+def _seed(generator: Noise | None) -> int:
+    if generator is None:
+        return 0
+    seed = generator.seeds[0] if isinstance(generator, ImageNoise) else generator.initial_seed()
+    return seed % 2**32
+
+
+@contextmanager
+def _left_alone(model: Classifier) -> Iterator[None]:
+    """FAB calls ``backward``: parameters must not gather what it leaves."""
+    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
+    wanted = [parameter.requires_grad for parameter in parameters]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter, want in zip(parameters, wanted, strict=True):
+            parameter.requires_grad_(want)
+
+
+@contextmanager
+def _global_state_kept(device: torch.device) -> Iterator[None]:
+    forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
+    with forked, warnings.catch_warnings():
+        yield

@@ -1,0 +1,81 @@
+"""The attacks of the literature, as settings of the one loop.
+
+Constants are those of the papers at every radius; a step size left out follows from ``ball.eps``.
+"""
+
+from energy_at.attacks.base import Attack
+from energy_at.attacks.compose import Restarts, WorstCase
+from energy_at.attacks.goals import ReachTarget, Target, leave_clean_prediction, widen_margin
+from energy_at.attacks.gradient import GradientAttack
+from energy_at.attacks.starts import Gaussian, Uniform
+from energy_at.attacks.threat import Ball
+
+
+def fgsm(ball: Ball, *, alpha: float | None = None, steps: int = 1) -> GradientAttack:
+    """``delta = eps sign grad CE(x)``, from zero (Goodfellow et al., 2015)."""
+    return GradientAttack(ball, alpha=_or(alpha, ball.eps), steps=steps)
+
+
+def rs_fgsm(ball: Ball, *, alpha: float | None = None, steps: int = 1) -> GradientAttack:
+    """``clip_eps(eta + 1.25 eps sign grad CE(x + eta))``, eta uniform (Wong et al., 2020)."""
+    return GradientAttack(ball, alpha=_or(alpha, 1.25 * ball.eps), steps=steps, start=Uniform())
+
+
+def n_fgsm(
+    ball: Ball, *, alpha: float | None = None, steps: int = 1, k: float = 2.0
+) -> GradientAttack:
+    """``eta + eps sign grad CE(x + eta)``, eta in ``k`` balls, unclipped (de Jorge et al., 2022).
+
+    The perturbation may be as large as ``k eps + alpha``: that is the method.
+    """
+    alpha = _or(alpha, ball.eps)
+    return GradientAttack(ball, alpha=alpha, steps=steps, start=Uniform(k), project=False)
+
+
+def pgd(ball: Ball, *, alpha: float | None = None, steps: int = 10, restarts: int = 1) -> Attack:
+    """PGD-n from a random point of the ball, steps of ``eps / 4`` (Madry et al., 2018)."""
+    attack = GradientAttack(ball, alpha=_or(alpha, ball.eps / 4), steps=steps, start=Uniform())
+    return attack if restarts == 1 else Restarts(attack, restarts)
+
+
+def restarted_pgd(
+    ball: Ball, *, alpha: float | None = None, steps: int = 50, restarts: int = 10
+) -> WorstCase:
+    """PGD-50-10: restarts only go on with the images that are still classified right."""
+    if restarts < 1:
+        raise ValueError(f"need attack.restarts >= 1, got {restarts}")
+    return WorstCase([pgd(ball, alpha=alpha, steps=steps)] * restarts)
+
+
+def trades(
+    ball: Ball, *, alpha: float | None = None, steps: int = 10, std: float = 0.001
+) -> GradientAttack:
+    """TRADES: ascend the KL to ``p(.|x)`` from ``x + 0.001 N(0, 1)`` (Zhang et al., 2019)."""
+    return GradientAttack(
+        ball,
+        alpha=_or(alpha, ball.eps / 4),
+        steps=steps,
+        start=Gaussian(std),
+        goal=leave_clean_prediction,
+    )
+
+
+def targeted(
+    ball: Ball, *, alpha: float | None = None, steps: int = 20, target: Target = "least_likely"
+) -> GradientAttack:
+    """PGD towards one wrong class (Kurakin et al., 2017)."""
+    goal = ReachTarget(target)
+    return GradientAttack(
+        ball, alpha=_or(alpha, ball.eps / 4), steps=steps, start=Uniform(), goal=goal
+    )
+
+
+def cw(ball: Ball, *, alpha: float | None = None, steps: int = 20) -> GradientAttack:
+    """PGD on the margin of the logits (Carlini & Wagner, 2017, as Madry et al., 2018 bound it)."""
+    return GradientAttack(
+        ball, alpha=_or(alpha, ball.eps / 4), steps=steps, start=Uniform(), goal=widen_margin
+    )
+
+
+def _or(alpha: float | None, default: float) -> float:
+    return default if alpha is None else alpha

@@ -1,0 +1,106 @@
+"""Threat models: the sets that perturbations live in."""
+
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from energy_at.core.rng import Noise, normal_like, shares_like, uniform_like
+from energy_at.core.types import Images, PerExample
+
+
+@runtime_checkable
+class Ball(Protocol):
+    """A ball of perturbations around zero; ``eps`` is in units of the pixel range [0, 1]."""
+
+    @property
+    def eps(self) -> float:
+        """Radius."""
+
+    def steepest(self, grad: Images) -> Images:
+        """The unit step that raises a function with this gradient the most."""
+
+    def project(self, delta: Images) -> Images:
+        """The nearest perturbation inside the ball, image by image."""
+
+    def sample(self, x: Images, generator: Noise | None = None) -> Images:
+        """One perturbation for each image, uniform over the ball."""
+
+    def scaled(self, factor: float) -> "Ball":
+        """The same ball with ``factor`` times the radius."""
+
+
+@dataclass(frozen=True)
+class Linf:
+    """Perturbations that change no pixel by more than ``eps``."""
+
+    eps: float
+
+    def __post_init__(self) -> None:
+        """Refuses a radius in the wrong unit."""
+        if not 0 < self.eps <= 1:
+            raise ValueError(f"eps is in pixel units, 0 < eps <= 1; got {self.eps:g}: write 8/255")
+
+    def steepest(self, grad: Images) -> Images:
+        """The unit step that raises a function with this gradient the most."""
+        return grad.sign()
+
+    def project(self, delta: Images) -> Images:
+        """The nearest perturbation inside the ball."""
+        return delta.clamp(-self.eps, self.eps)
+
+    def sample(self, x: Images, generator: Noise | None = None) -> Images:
+        """Each pixel's change uniform in ``[-eps, eps]``."""
+        return self.eps * uniform_like(x, generator)
+
+    def scaled(self, factor: float) -> "Linf":
+        """The same ball with ``factor`` times the radius."""
+        return replace(self, eps=factor * self.eps)
+
+
+@dataclass(frozen=True)
+class L2:
+    """Perturbations whose Euclidean norm, image by image, is at most ``eps``."""
+
+    eps: float
+
+    def __post_init__(self) -> None:
+        """Refuses a radius that holds nothing."""
+        if not 0 < self.eps < float("inf"):
+            raise ValueError(f"eps is an L2 norm in pixel units, eps > 0; got {self.eps:g}")
+
+    def steepest(self, grad: Images) -> Images:
+        """The unit step that raises a function with this gradient the most; 0 where it is flat."""
+        # The square of a gradient below 1e-19 underflows, so bring the largest entry to 1 first.
+        largest = grad.flatten(1).abs().amax(1)
+        scaled = grad / _safe(largest)[:, None, None, None]
+        return scaled / _safe(_norms(scaled))[:, None, None, None]
+
+    def project(self, delta: Images) -> Images:
+        """The nearest perturbation inside the ball."""
+        shrink = (self.eps / _safe(_norms(delta))).clamp_max(1)
+        return delta * shrink[:, None, None, None]
+
+    def sample(self, x: Images, generator: Noise | None = None) -> Images:
+        """Uniform over the ball: a uniform direction, and a radius of density ``r^(d-1)``."""
+        direction = self.steepest(normal_like(x, generator))
+        share = shares_like(x, generator)
+        radius = self.eps * share.pow(1 / x[0].numel())
+        return direction * radius[:, None, None, None]
+
+    def scaled(self, factor: float) -> "L2":
+        """The same ball with ``factor`` times the radius."""
+        return replace(self, eps=factor * self.eps)
+
+
+def clip_to_pixels(x: Images, delta: Images) -> Images:
+    """The perturbation nearest ``delta`` that keeps ``x + delta`` an image in [0, 1]."""
+    return (x + delta).clamp(0, 1) - x
+
+
+def _norms(delta: Images) -> PerExample:
+    return torch.linalg.vector_norm(delta.flatten(1), dim=1)  # type: ignore[no-any-return]
+
+
+def _safe(norm: PerExample) -> PerExample:
+    return norm.clamp_min(torch.finfo(norm.dtype).tiny)

@@ -1,0 +1,58 @@
+"""How fast this machine trains, evaluates and samples: ``python -m energy_at.benchmark``."""
+
+from pathlib import Path
+
+import hydra
+import torch
+from omegaconf import DictConfig
+
+from energy_at.benchmark.machine import described
+from energy_at.benchmark.output import FILES, said, table, write
+from energy_at.benchmark.plan import Found, Plan, compared, plan_of
+from energy_at.config import CONF
+from energy_at.config.build import register_resolvers
+from energy_at.config.cli import command_line, one_line_errors, require_read
+from energy_at.config.schema import check
+from energy_at.core.files import together
+from energy_at.evaluation.trained_model import device_of
+from energy_at.reporting.describe import setting
+
+register_resolvers()
+
+
+def benchmark(plan: Plan, out: Path, *, progress: bool) -> str:
+    """Measures, and writes what is measured after every scenario.
+
+    Returns:
+        The table, and where the files are.
+    """
+    found: list[Found] = []
+    about = {
+        "machine": described(plan.setting.device),
+        "network": setting([plan.setting.config]),
+        "settings": plan.settings,
+    }
+    for more in compared(plan, shown=progress):
+        found += more
+        with together(out) as part:
+            write(found, about, part)
+    return f"{table(found).markdown()}\n\n{said(found, about)}\nwritten to {out}/: " + ", ".join(
+        FILES
+    )
+
+
+@hydra.main(version_base="1.3", config_path=CONF, config_name="benchmark")
+def main(cfg: DictConfig) -> None:
+    """Command-line entry."""
+    stopped = f"scenarios that are done are in {cfg.get('out')}"
+    with one_line_errors(stopped=stopped):
+        require_read(cfg)
+        check(cfg)
+        if cfg.threads is not None:
+            torch.set_num_threads(cfg.threads)
+        plan = plan_of(cfg, device_of(cfg.device))
+        print(benchmark(plan, Path(str(cfg.out)), progress=cfg.progress))
+
+
+if __name__ == "__main__":
+    command_line(main)

@@ -1,0 +1,7 @@
+"""Configuration: compose, validate, build."""
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).parents[1]
+# inside an installed package, beside it in a checkout
+CONF = str(next((p for p in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if p.is_dir()), _PACKAGE))

@@ -1,0 +1,284 @@
+"""A user's mistake ends in one line; a defect of ours keeps its traceback."""
+
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException, ValidationError
+
+from energy_at.config.start_schema import required
+from energy_at.core.ranks import is_first
+from energy_at.runs.folder import ERROR_FILE as ERROR_FILE
+
+
+@contextmanager
+def one_line_errors(
+    folder: Path | None = None, *, go_on: bool = False, stopped: str = ""
+) -> Iterator[None]:
+    """Turns a user's mistake into one line and exit code 1; a defect of ours keeps its traceback.
+
+    A run folder that Hydra has made and nobody has written to is removed again.
+    ``HYDRA_FULL_ERROR=1`` shows every traceback. A Ctrl-C ends in one line too, with exit code 130,
+    and a reader that has closed (``| head``) in silence, with 141, as a shell expects.
+
+    Args:
+        folder: Of the run.
+        go_on: Leave the error in the folder instead of raising it: a job of a sweep must not end
+            the others.
+        stopped: What a user who has pressed Ctrl-C should know.
+    """
+    if folder is not None:
+        (folder / ERROR_FILE).unlink(missing_ok=True)  # of an earlier attempt
+    try:
+        with _readers_may_close():
+            yield
+    except Exception as error:
+        line = explained(error)
+        if folder is not None and go_on:
+            _leave(folder, error, line)
+            return
+        if folder is not None:
+            remove_empty(folder)
+        if line is None or _wants_traceback():
+            raise
+        if not _said_already():
+            sys.stderr.write(f"error: {line}\n")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        if folder is not None:
+            remove_empty(folder)
+        if is_first():
+            sys.stderr.write(f"\nstopped{stopped and ': '}{stopped}\n")
+        sys.exit(128 + signal.SIGINT)
+
+
+def _said_already() -> bool:
+    """Whether the process that has started this one has met the same mistake, and ended with it."""
+    parent = os.getppid()
+    for _ in range(0 if is_first() else 50):
+        time.sleep(0.1)
+        if os.getppid() != parent:
+            return True
+    return False
+
+
+@contextmanager
+def _readers_may_close() -> Iterator[None]:
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at its end, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def _leave(folder: Path, error: Exception, line: str | None) -> None:
+    if line is None or _wants_traceback():
+        traceback.print_exception(error)
+    line = line or " ".join(f"{type(error).__name__}: {error}".split())
+    sys.stderr.write(f"error: {line}\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ERROR_FILE).write_text(line + "\n")
+
+
+def forget(folder: Path) -> None:
+    """Removes what a failed job has left in a folder, and the folder if it is empty then."""
+    (folder / ERROR_FILE).unlink(missing_ok=True)
+    remove_empty(folder)
+
+
+def command_line(main: Callable[[], Any]) -> None:
+    """Runs an entry so that mistakes in its overrides end in one line too."""
+    quieten()
+    asked = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing pages
+    if asked != "1":
+        os.environ[_NOT_ASKED] = "1"  # processes that we start would take it for the user's wish
+    try:
+        with one_line_errors():
+            main()
+    finally:
+        os.environ.pop(_NOT_ASKED, None)
+        if asked is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = asked
+
+
+def _wants_traceback() -> bool:
+    return os.environ.get("HYDRA_FULL_ERROR") == "1" and _NOT_ASKED not in os.environ
+
+
+def quieten() -> None:
+    """Keeps Lightning's hints out of the output; a process that was handed a job needs it too.
+
+    Lightning's import undoes it: who imports it later calls this again.
+    """
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    # The folder of a run that is resumed is never empty.
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    # hydra/launcher/submitit_*.yaml stand before those of the plugin, for better defaults.
+    warnings.filterwarnings("ignore", message=r"\s*'hydra/\w+/\w+' is validated against Config")
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def require_read(cfg: DictConfig) -> None:
+    """Refuses a key that was added with ``+`` and that nobody reads: it would change nothing.
+
+    Legal are arguments of the trainer and of everything that has a ``_target_``, which refuse those
+    that they do not know, and further things with a ``_target_``: callbacks, attacks, terms.
+
+    Raises:
+        ValueError: with what was typed.
+    """
+    job = HydraConfig.get()
+    typed = job.overrides.task
+    added = [o for o in typed if o.startswith("+") and not _is_built(cfg, _key(o))]
+    if not added:
+        return
+    choices = [o for o in typed if not o.startswith("+") and "." not in o.partition("=")[0]]
+    known = compose(str(job.job.config_name), choices)
+    for override in added:
+        if OmegaConf.select(known, _key(override), default=_MISSING) is _MISSING:
+            raise ValueError(
+                f"{override}: nothing reads {_key(override)}, leave it out; --help lists all keys"
+            )
+
+
+def _key(override: str) -> str:
+    """Where ``+key=value``, or ``+group@package=choice``, puts something."""
+    return override.lstrip("+").partition("=")[0].rpartition("@")[2]
+
+
+def _is_built(cfg: DictConfig, key: str) -> bool:
+    parts = key.split(".")
+    nodes = [OmegaConf.select(cfg, ".".join(parts[: i + 1])) for i in range(len(parts))]
+    built = any(isinstance(node, DictConfig) and "_target_" in node for node in nodes)
+    return built or parts[0] == "trainer"
+
+
+def remove_empty(folder: Path) -> None:
+    """Removes a folder and its parents below the working directory, as far as they are empty."""
+    for path in (folder, *folder.parents):
+        inside = path.resolve().is_relative_to(Path.cwd()) and path.resolve() != Path.cwd()
+        if not (inside or path == folder) or not path.is_dir() or any(path.iterdir()):
+            return
+        path.rmdir()
+
+
+_EXTRAS = ("joblib", "ray", "submitit", "optuna")  # packages that run sweeps
+_NOT_ASKED = "ENERGY_AT_ONE_LINE_ERRORS"
+_MISTAKES = (ValueError, FileNotFoundError, FloatingPointError, ImportError, RuntimeError)
+_FRAMEWORK = (HydraException, OmegaConfBaseException)
+_MISSING = object()
+
+
+def explained(error: BaseException) -> str | None:
+    """One line for a mistake that we foresaw, wherever a framework has wrapped it."""
+    chain = list(_chain(error))
+    for found in chain:
+        if (line := _of_a_choice(found)) is not None:
+            return line
+    for found in reversed(chain):
+        if isinstance(found, _MISTAKES) and _raised_here(found):
+            return " ".join(str(found).split())
+    for found in chain:
+        if isinstance(found, OSError) and found.filename is not None:
+            return f"{found.filename}: {found.strerror}"
+    for found in chain:
+        if _is_a_frameworks(found):
+            return _without_bad_advice(" ".join(str(found).split()))
+    return None
+
+
+def _of_a_choice(error: BaseException) -> str | None:
+    """A line for a choice that is not there, or was not made."""
+    if (extra := _missing_extra(error)) is not None:
+        return f"this launcher or sweeper is not installed: pip install 'energy_at[{extra}]'"
+    if isinstance(error, MissingConfigException) and error.options:
+        return f"there is no {error.missing_cfg_file}: choose from {', '.join(error.options)}"
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key}= is missing: type it; --help shows how"
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error)
+    if isinstance(error, ValidationError) and (must := required(str(error.full_key))):
+        return f"{error.full_key}={error.value} must be {must}"
+    return None
+
+
+def _unreadable(error: OverrideParseException) -> str:
+    """Hydra says what is wrong with a function; of anything else, what its parser expected."""
+    _, evaluated, said = " ".join(error.message.split()).partition(" while evaluating ")
+    if evaluated:
+        return f"{error.override}: {said.partition(': ')[2].partition(' See https:')[0]}"
+    return (
+        f"{error.override} cannot be read: write key=value, key=a,b for a sweep or key=[a,b] for a "
+        "list, and put quotes around a value with other signs: 'key=\"a, (b)\"'"
+    )
+
+
+def _is_a_frameworks(error: BaseException) -> bool:
+    raised_there = any(_raised_in(error, package) for package in ("hydra", *_EXTRAS))
+    return isinstance(error, _FRAMEWORK) or raised_there or _is_lightnings(error)
+
+
+def _missing_extra(error: BaseException) -> str | None:
+    """Name of the extra that brings the plugin which Hydra has looked for in vain."""
+    if isinstance(error, MissingConfigException):
+        sought = str(error.missing_cfg_file)
+        sought = sought if sought.startswith("hydra/") else ""
+    else:
+        sought = str(error) if str(error).startswith("Unknown plugin class") else ""
+    return next((extra for extra in _EXTRAS if extra in sought), None)
+
+
+def _is_lightnings(error: BaseException) -> bool:
+    # By name: a broken Lightning must not keep the doctor from speaking.
+    return type(error).__name__ == "MisconfigurationException"
+
+
+def _without_bad_advice(line: str) -> str:
+    """Hydra would have a misspelt key appended with +, where nobody reads it."""
+    line = line.partition(" full_key: ")[0]  # OmegaConf repeats the key, for programmers
+    said, advice, _ = line.partition(" To append to your config use +")
+    if said.startswith("Config group override must be a string"):
+        return "a group takes the name of one of its choices, such as reg=none: --help lists them"
+    return (
+        f"{said} There is no such key in the chosen groups: --help lists them." if advice else line
+    )
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _raised_here(error: BaseException) -> bool:
+    return _raised_in(error, "energy_at")
+
+
+def _raised_in(error: BaseException, package: str) -> bool:
+    """Whether a module of this package raised it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return False
+    module = str(trace.tb_frame.f_globals.get("__name__", ""))
+    path = Path(trace.tb_frame.f_code.co_filename)
+    return module.split(".")[0] == package or package == path.parent.name

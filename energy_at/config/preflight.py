@@ -1,0 +1,91 @@
+"""Mistakes that training would only meet after it has begun to write, looked for before."""
+
+from collections.abc import Mapping
+
+from lightning.pytorch.callbacks import ModelCheckpoint
+from omegaconf import DictConfig
+
+from energy_at.attacks import Attack, Unattacked
+from energy_at.config.build import Run, make_attacks
+from energy_at.data.loaders import as_floats
+from energy_at.models.modes import eval_mode, no_graph
+from energy_at.objectives import Trait
+from energy_at.training.callbacks.compile import CompiledNet
+from energy_at.training.requirements import require_batches
+from energy_at.training.sentinel.callback import Sentinel
+
+
+def require_sound(cfg: DictConfig, run: Run) -> None:
+    """Finds the mistakes that training would only meet after it has begun to write.
+
+    Raises:
+        ValueError: if there is one.
+    """
+    images, batch_size = len(run.data.train), run.data.batch_size
+    require_batches(run.module.net, images, batch_size)
+    run.data.test.first(cfg.evaluation.subset)
+    require_fitting(run)
+    require_attack(run)
+    make_attacks(cfg.evaluation)
+    for callback in run.trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, ModelCheckpoint):
+            require_known(callback.monitor, run.module.val_attacks)
+        elif isinstance(callback, Sentinel):
+            callback.require_fitting(run.trainer, run.module.objective, run.module.attack)
+        elif isinstance(callback, CompiledNet):
+            callback.require_fitting(run.trainer, run.module.objective)
+    try:
+        optimizer = run.module.optimizer(run.module.net)
+        if run.module.schedule is not None:
+            run.module.schedule(optimizer, cfg.trainer.max_epochs * -(-images // batch_size))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"optimizer or schedule: {error}") from error
+
+
+def require_fitting(run: Run) -> None:
+    """Refuses a network that does not take these images, or has no logit for some class.
+
+    Raises:
+        ValueError: if it does not fit.
+    """
+    images = run.data.test.first(min(2, len(run.data.test)))
+    shape = tuple(images.pixels.shape[1:])
+    try:
+        with no_graph(), eval_mode(run.module.net):
+            classes = run.module.net(as_floats(images.pixels, run.data.channels_last)).shape[1]
+    except RuntimeError as error:
+        raise ValueError(
+            f"the model does not take images of shape {shape}: leave model.channels to the data set"
+        ) from error
+    highest = int(run.data.train.labels.max())
+    if classes <= highest:
+        raise ValueError(
+            f"the model has {classes} logits but labels go up to {highest}: leave model.classes to "
+            "the data set"
+        )
+
+
+def require_attack(run: Run) -> None:
+    """Refuses to compare images with themselves.
+
+    Raises:
+        ValueError: if there is no attack, but a term that compares clean and adversarial images.
+    """
+    compares = Trait.READS_CLEAN | Trait.READS_START | Trait.TRAINS_START
+    if isinstance(run.module.attack, Unattacked) and run.module.objective.traits & compares:
+        raise ValueError(
+            "attack=none leaves the loss, or the regularizer, nothing to compare: choose an "
+            "attack, or loss=at reg=none for standard training"
+        )
+
+
+def require_known(monitor: str | None, attacks: Mapping[str, Attack]) -> None:
+    """Refuses to choose a checkpoint by an accuracy that no validation measures.
+
+    Raises:
+        ValueError: if it is none of clean accuracy and the validation's attacks.
+    """
+    stage, _, name = (monitor or "").rpartition("/acc/")
+    if stage and name not in {"clean", *attacks}:
+        known = ", ".join(f"{stage}/acc/{known}" for known in ("clean", *attacks))
+        raise ValueError(f"callbacks.best.monitor={monitor} is not measured: choose from {known}")

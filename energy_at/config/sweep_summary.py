@@ -1,0 +1,153 @@
+"""What a multirun leaves behind: one table, one figure, and a line for each job that failed."""
+
+import atexit
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from energy_at.config.cli import one_line_errors, remove_empty
+from energy_at.config.start_schema import check_start
+from energy_at.reporting.comparison import FILES, write_comparison
+from energy_at.reporting.finished_run import FinishedRun
+from energy_at.reporting.sampling_tradeoff import FILES as TRADEOFF
+from energy_at.reporting.sampling_tradeoff import samplings_below, write_tradeoff
+from energy_at.reporting.sweep_curves import write_dependences
+from energy_at.runs.folder import RunFolder, failures, runs_below
+
+
+class SweepSummary(Callback):
+    """Compares the jobs of a sweep when its last one is done.
+
+    Args:
+        of: What the jobs are: ``runs`` or ``samplings``.
+    """
+
+    def __init__(self, of: str = "runs") -> None:
+        self.compared = {"runs": compared_runs, "samplings": compared_samplings}[of]
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Makes the folder of a single run, which Hydra would not name if it cannot be made."""
+        with one_line_errors():
+            _make("hydra.run.dir", _folder(config, "hydra.run.dir"))
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Refuses what is no sweep; one that never starts leaves no folder, nor one elsewhere."""
+        with one_line_errors():
+            _require_own_folder(config.hydra.overrides.hydra)
+            check_start(config)
+            _require_folders_of_jobs(config)
+            folder = _folder(config, "hydra.sweep.dir")
+            atexit.register(_forget, folder)
+            _require_room(folder)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Writes and prints the comparison; exit code 1 if a job failed."""
+        folder = Path(config.hydra.sweep.dir)
+        if not folder.exists():  # W&B's agents will run the jobs
+            return
+        with one_line_errors():
+            print(summary(folder, self.compared))
+        if failures(folder) or unfinished(folder):
+            sys.exit(1)
+
+
+def _require_own_folder(overrides: Sequence[str]) -> None:
+    typed = [override for override in overrides if override.startswith("hydra.run.dir=")]
+    if typed:
+        _, _, folder = typed[0].partition("=")
+        raise ValueError(
+            f"{typed[0]} is where a single run is written: a sweep takes hydra.sweep.dir={folder}"
+        )
+
+
+def _folder(config: DictConfig, key: str) -> Path:
+    value = OmegaConf.select(config, key)
+    if value in (None, ""):
+        raise ValueError(f"{key}={value or ''} must be the path of a folder, such as runs/mine")
+    return Path(str(value))
+
+
+def _require_folders_of_jobs(config: DictConfig) -> None:
+    sweep = OmegaConf.to_container(config.hydra.sweep, resolve=False)  # jobs have no number yet
+    subdir = sweep.get("subdir") if isinstance(sweep, dict) else None
+    if subdir in (None, ""):
+        raise ValueError(
+            f"hydra.sweep.subdir={subdir or ''} must name a folder for each job, such as "
+            "'${hydra.job.num}'"
+        )
+
+
+def _require_room(sweep: Path) -> None:
+    """Refuses a folder that holds a run, or that cannot be made."""
+    if RunFolder(sweep).config_file.is_file():
+        raise ValueError(
+            f"hydra.sweep.dir={sweep} is the folder of a run: choose another for a sweep"
+        )
+    made = [folder for folder in (sweep, *sweep.parents) if not folder.exists()]
+    _make("hydra.sweep.dir", sweep)
+    for folder in made:
+        with suppress(OSError):  # another process has begun to write there
+            folder.rmdir()
+
+
+def _make(key: str, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"{key}={folder} cannot be made ({error.strerror}): choose another folder"
+        ) from error
+
+
+def summary(sweep: Path, compared: Callable[[Path], str | None] | None = None) -> str:
+    """Compares all jobs of a sweep that have finished.
+
+    Returns:
+        The comparison, and the jobs that failed or were lost.
+    """
+    lines = [(compared or compared_runs)(sweep) or "no job has finished"]
+    for run in unfinished(sweep):
+        job = run.path.relative_to(sweep)
+        lines.append(f"job {job} was lost: typed again with hydra.sweep.dir={sweep} it goes on")
+    lines += [f"job {path.relative_to(sweep)} failed: {why}" for path, why in failures(sweep)]
+    return "\n".join(lines)
+
+
+def unfinished(sweep: Path) -> list[RunFolder]:
+    """Runs that have neither ended nor said why they could not."""
+    return [
+        run
+        for run in runs_below(sweep)
+        if not (run.results_file.is_file() or run.error_file.is_file())
+    ]
+
+
+def compared_runs(sweep: Path) -> str | None:
+    """Writes ``comparison`` (Markdown, CSV, figure) and ``runs.csv`` of all finished runs."""
+    finished = [folder for folder in runs_below(sweep) if folder.results_file.is_file()]
+    if not finished:
+        return None
+    text = _with_files(write_comparison(finished, sweep), sweep, FILES)
+    return "\n".join([text, *write_dependences([FinishedRun(run) for run in finished], sweep)])
+
+
+def compared_samplings(sweep: Path) -> str | None:
+    """Writes ``tradeoff`` (Markdown, CSV, figure) of all finished samplings."""
+    finished = samplings_below(sweep)
+    return _with_files(write_tradeoff(finished, sweep), sweep, TRADEOFF) if finished else None
+
+
+def _with_files(text: str, sweep: Path, names: Sequence[str]) -> str:
+    return f"{text}\nwritten to {sweep}/: {', '.join(names)}"
+
+
+def _forget(sweep: Path) -> None:
+    record = sweep / "multirun.yaml"
+    if record.is_file() and list(sweep.iterdir()) == [record]:
+        record.unlink()
+        remove_empty(sweep)

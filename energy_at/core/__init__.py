@@ -1,0 +1,1 @@
+"""Types, random numbers, processes, files."""

@@ -1,0 +1,92 @@
+"""A batch that several processes work on: the part of each, and the whole as each of them sees it.
+
+Every process evaluates the objective, and measures energies, on the logits of the whole batch. Its
+own logits carry their graph, those of the others are constants; so the gradients of all processes
+sum up to that of one process with the whole batch, whatever the objective does with the batch.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from energy_at.core.rng import Noise, PartNoise
+from energy_at.energy.pair import LogitPair
+
+
+@dataclass(frozen=True)
+class Part:
+    """The images of a batch that one process works on: contiguous, in the order of the processes.
+
+    Attributes:
+        whole: Images of the batch, of all processes together.
+        rank: Number of this process.
+        world: Number of processes.
+    """
+
+    whole: int
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def sizes(self) -> list[int]:
+        """Images of each process: alike, or one more in the first ones."""
+        share, more = divmod(self.whole, self.world)
+        return [share + (rank < more) for rank in range(self.world)]
+
+    @property
+    def place(self) -> slice:
+        """Where the part lies in the batch."""
+        first = sum(self.sizes[: self.rank])
+        return slice(first, first + self.sizes[self.rank])
+
+    def joined(self, own: Tensor) -> Tensor:
+        """Values of all images of the batch, given those of the own ones.
+
+        All processes must call it together. Only the own values keep their graph.
+        """
+        if self.world == 1:
+            return own
+        padded = own.new_zeros((max(self.sizes), *own.shape[1:]))
+        padded[: len(own)] = own.detach()
+        found = [torch.empty_like(padded) for _ in range(self.world)]
+        dist.all_gather(found, padded)
+        parts = [values[:size] for values, size in zip(found, self.sizes, strict=True)]
+        parts[self.rank] = own
+        return torch.cat(parts)
+
+    def joined_pair(self, own: LogitPair) -> LogitPair:
+        """The pair of the whole batch."""
+        start = None if own.start is None else self.joined(own.start)
+        return LogitPair(self.joined(own.clean), self.joined(own.adv), self.joined(own.y), start)
+
+    def noise(self, generator: torch.Generator) -> Noise:
+        """What the own images draw, given the generator of the whole batch."""
+        return generator if self.world == 1 else PartNoise(generator, self.place, self.whole)
+
+
+def summed(own: Tensor) -> Tensor:
+    """The sum over all processes, with a graph that can be differentiated any number of times."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return own
+    return _Sum.apply(own)  # type: ignore[no-any-return]
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(own: Tensor) -> Tensor:
+        total = own.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        """The gradient of a sum needs nothing but the others' gradients."""
+        del ctx, inputs, output
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        del ctx
+        return summed(grads[0])

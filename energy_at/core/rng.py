@@ -1,0 +1,196 @@
+"""Where random numbers come from: one generator for a batch, or one for each of its images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from energy_at.core.types import Images, Labels, PerExample
+
+
+class ImageNoise:
+    """A generator for each image: what an image draws depends on no other image of its batch.
+
+    The numbers are drawn on the CPU, so they are the same on every device.
+
+    Args:
+        seeds: One for each image of the batch.
+    """
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self.seeds = list(seeds)
+        self._generators = [torch.Generator().manual_seed(seed) for seed in self.seeds]
+
+    @classmethod
+    def of(cls, images: Sequence[int], *parts: int) -> "ImageNoise":
+        """Noise that is a function of each image's number and of ``parts``, such as a seed."""
+        return cls([mixed(*parts, image) for image in images])
+
+    def take(self, chosen: Tensor) -> "ImageNoise":
+        """The generators of the chosen images of the batch, shared with this object.
+
+        Args:
+            chosen: A mask over the batch, or positions in it.
+        """
+        positions = torch.arange(len(self.seeds))[chosen.cpu()].tolist()
+        part = ImageNoise([])
+        part.seeds = [self.seeds[i] for i in positions]
+        part._generators = [self._generators[i] for i in positions]
+        return part
+
+    def uniform(self, x: Images) -> Tensor:
+        """Independent U(-1, 1)."""
+        return torch.stack(
+            [torch.empty(x.shape[1:]).uniform_(-1, 1, generator=g) for g in self._of(x)]
+        )
+
+    def normal(self, x: Images) -> Tensor:
+        """Independent N(0, 1)."""
+        return torch.stack([torch.empty(x.shape[1:]).normal_(generator=g) for g in self._of(x)])
+
+    def shares(self, x: Images) -> Tensor:
+        """U(0, 1), one number for each image."""
+        return torch.cat([torch.rand(1, generator=g) for g in self._of(x)])
+
+    def _of(self, x: Images) -> list[torch.Generator]:
+        if len(x) != len(self._generators):
+            raise ValueError(f"noise of {len(self._generators)} images for a batch of {len(x)}")
+        return self._generators
+
+
+@dataclass(frozen=True)
+class CountedNoise:
+    """Numbers that are a function of image, draw and place alone.
+
+    Nothing is remembered from one draw to the next, so images that are at different draws share a
+    batch, and all is computed where the images are. Splitmix64 (Steele, Lea and Flood, 2014).
+
+    Attributes:
+        keys: One for each image.
+    """
+
+    keys: Labels
+
+    @classmethod
+    def of(cls, images: Sequence[int], *parts: int) -> "CountedNoise":
+        """Noise that is a function of each image's number and of ``parts``, such as a seed."""
+        return cls(torch.tensor([mixed(*parts, image) for image in images], dtype=torch.long))
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def normal(self, draws: Labels | int, size: int) -> Float[Tensor, "batch size"]:
+        """Independent N(0, 1), by Box and Muller.
+
+        Args:
+            draws: Number of the draw, of all images or of each; another number, other noise.
+            size: Numbers for each image.
+        """
+        bits = self._bits(draws, -(-size // 2))
+        radius = ((_upper(bits, 40) + 0.5) * 2**-24).log().mul_(-2).sqrt_()
+        angle = (_upper(bits << 24, 40) * (2 * torch.pi * 2**-24)).to(torch.float32)
+        return torch.cat([radius * angle.cos(), radius * angle.sin()], 1)[:, :size]
+
+    def uniform(self, draws: Labels | int, size: int) -> Float[Tensor, "batch size"]:
+        """Independent U(0, 1), 0 possible, 1 not."""
+        return _upper(self._bits(draws, size), 40) * 2**-24
+
+    def _bits(self, draws: Labels | int, size: int) -> Int[Tensor, "batch size"]:
+        streams = _scrambled(self.keys + _GOLDEN * torch.as_tensor(draws).to(self.keys))
+        places = torch.arange(1, size + 1, device=self.keys.device)
+        return _scrambled(streams[:, None] + _GOLDEN * places)
+
+
+_GOLDEN = -0x61C8864680B583EB  # 0x9E3779B97F4A7C15, the golden ratio in 64 bits, with a sign
+
+
+def _scrambled(bits: Tensor) -> Tensor:
+    bits = (bits ^ _shifted(bits, 30)) * -0x40A7B892E31B1A47
+    bits = (bits ^ _shifted(bits, 27)) * -0x6B2FB644ECCEEE15
+    return bits ^ _shifted(bits, 31)
+
+
+def _shifted(bits: Tensor, places: int) -> Tensor:
+    """To the right, filled up with zeros: torch fills up with the sign."""
+    return (bits >> places) & ((1 << (64 - places)) - 1)
+
+
+def _upper(bits: Tensor, drop: int) -> Tensor:
+    return _shifted(bits, drop).to(torch.float32)
+
+
+@dataclass(frozen=True)
+class PartNoise:
+    """One generator for a batch that several processes share: each draws for all, keeps its part.
+
+    So the batch sees the numbers that one process would draw for it.
+
+    Attributes:
+        generator: Of the batch, in the same state in all processes.
+        part: Positions of the own images in the batch.
+        whole: Images of the batch.
+    """
+
+    generator: torch.Generator
+    part: slice | Tensor
+    whole: int
+
+    def take(self, chosen: Tensor) -> "PartNoise":
+        """What the chosen ones of the own images go on drawing from."""
+        own = torch.arange(self.whole)[self.part]
+        return PartNoise(self.generator, own[chosen.cpu()], self.whole)
+
+    def initial_seed(self) -> int:
+        """Seed of the generator."""
+        return self.generator.initial_seed()
+
+    def of_whole(self, x: Images) -> Tensor:
+        """Room for the numbers of the whole batch."""
+        return x.new_empty((self.whole, *x.shape[1:]))
+
+
+Noise = torch.Generator | ImageNoise | PartNoise
+
+
+def uniform_like(x: Images, noise: Noise | None) -> Images:
+    """Independent U(-1, 1), the same numbers whatever the memory format of ``x``."""
+    if isinstance(noise, ImageNoise):
+        return torch.empty_like(x).copy_(noise.uniform(x))
+    if isinstance(noise, PartNoise):
+        drawn = uniform_like(noise.of_whole(x), noise.generator)
+        return torch.empty_like(x).copy_(drawn[noise.part])
+    drawn = torch.empty(x.shape, dtype=x.dtype, device=x.device).uniform_(-1, 1, generator=noise)
+    return torch.empty_like(x).copy_(drawn)
+
+
+def normal_like(x: Images, noise: Noise | None) -> Images:
+    """Independent N(0, 1), the same numbers whatever the memory format of ``x``."""
+    if isinstance(noise, ImageNoise):
+        return torch.empty_like(x).copy_(noise.normal(x))
+    if isinstance(noise, PartNoise):
+        drawn = normal_like(noise.of_whole(x), noise.generator)
+        return torch.empty_like(x).copy_(drawn[noise.part])
+    drawn = torch.empty(x.shape, dtype=x.dtype, device=x.device).normal_(generator=noise)
+    return torch.empty_like(x).copy_(drawn)
+
+
+def shares_like(x: Images, noise: Noise | None) -> PerExample:
+    """U(0, 1), one number for each image."""
+    if isinstance(noise, ImageNoise):
+        return noise.shares(x).to(x)
+    if isinstance(noise, PartNoise):
+        return shares_like(noise.of_whole(x), noise.generator)[noise.part]
+    return torch.rand(len(x), dtype=x.dtype, device=x.device, generator=noise)
+
+
+def part_of(noise: Noise | None, chosen: Tensor) -> Noise | None:
+    """What the chosen images of a batch go on drawing from."""
+    return noise.take(chosen) if isinstance(noise, ImageNoise | PartNoise) else noise
+
+
+def mixed(*parts: int) -> int:
+    """A seed for a generator, that is another wherever one of the parts is."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)

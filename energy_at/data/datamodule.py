@@ -1,0 +1,169 @@
+"""The data of a run: training images, images held out of them, test images."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningDataModule
+
+from energy_at.data.images import ImageSet, split
+from energy_at.data.loaders import EvalLoader, TrainLoader
+
+
+class ImageData(LightningDataModule):
+    """Loads a data set once, and serves it from the device of the trainer.
+
+    Args:
+        reader: Returns training and test images, given the folder of the data.
+        root: Folder of the data.
+        batch_size: Images of a training step, of all processes together.
+        val_size: Images of the training set held out to validate on, chosen by ``seed``.
+        subset: Train on this many of the remaining images, chosen by ``seed``; ``None`` for all.
+        seed: Of the split, of the order, and of the augmentation.
+        pad: Padding of the random crop; 0 for none.
+        flip: Whether to mirror images at random.
+        channels_last: Memory format of the batches.
+        eval_batch_size: Images of a validation or test batch, of all processes together.
+    """
+
+    def __init__(
+        self,
+        reader: Callable[[Path], tuple[ImageSet, ImageSet]],
+        root: str | Path,
+        *,
+        batch_size: int,
+        val_size: int,
+        subset: int | None = None,
+        seed: int = 0,
+        pad: int = 0,
+        flip: bool = False,
+        channels_last: bool = False,
+        eval_batch_size: int = 250,
+    ) -> None:
+        super().__init__()
+        for name, size in [("batch_size", batch_size), ("eval_batch_size", eval_batch_size)]:
+            if size < 1:
+                raise ValueError(f"dataset.{name} must be >= 1, got {size}")
+        if pad < 0:
+            raise ValueError(f"dataset.pad must be >= 0 pixels, got {pad}")
+        self.reader = reader
+        self.root = Path(root).expanduser()
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.val_size = val_size
+        self.subset = subset
+        self.seed = seed
+        self.pad = pad
+        self.flip = flip
+        self.channels_last = channels_last
+        self._device = torch.device("cpu")
+        self._loaded: tuple[ImageSet, ImageSet, ImageSet] | None = None
+        self._loader: TrainLoader | None = None
+        self._position: dict[str, Any] | None = None
+
+    def setup(self, stage: str | None = None) -> None:
+        """Reads the data set, once.
+
+        Raises:
+            FileNotFoundError: if the data is not there and cannot be had.
+            ValueError: if there are fewer images than asked for.
+        """
+        if self._loaded is None:
+            self._loaded = self._read()
+
+    @property
+    def train(self) -> ImageSet:
+        """The images to train on."""
+        return self._images()[0]
+
+    @property
+    def val(self) -> ImageSet:
+        """Images of the training set that are held out."""
+        return self._images()[1]
+
+    @property
+    def test(self) -> ImageSet:
+        """The test set."""
+        return self._images()[2]
+
+    def train_dataloader(self) -> TrainLoader:
+        """Shuffled, augmented batches."""
+        self._loader = TrainLoader(
+            self.train.to(self.device),
+            self.batch_size,
+            seed=self.seed,
+            pad=self.pad,
+            flip=self.flip,
+            channels_last=self.channels_last,
+            rank=self.rank,
+            world=self.world,
+        )
+        if self._position:
+            self._loader.load_state_dict(self._position)
+        return self._loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position in the training data.
+
+        Lightning asks the loader too, but forgets to give it back its position if the schedule has
+        asked for the number of steps before.
+        """
+        return self._loader.state_dict() if self._loader else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Makes the next epoch go on where the state was taken."""
+        self._position = state_dict
+        if self._loader and state_dict:
+            self._loader.load_state_dict(state_dict)
+
+    def val_dataloader(self) -> EvalLoader:
+        """Held-out images in a fixed order."""
+        return self.eval_loader(self.val)
+
+    def eval_loader(self, images: ImageSet) -> EvalLoader:
+        """Batches of these images, for evaluation, on the device of the trainer."""
+        return EvalLoader(
+            images.to(self.device),
+            self.eval_batch_size,
+            channels_last=self.channels_last,
+            rank=self.rank,
+            world=self.world,
+        )
+
+    def _read(self) -> tuple[ImageSet, ImageSet, ImageSet]:
+        everything, test = self.reader(self.root)
+        train, val = split(everything, self.val_size, self.seed)
+        if self.subset is not None:
+            if not 0 < self.subset <= len(train):
+                raise ValueError(
+                    f"dataset.subset={self.subset} is out of reach: {len(everything)} training "
+                    f"images less {self.val_size} held out leave {len(train)}"
+                )
+            order = torch.Generator().manual_seed(self.seed)
+            train = train.take(torch.randperm(len(train), generator=order)[: self.subset])
+        return train, val, test
+
+    def _images(self) -> tuple[ImageSet, ImageSet, ImageSet]:
+        self.setup()
+        assert self._loaded is not None
+        return self._loaded
+
+    @property
+    def device(self) -> torch.device:
+        """Where the batches lie."""
+        return self.trainer.strategy.root_device if self.trainer else self._device
+
+    def place(self, device: torch.device) -> None:
+        """Serves the images from a device without a trainer."""
+        self._device = device
+
+    @property
+    def rank(self) -> int:
+        """Number of this process among those that train together."""
+        return self.trainer.global_rank if self.trainer else 0
+
+    @property
+    def world(self) -> int:
+        """Number of processes that train together."""
+        return self.trainer.world_size if self.trainer else 1

@@ -1,0 +1,146 @@
+"""Batches from a set that lies on the device as bytes; no workers, no per-image Python.
+
+Order and augmentation of an epoch are a function of (seed, epoch) alone, so a loader can be put
+back to any batch of any epoch. Where several processes train together, ``batch_size`` counts the
+images of all of them, and each loader yields its contiguous part of the same batches.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from energy_at.core.distributed import Part
+from energy_at.core.rng import mixed
+from energy_at.core.types import Images, Labels, Pixels
+from energy_at.data.augment import crop_and_flip, draw
+from energy_at.data.images import ImageSet
+
+Batch = tuple[Images, Labels]
+
+
+class TrainLoader:
+    """Shuffled, augmented batches.
+
+    Lightning calls ``set_epoch`` through ``sampler`` before each epoch, and stores and restores
+    ``state_dict`` with its own checkpoints, in the middle of an epoch too.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        batch_size: int,
+        *,
+        seed: int,
+        pad: int = 0,
+        flip: bool = False,
+        channels_last: bool = False,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.images = images
+        self.batch_size = batch_size
+        self.rank, self.world = rank, world
+        self.seed = seed
+        self.pad = pad
+        self.flip = flip
+        self.channels_last = channels_last
+        self.epoch = 0
+        self._yielded = 0
+        self._resume: dict[str, int] | None = None
+
+    @property
+    def sampler(self) -> "TrainLoader":
+        """What Lightning tells the epoch to: the order is this object's own."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch that the next iteration runs through."""
+        if epoch != self.epoch:
+            self.epoch, self._yielded = epoch, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position: epoch, and batches of it that were handed out."""
+        return {"epoch": self.epoch, "batch": self._yielded}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Makes the next iteration over the same epoch go on where the state was taken."""
+        self._resume = state
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.batch_size)
+
+    def part(self, batch: int) -> Part:
+        """What this process has of a batch."""
+        return _part(self, batch)
+
+    def __iter__(self) -> Iterator[Batch]:
+        # A generator runs no line before its first batch is asked for: by then the epoch is set.
+        first = self._first_batch()
+        generator = torch.Generator().manual_seed(mixed(self.seed, self.epoch))
+        device = self.images.labels.device
+        order = torch.randperm(len(self.images), generator=generator).to(device)
+        draws = draw(len(order), pad=self.pad, flip=self.flip, generator=generator).to(device)
+        for batch in range(first, len(self)):
+            part = _places(self, batch)
+            images = self.images.take(order[part])
+            pixels = images.pixels
+            if self.pad or self.flip:
+                pixels = crop_and_flip(pixels, draws.take(part), self.pad)
+            self._yielded = batch + 1
+            yield as_floats(pixels, self.channels_last), images.labels
+
+    def _first_batch(self) -> int:
+        resume, self._resume = self._resume, None
+        self._yielded = resume["batch"] if resume and resume["epoch"] == self.epoch else 0
+        return self._yielded
+
+
+class EvalLoader:
+    """The images in their order, as they are."""
+
+    def __init__(
+        self,
+        images: ImageSet,
+        batch_size: int,
+        *,
+        channels_last: bool = False,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.images = images
+        self.batch_size = batch_size
+        self.channels_last = channels_last
+        self.rank, self.world = rank, world
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.batch_size)
+
+    def part(self, batch: int) -> Part:
+        """What this process has of a batch."""
+        return _part(self, batch)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in range(len(self)):
+            part = _places(self, batch)
+            yield (
+                as_floats(self.images.pixels[part], self.channels_last),
+                self.images.labels[part],
+            )
+
+
+def _part(loader: TrainLoader | EvalLoader, batch: int) -> Part:
+    left = len(loader.images) - batch * loader.batch_size
+    return Part(min(left, loader.batch_size), loader.rank, loader.world)
+
+
+def _places(loader: TrainLoader | EvalLoader, batch: int) -> slice:
+    """Where the images of the own part lie in the order of the epoch."""
+    first, place = batch * loader.batch_size, loader.part(batch).place
+    return slice(first + place.start, first + place.stop)
+
+
+def as_floats(pixels: Pixels, channels_last: bool) -> Images:
+    """fp32 pixels in [0, 1]."""
+    x = pixels.to(torch.float32).div_(255)
+    return x.contiguous(memory_format=torch.channels_last) if channels_last else x

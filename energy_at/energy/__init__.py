@@ -1,0 +1,1 @@
+"""From logits to energies, their change under attack, and abnormal examples."""

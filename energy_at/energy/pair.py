@@ -1,0 +1,37 @@
+"""What the network says of an image and of its adversarial counterpart."""
+
+from dataclasses import dataclass, replace
+
+from energy_at.core.types import Labels, Logits
+
+
+@dataclass(frozen=True)
+class LogitPair:
+    """Logits of clean and of adversarial images, and the labels they share.
+
+    Attributes:
+        clean: ``f(x)``.
+        adv: ``f(x*)``.
+        y: True labels.
+        start: ``f(x + eta)`` at the point the attack started from; ``None`` where nobody asked.
+    """
+
+    clean: Logits
+    adv: Logits
+    y: Labels
+    start: Logits | None = None
+
+    def detach(self) -> "LogitPair":
+        """The same values without their graphs, safe to keep."""
+        start = None if self.start is None else self.start.detach()
+        return LogitPair(self.clean.detach(), self.adv.detach(), self.y, start)
+
+    def seen_from_start(self) -> "LogitPair":
+        """The pair with ``x + eta`` in the place of ``x``.
+
+        Raises:
+            ValueError: if the pair was made without the logits of its start.
+        """
+        if self.start is None:
+            raise ValueError("this pair has no start logits: the attack does not report its start")
+        return replace(self, clean=self.start)

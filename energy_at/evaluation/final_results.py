@@ -1,0 +1,109 @@
+"""What a finished training has reached, and what it has cost: the content of ``results.json``."""
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import Timer
+from omegaconf import DictConfig
+
+from energy_at.config.build import Run, build_module, make_attacks
+from energy_at.data import ImageSet, as_floats
+from energy_at.evaluation.robustness import Exam
+from energy_at.runs.checkpoints import read_checkpoint
+from energy_at.runs.folder import RunFolder
+from energy_at.training.flops import forward_equivalents
+from energy_at.training.sentinel.callback import Sentinel
+from energy_at.training.sentinel.remedies import Remedies
+
+
+def evaluated(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, Any]:
+    """Accuracies of the last and the best network on held-out and on test images."""
+    attacks = make_attacks(cfg.evaluation)
+    data = run.data
+    every = {"val": data.val, "test": data.test.first(cfg.evaluation.subset)}
+    exams = {
+        name: Exam(
+            every[name].to(data.device),
+            batch_size=data.eval_batch_size,
+            channels_last=data.channels_last,
+            seed=cfg.seed,
+            progress=cfg.trainer.get("enable_progress_bar") is not False,
+        )
+        for name in cfg.evaluation.images
+    }
+    net = run.module.to(run.data.device).net
+    results: dict[str, Any] = {}
+    for which, (step, state) in _networks(cfg, run, folder).items():
+        run.module.load_state_dict(state)
+        results[which] = {"step": step} | {
+            name: exam.accuracies(net, attacks) for name, exam in exams.items()
+        }
+    return results
+
+
+def held_out(images: ImageSet) -> dict[str, float]:
+    """How many images the training was validated on, and the share of their commonest class.
+
+    The share is the accuracy of the best constant prediction: 10 % on CIFAR-10, 19 % on SVHN.
+    """
+    commonest = int(images.labels.bincount().max())
+    return {"images": len(images), "chance": commonest / len(images)}
+
+
+def cost(cfg: DictConfig, run: Run) -> dict[str, float]:
+    """What the training has cost: seconds, and forward passes of an image for each step it is in.
+
+    The mean over all steps, where a rollback has changed what a step does. A regularizer counts as
+    active, as it is at worst.
+    """
+    passes = sum(share * _passes(cfg, run, remedies) for share, remedies in _shares(run))
+    costs = {"forward_equivalents": round(passes, 2)}
+    for callback in run.trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Timer):
+            costs["seconds"] = round(callback.time_elapsed("train"), 1)
+    return costs
+
+
+def alarms(run: Run) -> dict[str, Any]:
+    """Every alarm of the sentinel, in words and numbers; nothing where there was no sentinel."""
+    found = _sentinel(run)
+    return {} if found is None else {"alarms": [asdict(alarm) for alarm in found.alarms]}
+
+
+def _sentinel(run: Run) -> Sentinel | None:
+    callbacks = run.trainer.callbacks  # type: ignore[attr-defined]
+    return next((found for found in callbacks if isinstance(found, Sentinel)), None)
+
+
+def _shares(run: Run) -> list[tuple[float, Remedies | None]]:
+    """Shares of the steps before and after the first rollback; later ones change no cost."""
+    found, steps = _sentinel(run), run.trainer.global_step
+    if found is None or not found.returned_at or not steps:
+        return [(1.0, None)]
+    before = found.returned_at[0] / steps
+    return [(before, None), (1 - before, found.remedies)]
+
+
+def _passes(cfg: DictConfig, run: Run, remedies: Remedies | None) -> float:
+    """Forward passes of an image for a step of the training, as a rollback would change it."""
+    module = build_module(cfg)
+    if remedies is not None:
+        module.objective, module.attack, _ = remedies.applied(module.objective, module.attack, 1)
+    module.objective.skip_flat = False
+    if module.awp is not None:
+        module.awp.warmup_epochs = 0
+    module.load_state_dict({k: v.cpu() for k, v in run.module.state_dict().items()})
+    images = run.data.train.first(min(16, len(run.data.train))).to(torch.device("cpu"))
+    x = as_floats(images.pixels, cfg.training.channels_last)
+    return forward_equivalents(module, x, images.labels)
+
+
+def _networks(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, tuple[int, Any]]:
+    """Step and weights of the checkpoints to evaluate; of those that the run was told to keep."""
+    live = {name: value.clone() for name, value in run.module.state_dict().items()}
+    networks = {"last": (run.trainer.global_step, live)}
+    if cfg.callbacks.get("best") is not None and folder.has_checkpoint("best"):
+        best = read_checkpoint(folder.checkpoint("best"))
+        networks["best"] = (best["global_step"], best["state_dict"])
+    return {which: networks[which] for which in cfg.evaluation.checkpoints if which in networks}

@@ -1,0 +1,97 @@
+"""``torch.compile`` of a bare network: what is around it, attack, energies, loss, stays as it is.
+
+A network becomes one graph for each way it is run in: training or evaluation, moving its running
+statistics or not, gradients of weights, of images, of both or of none, fp32 or bf16, and each size
+of a batch. FGSM + DER with validation takes four. Beyond torch's limit of eight it raises instead
+of going on without compilation, since each graph must be whole (``fullgraph``).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from energy_at.models.choices import COMPILATIONS
+
+BACKEND = "inductor"
+
+
+def compile_net(net: nn.Module, mode: str) -> None:
+    """Compiles a network in place, on its first call; names of weights and copies stay plain.
+
+    A second derivative of it raises a ``RuntimeError`` of torch's.
+
+    Args:
+        net: The network; a copy of it is not compiled.
+        mode: One of ``COMPILATIONS``.
+
+    Raises:
+        ValueError: for another mode, or if nothing can be compiled here.
+    """
+    require_compiler(mode)
+    # Graphs belong to the code, not to a network: those of an earlier one would count.
+    torch.compiler.reset()
+    _keep_what_a_second_backward_pass_reads()
+    options: dict[str, Any] = {} if mode == "default" else {"mode": mode}
+    net.compile(fullgraph=True, dynamic=False, backend=BACKEND, **options)
+
+
+def is_compiled(net: nn.Module) -> bool:
+    """Whether a call of the network, or of one inside it, runs compiled."""
+    return any(module._compiled_call_impl is not None for module in net.modules())
+
+
+class Switch:
+    """Turns the compilation of a network off and on again, keeping its graphs.
+
+    Args:
+        net: A network that has been compiled.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        self.net = net
+        self._compiled: Callable[..., Any] | None = net._compiled_call_impl
+
+    def turn(self, on: bool) -> None:
+        """Has the next calls run compiled, or as they are written."""
+        # torch.compiler.set_stance would do it for every network of the process.
+        self.net._compiled_call_impl = self._compiled if on else None
+
+
+def require_compiler(mode: str) -> None:
+    """Refuses a mode that is none, and a machine on which nothing can be compiled.
+
+    Raises:
+        ValueError: with what to do.
+    """
+    if mode not in COMPILATIONS:
+        raise ValueError(
+            f"compile={mode} must be {', '.join(COMPILATIONS[:-1])} or {COMPILATIONS[-1]}"
+        )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.compile(_probe, backend=BACKEND)(torch.ones(64, device=device))
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"compile={mode} needs a C++ compiler that works here (such as g++ and the headers of "
+            f"Python), or compile=null for none: {reason}"
+        ) from error
+
+
+def begin_step() -> None:
+    """Tells CUDA graphs that what the last step has returned may be overwritten."""
+    torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+
+
+def _probe(x: torch.Tensor) -> torch.Tensor:
+    return x.sin() + 1
+
+
+def _keep_what_a_second_backward_pass_reads() -> None:
+    """The attack's pass is run backward twice: for the images, and in the training step."""
+    from torch._functorch import config
+
+    if hasattr(config, "donated_buffer"):
+        config.donated_buffer = False

@@ -1,0 +1,98 @@
+"""Context managers that change how a network runs, and change it back."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from energy_at.models.compile import is_compiled
+
+
+@contextmanager
+def eval_mode(net: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; each submodule's own mode again after."""
+    modes = {module: module.training for module in net.modules()}
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+@contextmanager
+def frozen_running_stats(model: Callable[..., Any]) -> Iterator[None]:
+    """Forward passes inside leave no trace in the running statistics of batch norm.
+
+    Layers in training mode still normalize with the statistics of the batch. A ``model`` that is
+    no module has no statistics to protect.
+    """
+    modules = model.modules() if isinstance(model, nn.Module) else ()
+    norms = [m for m in modules if isinstance(m, _BatchNorm) and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+@contextmanager
+def weights_at_rest(model: Callable[..., Any]) -> Iterator[None]:
+    """Forward passes inside have gradients of their input alone, where the network is compiled.
+
+    Left to itself, autograd computes what it is asked for; a compiled backward pass computes the
+    gradients of all weights too, whoever asks.
+    """
+    compiled = isinstance(model, nn.Module) and is_compiled(model)
+    weights = [w for w in model.parameters() if w.requires_grad] if compiled else []  # type: ignore[attr-defined]
+    for weight in weights:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.requires_grad_(True)
+
+
+@contextmanager
+def no_graph() -> Iterator[None]:
+    """``torch.no_grad`` that is safe under autocast.
+
+    Autocast caches the low-precision copy of each weight. A copy made without a graph would be
+    reused by the training forward pass, whose weights would then get no gradient.
+    """
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.clear_autocast_cache()
+
+
+@contextmanager
+def full_precision(device_type: str) -> Iterator[None]:
+    """fp32 inside, neither autocast nor TF32: every accuracy that is reported is measured in it."""
+    settings, name, exact = _precisions()
+    before = [getattr(setting, name) for setting in settings]
+    for setting in settings:
+        setattr(setting, name, exact)
+    try:
+        with torch.autocast(device_type, enabled=False):
+            yield
+    finally:
+        for setting, value in zip(settings, before, strict=True):
+            setattr(setting, name, value)
+
+
+def _precisions() -> tuple[list[Any], str, str | bool]:
+    """The settings that may make a product inexact, their attribute, and its exact value."""
+    backends: Any = torch.backends
+    if not hasattr(backends.mkldnn, "matmul"):  # torch < 2.9
+        return [backends.cudnn, backends.cuda.matmul], "allow_tf32", False
+    # The old attributes cannot be read where a user has set the new ones.
+    products = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
+    return [*products, backends.mkldnn.matmul, backends.mkldnn.conv], "fp32_precision", "ieee"

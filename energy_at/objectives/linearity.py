@@ -1,0 +1,154 @@
+"""Regularizers of local linearity, with forward passes of their own near the clean image."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+
+from energy_at.attacks.threat import Ball
+from energy_at.core.rng import shares_like
+from energy_at.core.types import Classifier, Images, Labels, PerExample
+from energy_at.models.modes import frozen_running_stats
+from energy_at.objectives.objective import Trait, Vicinity
+
+
+@dataclass(frozen=True)
+class GradAlign:
+    """GradAlign, ``1 - cos(grad CE(x), grad CE(x + eta))``, eta uniform over the ball.
+
+    Andriushchenko & Flammarion (2020, eq. 5). 0 where one of the two gradients vanishes. As in the
+    published code, the gradient of the penalty reaches ``grad CE(x + eta)`` only, so that the
+    attack's own gradient at ``x`` serves as the other one.
+
+    Args:
+        ball: Where eta comes from.
+        detach_clean: Set to ``False``, the penalty trains ``grad CE(x)`` too, at the price of a
+            second double backward pass.
+    """
+
+    ball: Ball
+    detach_clean: bool = True
+    traits: ClassVar[Trait] = Trait.DIFFERENTIATES_TWICE
+
+    def probe(self, vicinity: Vicinity) -> PerExample:
+        """The penalty of each example, from 0 to 2."""
+        model, x, y = vicinity.model, vicinity.x, vicinity.y
+        noisy = x + self.ball.sample(x, vicinity.generator)
+        at_noise = input_gradient(model, noisy, y, create_graph=True)
+        at_clean = vicinity.clean_grad if self.detach_clean else None
+        if at_clean is None:
+            at_clean = input_gradient(model, x, y, create_graph=not self.detach_clean)
+        cosine = (_unit(at_clean) * _unit(at_noise)).sum((1, 2, 3))
+        # A subnormal gradient has lost its direction, and dividing by it overflows.
+        tiny = torch.finfo(x.dtype).tiny
+        defined = (_largest(at_clean) > tiny) & (_largest(at_noise) > tiny)
+        return vicinity.joined(torch.where(defined, 1 - cosine, torch.zeros_like(cosine)))
+
+
+@dataclass(frozen=True)
+class Linearity:
+    """ELLE, ``[CE(c) - (1 - t) CE(a) - t CE(b)]^2`` (Abad Rocamora et al., 2024, eq. 2).
+
+    ``a`` and ``b`` are uniform over the ball around ``x``, ``t`` over [0, 1], and
+    ``c = (1 - t) a + t b``. (The published code steps the optimizer twice a batch; the step here is
+    the trainer's one.)
+
+    Args:
+        ball: Where ``a`` and ``b`` come from.
+    """
+
+    ball: Ball
+    traits: ClassVar[Trait] = Trait.NONE
+
+    def probe(self, vicinity: Vicinity) -> PerExample:
+        """The squared error of each example, in nats squared."""
+        x, generator = vicinity.x, vicinity.generator
+        a, b = (x + self.ball.sample(x, generator) for _ in range(2))
+        t = shares_like(x, generator)
+        c = torch.lerp(a, b, t[:, None, None, None])
+        with frozen_running_stats(vicinity.model):
+            logits = vicinity.model(torch.cat([a, b, c])).to(x.dtype)
+        at_a, at_b, at_c = F.cross_entropy(logits, vicinity.y.repeat(3), reduction="none").chunk(3)
+        return vicinity.joined((at_c - torch.lerp(at_a, at_b, t)).square())
+
+
+class AdaptiveLinearity:
+    """ELLE-A: ELLE whose weight jumps up when the error stands out, and decays else.
+
+    The weight starts at 0. After a step whose batch error lies more than ``sensitivity`` standard
+    deviations above the mean of all earlier ones, three at least, it becomes the full one, after
+    any other it is multiplied by ``decay`` (Abad Rocamora et al., 2024, Algorithm 1). The weight
+    of the objective is the full one.
+
+    Args:
+        ball: Where the points come from.
+        sensitivity: Standard deviations that make an error stand out.
+        decay: Factor of the weight in a step without such an error.
+    """
+
+    traits: ClassVar[Trait] = Trait.NONE
+
+    def __init__(self, ball: Ball, sensitivity: float = 2.0, decay: float = 0.99) -> None:
+        if not (sensitivity > 0 and 0 <= decay <= 1):
+            raise ValueError(
+                "ELLE-A needs reg.sensitivity > 0 and reg.decay in [0, 1], "
+                f"got {sensitivity:g} and {decay:g}"
+            )
+        self.linearity = Linearity(ball)
+        self.sensitivity = sensitivity
+        self.decay = decay
+        zero = torch.zeros((), dtype=torch.float64)
+        self._state = {"factor": zero, "count": zero, "mean": zero, "squares": zero}
+
+    def probe(self, vicinity: Vicinity) -> PerExample:
+        """The error of each example, times the share of the full weight that now holds."""
+        error = self.linearity.probe(vicinity)
+        state = {name: value.to(error.device) for name, value in self._state.items()}
+        self._state = self._after(state, error.detach().double().mean())
+        return state["factor"].to(error.dtype) * error
+
+    def state_dict(self) -> dict[str, Any]:
+        """Share of the weight, and count, mean and summed squares of the errors so far."""
+        return {name: value.clone() for name, value in self._state.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from there."""
+        self._state = {name: value.clone() for name, value in state.items()}
+
+    def _after(
+        self, state: dict[str, torch.Tensor], error: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        count, mean, squares = state["count"], state["mean"], state["squares"]
+        spread = (squares / count.clamp_min(1)).sqrt()
+        stands_out = (count > 2) & (error > mean + self.sensitivity * spread)
+        factor = torch.where(
+            stands_out, torch.ones_like(state["factor"]), self.decay * state["factor"]
+        )
+        count = count + 1
+        shift = error - mean
+        mean = mean + shift / count
+        squares = squares + shift * (error - mean)  # Welford's sum
+        return {"factor": factor, "count": count, "mean": mean, "squares": squares}
+
+
+def input_gradient(model: Classifier, x: Images, y: Labels, *, create_graph: bool) -> Images:
+    """Gradient of each example's cross-entropy by its image, in nats a pixel unit."""
+    delta = torch.zeros_like(x, requires_grad=True)
+    with torch.enable_grad(), frozen_running_stats(model):
+        logits = model(x + delta).to(x.dtype)
+    loss = F.cross_entropy(logits, y, reduction="sum")
+    (grad,) = torch.autograd.grad(loss, delta, create_graph=create_graph)
+    return grad
+
+
+def _largest(grad: Images) -> PerExample:
+    return grad.detach().flatten(1).abs().amax(1)
+
+
+def _unit(grad: Images) -> Images:
+    # The square of a gradient below 1e-19 underflows, so bring the largest entry to 1 first.
+    tiny = torch.finfo(grad.dtype).tiny
+    scaled = grad / _largest(grad).clamp_min(tiny)[:, None, None, None]
+    norms = scaled.square().sum((1, 2, 3)).clamp_min(tiny).sqrt()
+    return scaled / norms[:, None, None, None]

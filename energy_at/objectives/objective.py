@@ -1,0 +1,202 @@
+"""Training objectives: named, weighted sums of per-example terms."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Flag, auto
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from energy_at.core.distributed import Part
+from energy_at.core.rng import Noise
+from energy_at.core.types import Classifier, Images, Labels, PerExample, Scalar
+from energy_at.energy.pair import LogitPair
+
+
+class Trait(Flag):
+    """What a term needs, so that no step computes more than its terms read."""
+
+    NONE = 0
+    READS_CLEAN = auto()
+    """It looks at the clean logits."""
+    TRAINS_CLEAN = auto()
+    """Its gradient must reach the clean logits."""
+    READS_START = auto()
+    """It looks at the logits of ``x + eta``, the attack's first point."""
+    TRAINS_START = auto()
+    """Its gradient must reach the logits of ``x + eta``."""
+    FITS_CLEAN = auto()
+    """It fits the clean images, so the running statistics of batch norm follow them too."""
+    FLAT_AT_ZERO = auto()
+    """It is never negative, and its gradient is 0 wherever it is 0."""
+    DIFFERENTIATES_TWICE = auto()
+    """Its value is made of gradients."""
+
+
+@runtime_checkable
+class Term(Protocol):
+    """A loss of each example, from its pair of logits."""
+
+    @property
+    def traits(self) -> Trait:
+        """What the term needs."""
+
+    def __call__(self, pair: LogitPair) -> PerExample:
+        """The loss of each example, in nats."""
+
+
+@dataclass(frozen=True)
+class Vicinity:
+    """The network around a batch of clean images, for terms with forward passes of their own.
+
+    Attributes:
+        model: The network, in training mode.
+        x: Clean images.
+        y: Their labels.
+        generator: Source of all noise.
+        clean_grad: Gradient of the cross-entropy at ``x``, up to a positive factor, where the
+            attack has computed it.
+        part: The share of the batch that these images are; ``None`` for all of it.
+    """
+
+    model: Classifier
+    x: Images
+    y: Labels
+    generator: Noise | None = None
+    clean_grad: Images | None = None
+    part: Part | None = None
+
+    def joined(self, own: PerExample) -> Tensor:
+        """Values of the whole batch, where other processes work on the rest of it."""
+        return own if self.part is None else self.part.joined(own)
+
+
+@runtime_checkable
+class Probe(Protocol):
+    """A loss of each example, from forward passes of its own near the clean image.
+
+    It leaves the running statistics of batch norm as they are.
+    """
+
+    @property
+    def traits(self) -> Trait:
+        """What the probe needs beside."""
+
+    def probe(self, vicinity: Vicinity) -> PerExample:
+        """The loss of each example, of the whole batch where several processes share it."""
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A term that remembers earlier steps; its memory belongs into checkpoints."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers, as tensors."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Remembers that instead."""
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """A term and its coefficient in the objective.
+
+    Args:
+        term: The loss of each example.
+        weight: Its coefficient; 0 leaves the term out altogether.
+        ramp_epochs: Epochs over which the coefficient rises linearly from 0; 0 for none.
+    """
+
+    term: Term | Probe
+    weight: float = 1.0
+    ramp_epochs: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuses a coefficient that would reward what the term penalizes."""
+        name = type(self.term).__name__
+        if not 0 <= self.weight < float("inf"):
+            raise ValueError(f"the weight of {name} must be finite and >= 0, got {self.weight:g}")
+        if not 0 <= self.ramp_epochs < float("inf"):
+            raise ValueError(f"the ramp of {name} must be >= 0 epochs, got {self.ramp_epochs:g}")
+
+    def at(self, epoch: float) -> float:
+        """The coefficient after ``epoch`` (fractional) epochs."""
+        return self.weight * min(1.0, epoch / self.ramp_epochs) if self.ramp_epochs else self.weight
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The value of an objective on a batch, and of each weighted term (without graph)."""
+
+    total: Scalar
+    parts: Mapping[str, Scalar]
+
+
+class Objective:
+    """``sum_k weight_k * mean(term_k)`` over a batch; the only place that takes the mean.
+
+    A term of weight 0 is dropped, so that it costs nothing and changes no bit of the training.
+
+    Args:
+        terms: The terms by name.
+        skip_flat: Leave a term out of the graph when it is 0 and flat there, which saves the
+            backward pass through what only it reads. Finding out waits for the device.
+
+    Raises:
+        ValueError: if no term has a positive weight.
+    """
+
+    def __init__(self, terms: Mapping[str, Weighted], *, skip_flat: bool = False) -> None:
+        self.terms = {name: w for name, w in terms.items() if w.weight > 0}
+        self.skip_flat = skip_flat
+        if not self.terms:
+            raise ValueError("an objective needs at least one term with a positive weight")
+
+    @property
+    def traits(self) -> Trait:
+        """What any of the terms needs."""
+        traits = Trait.NONE
+        for weighted in self.terms.values():
+            traits |= weighted.term.traits
+        return traits
+
+    def __call__(
+        self, pair: LogitPair, epoch: float = float("inf"), vicinity: Vicinity | None = None
+    ) -> Losses:
+        """Its value on a batch, ``epoch`` (fractional) epochs into the training.
+
+        Without a ``vicinity`` it is the value of the terms that see the pair only.
+        """
+        parts = {
+            name: weighted.at(epoch) * value.mean()
+            for name, weighted in self.terms.items()
+            if (value := _value(weighted.term, pair, vicinity)) is not None
+        }
+        live = [part for name, part in parts.items() if not self._is_flat(name, part)]
+        total = torch.stack(live or [pair.adv.sum() * 0]).sum()
+        return Losses(total, {name: part.detach() for name, part in parts.items()})
+
+    def state_dict(self) -> dict[str, Any]:
+        """What its terms remember of earlier steps."""
+        return {name: term.state_dict() for name, term in self._stateful().items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Makes its terms remember that instead."""
+        for name, term in self._stateful().items():
+            if name in state:
+                term.load_state_dict(state[name])
+
+    def _stateful(self) -> dict[str, Stateful]:
+        return {n: w.term for n, w in self.terms.items() if isinstance(w.term, Stateful)}
+
+    def _is_flat(self, name: str, part: Scalar) -> bool:
+        return (
+            self.skip_flat and Trait.FLAT_AT_ZERO in self.terms[name].term.traits and not bool(part)
+        )
+
+
+def _value(term: Term | Probe, pair: LogitPair, vicinity: Vicinity | None) -> PerExample | None:
+    if not isinstance(term, Probe):
+        return term(pair)
+    return None if vicinity is None else term.probe(vicinity)

@@ -1,0 +1,1 @@
+"""From logged rows to catastrophic and robust overfitting."""

@@ -1,0 +1,1 @@
+"""Figures of trainings, sweeps and samples."""

@@ -1,0 +1,93 @@
+"""Continuing a run: its own configuration, its last checkpoint, and what may be changed."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from energy_at.core.ranks import is_first
+from energy_at.runs.checkpoints import read_checkpoint
+from energy_at.runs.folder import RunFolder, runs_below
+
+_OF_TRAINING = {"pytorch-lightning_version", "epoch", "global_step", "loops", "optimizer_states"}
+CHANGEABLE = ("trainer.", "callbacks.progress.", "evaluation.")
+
+
+def resumed(path: str, overrides: Sequence[str]) -> tuple[DictConfig, RunFolder, Path]:
+    """Configuration, folder and last checkpoint of a run that goes on.
+
+    Raises:
+        FileNotFoundError: if there is no run, or no checkpoint in it.
+        ValueError: if an override would make it another run, or the checkpoint cannot be read.
+    """
+    if not path:
+        raise ValueError("resume= names no run: write resume=FOLDER")
+    folder = RunFolder.open(path)
+    changes = [o for o in overrides if not o.lstrip("+").startswith("resume=")]
+    for change in changes:
+        if not change.lstrip("+").startswith(CHANGEABLE):
+            raise ValueError(
+                f"resume continues a run as it was, so {change} cannot change; "
+                f"only {'*, '.join(CHANGEABLE)}* can"
+            )
+    checkpoint = folder.checkpoint("last")
+    state = read_checkpoint(checkpoint)
+    if _OF_TRAINING - state.keys():
+        raise ValueError(
+            f"checkpoint {checkpoint} holds weights without the state of their training: "
+            "nothing to go on from"
+        )
+    before = folder.config()
+    cfg = OmegaConf.merge(before, OmegaConf.from_dotlist([c.lstrip("+") for c in changes]))
+    assert isinstance(cfg, DictConfig)
+    # The first process has written the longer training down where the others look for the shorter.
+    if is_first() and folder.results_file.is_file() and not _goes_further(cfg, before):
+        raise ValueError(
+            f"{path} {_ended(state)}: trainer.max_epochs above {before.trainer.max_epochs} trains "
+            "it further, evaluate judges it again"
+        )
+    return cfg, folder, checkpoint
+
+
+def job_folder(output: Path, sweep: Path, overrides: Sequence[str]) -> RunFolder:
+    """Where a job of a sweep runs: where it ran before, if the sweep is typed again.
+
+    Typed with its overrides in another order, the sweep numbers its jobs anew: a job is known by
+    what was typed for it. A folder that another job holds is left to it.
+
+    Args:
+        output: Folder that Hydra gives the job.
+        sweep: Folder of all jobs.
+        overrides: Of the job.
+    """
+    for folder in runs_below(sweep):
+        with suppress(ValueError):  # of a damaged record
+            if sorted(folder.overrides()) == sorted(overrides):
+                return folder
+    if not (is_first() and RunFolder(output).config_file.is_file()):
+        return RunFolder(output)
+    return RunFolder(next(filter(_claimed, (output.with_name(str(n)) for n in count()))))
+
+
+def _claimed(folder: Path) -> bool:
+    """Whether a folder was free: jobs that run at the same time look for one too."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
+def _ended(state: Mapping[str, Any]) -> str:
+    sentinel = state.get("sentinel") or {}
+    if sentinel.get("stopped_at") is None:
+        return "has finished"
+    first = sentinel["alarms"][0]
+    return f"was stopped by the sentinel ({first['kind']} alarm at step {first['step']})"
+
+
+def _goes_further(cfg: DictConfig, before: DictConfig) -> bool:
+    return bool(cfg.trainer.max_epochs > before.trainer.max_epochs)

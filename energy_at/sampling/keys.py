@@ -1,0 +1,22 @@
+"""Names for results that change with everything that the results depend on."""
+
+import hashlib
+import json
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from energy_at import __version__
+from energy_at.evaluation.trained_model import Subject
+
+
+def key_of(*parts: Any) -> str:
+    """A name for these values."""
+    text = json.dumps([*parts, __version__, torch.__version__], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def network_key(subject: Subject) -> list[Any]:
+    """The network: weights alone do not make one, the same fit another activation."""
+    return [subject.fingerprint, OmegaConf.to_container(subject.config.model, resolve=True)]

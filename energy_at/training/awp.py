@@ -1,0 +1,60 @@
+"""Adversarial weight perturbation, AWP (Wu, Xia & Wang, NeurIPS 2020)."""
+
+import torch
+from torch import Tensor, nn
+
+from energy_at.core.distributed import summed
+from energy_at.core.types import Scalar
+
+
+class WeightPerturbation:
+    """Moves the weights up the loss before a step, and puts them back before the optimizer's.
+
+    ``w_l <- w_l + gamma ||w_l|| / ||g_l|| g_l`` for every layer, one step (eq. 10). Vectors, such
+    as biases and the scales of batch norm, stay, as in the published code. That code takes the
+    perturbation off after the optimizer's step; here the weights come back before it, exactly.
+
+    Args:
+        gamma: Size of the perturbation relative to the weights.
+        warmup_epochs: Epochs without it.
+    """
+
+    def __init__(self, gamma: float, warmup_epochs: float = 0.0) -> None:
+        if not 0 < gamma < float("inf"):
+            raise ValueError(f"training.awp.gamma must be finite and > 0, got {gamma:g}")
+        if not 0 <= warmup_epochs < float("inf"):
+            raise ValueError(f"training.awp.warmup must be >= 0 epochs, got {warmup_epochs:g}")
+        self.gamma = gamma
+        self.warmup_epochs = warmup_epochs
+        self._kept: list[tuple[Tensor, Tensor]] = []
+
+    def ascend(self, net: nn.Module, loss: Scalar) -> None:
+        """Perturbs the weights of ``net`` along the gradient of ``loss``.
+
+        Where several processes share a batch, along the sum of their gradients.
+        """
+        weights = [p for p in net.parameters() if p.requires_grad and p.ndim > 1]
+        grads = torch.autograd.grad(loss, weights, allow_unused=True)
+        self.restore()
+        with torch.no_grad():
+            for weight, grad in zip(weights, grads, strict=True):
+                if grad is not None:
+                    self._kept.append((weight, weight.clone()))
+                    norm = torch.linalg.vector_norm(weight)
+                    weight.add_(self.gamma * norm * _unit(summed(grad)))
+        torch.clear_autocast_cache()  # it may hold low-precision copies of the old weights
+
+    def restore(self) -> None:
+        """Puts the weights back, bit for bit."""
+        kept, self._kept = self._kept, []
+        with torch.no_grad():
+            for weight, value in kept:
+                weight.copy_(value)
+
+
+def _unit(grad: Tensor) -> Tensor:
+    # The square of a gradient below 1e-19 underflows, so bring the largest entry to 1 first.
+    tiny = torch.finfo(grad.dtype).tiny
+    scaled = grad / grad.abs().amax().clamp_min(tiny)
+    norm: Tensor = torch.linalg.vector_norm(scaled)
+    return scaled / norm.clamp_min(tiny)

@@ -1,0 +1,59 @@
+"""The progress bar: the numbers that matter, and the time that is left."""
+
+import time
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+
+from energy_at.training.callbacks.energy_monitor import EnergyMonitor
+
+
+class RunProgress(TQDMProgressBar):
+    """Loss, clean and adversarial accuracy, dE(x), images per second, time left of the whole run.
+
+    It shows what the energy monitor has brought to the host, so that drawing it waits for nothing.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock."""
+        super().on_train_start(trainer, pl_module)
+        self._clock = (time.monotonic(), trainer.global_step)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Ends the bar's line, so that the message stands on its own."""
+        for bar in (self._val_progress_bar, self._train_progress_bar):
+            if bar is not None:
+                bar.close()
+
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """What stands behind the bar."""
+        row = next((c.latest for c in _monitors(trainer)), {})
+        shown: dict[str, int | str | float | dict[str, float]] = {
+            label: f"{row[name]:{form}}" for label, name, form in _SHOWN if name in row
+        }
+        return shown | {"left": self._left(trainer)}
+
+    def _left(self, trainer: Trainer) -> str:
+        start, first = self._clock if hasattr(self, "_clock") else (0.0, 0)
+        done, total = trainer.global_step - first, trainer.estimated_stepping_batches
+        if done < 1 or total == float("inf"):
+            return "?"
+        seconds = int((time.monotonic() - start) / done * (total - trainer.global_step))
+        return f"{seconds // 60}:{seconds % 60:02d}"
+
+
+_SHOWN = [
+    ("loss", "train/loss", ".3f"),
+    ("clean", "train/acc/clean", ".2f"),
+    ("adv", "train/acc/adv", ".2f"),
+    ("dE(x)", "train/delta_energy/marginal", "+.3f"),
+    ("img/s", "perf/images_per_s", ".0f"),
+]
+
+
+def _monitors(trainer: Trainer) -> list[EnergyMonitor]:
+    return [callback for callback in trainer.callbacks if isinstance(callback, EnergyMonitor)]  # type: ignore[attr-defined]

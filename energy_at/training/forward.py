@@ -1,0 +1,75 @@
+"""The forward passes of a step; those that the attack has run already are not run again."""
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from energy_at.attacks import Attack, AttackResult
+from energy_at.core.types import Images, Labels, Logits
+from energy_at.energy.pair import LogitPair
+from energy_at.models.modes import frozen_running_stats, no_graph
+from energy_at.objectives import Trait
+
+
+def logits(net: nn.Module, x: Images) -> Logits:
+    """Logits of a batch, in the precision of the images under autocast too."""
+    return net(x).to(x.dtype)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Finds the logits that an objective asks for.
+
+    Attributes:
+        net: The network, in the mode that it is trained in.
+        traits: Of the objective.
+        shared: Whether the attack runs the network in the mode, and at the weights, of the
+            training: only then do its logits and gradients serve.
+        observed: Whether somebody else asks for clean logits.
+    """
+
+    net: nn.Module
+    traits: Trait
+    shared: bool
+    observed: bool
+
+    def pair(self, x: Images, y: Labels, found: AttackResult) -> LogitPair:
+        """Logits of clean and adversarial images; clean ones that nobody asks for are NaN."""
+        start = self._start_logits(found)
+        clean = self._clean_logits(x, found)
+        adv = logits(self.net, found.x_adv)
+        return LogitPair(torch.full_like(adv, torch.nan) if clean is None else clean, adv, y, start)
+
+    def clean_grad(self, found: AttackResult) -> Images | None:
+        """Gradient at the clean images, if the attack's own serves."""
+        return found.clean_grad if self.shared else None
+
+    def keeps_graph(self, attack: Attack) -> bool:
+        """Whether the graph of the attack's first pass is to be trained on."""
+        trains_clean = Trait.TRAINS_CLEAN in self.traits and attack.starts_clean
+        reusable = trains_clean and Trait.FITS_CLEAN not in self.traits
+        return self.shared and (reusable or Trait.TRAINS_START in self.traits)
+
+    def _start_logits(self, found: AttackResult) -> Logits | None:
+        if Trait.READS_START not in self.traits:
+            return None
+        if self.shared or found.x_start is None:
+            return found.start_logits
+        with frozen_running_stats(self.net):
+            return logits(self.net, found.x_start)
+
+    def _clean_logits(self, x: Images, found: AttackResult) -> Logits | None:
+        if Trait.FITS_CLEAN in self.traits:
+            return logits(self.net, x)
+        trains, reads = Trait.TRAINS_CLEAN in self.traits, Trait.READS_CLEAN in self.traits
+        if not (trains or reads or self.observed):
+            return None
+        known = found.clean_logits if self.shared else None
+        if known is not None and (known.requires_grad or not trains):
+            return known
+        # Regularizing or measuring clean images must leave the running statistics as the base
+        # method leaves them; a forward pass in training mode would move them.
+        with frozen_running_stats(self.net), nullcontext() if trains else no_graph():
+            return logits(self.net, x)

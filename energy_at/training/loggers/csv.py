@@ -1,0 +1,179 @@
+"""Per-step metrics as one CSV file, and Weights & Biases where it is wanted."""
+
+import csv
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from energy_at.training.loggers.account import has_wandb_key, is_reachable, server
+from energy_at.training.loggers.wandb import TolerantWandb, tell_offline
+
+Cell = str | float | int
+
+
+class MetricsCSV(Logger):
+    """One row for each call, columns added as metrics appear; rows of a resumed run go on.
+
+    Lightning's own CSV logger deletes the file of the run that it continues.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__()
+        self.path = Path(path)
+        self._columns = self._read_columns()
+        self._pending: list[dict[str, Cell]] = []
+        self._rows = self._count_rows()
+
+    @property
+    def name(self) -> str:
+        """Kind of logger."""
+        return "csv"
+
+    @property
+    def version(self) -> None:
+        """A run folder holds one file."""
+
+    @property
+    def save_dir(self) -> str:
+        """Folder of the file."""
+        return str(self.path.parent)
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """The run folder holds the configuration."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Adds a row; it reaches the file with ``save``."""
+        row: dict[str, Cell] = {k: _cell(k, value) for k, value in metrics.items() if k != "step"}
+        self._pending.append({"step": -1 if step is None else round(step)} | row)
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Appends the rows that are not in the file yet."""
+        rows, self._pending = self._pending, []
+        new = [k for k in dict.fromkeys(k for row in rows for k in row) if k not in self._columns]
+        if new:
+            self._add_columns(new)
+        if rows:
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, self._columns, lineterminator="\n").writerows(rows)
+            self._rows += len(rows)
+
+    def finalize(self, status: str) -> None:
+        """Leaves nothing behind in memory."""
+        self.save()
+
+    def count(self) -> int:
+        """Rows in the file."""
+        self.save()
+        return self._rows
+
+    def truncate(self, rows: int) -> None:
+        """Drops all rows after the first ``rows``: a run resumed there will write them again."""
+        if self.count() > rows:
+            with self.path.open(newline="") as file:
+                kept = [line for _, line in zip(range(rows + 1), file, strict=False)]
+            self._replace("".join(kept))
+            self._rows = rows
+
+    def _add_columns(self, new: list[str]) -> None:
+        old = self._columns
+        self._columns = old + new
+        lines = [",".join(self._columns)]
+        if old:
+            with self.path.open(newline="") as file:
+                lines += [line.rstrip("\r\n") + "," * len(new) for line in list(file)[1:]]
+        self._replace("\n".join(lines) + "\n")
+
+    def _replace(self, text: str) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_suffix(".part")
+        part.write_text(text)
+        os.replace(part, self.path)
+
+    def _count_rows(self) -> int:
+        if not self.path.exists():
+            return 0
+        with self.path.open(newline="") as file:
+            return max(0, sum(1 for _ in file) - 1)
+
+    def _read_columns(self) -> list[str]:
+        if not self.path.exists():
+            return []
+        with self.path.open(newline="") as file:
+            return next(csv.reader(file), [])
+
+
+def csv_logger(folder: str | Path) -> MetricsCSV:
+    """``metrics.csv`` in the run folder."""
+    return MetricsCSV(Path(folder) / "metrics.csv")
+
+
+def wandb_logger(
+    folder: str | Path,
+    *,
+    project: str,
+    mode: str | None = None,
+    **options: Any,
+) -> TolerantWandb:
+    """W&B, online where an API key is configured and its server answers, and offline otherwise.
+
+    Args:
+        folder: Of the run.
+        project: At W&B.
+        mode: ``online``, ``offline`` or ``disabled``, as ``WANDB_MODE`` would say it.
+        options: What ``TolerantWandb``, or ``wandb.init``, takes.
+    """
+    place = str(Path(folder).absolute())  # wandb's own process may work elsewhere
+    mode = _mode(mode or os.environ.get("WANDB_MODE") or None, folder)  # set to nothing is not set
+    return TolerantWandb(save_dir=place, project=project, mode=mode, **options)
+
+
+def _mode(asked: str | None, folder: str | Path) -> str:
+    if asked is not None and asked != "online":
+        return asked
+    if not has_wandb_key():
+        tell_offline("no API key is configured", folder)
+        return "offline"
+    if not is_reachable(server()):
+        tell_offline(f"{server()} does not answer", folder)
+        return "offline"
+    return "online"
+
+
+def conclude(
+    loggers: Iterable[Logger], accuracies: Mapping[str, float], checkpoints: Mapping[str, Path]
+) -> None:
+    """Gives what a training has come to, where there is W&B, to its summary and artifacts.
+
+    Args:
+        loggers: Of the training.
+        accuracies: Shares by name.
+        checkpoints: Files by name.
+    """
+    for logger in loggers:
+        if isinstance(logger, TolerantWandb):
+            logger.log_summary(accuracies)
+            logger.log_artifact(checkpoints)
+
+
+def alert(loggers: Iterable[Logger], title: str, text: str) -> None:
+    """Tells whoever wants to be told by W&B, where there is W&B."""
+    for logger in loggers:
+        if isinstance(logger, TolerantWandb):
+            logger.alert(title, text)
+
+
+def finish(loggers: Iterable[Logger]) -> None:
+    """Ends what a run has begun at W&B: the next run of the process must begin its own."""
+    for logger in loggers:
+        if isinstance(logger, TolerantWandb):
+            logger.finish()
+
+
+def _cell(name: str, value: float) -> Cell:
+    return int(value) if name == "epoch" else float(f"{float(value):.7g}")

@@ -1,0 +1,96 @@
+"""Batch norm over the images of all processes, on any device and through double backward passes."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins import LayerSync
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from energy_at.core.distributed import summed
+
+
+class SharedBatchNorm(LayerSync):
+    """Lets batch norm see the whole batch while several processes train on it.
+
+    PyTorch's ``SyncBatchNorm`` refuses images on the CPU, and its backward pass cannot be
+    differentiated, as GradAlign needs it.
+    """
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Exchanges how the layers compute; parameters, statistics and names stay."""
+        _exchange(model, _SHARED)
+        return model
+
+    def revert(self, model: nn.Module) -> nn.Module:
+        """Makes them layers of one process again."""
+        _exchange(model, {shared: plain for plain, shared in _SHARED.items()})
+        return model
+
+
+class _Shared(_BatchNorm):
+    """In training the statistics of all images, in evaluation as it was."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        self._check_input_dim(x)  # type: ignore[no-untyped-call]
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))  # energies need it under autocast
+        mean, var, count = _moments(wide)
+        if self.track_running_stats:
+            self._follow(mean.detach(), var.detach() * count / (count - 1))
+        shape = [1, -1] + [1] * (x.ndim - 2)
+        scale = (var + self.eps).rsqrt()
+        if self.affine:
+            scale = scale * self.weight
+        shift = -mean * scale if self.bias is None else self.bias - mean * scale
+        return (wide * scale.view(shape) + shift.view(shape)).to(x.dtype)
+
+    def _follow(self, mean: Tensor, var: Tensor) -> None:
+        if self.running_mean is None or self.running_var is None:
+            return
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        steps = self.num_batches_tracked
+        momentum = 1 / float(steps) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(var, momentum)
+
+
+class _Shared1d(_Shared, nn.BatchNorm1d):
+    pass
+
+
+class _Shared2d(_Shared, nn.BatchNorm2d):
+    pass
+
+
+class _Shared3d(_Shared, nn.BatchNorm3d):
+    pass
+
+
+_SHARED: dict[Any, Any] = {
+    nn.BatchNorm1d: _Shared1d,
+    nn.BatchNorm2d: _Shared2d,
+    nn.BatchNorm3d: _Shared3d,
+}
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and variance of each channel over all processes, and of how many numbers.
+
+    In two rounds, mean first: the mean of the squares less the square of the mean would cancel.
+    """
+    dims = [0, *range(2, x.ndim)]
+    var, mean = torch.var_mean(x, dims, correction=0)
+    own = x.new_tensor(x.numel() / x.shape[1])
+    sums = summed(torch.cat([own * mean, own[None]]))
+    total = sums[-1].detach()
+    mean_of_all = sums[:-1] / total
+    spread = summed(own * (var + (mean - mean_of_all).square()))
+    return mean_of_all, spread / total, total
+
+
+def _exchange(model: nn.Module, kinds: dict[Any, Any]) -> None:
+    for module in model.modules():
+        module.__class__ = kinds.get(type(module), type(module))

@@ -1,0 +1,7 @@
+"""A training while it runs: what its folder says, in the terminal or in the browser."""
+
+from energy_at.watch.server import page_server
+from energy_at.watch.state import Watch
+from energy_at.watch.terminal import follow
+
+__all__ = ["Watch", "follow", "page_server"]

@@ -1,0 +1,559 @@
+from copy import deepcopy
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from energy_at.attacks import (
+    Attack,
+    GradientAttack,
+    Restarts,
+    WorstCase,
+    fgsm,
+    n_fgsm,
+    pgd,
+    rs_fgsm,
+    trades,
+)
+from energy_at.attacks.goals import leave_clean_prediction, misclassify
+from energy_at.attacks.starts import Gaussian, Uniform
+from energy_at.attacks.threat import L2, Linf
+from tests.helpers.nets import TinyNet
+
+EPS = 8 / 255
+BALLS = [Linf(EPS), L2(0.5)]
+PROJECTED = {
+    "fgsm": fgsm,
+    "rs_fgsm": rs_fgsm,
+    "pgd": partial(pgd, steps=4),
+    "pgd_restarts": partial(pgd, steps=3, restarts=2),
+    "trades": partial(trades, steps=4),
+    "worst_case": lambda ball: WorstCase([pgd(ball, steps=2), fgsm(ball)]),
+}
+MAKERS = PROJECTED | {"n_fgsm": n_fgsm}
+RANDOM = ["rs_fgsm", "pgd", "pgd_restarts", "trades", "worst_case", "n_fgsm"]
+ROUNDING = 1e-6
+
+balls = pytest.mark.parametrize("ball", BALLS, ids=["linf", "l2"])
+makers = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
+projected = pytest.mark.parametrize("make", PROJECTED.values(), ids=PROJECTED.keys())
+modes = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def radii(ball, delta):
+    return delta.flatten(1).norm(p=float("inf") if isinstance(ball, Linf) else 2, dim=1)
+
+
+def raised(goal, model, x, y, x_adv):
+    """The goal at ``x_adv``, image by image."""
+    with torch.no_grad():
+        return goal(model, x, y)(model(x_adv))
+
+
+def trained(seed=0, images=64):
+    """A network in evaluation mode and images that it gets right, with room for doubt."""
+    torch.manual_seed(seed)
+    net = TinyNet()
+    x = torch.rand(images, 3, 8, 8)
+    net(x)
+    net.eval()
+    return net, x, net(x).argmax(1)
+
+
+class Linear:
+    """``x -> W x``: its input gradients are known."""
+
+    def __init__(self, classes=4, seed=0):
+        self.weights = torch.randn(classes, 48, generator=seeded(seed))
+
+    def __call__(self, x):
+        return x.flatten(1) @ self.weights.T
+
+    def ascent(self, x, y):
+        """The gradient of the cross-entropy: ``W^T (p - onehot(y))``."""
+        p = self(x).softmax(1)
+        p[range(len(y)), y] -= 1
+        return (p @ self.weights).view_as(x)
+
+
+GREY, LABELS = torch.full((3, 3, 4, 4), 0.5), torch.tensor([0, 1, 2])
+
+# What every attack promises
+
+
+@balls
+@makers
+def test_is_an_attack(make, ball):
+    assert isinstance(make(ball), Attack)
+
+
+@balls
+@projected
+@modes
+def test_stays_in_the_ball_and_in_pixel_range(make, ball, training, net, batch):
+    x, y = batch
+    x_adv = make(ball)(net.train(training), x, y).x_adv
+    assert x_adv.min() >= 0
+    assert x_adv.max() <= 1
+    assert (radii(ball, x_adv - x) <= ball.eps + ROUNDING).all()
+    assert not x_adv.requires_grad
+
+
+@balls
+@pytest.mark.parametrize("steps", [1, 3])
+def test_n_fgsm_leaves_the_ball_but_not_by_more_than_it_may(ball, steps, net):
+    x, y = torch.full((64, 3, 8, 8), 0.5), torch.arange(64) % 4
+    k, alpha = 2.0, 0.7 * ball.eps
+    x_adv = n_fgsm(ball, k=k, alpha=alpha, steps=steps)(net, x, y).x_adv
+    radius = radii(ball, x_adv - x)
+    assert radius.max() > 1.1 * ball.eps
+    assert radius.max() <= k * ball.eps + steps * alpha + ROUNDING
+
+
+def test_n_fgsm_keeps_to_the_pixel_range(net, batch):
+    x_adv = n_fgsm(Linf(0.5))(net, *batch).x_adv
+    assert x_adv.min() == 0
+    assert x_adv.max() == 1
+
+
+@balls
+@makers
+@modes
+def test_leaves_the_network_alone(make, ball, training, net, batch):
+    net.train(training)
+    net.layers[4].eval()
+    first, *others = net.parameters()
+    first.grad = torch.ones_like(first)
+    others[0].requires_grad_(False)
+    before = deepcopy(net)
+    make(ball)(net, *batch, keep_graph=True)
+    for module, same in zip(net.modules(), before.modules(), strict=True):
+        assert module.training == same.training
+    for name, value in before.state_dict().items():
+        assert torch.equal(net.state_dict()[name], value), name
+    assert torch.equal(first.grad, torch.ones_like(first))
+    assert all(parameter.grad is None for parameter in others)
+    assert [p.requires_grad for p in others] == [False] + [True] * (len(others) - 1)
+    if training:
+        net(batch[0])
+        assert net.layers[1].num_batches_tracked == 1  # and tracks again
+
+
+@balls
+@makers
+def test_leaves_the_batch_alone(make, ball, net, batch):
+    x, y = batch
+    before = x.clone(), y.clone()
+    x_adv = make(ball)(net, x, y).x_adv
+    assert torch.equal(x, before[0])
+    assert torch.equal(y, before[1])
+    assert not x.requires_grad
+    assert x_adv.data_ptr() != x.data_ptr()
+
+
+@balls
+@makers
+def test_all_noise_comes_from_the_generator(make, ball):
+    net, x, y = trained(images=16)
+    before = torch.get_rng_state()
+    first, again = (make(ball)(net, x, y, generator=seeded()).x_adv for _ in range(2))
+    assert torch.equal(first, again)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@balls
+@pytest.mark.parametrize("name", RANDOM)
+def test_another_seed_draws_another_start(name, ball):
+    net, x, y = trained(images=16)
+    attack = MAKERS[name](ball)
+    first, other = (attack(net, x, y, generator=seeded(seed)).x_adv for seed in (0, 1))
+    assert not torch.equal(first, other)
+
+
+@balls
+@makers
+def test_without_a_generator_the_global_seed_decides(make, ball):
+    net, x, y = trained(images=16)
+    results = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        results.append(make(ball)(net, x, y).x_adv)
+    assert torch.equal(*results)
+
+
+@balls
+@makers
+def test_raises_its_goal(make, ball):
+    net, x, y = trained(seed=1)
+    attack = make(ball)
+    goal = leave_clean_prediction if make is MAKERS["trades"] else misclassify
+    x_adv = attack(net, x, y, generator=seeded()).x_adv
+    gain = raised(goal, net, x, y, x_adv) - raised(goal, net, x, y, x)
+    assert (gain > 0).float().mean() > 0.9
+    noise = (x + ball.sample(x, seeded())).clamp(0, 1)
+    assert gain.mean() > 5 * (raised(goal, net, x, y, noise) - raised(goal, net, x, y, x)).mean()
+
+
+@balls
+@makers
+def test_does_not_depend_on_the_memory_format(make, ball):
+    net, x, y = trained(images=8)
+    net, x = net.double(), x.double()
+    strided = x.contiguous(memory_format=torch.channels_last)
+    plain, other = (make(ball)(net, z, y, generator=seeded()).x_adv for z in (x, strided))
+    torch.testing.assert_close(plain, other, rtol=0, atol=1e-9)
+
+
+def off_centre(x, ball, generator=None):
+    """A start that is the same for every image."""
+    return torch.full_like(x, 0.003)
+
+
+@balls
+@pytest.mark.parametrize("make", [fgsm, rs_fgsm, n_fgsm, pgd, trades])
+def test_treats_each_image_on_its_own(make, ball):
+    net, x, y = trained(images=8)
+    net, x = net.double(), x.double()
+    attack = replace(make(ball), start=off_centre)
+    one = attack(net, x[:1], y[:1]).x_adv
+    torch.testing.assert_close(attack(net, x, y).x_adv[:1], one, rtol=0, atol=1e-9)
+
+
+@makers
+def test_inside_inference_mode_is_refused_with_advice(make):
+    net, x, y = trained(images=4)
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="inference_mode"):
+        make(Linf(EPS))(net, x, y)
+
+
+@balls
+@makers
+def test_inside_no_grad_it_still_finds_its_gradients(make, ball):
+    net, x, y = trained(images=8)
+    with torch.no_grad():
+        inside = make(ball)(net, x, y, generator=seeded()).x_adv
+        assert not torch.is_grad_enabled()
+    assert torch.equal(inside, make(ball)(net, x, y, generator=seeded()).x_adv)
+
+
+# Precision
+
+
+@balls
+@projected
+def test_under_bf16_autocast_images_stay_fp32_and_in_the_ball(make, ball):
+    net, x, y = trained(images=16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert net(x).dtype == torch.bfloat16
+        x_adv = make(ball)(net, x, y).x_adv
+    assert x_adv.dtype == torch.float32
+    assert x_adv.isfinite().all()
+    assert (radii(ball, x_adv - x) <= ball.eps + ROUNDING).all()
+
+
+def test_under_bf16_autocast_fgsm_steps_by_eps_to_fp32_precision():
+    net, _, y = trained(images=6)
+    x = 0.25 + 0.5 * torch.rand(6, 3, 8, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        delta = fgsm(Linf(EPS))(net, x, y).x_adv - x
+    moved = delta.abs()[delta.abs() > ROUNDING]  # a bf16 gradient may underflow to exactly 0
+    assert len(moved) > 0.95 * delta.numel()
+    torch.testing.assert_close(moved, torch.full_like(moved, EPS), rtol=0, atol=ROUNDING)
+
+
+@makers
+def test_under_bf16_autocast_the_training_step_keeps_its_gradients(make, net, batch):
+    x, y = batch
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        make(Linf(EPS))(net, x, y)
+        F.cross_entropy(net(x), y).backward()
+    attacked = [parameter.grad.clone() for parameter in net.parameters()]
+    net.zero_grad()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        F.cross_entropy(net(x), y).backward()
+    for ours, parameter in zip(attacked, net.parameters(), strict=True):
+        torch.testing.assert_close(ours, parameter.grad)
+
+
+# Closed forms
+
+
+def test_fgsm_on_a_linear_classifier_is_known():
+    model = Linear()
+    x_adv = fgsm(Linf(EPS))(model, GREY, LABELS).x_adv
+    torch.testing.assert_close(x_adv - GREY, EPS * model.ascent(GREY, LABELS).sign())
+
+
+def test_l2_fgsm_on_a_linear_classifier_is_known():
+    model = Linear()
+    direction = F.normalize(model.ascent(GREY, LABELS).flatten(1)).view_as(GREY)
+    x_adv = fgsm(L2(0.5))(model, GREY, LABELS).x_adv
+    torch.testing.assert_close(x_adv - GREY, 0.5 * direction, rtol=0, atol=ROUNDING)
+
+
+def test_fgsm_clips_to_pixels():
+    model, x = Linear(), torch.tensor([0.0, 1.0]).repeat(3 * 24).view(3, 3, 4, 4)
+    x_adv = fgsm(Linf(EPS))(model, x, LABELS).x_adv
+    ascent = model.ascent(x, LABELS)
+    blocked = (ascent.sign() > 0) == (x > 0.5)
+    assert torch.equal(x_adv[blocked], x[blocked])
+    torch.testing.assert_close((x_adv - x).abs()[~blocked], torch.full_like(x, EPS)[~blocked])
+
+
+def test_l2_fgsm_in_the_flat_part_of_a_confident_network_stays_finite():
+    # p(y|x) rounds to 1, so the gradient is as small as 1e-30 or 0.
+    def confident(x):
+        return torch.stack([x.flatten(1).sum(1) * 0 + margins, -x.flatten(1).sum(1)], 1)
+
+    margins = torch.tensor([45.0, 500.0])
+    x = torch.full((2, 3, 4, 4), 0.5)
+    delta = fgsm(L2(0.5))(confident, x, torch.tensor([0, 0])).x_adv - x
+    assert radii(L2(0.5), delta)[0].item() == pytest.approx(0.5, abs=1e-5)
+    assert radii(L2(0.5), delta)[1] == 0
+
+
+@pytest.mark.parametrize("restarts", [1, 3])
+def test_pgd_reaches_the_corner_that_is_worst_for_a_linear_classifier(restarts):
+    model, x, y = Linear(classes=2), torch.rand(5, 3, 4, 4), torch.tensor([0, 1, 0, 1, 1])
+    towards = model.weights[1 - y] - model.weights[y]
+    corner = (x + EPS * towards.view_as(x).sign()).clamp(0, 1)
+    x_adv = pgd(Linf(EPS), steps=9, restarts=restarts)(model, x, y).x_adv
+    torch.testing.assert_close(x_adv, corner, rtol=0, atol=ROUNDING)
+
+
+def test_l2_pgd_reaches_the_point_that_is_worst_for_a_linear_classifier():
+    model, x, y = Linear(classes=2), GREY, torch.tensor([0, 1, 0])
+    towards = F.normalize(model.weights[1 - y] - model.weights[y]).view_as(x)
+    x_adv = pgd(L2(0.5), steps=40, alpha=1.0)(model, x, y).x_adv
+    torch.testing.assert_close(x_adv - x, 0.5 * towards, rtol=0, atol=1e-5)
+
+
+def test_trades_leaves_the_prediction_whatever_the_label(net, batch):
+    x, y = batch
+    attack = trades(Linf(EPS), steps=3)
+    results = [attack(net.eval(), x, label, generator=seeded()).x_adv for label in (y, 3 - y)]
+    assert torch.equal(*results)
+
+
+def test_the_divergence_from_the_clean_prediction_is_zero_at_the_clean_image(net, batch):
+    net.eval()
+    gain = leave_clean_prediction(net, *batch)
+    torch.testing.assert_close(gain(net(batch[0])), torch.zeros(6), rtol=0, atol=1e-7)
+    assert (gain(net(1 - batch[0])) > 0).all()
+
+
+# Starts and what the search hands over
+
+
+def test_uniform_starts_fill_the_scaled_ball():
+    x = torch.zeros(50, 3, 8, 8)
+    eta = Uniform(2.0)(x, Linf(EPS), seeded())
+    assert EPS < eta.abs().max() <= 2 * EPS + ROUNDING
+    assert eta.std().item() == pytest.approx(2 * EPS / 3**0.5, rel=0.02)
+    assert (radii(L2(0.5), Uniform(2.0)(x, L2(0.5), seeded())) <= 1 + ROUNDING).all()
+
+
+def test_gaussian_starts_do_not_depend_on_the_ball():
+    x = torch.zeros(50, 3, 8, 8)
+    eta = Gaussian(0.001)(x, Linf(EPS), seeded())
+    assert torch.equal(eta, Gaussian(0.001)(x, L2(0.5), seeded()))
+    assert eta.std().item() == pytest.approx(0.001, rel=0.02)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@modes
+def test_kept_graph_gives_the_gradients_of_a_fresh_forward(steps, training, net, batch):
+    x, y = batch
+    net.train(training)
+    kept = fgsm(Linf(EPS), steps=steps)(net, x, y, keep_graph=True).clean_logits
+    fresh = net(x)
+    torch.testing.assert_close(kept, fresh)
+    parameters = list(net.parameters())
+    ours, theirs = (
+        torch.autograd.grad(F.cross_entropy(z, y), parameters) for z in (kept, fresh)
+    )  # fmt: skip
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def uniform(x):
+    """The noise of a random start in the L-inf ball."""
+    return torch.empty_like(x).uniform_(-EPS, EPS, generator=seeded())
+
+
+@pytest.mark.parametrize("restarts", [1, 3])
+@modes
+def test_start_logits_are_those_of_the_first_point(restarts, training, net, batch):
+    net, x, y = net.double().train(training), batch[0].double(), batch[1]
+    attack = pgd(Linf(EPS), steps=2, restarts=restarts)
+    kept = attack(net, x, y, keep_graph=True, generator=seeded()).start_logits
+    fresh = net((x + uniform(x)).clamp(0, 1))
+    torch.testing.assert_close(kept, fresh)
+    parameters = list(net.parameters())
+    ours, theirs = (torch.autograd.grad(F.cross_entropy(z, y), parameters) for z in (kept, fresh))
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+TRACKED = {
+    "fgsm": (fgsm(Linf(EPS), steps=3), torch.zeros_like),
+    "pgd": (pgd(Linf(EPS), steps=3), uniform),
+    "pgd_restarts": (pgd(Linf(EPS), steps=2, restarts=3), uniform),
+    "trades": (
+        trades(Linf(EPS), steps=3),
+        lambda x: 0.001 * torch.randn(x.shape, generator=seeded()),
+    ),
+}
+
+
+@pytest.mark.parametrize(("attack", "eta"), TRACKED.values(), ids=TRACKED.keys())
+def test_asked_to_it_tracks_the_statistics_of_its_first_point_and_no_other(attack, eta, net, batch):
+    x, y = batch
+    once, untracked = deepcopy(net), deepcopy(net)
+    once((x + eta(x)).clamp(0, 1))
+    x_adv = attack(net, x, y, track_stats=True, generator=seeded()).x_adv
+    for name, value in once.state_dict().items():
+        torch.testing.assert_close(net.state_dict()[name], value)
+    assert net.layers[1].num_batches_tracked == 1
+    assert torch.equal(x_adv, attack(untracked, x, y, generator=seeded()).x_adv)
+
+
+@makers
+def test_in_evaluation_mode_there_are_no_statistics_to_track(make, net, batch):
+    before = deepcopy(net.eval())
+    make(Linf(EPS))(net, *batch, track_stats=True)
+    for name, value in before.state_dict().items():
+        assert torch.equal(net.state_dict()[name], value), name
+
+
+@makers
+def test_no_graph_is_kept_unasked(make, net, batch):
+    found = make(Linf(EPS))(net, *batch)
+    assert found.start_logits is None or not found.start_logits.requires_grad
+
+
+@makers
+def test_clean_logits_are_known_only_to_a_search_that_starts_clean(make, net, batch):
+    attack = make(Linf(EPS))
+    clean = attack(net.eval(), *batch).clean_logits
+    assert (clean is not None) == attack.starts_clean == (make is fgsm)
+    assert clean is None or torch.equal(clean, net(batch[0]))
+
+
+def test_steps_are_the_gradients_of_one_search():
+    ball = Linf(EPS)
+    assert [make(ball).steps for make in (fgsm, rs_fgsm, n_fgsm)] == [1, 1, 1]
+    assert pgd(ball, steps=7, restarts=3).steps == 7
+    assert WorstCase([fgsm(ball), pgd(ball, steps=7), trades(ball, steps=5)]).steps == 7
+
+
+# Compositions
+
+
+@balls
+@pytest.mark.parametrize("make", [pgd, trades], ids=["pgd", "trades"])
+def test_restarts_keep_the_best_run_of_each_image(make, ball):
+    net, x, y = trained(images=32)
+    attack = make(ball, steps=2, alpha=ball.eps / 10)
+    generator = seeded()
+    runs = [attack(net, x, y, generator=generator).x_adv for _ in range(4)]
+    gains = torch.stack([raised(attack.goal, net, x, y, run) for run in runs])
+    assert len(gains.argmax(0).unique()) > 1
+    for times in range(1, 5):
+        found = Restarts(attack, times)(net, x, y, generator=seeded()).x_adv
+        best = gains[:times].max(0)
+        torch.testing.assert_close(raised(attack.goal, net, x, y, found), best.values)
+        for i, winner in enumerate(best.indices):
+            assert torch.equal(found[i], runs[winner][i])
+
+
+def test_one_restart_is_the_attack_itself(net, batch):
+    attack = pgd(Linf(EPS), steps=2)
+    once, plain = (a(net, *batch, generator=seeded()).x_adv for a in (Restarts(attack, 1), attack))
+    assert torch.equal(once, plain)
+
+
+def test_survivors_of_the_worst_case_survive_each_part():
+    net, x, y = trained(images=64)
+    parts = [
+        fgsm(Linf(0.01)),
+        fgsm(L2(0.15)),
+        fgsm(Linf(0.012), alpha=0.003, steps=4),
+    ]
+
+    def survivors(attack):
+        return net(attack(net, x, y).x_adv).argmax(1) == y
+
+    alone = torch.stack([survivors(part) for part in parts])
+    assert (alone.any(1) & ~alone.all(1)).all()
+    assert torch.equal(survivors(WorstCase(parts)), alone.all(0))
+
+
+def test_the_worst_case_leaves_lost_images_as_they_are():
+    net, x, y = trained(images=16)
+    y = (y + torch.arange(16) % 2) % 4  # every other label is wrong from the start
+    x_adv = WorstCase([fgsm(Linf(EPS)), fgsm(L2(0.5))])(net, x, y).x_adv
+    assert torch.equal(x_adv[1::2], x[1::2])
+    assert (radii(Linf(EPS), x_adv - x)[::2] > 0).all()
+
+
+def test_the_worst_case_stops_at_success():
+    net, x, y = trained(images=64)
+    first = fgsm(Linf(EPS))
+    found = first(net, x, y).x_adv
+    fooled = net(found).argmax(1) != y
+    assert fooled.sum() > 0
+    x_adv = WorstCase([first, fgsm(Linf(0.5))])(net, x, y).x_adv
+    assert torch.equal(x_adv[fooled], found[fooled])
+
+
+# Settings
+
+
+@balls
+@makers
+def test_scaled_is_the_attack_of_the_scaled_ball(make, ball):
+    assert make(ball).scaled(0.5) == make(ball.scaled(0.5))
+
+
+@balls
+@projected
+def test_scaled_attacks_stay_in_the_scaled_ball(make, ball, net, batch):
+    x, y = batch
+    small = make(ball).scaled(0.1)
+    assert (radii(ball, small(net, x, y).x_adv - x) <= 0.1 * ball.eps + ROUNDING).all()
+
+
+def test_step_sizes_follow_the_radius_as_published():
+    ball = Linf(0.1)
+    sizes = [make(ball).alpha for make in (fgsm, rs_fgsm, n_fgsm, pgd, trades)]
+    assert sizes == pytest.approx([0.1, 0.125, 0.1, 0.025, 0.025])
+    assert rs_fgsm(ball, alpha=0.03).alpha == 0.03
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"steps": 0, "alpha": 0.1},
+        {"steps": -1, "alpha": 0.1},
+        {"steps": 1, "alpha": 0.0},
+        {"steps": 1, "alpha": -0.1},
+        {"steps": 1, "alpha": float("nan")},
+    ],
+    ids=str,
+)
+def test_an_attack_that_would_return_its_start_is_refused(settings):
+    with pytest.raises(ValueError, match="steps"):
+        GradientAttack(Linf(EPS), **settings)
+
+
+@pytest.mark.parametrize("times", [0, -1])
+def test_no_restart_at_all_is_refused(times):
+    with pytest.raises(ValueError, match="restarts"):
+        pgd(Linf(EPS), restarts=times)

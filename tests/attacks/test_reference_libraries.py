@@ -1,0 +1,166 @@
+"""Attacks against independent references: foolbox, and the published formulas written out slowly.
+
+In double precision, because a gradient that rounds to the other side of 0 flips a sign step.
+"""
+
+import foolbox
+import pytest
+import torch
+import torch.nn.functional as F
+
+from energy_at.attacks import GradientAttack, fgsm, n_fgsm, pgd, rs_fgsm, trades
+from energy_at.attacks.threat import L2, Linf
+from tests.helpers.nets import TinyNet
+
+EPS, EPS_L2 = 8 / 255, 0.5
+
+
+@pytest.fixture
+def victim():
+    """A network in evaluation mode, with running statistics of its own, its images and labels."""
+    net = TinyNet().double()
+    x = torch.rand(6, 3, 8, 8, dtype=torch.double)
+    for _ in range(20):
+        net(torch.rand(32, 3, 8, 8, dtype=torch.double))
+    return net.eval(), x, torch.arange(6) % 4
+
+
+def noise(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def assert_same(x_adv, expected, x):
+    assert not torch.equal(x_adv, x)
+    torch.testing.assert_close(x_adv, expected, rtol=0, atol=1e-6)
+
+
+def input_gradient(loss, x):
+    """The gradient that ``backward`` leaves on one image."""
+    x = x.clone().requires_grad_()
+    loss(x).backward()
+    return x.grad
+
+
+def cross_entropy(net, y):
+    return lambda x: F.cross_entropy(net(x), y)
+
+
+def one_by_one(x, y):
+    """Images and labels as batches of one."""
+    return [(x[i : i + 1], y[i : i + 1]) for i in range(len(x))]
+
+
+# foolbox
+
+
+def theirs(attack, victim, eps):
+    net, x, y = victim
+    return attack.run(foolbox.PyTorchModel(net, bounds=(0, 1), device="cpu"), x, y, epsilon=eps)
+
+
+def test_fgsm_is_that_of_foolbox(victim):
+    expected = theirs(foolbox.attacks.FGSM(), victim, EPS)
+    assert_same(fgsm(Linf(EPS))(*victim).x_adv, expected, victim[1])
+
+
+def test_l2_fgsm_is_the_fast_gradient_method_of_foolbox(victim):
+    expected = theirs(foolbox.attacks.FGM(), victim, EPS_L2)
+    assert_same(fgsm(L2(EPS_L2))(*victim).x_adv, expected, victim[1])
+
+
+@pytest.mark.parametrize("alpha", [EPS / 4, EPS, 3 * EPS])
+@pytest.mark.parametrize("steps", [1, 10])
+def test_linf_pgd_is_that_of_foolbox(victim, steps, alpha):
+    attack = foolbox.attacks.LinfPGD(abs_stepsize=alpha, steps=steps, random_start=False)
+    ours = GradientAttack(Linf(EPS), alpha=alpha, steps=steps)
+    assert_same(ours(*victim).x_adv, theirs(attack, victim, EPS), victim[1])
+
+
+@pytest.mark.parametrize("alpha", [EPS_L2 / 4, EPS_L2, 3 * EPS_L2])
+@pytest.mark.parametrize("steps", [1, 10])
+def test_l2_pgd_is_that_of_foolbox(victim, steps, alpha):
+    attack = foolbox.attacks.L2PGD(abs_stepsize=alpha, steps=steps, random_start=False)
+    ours = GradientAttack(L2(EPS_L2), alpha=alpha, steps=steps)
+    assert_same(ours(*victim).x_adv, theirs(attack, victim, EPS_L2), victim[1])
+
+
+# The published formulas, image by image
+
+
+def test_rs_fgsm_is_that_of_wong_et_al(victim):
+    # Fast is better than free, Algorithm 3: step 1.25 eps; like their code, start from an image.
+    net, x, y = victim
+    eta = torch.empty_like(x).uniform_(-EPS, EPS, generator=noise())
+    expected = []
+    for (image, label), start in zip(one_by_one(x, y), eta.split(1), strict=True):
+        start = torch.clamp(image + start, 0, 1) - image
+        grad = input_gradient(cross_entropy(net, label), image + start)
+        delta = torch.clamp(start + 1.25 * EPS * torch.sign(grad), -EPS, EPS)
+        expected.append(torch.clamp(image + delta, 0, 1))
+    assert_same(rs_fgsm(Linf(EPS))(*victim, generator=noise()).x_adv, torch.cat(expected), x)
+
+
+def test_n_fgsm_is_that_of_de_jorge_et_al(victim):
+    # Make some noise, Algorithm 1: noise of 2 eps, no clipping but to pixels.
+    net, x, y = victim
+    eta = torch.empty_like(x).uniform_(-2 * EPS, 2 * EPS, generator=noise())
+    expected = []
+    for (image, label), start in zip(one_by_one(x, y), eta.split(1), strict=True):
+        noisy = torch.clamp(image + start, 0, 1)
+        grad = input_gradient(cross_entropy(net, label), noisy)
+        expected.append(torch.clamp(noisy + EPS * torch.sign(grad), 0, 1))
+    assert_same(n_fgsm(Linf(EPS))(*victim, generator=noise()).x_adv, torch.cat(expected), x)
+
+
+def test_pgd_is_that_of_madry_et_al(victim):
+    net, x, y = victim
+    eta = torch.empty_like(x).uniform_(-EPS, EPS, generator=noise())
+    expected = []
+    for (image, label), start in zip(one_by_one(x, y), eta.split(1), strict=True):
+        x_adv = torch.clamp(image + start, 0, 1)
+        for _ in range(10):
+            x_adv = x_adv + 2 / 255 * torch.sign(input_gradient(cross_entropy(net, label), x_adv))
+            x_adv = torch.min(torch.max(x_adv, image - EPS), image + EPS)
+            x_adv = torch.clamp(x_adv, 0, 1)
+        expected.append(x_adv)
+    x_adv = pgd(Linf(EPS), alpha=2 / 255, steps=10)(*victim, generator=noise()).x_adv
+    assert_same(x_adv, torch.cat(expected), x)
+
+
+def divergence(net, image):
+    """The inner loss of TRADES as published: KLDivLoss of the network's two predictions."""
+    p = F.softmax(net(image), dim=1).detach()
+    return lambda x_adv: F.kl_div(F.log_softmax(net(x_adv), dim=1), p, reduction="sum")
+
+
+def test_trades_is_that_of_zhang_et_al(victim):
+    # Their code does not clip the start to pixels, so keep its noise of 0.001 inside them.
+    net, x, y = victim[0], 0.006 + 0.988 * victim[1], victim[2]
+    start = x + 0.001 * torch.randn(x.shape, dtype=x.dtype, generator=noise())
+    expected = []
+    for image, x_adv in zip(x.split(1), start.split(1), strict=True):
+        for _ in range(10):
+            grad = input_gradient(divergence(net, image), x_adv)
+            x_adv = x_adv + 2 / 255 * torch.sign(grad)
+            x_adv = torch.min(torch.max(x_adv, image - EPS), image + EPS)
+            x_adv = torch.clamp(x_adv, 0, 1)
+        expected.append(x_adv)
+    x_adv = trades(Linf(EPS), alpha=2 / 255)(net, x, y, generator=noise()).x_adv
+    assert_same(x_adv, torch.cat(expected), x)
+    assert ((x_adv == 0) | (x_adv == 1)).any()  # the clipping at the end was at work
+
+
+def test_l2_trades_is_that_of_zhang_et_al(victim):
+    # Their code clips to pixels before it projects, so keep the ball inside the pixel range.
+    net, x, y = victim[0], 0.5 + 0.1 * (victim[1] - 0.5), victim[2]
+    eps, steps = 0.3, 5
+    start = 0.001 * torch.randn(x.shape, dtype=x.dtype, generator=noise())
+    expected = []
+    for image, delta in zip(x.split(1), start.split(1), strict=True):
+        for _ in range(steps):
+            grad = input_gradient(divergence(net, image), image + delta)
+            delta = delta + 2 * eps / steps * grad / torch.linalg.norm(grad)
+            delta = delta.renorm(p=2, dim=0, maxnorm=eps)
+        expected.append(image + delta)
+    attack = trades(L2(eps), alpha=2 * eps / steps, steps=steps)
+    assert_same(attack(net, x, y, generator=noise()).x_adv, torch.cat(expected), x)

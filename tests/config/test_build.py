@@ -1,0 +1,189 @@
+import itertools
+from fractions import Fraction
+
+import pytest
+import torch
+from lightning import Callback, LightningModule
+from omegaconf import OmegaConf
+
+from energy_at.attacks.threat import L2, Linf
+from energy_at.config.build import build_module, parse_pixels
+from energy_at.data import ImageData
+from energy_at.objectives import DeltaEnergy
+from tests.helpers.running import TINY, TINY_BN, choices, config, fitted, prepared
+
+GROUPS = ["attack", "callbacks", "dataset", "logger", "loss", "model", "optimizer", "reg",
+          "schedule", "threat", "trainer"]  # fmt: skip
+
+
+AXES = ("attack", "loss", "reg", "threat")
+
+
+@pytest.fixture(scope="module")
+def composed():
+    """One configuration, and the part of it that each choice brings: composing takes its time."""
+    shorter = {"pgd": ("attack.steps=2",), "trades": ("attack.steps=2",)}
+    parts = {
+        (g, c): config(*TINY_BN, f"{g}={c}", *shorter.get(c, ()) * (g == "attack"))[g]
+        for g in AXES
+        for c in choices(g)
+    }
+    return config(*TINY_BN), parts
+
+
+def sensible(chosen):
+    """Without an attack there is nothing to compare: refused, see test_soundness."""
+    return chosen[0] != "none" or chosen[1:3] == ("at", "none")
+
+
+@pytest.mark.parametrize(
+    "chosen", list(filter(sensible, itertools.product(*(choices(axis) for axis in AXES))))
+)
+def test_every_combination_takes_a_step(composed, chosen):
+    cfg, parts = composed[0].copy(), composed[1]
+    for axis, choice in zip(AXES, chosen, strict=True):
+        cfg[axis] = parts[axis, choice]
+    module = build_module(cfg)
+    loss = module.training_step((torch.rand(6, 3, 8, 8), torch.arange(6) % 4), 0)["loss"]
+    loss.backward()
+    for parameter in module.parameters():
+        assert parameter.grad.isfinite().all()
+        assert parameter.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("group", "choice"), [(group, choice) for group in GROUPS for choice in choices(group)]
+)
+def test_every_choice_builds(tmp_path, monkeypatch, group, choice):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    small = () if group == "model" and choice != "preactresnet18" else ("model.width=2",)
+    width = ("model.width=1", "model.widen=1") if choice.startswith("wide") else small
+    run = prepared(tmp_path, *width, "callbacks.progress=null", f"{group}={choice}")
+    assert isinstance(run.module, LightningModule)
+    assert isinstance(run.data, ImageData)
+
+
+@pytest.mark.parametrize("experiment", choices("experiment"))
+def test_every_experiment_is_short_and_trains(tmp_path, experiment):
+    fast = ("dataset=synthetic", "model.width=2", "logger=csv", "callbacks.progress=null")
+    run = fitted(tmp_path, f"experiment={experiment}", *fast, "trainer.max_epochs=1",
+                 "dataset.subset=null", "dataset.val_size=64", "dataset.batch_size=64",
+                 "threat.eps=8/255", "callbacks.best=null",
+                 "trainer.precision=32-true")  # fmt: skip
+    assert run.trainer.global_step == 7
+
+
+class Losses(Callback):
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.seen.append(float(outputs["loss"]))
+
+
+def test_a_training_in_doubles_is_the_one_in_floats_within_their_error(tmp_path):
+    def losses(precision):
+        run = prepared(tmp_path, *TINY, "reg=der", "reg.samples=all", "trainer.max_epochs=1",
+                       f"trainer.precision={precision}")  # fmt: skip
+        found = Losses()
+        run.trainer.callbacks.append(found)
+        run.trainer.fit(run.module, run.data)
+        return found.seen, next(run.module.net.parameters()).dtype
+
+    (doubles, double), (floats, float_) = losses("64-true"), losses("32-true")
+    assert (double, float_) == (torch.float64, torch.float32)
+    assert doubles[0] != floats[0]
+    assert doubles[0] == pytest.approx(floats[0], rel=1e-6)
+
+
+@pytest.mark.parametrize("eps", ["128/255", "3.0", "13.8"])
+def test_an_l2_radius_may_be_as_long_as_two_images_are_apart(eps):
+    cfg = config(*TINY, "threat=l2", f"threat.eps={eps}")
+    assert cfg.threat.ball.eps == pytest.approx(float(Fraction(eps)))
+    assert cfg.threat.most == pytest.approx((3 * 8 * 8) ** 0.5)  # [0, 1]^d from corner to corner
+
+
+@pytest.mark.parametrize("choice", choices("dataset"))
+def test_every_dataset_brings_the_settings_that_it_needs(choice):
+    cfg = config(f"dataset={choice}")
+    assert len(cfg.dataset.mean) == len(cfg.dataset.std) == cfg.dataset.channels
+    assert cfg.dataset.name == choice
+    assert 0 < cfg.threat.ball.eps <= 1
+    assert cfg.trainer.max_epochs == cfg.dataset.epochs
+    assert cfg.optimizer.lr == cfg.dataset.lr
+    assert config(f"dataset={choice}", "threat=l2").threat.ball.eps > 0
+
+
+@pytest.mark.parametrize(
+    ("dataset", "eps", "epochs", "lr"),
+    [
+        ("cifar10", 8 / 255, 30, 0.2),
+        ("cifar100", 8 / 255, 30, 0.2),
+        ("svhn", 8 / 255, 15, 0.05),
+        ("tiny_imagenet", 8 / 255, 30, 0.2),
+    ],
+)
+def test_the_recipe_of_fast_at_is_the_default(dataset, eps, epochs, lr):
+    cfg = config(f"dataset={dataset}")
+    assert cfg.threat.ball.eps == pytest.approx(eps)
+    assert (cfg.trainer.max_epochs, cfg.optimizer.lr) == (epochs, lr)
+    assert (cfg.optimizer.momentum, cfg.optimizer.weight_decay) == (0.9, 5e-4)
+
+
+@pytest.mark.parametrize(
+    ("attack", "alpha", "steps"),
+    [("fgsm", 8, 1), ("rs_fgsm", 10, 1), ("n_fgsm", 8, 1), ("pgd", 2, 10), ("trades", 2, 10)],
+)
+def test_attack_constants_are_those_of_the_papers(tmp_path, attack, alpha, steps):
+    search = prepared(tmp_path, *TINY, f"attack={attack}", "threat.eps=8/255").module.attack
+    assert search.alpha == pytest.approx(alpha / 255)
+    assert search.steps == steps
+    assert search.ball == Linf(8 / 255)
+
+
+def test_an_attack_is_adjusted_from_the_command_line(tmp_path):
+    search = prepared(
+        tmp_path, *TINY, "attack=pgd", "attack.steps=3", "attack.alpha=3/255", "attack.restarts=2",
+        "threat=l2", "threat.eps=128/255",
+    ).module.attack  # fmt: skip
+    assert (search.times, search.attack.steps) == (2, 3)
+    assert search.attack.alpha == pytest.approx(3 / 255)
+    assert search.attack.ball == L2(128 / 255)
+
+
+@pytest.mark.parametrize(
+    ("attack", "samples"),
+    [("fgsm", "abnormal"), ("n_fgsm", "abnormal"), ("pgd", "all"), ("trades", "all")],
+)
+def test_der_chooses_its_samples_by_the_steps_of_the_attack(tmp_path, attack, samples):
+    def term(*overrides):
+        run = prepared(tmp_path, *TINY, f"attack={attack}", "reg=der", *overrides)
+        return run.module.objective.terms["der"].term
+
+    assert term() == DeltaEnergy(samples)
+    assert term("reg.samples=all").samples == "all"
+    assert term("reg.samples=abnormal", "reg.gamma=0.5") == DeltaEnergy("abnormal", gamma=0.5)
+
+
+def test_trades_attacks_in_evaluation_mode_and_others_on_the_batch():
+    modes = {attack: config(f"attack={attack}").training.bn_mode for attack in choices("attack")}
+    assert {name for name, mode in modes.items() if mode == "eval"} == {"none", "trades"}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("8/255", 8 / 255), ("0.3", 0.3), (0.03, 0.03), ("128 / 255", 128 / 255), (1, 1.0)],
+)
+def test_lengths_are_written_as_fractions(text, value):
+    assert parse_pixels("threat.eps", text) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("text", ["8", "256/255", "-1/255", "0", "x", "1/0", "", "8/255/2", "nan"])
+def test_lengths_in_other_units_are_refused(text):
+    with pytest.raises(ValueError, match=r"^threat\.eps="):
+        parse_pixels("threat.eps", text)
+
+
+def test_interpolations_are_resolved_in_the_saved_configuration():
+    text = OmegaConf.to_yaml(config("experiment=trades_der"), resolve=True)
+    assert "${" not in text.split("hydra:")[0]

@@ -1,0 +1,105 @@
+"""Values that a key cannot have, as they are typed; each entry refuses one in a test of its own."""
+
+import functools
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from energy_at.config.schema import check
+from tests.helpers.running import CONF
+
+
+@functools.cache
+def composed(entry):
+    name, *chosen = entry.split()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(name, [*chosen, *([] if name == "train" else ["run=run"])])
+
+
+def with_typed(entry, override):
+    """The configuration of an entry with one value as the command line would read it."""
+    cfg = composed(entry).copy()
+    typed = OverridesParser.create().parse_override(override)
+    OmegaConf.update(cfg, typed.key_or_group, typed.value(), force_add=False)
+    return cfg
+
+
+@pytest.mark.parametrize(
+    ("entry", "override", "must"),
+    [
+    ("train", "attack.steps=0", "an integer >= 1"),
+    ("train reg=der", "reg.weight=-1", "a finite number >= 0"),
+    ("train reg=der", "reg.gamma=-0.1", "a finite number >= 0"),
+    ("train reg=der", "reg.ramp=-1", "a finite number >= 0"),
+    ("train", "dataset.batch_size=0", "an integer >= 1"),
+    ("train", "model.width=0", "an integer >= 1"),
+    ("train", "seed=-1", "an integer"),
+    ("train", "dataset.subset=1.5", "an integer >= 1, or null"),
+    ("train", "dataset.flip=foo", "true or false"),
+    ("train", "trainer.max_epochs=0", "an integer >= 1"),
+    ("train", "evaluation.attacks.pgd.steps=0", "an integer"),
+    ("train reg=der_gradalign", "reg.der.weight=x", "a finite number"),
+    ("train", "training.awp.gamma=-1", "a finite number >= 0"),
+    ("train", "optimizer.lr=-1", "a finite number > 0"),
+    ("train", "schedule.peak=2", "a finite number >= 0 and <= 1"),
+    ("train", "training.eps_warmup=-1", "a finite number >= 0"),
+    ("train", "callbacks.energy.every=0", "an integer >= 1"),
+    ("train", "callbacks.sentinel.thresholds=null", "a group of keys"),
+    ("train", "callbacks.sentinel.der=null", "a group of keys"),
+    ("train", "logger.wandb.mode=maybe", "online, offline or disabled, or null"),
+    ("train", "logger.wandb.project=a/b", "the name of a project, of at most 128 characters"),
+    ("train", "logger.wandb.entity=''", "the name of an account or team"),
+    ("train", "logger.wandb.tags=3", "a list of words"),
+    ("train", "logger.wandb.log_checkpoints=perhaps", "true or false"),
+    ("evaluate", "run=[run]", "the path of one folder"),
+    ("evaluate", "which=first", "last, best or healthy"),
+    ("evaluate", "norm=l1", "linf or l2, or null"),
+    ("evaluate", "attacks=pgd", "a list of different names"),
+    ("evaluate", "attacks=[]", "a list of different names"),
+    ("evaluate", "restarts=0", "an integer >= 1"),
+    ("evaluate", "subset=0", "an integer >= 1, or null"),
+    ("evaluate", "subset_seed=-1", "an integer from 0 to 4294967295"),
+    ("evaluate", "seed=a", "an integer"),
+    ("evaluate", "batch_size=0", "an integer >= 1"),
+    ("evaluate", "split=dev", "test, val or train"),
+    ("evaluate", "device=tpu", "auto, cpu or cuda"),
+    ("evaluate", "progress=2", "true or false"),
+    ("analyse", "which=first", "last, best or healthy"),
+    ("analyse", "norm=l1", "linf or l2"),
+    ("analyse", "subset=0", "an integer >= 1"),
+    ("analyse", "split=dev", "test, val or train"),
+    ("analyse", "queries=few", "an integer >= 1"),
+    ("analyse", "iterations=0", "an integer >= 1"),
+    ("analyse", "seed=-1", "an integer"),
+    ("sample", "start.variance=0", "a finite number > 0 and <= 1"),
+    ("sample", "start.variance=1.5", ""),
+    ("sample", "start.by=hue", "features or pixels"),
+    ("sample", "guidance.tolerance=-1", ""),
+    ("sample", "guidance.draw=max", "empirical or mean"),
+    ("sample", "sampler.energy=free", "joint, marginal"),
+    ("sample", "sampler.steps=-1", "an integer >= 0"),
+    ("sample", "sampler.step_size=0", "a finite number > 0"),
+    ("sample", "sampler.step_size=nan", ""),
+    ("sample", "sampler.momentum=1", "a number >= 0 and < 1"),
+    ("sample", "sampler.radius=0", ""),
+    ("sample", "sampler.precision=fp8", "fp32 or bf16"),
+    ("sample", "n=0", "an integer >= 1"),
+    ("sample", "n=2.5", "an integer"),
+    ("sample", "seed=-1", ""),
+    ("sample", "batch_size=0", ""),
+    ("sample", "shown=0", ""),
+    ("sample", "quality.reference=all", "train, val or test"),
+    ("sample", "which=third", "last, best or healthy"),
+    ("sample", "device=tpu", ""),
+    ],
+)  # fmt: skip
+def test_a_value_that_its_key_cannot_have_is_refused(entry, override, must):
+    check(composed(entry))
+    with pytest.raises(ValueError, match=" must be ") as refused:
+        check(with_typed(entry, override))
+    said = str(refused.value)
+    assert said.startswith(f"{override.partition('=')[0]}=")
+    assert f"must be {must}" in said
+    assert "\n" not in said

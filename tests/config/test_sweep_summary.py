@@ -1,0 +1,280 @@
+"""What a multirun leaves behind, as typed in a shell: one table, one figure, a line per failure."""
+
+import csv
+import io
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from energy_at import train
+from energy_at.config.cli import command_line
+from energy_at.config.sweep_summary import SweepSummary, summary
+from tests.helpers.running import ONE_EPOCH
+
+SHORT = (
+    *ONE_EPOCH,
+    "evaluation.checkpoints=[last]",
+    "evaluation.images=[test]",
+)
+
+
+def typed(folder, *overrides):
+    command = [sys.executable, "-m", "energy_at.train", "-m", *SHORT, *overrides]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def typed_here(folder, *overrides):
+    """Exit code, standard output and standard error of the same in this process."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["train", "-m", *SHORT, *overrides])
+        try:
+            command_line(train.main)
+        except SystemExit as stop:
+            code = stop.code
+    return code, out.getvalue(), err.getvalue()
+
+
+def cells(line):
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# Two methods, two seeds
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    here = tmp_path_factory.mktemp("sound")
+    result = typed_here(here, "reg=none,der", "seed=0,1")
+    (sweep,) = (here / "runs" / "sweep").iterdir()
+    return result, sweep
+
+
+@pytest.fixture
+def copy(sound, tmp_path):
+    """A copy to spoil."""
+    runs = shutil.ignore_patterns("checkpoints", "comparison.*", "runs.csv")
+    return shutil.copytree(sound[1], tmp_path / "sweep", ignore=runs)
+
+
+def test_a_sweep_ends_with_one_table_of_its_methods(sound):
+    (code, out, err), sweep = sound
+    assert code == 0, err[-2000:]
+    last = out[out.rindex("| method") :].splitlines()
+    header, _, *rows = [cells(line) for line in last if line.startswith("|")]
+    printed = [dict(zip(header, row, strict=True)) for row in rows]
+    assert [(row["method"], row["runs"]) for row in printed] == [
+        ("FGSM-AT", "2"),
+        ("FGSM-AT + DER", "2"),
+    ]
+    assert printed == table(sweep / "comparison.csv")
+    assert (sweep / "comparison.md").read_text().splitlines() == [
+        line for line in last if line.startswith("|")
+    ]
+    assert sweep.name in last[-1]
+
+
+def test_a_sweep_leaves_each_run_its_row(sound):
+    runs = table(sound[1] / "runs.csv")
+    assert [(row["run"], row["method"], row["seed"]) for row in runs] == [
+        ("0", "FGSM-AT", "0"),
+        ("1", "FGSM-AT", "1"),
+        ("2", "FGSM-AT + DER", "0"),
+        ("3", "FGSM-AT + DER", "1"),
+    ]
+    assert all(row["clean %"] and row["PGD-2 %"] and row["forward passes"] for row in runs)
+
+
+def test_a_sweep_leaves_one_figure(sound):
+    assert (sound[1] / "comparison.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert (sound[1] / "comparison.pdf").read_bytes()[:5] == b"%PDF-"
+
+
+def test_a_run_of_a_sweep_is_whole(sound):
+    for job in "0123":
+        names = {path.name for path in (sound[1] / job).iterdir()}
+        assert {"config.yaml", "environment.json", "metrics.csv", "results.json"} <= names
+        assert "error.txt" not in names
+
+
+# A job that fails, and a sweep that cannot start
+
+
+@pytest.fixture(scope="module")
+def torn(tmp_path_factory):
+    """Exit code and output of a sweep of three jobs, and its folder."""
+    here = tmp_path_factory.mktemp("torn")
+    overrides = ("reg=der", "reg.weight=1,-1,2", "hydra.sweep.dir=torn")
+    return typed_here(here, *overrides), here / "torn"
+
+
+def test_a_job_that_fails_does_not_end_the_sweep(torn):
+    rows = table(torn[1] / "comparison.csv")
+    assert [row["method"] for row in rows] == [
+        "FGSM-AT + DER, reg.weight=1",
+        "FGSM-AT + DER, reg.weight=2",
+    ]
+    assert (torn[1] / "2" / "results.json").is_file()
+
+
+def test_a_job_that_fails_leaves_its_line(torn):
+    (_, out, err), sweep = torn
+    assert [path.name for path in (sweep / "1").iterdir()] == ["error.txt"]
+    line = (sweep / "1" / "error.txt").read_text()
+    assert "reg.weight=-1 must be a finite number >= 0" in line
+    assert line.count("\n") == 1
+    assert f"job 1 failed: {line}" in out + err
+    assert not (sweep / "0" / "error.txt").exists()
+    assert "Traceback" not in out + err
+
+
+def test_a_sweep_with_a_failed_job_exits_with_1(torn):
+    assert torn[0][0] == 1
+
+
+@pytest.mark.slow
+def test_a_sweep_that_cannot_be_composed_gets_one_line_and_leaves_nothing(tmp_path):
+    result = typed(tmp_path, "reg=der,foo")  # its folder goes when the process ends
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: there is no reg/foo: choose from ")
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+# Folders as they may be
+
+
+@pytest.mark.parametrize("swept", ["seed=0,1", "sweep=der_weight"])
+def test_a_sweep_refuses_the_folder_of_a_single_run(tmp_path, swept):
+    code, out, err = typed_here(tmp_path, swept, "hydra.run.dir=a_b")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.endswith("a sweep takes hydra.sweep.dir=a_b\n")
+    assert not list(tmp_path.rglob("config.yaml"))
+
+
+def start(kind, **folders):
+    """Has the callback see a sweep or a single run with these folders."""
+    places = {"run": {"dir": "run"}, "sweep": {"dir": "sweep", "subdir": "${hydra.job.num}"}}
+    for key, value in folders.items():
+        part, _, name = key.partition("_")
+        places[part][name] = value
+    config = OmegaConf.create({"hydra": {"overrides": {"hydra": []}, "job": {"num": "???"}}})
+    config.hydra.update(places)
+    getattr(SweepSummary(), f"on_{kind}_start")(config)
+
+
+@pytest.mark.parametrize(
+    ("kind", "folders", "said"),
+    [
+        ("run", {"run_dir": ""}, "hydra.run.dir= must be the path of a folder, such as runs/mine"),
+        ("run", {"run_dir": None}, "hydra.run.dir= must be the path of a folder"),
+        ("multirun", {"sweep_dir": ""}, "hydra.sweep.dir= must be the path of a folder"),
+        ("multirun", {"sweep_subdir": ""}, "hydra.sweep.subdir= must name a folder for each job"),
+        ("multirun", {"sweep_dir": "a"}, "hydra.sweep.dir=a is the folder of a run: choose anoth"),
+        (
+            "multirun",
+            {"sweep_dir": "f/b"},
+            "hydra.sweep.dir=f/b cannot be made (Not a directory): c",
+        ),
+        ("run", {"run_dir": "f/b"}, "hydra.run.dir=f/b cannot be made (Not a directory): choos"),
+        ("run", {"run_dir": "f"}, "hydra.run.dir=f cannot be made (File exists): choose anothe"),
+    ],
+)
+def test_a_folder_that_cannot_be_is_met_by_its_key(here, capsys, kind, folders, said):
+    Path("f").touch()
+    Path("a").mkdir()
+    Path("a/config.yaml").touch()
+    before = sorted(here.rglob("*"))
+    with pytest.raises(SystemExit) as stop:
+        start(kind, **folders)
+    assert stop.value.code == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {said}")
+    assert err.count("\n") == 1
+    assert sorted(here.rglob("*")) == before
+
+
+def test_the_folder_of_a_sweep_is_left_to_its_jobs(here):
+    start("multirun", sweep_dir="new/sweep")
+    assert list(here.iterdir()) == []
+
+
+def test_a_run_that_has_not_finished_is_left_out(copy):
+    (copy / "1" / "results.json").unlink()
+    summary(copy)
+    assert [row["runs"] for row in table(copy / "comparison.csv")] == ["1", "2"]
+    assert [row["run"] for row in table(copy / "runs.csv")] == ["0", "2", "3"]
+
+
+def test_a_sweep_without_a_finished_run_says_so(copy):
+    for path in copy.glob("*/results.json"):
+        path.unlink()
+    (copy / "2" / "error.txt").write_text("out of luck\n")
+    lost = f"was lost: typed again with hydra.sweep.dir={copy} it goes on"
+    assert summary(copy).splitlines() == [
+        "no job has finished",
+        *(f"job {job} {lost}" for job in "013"),
+        "job 2 failed: out of luck",
+    ]
+    assert not list(copy.glob("comparison*"))
+
+
+def test_a_sweep_whose_jobs_all_failed_at_once_names_each(tmp_path):
+    for job in "01":
+        (tmp_path / job).mkdir()
+        (tmp_path / job / "error.txt").write_text(f"mistake {job}\n")
+    assert summary(tmp_path).splitlines() == [
+        "no job has finished",
+        "job 0 failed: mistake 0",
+        "job 1 failed: mistake 1",
+    ]
+
+
+def test_jobs_are_in_the_order_in_which_they_ran(copy):
+    for old, new in (("0", "10"), ("1", "11")):
+        (copy / old).rename(copy / new)
+        (copy / new / "error.txt").write_text("late\n")
+    (copy / "3" / "error.txt").write_text("early\n")
+    *_, first, second, third = summary(copy).splitlines()
+    assert [line.split()[1] for line in (first, second, third)] == ["3", "10", "11"]
+    assert [row["method"] for row in table(copy / "comparison.csv")] == ["FGSM-AT + DER", "FGSM-AT"]
+
+
+def test_a_run_without_log_is_compared_by_its_accuracies(copy):
+    """``logger=none`` and ``logger=wandb`` write none."""
+    for job in "23":
+        (copy / job / "metrics.csv").unlink()
+    summary(copy)
+    logged, quiet = table(copy / "comparison.csv")
+    assert quiet["method"] == "FGSM-AT + DER"
+    assert quiet["clean %"] == logged["clean %"]
+    assert quiet["AAE share %"] == ""
+    assert quiet["collapse at step"] == "not learned (2 of 2 runs)"  # as their evaluation says
+
+
+def test_runs_are_found_in_folders_of_folders(copy):
+    """``hydra.sweep.subdir='${reg.name}/${seed}'``."""
+    for job, name in enumerate(("none/0", "none/1", "DER/0", "DER/1")):
+        (copy / name).parent.mkdir(exist_ok=True)
+        (copy / str(job)).rename(copy / name)
+    summary(copy)
+    assert {row["method"]: row["runs"] for row in table(copy / "comparison.csv")} == {
+        "FGSM-AT": "2",
+        "FGSM-AT + DER": "2",
+    }

@@ -1,0 +1,191 @@
+"""Batches: every image once, the same for the same seed and epoch, resumable at any of them."""
+
+import numpy as np
+import pytest
+import torch
+
+from energy_at.data import EvalLoader, ImageSet, TrainLoader
+from energy_at.data.loaders import as_floats
+
+N, BATCH = 103, 10
+
+
+@pytest.fixture
+def images():
+    """Images of random pixels; the label is the number of the image."""
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.randint(0, 256, (N, 3, 6, 6), dtype=torch.uint8, generator=generator)
+    return ImageSet(pixels, torch.arange(N))
+
+
+def loader(images, *, seed=0, epoch=0, **options):
+    options = {"pad": 1, "flip": True} | options
+    made = TrainLoader(images, BATCH, seed=seed, **options)
+    made.set_epoch(epoch)
+    return made
+
+
+def same(batches, others):
+    return len(batches) == len(others) and all(
+        torch.equal(x, other_x) and torch.equal(y, other_y)
+        for (x, y), (other_x, other_y) in zip(batches, others, strict=True)
+    )
+
+
+def order(batches):
+    return torch.cat([y for _, y in batches]).tolist()
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 7])
+def test_an_epoch_has_every_image_once(images, epoch):
+    batches = list(loader(images, epoch=epoch))
+    assert [len(y) for _, y in batches] == [10] * 10 + [3]
+    assert len(batches) == len(loader(images))
+    assert sorted(order(batches)) == list(range(N))
+    assert order(batches) != list(range(N))
+
+
+@pytest.mark.parametrize(("n", "batches"), [(1, 1), (10, 1), (11, 2), (20, 2)])
+def test_length_counts_a_last_smaller_batch(images, n, batches):
+    assert len(loader(images.first(n))) == len(list(loader(images.first(n)))) == batches
+    assert len(EvalLoader(images.first(n), BATCH)) == batches
+
+
+def test_images_keep_their_labels_and_without_augmentation_their_pixels(images):
+    for x, y in loader(images, pad=0, flip=False):
+        assert torch.equal((x * 255).round().to(torch.uint8), images.pixels[y])
+
+
+def test_an_augmented_image_is_a_crop_of_the_image_of_its_label(images):
+    for x, y in loader(images, pad=1, flip=False):
+        padded = np.pad(images.pixels[y].numpy(), ((0, 0), (0, 0), (1, 1), (1, 1)))
+        for image, source in zip((x * 255).round().numpy(), padded, strict=True):
+            crops = [source[:, i : i + 6, j : j + 6] for i in range(3) for j in range(3)]
+            assert any(np.array_equal(image, crop) for crop in crops)
+
+
+def test_batches_are_a_function_of_seed_and_epoch(images):
+    reference = list(loader(images, seed=3, epoch=2))
+    torch.manual_seed(99)
+    state = torch.get_rng_state()
+    again = loader(images, seed=3, epoch=2)
+    assert same(list(again), reference)
+    assert same(list(again), reference)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(("seed", "epoch"), [(3, 1), (4, 2), (2, 3), (0, 0)])
+def test_another_seed_or_epoch_gives_other_batches(images, seed, epoch):
+    assert order(loader(images, seed=seed, epoch=epoch)) != order(loader(images, seed=3, epoch=2))
+
+
+def test_augmentation_of_an_image_changes_with_the_epoch(images):
+    def by_label(epoch):
+        batches = list(loader(images, epoch=epoch))
+        return torch.cat([x for x, _ in batches])[np.argsort(order(batches))]
+
+    unchanged = [torch.equal(a, b) for a, b in zip(by_label(0), by_label(1), strict=True)]
+    assert sum(unchanged) < N / 4  # 1 in 18 by chance
+
+
+def test_batches_of_an_epoch_have_draws_of_their_own():
+    image = torch.randint(0, 256, (1, 1, 6, 6), dtype=torch.uint8)
+    copies = ImageSet(image.repeat(100, 1, 1, 1), torch.arange(100))
+    batches = [x for x, _ in loader(copies, pad=2, flip=True)]
+    assert len(batches) == len(torch.stack(batches).unique(dim=0)) == 10
+
+
+@pytest.mark.parametrize("done", range(12))
+def test_goes_on_in_the_middle_of_an_epoch(images, done):
+    interrupted = loader(images, seed=1, epoch=4)
+    batches = iter(interrupted)
+    for _ in range(done):
+        next(batches)
+    state = interrupted.state_dict()
+
+    resumed = TrainLoader(images, BATCH, seed=1, pad=1, flip=True)
+    resumed.load_state_dict(state)
+    resumed.set_epoch(4)
+    whole = list(loader(images, seed=1, epoch=4))
+    assert same(list(resumed), whole[done:])
+    resumed.set_epoch(5)
+    assert same(list(resumed), list(loader(images, seed=1, epoch=5)))
+
+
+def test_the_position_goes_on_counting_after_a_resume(images):
+    resumed = loader(images, epoch=2)
+    resumed.load_state_dict({"epoch": 2, "batch": 4})
+    batches = iter(resumed)
+    next(batches)
+    assert resumed.state_dict() == {"epoch": 2, "batch": 5}
+
+    again = loader(images, epoch=2)
+    again.load_state_dict(resumed.state_dict())
+    assert same(list(again), list(batches))
+
+
+def test_the_state_may_be_loaded_after_the_epoch_is_set(images):
+    resumed = loader(images, epoch=3)
+    resumed.load_state_dict({"epoch": 3, "batch": 9})
+    assert same(list(resumed), list(loader(images, epoch=3))[9:])
+
+
+def test_a_state_is_used_once(images):
+    resumed = loader(images, epoch=3)
+    resumed.load_state_dict({"epoch": 3, "batch": 9})
+    assert len(list(resumed)) == 2
+    assert same(list(resumed), list(loader(images, epoch=3)))
+
+
+def test_a_state_of_another_epoch_cuts_nothing_off(images):
+    resumed = loader(images, epoch=3)
+    resumed.load_state_dict({"epoch": 2, "batch": 9})
+    assert same(list(resumed), list(loader(images, epoch=3)))
+
+
+def test_the_epoch_may_be_set_after_iter_and_before_the_first_batch(images):
+    late = loader(images, epoch=0)
+    batches = iter(late)
+    late.sampler.set_epoch(6)
+    assert same(list(batches), list(loader(images, epoch=6)))
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_memory_format_changes_the_layout_and_no_value(images, channels_last):
+    wanted = torch.channels_last if channels_last else torch.contiguous_format
+    for options in ({"pad": 1, "flip": True}, {"pad": 0, "flip": False}):
+        plain = loader(images, **options)
+        formatted = loader(images, channels_last=channels_last, **options)
+        assert same(list(formatted), list(plain))
+        assert all(x.is_contiguous(memory_format=wanted) for x, _ in formatted)
+    evaluated = EvalLoader(images, BATCH, channels_last=channels_last)
+    assert all(x.is_contiguous(memory_format=wanted) for x, _ in evaluated)
+
+
+def test_pixels_become_the_nearest_fp32_of_their_255th():
+    pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    x = as_floats(pixels, channels_last=False)
+    exact = (np.arange(256, dtype=np.float64) / 255).astype(np.float32)
+    assert x.dtype == torch.float32
+    assert np.array_equal(x.numpy().ravel(), exact)
+    assert (x.min(), x.max()) == (0, 1)
+    assert torch.equal((x * 255).round().to(torch.uint8), pixels)
+
+
+def test_eval_loader_serves_the_images_in_their_order_every_time(images):
+    evaluated = EvalLoader(images, BATCH)
+    first = list(evaluated)
+    assert order(first) == list(range(N))
+    assert [len(y) for _, y in first] == [10] * 10 + [3]
+    assert torch.equal((torch.cat([x for x, _ in first]) * 255).round(), images.pixels.float())
+    assert same(list(evaluated), first)
+
+
+def test_the_set_itself_is_not_written_to(images):
+    before = images.pixels.clone()
+    for options in ({"pad": 1, "flip": True}, {"pad": 0, "flip": False}):
+        for x, _ in loader(images, **options):
+            x.zero_()
+    for x, _ in EvalLoader(images, BATCH):
+        x.zero_()
+    assert torch.equal(images.pixels, before)

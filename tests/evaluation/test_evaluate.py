@@ -1,0 +1,784 @@
+"""An evaluation: its numbers, its files, what is typed, and what a kill leaves."""
+
+import csv
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from safetensors.torch import save_file
+from torch import nn
+
+from energy_at import evaluate, evaluation
+from energy_at.attacks import autoattack as ensemble
+from energy_at.attacks.threat import L2, Linf
+from energy_at.config.build import make
+from energy_at.config.cli import command_line
+from energy_at.data import ImageData, ImageSet
+from energy_at.evaluation import FILES, Plan, robustness
+from energy_at.evaluation.journal import JournalFile
+from energy_at.evaluation.output import setting_line
+from energy_at.evaluation.record import accuracy
+from energy_at.evaluation.robustness import Exam
+from energy_at.evaluation.trained_model import Subject, opened
+from energy_at.models.weights import exported
+from energy_at.reporting.figures.accuracy_vs_eps import accuracy_figure
+from tests.evaluation.test_gradient_masking import Trap
+from tests.helpers.digits_net import digits_net
+from tests.helpers.running import CONF, everything, train_in, typed
+from tests.helpers.standard_net import cifar10_test, standard_net
+
+TRAINING = (
+    "dataset=digits",
+    "model=small",
+    "model.width=8",
+    "threat.eps=0.1",
+    "logger=none",
+    "trainer.max_epochs=1",
+    "+trainer.limit_train_batches=1",
+    "trainer.accelerator=cpu",
+    "trainer.enable_progress_bar=false",
+    "validation.attacks.pgd.steps=1",
+    "evaluation.subset=1",
+    "callbacks.progress=null",
+    "callbacks.best=null",
+)
+QUICK = ("attacks=[fgsm,pgd]", "steps=2", "restarts=2", "subset=20", "progress=false")
+Z = 1.959963984540054  # 97.5 % of a standard normal distribution lie below
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of a run whose last network is a trained one."""
+    folder = train_in(tmp_path_factory.mktemp("trained") / "run", *TRAINING)
+    path = folder / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    for key, value in digits_net()[0].state_dict().items():
+        checkpoint["state_dict"][f"net.{key}"] = value
+    torch.save(checkpoint, path)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("energy_at.evaluation.evaluate.BLACK_BOX_QUERIES", 20)
+
+
+@pytest.fixture
+def run(trained):
+    return Path(shutil.copytree(trained, "run"))
+
+
+@pytest.fixture
+def type_evaluate(monkeypatch, capsys):
+    return lambda *argv: typed(monkeypatch, capsys, evaluate.main, *argv)
+
+
+@pytest.fixture
+def blocks_of_ten(monkeypatch):
+    """The attacks of the library search so many images together."""
+    monkeypatch.setattr(robustness, "TOGETHER", 10)
+
+
+@pytest.fixture
+def without_the_library(monkeypatch):
+    for module in (ensemble, evaluation.judged, evaluate):
+        monkeypatch.setattr(module, "INSTALLED", False)
+
+
+@pytest.fixture
+def subject(run):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return opened(compose("evaluate", ["run=run", "device=cpu"]))
+
+
+PLAN = Plan("linf", {"0.05": Linf(0.05)}, ["fgsm", "pgd"], steps=2, restarts=2, subset=40)
+
+
+def judged(subject, plan, out, batch_size=10):
+    """The files of an evaluation, by name."""
+    evaluation.evaluate(subject, plan, Path(out), batch_size=batch_size, progress=False)
+    return {name: Path(out, name).read_bytes() for name in FILES}
+
+
+def outcomes(folder):
+    """Columns of ``images.csv``."""
+    with Path(folder, "images.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return {name: [int(row[name]) for row in rows] for name in rows[0]}
+
+
+def report(folder):
+    return json.loads(Path(folder, "evaluation.json").read_text())
+
+
+def written(out):
+    """The folder that a command has written to, as it says."""
+    return re.search(r"^written to (.*)/: ", out, re.MULTILINE)[1]
+
+
+def subject_of(net, images):
+    """Any network, judged on these images of two classes."""
+    train = ImageSet(images.pixels[:1].repeat(8, 1, 1, 1), torch.arange(8) % 2)
+    data = ImageData(lambda _: (train, images), "", batch_size=4, val_size=2)
+    config = OmegaConf.create(
+        {"dataset": {"name": "made up"}, "model": {}, "training": {"channels_last": False}}
+    )
+    return Subject(net, data, config, "here", None, Path("here"), torch.device("cpu"))
+
+
+# Numbers
+
+
+class Line(nn.Module):
+    """Two classes and a margin that is linear in the image."""
+
+    def __init__(self, weights, bias):
+        super().__init__()
+        self.weights, self.bias = nn.Parameter(weights), bias
+
+    def forward(self, x):
+        margin = x.flatten(1) @ self.weights - self.bias
+        return torch.stack([margin, torch.zeros_like(margin)], 1)
+
+
+@pytest.mark.parametrize(
+    ("norm", "ball", "dual"), [("linf", Linf, 1), ("l2", L2, 2)], ids=["linf", "l2"]
+)
+def test_the_accuracy_of_a_linear_network_is_known_at_every_radius(norm, ball, dual):
+    # An image of class 0 is lost exactly if its margin is below eps |w|, in the dual norm.
+    pixels, weights = torch.randint(100, 156, (80, 1, 8, 8), dtype=torch.uint8), torch.randn(64)
+    scores = (pixels / 255).flatten(1) @ weights
+    ordered = scores.sort().values
+    bias, *limits = ((ordered[[9, 39, 69]] + ordered[[10, 40, 70]]) / 2).tolist()
+    radii = [float((limit - bias) / weights.norm(dual)) for limit in limits]
+    names = ["fgsm", "pgd", "cw", "targeted"]
+    images = ImageSet(pixels, torch.zeros(80, dtype=torch.long))
+    plan = Plan(norm, {str(eps): ball(eps) for eps in radii}, names, steps=20, restarts=1)
+    judged(subject_of(Line(weights, bias), images), plan, "out", 80)
+    found = {(row["attack"], row["eps"]): row["right"] for row in report("out")["accuracies"]}
+    left = dict(zip(radii, (40, 10), strict=True))
+    assert found == {("clean", 0.0): 70} | {
+        (name, eps): left[eps] for name in names for eps in left
+    }
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 7), (7, 7), (1, 1), (3, 10), (250, 1000)])
+def test_intervals_are_those_of_wilson(right, n):
+    # Wilson (1927): the shares whose score test does not reject the count.
+    row = accuracy(PLAN, "fgsm@0.05", torch.arange(n) < right)
+    p = right / n
+    middle = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
+    assert (row["right"], row["images"], row["accuracy"]) == (right, n, p)
+    assert row["low"] == pytest.approx(middle - half, abs=1e-9)
+    assert row["high"] == pytest.approx(middle + half, abs=1e-9)
+    for end in {row["low"], row["high"]} - {0.0, 1.0}:
+        assert abs(p - end) == pytest.approx(Z * math.sqrt(end * (1 - end) / n), abs=1e-7)
+
+
+def test_a_standard_network_has_no_robust_accuracy(subject):
+    plan = replace(PLAN, balls={"0.3": Linf(0.3)}, steps=10, restarts=1)
+    judged(subject, plan, "out")
+    right = {row["attack"]: row["right"] for row in report("out")["accuracies"]}
+    assert right["pgd"] == 0
+    assert right["clean"] >= 28
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("norm", "ball"),
+    [("linf", Linf(8 / 255)), ("l2", L2(128 / 255))],
+    ids=["linf", "l2"],
+)
+def test_a_standard_network_for_cifar10_has_none_either(norm, ball, tmp_path_factory, monkeypatch):
+    monkeypatch.setattr(robustness, "tile_of", lambda _: 10)
+    monkeypatch.setattr("energy_at.evaluation.evaluate.BLACK_BOX_QUERIES", 1)
+    images = cifar10_test(tmp_path_factory).first(10)
+    plan = Plan(norm, {"eps": ball}, ["fgsm", "pgd"], steps=5, restarts=1)
+    judged(subject_of(standard_net(), images), plan, "out")
+    right = {row["attack"]: row["right"] for row in report("out")["accuracies"]}
+    assert right["clean"] >= 9
+    assert right["pgd"] == 0
+    assert all(check["passed"] for check in report("out")["checks"][:3])
+
+
+@pytest.mark.usefixtures("blocks_of_ten")
+def test_any_batch_size_gives_the_same_files(subject):
+    names = ["fgsm", "rs_fgsm", "pgd", "trades", "targeted", "cw", "apgd_ce"]
+    plan = replace(PLAN, names=names, subset=25)
+    expected = judged(subject, plan, "whole", 250)
+    for batch_size in (1, 7):
+        assert judged(subject, plan, str(batch_size), batch_size) == expected
+    right = [row["right"] for row in report("whole")["accuracies"]]
+    assert 0 < min(right) < max(right) < 25
+
+
+def test_an_image_fares_in_a_subset_as_it_does_among_all(subject):
+    plan = replace(PLAN, names=["fgsm", "rs_fgsm", "pgd", "trades", "targeted", "cw"])
+    judged(subject, replace(plan, subset=None), "all")
+    judged(subject, plan, "some")
+    every, some = outcomes("all"), outcomes("some")
+    assert len(every["image"]) == 360
+    for name, column in some.items():
+        assert column == [every[name][i] for i in some["image"]]
+
+
+def test_the_seed_is_that_of_the_noise(subject):
+    found = []
+    for name, seed in {"a": 0, "b": 0, "c": 1}.items():
+        judged(subject, replace(PLAN, names=["rs_fgsm"], seed=seed, subset=200), name)
+        found.append(outcomes(name)["rs_fgsm@0.05"])
+    assert found[0] == found[1] != found[2]
+
+
+# Files
+
+
+def test_every_file_says_the_same(subject):
+    names = ["fgsm", "pgd", "cw"]
+    plan = replace(PLAN, names=names, balls={"0.05": Linf(0.05), "1/10": Linf(0.1)}, subset=15)
+    folder, text = evaluation.evaluate(subject, plan, Path("out"), batch_size=9, progress=False)
+    found, columns = report("out"), outcomes("out")
+    assert folder == Path("out")
+    assert Path("out/evaluation.md").read_text() == text + "\n"
+    assert [row["attack"] for row in found["accuracies"]] == ["clean", *names, *names]
+    with Path("out/evaluation.csv").open() as file:
+        assert list(csv.DictReader(file)) == [
+            {key: str(value) for key, value in row.items()} for row in found["accuracies"]
+        ]
+    printed = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    for row in found["accuracies"]:
+        right = sum(columns[f"{row['attack']}@{row['eps_text']}".removesuffix("@")])
+        assert (row["right"], row["images"], row["accuracy"]) == (right, 15, right / 15)
+        interval = f"{100 * row['low']:.1f} to {100 * row['high']:.1f}"
+        percent = f"{100 * right / 15:.1f}"
+        assert [row["label"], row["eps_text"], f"{right} of 15", percent, interval] in printed
+    for check in found["checks"]:
+        verdict = "pass" if check["passed"] else "warning"
+        assert f"- {verdict}: {check['name']}: {check['finding']}" in text
+    images = subject.data.test
+    assert columns["label"] == [int(images.labels[i]) for i in columns["image"]]
+    clean = Exam(images).outcomes(subject.net, {})["clean"]
+    assert columns["clean"] == [int(clean[i]) for i in columns["image"]]
+
+
+def test_the_report_says_what_was_judged_and_how(subject):
+    judged(subject, replace(PLAN, subset=9, subset_seed=4), "out")
+    found, text = report("out"), Path("out/evaluation.md").read_text()
+    assert text.splitlines()[0] == (
+        "run, last checkpoint: 9 of 360 (drawn with seed 4) test images of digits, L-inf, fp32, "
+        "Wilson intervals."
+    )
+    assert found["dataset"] == {
+        "name": "digits", "split": "test", "images": 9, "of": 360, "seed": 4
+    }  # fmt: skip
+    assert found["network"]["which"] == "last"
+    assert found["precision"] == "fp32"
+    assert found["attacks"] == ["FGSM", "PGD-2-2"]
+    assert {"python", "packages", "git_commit", "device"} <= set(found["environment"])
+
+
+@pytest.mark.parametrize(
+    ("steps", "restarts", "label"),
+    [(50, 10, "PGD-50-10"), (10, 1, "PGD-10"), (1, 10, "PGD-1-10"), (1, 1, "PGD-1")],
+)
+def test_a_label_tells_steps_from_restarts(steps, restarts, label):
+    plan = replace(PLAN, steps=steps, restarts=restarts)
+    assert plan.label("pgd") == label
+    assert plan.label("cw") == f"CW-{steps}"
+    assert plan.label("autoattack") == "AutoAttack"
+
+
+def test_a_list_of_radii_gives_the_rows_of_each_alone_and_a_figure(subject):
+    eps = {"0.02": Linf(0.02), "0.1": Linf(0.1), "0.05": Linf(0.05)}
+    judged(subject, replace(PLAN, balls=eps), "all")
+    together, columns = report("all")["accuracies"], outcomes("all")
+    for text, ball in eps.items():
+        judged(subject, replace(PLAN, balls={text: ball}), text)
+        alone = outcomes(text)
+        rows = [row for row in together if row["eps_text"] in ("", text)]
+        assert report(text)["accuracies"] == rows
+        assert alone == {name: columns[name] for name in alone}
+        assert not list(Path(text).glob("accuracy.*"))
+    assert {path.suffix for path in Path("all").glob("accuracy.*")} == {".png", ".pdf"}
+
+
+def test_the_figure_shows_each_accuracy_over_its_radius_from_the_clean_one_on(subject):
+    judged(subject, replace(PLAN, balls={"16/255": Linf(16 / 255), "4/255": Linf(4 / 255)}), "out")
+    found = report("out")
+    (axes,) = accuracy_figure(found, "title").axes
+    assert axes.get_xlabel() == "eps, L-inf [1/255]"
+    assert axes.get_ylabel() == "accuracy [%]"
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["FGSM", "PGD-2-2"]
+    for line in axes.get_lines():
+        share = {row["eps_text"]: row["accuracy"] for row in found["accuracies"]
+                 if row["label"] in ("clean", line.get_label())}  # fmt: skip
+        assert line.get_xdata().tolist() == pytest.approx([0, 4, 16])
+        expected = [100 * share[eps] for eps in ("", "4/255", "16/255")]
+        assert line.get_ydata().tolist() == pytest.approx(expected)
+
+
+def test_a_long_title_fits_the_figure(subject):
+    source = "/".join(["a folder of $50", *["with-a-long-name"] * 12])
+    plan = replace(PLAN, balls={"0.1": Linf(0.1), "0.2": Linf(0.2)}, subset=5)
+    judged(replace(subject, source=source), plan, "out")
+    figure = accuracy_figure(report("out"), setting_line(report("out")))
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    title, page = axes.title.get_window_extent(), figure.bbox
+    assert page.x0 <= title.x0 <= title.x1 <= page.x1
+    assert page.y0 <= title.y0 <= title.y1 <= page.y1
+    assert axes.get_window_extent().y1 <= title.y0
+
+
+def test_a_masked_gradient_is_in_the_report_whatever_else_was_run():
+    generator = torch.Generator().manual_seed(0)
+    channel = torch.randint(60, 196, (20, 1, 16, 16), dtype=torch.uint8, generator=generator)
+    images = ImageSet(channel.repeat(1, 2, 1, 1), torch.zeros(20, dtype=torch.long))
+    plan = replace(PLAN, balls={"8/255": Linf(8 / 255)}, steps=20, subset=None)
+    passed = {}
+    for names in (["pgd"], ["pgd", "autoattack"], ["fgsm", "pgd"], ["square"]):
+        folder = "-".join(names)
+        judged(subject_of(Trap(), images), replace(plan, names=names), folder)
+        text, checks = Path(folder, "evaluation.md").read_text(), report(folder)["checks"]
+        passed[folder] = [check["passed"] for check in checks if "stronger" in check["name"]]
+        for check in checks:
+            verdict = {True: "pass", False: "warning", None: "not run"}[check["passed"]]
+            assert f"- {verdict}: {check['name']}: {check['finding']}" in text
+            assert (check["meaning"] in text) == (check["passed"] is not True)
+    assert passed == {
+        "pgd": [False], "pgd-autoattack": [False], "fgsm-pgd": [False, True], "square": [None]
+    }  # fmt: skip
+
+
+# What a kill leaves
+
+
+class Killed(BaseException):
+    """Nobody catches it."""
+
+
+class Counted(nn.Module):
+    """A network that counts its calls, and in one of them dies."""
+
+    def __init__(self, net, dies_at=None, kill=None):
+        super().__init__()
+        self.net, self.calls, self.dies_at, self.kill = net, 0, dies_at, kill
+
+    def forward(self, x):
+        self.calls += 1
+        if self.calls == self.dies_at:
+            self.kill()
+        return self.net(x)
+
+
+def stop():
+    raise Killed
+
+
+LONG = replace(PLAN, names=["fgsm", "pgd", "apgd_ce"], subset=20)
+
+
+@pytest.mark.usefixtures("blocks_of_ten")
+def test_what_was_cut_off_goes_on_and_repeats_no_finished_batch(subject, monkeypatch):
+    whole, marks, note = Counted(subject.net), [0], JournalFile.note
+
+    def marked(journal, task, found):
+        note(journal, task, found)
+        marks.append(whole.calls)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JournalFile, "note", marked)
+        expected = judged(replace(subject, net=whole), LONG, "whole", 5)
+    for share in (0.004, 0.05, 0.3, 0.8):
+        cut = Counted(subject.net, math.ceil(share * whole.calls), stop)
+        folder = f"cut at {share}"
+        with pytest.raises(Killed):
+            judged(replace(subject, net=cut), LONG, folder, 5)
+        resumed = Counted(subject.net)
+        assert judged(replace(subject, net=resumed), LONG, folder, 5) == expected
+        journals = [Path(name, "journal.jsonl").read_bytes() for name in (folder, "whole")]
+        assert journals[0] == journals[1]
+        done = max(mark for mark in marks if mark < cut.calls)
+        asked_again = int(done > 0)  # how many classes the network has: AutoAttack minds
+        assert resumed.calls == whole.calls - done + asked_again
+
+
+def test_what_is_finished_is_not_searched_again(subject):
+    net = Counted(subject.net)
+    first = judged(replace(subject, net=net), LONG, "out")
+    net.calls = 0
+    assert judged(replace(subject, net=net), LONG, "out") == first
+    assert net.calls == 5  # the checks look twice at 2 batches; AutoAttack asks for the classes
+
+
+def test_a_killed_process_leaves_its_finished_batches(subject):
+    child = os.fork()
+    if child == 0:
+        try:
+            net = Counted(subject.net, 3, lambda: os.kill(os.getpid(), signal.SIGKILL))
+            judged(replace(subject, net=net), PLAN, "cut")
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    left = Path("cut/journal.jsonl").read_bytes()
+    assert left.count(b"\n") == 3
+    net = Counted(subject.net)
+    assert judged(replace(subject, net=net), PLAN, "cut") == judged(
+        replace(subject, net=Counted(subject.net)), PLAN, "whole"
+    )
+    assert Path("cut/journal.jsonl").read_bytes().startswith(left)
+
+
+def test_a_line_that_was_cut_in_the_middle_is_done_again(subject):
+    expected = judged(subject, PLAN, "out")
+    journal = Path("out/journal.jsonl")
+    whole = journal.read_bytes()
+    header = whole.index(b"\n") + 1
+    for kept in (0, 20, header - 1, header, header + 9, -30, -1):
+        journal.write_bytes(whole[:kept])
+        for name in FILES:
+            Path("out", name).unlink()
+        assert judged(subject, PLAN, "out") == expected
+        assert journal.read_bytes() == whole
+
+
+@pytest.mark.usefixtures("blocks_of_ten")
+def test_another_batch_size_may_go_on(subject):
+    expected = judged(subject, LONG, "out")
+    lines = Path("out/journal.jsonl").read_text().splitlines(keepends=True)
+    Path("out/journal.jsonl").write_text("".join(lines[: len(lines) // 2]))
+    assert judged(subject, LONG, "out", 7) == expected
+
+
+def brightened(subject):
+    data = ImageData(subject.data.reader, "", batch_size=4, val_size=100)
+    train, test = data.reader(Path())
+    pixels = test.pixels.clone()
+    pixels[:, :, 0, 0] += 1
+    data.reader = lambda _: (train, ImageSet(pixels, test.labels))
+    return replace(subject, data=data)
+
+
+def retrained(subject):
+    net, _ = digits_net()
+    with torch.no_grad():
+        net.net.classifier[2].bias[0] += 0.01
+    return replace(subject, net=net)
+
+
+def remodelled(subject):
+    config = subject.config.copy()
+    config.model.padding = "same"  # an option that no weight shows
+    return replace(subject, config=config)
+
+
+OTHERS = {
+    "images": (brightened, {}),
+    "weights": (retrained, {}),
+    "model": (remodelled, {}),
+    "seed": (None, {"seed": 1}),
+    "fewer": (None, {"subset": 39}),
+    "drawn": (None, {"subset_seed": 1}),
+    "first": (None, {"subset_seed": None}),
+    "split": (None, {"split": "val"}),
+    "radius": (None, {"balls": {"0.06": Linf(0.06)}}),
+    "norm": (None, {"balls": {"0.05": L2(0.05)}, "norm": "l2"}),
+    "attacks": (None, {"names": ["pgd"]}),
+    "steps": (None, {"steps": 3}),
+    "restarts": (None, {"restarts": 1}),
+}
+
+
+def test_the_folder_of_another_evaluation_is_refused_and_left_as_it_was(subject):
+    judged(subject, PLAN, "out")
+    before = everything()
+    for name, (other, plan) in OTHERS.items():
+        another = other(subject) if other else subject
+        with pytest.raises(ValueError, match="out holds another evaluation: choose another out="):
+            judged(another, replace(PLAN, **plan), "out")
+        assert everything() == before, name
+
+
+def test_a_swap_of_steps_and_restarts_is_another_evaluation(subject):
+    judged(subject, replace(PLAN, steps=1, restarts=3), "out")
+    with pytest.raises(ValueError, match="holds another evaluation"):
+        judged(subject, replace(PLAN, steps=3, restarts=1), "out")
+
+
+@pytest.mark.parametrize("content", [b"not json\n", b"[1, 2]\n", b"\xff\xfe\n", b'{"a": 1}\n{}\n'])
+def test_a_journal_of_somebody_else_is_refused_and_left_as_it_was(subject, content):
+    Path("out").mkdir()
+    Path("out/journal.jsonl").write_bytes(content)
+    with pytest.raises(ValueError, match="holds another evaluation"):
+        judged(subject, PLAN, "out")
+    assert Path("out/journal.jsonl").read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "line", ["no json", "[]", "{}", '{"task": "clean", "images": [1], "right": 1}']
+)
+def test_a_damaged_journal_is_refused_with_what_to_do(subject, line):
+    judged(subject, replace(PLAN, names=["fgsm"]), "out")
+    with Path("out/journal.jsonl").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(ValueError, match=r"out/journal.jsonl is damaged: remove it to begin again"):
+        judged(subject, replace(PLAN, names=["fgsm"]), "out")
+
+
+# What is typed
+
+
+@pytest.mark.usefixtures("run")
+def test_a_run_is_evaluated_where_it_lies(type_evaluate):
+    code, out, err = type_evaluate("run=run", *QUICK)
+    assert (code, err) == (0, "")
+    folder = Path(written(out))
+    assert folder.parent == Path("run/evaluation")
+    assert {path.name for path in folder.iterdir()} == {*FILES, "journal.jsonl"}
+    assert out.startswith(folder.joinpath("evaluation.md").read_text())
+    assert report(folder)["eps"] == ["0.1"]  # of the run
+
+
+@pytest.mark.usefixtures("run")
+def test_what_is_typed_again_is_the_same_evaluation_and_what_differs_another(type_evaluate):
+    folders = [
+        written(type_evaluate("run=run", *QUICK, *more)[1])
+        for more in ((), ("batch_size=3",), ("seed=1",), ("eps=0.05",), ("eps=[0.1,0.05]",))
+    ]
+    assert folders[0] == folders[1]
+    assert len(set(folders)) == 4
+    assert Path(folders[-1], "accuracy.png").is_file()
+
+
+@pytest.mark.usefixtures("run")
+def test_another_norm_brings_its_own_radius(type_evaluate):
+    _, out, _ = type_evaluate("run=run", *QUICK, "norm=l2")
+    found = report(written(out))
+    assert (found["norm"], found["eps"]) == ("L2", ["0.5"])  # of the digits
+    _, out, _ = type_evaluate("run=run", *QUICK, "norm=l2", "eps=128/255")
+    assert report(written(out))["accuracies"][1]["eps"] == 128 / 255
+
+
+@pytest.mark.usefixtures("run")
+def test_a_subset_is_drawn_by_its_seed_and_stated(type_evaluate):
+    chosen = {}
+    for seed in ("0", "1", "null"):
+        _, out, _ = type_evaluate("run=run", "attacks=[fgsm]", "subset=9", "progress=false",
+                                  f"subset_seed={seed}", f"out=seed-{seed}")  # fmt: skip
+        drawn = "the first" if seed == "null" else f"drawn with seed {seed}"
+        assert f"9 of 360 ({drawn}) test images" in out
+        chosen[seed] = outcomes(f"seed-{seed}")["image"]
+    assert chosen["null"] == list(range(9))
+    assert chosen["0"] != chosen["1"]
+    assert all(images == sorted(set(images)) for images in chosen.values())
+
+
+@pytest.mark.parametrize(("split", "n"), [("val", 237), ("train", 1200)])
+@pytest.mark.usefixtures("run")
+def test_other_images_of_the_run_can_be_chosen(type_evaluate, split, n):
+    _, out, _ = type_evaluate("run=run", *QUICK, "attacks=[fgsm]", f"split={split}")
+    assert f"20 of {n} (drawn with seed 0) {split} images of digits" in out
+
+
+@pytest.mark.usefixtures("run")
+def test_a_file_of_weights_is_evaluated_to_the_same_numbers(type_evaluate):
+    net, _ = digits_net()
+    save_file(exported(net), "weights.safetensors")
+    shutil.copy("weights.safetensors", "weights")
+    _, out, _ = type_evaluate("run=run", *QUICK)
+    model = ("model=small", "model.width=8", "eps=0.1")
+    for file in ("weights.safetensors", "weights", "run/checkpoints/last.ckpt"):
+        _, again, err = type_evaluate(f"checkpoint={file}", *model, *QUICK)
+        assert err == ""
+        assert outcomes(written(again)) == outcomes(written(out))
+
+
+def test_the_same_weights_in_another_network_are_another_evaluation(type_evaluate):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        net = make(compose("evaluate", ["model.width=2"]).model)
+    save_file(exported(net), "weights.safetensors")
+    typed_before = ("checkpoint=weights.safetensors", "model.width=2", *QUICK)
+    folders = [
+        written(type_evaluate(*typed_before, f"model.activation={activation}")[1])
+        for activation in ("relu", "silu")
+    ]
+    assert folders[0] != folders[1]
+
+
+def test_a_run_may_have_a_number_for_a_name(run, type_evaluate):
+    run.rename("0")
+    code, out, _ = type_evaluate("run=0", *QUICK, "out=1")
+    assert (code, written(out)) == (0, "1")
+
+
+@pytest.mark.usefixtures("run", "without_the_library")
+def test_without_autoattack_one_line_says_so_and_the_rest_is_done(type_evaluate):
+    more = ("steps=2", "restarts=2", "subset=10", "progress=false", "out=out")
+    code, out, err = type_evaluate("run=run", *more)
+    line = "AutoAttack is not installed: pip install 'energy_at[autoattack]'"
+    assert (code, err) == (0, f"left out: {line}\n")
+    assert f"- left out: {line}\n" in out
+    assert [row["label"] for row in report("out")["accuracies"]] == ["clean", "FGSM", "PGD-2-2"]
+    assert report("out")["left_out"] == [line]
+    (check,) = [check for check in report("out")["checks"] if "black box" in check["name"]]
+    assert check["passed"] is None
+    assert check["meaning"] == "needs the AutoAttack library: pip install 'energy_at[autoattack]'"
+
+
+@pytest.mark.usefixtures("run")
+def test_unless_told_otherwise_it_runs_fgsm_pgd_50_10_and_autoattack(type_evaluate):
+    code, out, _ = type_evaluate("run=run", "eps=0.5", "subset=20", "progress=false")
+    assert code == 0
+    labels = [row["label"] for row in report(written(out))["accuracies"]]
+    assert labels == ["clean", "FGSM", "PGD-50-10", "AutoAttack"]
+
+
+@pytest.mark.usefixtures("run", "without_the_library")
+@pytest.mark.parametrize("name", ["autoattack", "square", "apgd_t"])
+def test_without_the_library_an_attack_of_it_is_refused(type_evaluate, name):
+    before = everything()
+    code, out, err = type_evaluate("run=run", f"attacks=[fgsm,{name}]")
+    assert (code, out) == (1, "")
+    assert (
+        err == f"error: {name} needs the AutoAttack library: pip install 'energy_at[autoattack]'\n"
+    )
+    assert everything() == before
+
+
+@pytest.mark.usefixtures("run")
+def test_a_key_that_exists_may_be_typed_with_two_pluses(type_evaluate):
+    _, out, _ = type_evaluate("run=run", *QUICK, "++subset=5")
+    assert "5 of 360" in out
+
+
+@pytest.mark.usefixtures("run")
+def test_ctrl_c_ends_in_one_line_and_what_is_typed_again_goes_on(type_evaluate, monkeypatch):
+    def press(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("energy_at.evaluation.evaluate.network_checks", press)
+        code, out, err = type_evaluate("run=run", *QUICK, "out=out")
+    assert (code, out) == (130, "")
+    assert err == "\nstopped: the same command goes on where it was\n"
+    left = Path("out/journal.jsonl").read_bytes()
+    assert type_evaluate("run=run", *QUICK, "out=out")[0] == 0
+    assert Path("out/journal.jsonl").read_bytes().startswith(left)
+    assert left.count(b"\n") > 1
+
+
+def test_a_reader_that_has_closed_gets_no_traceback(monkeypatch, capfd):
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        with pytest.raises(SystemExit) as stop:
+            command_line(lambda: print("a table\n" * 100_000))
+    assert stop.value.code == 141
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["fgsm", "autoattack"], "autoattack needs at least 4 classes, the network has 2: leave"),
+        (["fgsm", "apgd_dlr"], "apgd_dlr needs at least 3 classes, the network has 2"),
+    ],
+)
+def test_too_few_classes_are_seen_before_any_attack_is_run(names, said):
+    images = ImageSet(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.long))
+    plan = replace(PLAN, names=names, subset=None)
+    with pytest.raises(ValueError, match=said):
+        judged(subject_of(Line(torch.ones(64), 0.0), images), plan, "out")
+    assert not Path("out").exists()
+
+
+@pytest.fixture
+def mistakes(run):
+    """Files and folders to name by mistake."""
+    for name, text in (("empty", None), ("no_yaml", "{a: ["), ("other", "a: 1\n")):
+        Path(name).mkdir()
+        if text is not None:
+            Path(name, "config.yaml").write_text(text)
+    Path("file").write_text("text")
+    whole = Path("run/checkpoints/last.ckpt").read_bytes()
+    Path("cut.ckpt").write_bytes(whole[: len(whole) // 2])
+    for name in ("0", "10", "2"):
+        shutil.copytree("run", Path("sweep", name))
+    Path("taken").mkdir()
+    Path("taken/journal.jsonl").write_text("of somebody else\n")
+
+
+SMALL = ("model=small", "model.width=8")
+
+
+@pytest.mark.usefixtures("mistakes")
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ((), "name what to open: run=FOLDER, or checkpoint=FILE"),
+        (("run=run", "checkpoint=file"), "name what to open: run=FOLDER, or checkpoint=FILE"),
+        (("run=nowhere",), "nowhere is no run folder"),
+        (("run=empty",), "empty is no run folder"),
+        (("run=file",), "file is no run folder"),
+        (("run=no_yaml",), "no_yaml/config.yaml is damaged: it is no YAML"),
+        (("run=other",), "other has no checkpoint last.ckpt"),
+        (("run=run", "which=best"), "run has no checkpoint best.ckpt"),
+        (("run=run", "which=healthy"), "run has no checkpoint healthy.ckpt: no epoch of it was"),
+        (("checkpoint=nowhere",), "checkpoint nowhere not found"),
+        (("checkpoint=empty",), "checkpoint empty not found"),
+        (("checkpoint=file",), "file is not a checkpoint"),
+        (("checkpoint=cut.ckpt", *SMALL), "checkpoint cut.ckpt is damaged or truncated"),
+        (("checkpoint=run/checkpoints/last.ckpt",), "is of another network"),
+        (("checkpoint=run/checkpoints/last.ckpt", *SMALL, "dataset=synthetic"), "for 1 channels"),
+        (("checkpoint=run/checkpoints/last.ckpt", *SMALL, "which=best"), "holds no entry best"),
+        (("run=run", "dataset=cifar10"), "run brings its own data set, model and threat: leave"),
+        (("run=run", "++dataset.subset=5"), "brings its own data set, model and threat: leave"),
+        (("run=run", "model.width=4"), "leave out model.width=4"),
+        (("run=run", "threat=l2"), "leave out threat=l2"),
+        (("run=run", "eps=8"), "eps=8 is above 1, but pixels lie in [0, 1]: did you mean 8/255?"),
+        (("run=run", "eps=[8/255,8]"), "eps=8 is above 1"),
+        (("run=run", "eps=0"), "eps=0 must be positive"),
+        (("run=run", "eps=-1/255"), "eps=-1/255 must be positive"),
+        (("run=run", "eps=many"), "eps=many is no number: write a fraction such as 8/255"),
+        (("run=run", "eps=inf", "norm=l2"), "eps=inf is no number"),
+        (("run=run", "eps=[]"), "eps=[] names no radius"),
+        (("run=run", "eps=1/255,2/255"), "use key=[value1,value2]"),
+        (("run=run", "attacks=[fgms]"), "there is no attack 'fgms': choose from fgsm, rs_fgsm"),
+        (("run=run", "attacks=[n_fgsm]"), "there is no attack 'n_fgsm'"),
+        (("run=run", "attacks=[pgd,pgd]"), "must be a list of different names"),
+        (("run=run", "steps=0"), "steps=0 must be an integer >= 1"),
+        (("run=run", "subset=361"), "subset=361 is out of reach: there are 360 test images"),
+        (("run=run", "no_such_key=1"), "Could not override 'no_such_key'"),
+        (("run=run", "+no_such_key=1"), "+no_such_key=1: nothing reads no_such_key, leave it out"),
+        (("run=run", "++no_such_key=1"), "++no_such_key=1: nothing reads no_such_key"),
+        (("checkpoint=file", "+training.foo=1"), "+training.foo=1: nothing reads training.foo"),
+        (("run=run", "+attack=pgd"), "+attack=pgd: nothing reads attack"),
+        (("run=run", "~steps"), "Key 'steps' is not in struct\n"),
+        (("run=run", "norm=l2", "eps=128"), "eps=128 is above 8, but pixels lie in [0, 1]"),
+        (("run=sweep",), "sweep holds several runs: name one, such as sweep/0"),
+        (("run=run", "out=file", *QUICK), "out=file is a file: name a folder"),
+        (("run=run", "out=taken", *QUICK), "taken holds another evaluation"),
+    ],
+)  # fmt: skip
+def test_a_mistake_gets_one_line_and_writes_nothing(type_evaluate, wrong, said):
+    before = everything()
+    code, out, err = type_evaluate(*wrong)
+    assert (code, out) == (1, "")
+    assert said in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert everything() == before

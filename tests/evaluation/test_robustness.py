@@ -1,0 +1,140 @@
+from dataclasses import dataclass, fields
+
+import pytest
+import torch
+from torch import nn
+
+from energy_at.attacks import WorstCase, fgsm, pgd, restarted_pgd
+from energy_at.attacks.threat import L2, Linf
+from energy_at.data import ImageSet
+from energy_at.evaluation.robustness import Exam
+from energy_at.models import preactresnet18
+from energy_at.models.tiled import Tiled
+from tests.helpers.nets import TinyNet
+
+BALL = Linf(0.1)
+ATTACKS = {"fgsm": fgsm(BALL), "pgd": pgd(BALL, steps=5)}
+
+
+def exam_of(net, n=20, wrong=0, **settings):
+    """Random images that the network classifies right, but for the first few."""
+    pixels = torch.randint(0, 256, (n, 3, 8, 8), dtype=torch.uint8)
+    with torch.no_grad():
+        scores = net.eval()(pixels / 255)
+    y = scores.argmax(1)
+    y[:wrong] = (y[:wrong] + 1) % scores.shape[1]
+    return Exam(ImageSet(pixels, y), **settings)
+
+
+def test_every_share_is_a_count_of_surviving_images():
+    net = TinyNet()
+    exam = exam_of(net, wrong=5)
+    x, y = exam.images.pixels / 255, exam.images.labels
+    survivors = (net(fgsm(BALL)(net, x, y).x_adv).argmax(1) == y) & (net(x).argmax(1) == y)
+    found = exam.accuracies(net, {"fgsm": fgsm(BALL)})
+    assert found == {"clean": 0.75, "fgsm": survivors.sum().item() / 20, "n": 20}
+
+
+def test_images_that_are_wrong_are_not_attacked():
+    net = TinyNet()
+    found = exam_of(net, 4, wrong=4, batch_size=2).accuracies(net, ATTACKS)
+    assert found == {"clean": 0.0, "fgsm": 0.0, "pgd": 0.0, "n": 4}
+
+
+@pytest.mark.parametrize("ball", [Linf(0.02), L2(0.3)], ids=["linf", "l2"])
+def test_any_batch_size_gives_the_same_outcome_of_every_image(ball):
+    net = preactresnet18(channels=3, classes=10, mean=[0.5] * 3, std=[0.25] * 3, width=8)
+    attacks = {"fgsm": fgsm(ball), "pgd": restarted_pgd(ball, steps=3, restarts=2)}
+    whole = exam_of(net, 40, wrong=7)
+    expected = whole.outcomes(net, attacks)
+    assert 0 < expected["pgd"].sum() < expected["clean"].sum()
+    for batch_size in (5, 39):
+        found = Exam(whole.images, batch_size=batch_size).outcomes(net, attacks)
+        assert all(torch.equal(found[name], right) for name, right in expected.items())
+
+
+class Seen(nn.Module):
+    """Remembers the sizes of the batches that it sees."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.sizes = net, []
+
+    def forward(self, x):
+        self.sizes.append(len(x))
+        return self.net(x)
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 9])
+def test_a_tiled_network_sees_batches_of_one_size_and_says_the_same(n):
+    net, x = TinyNet().double().eval(), torch.rand(n, 3, 8, 8, dtype=torch.double)
+    seen = Seen(net)
+    torch.testing.assert_close(Tiled(seen, 4)(x), net(x))
+    assert set(seen.sizes) == {4}
+
+
+def test_gradients_go_through_the_tiles():
+    net = TinyNet().double().eval()
+    x = torch.rand(5, 3, 8, 8, dtype=torch.double, requires_grad=True)
+    (expected,) = torch.autograd.grad(net(x)[:, 0].sum(), x)
+    (found,) = torch.autograd.grad(Tiled(net, 4)(x)[:, 0].sum(), x)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_images_that_are_found_are_bit_by_bit_those_of_any_batch_size(channels, channels_last):
+    mean, std = [0.5] * channels, [0.25] * channels
+    net = preactresnet18(channels=channels, classes=10, mean=mean, std=std, width=4).eval()
+    if channels_last:
+        net = net.to(memory_format=torch.channels_last)
+    pixels = torch.randint(0, 256, (34, channels, 8, 8), dtype=torch.uint8)
+    exam = Exam(ImageSet(pixels, torch.arange(34) % 10), channels_last=channels_last)
+    found = {}
+    for batch_size in (34, 33, 7):
+        x_adv = [
+            pgd(L2(0.5), steps=3)(
+                exam.tiled(net), *exam.batch(part), generator=exam.noise(part)
+            ).x_adv
+            for part in torch.arange(34).split(batch_size)
+        ]
+        found[batch_size] = torch.cat(x_adv)
+    assert all(torch.equal(images, found[34]) for images in found.values())
+
+
+def test_restarts_go_on_with_the_images_that_are_left():
+    net = TinyNet().eval()
+    exam = exam_of(net, 30, wrong=4)
+    weak = [pgd(Linf(0.005), steps=1)] * 4
+    searched = []
+
+    @dataclass(frozen=True)
+    class Noted(type(weak[0])):
+        def __call__(self, model, x, y, **options):
+            found = super().__call__(model, x, y, **options)
+            searched.append((len(x), int((model(found.x_adv).argmax(1) == y).sum())))
+            return found
+
+    attempts = [Noted(**{f.name: getattr(a, f.name) for f in fields(a)}) for a in weak]
+    found = exam.outcomes(net, {"pgd": WorstCase(attempts)})["pgd"]
+    assert [sizes[0] for sizes in searched] == [26, *(sizes[1] for sizes in searched[:-1])]
+    assert found.sum() == searched[-1][1]
+
+
+def test_a_network_whose_logits_are_not_finite_is_refused():
+    net = TinyNet()
+    net.layers[-1].bias.data[0] = torch.nan
+    with pytest.raises(ValueError, match="logits that are not finite"):
+        Exam(exam_of(TinyNet()).images).outcomes(net, ATTACKS)
+
+
+def test_an_exam_leaves_the_network_as_it_was():
+    net = TinyNet().train()
+    net.layers[1].eval()
+    exam = exam_of(TinyNet())
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    modes = [module.training for module in net.modules()]
+    exam.outcomes(net, ATTACKS)
+    assert [module.training for module in net.modules()] == modes
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    assert all(parameter.grad is None for parameter in net.parameters())

@@ -1,0 +1,310 @@
+"""Losses that DER is compared with, against their formulas in plain floats, image by image."""
+
+import math
+from copy import deepcopy
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from energy_at.config.build import make
+from energy_at.energy.pair import LogitPair
+from energy_at.objectives import (
+    AbnormalVariation,
+    AdversarialCrossEntropy,
+    BoostedCrossEntropy,
+    CleanCrossEntropy,
+    EnergyWeighted,
+    MisclassifiedKL,
+    Objective,
+    TradesKL,
+    Trait,
+)
+from tests.helpers.running import TINY_BN, config, prepared
+
+N, CLASSES, STEP = 12, 4, 1e-6
+Y = torch.arange(N) % CLASSES
+
+
+def logits():
+    return (2 * torch.randn(N, CLASSES, dtype=torch.double)).requires_grad_()
+
+
+@pytest.fixture
+def pair():
+    return LogitPair(logits(), logits(), Y, logits())
+
+
+def probabilities(f):
+    total = sum(math.exp(z) for z in f)
+    return [math.exp(z) / total for z in f]
+
+
+def ce(f, y):
+    return -math.log(probabilities(f)[y])
+
+
+def kl(f, g):
+    return sum(p * math.log(p / q) for p, q in zip(probabilities(f), probabilities(g), strict=True))
+
+
+def boosted(g, y):
+    p = probabilities(g)
+    return -math.log(p[y]) - math.log(1 - max(p[k] for k in range(len(p)) if k != y))
+
+
+def weight(f):
+    energy = -math.log(sum(math.exp(z) for z in f))
+    return 1 / math.log(1 + math.exp(abs(energy)))
+
+
+# Of clean logits f, adversarial ones g, and clean ones that carry no gradient.
+
+
+def at(f, g, y, held):
+    return ce(g, y)
+
+
+def trades(f, g, y, held):
+    return ce(f, y) + 6 * kl(f, g)
+
+
+def mart(f, g, y, held):
+    return boosted(g, y) + 5 * kl(f, g) * (1 - probabilities(f)[y])
+
+
+def weat_adv(f, g, y, held):
+    return weight(held) * (ce(g, y) + 6 * kl(f, g))
+
+
+def weat_nat(f, g, y, held):
+    return weight(held) * (ce(f, y) + 6 * kl(f, g))
+
+
+def batch_mean(method, clean, adv, held):
+    images = zip(clean.tolist(), adv.tolist(), Y.tolist(), held.tolist(), strict=True)
+    return sum(method(*image) for image in images) / N
+
+
+def slopes(value, point):
+    """Central differences of ``value`` in every logit."""
+    point = point.detach().clone()
+    found = torch.zeros_like(point)
+    for at in range(point.numel()):
+        moved = point.view(-1)[at].item()
+        ends = []
+        for end in (moved + STEP, moved - STEP):
+            point.view(-1)[at] = end
+            ends.append(value(point))
+        point.view(-1)[at] = moved
+        found.view(-1)[at] = (ends[0] - ends[1]) / (2 * STEP)
+    return found
+
+
+def gradient(value, *of):
+    """Of the sum of the values, zeros where there is no graph."""
+    return torch.autograd.grad(value.sum(), of, allow_unused=True, materialize_grads=True)
+
+
+def assert_gradient(ours, expected):
+    torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("method", [at, trades, mart, weat_adv, weat_nat])
+def test_a_loss_and_its_gradient_are_those_of_the_formula(method, pair):
+    total = Objective(make(config(f"loss={method.__name__}").loss.terms))(pair).total
+    clean, adv = pair.clean.detach(), pair.adv.detach()
+    assert total.item() == pytest.approx(batch_mean(method, clean, adv, clean), rel=1e-7)
+    of_clean, of_adv = gradient(total, pair.clean, pair.adv)
+    assert_gradient(of_clean, slopes(lambda z: batch_mean(method, z, adv, clean), clean))
+    assert_gradient(of_adv, slopes(lambda z: batch_mean(method, clean, z, clean), adv))
+
+
+TERMS = {
+    "bce": BoostedCrossEntropy(),
+    "misclassified": MisclassifiedKL(),
+    "weighted_adv": EnergyWeighted(AdversarialCrossEntropy()),
+    "weighted_clean": EnergyWeighted(CleanCrossEntropy()),
+    "weighted_kl": EnergyWeighted(TradesKL()),
+    "aaer": AbnormalVariation(),
+    "aaer_detached": AbnormalVariation(detach_start=True),
+}
+
+
+@pytest.mark.parametrize("term", TERMS.values(), ids=TERMS.keys())
+def test_traits_say_which_logits_are_read_and_which_are_trained(term, pair):
+    others = {
+        Trait.READS_CLEAN: LogitPair(logits(), pair.adv, Y, pair.start),
+        Trait.READS_START: LogitPair(pair.clean, pair.adv, Y, logits()),
+    }
+    for trait, other in others.items():
+        assert torch.equal(term(other), term(pair)) == (trait not in term.traits)
+    of_clean, of_start = gradient(term(pair), pair.clean, pair.start)
+    assert bool(of_clean.any()) == (Trait.TRAINS_CLEAN in term.traits)
+    assert bool(of_start.any()) == (Trait.TRAINS_START in term.traits)
+
+
+# MART
+
+
+@pytest.mark.parametrize("dtype", [torch.float, torch.double])
+def test_boosted_cross_entropy_of_confident_logits_is_right(dtype):
+    sure = torch.tensor([[80.0, -80.0, -80.0]] * 2, dtype=dtype, requires_grad=True)
+    value = BoostedCrossEntropy()(LogitPair(sure, sure, torch.tensor([0, 1])))
+    expected = torch.tensor([0.0, 160 + 160 - math.log(2)], dtype=dtype)
+    torch.testing.assert_close(value, expected)
+    # Wrong, it has the gradient of 2 f_0 - f_1 - log(exp f_1 + exp f_2); right, that of 0.
+    expected = torch.tensor([[0.0, 0.0, 0.0], [2.0, -1.5, -0.5]], dtype=dtype)
+    torch.testing.assert_close(gradient(value, sure)[0], expected)
+
+
+def test_boosted_cross_entropy_of_two_classes_is_twice_the_cross_entropy():
+    pair = LogitPair(torch.zeros(6, 2), torch.randn(6, 2), torch.arange(6) % 2)
+    torch.testing.assert_close(BoostedCrossEntropy()(pair), 2 * AdversarialCrossEntropy()(pair))
+
+
+def test_mart_counts_an_example_by_how_wrong_the_clean_prediction_is():
+    clean, adv = torch.tensor([[1e4, 0.0]] * 2), torch.tensor([[0.0, 3.0]] * 2)
+    pair = LogitPair(clean, adv, torch.tensor([0, 1]))
+    right, wrong = MisclassifiedKL()(pair)
+    assert right == 0
+    assert wrong == TradesKL()(pair)[1] > 3
+
+
+def test_the_weight_of_mart_trains_the_clean_prediction(pair):
+    (ours,) = gradient(MisclassifiedKL()(pair), pair.clean)
+    p, divergence = pair.clean.detach().softmax(1), TradesKL()(pair)
+    p_y = p[range(N), Y]
+    (detached,) = gradient((1 - p_y) * divergence, pair.clean)
+    of_p_y = p_y[:, None] * (F.one_hot(Y, CLASSES) - p)
+    assert not torch.allclose(ours, detached)
+    torch.testing.assert_close(ours - detached, -divergence.detach()[:, None] * of_p_y)
+
+
+# WEAT
+
+
+@pytest.mark.parametrize("energy", [0.0, 1.0, -1.0, 30.0, -30.0, 700.0, -700.0])
+def test_the_weight_of_weat_falls_with_the_distance_of_the_energy_from_zero(energy):
+    clean = torch.full((1, CLASSES), -energy - math.log(CLASSES), dtype=torch.double)
+    pair = LogitPair(clean, torch.randn(1, CLASSES, dtype=torch.double), torch.tensor([0]))
+    share = EnergyWeighted(TradesKL())(pair) / TradesKL()(pair)
+    assert share.item() == pytest.approx(1 / math.log(1 + math.exp(abs(energy))), rel=1e-7)
+
+
+@pytest.mark.parametrize("inner", [CleanCrossEntropy(), AdversarialCrossEntropy(), TradesKL()])
+def test_the_weight_of_weat_carries_no_gradient(inner, pair):
+    ours = gradient(EnergyWeighted(inner)(pair), pair.clean, pair.adv)
+    weights = torch.tensor([[weight(f)] for f in pair.clean.tolist()], dtype=torch.double)
+    for a, b in zip(ours, gradient(inner(pair), pair.clean, pair.adv), strict=True):
+        torch.testing.assert_close(a, weights * b)
+
+
+# TRADES
+
+
+def test_trades_of_beta_zero_trains_on_clean_images_alone(tmp_path, batch):
+    x, y = batch
+    module = prepared(tmp_path, *TINY_BN, "attack=trades", "loss=trades", "loss.beta=0").module
+    clean = deepcopy(module.net)
+    module.training_step(batch, 0)["loss"].backward()
+    F.cross_entropy(clean(x), y).backward()
+    for ours, theirs in zip(module.net.parameters(), clean.parameters(), strict=True):
+        assert torch.equal(ours.grad, theirs.grad)
+
+
+# AAER
+
+
+def aaer(start, adv, y, ce_weight, logits_weight, level=None):
+    """The batch mean, and ``V_NAE``, which a ``level`` given takes the place of."""
+    abnormal, normal, drops = [], [], []
+    for f, g, label in zip(start.tolist(), adv.tolist(), y.tolist(), strict=True):
+        variation = sum((a - b) ** 2 for a, b in zip(f, g, strict=True))
+        if ce(g, label) < ce(f, label):
+            abnormal.append(variation)
+            drops.append(ce(f, label) - ce(g, label))
+        else:
+            normal.append(variation)
+    if normal and level is None:
+        level = sum(normal) / len(normal)
+    if not abnormal:
+        return 0.0, level
+    count = len(abnormal)
+    excess = max(sum(abnormal) / count - level, 0) if normal else 0
+    mean = ce_weight * sum(drops) / count + logits_weight * excess
+    return count / len(y) * mean, level
+
+
+def fell(pair):
+    """Whether each adversarial example is abnormal."""
+    return torch.tensor(
+        [
+            ce(g, y) < ce(f, y)
+            for f, g, y in zip(pair.start.tolist(), pair.adv.tolist(), Y.tolist(), strict=True)
+        ]
+    )
+
+
+def moved(pair, chosen, by=3.0):
+    """The pair with all logits of some adversarial examples raised, which leaves their loss."""
+    adv = (pair.adv.detach() + by * chosen[:, None]).requires_grad_()
+    return LogitPair(pair.clean, adv, Y, pair.start)
+
+
+@pytest.mark.parametrize("detach_start", [False, True])
+@pytest.mark.parametrize("excess", [True, False], ids=["above", "below"])
+def test_aaer_and_its_gradient_are_those_of_the_formula(detach_start, excess, pair):
+    pair = moved(pair, fell(pair) if excess else ~fell(pair))
+    value = AbnormalVariation(2.5, 1.5, detach_start)(pair).mean()
+    start, adv = pair.start.detach(), pair.adv.detach()
+    expected, level = aaer(start, adv, Y, 2.5, 1.5)
+    assert value.item() == pytest.approx(expected, rel=1e-12)
+    assert (aaer(start, adv, Y, 0, 1)[0] > 0) == excess
+    of_start, of_adv = gradient(value, pair.start, pair.adv)
+    assert_gradient(of_adv, slopes(lambda z: aaer(start, z, Y, 2.5, 1.5, level)[0], adv))
+    if detach_start:
+        assert not of_start.any()
+    else:
+        assert_gradient(of_start, slopes(lambda z: aaer(z, adv, Y, 2.5, 1.5, level)[0], start))
+
+
+def test_the_variation_of_normal_examples_carries_no_gradient(pair):
+    abnormal = fell(pair)
+    pair = moved(pair, abnormal)
+    for grad in gradient(AbnormalVariation()(pair), pair.start, pair.adv):
+        assert torch.equal(grad.any(1), abnormal)
+
+
+def test_the_drop_of_the_loss_is_trained(pair):
+    abnormal = fell(pair)
+    (ours,) = gradient(AbnormalVariation(ce=2.5, logits=0.0)(pair), pair.adv)
+    (of_loss,) = gradient(F.cross_entropy(pair.adv[abnormal], Y[abnormal]) * 2.5, pair.adv)
+    torch.testing.assert_close(ours, -of_loss * abnormal.sum())
+    assert ours.any()
+
+
+def test_a_batch_without_abnormal_examples_has_no_aaer_and_no_gradient(pair):
+    lower = (pair.start.detach() - F.one_hot(Y, CLASSES)).requires_grad_()
+    value = AbnormalVariation()(LogitPair(pair.clean, lower, Y, pair.start))
+    assert torch.equal(value, torch.zeros_like(value))
+    for grad in gradient(value, pair.start, lower):
+        assert torch.equal(grad, torch.zeros_like(grad))
+
+
+def test_a_batch_of_abnormal_examples_is_only_punished_for_the_drop(pair):
+    higher = (pair.start.detach() + F.one_hot(Y, CLASSES)).requires_grad_()
+    pair = LogitPair(pair.clean, higher, Y, pair.start)
+    value = AbnormalVariation()(pair).mean()
+    expected = 2.5 * (F.cross_entropy(pair.start, Y) - F.cross_entropy(higher, Y))
+    torch.testing.assert_close(value, expected)
+    grads = gradient(value, pair.start, higher)
+    for ours, theirs in zip(grads, gradient(expected, pair.start, higher), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["ce", "logits"])
+@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
+def test_a_weight_of_aaer_that_makes_no_penalty_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name} of AAER"):
+        AbnormalVariation(**{name: value})

@@ -1,0 +1,276 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from energy_at.energy.pair import LogitPair
+from energy_at.objectives import (
+    AdversarialCrossEntropy,
+    CleanCrossEntropy,
+    DeltaEnergy,
+    Objective,
+    Term,
+    TradesKL,
+    Trait,
+    Weighted,
+)
+
+TERMS = {
+    "clean_ce": CleanCrossEntropy(),
+    "adv_ce": AdversarialCrossEntropy(),
+    "kl": TradesKL(),
+    "der": DeltaEnergy("all"),
+    "der_abnormal": DeltaEnergy("abnormal"),
+    "der_gamma": DeltaEnergy("all", gamma=0.5),
+    "der_detached": DeltaEnergy("all", detach_clean=True),
+    "der_start": DeltaEnergy("abnormal", reference="start"),
+    "der_start_detached": DeltaEnergy("all", reference="start", detach_clean=True),
+}
+terms = pytest.mark.parametrize("term", TERMS.values(), ids=TERMS.keys())
+
+
+@pytest.fixture
+def pair():
+    """Logits with a graph; some of its examples are abnormal and some are not."""
+    clean, adv, start = (2 * torch.randn(12, 4) for _ in range(3))
+    clean, adv, start = (z.requires_grad_() for z in (clean, adv, start))
+    return LogitPair(clean, adv, torch.arange(12) % 4, start)
+
+
+def gradients(value, pair):
+    """Of the logits, clean, adversarial and start; ``None`` where the value has no graph to."""
+    return torch.autograd.grad(value, [pair.clean, pair.adv, pair.start], allow_unused=True)
+
+
+def assert_same_training(ours, theirs, pair):
+    """Equal values, and gradients equal bit for bit (no gradient is one of 0)."""
+    assert torch.equal(ours, theirs)
+    for a, b in zip(gradients(ours, pair), gradients(theirs, pair), strict=True):
+        a, b = (torch.zeros(12, 4) if g is None else g for g in (a, b))
+        assert torch.equal(a, b)
+
+
+@terms
+def test_terms_give_one_finite_loss_of_each_example(term, pair):
+    assert isinstance(term, Term)
+    losses = term(pair)
+    assert losses.shape == (12,)
+    assert losses.isfinite().all()
+    assert (losses >= 0).all()
+
+
+@terms
+def test_a_term_looks_at_one_example_at_a_time(term, pair):
+    alone = LogitPair(pair.clean[3:4], pair.adv[3:4], pair.y[3:4], pair.start[3:4])
+    torch.testing.assert_close(term(alone), term(pair)[3:4])
+
+
+@terms
+def test_traits_say_which_logits_are_trained(term, pair):
+    clean, _, start = gradients(term(pair).sum(), pair)
+    for grad, trait in ((clean, Trait.TRAINS_CLEAN), (start, Trait.TRAINS_START)):
+        assert (grad is not None and grad.abs().sum() > 0) == (trait in term.traits)
+
+
+@terms
+def test_traits_say_which_logits_are_read(term, pair):
+    others = {
+        Trait.READS_CLEAN: LogitPair(torch.randn(12, 4), pair.adv, pair.y, pair.start),
+        Trait.READS_START: LogitPair(pair.clean, pair.adv, pair.y, torch.randn(12, 4)),
+    }
+    for trait, other in others.items():
+        assert torch.equal(term(other), term(pair)) == (trait not in term.traits)
+
+
+@terms
+def test_a_flat_term_has_no_gradient_where_it_is_zero(term):
+    logits = torch.randn(12, 4)
+    clean, adv, start = (logits.clone().requires_grad_() for _ in range(3))
+    same = LogitPair(clean, adv, torch.arange(12) % 4, start)
+    values = term(same)
+    if Trait.FLAT_AT_ZERO in term.traits:
+        assert torch.equal(values, torch.zeros(12))
+        for grad in gradients(values.sum(), same):
+            assert grad is None or torch.equal(grad, torch.zeros(12, 4))
+    else:
+        assert isinstance(term, TradesKL | CleanCrossEntropy | AdversarialCrossEntropy)
+
+
+def test_cross_entropies_look_at_their_own_logits(pair):
+    for term, logits in ((CleanCrossEntropy(), pair.clean), (AdversarialCrossEntropy(), pair.adv)):
+        p = logits.exp() / logits.exp().sum(1, keepdim=True)
+        torch.testing.assert_close(term(pair), -p[range(12), pair.y].log())
+
+
+def test_trades_divergence_is_the_sum_over_classes(pair):
+    p, q = pair.clean.softmax(1), pair.adv.softmax(1)
+    torch.testing.assert_close(TradesKL()(pair), (p * (p / q).log()).sum(1))
+
+
+def test_trades_divergence_worked_out_by_hand():
+    clean, adv = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.25, 0.75]]).log()
+    value = TradesKL()(LogitPair(clean, adv, torch.tensor([0])))
+    torch.testing.assert_close(value, torch.tensor([4 / 3]).log() / 2)
+
+
+def test_trades_divergence_of_certain_predictions_is_finite():
+    clean, adv = torch.tensor([[1e4, 0.0]]), torch.tensor([[0.0, 1e4]], requires_grad=True)
+    value = TradesKL()(LogitPair(clean, adv, torch.tensor([0])))
+    torch.testing.assert_close(value, torch.tensor([1e4]))
+    (grad,) = torch.autograd.grad(value.sum(), adv)
+    torch.testing.assert_close(grad, torch.tensor([[-1.0, 1.0]]))
+
+
+@pytest.mark.parametrize("term", [TradesKL(), AdversarialCrossEntropy(), DeltaEnergy("all", 0.1)])
+def test_gradients_of_the_terms_are_right(term):
+    clean, adv = (torch.randn(6, 4, dtype=torch.double, requires_grad=True) for _ in range(2))
+    y = torch.arange(6) % 4
+    assert torch.autograd.gradcheck(lambda c, a: term(LogitPair(c, a, y)), (clean, adv))
+
+
+# The objective
+
+
+def test_an_objective_is_the_weighted_sum_of_means(pair):
+    losses = Objective(
+        {
+            "ce": Weighted(CleanCrossEntropy()),
+            "kl": Weighted(TradesKL(), 6.0),
+            "der": Weighted(DeltaEnergy("abnormal"), 0.25),
+        }
+    )(pair)
+    ce = F.cross_entropy(pair.clean, pair.y)
+    kl = F.kl_div(pair.adv.log_softmax(1), pair.clean.softmax(1), reduction="batchmean")
+    der = DeltaEnergy("abnormal")(pair).sum() / 12
+    torch.testing.assert_close(losses.total, ce + 6 * kl + der / 4)
+    assert set(losses.parts) == {"ce", "kl", "der"}
+    torch.testing.assert_close(losses.parts["kl"], 6 * kl.detach())
+    torch.testing.assert_close(sum(losses.parts.values()), losses.total.detach())
+    assert not any(part.requires_grad for part in losses.parts.values())
+
+
+def test_trades_without_divergence_is_clean_training(pair):
+    trades = Objective({"ce": Weighted(CleanCrossEntropy()), "kl": Weighted(TradesKL(), 0.0)})
+    assert_same_training(trades(pair).total, F.cross_entropy(pair.clean, pair.y), pair)
+    assert gradients(trades(pair).total, pair)[1] is None
+    assert trades.traits == CleanCrossEntropy().traits
+
+
+@pytest.mark.parametrize("term", [DeltaEnergy("all"), DeltaEnergy("abnormal", reference="start")])
+def test_beta_zero_is_the_base_method_bit_for_bit(term, pair):
+    base = {"ce": Weighted(AdversarialCrossEntropy())}
+    with_der = Objective(base | {"der": Weighted(term, 0.0)})
+    assert_same_training(with_der(pair).total, Objective(base)(pair).total, pair)
+    assert with_der.traits == Objective(base).traits
+    assert set(with_der(pair).parts) == {"ce"}
+
+
+def test_a_term_of_weight_zero_is_not_evaluated(pair):
+    nothing_to_start_from = LogitPair(pair.clean, pair.adv, pair.y)
+    terms = {
+        "ce": Weighted(AdversarialCrossEntropy()),
+        "der": Weighted(DeltaEnergy("all", reference="start"), 0.0),
+    }
+    assert Objective(terms)(nothing_to_start_from).total.isfinite()
+
+
+def test_an_objective_has_the_traits_of_all_its_terms():
+    terms = {"ce": Weighted(CleanCrossEntropy()), "der": Weighted(TERMS["der_start"])}
+    assert Objective(terms).traits == (
+        Trait.READS_CLEAN
+        | Trait.TRAINS_CLEAN
+        | Trait.FITS_CLEAN
+        | Trait.READS_START
+        | Trait.TRAINS_START
+        | Trait.FLAT_AT_ZERO
+    )
+
+
+def test_an_objective_without_terms_is_refused():
+    with pytest.raises(ValueError, match="at least one term"):
+        Objective({})
+    with pytest.raises(ValueError, match="at least one term"):
+        Objective({"kl": Weighted(TradesKL(), 0.0)})
+
+
+@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
+def test_a_weight_that_makes_no_penalty_is_refused(weight):
+    with pytest.raises(ValueError, match="weight of TradesKL"):
+        Weighted(TradesKL(), weight)
+
+
+@pytest.mark.parametrize("epochs", [-1.0, float("nan"), float("inf")])
+def test_a_ramp_without_meaning_is_refused(epochs):
+    with pytest.raises(ValueError, match="ramp of TradesKL"):
+        Weighted(TradesKL(), 1.0, ramp_epochs=epochs)
+
+
+def test_a_ramp_rises_linearly_from_zero_and_stays():
+    ramp = Weighted(TradesKL(), 6.0, ramp_epochs=4.0)
+    epochs = [0.0, 1.0, 2.5, 4.0, 100.0, float("inf")]
+    assert [ramp.at(e) for e in epochs] == pytest.approx([0, 1.5, 3.75, 6, 6, 6])
+    assert {Weighted(TradesKL(), 6.0).at(e) for e in epochs} == {6.0}
+
+
+def test_an_objective_follows_the_ramps_of_its_terms(pair):
+    terms = {
+        "ce": Weighted(AdversarialCrossEntropy()),
+        "der": Weighted(DeltaEnergy("all"), 2.0, ramp_epochs=10.0),
+    }
+    objective = Objective(terms)
+    ce, der = AdversarialCrossEntropy()(pair).mean(), DeltaEnergy("all")(pair).mean()
+    for epoch, weight in ((0.0, 0), (2.5, 0.5), (10.0, 2), (20.0, 2)):
+        torch.testing.assert_close(objective(pair, epoch).total, ce + weight * der)
+    torch.testing.assert_close(objective(pair).total, ce + 2 * der)
+
+
+# Leaving flat terms out
+
+
+def objectives(**settings):
+    terms = {
+        "ce": Weighted(AdversarialCrossEntropy()),
+        "kl": Weighted(TradesKL(), 2.0),
+        "der": Weighted(DeltaEnergy("all", **settings), 0.5, ramp_epochs=1.0),
+    }
+    return Objective(terms, skip_flat=True), Objective(terms)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 3.0, 1e3], ids=["active", "partly", "inactive"])
+@pytest.mark.parametrize("epoch", [0.0, 1.0])
+def test_leaving_flat_terms_out_changes_neither_value_nor_gradients(gamma, epoch, pair):
+    skipping, plain = objectives(gamma=gamma)
+    assert_same_training(skipping(pair, epoch).total, plain(pair, epoch).total, pair)
+    assert skipping(pair, epoch).parts == plain(pair, epoch).parts
+
+
+def test_a_term_that_is_barely_positive_is_computed(pair):
+    gamma = DeltaEnergy("all")(pair).max().item() - 1e-4
+    skipping, plain = objectives(gamma=gamma)
+    assert 0 < plain(pair).parts["der"] < 1e-4
+    assert_same_training(skipping(pair).total, plain(pair).total, pair)
+
+
+def test_a_flat_term_is_left_out_of_the_graph(pair):
+    terms = {
+        "ce": Weighted(AdversarialCrossEntropy()),
+        "der": Weighted(DeltaEnergy("all", gamma=1e3), 0.5),
+    }
+    assert gradients(Objective(terms, skip_flat=True)(pair).total, pair)[0] is None
+    assert gradients(Objective(terms)(pair).total, pair)[0] is not None
+    terms["der"] = Weighted(DeltaEnergy("all"), 0.5)
+    assert gradients(Objective(terms, skip_flat=True)(pair).total, pair)[0].abs().sum() > 0
+
+
+def test_an_objective_that_is_flat_altogether_still_has_a_gradient_of_zero(pair):
+    terms = {"der": Weighted(DeltaEnergy("all", gamma=1e3))}
+    total = Objective(terms, skip_flat=True)(pair).total
+    assert total == 0
+    assert torch.equal(gradients(total, pair)[1], torch.zeros(12, 4))
+
+
+def test_no_term_that_is_not_flat_is_ever_left_out():
+    clean = torch.tensor([[1e4, 0.0]], requires_grad=True)
+    pair = LogitPair(clean, torch.zeros(1, 2), torch.tensor([0]))
+    objective = Objective({"ce": Weighted(CleanCrossEntropy())}, skip_flat=True)
+    assert objective(pair).total == 0
+    assert objective(pair).total.requires_grad

@@ -1,0 +1,204 @@
+"""When a run counts as collapsed, from logs written by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from energy_at.overfitting.onset import collapse_step, is_chance, overfitting_step
+
+
+def log(*accuracies):
+    """Two training steps, then a validation, for each accuracy in percent."""
+    rows = []
+    for epoch, accuracy in enumerate(accuracies):
+        steps = [
+            {"step": 2.0 * epoch + i, "epoch": float(epoch), "train/loss": 1.0} for i in (1, 2)
+        ]
+        rows += [*steps, {"step": 2.0 * epoch + 2, "val/acc/pgd": accuracy / 100}]
+    return rows
+
+
+def onset(*accuracies, classes=10):
+    return collapse_step(log(*accuracies), classes)
+
+
+def test_a_run_that_keeps_its_robustness_is_sound():
+    assert onset(20, 30, 35, 40, 38, 41) is None
+
+
+def test_a_run_collapses_at_the_first_validation_below_half_its_best():
+    assert onset(20, 30, 40, 12, 0, 0) == 8
+
+
+def test_half_of_the_best_is_not_below_it():
+    assert onset(20, 50, 25, 25) is None
+    assert onset(20, 50, 25, 24) == 8
+
+
+def test_a_run_that_comes_back_is_sound():
+    assert onset(40, 5, 0, 30) is None
+
+
+def test_only_the_last_collapse_counts():
+    assert onset(40, 0, 30, 45, 3, 0) == 10
+
+
+def test_a_run_below_half_of_chance_is_collapsed_from_the_start():
+    assert onset(4, 4, 4) == 2
+    assert onset(4, 6, 6) is None
+
+
+@pytest.mark.parametrize(("classes", "expected"), [(4, 2), (10, None), (100, None)])
+def test_chance_is_that_of_the_data_set(classes, expected):
+    assert onset(6, 6, classes=classes) == expected
+
+
+def test_a_best_below_chance_does_not_lower_the_bar():
+    assert onset(6, 4, classes=10) == 4
+
+
+def test_a_run_that_was_never_validated_is_sound():
+    assert collapse_step([], 10) is None
+    assert collapse_step([row for row in log(40, 0, 0) if "train/loss" in row], 10) is None
+
+
+def test_the_step_is_an_integer_as_logged():
+    step = collapse_step([{"step": 390.0, "epoch": 0.0, "val/acc/pgd": 0.0}], 10)
+    assert step == 390
+    assert isinstance(step, int)
+
+
+# Robust overfitting
+
+
+def overfitting(*accuracies, classes=10):
+    return overfitting_step(log(*accuracies), classes)
+
+
+RISE = (20, 30, 36, 40, 42, 43, 44)  # two steps between validations
+
+
+def test_a_run_that_keeps_what_it_gained_does_not_overfit():
+    assert overfitting(*RISE, 44, 44, 44, 44, 44) is None
+    assert overfitting(*RISE) is None
+
+
+def test_overfitting_starts_at_the_highest_accuracy_of_the_best_window():
+    assert overfitting(*RISE, 45, 44, 43, 42, 41, 40, 39, 38, 37) == 16
+
+
+def test_three_points_of_the_running_mean_must_be_lost():
+    flat = (46,) * 5
+    assert overfitting(*flat, *(43.1,) * 5) is None
+    assert overfitting(*flat, *(42.9,) * 5) == 2
+
+
+def test_one_bad_validation_at_the_end_is_no_overfitting():
+    assert overfitting(*(46,) * 9, 36) is None
+
+
+def test_one_good_validation_is_no_best():
+    assert overfitting(30, 30, 30, 44, 30, 30, 30, 30, 30, 30, 30) is None
+
+
+def test_a_run_that_recovers_does_not_overfit():
+    assert overfitting(*(46,) * 5, 40, 40, 40, 40, 46, 46, 46, 46, 46) is None
+
+
+def test_a_collapsed_run_does_not_overfit():
+    lost = (*RISE, 45, 44, 30, 10, 0, 0, 0, 0)
+    assert onset(*lost) is not None
+    assert overfitting(*lost) is None
+
+
+@pytest.mark.parametrize("n", range(6))
+def test_five_validations_or_fewer_tell_nothing(n):
+    assert overfitting(*(60, 55, 50, 45, 40)[:n]) is None
+
+
+def test_six_validations_can_tell():
+    assert overfitting(60, 56, 52, 48, 44, 40) == 2
+    assert overfitting(60, 58, 56, 54, 52, 50) is None
+
+
+@pytest.mark.parametrize("deviation", [0.5, 1, 2, 3])
+@pytest.mark.parametrize("n", [20, 100])
+def test_noise_around_a_constant_raises_no_alarm(deviation, n):
+    draws = np.random.default_rng(0).normal(40, deviation, (50, n))
+    assert sum(overfitting(*draw) is not None for draw in draws) <= 1
+
+
+def test_slow_loss_is_seen_through_noise():
+    trend = np.concatenate([np.linspace(20, 46, 50), np.linspace(46, 38, 50)])
+    draws = trend + np.random.default_rng(0).normal(0, 1, (50, 100))
+    steps = [overfitting(*draw) for draw in draws]
+    assert None not in steps
+    assert all(80 < step < 130 for step in steps)  # the peak is at step 100 of 200
+
+
+# Chance
+
+
+@pytest.mark.parametrize(
+    ("images", "classes", "most"),
+    [(500, 10, 0.132), (1000, 10, 0.123), (500, 100, 0.022), (500, 200, 0.014), (1000, 200, 0.011)],
+)
+def test_chance_goes_as_far_as_one_in_a_hundred_guesses(images, classes, most):
+    assert is_chance(most, images, 1 / classes)
+    assert not is_chance(most + 1 / images, images, 1 / classes)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 200])
+@pytest.mark.parametrize("images", [200, 10_000])
+def test_a_constant_prediction_is_chance_and_so_is_a_worse_one(images, classes):
+    for share in (1 / classes, 0.5 / classes, 0.0):
+        assert is_chance(share, images, 1 / classes)
+
+
+def test_chance_is_that_of_the_commonest_class():
+    """A fifth of the images of SVHN are a 1."""
+    assert is_chance(0.19, 1000, 0.19)
+    assert not is_chance(0.19, 1000, 0.1)
+
+
+def test_a_weak_result_on_200_classes_is_no_chance():
+    assert not any(is_chance(accuracy, 500, 1 / 200) for accuracy in (0.02, 0.05, 0.2))
+
+
+def test_guessing_passes_for_learning_once_in_a_hundred_times():
+    right = np.random.default_rng(0).binomial(500, 0.1, 20_000)
+    least = min(k for k in range(501) if not is_chance(k / 500, 500, 0.1))
+    assert 0.004 < (right >= least).mean() <= 0.01
+
+
+fast = settings(deadline=None, max_examples=60, derandomize=True)
+SHARES = st.lists(st.floats(0, 1), min_size=1, max_size=20)
+
+
+@fast
+@given(accuracies=SHARES, classes=st.integers(2, 200))
+def test_a_run_that_never_falls_is_sound_once_above_half_of_chance(accuracies, classes):
+    rising = sorted(a for a in accuracies if a >= 1 / classes / 2)
+    rows = [{"step": i + 1.0, "val/acc/pgd": a} for i, a in enumerate(rising)]
+    assert collapse_step(rows, classes) is None
+
+
+@fast
+@given(accuracies=SHARES, classes=st.integers(2, 200))
+def test_a_collapse_lasts_from_its_step_to_the_end(accuracies, classes):
+    rows = [{"step": i + 1.0, "val/acc/pgd": a} for i, a in enumerate(accuracies)]
+    step = collapse_step(rows, classes)
+    low = [a < max(1 / classes, *accuracies[: i + 1]) / 2 for i, a in enumerate(accuracies)]
+    sound = [i + 1 for i, is_low in enumerate(low) if not is_low]
+    assert step == (max(sound, default=0) + 1 if low[-1] else None)
+
+
+@fast
+@given(accuracies=SHARES)
+def test_rows_between_validations_change_nothing(accuracies):
+    rows = [{"step": i + 1.0, "val/acc/pgd": a} for i, a in enumerate(accuracies)]
+    between = {"step": 99.0, "train/loss": 1.0, "train/acc/adv": 0.0}
+    assert collapse_step([r for row in rows for r in (between, row, between)], 10) == (
+        collapse_step(rows, 10)
+    )

@@ -1,0 +1,413 @@
+"""Methods compared over seeds, from run folders written by hand."""
+
+import csv
+import functools
+import io
+import itertools
+
+import pytest
+from omegaconf import open_dict
+
+from energy_at.reporting.comparison import comparison_table, grouped, method, parted, runs_table
+from energy_at.reporting.figures.style import method_styles
+from energy_at.runs.folder import RunFolder
+from tests.helpers.running import TINY as TINY_SHORT
+from tests.helpers.running import config
+
+TINY = (*TINY_SHORT, "evaluation.attacks.pgd.steps=20")
+
+composed = functools.cache(config)
+PGD = (0.30, 0.35, 0.40)  # on held-out images after each epoch of a sound run
+LOST = (0.40, 0.05, 0.0)
+LAST = {"clean": 0.8, "fgsm": 0.5, "pgd": 0.4, "n": 100}
+COST = {"forward_equivalents": 5.02, "seconds": 90.0}
+
+
+def metrics(pgd=PGD, aae=0.25, clean=None):
+    """One training step and one validation for each epoch."""
+    lines = ["step,epoch,train/loss,train/aae_share,val/acc/pgd,val/acc/clean"]
+    for epoch, accuracy in enumerate(pgd):
+        seen = f"{accuracy},{'' if clean is None else clean[epoch]}"
+        lines += [f"{epoch + 1},{epoch},1.0,{aae},,", f"{epoch + 1},{epoch},,,{seen}"]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a finished run as a sweep leaves it, in a folder named by its number."""
+    numbers = itertools.count()
+
+    def written(*overrides, log=None, cost=COST, best=None, **shares):
+        folder = RunFolder.create(
+            tmp_path / str(next(numbers)), composed(*TINY, *overrides), [*TINY, *overrides]
+        )
+        folder.metrics_file.write_text(metrics() if log is None else log)
+        results = {"last": {"step": 3, "test": LAST | shares}}
+        if best is not None:
+            results["best"] = {"step": 2, "test": LAST | best}
+        folder.write_results(results | ({} if cost is None else {"training": cost}))
+        return folder
+
+    return written
+
+
+def rows(folders):
+    table = comparison_table(grouped(folders))
+    return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+
+
+def run_rows(folders):
+    table = runs_table(grouped(folders))
+    return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        (("attack=fgsm",), "FGSM-AT"),
+        (("attack=rs_fgsm",), "RS-FGSM-AT"),
+        (("attack=fgsm", "reg=der"), "FGSM-AT + DER"),
+        (("attack=n_fgsm", "reg=aaer"), "N-FGSM-AT + AAER"),
+        (("attack=pgd", "training.awp.gamma=0.01"), "PGD-AT + AWP"),
+        (("attack=pgd", "reg=der", "training.awp.gamma=0.01"), "PGD-AT + DER + AWP"),
+        (("attack=fgsm", "reg=der_gradalign"), "FGSM-AT + DER + GradAlign"),
+        (("attack=trades", "loss=trades"), "TRADES"),
+        (("attack=trades", "loss=trades", "reg=der"), "TRADES + DER"),
+        (("attack=fgsm", "loss=trades"), "TRADES (FGSM)"),
+        (("attack=pgd", "loss=mart"), "MART (PGD)"),
+        (("attack=trades", "loss=weat_adv"), "WEAT-adv"),
+    ],
+)
+def test_a_method_is_named_by_attack_loss_regularizer_and_awp(overrides, name):
+    assert method(composed(*TINY, *overrides)) == name
+
+
+def test_runs_that_differ_in_the_seed_alone_are_one_row(write):
+    jobs = [("none", 0), ("none", 1), ("der", 1), ("der", 2), ("der", 3)]
+    assert [
+        (row["method"], row["runs"])
+        for row in rows([write(f"reg={reg}", f"seed={seed}") for reg, seed in jobs])
+    ] == [("FGSM-AT", "2"), ("FGSM-AT + DER", "3")]
+
+
+def test_runs_that_differ_in_anything_else_are_told_apart_by_what_was_typed(write):
+    folders = [write("model.width=8", f"threat.eps={e}/255", f"seed={s}") for s in (0, 1)
+               for e in (8, 16)]  # fmt: skip
+    assert [(row["method"], row["runs"]) for row in rows(folders)] == [
+        ("FGSM-AT, threat.eps=8/255", "2"),
+        ("FGSM-AT, threat.eps=16/255", "2"),
+    ]
+
+
+def test_weights_of_a_regularizer_tell_rows_apart(write):
+    folders = [write("reg=der", f"reg.weight={w}", f"seed={s}") for w in (1, 5) for s in (0, 1)]
+    assert [(row["method"], row["runs"]) for row in rows(folders)] == [
+        ("FGSM-AT + DER, reg.weight=1", "2"),
+        ("FGSM-AT + DER, reg.weight=5", "2"),
+    ]
+
+
+def test_what_all_runs_have_typed_is_in_no_name(write):
+    folders = [write("trainer.max_epochs=1", f"reg={reg}") for reg in ("none", "der")]
+    assert [row["method"] for row in rows(folders)] == ["FGSM-AT", "FGSM-AT + DER"]
+
+
+def test_a_truth_that_a_sweep_has_rewritten_is_the_same(write):
+    """Hydra writes the ``false`` of a multirun as ``False``."""
+    flips = [write("dataset.flip=false"), write("reg=der", "dataset.flip=False")]
+    assert [row["method"] for row in rows(flips)] == ["FGSM-AT", "FGSM-AT + DER"]
+
+
+def test_a_default_that_is_typed_makes_no_other_method(write):
+    (row,) = rows([write("seed=0"), write("seed=1", "threat.eps=8/255")])
+    assert row["runs"] == "2"
+
+
+def test_names_that_nothing_typed_tells_apart_hold_the_folder(write):
+    one, two = write("threat.eps=8/255"), write("threat.eps=16/255")
+    for folder in (one, two):
+        folder.environment_file.unlink()
+    names = [row["method"] for row in rows([one, two])]
+    assert names == ["FGSM-AT (0)", "FGSM-AT (1)"]
+
+
+def test_runs_of_two_sweeps_that_nothing_tells_apart_are_all_there(tmp_path):
+    folders = []
+    for sweep, eps in (("a", 8), ("b", 16)):
+        folder = RunFolder.create(tmp_path / sweep / "0", composed(*TINY, f"threat.eps={eps}/255"))
+        folder.metrics_file.write_text(metrics())
+        folder.write_results({"last": {"step": 3, "test": LAST}})
+        folders.append(folder)
+    paths = [str(tmp_path / sweep / "0") for sweep in "ab"]
+    assert [row["method"] for row in rows(folders)] == [f"FGSM-AT ({path})" for path in paths]
+    assert [row["run"] for row in run_rows(folders)] == paths
+
+
+def test_a_configuration_older_than_the_names_is_compared_all_the_same():
+    old = composed(*TINY).copy()
+    with open_dict(old):
+        del old.training.awp, old.attack.name
+    assert method(old) == "method without name"
+
+
+# Numbers
+
+
+def test_one_run_shows_its_numbers(write):
+    folder = write(log=metrics(aae=0.125), clean=0.813, fgsm=0.5, pgd=0.25)
+    assert rows([folder]) == [
+        {
+            "method": "FGSM-AT",
+            "checkpoint": "last",
+            "runs": "1",
+            "clean %": "81.3",
+            "FGSM %": "50.0",
+            "PGD-20 %": "25.0",
+            "AAE share %": "12.5",
+            "collapse at step": "none",
+            "first alarm at step": "none",
+            "forward passes": "5.0",
+            "minutes with validation": "1.5",
+        }
+    ]
+
+
+def test_seeds_show_their_mean_and_range_to_one_decimal(write):
+    folders = [
+        write(f"seed={i}", log=metrics(aae=aae), clean=clean, pgd=pgd,
+              cost={"forward_equivalents": 5.0, "seconds": seconds})
+        for i, (clean, pgd, aae, seconds) in enumerate(
+            [(0.8, 0.3267, 0.1, 60), (0.8, 0.3561, 0.0, 90), (0.8, 0.3421, 0.0, 120)]
+        )
+    ]  # fmt: skip
+    (row,) = rows(folders)
+    assert row["clean %"] == "80.0"
+    assert row["PGD-20 %"] == "34.2 [32.7, 35.6]"
+    assert row["AAE share %"] == "3.3 [0.0, 10.0]"
+    assert row["forward passes"] == "5.0"
+    assert row["minutes with validation"] == "1.5 [1.0, 2.0]"
+
+
+def test_the_aae_share_is_that_of_the_last_epoch(write):
+    log = metrics(aae=0.0).replace("3,2,1.0,0.0,,", "3,2,1.0,0.9,,")
+    assert rows([write(log=log)])[0]["AAE share %"] == "90.0"
+
+
+def test_the_best_checkpoint_has_a_row_of_its_own(write):
+    folders = [write(f"seed={i}", best={"pgd": pgd}) for i, pgd in enumerate((0.5, 0.52))]
+    last, best = rows(folders)
+    assert (last["checkpoint"], last["PGD-20 %"]) == ("last", "40.0")
+    assert (best["checkpoint"], best["PGD-20 %"]) == ("best", "51.0 [50.0, 52.0]")
+
+
+def test_a_cost_that_was_not_measured_leaves_its_cell_empty(write):
+    bare, untimed = write("reg=none", cost=None), write("reg=der", cost={"forward_equivalents": 7})
+    assert [
+        (row["forward passes"], row["minutes with validation"]) for row in rows([bare, untimed])
+    ] == [
+        ("", ""),
+        ("7.0", ""),
+    ]
+
+
+def test_an_accuracy_that_was_not_measured_leaves_its_cell_empty(write):
+    folder = write()
+    folder.write_results({"last": {"step": 3, "test": {"clean": 0.8, "n": 100}}})
+    (row,) = rows([folder])
+    assert (row["clean %"], row["FGSM %"], row["PGD-20 %"]) == ("80.0", "", "")
+
+
+def test_an_aae_share_that_was_not_logged_leaves_its_cell_empty(write):
+    folder = write(log=metrics().replace("train/aae_share", "train/other"))
+    assert rows([folder])[0]["AAE share %"] == ""
+    assert run_rows([folder])[0]["AAE share %"] == ""
+
+
+@pytest.mark.parametrize(
+    ("overrides", "column"),
+    [
+        ((), "PGD-20 %"),
+        (("evaluation.attacks.pgd.steps=50",), "PGD-50 %"),
+        (("evaluation.attacks.pgd.steps=50", "evaluation.attacks.pgd.restarts=10"), "PGD-50-10 %"),
+    ],
+)
+def test_the_column_of_pgd_is_named_by_steps_and_restarts(write, overrides, column):
+    groups = grouped([write(*overrides), write(*overrides, "seed=1")])
+    assert column in comparison_table(groups).columns
+    assert column in runs_table(groups).columns
+
+
+def test_runs_judged_by_different_attacks_share_a_column_that_names_neither(write):
+    table = comparison_table(grouped([write(), write("evaluation.attacks.pgd.steps=50")]))
+    assert "PGD %" in table.columns
+
+
+def test_runs_judged_without_pgd_are_compared_by_the_rest(write):
+    (row,) = rows([write("~evaluation.attacks.pgd")])
+    assert row["clean %"] == "80.0"
+
+
+# Collapse
+
+
+def test_a_collapsed_run_is_never_averaged(write):
+    sound, lost = write("seed=0", pgd=0.4), write("seed=1", log=metrics(LOST, aae=0.75), pgd=0.0)
+    (row,) = rows([sound, lost])
+    assert [row[name] for name in ("clean %", "FGSM %", "PGD-20 %")] == ["collapsed"] * 3
+    assert row["collapse at step"] == "2 (1 of 2 runs)"
+
+
+def test_every_collapse_names_its_step(write):
+    logs = (metrics(LOST), metrics(PGD), metrics((0.4, 0.3, 0.1)))
+    (row,) = rows([write(f"seed={i}", log=log) for i, log in enumerate(logs)])
+    assert row["collapse at step"] == "2, 3 (2 of 3 runs)"
+
+
+def test_a_collapse_leaves_other_methods_alone(write):
+    folders = [write("reg=none", log=metrics(LOST)), write("reg=der", pgd=0.375)]
+    lost, sound = rows(folders)
+    assert lost["PGD-20 %"] == "collapsed"
+    assert (sound["PGD-20 %"], sound["collapse at step"]) == ("37.5", "none")
+
+
+def test_the_best_checkpoint_of_a_collapsed_run_keeps_its_numbers(write):
+    last, best = rows([write(log=metrics(LOST), best={"pgd": 0.38})])
+    assert last["PGD-20 %"] == "collapsed"
+    assert best["PGD-20 %"] == "38.0"
+
+
+def test_the_table_of_runs_has_the_numbers_of_collapsed_ones_too(write):
+    folders = [write("seed=3", pgd=0.4), write("seed=5", log=metrics(LOST, aae=0.75), pgd=0.015)]
+    sound, lost = run_rows(folders)
+    assert (sound["run"], sound["seed"], sound["PGD-20 %"]) == ("0", "3", "40.0")
+    assert sound["collapse at step"] == "none"
+    assert (lost["run"], lost["seed"], lost["PGD-20 %"]) == ("1", "5", "1.5")
+    assert (lost["clean %"], lost["FGSM %"], lost["AAE share %"]) == ("80.0", "50.0", "75.0")
+    assert lost["collapse at step"] == "2"
+    assert {row["method"] for row in (sound, lost)} == {"FGSM-AT"}
+    assert (lost["checkpoint"], lost["forward passes"], lost["minutes with validation"]) == (
+        "last",
+        "5.0",
+        "1.5",
+    )
+
+
+# Never learned
+
+
+GUESSED = metrics((0.25, 0.25, 0.25), clean=(0.5, 0.3, 0.25))  # of four classes, 64 images
+
+
+def test_a_run_that_has_not_learned_is_never_averaged(write):
+    (row,) = rows([write("seed=0"), write("seed=1", log=GUESSED, pgd=0.25)])
+    assert [row[name] for name in ("clean %", "FGSM %", "PGD-20 %")] == ["not learned"] * 3
+    assert row["collapse at step"] == "not learned (1 of 2 runs)"
+    assert row["AAE share %"] == "25.0, 25.0"
+
+
+def test_the_table_of_runs_says_that_one_has_not_learned_and_what_was_measured(write):
+    sound, lost = run_rows([write("seed=0"), write("seed=1", log=GUESSED, pgd=0.25)])
+    assert (sound["collapse at step"], lost["collapse at step"]) == ("none", "not learned")
+    assert lost["PGD-20 %"] == "25.0"
+
+
+def test_runs_may_be_lost_in_both_ways(write):
+    logs = (metrics(LOST), GUESSED, metrics())
+    (row,) = rows([write(f"seed={i}", log=log) for i, log in enumerate(logs)])
+    assert row["PGD-20 %"] == "collapsed, not learned"
+    assert row["collapse at step"] == "2 (1 of 3 runs); not learned (1 of 3 runs)"
+
+
+def test_a_checkpoint_is_judged_by_the_validation_of_its_own_step(write):
+    """The best one is of step 2."""
+    early = metrics((0.3, 0.4, 0.25), clean=(0.5, 0.6, 0.25))
+    late = metrics((0.25, 0.26, 0.4), clean=(0.25, 0.26, 0.6))
+    last, best = rows([write(log=early, best={"pgd": 0.42})])
+    assert (last["PGD-20 %"], best["PGD-20 %"]) == ("not learned", "42.0")
+    last, best = rows([write(log=late, best={"pgd": 0.26})])
+    assert (last["PGD-20 %"], best["PGD-20 %"]) == ("40.0", "not learned")
+
+
+@pytest.mark.parametrize("clean", [(0.5,) * 3, None], ids=["clean", "not logged"])
+def test_a_run_without_robustness_has_learned_all_the_same(write, clean):
+    folder = write(log=metrics((0.2, 0.2, 0.2), clean=clean), pgd=0.2)
+    assert rows([folder])[0]["PGD-20 %"] == "20.0"
+
+
+def test_chance_is_that_of_the_images_that_were_held_out(write):
+    folder = write(log=metrics((0.3,) * 3, clean=(0.45,) * 3))
+    assert rows([folder])[0]["collapse at step"] == "none"
+    results = folder.results() | {"held_out": {"images": 1000, "chance": 0.45}}
+    folder.write_results(results)
+    assert rows([folder])[0]["collapse at step"] == "not learned (1 of 1 runs)"
+
+
+def test_a_run_that_has_not_learned_does_not_overfit(write):
+    log = metrics((0.5,) * 6 + (0.25,) * 6, clean=(0.6,) * 6 + (0.25,) * 6)
+    folder = write(log=log)
+    folder.write_results({"last": {"step": 12, "test": LAST}})
+    (runs,) = grouped([folder]).values()
+    assert (runs[0].mark(), runs[0].onsets) == ("not learned", {})
+
+
+def test_no_curve_averages_runs_that_are_no_result(write):
+    logs = (metrics(LOST), GUESSED, metrics())
+    groups = parted(grouped([write(f"seed={i}", log=log) for i, log in enumerate(logs)]))
+    assert {name: len(runs) for name, runs in groups.items()} == {
+        "FGSM-AT (collapsed)": 1,
+        "FGSM-AT (not learned)": 1,
+        "FGSM-AT": 1,
+    }
+    styles = method_styles(list(groups))
+    assert len({style["color"] for style in styles.values()}) == 1
+    assert len({str(style["linestyle"]) for style in styles.values()}) == 3
+
+
+# Alarms
+
+
+def with_alarms(log, *alarms):
+    header, *lines = log.strip().split("\n")
+    table = [f"{header},alarm/co,alarm/ro", *(f"{line},," for line in lines)]
+    for kind, step in alarms:
+        cells = "0.4," if kind == "CO" else ",0.4"
+        table.append(f"{step},{step - 1},,,,,{cells}")
+    return "\n".join(table) + "\n"
+
+
+def test_the_first_alarm_of_each_kind_is_shown_with_its_runs(write):
+    lost = with_alarms(metrics(LOST), ("CO", 2), ("CO", 3))
+    both = with_alarms(metrics(), ("RO", 1), ("CO", 3))
+    folders = [write(f"seed={i}", log=log) for i, log in enumerate((lost, metrics(), both))]
+    (row,) = rows(folders)
+    assert row["first alarm at step"] == "CO 2, 3 (2 of 3 runs); RO 1 (1 of 3 runs)"
+    told = [[r[k] for k in ("first alarm", "alarm at step", "alarm in epoch")] for r in
+            run_rows(folders)]  # fmt: skip
+    assert told == [["CO", "2", "2"], ["none", "", ""], ["RO", "1", "1"]]
+
+
+def test_a_run_without_a_sentinel_says_so(write):
+    folders = [write("callbacks.sentinel=null")]
+    assert rows(folders)[0]["first alarm at step"] == "no sentinel"
+    assert run_rows(folders)[0]["first alarm"] == "no sentinel"
+
+
+# Files
+
+
+@pytest.mark.parametrize("tabulated", [comparison_table, runs_table])
+def test_csv_parses_back_to_the_same_cells(write, tabulated):
+    folders = [write("threat.eps=8/255", pgd=0.4), write("threat.eps=8/255", "seed=1", pgd=0.3),
+               write("threat.eps=16/255", log=metrics(LOST), best={"pgd": 0.2})]  # fmt: skip
+    table = tabulated(grouped(folders))
+    header, *cells = csv.reader(io.StringIO(table.csv()))
+    assert tuple(header) == table.columns
+    assert [tuple(row) for row in cells] == table.rows
+    assert len(cells) == (3 if tabulated is comparison_table else 4)
+
+
+def test_no_run_makes_an_empty_table():
+    assert comparison_table(grouped([])).rows == runs_table(grouped([])).rows == []

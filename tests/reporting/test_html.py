@@ -1,0 +1,126 @@
+"""Sections as Markdown and as a page: well-formed, escaped, and nothing loaded."""
+
+from html.parser import HTMLParser
+
+import pytest
+
+from energy_at.reporting.document.html import (
+    Code,
+    Document,
+    Grid,
+    Heading,
+    Lines,
+    Link,
+    Paragraph,
+    Picture,
+    Section,
+    plain,
+)
+from energy_at.reporting.tables import Table
+from tests.helpers.pages import Page
+
+ODD = 'a<b>&"c'
+PNG = b"\x89PNG\r\n\x1a\nrest"
+SVG = b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>'
+TABLE = Table(("run", "PGD %"), [(ODD, "+1.5"), ("plain", "x" * 50)])
+BLOCKS = (
+    Paragraph(("Words of ", Code(ODD), " and ", Link("a paper", "https://arxiv.org/abs/1"), ".")),
+    Heading(ODD),
+    Grid(ODD, TABLE, frozenset({1})),
+    Lines((f"python -m this {ODD}", "second")),
+    Picture("figures/a.png", PNG, ODD),
+    Picture("figures/b.png", SVG, ODD),
+)
+DOCUMENT = Document(ODD, f"subtitle {ODD}", (Section(ODD, BLOCKS), Section("Second", ())))
+
+
+@pytest.fixture
+def page():
+    return Page(DOCUMENT.html())
+
+
+def test_every_tag_is_closed_in_its_order(page):
+    assert page.mistakes == []
+    assert page.tags[:2] == ["html", "head"]
+
+
+def test_odd_names_are_text(page):
+    assert "b" not in page.tags
+    assert page.text.count(ODD) == 11
+    assert [image["alt"] for image in page.all("img")] == [ODD, ODD]
+
+
+def test_nothing_is_loaded(page):
+    assert page.loaded == []
+    assert page.links == ["#part1", "#part2", "https://arxiv.org/abs/1"]
+    assert "script" not in page.tags
+    assert "link" not in page.tags
+    (policy,) = [m["content"] for m in page.all("meta") if "http-equiv" in m]
+    assert policy.startswith("default-src 'none'; img-src data:")
+    assert "url(" not in DOCUMENT.html()
+
+
+def test_every_image_is_embedded(page):
+    assert [page.image(image) for image in page.all("img")] == [
+        ("image/png", PNG),
+        ("image/svg+xml", SVG),
+    ]
+
+
+def test_the_contents_lead_to_every_section(page):
+    ids = [section["id"] for section in page.all("section")]
+    assert [f"#{name}" for name in ids] == page.links[:2]
+
+
+def test_rows_that_need_attention_are_marked(page):
+    assert [row.get("class") for row in page.all("tr")] == [None, None, "marked"]
+
+
+def test_only_long_cells_may_wrap(page):
+    assert [cell.get("class") for cell in page.all("td")] == [None, None, None, "long"]
+
+
+def test_a_table_scrolls_inside_the_page_by_keyboard_too(page):
+    regions = [div for div in page.all("div") if div.get("class") == "scroll"]
+    assert len(regions) == 3
+    assert all(div["tabindex"] == "0" and div["aria-label"] == ODD for div in regions)
+
+
+def test_markdown_has_the_same_parts():
+    lines = DOCUMENT.markdown().splitlines()
+    name = 'a\\<b\\>\\&"c'
+    assert lines[:5] == [f"# {name}", "", f"subtitle {name}", "", f"## {name}"]
+    assert f"Words of `{ODD}` and [a paper](https://arxiv.org/abs/1)." in lines
+    assert f"    python -m this {ODD}" in lines
+    assert f"![{name}](figures/a.png)" in lines
+    assert "## Second" in lines
+    assert len({len(line) for line in lines if line.startswith("|")}) == 1
+    assert DOCUMENT.markdown().endswith("\n")
+    assert "\n\n\n" not in DOCUMENT.markdown()
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("FGSM-AT + DER, seed 0", "FGSM-AT + DER, seed 0"),
+        ("co16_s0", "co16_s0"),
+        ("terms._target_", "terms.\\_target\\_"),
+        ("E(x*) | E(x)", "E(x\\*) | E(x)"),
+        ("34.2 [32.7, 35.6]", "34.2 [32.7, 35.6]"),
+        ("[here](http://there)", "[here\\](http://there)"),
+        ("two\nlines", "two lines"),
+    ],
+)
+def test_markdown_changes_nothing_in_plain_text(text, written):
+    assert plain(text) == written
+
+
+def test_code_with_a_backtick_stays_code():
+    assert Paragraph((Code("a`b"),)).markdown() == "``a`b``"
+
+
+def test_the_parser_of_these_tests_sees_mistakes():
+    assert isinstance(Page("<p><b></p>"), HTMLParser)
+    assert Page("<p><b></p>").mistakes
+    assert Page("<p>").mistakes
+    assert Page('<img src="http://somewhere/a.png">').loaded == ["http://somewhere/a.png"]

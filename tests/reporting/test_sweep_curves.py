@@ -1,0 +1,140 @@
+"""Runs of a sweep against a number that was swept, from run folders written by hand."""
+
+import functools
+import itertools
+
+import pytest
+
+from energy_at.reporting.comparison import grouped
+from energy_at.reporting.document.against import against
+from energy_at.reporting.document.runs import Gallery, entries
+from energy_at.reporting.finished_run import FinishedRun
+from energy_at.reporting.sweep_curves import dependences, write_dependences
+from energy_at.runs.folder import RunFolder
+from tests.helpers.running import TINY, config
+
+composed = functools.cache(config)
+SOUND, LOST = (0.30, 0.35, 0.40), (0.40, 0.05, 0.0)  # PGD accuracy on held-out images, by epoch
+LOGGED = (
+    "step,epoch,train/loss,train/delta_energy/marginal,train/delta_energy/joint,val/acc/pgd,"
+    "val/acc/clean"
+)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a finished run as a sweep leaves it."""
+    numbers = itertools.count()
+
+    def written(*overrides, held_out=0.4, test=0.3, log=SOUND, delta=0.1):
+        typed = [*TINY, "sweep=der_weight", *overrides]
+        folder = RunFolder.create(tmp_path / str(next(numbers)), composed(*TINY, *overrides), typed)
+        lines = [LOGGED]
+        for epoch, accuracy in enumerate(log):
+            lines += [f"{epoch + 1},{epoch},1.0,{delta},{2 * delta},,",
+                      f"{epoch + 1},{epoch},,,,{accuracy},0.9"]  # fmt: skip
+        folder.metrics_file.write_text("\n".join(lines) + "\n")
+        val = {} if held_out is None else {"val": {"clean": 0.9, "pgd": held_out, "n": 64}}
+        test_shares = {"clean": 0.8, "fgsm": 0.5, "pgd": test, "n": 100}
+        folder.write_results({"last": {"step": 3, "test": test_shares} | val})
+        return FinishedRun(folder)
+
+    return written
+
+
+def rows(one):
+    table = one.table()
+    return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+
+
+@pytest.fixture
+def sweep(write):
+    """Weight 0 collapses once; of the others 2 is best on held-out, 5 on test images."""
+    jobs = {"0": (0.2, 0.2), "2": (0.5, 0.3), "5": (0.4, 0.6)}
+    return [
+        write(
+            "reg=der",
+            f"reg.weight={weight}",
+            f"seed={seed}",
+            held_out=held_out + 0.1 * seed,
+            test=test,
+            delta=0.1 * float(weight),
+            log=LOST if weight == "0" and seed else SOUND,
+        )
+        for weight, (held_out, test) in jobs.items()
+        for seed in (0, 1)
+    ]
+
+
+def test_runs_are_told_by_the_weight_with_mean_and_range_over_seeds(sweep):
+    (one,) = dependences(sweep)
+    assert one.key == "reg.weight"
+    found = rows(one)
+    assert [row["reg.weight"] for row in found] == ["0", "2", "5"]
+    assert [row["runs"] for row in found] == ["2"] * 3
+    assert found[1]["held-out PGD %"] == "55.0 [50.0, 60.0]"
+    assert found[1]["test PGD %"] == "30.0"
+    assert (found[2]["dE(x)"], found[2]["dE(x, y)"]) == ("+0.500", "+1.000")
+
+
+def test_a_lost_run_is_marked_and_never_averaged(sweep):
+    (one,) = dependences(sweep)
+    first = rows(one)[0]
+    assert first["held-out PGD %"] == "20.0"
+    assert first["lost"] == "collapsed (1)"
+    assert [point.lost for point in one.points()[""]] == [False, True] + [False] * 4
+
+
+def test_the_best_is_named_by_held_out_images_alone(sweep):
+    (one,) = dependences(sweep)
+    assert one.best().startswith(
+        "Best on held-out images: reg.weight=2, with PGD accuracy 55.0 % [50.0, 60.0], 2 runs."
+    )
+
+
+def test_a_value_with_a_lost_run_is_never_the_best(write):
+    runs = [write("reg=der", f"reg.weight={w}", log=LOST, held_out=0.9) for w in (1, 2)]
+    (one,) = dependences(runs)
+    assert one.best() == (
+        "No best reg.weight is named: for every value some run collapsed or has not learned."
+    )
+
+
+def test_held_out_images_are_those_of_the_log_where_no_evaluation_took_them(write):
+    assert write(held_out=None).held_out_percent() == pytest.approx(40)
+    assert write(held_out=0.25).held_out_percent() == pytest.approx(25)
+
+
+def test_radii_are_numbers_and_other_choices_curves(write):
+    runs = [
+        write(f"reg={reg}", f"threat.eps={eps}/255") for reg in ("none", "der") for eps in (8, 4)
+    ]
+    (one,) = dependences(runs)
+    assert one.key == "threat.eps"
+    assert list(one.curves) == ["reg=none", "reg=der"]
+    assert list(one.curves["reg=der"]) == pytest.approx([4 / 255, 8 / 255])
+
+
+def test_a_search_over_two_numbers_is_one_curve_of_each(write):
+    runs = [write("reg=der", f"reg.weight={i}", f"reg.gamma={i / 10}") for i in range(1, 9)]
+    weight, gamma = dependences(runs)
+    assert (weight.key, gamma.key) == ("reg.weight", "reg.gamma")
+    assert list(weight.curves) == [""]
+
+
+def test_seeds_and_names_are_no_numbers_to_draw_against(write):
+    assert (
+        dependences([write(f"reg={reg}", f"seed={s}") for reg in ("none", "der") for s in (0, 1)])
+        == []
+    )
+
+
+def test_the_sweep_and_its_report_hold_table_and_figure(sweep, tmp_path):
+    assert write_dependences(sweep, tmp_path)[0].startswith("Best on held-out images: reg.weight=2")
+    assert (tmp_path / "against_reg_weight.csv").read_text().startswith("reg.weight,with,runs,")
+    assert (tmp_path / "against_reg_weight.png").read_bytes()[:4] == b"\x89PNG"
+    groups = grouped([run.folder for run in sweep])
+    (section,) = against(entries(groups), Gallery(tmp_path / "report"))
+    assert section.title == "Against reg.weight"
+    assert section.blocks[0].markdown().startswith("Best on held-out images: reg.weight=2,")
+    assert (tmp_path / "report" / "figures" / "against_reg_weight.png").is_file()

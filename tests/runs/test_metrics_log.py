@@ -1,0 +1,143 @@
+"""Logs by column: the same as their rows, in bins and epochs, from files as they may be."""
+
+import csv
+import time
+
+import numpy as np
+import pytest
+
+from energy_at.runs.metrics_log import Curve, Log, read_log
+
+ROWS = [
+    {"step": 1.0, "epoch": 0.0, "train/loss": 2.0, "lr": 0.1},
+    {"step": 2.0, "epoch": 0.0, "train/loss": 1.0, "lr": 0.2},
+    {"step": 2.0, "epoch": 0.0, "val/acc/pgd": 0.25},
+    {"step": 3.0, "epoch": 1.0, "train/loss": 0.5, "lr": 0.3},
+]
+TEXT = """\
+step,epoch,train/loss,lr,val/acc/pgd
+1,0,2.0,0.1,
+2,0,1.0,0.2,
+2,0,,,0.25
+3,1,0.5,0.3,
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "metrics.csv"
+
+
+def written(path, text):
+    path.write_text(text)
+    return read_log(path)
+
+
+def as_lists(curve):
+    return list(curve.steps), list(curve.epochs), list(curve.values)
+
+
+@pytest.mark.parametrize("source", ["rows", "file"])
+def test_a_curve_is_the_rows_that_hold_its_metric(path, source):
+    log = Log.of(ROWS) if source == "rows" else written(path, TEXT)
+    assert as_lists(log["train/loss"]) == ([1, 2, 3], [0, 0, 1], [2.0, 1.0, 0.5])
+    assert as_lists(log["val/acc/pgd"]) == ([2], [0], [0.25])
+    assert "lr" in log
+    assert "train/other" not in log
+    assert as_lists(log["train/other"]) == ([], [], [])
+    assert log.rows("val/acc/pgd") == [{"step": 2, "val/acc/pgd": 0.25}]
+    assert log.steps_per_epoch == 2
+
+
+def test_a_log_is_one_already():
+    log = Log.of(ROWS)
+    assert Log.of(log) is log
+
+
+def test_values_that_are_not_finite_are_there(path):
+    values = written(path, "step,a\n1,nan\n2,inf\n3,-inf\n4,\n")["a"].values
+    assert np.isnan(values[0])
+    assert list(values[1:]) == [np.inf, -np.inf]
+
+
+@pytest.mark.parametrize("rows", [1, 999, 1000, 1001, 2500])
+def test_files_of_any_length_come_back(path, rows):
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["step", "epoch", "a", "b"])
+        writer.writerows([i, i // 10, i / 8, i if i % 3 == 0 else ""] for i in range(rows))
+    log = read_log(path)
+    assert list(log["a"].values) == [i / 8 for i in range(rows)]
+    assert list(log["b"].steps) == list(log["b"].values) == list(range(0, rows, 3))
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [("", []), ("step,epoch,a\n", []), ("step,epoch,a\n1,0,2.0\n2,0,3.5\n3,1", [1, 2]),
+     ("step,epoch,a\n1,0,2.0\n\n2,0,3.5\n", [1, 2]), ("epoch,a\n0,1.0\n", [])],
+    ids=["empty", "header", "cut off", "blank line", "without steps"],
+)  # fmt: skip
+def test_a_file_that_is_being_written_is_read_as_far_as_it_goes(path, text, steps):
+    assert list(written(path, text)["a"].steps) == steps
+
+
+@pytest.mark.parametrize("text", ["step,a\n1,good\n", "step,a\nx,1.0\n", "step,a\n1,1.0.0\n"])
+def test_a_damaged_file_is_named(path, text):
+    with pytest.raises(ValueError, match="is damaged") as caught:
+        written(path, text)
+    assert str(path) in str(caught.value)
+
+
+def test_epoch_means_are_by_epoch_from_1():
+    assert Log.of(ROWS)["train/loss"].epoch_means() == {1: 1.5, 2: 0.5}
+
+
+def test_rows_without_epoch_are_in_no_mean():
+    assert Log.of([{"step": 1.0, "a": 5.0}])["a"].epoch_means() == {}
+
+
+def test_few_rows_are_each_their_own_bin():
+    curve = Log.of(ROWS)["train/loss"]
+    bins = curve.binned(10)
+    assert list(bins.steps) == [1, 2, 3]
+    for values in (bins.low, bins.mean, bins.high):
+        assert list(values) == [2.0, 1.0, 0.5]
+
+
+def test_bins_hold_minimum_mean_and_maximum():
+    steps = np.arange(1.0, 7)
+    bins = Curve(steps, steps, np.array([3.0, 1.0, 2.0, 8.0, 4.0, 6.0])).binned(2)
+    assert list(bins.steps) == [2, 5]
+    assert list(bins.low) == [1, 4]
+    assert list(bins.mean) == [2, 6]
+    assert list(bins.high) == [3, 8]
+
+
+def test_bins_leave_no_row_out_and_are_as_many_as_asked():
+    steps = np.arange(1.0, 10_008)
+    bins = Curve(steps, steps, steps).binned(500)
+    assert len(bins.steps) == 500
+    assert (bins.low[0], bins.high[-1]) == (1, 10_007)
+    assert list(bins.low[1:]) == list(bins.high[:-1] + 1)
+
+
+def test_no_row_makes_no_bin():
+    assert len(Log({})["a"].binned(10).steps) == 0
+
+
+def test_no_training_step_is_said():
+    with pytest.raises(ValueError, match="no training step"):
+        Log.of(ROWS[2:3]).steps_per_epoch  # noqa: B018
+
+
+@pytest.mark.slow
+def test_a_million_steps_are_read_within_half_a_minute(path):
+    names = ["step", "epoch", *(f"train/{i}" for i in range(16)), *(f"val/{i}" for i in range(13))]
+    cells = ",".join(f"{i / 7:.7g}" for i in range(16)) + "," * 13
+    with path.open("w") as file:
+        file.write(",".join(names) + "\n")
+        file.writelines(f"{step},{step // 1000},{cells}\n" for step in range(1_000_000))
+    start = time.process_time()
+    log = read_log(path)
+    assert time.process_time() - start < 30
+    assert len(log["train/15"]) == 1_000_000

@@ -1,0 +1,336 @@
+import math
+from copy import deepcopy
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from energy_at.attacks import fgsm, n_fgsm, pgd, rs_fgsm, trades
+from energy_at.attacks.threat import Linf
+from energy_at.models import preactresnet18
+from energy_at.models.modes import frozen_running_stats
+from energy_at.objectives import (
+    AdversarialCrossEntropy,
+    CleanCrossEntropy,
+    DeltaEnergy,
+    Objective,
+    TradesKL,
+    Weighted,
+)
+from energy_at.training import AdversarialTraining, FastAT, StandardAT, Trades
+from tests.helpers.nets import TinyNet
+from tests.helpers.running import TINY_BN, config, fitted, prepared, states_equal
+
+BALL = Linf(8 / 255)
+AT = {"adversarial_ce": Weighted(AdversarialCrossEntropy())}
+TRADES = {"clean_ce": Weighted(CleanCrossEntropy()), "kl": Weighted(TradesKL(), 6.0)}
+
+
+def der(samples="all", weight=2.0, **options):
+    return {"der": Weighted(DeltaEnergy(samples, **options), weight)}
+
+
+def module(net, attack, terms, *, skip_flat=False, **options):
+    objective = Objective(terms, skip_flat=skip_flat)
+    return AdversarialTraining(net, attack, objective, val_attacks={"pgd": pgd(BALL)}, **options)
+
+
+def gradients(training, batch):
+    training.zero_grad()
+    training.training_step(batch, 0)["loss"].backward()
+    return [p.grad.clone() for p in training.net.parameters()]
+
+
+def der_by_hand(clean, adv, y, samples):
+    """The penalty written out, one image at a time."""
+    total = 0.0
+    for f, g, label in zip(clean, adv, y, strict=True):
+        marginal = -torch.log(torch.exp(f).sum()) + torch.log(torch.exp(g).sum())
+        joint = -f[label] + g[label]
+        abnormal = F.cross_entropy(g, label) < F.cross_entropy(f, label)
+        if samples == "all" or abnormal:
+            total = total + torch.sqrt(marginal**2 + joint**2)
+    return total / len(y)
+
+
+@pytest.mark.parametrize(
+    ("attack", "terms", "samples", "reference"),
+    [
+        (fgsm(BALL), AT, "abnormal", "clean"),
+        (fgsm(BALL), AT, "all", "clean"),
+        (rs_fgsm(BALL), AT, "all", "clean"),
+        (rs_fgsm(BALL), AT, "all", "start"),
+        (n_fgsm(BALL), AT, "all", "start"),
+        (pgd(BALL, steps=3), AT, "all", "clean"),
+        (trades(BALL, steps=3), TRADES, "all", "clean"),
+    ],
+    ids=["fgsm-abnormal", "fgsm-all", "rs", "rs-start", "n-start", "pgd", "trades"],
+)
+def test_a_step_has_the_gradient_of_the_method_written_out(
+    net, batch, attack, terms, samples, reference
+):
+    x, y = batch
+    slow = deepcopy(net)
+    bn_mode = "eval" if terms is TRADES else "batch"
+    training = module(net, attack, terms | der(samples, reference=reference), bn_mode=bn_mode)
+    ours = gradients(training, batch)
+
+    generator = training._noise(x.device, 0, 0)
+    slow.train(bn_mode == "batch")
+    x_adv = attack(slow, x, y, generator=generator).x_adv
+    eta = attack.start(x, BALL, training._noise(x.device, 0, 0))
+    slow.train()
+    seen = slow((x + eta).clamp(0, 1)) if reference == "start" else slow(x)
+    adv = slow(x_adv)
+    loss = 2.0 * der_by_hand(seen, adv, y, samples)
+    if terms is TRADES:
+        p, q = seen.softmax(1), adv.softmax(1)
+        loss = loss + F.cross_entropy(seen, y) + 6 * (p * (p / q).log()).sum(1).mean()
+    else:
+        loss = loss + F.cross_entropy(adv, y)
+    theirs = torch.autograd.grad(loss, list(slow.parameters()))
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("reg", [pytest.param("reg=none", marks=pytest.mark.slow), "reg=der"])
+@pytest.mark.parametrize(
+    "attack",
+    ["fgsm", "trades", *(pytest.param(a, marks=pytest.mark.slow) for a in ("rs_fgsm", "pgd"))],
+)
+def test_training_is_the_same_bit_for_bit_without_the_monitor(tmp_path, attack, reg):
+    overrides = (*TINY_BN, f"attack={attack}", "attack.steps=1", reg, "trainer.max_epochs=1")
+    watched = fitted(tmp_path / "a", *overrides)
+    alone = fitted(tmp_path / "b", *overrides, "callbacks.energy=null")
+    assert states_equal(watched.module, alone.module)
+
+
+@pytest.mark.parametrize(
+    "attack", ["fgsm", *(pytest.param(a, marks=pytest.mark.slow) for a in ("rs_fgsm", "pgd"))]
+)
+def test_der_of_weight_zero_is_the_base_method_bit_for_bit(tmp_path, attack):
+    overrides = (*TINY_BN, f"attack={attack}", "trainer.max_epochs=1")
+    base = fitted(tmp_path / "a", *overrides, "reg=none")
+    zero = fitted(tmp_path / "b", *overrides, "reg=der", "reg.weight=0")
+    some = fitted(tmp_path / "c", *overrides, "reg=der", "reg.weight=1", "reg.samples=all")
+    assert states_equal(base.module, zero.module)
+    assert not states_equal(base.module, some.module)
+
+
+@pytest.mark.parametrize(
+    ("attack", "terms", "bn_mode"),
+    [
+        (fgsm(BALL), AT, "batch"),
+        (fgsm(BALL), AT | der(), "batch"),
+        (rs_fgsm(BALL), AT | der(), "batch"),
+        (pgd(BALL), AT, "batch"),
+        (trades(BALL), TRADES | der(), "eval"),
+    ],
+    ids=["fgsm", "fgsm+der", "rs+der", "pgd", "trades+der"],
+)
+def test_running_statistics_move_twice_a_step(net, batch, attack, terms, bn_mode):
+    training = module(net, attack, terms, bn_mode=bn_mode)
+    training.observes_clean = True
+    training.training_step(batch, 0)
+    counts = {int(v) for k, v in net.state_dict().items() if k.endswith("num_batches_tracked")}
+    assert counts == {2}
+
+
+def test_eval_mode_attack_leaves_all_but_the_adversarial_pass_to_the_base_loss(net, batch):
+    training = module(net, pgd(BALL), AT, bn_mode="eval")
+    training.training_step(batch, 0)
+    counts = {int(v) for k, v in net.state_dict().items() if k.endswith("num_batches_tracked")}
+    assert counts == {1}
+    assert net.training
+
+
+class HostReads(TorchDispatchMode):
+    """Counts the times that a number is read from the device."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def host_reads(folder, *overrides):
+    run = prepared(folder, *TINY_BN, "trainer.max_epochs=1", *overrides)
+    folder.mkdir()
+    with HostReads() as reads:
+        run.trainer.fit(run.module, run.data)
+    return reads.count
+
+
+@pytest.mark.parametrize("reg", ["reg=none", "reg=der"])
+def test_no_optimizer_step_waits_for_the_device(tmp_path, reg):
+    common = (reg, "training.skip_inactive=false", "callbacks.guard.every=999", "attack=rs_fgsm")
+    counts = [
+        host_reads(tmp_path / str(n), *common, f"+trainer.limit_train_batches={n}") for n in (4, 12)
+    ]
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("attack", ["fgsm", "rs_fgsm", "pgd", "trades"])
+@pytest.mark.parametrize("reg", [{}, der("all")], ids=["none", "der"])
+def test_bf16_trains_every_weight_as_much_as_fp32(attack, reg):
+    search = {"fgsm": fgsm, "rs_fgsm": rs_fgsm, "pgd": pgd, "trades": trades}[attack](BALL)
+    terms = (TRADES if attack == "trades" else AT) | reg
+    net = preactresnet18(channels=3, classes=4, mean=[0.5] * 3, std=[0.25] * 3, width=8)
+    bn_mode = "eval" if attack == "trades" else "batch"
+    training = module(net, search, terms, bn_mode=bn_mode)
+    training.observes_clean = True
+    batch = torch.rand(16, 3, 16, 16), torch.arange(16) % 4
+    exact = [g.norm().item() for g in gradients(training, batch)]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = [g.norm().item() for g in gradients(training, batch)]
+    # The sign in the attack turns roundings into other images, so directions may differ.
+    for a, b in zip(exact, rounded, strict=True):
+        assert a / 4 < b < a * 4
+
+
+def test_bf16_keeps_pixels_and_energies_in_fp32(net, batch):
+    training = module(net, fgsm(BALL), AT | der())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        pair = training.attacked_pair(*batch)
+    assert {pair.clean.dtype, pair.adv.dtype} == {torch.float32}
+
+
+def test_logits_that_nobody_asked_for_are_nan_and_not_invented(net, batch):
+    pair = module(net, rs_fgsm(BALL), AT).attacked_pair(*batch)
+    assert pair.clean.isnan().all()
+    assert not pair.adv.isnan().any()
+
+
+def test_detached_clean_branch_needs_no_graph_of_it(net, batch):
+    training = module(net, rs_fgsm(BALL), AT | der(detach_clean=True))
+    pair = training.attacked_pair(*batch)
+    assert not pair.clean.requires_grad
+    assert not pair.clean.isnan().any()
+
+
+def test_noise_belongs_to_seed_epoch_and_batch(net):
+    def drawn(seed, epoch, batch_idx):
+        training = module(net, pgd(BALL), AT, seed=seed)
+        return torch.rand(3, generator=training._noise(torch.device("cpu"), epoch, batch_idx))
+
+    first = drawn(0, 1, 2)
+    assert torch.equal(first, drawn(0, 1, 2))
+    for other in [(1, 1, 2), (0, 2, 2), (0, 1, 3), (0, 2, 1)]:
+        assert not torch.equal(first, drawn(*other))
+
+
+def test_eps_warm_up_reaches_the_radius_and_not_before(tmp_path):
+    run = fitted(
+        tmp_path, *TINY_BN, "trainer.max_epochs=2", "training.eps_warmup=1", "callbacks.energy=null"
+    )
+    assert run.module._attack_at(0) is run.module.attack  # epoch 2: past the warm-up
+    fresh = prepared(tmp_path, *TINY_BN, "training.eps_warmup=1")
+    radii = []
+    fresh.module.attacked_pair = lambda x, y, i: (
+        radii.append(fresh.module._attack_at(i).ball.eps)
+        or AdversarialTraining.attacked_pair(fresh.module, x, y, i)
+    )
+    fresh.trainer.fit(fresh.module, fresh.data)
+    per_epoch = len(radii) // 2
+    expected = [8 / 255 * min(1, (k + 1) / per_epoch) for k in range(len(radii))]
+    assert radii == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "preset"),
+    [
+        pytest.param(
+            "standard_at",
+            lambda net, ball, **o: StandardAT(net, ball, **o),
+            marks=pytest.mark.slow,
+        ),
+        (
+            "fast_at_der",
+            lambda net, ball, **o: FastAT(net, ball, der("abnormal", weight=20.0), **o),
+        ),
+        pytest.param(
+            "trades_der",
+            lambda net, ball, **o: Trades(net, ball, der("all", weight=1.0), **o),
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_preset_trains_like_the_experiment_of_its_name(tmp_path, experiment, preset):
+    overrides = (*TINY_BN, f"experiment={experiment}", "trainer.max_epochs=1")
+    wired = prepared(tmp_path, *overrides)
+    cfg = config(*overrides)
+    by_hand = preset(
+        deepcopy(wired.module.net),
+        Linf(8 / 255),
+        optimizer=wired.module.optimizer,
+        schedule=wired.module.schedule,
+        seed=cfg.seed,
+    )
+    wired.trainer.fit(wired.module, wired.data)
+    again = prepared(tmp_path, *overrides)
+    again.trainer.fit(by_hand, again.data)
+    assert states_equal(wired.module, by_hand)
+
+
+def test_fast_at_refuses_a_multi_step_attack(net):
+    with pytest.raises(ValueError, match="single-step"):
+        FastAT(net, BALL, attack=pgd(BALL))
+
+
+def test_images_outside_the_unit_interval_are_refused(net, batch):
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\], got \[-"):
+        module(net, fgsm(BALL), AT).training_step((batch[0] * 4 - 2, batch[1]), 0)
+
+
+def test_one_image_through_batch_norm_is_refused(batch):
+    with pytest.raises(ValueError, match="one image"):
+        module(TinyNet(), fgsm(BALL), AT).training_step((batch[0][:1], batch[1][:1]), 0)
+
+
+def test_start_as_reference_has_logits_of_the_training_mode(net, batch):
+    """The attack of an evaluation mode says nothing of the logits that the training compares."""
+    training = module(net, rs_fgsm(BALL), AT | der(reference="start"), bn_mode="eval")
+    found = training._attacked(*batch, 0, torch.Generator().manual_seed(0))
+    pair = training._pair(*batch, found)
+    assert not torch.equal(pair.start, found.start_logits)
+    with frozen_running_stats(net):
+        torch.testing.assert_close(pair.start, net(found.x_start))
+
+
+@pytest.mark.parametrize("options", [{"eps_warmup_epochs": -1.0}])
+def test_settings_without_meaning_are_refused(net, options):
+    with pytest.raises(ValueError, match="training"):
+        module(net, fgsm(BALL), AT, **options)
+
+
+def test_ema_is_validated_beside_the_live_network(tmp_path):
+    run = fitted(tmp_path, *TINY_BN, "callbacks=ema", "callbacks.progress=null")
+    names = run.trainer.callback_metrics
+    assert {"val/acc/pgd", "val_ema/acc/pgd"} <= names.keys()
+    assert math.isfinite(names["val_ema/acc/pgd"])
+
+
+def test_ema_shares_no_storage_with_the_live_network(tmp_path):
+    run = prepared(tmp_path, *TINY_BN, "callbacks=ema", "callbacks.progress=null")
+    pointers = []
+    run.module.on_train_end = lambda: pointers.extend(
+        {t.data_ptr() for t in net().state_dict().values()}
+        for net in run.module.validated_nets.values()
+    )
+    run.trainer.fit(run.module, run.data)
+    live, average = pointers
+    assert not live & average
+
+
+def test_validation_leaves_the_network_as_it_was(net, batch):
+    training = module(net, fgsm(BALL), AT)
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    training.log_dict = partial(lambda *_, **__: None)
+    training.validation_step(batch, 0)
+    assert net.training
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())

@@ -1,0 +1,402 @@
+"""What the sentinel does to a training, and what it leaves alone."""
+
+import csv
+from unittest.mock import MagicMock
+
+import pytest
+import torch
+from lightning import Callback
+from omegaconf import OmegaConf
+from torch.optim.lr_scheduler import StepLR
+
+from energy_at.attacks import climbs_loss, fgsm, pgd, trades
+from energy_at.attacks.threat import Linf
+from energy_at.config.preflight import require_sound
+from energy_at.config.schema import check
+from energy_at.evaluation import final_results as outcome
+from energy_at.objectives import AdversarialCrossEntropy, DeltaEnergy, Objective, Weighted
+from energy_at.runs.checkpoints import read_checkpoint
+from energy_at.runs.folder import RunFolder
+from energy_at.runs.resume import resumed
+from energy_at.training.loggers.wandb import DummyExperiment, TolerantWandb
+from energy_at.training.sentinel.callback import Sentinel
+from energy_at.training.sentinel.remedies import Remedies
+from tests.helpers.running import TINY_BN, config, fitted, prepared, states_equal
+from tests.overfitting.test_detector import FAILS, row
+
+slow = pytest.mark.slow
+STEPS = 3  # of an epoch
+RUN = (*TINY_BN, "dataset.batch_size=32", "dataset.subset=96", "trainer.max_epochs=3",
+       "callbacks.energy.every=2", "validation.attacks.pgd.steps=1",
+       "optimizer.lr=0.05")  # fmt: skip
+ROLL = ("callbacks=sentinel", "callbacks.progress=null", "callbacks.sentinel.rollbacks=1")
+NEVER_CALM = (  # and no alarm before the window is full
+    "callbacks.sentinel.classes=100000", "callbacks.sentinel.thresholds.aae_share=1e-6",
+    "callbacks.sentinel.thresholds.alignment=0.999",
+)  # fmt: skip
+JUMPY = (*NEVER_CALM, "callbacks.sentinel.thresholds.window=4")
+
+
+def rows(folder, without=("perf/", "alarm/")):
+    with (folder / "metrics.csv").open(newline="") as file:
+        found = [{k: v for k, v in r.items() if v and not k.startswith(without)}
+                 for r in csv.DictReader(file)]  # fmt: skip
+    return [r for r in found if r.keys() - {"step", "epoch"}]
+
+
+def alarms(folder):
+    return [r for r in rows(folder, "perf/") if any(k.startswith("alarm/") for k in r)]
+
+
+def weights(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+class Failing(Callback):
+    """Tells the sentinel after a step that the attack has failed for a while."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == self.step:
+            sentinel = next(c for c in trainer.callbacks if isinstance(c, Sentinel))
+            sentinel.read(trainer, [row(self.step, **FAILS | {"adv": 0.9})] * 20)
+
+
+class Notes(Callback):
+    """Keeps network and momentum at the end of each epoch, and as each batch begins."""
+
+    def __init__(self):
+        self.epochs, self.batches, self.terms, self.rates, self.radii = [], {}, {}, {}, {}
+
+    def _state(self, trainer, module):
+        return weights(module), [s["momentum_buffer"].clone() for s in
+                                 trainer.optimizers[0].state_dict()["state"].values()]  # fmt: skip
+
+    def on_train_epoch_end(self, trainer, module):
+        self.epochs.append(self._state(trainer, module))
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        self.batches[trainer.global_step] = self._state(trainer, module)
+        self.terms[trainer.global_step] = dict(module.objective.terms)
+        self.rates[trainer.global_step] = trainer.optimizers[0].param_groups[0]["lr"]
+        self.radii[trainer.global_step] = module._attack_at(batch_idx).ball.eps
+
+
+UNSEEN = ("+trainer.limit_val_batches=0", "callbacks.best=null")  # no held-out images
+
+
+def told(tmp_path, step, *overrides, unseen=UNSEEN):
+    """A training whose sentinel is told after a step that the attack fails."""
+    run, notes = prepared(tmp_path, *RUN, *unseen, *overrides), Notes()
+    run.trainer.callbacks.insert(1, Failing(step))
+    run.trainer.callbacks.append(notes)
+    run.trainer.fit(run.module, run.data)
+    return run, notes
+
+
+def same(a, b):
+    return all(torch.equal(a[0][k], b[0][k]) for k in a[0]) and all(map(torch.equal, a[1], b[1]))
+
+
+@pytest.fixture(scope="module")
+def unwatched(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unwatched")
+    return fitted(folder, *RUN, "callbacks.sentinel=null"), folder
+
+
+@pytest.mark.parametrize("action", ["warn", "checkpoint"])
+def test_a_watched_training_is_the_same_bit_for_bit(tmp_path, unwatched, action, capsys):
+    alone, folder = unwatched
+    run = fitted(tmp_path, *RUN, *JUMPY, f"callbacks.sentinel.action={action}")
+    assert states_equal(run.module, alone.module)
+    assert rows(tmp_path) == rows(folder)
+    assert [r["step"] for r in alarms(tmp_path)] == ["4"]
+    assert "CO alarm at step 4" in capsys.readouterr().err
+
+
+def test_an_alarm_is_in_the_log_at_its_step(tmp_path):
+    run, _ = told(tmp_path, STEPS + 2)
+    (alarm,) = alarms(tmp_path)
+    (kept,) = outcome.alarms(run)["alarms"]
+    assert (kept["kind"], kept["step"], kept["signal"]) == ("CO", STEPS + 2, "AAE share")
+    assert (alarm["step"], alarm["epoch"]) == (str(STEPS + 2), "1")
+    assert float(alarm["alarm/co"]) > 0.25  # twenty times 0.5 that push the steps before out
+    assert (alarm["alarm/by/aae_share"], alarm["alarm/held_out"]) == (alarm["alarm/co"], "0.0")
+    assert RunFolder(tmp_path).log().alarms == [("CO", STEPS + 2)]
+    assert run.trainer.global_step == 3 * STEPS
+
+
+def test_the_last_healthy_network_is_kept_exactly(tmp_path):
+    _, notes = told(tmp_path, 2 * STEPS + 1, "callbacks.sentinel.action=checkpoint")
+    kept = read_checkpoint(RunFolder(tmp_path).checkpoint("healthy"))
+    assert kept["global_step"] == 2 * STEPS
+    assert all(torch.equal(kept["state_dict"][k], v) for k, v in notes.epochs[1][0].items())
+
+
+def test_an_epoch_is_healthy_if_held_out_images_say_so(tmp_path, capsys):
+    """Of two classes 75 % must be right under PGD; of many, a few images will do."""
+    options = ("callbacks.sentinel.action=checkpoint", "optimizer.lr=1e-9")  # learns nothing
+    told(tmp_path / "a", 2 * STEPS + 1, *options, "callbacks.sentinel.classes=2", unseen=())
+    assert not RunFolder(tmp_path / "a").has_checkpoint("healthy")
+    assert "no epoch before was healthy" in capsys.readouterr().err
+    told(tmp_path / "b", 2 * STEPS + 1, *options, "callbacks.sentinel.classes=100", unseen=())
+    kept = read_checkpoint(RunFolder(tmp_path / "b").checkpoint("healthy"))
+    assert kept["global_step"] == 2 * STEPS
+    assert (
+        f"{RunFolder(tmp_path / 'b').checkpoint('healthy')} was healthy" in capsys.readouterr().err
+    )
+
+
+def test_a_stopped_training_has_its_checkpoints(tmp_path):
+    run, _ = told(tmp_path, STEPS + 2, "callbacks.sentinel.action=stop")
+    assert run.trainer.global_step == STEPS + 2
+    assert run.trainer.state.finished
+    last, healthy = (RunFolder(tmp_path).checkpoint(which) for which in ("last", "healthy"))
+    assert read_checkpoint(last)["global_step"] == STEPS + 2
+    assert read_checkpoint(healthy)["global_step"] == STEPS
+    again = fitted(tmp_path, *RUN, "callbacks.sentinel.action=stop", checkpoint=last)
+    assert again.trainer.global_step == STEPS + 2
+    folder = RunFolder(tmp_path)
+    OmegaConf.save(config(*RUN), folder.config_file)
+    folder.write_results({})
+    said = rf"was stopped by the sentinel \(CO alarm at step {STEPS + 2}\): trainer.max"
+    with pytest.raises(ValueError, match=said):
+        resumed(str(tmp_path), [])
+
+
+def test_a_rollback_restores_exactly_and_switches_der_on(tmp_path):
+    step = STEPS + 1
+    run, notes = told(tmp_path, step, *ROLL)
+    assert same(notes.batches[step], notes.epochs[0])
+    assert not same(notes.batches[step + 1], notes.epochs[0])
+    assert list(notes.terms[step - 1]) == ["adversarial_ce"]
+    assert notes.terms[step]["der"] == Weighted(DeltaEnergy("abnormal"), 20.0)
+    returns = [r["alarm/rollback"] for r in alarms(tmp_path) if "alarm/rollback" in r]
+    assert returns == [str(float(STEPS))]
+    assert any("train/loss/der" in r for r in rows(tmp_path))
+    assert run.trainer.global_step == 4 * STEPS  # one epoch is repeated
+
+
+@pytest.mark.parametrize(
+    "schedule", ["triangular", "onecycle", pytest.param("piecewise", marks=slow)]
+)
+@pytest.mark.parametrize(
+    ("step", "epochs"),
+    [(STEPS + 1, 2), *(pytest.param(*p, marks=slow) for p in ((1, 1), (STEPS, 1), (3 * STEPS, 3)))],
+)
+def test_the_schedule_goes_back_by_whole_epochs(tmp_path, schedule, step, epochs):
+    """Without a healthy epoch: to the beginning, or to less than an epoch before it."""
+    run, notes = told(tmp_path, step, *ROLL, *NEVER_CALM, f"schedule={schedule}")
+    optimizer = run.module.optimizer(run.module.net)
+    planned = run.module.schedule(optimizer, 3 * STEPS)
+    rates = []
+    for _ in range(3 * STEPS):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        planned.step()
+    early = STEPS * epochs - step  # steps before the beginning
+    seen = [notes.rates[n] for n in sorted(notes.rates)]
+    assert seen == pytest.approx(rates[:step] + seen[step : step + early] + rates)
+    assert run.trainer.global_step == (3 + epochs) * STEPS
+    repeated = [r["alarm/repeated"] for r in alarms(tmp_path) if "alarm/repeated" in r]
+    assert repeated == [str(float(epochs))]
+
+
+def test_warm_ups_go_back_with_the_schedule(tmp_path):
+    _, notes = told(tmp_path, STEPS, *ROLL, *NEVER_CALM, "training.eps_warmup=2")
+    radii = [notes.radii[n] for n in sorted(notes.radii)]
+    assert radii[STEPS:] == pytest.approx(
+        [8 / 255 * min(n / (2 * STEPS), 1) for n in range(1, 3 * STEPS + 1)]
+    )
+
+
+def test_a_rollback_that_is_not_to_rewind_goes_on_at_the_present(tmp_path):
+    run, notes = told(tmp_path, STEPS + 1, *ROLL, "callbacks.sentinel.rewind=false")
+    alone = prepared(tmp_path / "b", *RUN, "callbacks.sentinel=null")
+    other = Notes()
+    alone.trainer.callbacks.append(other)
+    alone.trainer.fit(alone.module, alone.data)
+    assert notes.rates == other.rates
+    assert run.trainer.global_step == 3 * STEPS
+    assert not any("alarm/repeated" in r for r in alarms(tmp_path))
+
+
+def test_a_schedule_that_knows_no_way_back_is_refused(tmp_path):
+    run = prepared(tmp_path, *RUN, *ROLL)
+    run.module.schedule = lambda optimizer, _: StepLR(optimizer, 3)
+    with pytest.raises(ValueError, match="a StepLR knows no way back: choose rewind=false"):
+        run.trainer.fit(run.module, run.data)
+    assert run.trainer.global_step == 0
+
+
+def test_a_rollback_counts_in_the_cost_of_the_training(tmp_path):
+    """Five steps were made as they began, of twelve; DER costs a backward pass more."""
+    run, _ = told(tmp_path, 5, "callbacks=sentinel", "callbacks.progress=null")
+    cfg = config(*RUN, "callbacks=sentinel", "callbacks.progress=null")
+    without, der = (outcome.cost(c, prepared(tmp_path, *RUN))["forward_equivalents"]
+                    for c in (cfg, config(*RUN, "reg=der")))  # fmt: skip
+    assert der > without + 1
+    mean = outcome.cost(cfg, run)["forward_equivalents"]
+    assert mean == pytest.approx((5 * without + 7 * der) / 12, abs=0.01)
+
+
+def test_a_training_without_a_healthy_epoch_begins_again(tmp_path):
+    first = weights(prepared(tmp_path / "new", *RUN).module)
+    _, notes = told(tmp_path, 2, "callbacks=sentinel", "callbacks.progress=null")
+    now, momentum = notes.batches[2]
+    assert all(torch.equal(now[k], first[k]) for k in first)
+    assert momentum == []
+
+
+def test_a_rollback_restores_the_average_too(tmp_path):
+    options = ("callbacks=ema", "callbacks.progress=null", "callbacks.ema.decay=0.5",
+               "callbacks.sentinel.action=rollback",
+               "callbacks.sentinel.rewind=false")  # fmt: skip
+    told(tmp_path, 3 * STEPS, *options)  # at the end: nothing is trained after it
+    last, healthy = (
+        read_checkpoint(RunFolder(tmp_path).checkpoint(which)) for which in ("last", "healthy")
+    )
+    assert healthy["global_step"] == 2 * STEPS
+    for part in ("state_dict", "current_model_state"):
+        assert all(torch.equal(last[part][k], v) for k, v in healthy[part].items())
+
+
+class Unplugged(Callback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == self.step:
+            raise KeyError("unplugged")
+
+
+ROLLS = (*RUN, *JUMPY, "callbacks.sentinel.action=rollback", "callbacks.sentinel.rollbacks=2",
+         "callbacks.last.every_n_steps=1", "attack=rs_fgsm",
+         "callbacks.sentinel.thresholds.gap=0.67")  # held-out images vouch for nothing # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def rolled(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rolled")
+    return fitted(folder, *ROLLS), folder
+
+
+@pytest.mark.parametrize("step", [2, pytest.param(5, marks=pytest.mark.slow)])
+def test_a_rollback_survives_a_kill_and_a_resume(tmp_path, rolled, step):
+    whole, folder = rolled
+    assert len(alarms(folder)) > 3
+    broken = prepared(tmp_path, *ROLLS)
+    broken.trainer.callbacks.insert(0, Unplugged(step))
+    with pytest.raises(KeyError):
+        broken.trainer.fit(broken.module, broken.data)
+    again = fitted(tmp_path, *ROLLS, checkpoint=RunFolder(tmp_path).checkpoint())
+    assert states_equal(again.module, whole.module)
+    assert rows(tmp_path, "perf/") == rows(folder, "perf/")
+    assert again.module.objective.terms == whole.module.objective.terms
+
+
+def test_a_resume_lengthens_limited_steps_as_the_rollback_did(tmp_path):
+    roll = (*ROLLS, "callbacks.sentinel.rollbacks=1", f"+trainer.max_steps={3 * STEPS}")
+    broken = prepared(tmp_path, *roll)
+    broken.trainer.callbacks.insert(0, Unplugged(5))
+    with pytest.raises(KeyError):
+        broken.trainer.fit(broken.module, broken.data)
+    again = fitted(tmp_path, *roll, checkpoint=RunFolder(tmp_path).checkpoint())
+    (repeated,) = (float(r["alarm/repeated"]) for r in alarms(tmp_path) if "alarm/repeated" in r)
+    assert again.trainer.global_step == (3 + repeated) * STEPS > 3 * STEPS
+
+
+def refuse(**_):
+    raise OSError("no network")
+
+
+def test_an_alert_that_fails_stops_no_training(tmp_path, capsys):
+    run = prepared(tmp_path, *RUN, *JUMPY)
+    logger = TolerantWandb(save_dir=tmp_path, project="energy_at", mode="offline")
+    logger._experiment = MagicMock(alert=refuse)
+    run.trainer.loggers = [logger, *run.trainer.loggers]
+    run.trainer.fit(run.module, run.data)
+    assert run.trainer.global_step == 3 * STEPS
+    err = capsys.readouterr().err
+    assert err.count("W&B has failed and is left out from here on: OSError: no network") == 1
+    assert "CO alarm at step 4" in err
+    assert isinstance(logger.experiment, DummyExperiment)
+
+
+# Remedies
+
+
+OBJECTIVE = Objective({"ce": Weighted(AdversarialCrossEntropy())}, skip_flat=True)
+WITH_DER = Objective({**OBJECTIVE.terms, "reg": Weighted(DeltaEnergy("all"), 3.0)})
+DER = Weighted(DeltaEnergy("abnormal"), 20.0)
+ATTACK = fgsm(Linf(8 / 255))
+
+
+@pytest.mark.parametrize(("times", "weight"), [(1, 20), (2, 40), (3, 80)])
+def test_der_is_switched_on_and_then_raised(times, weight):
+    objective, attack, words = Remedies("auto", DER).applied(OBJECTIVE, ATTACK, times)
+    assert objective.terms == {**OBJECTIVE.terms, "der": Weighted(DER.term, weight)}
+    assert (attack, words) == (ATTACK, f"DER of weight {weight}")
+    assert objective.skip_flat
+
+
+def test_der_that_is_there_is_raised():
+    objective, _, _ = Remedies("auto", DER, 3.0).applied(WITH_DER, ATTACK, 2)
+    assert objective.terms["reg"] == Weighted(DeltaEnergy("all"), 27.0)
+
+
+def test_alpha_falls_and_the_ball_stays():
+    objective, attack, _ = Remedies("alpha", DER).applied(OBJECTIVE, ATTACK, 2)
+    assert objective is OBJECTIVE
+    assert attack == fgsm(Linf(8 / 255), alpha=2 / 255)
+
+
+@pytest.mark.parametrize(
+    ("remedy", "objective", "use"), [("beta", OBJECTIVE, "der"), ("der", WITH_DER, "beta")]
+)
+def test_a_remedy_that_does_not_fit_names_the_one_that_does(remedy, objective, use):
+    with pytest.raises(ValueError, match=f"remedy={remedy}, but .* use {use}"):
+        Remedies(remedy, DER).applied(objective, ATTACK, 1)
+
+
+def test_steps_are_asked_where_the_attack_climbs_the_loss():
+    ball = Linf(8 / 255)
+    assert climbs_loss(fgsm(ball))
+    assert climbs_loss(pgd(ball, restarts=2))
+    assert not climbs_loss(trades(ball))
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("action=panic", "action=panic must be warn, checkpoint, stop or rollback"),
+        ("remedy=prayer", "remedy=prayer must be auto, der, beta or alpha"),
+        ("thresholds.aae_share=1.5", "thresholds.aae_share=1.5 must be a number > 0 and < 1"),
+        ("thresholds.window=2", "thresholds.window=2 must be an integer >= 4"),
+        ("factor=1", "factor=1 must be a finite number > 1"),
+        ("rollbacks=0", "rollbacks=0 must be an integer >= 1"),
+    ],
+)
+def test_a_setting_out_of_range_is_named(typed, said):
+    with pytest.raises(ValueError, match=f"^callbacks.sentinel.{said}$"):
+        check(config(*TINY_BN, f"callbacks.sentinel.{typed}"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("callbacks.sentinel.remedy=beta",), "remedy=beta, but the training has no DER: use der"),
+        (("attack=none", "callbacks.sentinel.remedy=alpha"), "Unattacked has none: use der"),
+        (("callbacks.energy=null",), "action=rollback acts on what callbacks.energy measures"),
+    ],
+)
+def test_an_action_that_could_not_be_taken_is_refused_before(tmp_path, overrides, said):
+    cfg = config(*TINY_BN, "callbacks=sentinel", "callbacks.progress=null", *overrides)
+    run = prepared(tmp_path, *TINY_BN, "callbacks=sentinel", "callbacks.progress=null", *overrides)
+    with pytest.raises(ValueError, match=said):
+        require_sound(cfg, run)
