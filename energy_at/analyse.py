@@ -16,14 +16,14 @@ from energy_at.config.build import register_resolvers
 from energy_at.config.cli import command_line, one_line_errors, require_read
 from energy_at.config.contention import hint_at_contention
 from energy_at.config.schema import check
-from energy_at.evaluation.trained_model import Subject
+from energy_at.evaluation.trained_model import TrainedModel
 
 register_resolvers()
 
 ATTACKS = ("fgsm", "pgd", "trades", "targeted", "cw")  # those that need no library
 
 
-def plan_of(cfg: DictConfig, subjects: Sequence[Subject]) -> Plan:
+def plan_of(cfg: DictConfig, subjects: Sequence[TrainedModel]) -> Plan:
     """What was asked for.
 
     Raises:
@@ -46,7 +46,7 @@ def plan_of(cfg: DictConfig, subjects: Sequence[Subject]) -> Plan:
     )
 
 
-def _sweep(subject: Subject, norm: str, ball: Ball, radii: Any) -> list[Ball]:
+def _sweep(subject: TrainedModel, norm: str, ball: Ball, radii: Any) -> list[Ball]:
     if radii is None:
         return radii_around(ball)
     balls = subject.balls(norm, radii, key="eps_list").values()

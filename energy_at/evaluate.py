@@ -15,12 +15,12 @@ from energy_at.config.cli import command_line, one_line_errors, require_read
 from energy_at.config.contention import hint_at_contention
 from energy_at.config.schema import check
 from energy_at.evaluation import FILES, Plan, evaluate
-from energy_at.evaluation.trained_model import Subject, opened
+from energy_at.evaluation.trained_model import TrainedModel, opened
 
 register_resolvers()
 
 
-def plan_of(cfg: DictConfig, subject: Subject) -> Plan:
+def plan_of(cfg: DictConfig, subject: TrainedModel) -> Plan:
     """What was asked for; AutoAttack is left out where nobody asked for it and it is missing."""
     names, left_out = list(cfg.attacks or ("fgsm", "pgd", "autoattack")), []
     if cfg.attacks is None and not INSTALLED:

@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader, TensorDataset
 
 from energy_at.attacks.threat import Linf
-from energy_at.objectives import DeltaEnergy, Weighted
+from energy_at.objectives import DER, Weighted
 from energy_at.training import EnergyMonitor, FastAT, StandardAT, Trades
 from tests.helpers.nets import TinyNet
 
@@ -22,7 +22,7 @@ def loader():
 
 @pytest.mark.parametrize("method", [StandardAT, FastAT, Trades])
 def test_any_classifier_and_loader_can_be_trained(tmp_path, method):
-    module = method(TinyNet(), Linf(8 / 255), {"der": Weighted(DeltaEnergy("all"), 1.0)})
+    module = method(TinyNet(), Linf(8 / 255), {"der": Weighted(DER("all"), 1.0)})
     before = [p.clone() for p in module.parameters()]
     trainer = Trainer(
         max_epochs=2,

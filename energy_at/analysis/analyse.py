@@ -14,7 +14,7 @@ from energy_at.analysis.tables import by_attack, clean_accuracy, unmoved
 from energy_at.attacks import Attack
 from energy_at.attacks.autoattack import require_classes
 from energy_at.evaluation.robustness import Exam
-from energy_at.evaluation.trained_model import Subject
+from energy_at.evaluation.trained_model import TrainedModel
 from energy_at.reporting.describe import setting
 from energy_at.runs.folder import RunFolder, folder_names
 
@@ -23,13 +23,13 @@ from energy_at.runs.folder import RunFolder, folder_names
 class Analysed:
     """A network, the images it was shown, and what was found."""
 
-    subject: Subject
+    subject: TrainedModel
     chosen: Chosen
     found: Landscape
 
 
 def analyse(
-    subjects: Mapping[str, Subject],
+    subjects: Mapping[str, TrainedModel],
     plan: Plan,
     out: Path | None,
     *,
@@ -68,18 +68,18 @@ def analyse(
     return folder, text
 
 
-def _require_classes(subject: Subject, exam: Exam, attacks: Mapping[str, Attack]) -> None:
+def _require_classes(subject: TrainedModel, exam: Exam, attacks: Mapping[str, Attack]) -> None:
     require_classes(attacks, lambda: exam.classes(subject.net))
 
 
-def _chosen(subject: Subject, plan: Plan) -> Chosen:
+def _chosen(subject: TrainedModel, plan: Plan) -> Chosen:
     """The subset, or all images where there are no more than it asks for."""
     every = len(getattr(subject.data, plan.split))
     n = None if plan.subset is None or plan.subset >= every else plan.subset
     return subject.chosen(plan.split, n, plan.subset_seed)
 
 
-def _default(subjects: Sequence[Subject], plan: Plan, n: int) -> Path:
+def _default(subjects: Sequence[TrainedModel], plan: Plan, n: int) -> Path:
     if len(subjects) > 1:
         return Path("analysis")
     eps = plan.eps.replace("/", "of")
@@ -89,7 +89,7 @@ def _default(subjects: Sequence[Subject], plan: Plan, n: int) -> Path:
 
 
 def _exam(
-    subject: Subject, chosen: Chosen, plan: Plan, batch_size: int | None, *, progress: bool
+    subject: TrainedModel, chosen: Chosen, plan: Plan, batch_size: int | None, *, progress: bool
 ) -> Exam:
     return Exam(
         *chosen,

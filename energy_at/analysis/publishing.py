@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from energy_at.config.build import build_loggers
 from energy_at.core.files import read_json
-from energy_at.evaluation.trained_model import Subject
+from energy_at.evaluation.trained_model import TrainedModel
 from energy_at.sampling.controls import SAMPLES
 from energy_at.training.loggers.wandb import TolerantWandb
 
@@ -27,7 +27,7 @@ def require_publishable(cfg: DictConfig) -> None:
         raise ValueError(f"logger={others[0]}: only trainings write it; choose wandb or none")
 
 
-def publish_samples(cfg: DictConfig, subject: Subject, folder: Path) -> None:
+def publish_samples(cfg: DictConfig, subject: TrainedModel, folder: Path) -> None:
     """Sends the pictures, the scores and the table of all sets, if W&B is wanted."""
     if not cfg.logger:
         return
@@ -48,7 +48,7 @@ def publish_samples(cfg: DictConfig, subject: Subject, folder: Path) -> None:
     )
 
 
-def publish_energies(cfg: DictConfig, subject: Subject, folder: Path) -> None:
+def publish_energies(cfg: DictConfig, subject: TrainedModel, folder: Path) -> None:
     """Sends a table of every image's energies for each network, if W&B is wanted."""
     if not cfg.logger:
         return
@@ -80,7 +80,7 @@ def energies_table(arrays: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _about(cfg: DictConfig, subject: Subject) -> DictConfig:
+def _about(cfg: DictConfig, subject: TrainedModel) -> DictConfig:
     """What was asked for, of this network: a run brings a data set and a model of its own."""
     about = cfg.copy()
     OmegaConf.set_struct(about, False)

@@ -11,12 +11,12 @@ from energy_at import __version__
 from energy_at.analysis.output import ARRAYS
 from energy_at.analysis.plan import Plan
 from energy_at.data import ImageSet
-from energy_at.evaluation.trained_model import Subject
+from energy_at.evaluation.trained_model import TrainedModel
 
 Chosen = tuple[ImageSet, list[int]]  # images, and their places in the split
 
 
-def network(name: str, subject: Subject, places: Sequence[int], plan: Plan) -> dict[str, Any]:
+def network(name: str, subject: TrainedModel, places: Sequence[int], plan: Plan) -> dict[str, Any]:
     """A network and the images that it is shown."""
     return {
         "name": name,

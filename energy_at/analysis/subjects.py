@@ -7,13 +7,13 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from energy_at.attacks.threat import Ball
-from energy_at.evaluation.trained_model import Subject, of_run, opened
+from energy_at.evaluation.trained_model import TrainedModel, of_run, opened
 from energy_at.reporting.comparison import grouped
 from energy_at.reporting.document.runs import entries
 from energy_at.runs.folder import RunFolder, require_distinct, runs_in
 
 
-def named_subjects(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Subject]:
+def named_subjects(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, TrainedModel]:
     """What ``run``, ``checkpoint`` or ``runs`` names, by the name of its method or file.
 
     Raises:
@@ -38,7 +38,9 @@ def named_subjects(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Subje
     return dict(zip(_labels(folders), subjects, strict=True))
 
 
-def common_threat(subjects: Sequence[Subject], norm: str | None, eps: Any) -> tuple[str, str, Ball]:
+def common_threat(
+    subjects: Sequence[TrainedModel], norm: str | None, eps: Any
+) -> tuple[str, str, Ball]:
     """Norm, radius as it was written, and ball that all networks are attacked in.
 
     Raises:
@@ -62,7 +64,7 @@ def common_threat(subjects: Sequence[Subject], norm: str | None, eps: Any) -> tu
     return min(found, key=lambda one: one[1])
 
 
-def _require_one_data_set(subjects: Sequence[Subject]) -> None:
+def _require_one_data_set(subjects: Sequence[TrainedModel]) -> None:
     first = subjects[0]
     for other in subjects[1:]:
         names = [str(subject.config.dataset.name) for subject in (first, other)]

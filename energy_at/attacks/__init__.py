@@ -14,15 +14,15 @@ from energy_at.attacks.registry import (
     targeted,
     trades,
 )
-from energy_at.attacks.unattacked import Unattacked
+from energy_at.attacks.unattacked import NoAttack
 
 __all__ = [
     "Attack",
     "AttackResult",
     "GradientAttack",
     "LibraryAttack",
+    "NoAttack",
     "Restarts",
-    "Unattacked",
     "WorstCase",
     "autoattack",
     "climbs_loss",

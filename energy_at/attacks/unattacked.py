@@ -7,7 +7,7 @@ from energy_at.core.types import Classifier, Images, Labels
 
 
 @dataclass(frozen=True)
-class Unattacked(Search):
+class NoAttack(Search):
     """Leaves every image as it is; no forward pass, no gradient."""
 
     steps: int = 1  # as a single-step attack: what depends on it takes its simplest form
@@ -16,6 +16,6 @@ class Unattacked(Search):
     def _searched(self, model: Classifier, x: Images, y: Labels, wishes: Wishes) -> AttackResult:
         return AttackResult(x)
 
-    def scaled(self, factor: float) -> "Unattacked":
+    def scaled(self, factor: float) -> "NoAttack":
         """Itself."""
         return self

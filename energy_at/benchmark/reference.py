@@ -23,9 +23,9 @@ from energy_at.core.types import Images, Labels, Logits, Scalar
 from energy_at.data import ImageSet
 from energy_at.models.modes import eval_mode
 from energy_at.objectives import (
+    DER,
     AdversarialCrossEntropy,
     CleanCrossEntropy,
-    DeltaEnergy,
     GradAlign,
     Objective,
     TradesKL,
@@ -50,7 +50,7 @@ class Method:
 
     search: GradientAttack
     trades: float | None = None
-    der: tuple[DeltaEnergy, float] | None = None
+    der: tuple[DER, float] | None = None
     gradalign: float | None = None
 
     @classmethod
@@ -62,15 +62,15 @@ class Method:
         """
         found: dict[type, Weighted] = {type(w.term): w for w in objective.terms.values()}
         base = {AdversarialCrossEntropy, CleanCrossEntropy, TradesKL}
-        unknown = set(found) - base - {DeltaEnergy, GradAlign}
+        unknown = set(found) - base - {DER, GradAlign}
         if unknown or not isinstance(attack, GradientAttack) or not isinstance(attack.ball, Linf):
             raise ValueError("rows=[reference] has no published loop for this attack or objective")
-        der = found.get(DeltaEnergy)
+        der = found.get(DER)
         weights = {kind: weighted.weight for kind, weighted in found.items()}
         return cls(
             attack,
             weights.get(TradesKL),
-            (der.term, der.weight) if der and isinstance(der.term, DeltaEnergy) else None,
+            (der.term, der.weight) if der and isinstance(der.term, DER) else None,
             weights.get(GradAlign),
         )
 
@@ -114,7 +114,7 @@ def loss_of_pair(net: nn.Module, x: Images, x_adv: Images, y: Labels, method: Me
     return loss
 
 
-def delta_energy(clean: Logits, adv: Logits, y: Labels, term: DeltaEnergy) -> Scalar:
+def delta_energy(clean: Logits, adv: Logits, y: Labels, term: DER) -> Scalar:
     """Batch mean of DER, from its definition."""
     marginal = -clean.logsumexp(1) + adv.logsumexp(1)
     joint = -clean[range(len(y)), y] + adv[range(len(y)), y]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig
 
-from energy_at.attacks import Attack, Unattacked
+from energy_at.attacks import Attack, NoAttack
 from energy_at.config.build import Run, make_attacks
 from energy_at.data.loaders import as_floats
 from energy_at.models.modes import eval_mode, no_graph
@@ -72,7 +72,7 @@ def require_attack(run: Run) -> None:
         ValueError: if there is no attack, but a term that compares clean and adversarial images.
     """
     compares = Trait.READS_CLEAN | Trait.READS_START | Trait.TRAINS_START
-    if isinstance(run.module.attack, Unattacked) and run.module.objective.traits & compares:
+    if isinstance(run.module.attack, NoAttack) and run.module.objective.traits & compares:
         raise ValueError(
             "attack=none leaves the loss, or the regularizer, nothing to compare: choose an "
             "attack, or loss=at reg=none for standard training"

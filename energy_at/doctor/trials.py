@@ -20,7 +20,7 @@ from energy_at.data import ImageData
 from energy_at.data.readers import synthetic
 from energy_at.doctor.findings import Checks, Verdict
 from energy_at.models import Normalized, preactresnet18
-from energy_at.objectives import DeltaEnergy, Weighted
+from energy_at.objectives import DER, Weighted
 from energy_at.training import FastAT
 
 Weights = dict[str, Tensor]
@@ -113,7 +113,7 @@ def trained(
     record = Record()
     with undisturbed():
         net = small_net(torch.device("cpu"), seed)
-        regularizers = {"der": Weighted(DeltaEnergy("all"), 1.0)}
+        regularizers = {"der": Weighted(DER("all"), 1.0)}
         ball = Linf(8 / 255)
         module = FastAT(
             net,

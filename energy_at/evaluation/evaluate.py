@@ -15,7 +15,7 @@ from energy_at.evaluation.output import setting_line, write
 from energy_at.evaluation.plan import Plan
 from energy_at.evaluation.record import about, accuracy, folder_name
 from energy_at.evaluation.robustness import Exam, Mask
-from energy_at.evaluation.trained_model import Subject
+from energy_at.evaluation.trained_model import TrainedModel
 from energy_at.reporting.describe import setting
 from energy_at.reporting.figures.accuracy_vs_eps import accuracy_figure
 from energy_at.reporting.figures.style import save
@@ -26,7 +26,7 @@ WITH_BLACK_BOX = ("square", "autoattack")  # what these break says nothing about
 
 
 def evaluate(
-    subject: Subject, plan: Plan, out: Path | None, *, batch_size: int, progress: bool = True
+    subject: TrainedModel, plan: Plan, out: Path | None, *, batch_size: int, progress: bool = True
 ) -> tuple[Path, str]:
     """Judges a network, or goes on with judging it, and writes what it finds.
 
@@ -69,7 +69,7 @@ def evaluate(
 
 
 def _attack_checks(
-    subject: Subject, plan: Plan, exam: Exam, outcomes: Mapping[str, Mask]
+    subject: TrainedModel, plan: Plan, exam: Exam, outcomes: Mapping[str, Mask]
 ) -> list[Check]:
     checks = []
     for eps, ball in plan.balls.items():
@@ -81,7 +81,7 @@ def _attack_checks(
 
 
 def _against_square(
-    subject: Subject, exam: Exam, ball: Ball, eps: str, found: Sequence[Mask]
+    subject: TrainedModel, exam: Exam, ball: Ball, eps: str, found: Sequence[Mask]
 ) -> Check:
     name = f"white box stronger than black box at {eps}"
     if not found:

@@ -12,12 +12,14 @@ from energy_at import __version__
 from energy_at.data import ImageSet
 from energy_at.evaluation.plan import Plan
 from energy_at.evaluation.robustness import Mask
-from energy_at.evaluation.trained_model import Subject
+from energy_at.evaluation.trained_model import TrainedModel
 
 NORMS = {"linf": "L-inf", "l2": "L2"}
 
 
-def about(subject: Subject, plan: Plan, images: ImageSet, places: Sequence[int]) -> dict[str, Any]:
+def about(
+    subject: TrainedModel, plan: Plan, images: ImageSet, places: Sequence[int]
+) -> dict[str, Any]:
     """The setting, and a key that tells it from all others.
 
     Weights alone do not make a network: the same fit another activation, or another padding.

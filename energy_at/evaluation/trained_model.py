@@ -22,7 +22,7 @@ BALLS: dict[str, type[Linf] | type[L2]] = {"linf": Linf, "l2": L2}
 
 
 @dataclass(frozen=True)
-class Subject:
+class TrainedModel:
     """What is judged.
 
     Attributes:
@@ -103,7 +103,7 @@ class Subject:
         return digest.hexdigest()
 
 
-def opened(cfg: DictConfig, overrides: Sequence[str] = ()) -> Subject:
+def opened(cfg: DictConfig, overrides: Sequence[str] = ()) -> TrainedModel:
     """The network that ``run=FOLDER``, or ``checkpoint=FILE`` with its groups, names.
 
     Args:
@@ -120,7 +120,7 @@ def opened(cfg: DictConfig, overrides: Sequence[str] = ()) -> Subject:
     return _of_file(cfg) if cfg.run is None else of_run(str(cfg.run), cfg, overrides)
 
 
-def of_run(run: str, cfg: DictConfig, overrides: Sequence[str] = ()) -> Subject:
+def of_run(run: str, cfg: DictConfig, overrides: Sequence[str] = ()) -> TrainedModel:
     """The network of a run, with the run's own data set and threat.
 
     Raises:
@@ -138,10 +138,10 @@ def of_run(run: str, cfg: DictConfig, overrides: Sequence[str] = ()) -> Subject:
     assert isinstance(config, DictConfig)
     module, data = reopened(folder, which, config)
     device = device_of(cfg.device)
-    return Subject(module.net.to(device), data, config, str(run), which, folder.path, device)
+    return TrainedModel(module.net.to(device), data, config, str(run), which, folder.path, device)
 
 
-def _of_file(cfg: DictConfig) -> Subject:
+def _of_file(cfg: DictConfig) -> TrainedModel:
     net, path = make(cfg.model), Path(str(cfg.checkpoint))
     load_weights(net, read_tensors(path), cfg.which)
     device = device_of(cfg.device)
@@ -149,7 +149,7 @@ def _of_file(cfg: DictConfig) -> Subject:
     folder = Path(path.stem)
     if folder.is_file():  # a checkpoint without a suffix
         folder = Path(f"{path.stem}.files")
-    return Subject(net, build_data(cfg), cfg, str(path), cfg.which, folder, device)
+    return TrainedModel(net, build_data(cfg), cfg, str(path), cfg.which, folder, device)
 
 
 def device_of(wish: str) -> torch.device:

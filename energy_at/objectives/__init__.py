@@ -1,7 +1,7 @@
 """Objectives: base losses and regularizers as weighted terms of one sum."""
 
-from energy_at.objectives.der import AbnormalVariation, DeltaEnergy
-from energy_at.objectives.linearity import AdaptiveLinearity, GradAlign, Linearity
+from energy_at.objectives.der import AAER, DER
+from energy_at.objectives.linearity import ELLE, AdaptiveELLE, GradAlign
 from energy_at.objectives.losses import (
     AdversarialCrossEntropy,
     BoostedCrossEntropy,
@@ -22,15 +22,15 @@ from energy_at.objectives.objective import (
 )
 
 __all__ = [
-    "AbnormalVariation",
-    "AdaptiveLinearity",
+    "AAER",
+    "DER",
+    "ELLE",
+    "AdaptiveELLE",
     "AdversarialCrossEntropy",
     "BoostedCrossEntropy",
     "CleanCrossEntropy",
-    "DeltaEnergy",
     "EnergyWeighted",
     "GradAlign",
-    "Linearity",
     "Losses",
     "MisclassifiedKL",
     "Objective",

@@ -18,7 +18,7 @@ Reference = Literal["clean", "start"]
 
 
 @dataclass(frozen=True)
-class DeltaEnergy:
+class DER:
     """DER, the Delta Energy Regularizer (Mirza et al., arXiv 2505.22486).
 
     ``max(||[dE(x), dE(x, y)]||_2 - gamma, 0)`` of each example, in nats. Single-step training
@@ -68,7 +68,7 @@ class DeltaEnergy:
 
 
 @dataclass(frozen=True)
-class AbnormalVariation:
+class AAER:
     """AAER, regularization of abnormal adversarial examples (Lin et al., NeurIPS 2023).
 
     The batch mean is ``(n_AAE / B) (ce mean_AAE[CE(x + eta) - CE(x*)] + logits max(V_AAE - V_NAE,

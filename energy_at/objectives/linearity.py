@@ -47,7 +47,7 @@ class GradAlign:
 
 
 @dataclass(frozen=True)
-class Linearity:
+class ELLE:
     """ELLE, ``[CE(c) - (1 - t) CE(a) - t CE(b)]^2`` (Abad Rocamora et al., 2024, eq. 2).
 
     ``a`` and ``b`` are uniform over the ball around ``x``, ``t`` over [0, 1], and
@@ -73,7 +73,7 @@ class Linearity:
         return vicinity.joined((at_c - torch.lerp(at_a, at_b, t)).square())
 
 
-class AdaptiveLinearity:
+class AdaptiveELLE:
     """ELLE-A: ELLE whose weight jumps up when the error stands out, and decays else.
 
     The weight starts at 0. After a step whose batch error lies more than ``sensitivity`` standard
@@ -95,7 +95,7 @@ class AdaptiveLinearity:
                 "ELLE-A needs reg.sensitivity > 0 and reg.decay in [0, 1], "
                 f"got {sensitivity:g} and {decay:g}"
             )
-        self.linearity = Linearity(ball)
+        self.linearity = ELLE(ball)
         self.sensitivity = sensitivity
         self.decay = decay
         zero = torch.zeros((), dtype=torch.float64)

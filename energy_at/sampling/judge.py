@@ -12,7 +12,7 @@ from torch import nn
 
 from energy_at.config import CONF
 from energy_at.config.build import build, reopened
-from energy_at.evaluation.trained_model import Subject
+from energy_at.evaluation.trained_model import TrainedModel
 from energy_at.runs.folder import RunFolder
 from energy_at.sampling.keys import key_of
 
@@ -28,7 +28,7 @@ SPARED = (
 )
 
 
-def judge_of(subject: Subject, wish: str, cache: Path, *, progress: bool) -> nn.Module | None:
+def judge_of(subject: TrainedModel, wish: str, cache: Path, *, progress: bool) -> nn.Module | None:
     """The judge on the device of the network.
 
     Args:
@@ -51,7 +51,7 @@ def judge_of(subject: Subject, wish: str, cache: Path, *, progress: bool) -> nn.
     return _opened(folder, subject)
 
 
-def require_judge(subject: Subject, wish: str) -> None:
+def require_judge(subject: TrainedModel, wish: str) -> None:
     """Refuses a judge that is none of these images, before anything is done.
 
     Raises:
@@ -68,17 +68,17 @@ def require_judge(subject: Subject, wish: str) -> None:
         )
 
 
-def _opened(folder: RunFolder, subject: Subject) -> nn.Module:
+def _opened(folder: RunFolder, subject: TrainedModel) -> nn.Module:
     module, _ = reopened(folder, "last", folder.config())
     net: nn.Module = module.net.to(subject.device).eval()
     return net.requires_grad_(False)
 
 
-def _key(subject: Subject) -> str:
+def _key(subject: TrainedModel) -> str:
     return key_of("judge", subject.data.train.digests(), STEPS, EPOCHS, subject.device.type)
 
 
-def _train(subject: Subject, folder: RunFolder, *, progress: bool) -> None:
+def _train(subject: TrainedModel, folder: RunFolder, *, progress: bool) -> None:
     """A run of ``experiment=standard`` on the training images of the subject.
 
     It gets its name when it has ended: one that was cut off must not judge.

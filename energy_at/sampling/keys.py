@@ -8,7 +8,7 @@ import torch
 from omegaconf import OmegaConf
 
 from energy_at import __version__
-from energy_at.evaluation.trained_model import Subject
+from energy_at.evaluation.trained_model import TrainedModel
 
 
 def key_of(*parts: Any) -> str:
@@ -17,6 +17,6 @@ def key_of(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def network_key(subject: Subject) -> list[Any]:
+def network_key(subject: TrainedModel) -> list[Any]:
     """The network: weights alone do not make one, the same fit another activation."""
     return [subject.fingerprint, OmegaConf.to_container(subject.config.model, resolve=True)]

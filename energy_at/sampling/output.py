@@ -12,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
-from energy_at.evaluation.trained_model import Subject
+from energy_at.evaluation.trained_model import TrainedModel
 from energy_at.reporting.figures.samples import (
     class_grid,
     distributions_figure,
@@ -76,7 +76,7 @@ def finished_before(folder: Path, key: str) -> Samples | None:
     return Samples(*columns)
 
 
-def write(folder: Path, subject: Subject, plan: Plan, found: Found, attempt: Attempt) -> str:
+def write(folder: Path, subject: TrainedModel, plan: Plan, found: Found, attempt: Attempt) -> str:
     """Writes all files.
 
     Returns:
@@ -95,7 +95,7 @@ def write(folder: Path, subject: Subject, plan: Plan, found: Found, attempt: Att
     return text
 
 
-def _about(subject: Subject, plan: Plan, attempt: Attempt) -> dict[str, Any]:
+def _about(subject: TrainedModel, plan: Plan, attempt: Attempt) -> dict[str, Any]:
     """What was asked for, of whom, and under which circumstances."""
     return {
         "key": attempt.key,
@@ -121,7 +121,7 @@ def _about(subject: Subject, plan: Plan, attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def _facts(subject: Subject, plan: Plan, found: Found) -> dict[str, Any]:
+def _facts(subject: TrainedModel, plan: Plan, found: Found) -> dict[str, Any]:
     """What was found."""
     samples = found.samples
     return {

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from energy_at.evaluation.trained_model import Subject
+from energy_at.evaluation.trained_model import TrainedModel
 from energy_at.models.modes import eval_mode
 from energy_at.models.tiled import Tiled, tile_of
 from energy_at.sampling import generate
@@ -38,7 +38,9 @@ class Options:
     progress: bool
 
 
-def sample(subject: Subject, plan: Plan, out: Path | None, options: Options) -> tuple[Path, str]:
+def sample(
+    subject: TrainedModel, plan: Plan, out: Path | None, options: Options
+) -> tuple[Path, str]:
     """Samples, or goes on with sampling, measures, and writes what there is to see.
 
     Returns:
@@ -72,7 +74,7 @@ def sample(subject: Subject, plan: Plan, out: Path | None, options: Options) -> 
     return folder, text
 
 
-def _places(subject: Subject, plan: Plan, out: Path | None, key: str) -> tuple[Path, Path]:
+def _places(subject: TrainedModel, plan: Plan, out: Path | None, key: str) -> tuple[Path, Path]:
     """The folder of the files, and that of what other samplings can use again."""
     root = subject.folder / "samples"
     folder = out or root / f"{plan.settings['start']['name']}-{plan.n}-{key[:8]}"
@@ -88,7 +90,7 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     seconds[name] = time.monotonic() - begun
 
 
-def _extractor(subject: Subject, plan: Plan, options: Options) -> ExtractorModule | None:
+def _extractor(subject: TrainedModel, plan: Plan, options: Options) -> ExtractorModule | None:
     """The extractor, before anything is sampled; a classifier has to wait for the judge."""
     if plan.extractor.name == "none":
         return None
@@ -98,7 +100,7 @@ def _extractor(subject: Subject, plan: Plan, options: Options) -> ExtractorModul
 
 
 def _generated(
-    subject: Subject, plan: Plan, material: Material, parts: Parts, options: Options
+    subject: TrainedModel, plan: Plan, material: Material, parts: Parts, options: Options
 ) -> Samples:
     net = Tiled(subject.net, tile_of(subject.device))
     todo = material.portions(plan, parts.done)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from energy_at.core.rng import CountedNoise
 from energy_at.core.types import Labels, PerExample
-from energy_at.evaluation.trained_model import Subject
+from energy_at.evaluation.trained_model import TrainedModel
 from energy_at.sampling import ENERGIES, Chains, TrainingImages, embedded
 from energy_at.sampling.keys import key_of, network_key
 from energy_at.sampling.plan import Plan
@@ -59,7 +59,7 @@ class Material:
         return Chains.begun(number.to(device), y, x, target, noise)
 
 
-def prepared(subject: Subject, plan: Plan, cache: Path) -> Material:
+def prepared(subject: TrainedModel, plan: Plan, cache: Path) -> Material:
     """The material, fitted once for a network and its data, then read from ``cache``.
 
     Raises:
@@ -86,7 +86,7 @@ def prepared(subject: Subject, plan: Plan, cache: Path) -> Material:
     return Material(images, energies, {name: value.to(device) for name, value in fit.items()})
 
 
-def _embedding(subject: Subject, images: TrainingImages) -> Tensors:
+def _embedding(subject: TrainedModel, images: TrainingImages) -> Tensors:
     logits, features = embedded(
         subject.net, images.pixels, channels_last=subject.config.training.channels_last
     )

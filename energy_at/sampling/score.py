@@ -9,7 +9,7 @@ from torch import nn
 
 from energy_at.data import ImageSet
 from energy_at.energy.energies import joint_energy, marginal_energy
-from energy_at.evaluation.trained_model import Subject
+from energy_at.evaluation.trained_model import TrainedModel
 from energy_at.sampling import ENERGIES, embedded
 from energy_at.sampling.controls import (
     HELD_OUT,
@@ -50,7 +50,7 @@ class Eyes:
 
 
 def measured(
-    subject: Subject, plan: Plan, material: Material, samples: Samples, eyes: Eyes
+    subject: TrainedModel, plan: Plan, material: Material, samples: Samples, eyes: Eyes
 ) -> Found:
     """Energies of the samples, their controls, and a row of scores for each set."""
     logits, _ = embedded(
@@ -83,7 +83,7 @@ def measured(
 
 
 def _rows(
-    subject: Subject,
+    subject: TrainedModel,
     plan: Plan,
     every: Mapping[str, ImageSet],
     near: Mapping[str, Nearest],
@@ -106,14 +106,14 @@ def _rows(
     return rows
 
 
-def _class_names(subject: Subject) -> list[str]:
+def _class_names(subject: TrainedModel) -> list[str]:
     """As the data set's configuration has them; numbers without."""
     dataset = subject.config.dataset
     return [str(name) for name in dataset.get("names") or range(dataset.classes)]
 
 
 def _scored(
-    subject: Subject, plan: Plan, every: Mapping[str, ImageSet], eyes: Eyes
+    subject: TrainedModel, plan: Plan, every: Mapping[str, ImageSet], eyes: Eyes
 ) -> dict[str, dict[str, Any]]:
     """Scores of every set against the reference."""
     if eyes.extractor is None:
@@ -128,7 +128,7 @@ def _scored(
 
 
 def _seen(
-    images: ImageSet, extractor: ExtractorModule, subject: Subject, name: str, eyes: Eyes
+    images: ImageSet, extractor: ExtractorModule, subject: TrainedModel, name: str, eyes: Eyes
 ) -> Features:
     """What the extractor sees; of everything but the samples, looked at once and kept."""
 

@@ -28,7 +28,7 @@ class StandardAT(AdversarialTraining):
     Args:
         net: Classifier of images in [0, 1].
         ball: Threat model.
-        regularizers: Terms added to the loss, such as ``{"der": Weighted(DeltaEnergy("all"), 1)}``.
+        regularizers: Terms added to the loss, such as ``{"der": Weighted(DER("all"), 1)}``.
         steps: Steps of the training attack.
         alpha: Its step size; ``eps / 4`` if left out.
         options: ``val_attacks`` (FGSM and PGD-10 in the ball if left out), ``optimizer``,
@@ -61,7 +61,7 @@ class FastAT(AdversarialTraining):
         net: Classifier of images in [0, 1].
         ball: Threat model.
         regularizers: Terms added to the loss, such as
-            ``{"der": Weighted(DeltaEnergy("abnormal"), 20)}``.
+            ``{"der": Weighted(DER("abnormal"), 20)}``.
         attack: The single-step attack; FGSM from the clean image if left out.
         options: ``val_attacks`` (FGSM and PGD-10 in the ball if left out), ``optimizer``,
             ``schedule``, ``eps_warmup_epochs``, ``awp`` and ``seed`` of ``AdversarialTraining``.
@@ -97,7 +97,7 @@ class Trades(AdversarialTraining):
     Args:
         net: Classifier of images in [0, 1].
         ball: Threat model.
-        regularizers: Terms added to the loss, such as ``{"der": Weighted(DeltaEnergy("all"), 1)}``.
+        regularizers: Terms added to the loss, such as ``{"der": Weighted(DER("all"), 1)}``.
         beta: Weight of the divergence (not of DER).
         steps: Steps of the training attack, which runs in evaluation mode.
         alpha: Its step size; ``eps / 4`` if left out.

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from energy_at.attacks import Unattacked, pgd
+from energy_at.attacks import NoAttack, pgd
 from energy_at.attacks.threat import Linf
 from energy_at.objectives import AdversarialCrossEntropy, Objective, Weighted
 from energy_at.training import AdversarialTraining
@@ -17,9 +17,9 @@ def test_no_attack_changes_no_image_and_asks_no_network(batch):
     def never(_):
         raise AssertionError("no forward pass")
 
-    found = Unattacked()(never, *batch)
+    found = NoAttack()(never, *batch)
     assert found.x_adv.equal(batch[0])
-    assert Unattacked().scaled(0.5) == Unattacked()
+    assert NoAttack().scaled(0.5) == NoAttack()
 
 
 @pytest.mark.parametrize("bn_mode", ["eval", "batch"])
@@ -28,7 +28,7 @@ def test_training_without_an_attack_is_a_plain_cross_entropy_loop(bn_mode):
     plain = deepcopy(net).train()
     objective = Objective({"ce": Weighted(AdversarialCrossEntropy())})
     training = AdversarialTraining(
-        net, Unattacked(), objective, val_attacks={"pgd": pgd(Linf(0.1))}, bn_mode=bn_mode
+        net, NoAttack(), objective, val_attacks={"pgd": pgd(Linf(0.1))}, bn_mode=bn_mode
     ).train()
     optimizers = [torch.optim.SGD(n.parameters(), 0.1, momentum=0.9) for n in (net, plain)]
     for step in range(4):

@@ -28,9 +28,9 @@ from energy_at.benchmark.training_rows import bare_step
 from energy_at.config import CONF
 from energy_at.data import ImageSet
 from energy_at.objectives import (
+    DER,
     AdversarialCrossEntropy,
     CleanCrossEntropy,
-    DeltaEnergy,
     GradAlign,
     Objective,
     TradesKL,
@@ -50,7 +50,7 @@ SMALL = (
 
 
 def der(samples="all", weight=5.0):
-    return {"der": Weighted(DeltaEnergy(samples), weight)}
+    return {"der": Weighted(DER(samples), weight)}
 
 
 METHODS = {

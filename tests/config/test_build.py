@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from energy_at.attacks.threat import L2, Linf
 from energy_at.config.build import build_module, parse_pixels
 from energy_at.data import ImageData
-from energy_at.objectives import DeltaEnergy
+from energy_at.objectives import DER
 from tests.helpers.running import TINY, TINY_BN, choices, config, fitted, prepared
 
 GROUPS = ["attack", "callbacks", "dataset", "logger", "loss", "model", "optimizer", "reg",
@@ -160,9 +160,9 @@ def test_der_chooses_its_samples_by_the_steps_of_the_attack(tmp_path, attack, sa
         run = prepared(tmp_path, *TINY, f"attack={attack}", "reg=der", *overrides)
         return run.module.objective.terms["der"].term
 
-    assert term() == DeltaEnergy(samples)
+    assert term() == DER(samples)
     assert term("reg.samples=all").samples == "all"
-    assert term("reg.samples=abnormal", "reg.gamma=0.5") == DeltaEnergy("abnormal", gamma=0.5)
+    assert term("reg.samples=abnormal", "reg.gamma=0.5") == DER("abnormal", gamma=0.5)
 
 
 def test_trades_attacks_in_evaluation_mode_and_others_on_the_batch():

@@ -29,7 +29,7 @@ from energy_at.evaluation.journal import JournalFile
 from energy_at.evaluation.output import setting_line
 from energy_at.evaluation.record import accuracy
 from energy_at.evaluation.robustness import Exam
-from energy_at.evaluation.trained_model import Subject, opened
+from energy_at.evaluation.trained_model import TrainedModel, opened
 from energy_at.models.weights import exported
 from energy_at.reporting.figures.accuracy_vs_eps import accuracy_figure
 from tests.evaluation.test_gradient_masking import Trap
@@ -134,7 +134,7 @@ def subject_of(net, images):
     config = OmegaConf.create(
         {"dataset": {"name": "made up"}, "model": {}, "training": {"channels_last": False}}
     )
-    return Subject(net, data, config, "here", None, Path("here"), torch.device("cpu"))
+    return TrainedModel(net, data, config, "here", None, Path("here"), torch.device("cpu"))
 
 
 # Numbers

@@ -10,12 +10,12 @@ from hydra import compose, initialize_config_dir
 from lightning import seed_everything
 
 from energy_at import train
-from energy_at.config import CONF as conf
+from energy_at.config import CONF as FOLDER
 from energy_at.config.build import Run, build, register_resolvers
 from energy_at.config.cli import command_line
 from energy_at.runs.folder import RunFolder
 
-CONF = Path(conf)
+CONF = Path(FOLDER)
 SHORT_ATTACKS = ("validation.attacks.pgd.steps=2", "evaluation.attacks.pgd.steps=2")
 TINY_BN = ("dataset=synthetic", "model.width=2", "logger=csv", "callbacks.progress=null",
            *SHORT_ATTACKS)  # fmt: skip

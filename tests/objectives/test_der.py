@@ -11,7 +11,7 @@ from jaxtyping import TypeCheckError
 from torch import nn
 
 from energy_at.energy.pair import LogitPair
-from energy_at.objectives import AdversarialCrossEntropy, DeltaEnergy, Objective, Weighted
+from energy_at.objectives import DER, AdversarialCrossEntropy, Objective, Weighted
 
 # Examples by their [dE(x), dE(x, y)]: neither sign alone tells the abnormal ones.
 SHIFTS = [(-0.3, -0.4), (0.3, 0.4), (-0.5, 1.2), (0.4, 0.3), (-0.4, -0.3), (0.0, 0.0)]
@@ -57,42 +57,42 @@ def loss_fell(pair, clean):
 
 def test_the_penalty_is_the_joint_norm_of_both_shifts():
     # Not |dE(x)| + |dE(x, y)|, which is 0.7 where the norm is 0.5.
-    torch.testing.assert_close(DeltaEnergy("all")(pair_of(SHIFTS)), exactly(NORMS))
+    torch.testing.assert_close(DER("all")(pair_of(SHIFTS)), exactly(NORMS))
 
 
 def test_only_abnormal_examples_are_punished_in_single_step_training():
     expected = [norm if abnormal else 0.0 for norm, abnormal in zip(NORMS, ABNORMAL, strict=True)]
-    torch.testing.assert_close(DeltaEnergy("abnormal")(pair_of(SHIFTS)), exactly(expected))
+    torch.testing.assert_close(DER("abnormal")(pair_of(SHIFTS)), exactly(expected))
 
 
 @pytest.mark.parametrize("samples", ["all", "abnormal"])
 def test_the_hinge_lets_shifts_up_to_gamma_go(samples):
-    penalty = DeltaEnergy(samples, gamma=0.6)(pair_of(SHIFTS))
+    penalty = DER(samples, gamma=0.6)(pair_of(SHIFTS))
     torch.testing.assert_close(penalty, exactly([0.0, 0.0, 0.7, 0.0, 0.0, 0.0]))
 
 
 def test_gamma_is_taken_off_every_shift_above_it():
-    penalty = DeltaEnergy("all", gamma=0.2)(pair_of(SHIFTS))
+    penalty = DER("all", gamma=0.2)(pair_of(SHIFTS))
     torch.testing.assert_close(penalty, exactly([0.3, 0.3, 1.1, 0.3, 0.3, 0.0]))
 
 
 def test_a_shift_of_all_logits_is_punished_without_being_abnormal():
     clean = torch.randn(4, 3)
     pair = LogitPair(clean, clean + 2, torch.arange(4) % 3)
-    torch.testing.assert_close(DeltaEnergy("all")(pair), torch.full((4,), math.sqrt(8)))
+    torch.testing.assert_close(DER("all")(pair), torch.full((4,), math.sqrt(8)))
 
 
 def test_the_mask_is_that_of_examples_whose_loss_fell():
     pair = random_pair(200)
     abnormal = loss_fell(pair, pair.clean)
     assert 0 < abnormal.sum() < 200
-    masked, everything = DeltaEnergy("abnormal")(pair), DeltaEnergy("all")(pair)
+    masked, everything = DER("abnormal")(pair), DER("all")(pair)
     assert torch.equal(masked > 0, abnormal)
     assert torch.equal(masked[abnormal], everything[abnormal])
 
 
 def test_the_batch_mean_counts_the_masked_examples():
-    objective = Objective({"der": Weighted(DeltaEnergy("abnormal"), 2.0)})
+    objective = Objective({"der": Weighted(DER("abnormal"), 2.0)})
     total = objective(pair_of(SHIFTS)).total
     assert total.item() == pytest.approx(2 * (0.5 + 1.3 + 0.5) / 6)
 
@@ -100,28 +100,28 @@ def test_the_batch_mean_counts_the_masked_examples():
 def test_from_the_start_the_clean_image_does_not_matter():
     pair = random_pair()
     unknown = LogitPair(torch.full_like(pair.clean, torch.nan), pair.adv, pair.y, pair.start)
-    penalty = DeltaEnergy("abnormal", reference="start")(unknown)
+    penalty = DER("abnormal", reference="start")(unknown)
     assert torch.equal(penalty > 0, loss_fell(pair, pair.start))
     assert not torch.equal(loss_fell(pair, pair.start), loss_fell(pair, pair.clean))
-    from_start = DeltaEnergy("abnormal")(LogitPair(pair.start, pair.adv, pair.y))
+    from_start = DER("abnormal")(LogitPair(pair.start, pair.adv, pair.y))
     assert torch.equal(penalty, from_start)
 
 
 def test_the_start_reference_needs_the_logits_of_the_start():
     with pytest.raises(ValueError, match="start"):
-        DeltaEnergy("all", reference="start")(pair_of(SHIFTS))
+        DER("all", reference="start")(pair_of(SHIFTS))
 
 
 @pytest.mark.parametrize("gamma", [-0.1, math.nan, math.inf])
 def test_a_gamma_without_meaning_is_refused(gamma):
     with pytest.raises(ValueError, match="gamma"):
-        DeltaEnergy("all", gamma=gamma)
+        DER("all", gamma=gamma)
 
 
 @pytest.mark.parametrize("settings", [{"samples": "some"}, {"samples": "all", "reference": "adv"}])
 def test_a_choice_without_meaning_is_refused(settings):
     with pytest.raises((ValueError, TypeCheckError), match=list(settings)[-1]):
-        DeltaEnergy(**settings)
+        DER(**settings)
 
 
 # Gradients with respect to the logits
@@ -131,7 +131,7 @@ def test_a_choice_without_meaning_is_refused(settings):
 @pytest.mark.parametrize("gamma", [0.0, 0.7, 50.0])
 @pytest.mark.parametrize("reference", ["clean", "start"])
 def test_gradients_of_the_logits_are_right(samples, gamma, reference):
-    pair, der = random_pair(), DeltaEnergy(samples, gamma=gamma, reference=reference)
+    pair, der = random_pair(), DER(samples, gamma=gamma, reference=reference)
     assert bool(der(pair).any()) == (gamma < 50)
     assert torch.autograd.gradcheck(
         lambda clean, adv, start: der(LogitPair(clean, adv, pair.y, start)),
@@ -142,7 +142,7 @@ def test_gradients_of_the_logits_are_right(samples, gamma, reference):
 def test_gradients_worked_out_by_hand():
     # d norm = (dE(x) d dE(x) + dE(x, y) d dE(x, y)) / norm, with dE(x)/df = -p, dE(x, y)/df = -e_y.
     pair = pair_of([(-0.3, -0.4)])
-    DeltaEnergy("all")(pair).sum().backward()
+    DER("all")(pair).sum().backward()
     e_y = exactly([[1.0, 0.0]])
     torch.testing.assert_close(pair.clean.grad, 0.6 * pair.clean.detach().softmax(1) + 0.8 * e_y)
     torch.testing.assert_close(pair.adv.grad, -0.6 * pair.adv.detach().softmax(1) - 0.8 * e_y)
@@ -150,12 +150,12 @@ def test_gradients_worked_out_by_hand():
 
 def test_normal_examples_get_no_gradient_and_the_mask_none_either():
     pair = random_pair()
-    DeltaEnergy("abnormal")(pair).sum().backward()
+    DER("abnormal")(pair).sum().backward()
     abnormal = loss_fell(pair, pair.clean)
     assert 0 < abnormal.sum() < 16
     clean, adv = (z.detach().clone().requires_grad_() for z in (pair.clean, pair.adv))
     unmasked = LogitPair(clean, adv, pair.y)
-    DeltaEnergy("all")(unmasked).sum().backward()
+    DER("all")(unmasked).sum().backward()
     for ours, theirs in ((pair.clean, unmasked.clean), (pair.adv, unmasked.adv)):
         assert torch.equal(ours.grad[abnormal], theirs.grad[abnormal])
         assert ours.grad[~abnormal].abs().max() == 0
@@ -165,7 +165,7 @@ def test_normal_examples_get_no_gradient_and_the_mask_none_either():
 def test_detached_the_reference_gets_no_gradient_and_the_attack_its_own(reference):
     pair = random_pair()
     logits = [pair.clean, pair.adv, pair.start]
-    both = DeltaEnergy("all", reference=reference)
+    both = DER("all", reference=reference)
     one_sided = replace(both, detach_clean=True)
     assert torch.equal(both(pair), one_sided(pair))
     clean, adv, start = torch.autograd.grad(one_sided(pair).sum(), logits, allow_unused=True)
@@ -179,7 +179,7 @@ def test_detached_the_reference_gets_no_gradient_and_the_attack_its_own(referenc
 def test_values_and_gradients_are_zero_where_nothing_moved(samples, gamma):
     clean = torch.randn(4, 3)
     clean, adv = clean.clone().requires_grad_(), clean.clone().requires_grad_()
-    penalty = DeltaEnergy(samples, gamma=gamma)(LogitPair(clean, adv, torch.arange(4) % 3))
+    penalty = DER(samples, gamma=gamma)(LogitPair(clean, adv, torch.arange(4) % 3))
     penalty.sum().backward()
     for zero in (penalty, clean.grad, adv.grad):
         assert torch.equal(zero, torch.zeros_like(zero))
@@ -189,7 +189,7 @@ def test_values_and_gradients_are_zero_where_nothing_moved(samples, gamma):
 def test_huge_logits_keep_values_and_gradients_finite(samples):
     clean = torch.tensor([[1e4, -1e4], [-1e4, 1e4]], requires_grad=True)
     adv = torch.tensor([[-1e4, 1e4], [1e4, -1e4]], requires_grad=True)
-    penalty = DeltaEnergy(samples)(LogitPair(clean, adv, torch.tensor([0, 0])))
+    penalty = DER(samples)(LogitPair(clean, adv, torch.tensor([0, 0])))
     penalty.sum().backward()
     # CE falls from 2e4 to 0 in the second example and rises in the first.
     expected = [2e4 if samples == "all" else 0.0, 2e4]
@@ -203,14 +203,14 @@ def test_huge_logits_keep_values_and_gradients_finite(samples):
 
 BETA, N, CLASSES, STEP = 0.7, 10, 3, 1e-5
 FORMS = {
-    "all": DeltaEnergy("all"),
-    "all_gamma": DeltaEnergy("all", gamma=0.05),
-    "abnormal": DeltaEnergy("abnormal"),
-    "abnormal_gamma": DeltaEnergy("abnormal", gamma=0.05),
-    "abnormal_start": DeltaEnergy("abnormal", reference="start"),
-    "all_detached": DeltaEnergy("all", detach_clean=True),
-    "all_inactive": DeltaEnergy("all", gamma=100.0),
-    "abnormal_inactive": DeltaEnergy("abnormal", gamma=100.0),
+    "all": DER("all"),
+    "all_gamma": DER("all", gamma=0.05),
+    "abnormal": DER("abnormal"),
+    "abnormal_gamma": DER("abnormal", gamma=0.05),
+    "abnormal_start": DER("abnormal", reference="start"),
+    "all_detached": DER("all", detach_clean=True),
+    "all_inactive": DER("all", gamma=100.0),
+    "abnormal_inactive": DER("abnormal", gamma=100.0),
 }
 
 
@@ -287,7 +287,7 @@ def test_inactive_der_trains_as_the_base_method(smooth):
     pair = LogitPair(net(x), net(x_adv), y)
     terms = {
         "ce": Weighted(AdversarialCrossEntropy()),
-        "der": Weighted(DeltaEnergy("all", gamma=100.0), BETA),
+        "der": Weighted(DER("all", gamma=100.0), BETA),
     }
     Objective(terms)(pair).total.backward()
     F.cross_entropy(base(x_adv), y).backward()
@@ -298,7 +298,7 @@ def test_inactive_der_trains_as_the_base_method(smooth):
 def test_a_step_against_its_gradient_shrinks_the_shift(smooth):
     net, (x, x_adv, _), y = smooth
     for samples in ("all", "abnormal"):
-        der = DeltaEnergy(samples)
+        der = DER(samples)
         before = der(LogitPair(net(x), net(x_adv), y)).mean()
         gradients = torch.autograd.grad(before, list(net.parameters()))
         moved = deepcopy(net)

@@ -13,10 +13,10 @@ from torch import nn
 from energy_at.attacks import fgsm, pgd
 from energy_at.attacks.threat import L2, Linf
 from energy_at.objectives import (
-    AdaptiveLinearity,
+    ELLE,
+    AdaptiveELLE,
     AdversarialCrossEntropy,
     GradAlign,
-    Linearity,
     Objective,
     Vicinity,
     Weighted,
@@ -266,9 +266,9 @@ def slow_elle(net, x, y):
 @BALLS
 def test_a_loss_that_is_linear_has_no_error(ball):
     x, y = torch.rand(6, 1, 4, 4, dtype=torch.double), torch.zeros(6, dtype=torch.long)
-    error = Linearity(ball).probe(Vicinity(affine, x, y, seeded()))
+    error = ELLE(ball).probe(Vicinity(affine, x, y, seeded()))
     assert error.max() < 1e-28
-    assert Linearity(ball).probe(Vicinity(quadratic, x, y, seeded())).min() > 1e-28
+    assert ELLE(ball).probe(Vicinity(quadratic, x, y, seeded())).min() > 1e-28
 
 
 def test_the_error_of_a_quadratic_loss_worked_out_by_hand():
@@ -276,23 +276,23 @@ def test_the_error_of_a_quadratic_loss_worked_out_by_hand():
     x, y = torch.rand(6, 1, 4, 4, dtype=torch.double), torch.zeros(6, dtype=torch.long)
     a, b, t = points(x, seeded())
     expected = (t * (1 - t) * (a - b).square().sum((1, 2, 3))).square()
-    torch.testing.assert_close(Linearity(BALL).probe(Vicinity(quadratic, x, y, seeded())), expected)
+    torch.testing.assert_close(ELLE(BALL).probe(Vicinity(quadratic, x, y, seeded())), expected)
 
 
 def test_elle_is_its_formula_image_by_image(smooth):
     net, x, y = smooth
-    error = Linearity(BALL).probe(Vicinity(net, x, y, seeded()))
+    error = ELLE(BALL).probe(Vicinity(net, x, y, seeded()))
     assert error.tolist() == pytest.approx(slow_elle(net, x, y), rel=1e-9)
     assert error.min() > 1e-12
 
 
 def test_elle_trains_the_weights_by_its_true_gradient(smooth):
     net, x, y = smooth
-    error = Linearity(BALL).probe(Vicinity(net, x, y, seeded())).mean() * 1e4
+    error = ELLE(BALL).probe(Vicinity(net, x, y, seeded())).mean() * 1e4
     assert_true_gradient(error, net, lambda: 1e4 * sum(slow_elle(net, x, y)) / N)
 
 
-@pytest.mark.parametrize("probe", [GradAlign(BALL), Linearity(BALL)])
+@pytest.mark.parametrize("probe", [GradAlign(BALL), ELLE(BALL)])
 def test_the_generator_alone_decides_on_the_points(probe, smooth):
     net, x, y = smooth
     first, again, other = (probe.probe(Vicinity(net, x, y, seeded(s))) for s in (1, 1, 2))
@@ -301,7 +301,7 @@ def test_the_generator_alone_decides_on_the_points(probe, smooth):
 
 
 @pytest.mark.parametrize(
-    "probe", [GradAlign(BALL), GradAlign(BALL, detach_clean=False), Linearity(BALL)]
+    "probe", [GradAlign(BALL), GradAlign(BALL, detach_clean=False), ELLE(BALL)]
 )
 @pytest.mark.parametrize("training", [True, False])
 def test_a_probe_leaves_the_network_as_it_was(probe, training, net, batch):
@@ -335,7 +335,7 @@ def probed(term, errors):
 )
 def test_the_weight_jumps_when_the_error_stands_out_and_decays_else(sensitivity, decay, jumps):
     past, factor, factors, stood_out = [], 0.0, [], set()
-    plain = probed(Linearity(BALL), ERRORS)
+    plain = probed(ELLE(BALL), ERRORS)
     for number, penalty in enumerate(plain):
         factors.append(factor)
         error = penalty.mean().item()
@@ -345,24 +345,24 @@ def test_the_weight_jumps_when_the_error_stands_out_and_decays_else(sensitivity,
             stood_out.add(number)
         past.append(error)
     assert stood_out == jumps
-    adaptive = probed(AdaptiveLinearity(BALL, sensitivity, decay), ERRORS)
+    adaptive = probed(AdaptiveELLE(BALL, sensitivity, decay), ERRORS)
     for ours, share, penalty in zip(adaptive, factors, plain, strict=True):
         torch.testing.assert_close(ours, share * penalty, rtol=1e-12, atol=0)
 
 
 def test_the_weight_is_no_part_of_the_gradient(smooth):
     net, x, y = smooth
-    adaptive = AdaptiveLinearity(BALL)
+    adaptive = AdaptiveELLE(BALL)
     adaptive.load_state_dict(adaptive.state_dict() | {"factor": torch.tensor(0.25).double()})
     ours, plain = (
         parameter_gradient(probe.probe(Vicinity(net, x, y, seeded())).sum(), net)
-        for probe in (adaptive, Linearity(BALL))
+        for probe in (adaptive, ELLE(BALL))
     )
     assert_all_close(ours, [0.25 * g for g in plain])
 
 
 def test_remembered_errors_go_on_as_if_never_interrupted():
-    whole, first, second = (AdaptiveLinearity(BALL) for _ in range(3))
+    whole, first, second = (AdaptiveELLE(BALL) for _ in range(3))
     expected = probed(whole, ERRORS)
     probed(first, ERRORS[:15])
     second.load_state_dict(first.state_dict())
@@ -378,7 +378,7 @@ def test_remembered_errors_go_on_as_if_never_interrupted():
 )
 def test_settings_of_elle_a_without_meaning_are_refused(setting):
     with pytest.raises(ValueError, match=f"reg.{next(iter(setting))}"):
-        AdaptiveLinearity(BALL, **setting)
+        AdaptiveELLE(BALL, **setting)
 
 
 # In training

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from energy_at.config.build import make
 from energy_at.energy.pair import LogitPair
 from energy_at.objectives import (
-    AbnormalVariation,
+    AAER,
     AdversarialCrossEntropy,
     BoostedCrossEntropy,
     CleanCrossEntropy,
@@ -126,8 +126,8 @@ TERMS = {
     "weighted_adv": EnergyWeighted(AdversarialCrossEntropy()),
     "weighted_clean": EnergyWeighted(CleanCrossEntropy()),
     "weighted_kl": EnergyWeighted(TradesKL()),
-    "aaer": AbnormalVariation(),
-    "aaer_detached": AbnormalVariation(detach_start=True),
+    "aaer": AAER(),
+    "aaer_detached": AAER(detach_start=True),
 }
 
 
@@ -256,7 +256,7 @@ def moved(pair, chosen, by=3.0):
 @pytest.mark.parametrize("excess", [True, False], ids=["above", "below"])
 def test_aaer_and_its_gradient_are_those_of_the_formula(detach_start, excess, pair):
     pair = moved(pair, fell(pair) if excess else ~fell(pair))
-    value = AbnormalVariation(2.5, 1.5, detach_start)(pair).mean()
+    value = AAER(2.5, 1.5, detach_start)(pair).mean()
     start, adv = pair.start.detach(), pair.adv.detach()
     expected, level = aaer(start, adv, Y, 2.5, 1.5)
     assert value.item() == pytest.approx(expected, rel=1e-12)
@@ -272,13 +272,13 @@ def test_aaer_and_its_gradient_are_those_of_the_formula(detach_start, excess, pa
 def test_the_variation_of_normal_examples_carries_no_gradient(pair):
     abnormal = fell(pair)
     pair = moved(pair, abnormal)
-    for grad in gradient(AbnormalVariation()(pair), pair.start, pair.adv):
+    for grad in gradient(AAER()(pair), pair.start, pair.adv):
         assert torch.equal(grad.any(1), abnormal)
 
 
 def test_the_drop_of_the_loss_is_trained(pair):
     abnormal = fell(pair)
-    (ours,) = gradient(AbnormalVariation(ce=2.5, logits=0.0)(pair), pair.adv)
+    (ours,) = gradient(AAER(ce=2.5, logits=0.0)(pair), pair.adv)
     (of_loss,) = gradient(F.cross_entropy(pair.adv[abnormal], Y[abnormal]) * 2.5, pair.adv)
     torch.testing.assert_close(ours, -of_loss * abnormal.sum())
     assert ours.any()
@@ -286,7 +286,7 @@ def test_the_drop_of_the_loss_is_trained(pair):
 
 def test_a_batch_without_abnormal_examples_has_no_aaer_and_no_gradient(pair):
     lower = (pair.start.detach() - F.one_hot(Y, CLASSES)).requires_grad_()
-    value = AbnormalVariation()(LogitPair(pair.clean, lower, Y, pair.start))
+    value = AAER()(LogitPair(pair.clean, lower, Y, pair.start))
     assert torch.equal(value, torch.zeros_like(value))
     for grad in gradient(value, pair.start, lower):
         assert torch.equal(grad, torch.zeros_like(grad))
@@ -295,7 +295,7 @@ def test_a_batch_without_abnormal_examples_has_no_aaer_and_no_gradient(pair):
 def test_a_batch_of_abnormal_examples_is_only_punished_for_the_drop(pair):
     higher = (pair.start.detach() + F.one_hot(Y, CLASSES)).requires_grad_()
     pair = LogitPair(pair.clean, higher, Y, pair.start)
-    value = AbnormalVariation()(pair).mean()
+    value = AAER()(pair).mean()
     expected = 2.5 * (F.cross_entropy(pair.start, Y) - F.cross_entropy(higher, Y))
     torch.testing.assert_close(value, expected)
     grads = gradient(value, pair.start, higher)
@@ -307,4 +307,4 @@ def test_a_batch_of_abnormal_examples_is_only_punished_for_the_drop(pair):
 @pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
 def test_a_weight_of_aaer_that_makes_no_penalty_is_refused(name, value):
     with pytest.raises(ValueError, match=f"{name} of AAER"):
-        AbnormalVariation(**{name: value})
+        AAER(**{name: value})

@@ -4,9 +4,9 @@ import torch.nn.functional as F
 
 from energy_at.energy.pair import LogitPair
 from energy_at.objectives import (
+    DER,
     AdversarialCrossEntropy,
     CleanCrossEntropy,
-    DeltaEnergy,
     Objective,
     Term,
     TradesKL,
@@ -18,12 +18,12 @@ TERMS = {
     "clean_ce": CleanCrossEntropy(),
     "adv_ce": AdversarialCrossEntropy(),
     "kl": TradesKL(),
-    "der": DeltaEnergy("all"),
-    "der_abnormal": DeltaEnergy("abnormal"),
-    "der_gamma": DeltaEnergy("all", gamma=0.5),
-    "der_detached": DeltaEnergy("all", detach_clean=True),
-    "der_start": DeltaEnergy("abnormal", reference="start"),
-    "der_start_detached": DeltaEnergy("all", reference="start", detach_clean=True),
+    "der": DER("all"),
+    "der_abnormal": DER("abnormal"),
+    "der_gamma": DER("all", gamma=0.5),
+    "der_detached": DER("all", detach_clean=True),
+    "der_start": DER("abnormal", reference="start"),
+    "der_start_detached": DER("all", reference="start", detach_clean=True),
 }
 terms = pytest.mark.parametrize("term", TERMS.values(), ids=TERMS.keys())
 
@@ -120,7 +120,7 @@ def test_trades_divergence_of_certain_predictions_is_finite():
     torch.testing.assert_close(grad, torch.tensor([[-1.0, 1.0]]))
 
 
-@pytest.mark.parametrize("term", [TradesKL(), AdversarialCrossEntropy(), DeltaEnergy("all", 0.1)])
+@pytest.mark.parametrize("term", [TradesKL(), AdversarialCrossEntropy(), DER("all", 0.1)])
 def test_gradients_of_the_terms_are_right(term):
     clean, adv = (torch.randn(6, 4, dtype=torch.double, requires_grad=True) for _ in range(2))
     y = torch.arange(6) % 4
@@ -135,12 +135,12 @@ def test_an_objective_is_the_weighted_sum_of_means(pair):
         {
             "ce": Weighted(CleanCrossEntropy()),
             "kl": Weighted(TradesKL(), 6.0),
-            "der": Weighted(DeltaEnergy("abnormal"), 0.25),
+            "der": Weighted(DER("abnormal"), 0.25),
         }
     )(pair)
     ce = F.cross_entropy(pair.clean, pair.y)
     kl = F.kl_div(pair.adv.log_softmax(1), pair.clean.softmax(1), reduction="batchmean")
-    der = DeltaEnergy("abnormal")(pair).sum() / 12
+    der = DER("abnormal")(pair).sum() / 12
     torch.testing.assert_close(losses.total, ce + 6 * kl + der / 4)
     assert set(losses.parts) == {"ce", "kl", "der"}
     torch.testing.assert_close(losses.parts["kl"], 6 * kl.detach())
@@ -155,7 +155,7 @@ def test_trades_without_divergence_is_clean_training(pair):
     assert trades.traits == CleanCrossEntropy().traits
 
 
-@pytest.mark.parametrize("term", [DeltaEnergy("all"), DeltaEnergy("abnormal", reference="start")])
+@pytest.mark.parametrize("term", [DER("all"), DER("abnormal", reference="start")])
 def test_beta_zero_is_the_base_method_bit_for_bit(term, pair):
     base = {"ce": Weighted(AdversarialCrossEntropy())}
     with_der = Objective(base | {"der": Weighted(term, 0.0)})
@@ -168,7 +168,7 @@ def test_a_term_of_weight_zero_is_not_evaluated(pair):
     nothing_to_start_from = LogitPair(pair.clean, pair.adv, pair.y)
     terms = {
         "ce": Weighted(AdversarialCrossEntropy()),
-        "der": Weighted(DeltaEnergy("all", reference="start"), 0.0),
+        "der": Weighted(DER("all", reference="start"), 0.0),
     }
     assert Objective(terms)(nothing_to_start_from).total.isfinite()
 
@@ -214,10 +214,10 @@ def test_a_ramp_rises_linearly_from_zero_and_stays():
 def test_an_objective_follows_the_ramps_of_its_terms(pair):
     terms = {
         "ce": Weighted(AdversarialCrossEntropy()),
-        "der": Weighted(DeltaEnergy("all"), 2.0, ramp_epochs=10.0),
+        "der": Weighted(DER("all"), 2.0, ramp_epochs=10.0),
     }
     objective = Objective(terms)
-    ce, der = AdversarialCrossEntropy()(pair).mean(), DeltaEnergy("all")(pair).mean()
+    ce, der = AdversarialCrossEntropy()(pair).mean(), DER("all")(pair).mean()
     for epoch, weight in ((0.0, 0), (2.5, 0.5), (10.0, 2), (20.0, 2)):
         torch.testing.assert_close(objective(pair, epoch).total, ce + weight * der)
     torch.testing.assert_close(objective(pair).total, ce + 2 * der)
@@ -230,7 +230,7 @@ def objectives(**settings):
     terms = {
         "ce": Weighted(AdversarialCrossEntropy()),
         "kl": Weighted(TradesKL(), 2.0),
-        "der": Weighted(DeltaEnergy("all", **settings), 0.5, ramp_epochs=1.0),
+        "der": Weighted(DER("all", **settings), 0.5, ramp_epochs=1.0),
     }
     return Objective(terms, skip_flat=True), Objective(terms)
 
@@ -244,7 +244,7 @@ def test_leaving_flat_terms_out_changes_neither_value_nor_gradients(gamma, epoch
 
 
 def test_a_term_that_is_barely_positive_is_computed(pair):
-    gamma = DeltaEnergy("all")(pair).max().item() - 1e-4
+    gamma = DER("all")(pair).max().item() - 1e-4
     skipping, plain = objectives(gamma=gamma)
     assert 0 < plain(pair).parts["der"] < 1e-4
     assert_same_training(skipping(pair).total, plain(pair).total, pair)
@@ -253,16 +253,16 @@ def test_a_term_that_is_barely_positive_is_computed(pair):
 def test_a_flat_term_is_left_out_of_the_graph(pair):
     terms = {
         "ce": Weighted(AdversarialCrossEntropy()),
-        "der": Weighted(DeltaEnergy("all", gamma=1e3), 0.5),
+        "der": Weighted(DER("all", gamma=1e3), 0.5),
     }
     assert gradients(Objective(terms, skip_flat=True)(pair).total, pair)[0] is None
     assert gradients(Objective(terms)(pair).total, pair)[0] is not None
-    terms["der"] = Weighted(DeltaEnergy("all"), 0.5)
+    terms["der"] = Weighted(DER("all"), 0.5)
     assert gradients(Objective(terms, skip_flat=True)(pair).total, pair)[0].abs().sum() > 0
 
 
 def test_an_objective_that_is_flat_altogether_still_has_a_gradient_of_zero(pair):
-    terms = {"der": Weighted(DeltaEnergy("all", gamma=1e3))}
+    terms = {"der": Weighted(DER("all", gamma=1e3))}
     total = Objective(terms, skip_flat=True)(pair).total
     assert total == 0
     assert torch.equal(gradients(total, pair)[1], torch.zeros(12, 4))

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from energy_at.data import ImageData, ImageSet
 from energy_at.data.readers import digits
-from energy_at.evaluation.trained_model import Subject
+from energy_at.evaluation.trained_model import TrainedModel
 from energy_at.models import small
 from energy_at.sample import plan_of
 from energy_at.sampling import ENERGIES, Chains, Stop, TrainingImages, controls
@@ -47,7 +47,7 @@ def subject(*, seed=0, images=300, classes=10, act="relu"):
             "training": {"channels_last": False},
         }
     )
-    return Subject(net, data, config, "here", None, Path("here"), torch.device("cpu"))
+    return TrainedModel(net, data, config, "here", None, Path("here"), torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ from energy_at.attacks import fgsm, pgd, rs_fgsm, trades
 from energy_at.attacks.threat import Linf
 from energy_at.config.build import build_module
 from energy_at.objectives import (
-    AbnormalVariation,
+    AAER,
+    DER,
     AdversarialCrossEntropy,
     CleanCrossEntropy,
-    DeltaEnergy,
     GradAlign,
     Objective,
     TradesKL,
@@ -32,9 +32,9 @@ from tests.helpers.running import TINY_BN, config, fitted, states_equal
 
 BALL, GAMMA = Linf(0.1), 0.05
 AT = {"ce": Weighted(AdversarialCrossEntropy())}
-DER = {"der": Weighted(DeltaEnergy("all"), 2.0)}
+DER = {"der": Weighted(DER("all"), 2.0)}
 TRADES = {"clean_ce": Weighted(CleanCrossEntropy()), "kl": Weighted(TradesKL(), 6.0)}
-AAER = {"aaer": Weighted(AbnormalVariation(), 2.0)}
+AAER_TERM = {"aaer": Weighted(AAER(), 2.0)}
 
 
 def lower_some(model, x, y):
@@ -197,7 +197,7 @@ STEPS = {
     "fgsm+der": (fgsm(BALL), "batch", AT | DER, (at, der)),
     "trades": (trades(BALL, steps=2), "eval", TRADES, (kl,)),
     "trades+der": (trades(BALL, steps=2), "eval", TRADES | DER, (kl, der)),
-    "rs+aaer": (replace(rs_fgsm(BALL), goal=lower_some), "batch", AT | AAER, (at, aaer)),
+    "rs+aaer": (replace(rs_fgsm(BALL), goal=lower_some), "batch", AT | AAER_TERM, (at, aaer)),
 }
 steps = pytest.mark.parametrize(
     ("attack", "bn_mode", "terms", "written"), STEPS.values(), ids=STEPS.keys()

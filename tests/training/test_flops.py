@@ -11,9 +11,9 @@ from energy_at.attacks import fgsm, pgd, rs_fgsm, trades
 from energy_at.attacks.threat import Linf
 from energy_at.models import preactresnet18
 from energy_at.objectives import (
+    DER,
     AdversarialCrossEntropy,
     CleanCrossEntropy,
-    DeltaEnergy,
     GradAlign,
     Objective,
     TradesKL,
@@ -28,7 +28,7 @@ GRADALIGN = {"gradalign": Weighted(GradAlign(BALL))}
 
 
 def der(samples="all", **options):
-    return {"der": Weighted(DeltaEnergy(samples, **options), 2.0)}
+    return {"der": Weighted(DER(samples, **options), 2.0)}
 
 
 @pytest.fixture(scope="module")

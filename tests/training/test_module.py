@@ -12,9 +12,9 @@ from energy_at.attacks.threat import Linf
 from energy_at.models import preactresnet18
 from energy_at.models.modes import frozen_running_stats
 from energy_at.objectives import (
+    DER,
     AdversarialCrossEntropy,
     CleanCrossEntropy,
-    DeltaEnergy,
     Objective,
     TradesKL,
     Weighted,
@@ -29,7 +29,7 @@ TRADES = {"clean_ce": Weighted(CleanCrossEntropy()), "kl": Weighted(TradesKL(), 
 
 
 def der(samples="all", weight=2.0, **options):
-    return {"der": Weighted(DeltaEnergy(samples, **options), weight)}
+    return {"der": Weighted(DER(samples, **options), weight)}
 
 
 def module(net, attack, terms, *, skip_flat=False, **options):

@@ -14,7 +14,7 @@ from energy_at.attacks.threat import Linf
 from energy_at.config.preflight import require_sound
 from energy_at.config.schema import check
 from energy_at.evaluation import final_results as outcome
-from energy_at.objectives import AdversarialCrossEntropy, DeltaEnergy, Objective, Weighted
+from energy_at.objectives import DER, AdversarialCrossEntropy, Objective, Weighted
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder
 from energy_at.runs.resume import resumed
@@ -172,7 +172,7 @@ def test_a_rollback_restores_exactly_and_switches_der_on(tmp_path):
     assert same(notes.batches[step], notes.epochs[0])
     assert not same(notes.batches[step + 1], notes.epochs[0])
     assert list(notes.terms[step - 1]) == ["adversarial_ce"]
-    assert notes.terms[step]["der"] == Weighted(DeltaEnergy("abnormal"), 20.0)
+    assert notes.terms[step]["der"] == Weighted(DER("abnormal"), 20.0)
     returns = [r["alarm/rollback"] for r in alarms(tmp_path) if "alarm/rollback" in r]
     assert returns == [str(float(STEPS))]
     assert any("train/loss/der" in r for r in rows(tmp_path))
@@ -329,26 +329,26 @@ def test_an_alert_that_fails_stops_no_training(tmp_path, capsys):
 
 
 OBJECTIVE = Objective({"ce": Weighted(AdversarialCrossEntropy())}, skip_flat=True)
-WITH_DER = Objective({**OBJECTIVE.terms, "reg": Weighted(DeltaEnergy("all"), 3.0)})
-DER = Weighted(DeltaEnergy("abnormal"), 20.0)
+WITH_DER = Objective({**OBJECTIVE.terms, "reg": Weighted(DER("all"), 3.0)})
+DER_TERM = Weighted(DER("abnormal"), 20.0)
 ATTACK = fgsm(Linf(8 / 255))
 
 
 @pytest.mark.parametrize(("times", "weight"), [(1, 20), (2, 40), (3, 80)])
 def test_der_is_switched_on_and_then_raised(times, weight):
-    objective, attack, words = Remedies("auto", DER).applied(OBJECTIVE, ATTACK, times)
-    assert objective.terms == {**OBJECTIVE.terms, "der": Weighted(DER.term, weight)}
+    objective, attack, words = Remedies("auto", DER_TERM).applied(OBJECTIVE, ATTACK, times)
+    assert objective.terms == {**OBJECTIVE.terms, "der": Weighted(DER_TERM.term, weight)}
     assert (attack, words) == (ATTACK, f"DER of weight {weight}")
     assert objective.skip_flat
 
 
 def test_der_that_is_there_is_raised():
-    objective, _, _ = Remedies("auto", DER, 3.0).applied(WITH_DER, ATTACK, 2)
-    assert objective.terms["reg"] == Weighted(DeltaEnergy("all"), 27.0)
+    objective, _, _ = Remedies("auto", DER_TERM, 3.0).applied(WITH_DER, ATTACK, 2)
+    assert objective.terms["reg"] == Weighted(DER("all"), 27.0)
 
 
 def test_alpha_falls_and_the_ball_stays():
-    objective, attack, _ = Remedies("alpha", DER).applied(OBJECTIVE, ATTACK, 2)
+    objective, attack, _ = Remedies("alpha", DER_TERM).applied(OBJECTIVE, ATTACK, 2)
     assert objective is OBJECTIVE
     assert attack == fgsm(Linf(8 / 255), alpha=2 / 255)
 
@@ -358,7 +358,7 @@ def test_alpha_falls_and_the_ball_stays():
 )
 def test_a_remedy_that_does_not_fit_names_the_one_that_does(remedy, objective, use):
     with pytest.raises(ValueError, match=f"remedy={remedy}, but .* use {use}"):
-        Remedies(remedy, DER).applied(objective, ATTACK, 1)
+        Remedies(remedy, DER_TERM).applied(objective, ATTACK, 1)
 
 
 def test_steps_are_asked_where_the_attack_climbs_the_loss():
@@ -390,8 +390,11 @@ def test_a_setting_out_of_range_is_named(typed, said):
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (("callbacks.sentinel.remedy=beta",), "remedy=beta, but the training has no DER: use der"),
-        (("attack=none", "callbacks.sentinel.remedy=alpha"), "Unattacked has none: use der"),
+        (
+            ("callbacks.sentinel.remedy=beta",),
+            "remedy=beta, but the training has no DER: use der",
+        ),
+        (("attack=none", "callbacks.sentinel.remedy=alpha"), "NoAttack has none: use der"),
         (("callbacks.energy=null",), "action=rollback acts on what callbacks.energy measures"),
     ],
 )

@@ -11,7 +11,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from tqdm import tqdm
 
-from energy_at.attacks import Attack, Unattacked, climbs_loss
+from energy_at.attacks import Attack, NoAttack, climbs_loss
 from energy_at.data import EvalLoader
 from energy_at.objectives import Objective, Weighted
 from energy_at.overfitting.alarms import REPEATED, ROLLBACK, Alarm, Thresholds
@@ -135,7 +135,7 @@ class Sentinel(Callback):
 
     def read(self, trainer: Trainer, rows: Sequence[Mapping[str, float]]) -> None:
         """Looks at rows of steps, or of a validation, in their order."""
-        if self._began is None or isinstance(self._began[2], Unattacked):
+        if self._began is None or isinstance(self._began[2], NoAttack):
             return  # standard training has no robustness to lose
         for row in rows:
             alarm = self.detector.see(row)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from energy_at.attacks import Attack, with_alpha
-from energy_at.objectives import DeltaEnergy, Objective, Weighted
+from energy_at.objectives import DER, Objective, Weighted
 
 Remedy = Literal["auto", "der", "beta", "alpha"]
 
@@ -47,7 +47,7 @@ class Remedies:
         Raises:
             ValueError: if the remedy does not go with them.
         """
-        own = next((n for n, w in objective.terms.items() if isinstance(w.term, DeltaEnergy)), None)
+        own = next((n for n, w in objective.terms.items() if isinstance(w.term, DER)), None)
         remedy = ("der" if own is None else "beta") if self.remedy == "auto" else self.remedy
         if remedy == "alpha":
             return (
