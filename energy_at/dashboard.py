@@ -14,8 +14,7 @@ from energy_at.config import CONF
 from energy_at.config.cli import command_line, one_line_errors, require_read
 from energy_at.config.schema import check
 from energy_at.reporting.panels import specification
-from energy_at.reporting.wandb_workspace import workspace
-from energy_at.training.loggers.account import has_wandb_key, is_reachable, server
+from energy_at.reporting.wandb_workspace import has_wandb_key, is_reachable, server, workspace
 
 
 def described(cfg: DictConfig) -> str:

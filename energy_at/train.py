@@ -32,7 +32,7 @@ from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder, accuracies_in
 from energy_at.runs.resume import job_folder, resumed
 from energy_at.training.launch import require_startable, started_with
-from energy_at.training.loggers import csv as loggers
+from energy_at.training.loggers import wandb as loggers
 
 register_resolvers()
 

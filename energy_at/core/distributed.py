@@ -13,7 +13,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 from energy_at.core.rng import Noise, PartNoise
-from energy_at.energy.pair import LogitPair
 
 
 @dataclass(frozen=True)
@@ -56,11 +55,6 @@ class Part:
         parts = [values[:size] for values, size in zip(found, self.sizes, strict=True)]
         parts[self.rank] = own
         return torch.cat(parts)
-
-    def joined_pair(self, own: LogitPair) -> LogitPair:
-        """The pair of the whole batch."""
-        start = None if own.start is None else self.joined(own.start)
-        return LogitPair(self.joined(own.clean), self.joined(own.adv), self.joined(own.y), start)
 
     def noise(self, generator: torch.Generator) -> Noise:
         """What the own images draw, given the generator of the whole batch."""

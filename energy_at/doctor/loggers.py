@@ -3,7 +3,7 @@
 import os
 
 from energy_at.doctor.findings import Checks, Verdict, passed
-from energy_at.training.loggers.account import has_wandb_key
+from energy_at.reporting.wandb_workspace import has_wandb_key
 
 
 def checks() -> Checks:

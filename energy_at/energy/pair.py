@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from energy_at.core.distributed import Part
 from energy_at.core.types import Labels, Logits
 
 
@@ -25,6 +26,11 @@ class LogitPair:
         """The same values without their graphs, safe to keep."""
         start = None if self.start is None else self.start.detach()
         return LogitPair(self.clean.detach(), self.adv.detach(), self.y, start)
+
+    def gathered(self, part: Part) -> "LogitPair":
+        """The pair of the whole batch, of which every process has its part."""
+        start = None if self.start is None else part.joined(self.start)
+        return LogitPair(part.joined(self.clean), part.joined(self.adv), part.joined(self.y), start)
 
     def seen_from_start(self) -> "LogitPair":
         """The pair with ``x + eta`` in the place of ``x``.

@@ -1,11 +1,13 @@
 """The alarm of the sentinel, what raises it, and what ends it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from energy_at.runs.metrics_log import ALARMS
-
 Kind = Literal["CO", "RO"]
+Rows = Sequence[Mapping[str, float]]  # of metrics.csv
+
+ALARMS: dict[Kind, str] = {"CO": "alarm/co", "RO": "alarm/ro"}  # columns
 
 AAE_SHARE = "AAE share"
 RATIO = "PGD over FGSM accuracy on held-out images"

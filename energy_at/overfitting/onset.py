@@ -3,8 +3,8 @@
 import numpy as np
 from scipy.special import bdtrc  # all of scipy.stats takes a second more to import
 
+from energy_at.overfitting.alarms import Rows
 from energy_at.overfitting.signals import WINDOW
-from energy_at.runs.metrics_log import Rows
 
 MARGIN = 0.03  # accuracy that must be lost to speak of robust overfitting
 LEVEL = 0.01  # of the test against chance

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from energy_at.overfitting.alarms import ALARMS
 from energy_at.reporting.describe import setting
 from energy_at.reporting.figures.style import methods_figure, save
 from energy_at.reporting.finished_run import APART, FinishedRun
 from energy_at.reporting.tables import Table
 from energy_at.runs.folder import RunFolder, folder_names
-from energy_at.runs.metrics_log import ALARMS
 
 FILES = ("comparison.md", "comparison.csv", "comparison.png", "comparison.pdf", "runs.csv")
 COSTS = ("forward passes", "minutes with validation")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from energy_at.runs.metrics_log import ALARMS
+from energy_at.overfitting.alarms import ALARMS
 
 Often = Literal["step", "epoch"]
 

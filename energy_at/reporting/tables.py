@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from energy_at.overfitting.alarms import Rows
 from energy_at.runs.folder import RunFolder, folder_names
-from energy_at.runs.metrics_log import Log, Numbers, Rows
+from energy_at.runs.metrics_log import Log, Numbers
 
 COLUMNS = (
     "run",

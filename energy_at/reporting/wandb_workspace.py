@@ -1,10 +1,20 @@
-"""The panels as a workspace of Weights & Biases."""
+"""Weights & Biases: its server, the key for it, and the panels as a workspace."""
 
 import importlib
+import netrc
+import os
+import threading
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 from energy_at.reporting.panels import SECTIONS, AnyPanel, Images, Panel, Scatter, Scores
-from energy_at.training.loggers.account import STEP
+
+STEP = "trainer/global_step"  # x axis of every metric, as Lightning names it
+PATIENCE = 5.0  # seconds within which a server must answer
 
 
 def workspace(entity: str, project: str, name: str) -> Any:
@@ -62,3 +72,39 @@ def _curves(wr: Any, panel: Panel) -> Any:
         title_y="share" if panel.unit == "%" else panel.unit,
         custom_expressions=expressions or None,
     )
+
+
+def server() -> str:
+    """Where W&B is."""
+    return os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
+
+
+def has_wandb_key() -> bool:
+    """Whether wandb would find a key where it looks for one: environment, then netrc."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlsplit(server()).hostname or ""
+    for path in (os.environ.get("NETRC"), Path.home() / ".netrc", Path.home() / "_netrc"):
+        if path and Path(path).is_file():
+            try:
+                return netrc.netrc(path).authenticators(host) is not None
+            except netrc.NetrcParseError:
+                return False
+    return False
+
+
+def is_reachable(url: str) -> bool:
+    """Whether anything answers at an address within ``PATIENCE`` seconds."""
+    answered = threading.Event()
+
+    def ask() -> None:
+        with suppress(OSError, ValueError):
+            try:
+                urlopen(url, timeout=PATIENCE).close()
+            except HTTPError as refused:  # an answer too
+                refused.close()
+            answered.set()
+
+    # A thread of its own: looking the name up can take longer than the timeout.
+    threading.Thread(target=ask, daemon=True).start()
+    return answered.wait(PATIENCE)

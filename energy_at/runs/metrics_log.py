@@ -1,7 +1,7 @@
 """What a training logged, one array for each metric: a million steps are read in seconds."""
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice, zip_longest
@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-Rows = Sequence[Mapping[str, float]]
+from energy_at.overfitting.alarms import ALARMS, Rows
+
 Numbers = NDArray[np.float64]
 
-ALARMS = {"CO": "alarm/co", "RO": "alarm/ro"}  # columns of the sentinel
 _ROWS_AT_ONCE = 1000  # few enough to stay in the cache while they are turned into columns
 
 

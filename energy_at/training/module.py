@@ -123,7 +123,7 @@ class AdversarialTraining(LightningModule):
         found = self._attacked(x, y, batch_idx, noise)
         if self._perturbs_weights():
             self._ascend(x, y, found, epoch, part)
-        pair = part.joined_pair(self._pair(x, y, found))
+        pair = self._pair(x, y, found).gathered(part)
         losses = self.objective(pair, epoch, self._vicinity(x, y, found, noise, part))
         seen = torch.stack([x.min(), x.max()])
         return {
@@ -221,7 +221,7 @@ class AdversarialTraining(LightningModule):
     def _ascend(self, x: Images, y: Labels, found: AttackResult, epoch: float, part: Part) -> None:
         assert self.awp is not None
         with frozen_running_stats(self.net):
-            pair = part.joined_pair(self._pair(x, y, found))
+            pair = self._pair(x, y, found).gathered(part)
         self.awp.ascend(self.net, self.objective(pair, epoch).total)
 
     def _attack_at(self, batch_idx: int) -> Attack:

@@ -37,7 +37,7 @@ def validated(
     for name, attack in attacks.items():
         x_adv = attack(net, x, y, generator=noise()).x_adv
         with no_graph():
-            pair = part.joined_pair(LogitPair(clean, net(x_adv), y))
+            pair = LogitPair(clean, net(x_adv), y).gathered(part)
         both = accuracies(pair) | cross_entropies(pair)
         for kind in ("acc", "ce"):
             values[f"{kind}/clean"] = both[f"{kind}/clean"]

@@ -10,11 +10,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from energy_at.config.cli import ERROR_FILE
 from energy_at.core.files import read_json
-from energy_at.overfitting.alarms import REPEATED
+from energy_at.overfitting.alarms import ALARMS, REPEATED
 from energy_at.overfitting.onset import collapse_step, overfitting_step
 from energy_at.reporting.panels import Line, curve_panels
 from energy_at.runs.folder import RunFolder, accuracies_in, folder_names, runs_in
-from energy_at.runs.metrics_log import ALARMS
 from energy_at.watch.tail import Row, Tail, Trace
 
 LINES = {

@@ -141,3 +141,8 @@ def test_a_million_steps_are_read_within_half_a_minute(path):
     log = read_log(path)
     assert time.process_time() - start < 30
     assert len(log["train/15"]) == 1_000_000
+
+
+def test_alarms_are_read_in_their_order():
+    both = Log.of([{"step": 9.0, "alarm/co": 0.3}, {"step": 5.0, "alarm/ro": 0.2}])
+    assert both.alarms == [("RO", 5), ("CO", 9)]

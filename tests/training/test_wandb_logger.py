@@ -13,14 +13,12 @@ from hydra.core.hydra_config import HydraConfig
 
 from energy_at import train
 from energy_at.config.build import register_resolvers
+from energy_at.overfitting.alarms import ALARMS
+from energy_at.reporting import wandb_workspace
 from energy_at.reporting.panels import Panel, Scatter, specification
-from energy_at.reporting.wandb_workspace import workspace
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder
-from energy_at.runs.metrics_log import ALARMS
-from energy_at.training.loggers import account
-from energy_at.training.loggers import csv as loggers
-from energy_at.training.loggers import wandb as tolerant
+from energy_at.training.loggers import wandb as loggers
 from energy_at.training.loggers.wandb import DummyExperiment
 from tests.helpers.running import CONF, TINY, fitted, train_in, typed
 from tests.helpers.wandb_files import Kept, without_key
@@ -92,7 +90,7 @@ def test_the_step_is_the_axis_of_every_metric_and_extremes_are_kept(offline):
     axes = {m.glob_name: m.step_metric for m in metrics if m.step_metric}
     assert axes.get("*") == "trainer/global_step"
     summed = {m.name: m.summary for m in metrics if m.summary.max or m.summary.min}
-    assert summed.keys() == tolerant.SUMMARIES.keys()
+    assert summed.keys() == loggers.SUMMARIES.keys()
     assert summed["val/acc/pgd"].max
     assert summed["train/delta_energy/marginal"].min
     assert summed["train/delta_energy/marginal"].max
@@ -176,7 +174,7 @@ def test_no_panel_names_a_key_that_is_never_logged(offline, alarmed):
 
 
 def test_the_workspace_draws_what_the_specification_says():
-    model = workspace("me", "project", "name")._to_model().model_dump(by_alias=True)
+    model = wandb_workspace.workspace("me", "project", "name")._to_model().model_dump(by_alias=True)
     sections = model["spec"]["section"]["panelBankConfig"]["sections"]
     for drawn, wanted in zip(sections, specification(), strict=False):
         assert drawn["name"] == wanted["title"]
@@ -268,13 +266,13 @@ def test_a_failure_in_the_middle_leaves_the_training_alone(tmp_path, no_key, mon
 
 
 def test_a_server_that_hangs_is_not_waited_for(tmp_path, no_key, monkeypatch, capsys):
-    monkeypatch.setattr(account, "PATIENCE", 0.3)
+    monkeypatch.setattr(wandb_workspace, "PATIENCE", 0.3)
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and says nothing
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         monkeypatch.setenv("WANDB_BASE_URL", url)
         start = time.monotonic()
-        assert not account.is_reachable(url)
+        assert not wandb_workspace.is_reachable(url)
         assert time.monotonic() - start < 2
         run = one_epoch(tmp_path / "run")
         loggers.finish(run.trainer.loggers)
@@ -292,10 +290,10 @@ def test_a_key_is_found_where_wandb_looks_for_it(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.delenv("NETRC", raising=False)
-    assert not account.has_wandb_key()
+    assert not wandb_workspace.has_wandb_key()
     (tmp_path / ".netrc").write_text("machine api.wandb.ai\n  login user\n  password x\n")
-    assert account.has_wandb_key()
+    assert wandb_workspace.has_wandb_key()
     (tmp_path / ".netrc").write_text("machine example.org\n  login user\n  password x\n")
-    assert not account.has_wandb_key()
+    assert not wandb_workspace.has_wandb_key()
     monkeypatch.setenv("WANDB_API_KEY", "x")
-    assert account.has_wandb_key()
+    assert wandb_workspace.has_wandb_key()

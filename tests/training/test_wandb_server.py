@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import wandb
 
-from energy_at.training.loggers import wandb as tolerant
-from energy_at.training.loggers.csv import finish
+from energy_at.training.loggers import wandb as loggers
 from tests.helpers.running import TINY, prepared
 from tests.helpers.wandb_files import Kept, without_key
 from tests.helpers.wandb_server import serving
@@ -32,11 +31,11 @@ def fit(folder, after_begin=lambda: None):
     wandb.teardown()  # else it goes on with the address of an earlier run
     run = prepared(folder, *RUN)
     for logger in run.trainer.loggers:
-        if isinstance(logger, tolerant.TolerantWandb):
+        if isinstance(logger, loggers.TolerantWandb):
             _ = logger.experiment
     after_begin()
     run.trainer.fit(run.module, run.data)
-    finish(run.trainer.loggers)
+    loggers.finish(run.trainer.loggers)
 
 
 def sync(folder, server):
@@ -73,7 +72,7 @@ def test_a_run_that_is_synced_later_gives_what_one_online_gives(tmp_path, monkey
 
 def test_a_server_that_dies_in_the_middle_is_not_waited_for(tmp_path, monkeypatch, capsys):
     without_key(monkeypatch, tmp_path / "home")
-    monkeypatch.setattr(tolerant, "FINISH", 3.0)
+    monkeypatch.setattr(loggers, "FINISH", 3.0)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     with serving() as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)

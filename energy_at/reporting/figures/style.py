@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from energy_at.overfitting.alarms import Rows
 from energy_at.reporting.figures.markers import Mark, alarms_of, mark_alarms
-from energy_at.runs.metrics_log import Log, Rows
+from energy_at.runs.metrics_log import Log
 
 MOST = 2000  # points of a curve by step: more of them are drawn as bins
 WIDTH = 10.5  # of a figure with several panels, in inches

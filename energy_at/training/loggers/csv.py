@@ -1,16 +1,12 @@
-"""Per-step metrics as one CSV file, and Weights & Biases where it is wanted."""
+"""Per-step metrics as one CSV file."""
 
 import csv
 import os
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
-
-from energy_at.training.loggers.account import has_wandb_key, is_reachable, server
-from energy_at.training.loggers.wandb import TolerantWandb, tell_offline
 
 Cell = str | float | int
 
@@ -111,68 +107,6 @@ class MetricsCSV(Logger):
 def csv_logger(folder: str | Path) -> MetricsCSV:
     """``metrics.csv`` in the run folder."""
     return MetricsCSV(Path(folder) / "metrics.csv")
-
-
-def wandb_logger(
-    folder: str | Path,
-    *,
-    project: str,
-    mode: str | None = None,
-    **options: Any,
-) -> TolerantWandb:
-    """W&B, online where an API key is configured and its server answers, and offline otherwise.
-
-    Args:
-        folder: Of the run.
-        project: At W&B.
-        mode: ``online``, ``offline`` or ``disabled``, as ``WANDB_MODE`` would say it.
-        options: What ``TolerantWandb``, or ``wandb.init``, takes.
-    """
-    place = str(Path(folder).absolute())  # wandb's own process may work elsewhere
-    mode = _mode(mode or os.environ.get("WANDB_MODE") or None, folder)  # set to nothing is not set
-    return TolerantWandb(save_dir=place, project=project, mode=mode, **options)
-
-
-def _mode(asked: str | None, folder: str | Path) -> str:
-    if asked is not None and asked != "online":
-        return asked
-    if not has_wandb_key():
-        tell_offline("no API key is configured", folder)
-        return "offline"
-    if not is_reachable(server()):
-        tell_offline(f"{server()} does not answer", folder)
-        return "offline"
-    return "online"
-
-
-def conclude(
-    loggers: Iterable[Logger], accuracies: Mapping[str, float], checkpoints: Mapping[str, Path]
-) -> None:
-    """Gives what a training has come to, where there is W&B, to its summary and artifacts.
-
-    Args:
-        loggers: Of the training.
-        accuracies: Shares by name.
-        checkpoints: Files by name.
-    """
-    for logger in loggers:
-        if isinstance(logger, TolerantWandb):
-            logger.log_summary(accuracies)
-            logger.log_artifact(checkpoints)
-
-
-def alert(loggers: Iterable[Logger], title: str, text: str) -> None:
-    """Tells whoever wants to be told by W&B, where there is W&B."""
-    for logger in loggers:
-        if isinstance(logger, TolerantWandb):
-            logger.alert(title, text)
-
-
-def finish(loggers: Iterable[Logger]) -> None:
-    """Ends what a run has begun at W&B: the next run of the process must begin its own."""
-    for logger in loggers:
-        if isinstance(logger, TolerantWandb):
-            logger.finish()
 
 
 def _cell(name: str, value: float) -> Cell:

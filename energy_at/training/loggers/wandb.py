@@ -2,17 +2,17 @@
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from lightning.fabric.loggers.logger import _DummyExperiment as DummyExperiment
 from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from energy_at.training.loggers.account import STEP
+from energy_at.reporting.wandb_workspace import STEP, has_wandb_key, is_reachable, server
 
 SUMMARIES = {  # besides the last value, which is the summary of all others
     "train/delta_energy/marginal": "min,max,last",
@@ -135,6 +135,68 @@ class TolerantWandb(WandbLogger):
             tell(f"W&B has failed and is left out from here on: {_why(error)}")
             nothing: Any = DummyExperiment()
             self._left, self._experiment = self._experiment, nothing
+
+
+def wandb_logger(
+    folder: str | Path,
+    *,
+    project: str,
+    mode: str | None = None,
+    **options: Any,
+) -> TolerantWandb:
+    """W&B, online where an API key is configured and its server answers, and offline otherwise.
+
+    Args:
+        folder: Of the run.
+        project: At W&B.
+        mode: ``online``, ``offline`` or ``disabled``, as ``WANDB_MODE`` would say it.
+        options: What ``TolerantWandb``, or ``wandb.init``, takes.
+    """
+    place = str(Path(folder).absolute())  # wandb's own process may work elsewhere
+    mode = _mode(mode or os.environ.get("WANDB_MODE") or None, folder)  # set to nothing is not set
+    return TolerantWandb(save_dir=place, project=project, mode=mode, **options)
+
+
+def _mode(asked: str | None, folder: str | Path) -> str:
+    if asked is not None and asked != "online":
+        return asked
+    if not has_wandb_key():
+        tell_offline("no API key is configured", folder)
+        return "offline"
+    if not is_reachable(server()):
+        tell_offline(f"{server()} does not answer", folder)
+        return "offline"
+    return "online"
+
+
+def conclude(
+    loggers: Iterable[Logger], accuracies: Mapping[str, float], checkpoints: Mapping[str, Path]
+) -> None:
+    """Gives what a training has come to, where there is W&B, to its summary and artifacts.
+
+    Args:
+        loggers: Of the training.
+        accuracies: Shares by name.
+        checkpoints: Files by name.
+    """
+    for logger in loggers:
+        if isinstance(logger, TolerantWandb):
+            logger.log_summary(accuracies)
+            logger.log_artifact(checkpoints)
+
+
+def alert(loggers: Iterable[Logger], title: str, text: str) -> None:
+    """Tells whoever wants to be told by W&B, where there is W&B."""
+    for logger in loggers:
+        if isinstance(logger, TolerantWandb):
+            logger.alert(title, text)
+
+
+def finish(loggers: Iterable[Logger]) -> None:
+    """Ends what a run has begun at W&B: the next run of the process must begin its own."""
+    for logger in loggers:
+        if isinstance(logger, TolerantWandb):
+            logger.finish()
 
 
 def _with_axes(run: Any) -> Any:

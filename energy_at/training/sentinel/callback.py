@@ -17,7 +17,7 @@ from energy_at.objectives import Objective, Weighted
 from energy_at.overfitting.alarms import REPEATED, ROLLBACK, Alarm, Thresholds
 from energy_at.overfitting.detector import Detector
 from energy_at.training.callbacks.energy_monitor import EnergyMonitor
-from energy_at.training.loggers.csv import alert
+from energy_at.training.loggers.wandb import alert
 from energy_at.training.module import AdversarialTraining
 from energy_at.training.sentinel.remedies import Remedies, Remedy
 from energy_at.training.sentinel.rollback import (

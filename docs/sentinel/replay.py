@@ -1,7 +1,14 @@
-"""How well the sentinel would have watched trainings that are over."""
+"""Replays the detector over finished runs and scores its alarms.
 
+``python docs/sentinel/replay.py --out docs/sentinel set=runs/a set=runs/b report=runs/c``
+
+writes ``table.md``, ``table.csv`` and the figure ``signals``. The part of the study that a run
+belongs to stands before its folder.
+"""
+
+import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import ceil
 from pathlib import Path
@@ -198,11 +205,6 @@ def write_study(parts: Mapping[str, Sequence[Path]], out: Path) -> list[Watch]:
     return watches
 
 
-def stricter(watches: Sequence[Watch], **changes: float) -> list[Watch]:
-    """The same runs, watched with other thresholds."""
-    return [replace(w, thresholds=replace(w.thresholds, **changes)) for w in watches]  # type: ignore[arg-type]
-
-
 def _said(alarms: Sequence[Alarm]) -> str:
     """``CO 52, RO 240``: the first of each kind."""
     first = {alarm.kind: alarm.step for alarm in reversed(alarms)}
@@ -224,3 +226,18 @@ def _panel(axes: Axes, watch: Watch) -> None:
     what, *where = watch.name.rsplit(", ", 3)
     axes.set_title(f"{what}\n{', '.join(where)}", fontsize=5.5)
     axes.set_ylim(-3, 118)  # alarms are above 100
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("runs", nargs="+", metavar="PART=FOLDER")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    parts: dict[str, list[Path]] = {}
+    for part, _, folder in (run.partition("=") for run in options.runs):
+        parts.setdefault(part, []).append(Path(folder))
+    write_study(parts, options.out)
+
+
+if __name__ == "__main__":
+    main()
