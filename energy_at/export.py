@@ -1,7 +1,6 @@
 """The weights of a run as one safetensors file: ``python -m energy_at.export run=FOLDER``."""
 
 import json
-import os
 from pathlib import Path
 
 import hydra
@@ -14,6 +13,7 @@ from energy_at.config import CONF
 from energy_at.config.build import register_resolvers, reopened
 from energy_at.config.cli import command_line, one_line_errors, require_read
 from energy_at.config.schema import check
+from energy_at.core.files import write_atomic
 from energy_at.models import Normalized
 from energy_at.models.weights import exported
 from energy_at.runs.folder import RunFolder
@@ -38,14 +38,10 @@ def export(run: str | Path, which: str, out: Path) -> Path:
     }
     if not isinstance(module.net, Normalized):
         raise ValueError("only the project's own networks are exported: normalization, then net")
-    part = out.with_name(out.name + ".part")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
         # Not by save_file, which leaves it readable to its owner alone.
-        part.write_bytes(save(exported(module.net), metadata=about))
-        os.replace(part, out)
+        write_atomic(out, save(exported(module.net), metadata=about))
     except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
         raise ValueError(f"cannot write out={out}: {error}") from error
     return out
 

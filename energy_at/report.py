@@ -13,7 +13,7 @@ from omegaconf import DictConfig, ListConfig
 from energy_at.config import CONF
 from energy_at.config.cli import command_line, one_line_errors, require_read
 from energy_at.config.schema import check
-from energy_at.core.files import together
+from energy_at.core.files import staged
 from energy_at.reporting import comparison
 from energy_at.reporting import document as reporting
 from energy_at.reporting.document.manifest import note_written, remove_left, written
@@ -41,7 +41,7 @@ def report(folders: Sequence[RunFolder], out: Path, failed: Sequence[str] = ()) 
     require_distinct(folders)
     table, groups = results_table(folders), comparison.grouped(folders)
     earlier = written(out)
-    with together(out) as part:
+    with staged(out) as part:
         compared = comparison.write_groups(groups, part)
         (part / "table.md").write_text(table.markdown() + "\n")
         (part / "table.csv").write_text(table.csv())

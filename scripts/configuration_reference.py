@@ -39,9 +39,7 @@ def keys(text: str) -> Iterator[tuple[str, str, str]]:
 
 def table(rows: list[tuple[str, str, str]]) -> str:
     """A Markdown table; a ``|`` in a cell ends none."""
-    cells = [
-        (f"`{key}`", f"`{value}`" if value else "", comment) for key, value, comment in rows
-    ]
+    cells = [(f"`{key}`", f"`{value}`" if value else "", comment) for key, value, comment in rows]
     lines = ["| key | default | meaning |", "| --- | --- | --- |"]
     lines += ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in cells]
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 import json
 import resource
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def trained(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def run(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("energy_at.evaluation.evaluate.BLACK_BOX_QUERIES", 20)
+    monkeypatch.setattr(sys.modules["energy_at.evaluation.evaluate"], "BLACK_BOX_QUERIES", 20)
     return Path(shutil.copytree(trained, "run"))
 
 

@@ -1,8 +1,6 @@
 """The files of an analysis: they appear together, or not at all."""
 
 import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
@@ -25,7 +23,8 @@ from energy_at.analysis.figures import (
 )
 from energy_at.analysis.landscape import TIMES, Landscape, Natural, Shifts
 from energy_at.analysis.tables import by_quantity
-from energy_at.core.files import beside, read_json
+from energy_at.core import files
+from energy_at.core.files import read_json
 from energy_at.reporting.figures.style import save
 
 PANELS = 4  # runs that have room side by side
@@ -43,20 +42,14 @@ ARRAYS = {
 
 @contextmanager
 def staged(out: Path, key: str) -> Iterator[Path]:
-    """A folder beside ``out`` that takes its place if nothing is raised.
+    """A temporary folder whose files move to ``out`` if nothing is raised.
 
     Raises:
         ValueError: if ``out`` holds anything but an analysis of the same key.
     """
     _require_free(out, key)
-    old = out.absolute().with_name(f".{out.absolute().name}.old")
-    shutil.rmtree(old, ignore_errors=True)  # of an analysis that was killed
-    with beside(out) as part:
+    with files.staged(out) as part:
         yield part
-        if out.exists():
-            os.replace(out, old)
-        os.replace(part, out)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def write(folder: Path, text: str, view: View, settings: Mapping[str, Any]) -> None:

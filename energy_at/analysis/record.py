@@ -1,7 +1,5 @@
 """What an analysis was made with, and a key that tells it from all others."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +8,7 @@ import torch
 from energy_at import __version__
 from energy_at.analysis.output import ARRAYS
 from energy_at.analysis.plan import Plan
+from energy_at.core.files import digest
 from energy_at.data import ImageSet
 from energy_at.evaluation.trained_model import TrainedModel
 
@@ -27,7 +26,7 @@ def network(name: str, subject: TrainedModel, places: Sequence[int], plan: Plan)
         "dataset": subject.config.dataset.name,
         "images": len(places),
         "of": len(getattr(subject.data, plan.split)),
-        "places_sha256": _digest(list(places)),
+        "places_sha256": digest(list(places)),
     }
 
 
@@ -35,7 +34,7 @@ def key_of(plan: Plan, networks: Sequence[Mapping[str, Any]]) -> str:
     """Changes with everything that the numbers depend on, but for the machine."""
     shown = ("sha256", "dataset", "images", "of", "places_sha256")
     seen = [{name: network[name] for name in shown} for network in networks]
-    return _digest([_asked(plan), seen, __version__])
+    return digest([_asked(plan), seen, __version__])
 
 
 def record(plan: Plan, networks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -65,7 +64,3 @@ def _asked(plan: Plan) -> dict[str, Any]:
         "radii": [ball.eps for ball in plan.balls],
         "seed": plan.seed,
     }
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -13,7 +13,7 @@ from energy_at.config import CONF
 from energy_at.config.build import register_resolvers
 from energy_at.config.cli import command_line, one_line_errors, require_read
 from energy_at.config.schema import check
-from energy_at.core.files import together
+from energy_at.core.files import staged
 from energy_at.evaluation.trained_model import device_of
 from energy_at.reporting.describe import setting
 
@@ -34,7 +34,7 @@ def benchmark(plan: Plan, out: Path, *, progress: bool) -> str:
     }
     for more in compared(plan, shown=progress):
         found += more
-        with together(out) as part:
+        with staged(out) as part:
             write(found, about, part)
     return f"{table(found).markdown()}\n\n{said(found, about)}\nwritten to {out}/: " + ", ".join(
         FILES

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from energy_at.config.start_schema import required
+from energy_at.core.files import remove_empty
 from energy_at.core.ranks import is_first
 from energy_at.runs.folder import ERROR_FILE as ERROR_FILE
 
@@ -169,15 +170,6 @@ def _is_built(cfg: DictConfig, key: str) -> bool:
     nodes = [OmegaConf.select(cfg, ".".join(parts[: i + 1])) for i in range(len(parts))]
     built = any(isinstance(node, DictConfig) and "_target_" in node for node in nodes)
     return built or parts[0] == "trainer"
-
-
-def remove_empty(folder: Path) -> None:
-    """Removes a folder and its parents below the working directory, as far as they are empty."""
-    for path in (folder, *folder.parents):
-        inside = path.resolve().is_relative_to(Path.cwd()) and path.resolve() != Path.cwd()
-        if not (inside or path == folder) or not path.is_dir() or any(path.iterdir()):
-            return
-        path.rmdir()
 
 
 _EXTRAS = ("joblib", "ray", "submitit", "optuna")  # packages that run sweeps

@@ -10,8 +10,9 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from energy_at.config.cli import one_line_errors, remove_empty
+from energy_at.config.cli import one_line_errors
 from energy_at.config.start_schema import check_start
+from energy_at.core.files import remove_empty
 from energy_at.reporting.comparison import FILES, write_comparison
 from energy_at.reporting.finished_run import FinishedRun
 from energy_at.reporting.sampling_tradeoff import FILES as TRADEOFF

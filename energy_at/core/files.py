@@ -1,5 +1,6 @@
-"""Files that might be damaged, or not what they seem; files that appear together or not at all."""
+"""Files that appear whole or not at all, JSON files, and digests of values."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -9,30 +10,77 @@ from pathlib import Path
 from typing import Any
 
 
+def digest(value: Any) -> str:
+    """SHA-256 of the canonical JSON of a value: mappings in any order give the same."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 def read_json(path: Path) -> dict[str, Any]:
-    """A file of named values.
+    """The mapping in a JSON file.
 
     Raises:
-        ValueError: if it is damaged.
+        ValueError: if the file is damaged.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is damaged: it is no JSON") from error
+        raise ValueError(f"{path} is damaged: it is not JSON") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged: it holds no named values")
+        raise ValueError(f"{path} is damaged: it holds no mapping")
     return content
 
 
 @contextmanager
-def beside(out: Path) -> Iterator[Path]:
-    """A hidden folder beside ``out`` to write to; what is left in it is lost at the end."""
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside ``path`` to write to; it replaces ``path`` if nothing is raised.
+
+    Missing parent folders are created.
+
+    Raises:
+        OSError: naming ``path``, if it cannot be written.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, data: str | bytes) -> None:
+    """Replaces a file as a whole; text is written as UTF-8.
+
+    Raises:
+        OSError: naming ``path``, if it cannot be written.
+    """
+    with replacing(path) as part:
+        part.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def staged(out: Path) -> Iterator[Path]:
+    """A temporary folder whose files move to ``out`` if nothing is raised.
+
+    Other files in ``out`` stay.
+
+    Raises:
+        ValueError: if ``out`` is a file.
+    """
+    if out.is_file():
+        raise ValueError(f"out={out} is a file: name a folder")
     part = out.absolute().with_name(f".{out.absolute().name}.part")
-    existed = [folder for folder in part.parents if folder.exists()]
-    shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+    existed = {folder for folder in part.parents if folder.exists()}
+    shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed
     part.mkdir(parents=True)
     try:
         yield part
+        for file in [path for path in part.rglob("*") if path.is_file()]:
+            target = out / file.relative_to(part)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
         for folder in part.parents:
@@ -41,18 +89,10 @@ def beside(out: Path) -> Iterator[Path]:
             folder.rmdir()
 
 
-@contextmanager
-def together(out: Path) -> Iterator[Path]:
-    """A folder whose files go to ``out`` if nothing is raised; what else lies there stays.
-
-    Raises:
-        ValueError: if ``out`` is a file.
-    """
-    if out.is_file():
-        raise ValueError(f"out={out} is a file: name a folder")
-    with beside(out) as part:
-        yield part
-        for file in [path for path in part.rglob("*") if path.is_file()]:
-            target = out / file.relative_to(part)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(file, target)
+def remove_empty(folder: Path) -> None:
+    """Removes a folder and its parents below the working directory, as far as they are empty."""
+    for path in (folder, *folder.parents):
+        inside = path.resolve().is_relative_to(Path.cwd()) and path.resolve() != Path.cwd()
+        if not (inside or path == folder) or not path.is_dir() or any(path.iterdir()):
+            return
+        path.rmdir()

@@ -3,7 +3,6 @@
 Exit code 1 if any check fails; nothing is written but ``out``.
 """
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from omegaconf import DictConfig
 from energy_at.config import CONF
 from energy_at.config.cli import command_line, one_line_errors, quieten, require_read
 from energy_at.config.schema import check
+from energy_at.core.files import write_atomic
 from energy_at.doctor import Finding, as_json, checks, examined, row, summary
 
 
@@ -42,13 +42,9 @@ def write(text: str, out: Path) -> None:
     Raises:
         ValueError: if it cannot be written.
     """
-    part = out.with_name(out.name + ".part")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text + "\n")
-        os.replace(part, out)
+        write_atomic(out, text + "\n")
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise ValueError(f"cannot write out={out}: {error.strerror}") from error
 
 

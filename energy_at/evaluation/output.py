@@ -3,11 +3,11 @@
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from energy_at.core.files import write_atomic
 from energy_at.evaluation.robustness import Mask
 from energy_at.reporting.tables import Table
 
@@ -80,7 +80,6 @@ def write(
     Returns:
         The table with the checks, as Markdown.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     text = markdown(found)
     rows = found["accuracies"]
     columns = [right.int().tolist() for right in outcomes.values()]
@@ -91,9 +90,7 @@ def write(
         _csv([["image", "label", *outcomes], *zip(places, labels, *columns, strict=True)]),
     )
     for name, content in zip(FILES, contents, strict=True):
-        part = folder / f"{name}.part"
-        part.write_text(content.rstrip("\n") + "\n")
-        os.replace(part, folder / name)
+        write_atomic(folder / name, content.rstrip("\n") + "\n")
     return text
 
 

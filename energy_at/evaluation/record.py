@@ -1,7 +1,5 @@
 """What is written down of an evaluation: its setting, and a row for each attack and radius."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +7,7 @@ from omegaconf import OmegaConf
 from scipy.stats import binomtest
 
 from energy_at import __version__
+from energy_at.core.files import digest
 from energy_at.data import ImageSet
 from energy_at.evaluation.plan import Plan
 from energy_at.evaluation.robustness import Mask
@@ -53,8 +52,7 @@ def about(
         "places": list(places),
         "version": __version__,
     }
-    digest = hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()
-    return said | {"key": digest}
+    return said | {"key": digest(setting)}
 
 
 def folder_name(said: dict[str, Any]) -> str:

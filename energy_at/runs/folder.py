@@ -5,7 +5,6 @@ The only place that knows its file names, but for ``metrics.csv``, which its log
 
 import csv
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
-from energy_at.core.files import read_json
+from energy_at.core.files import read_json, write_atomic
 from energy_at.runs.environment import environment
 from energy_at.runs.metrics_log import Log, read_log
 
@@ -65,8 +64,8 @@ class RunFolder:
                 )
         folder.path.mkdir(parents=True, exist_ok=True)
         about = environment() | {"overrides": list(overrides), "train_images": train_images}
-        _write(folder.environment_file, json.dumps(about, indent=2) + "\n")
-        _write(folder.config_file, OmegaConf.to_yaml(cfg, resolve=True))
+        write_atomic(folder.environment_file, json.dumps(about, indent=2) + "\n")
+        write_atomic(folder.config_file, OmegaConf.to_yaml(cfg, resolve=True))
         return folder
 
     @staticmethod
@@ -94,8 +93,8 @@ class RunFolder:
         if changes and self.environment_file.is_file():
             about = json.loads(self.environment_file.read_text())
             about["overrides"] = [*about.get("overrides", []), *changes]
-            _write(self.environment_file, json.dumps(about, indent=2) + "\n")
-        _write(self.config_file, OmegaConf.to_yaml(cfg, resolve=True))
+            write_atomic(self.environment_file, json.dumps(about, indent=2) + "\n")
+        write_atomic(self.config_file, OmegaConf.to_yaml(cfg, resolve=True))
 
     def forget_start(self) -> None:
         """Makes room for a run that was stopped before it had a checkpoint to go on from."""
@@ -212,7 +211,7 @@ class RunFolder:
 
     def write_results(self, results: dict[str, Any]) -> None:
         """Keeps the accuracies of the finished run."""
-        _write(self.results_file, json.dumps(results, indent=2) + "\n")
+        write_atomic(self.results_file, json.dumps(results, indent=2) + "\n")
 
 
 def accuracies_in(results: Mapping[str, Any]) -> dict[str, float]:
@@ -285,9 +284,3 @@ def _log(path: Path, changed: int, size: int) -> Log:
     """The log in a file of this age and size."""
     del changed, size
     return read_log(path)
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    os.replace(part, path)

@@ -1,20 +1,18 @@
 """Names for results that change with everything that the results depend on."""
 
-import hashlib
-import json
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
 
 from energy_at import __version__
+from energy_at.core.files import digest
 from energy_at.evaluation.trained_model import TrainedModel
 
 
 def key_of(*parts: Any) -> str:
     """A name for these values."""
-    text = json.dumps([*parts, __version__, torch.__version__], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return digest([*parts, __version__, torch.__version__])
 
 
 def network_key(subject: TrainedModel) -> list[Any]:

@@ -12,6 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
+from energy_at.core.files import replacing
 from energy_at.evaluation.trained_model import TrainedModel
 from energy_at.reporting.figures.samples import (
     class_grid,
@@ -141,10 +142,8 @@ def _facts(subject: TrainedModel, plan: Plan, found: Found) -> dict[str, Any]:
 def _write_samples(path: Path, found: Found, key: str) -> None:
     columns = {name: value.numpy() for name, value in found.energies.items()}
     whole: dict[str, Any] = {"key": np.array(key)} | arrays(found.samples) | columns
-    part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as file:
+    with replacing(path) as part, part.open("wb") as file:
         np.savez_compressed(file, **whole)
-    os.replace(part, path)
 
 
 def _write_classes(folder: Path, found: Found) -> None:

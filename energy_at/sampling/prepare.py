@@ -1,6 +1,5 @@
 """What samples are drawn from: training images, their energies and fitted starts, kept in files."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from energy_at.core.files import replacing
 from energy_at.core.rng import CountedNoise
 from energy_at.core.types import Labels, PerExample
 from energy_at.evaluation.trained_model import TrainedModel
@@ -103,8 +103,6 @@ def cached(path: Path, find: Callable[[], Tensors]) -> Tensors:
     found = {name: value.detach().cpu().contiguous() for name, value in find().items()}
     if not found:
         return found
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    save_file(found, part)
-    os.replace(part, path)
+    with replacing(path) as part:
+        save_file(found, part)
     return found

@@ -1,6 +1,5 @@
 """Finished samples: columns, files, and parts that survive a kill."""
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -14,6 +13,7 @@ from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from energy_at.core.files import replacing
 from energy_at.core.types import Labels, PerExample, Pixels
 from energy_at.sampling import Chains
 
@@ -117,14 +117,11 @@ class Parts:
         self._written = time.monotonic()
         if not self._fresh:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         last = max((int(path.stem) for path in self.folder.glob("*.npz")), default=-1)
         path = self.folder / f"{last + 1:06d}.npz"
-        part = path.with_suffix(".part")
-        with part.open("wb") as file:
+        with replacing(path) as part, part.open("wb") as file:
             whole: dict[str, Any] = _columns(Samples.joined(self._fresh))
             np.savez(file, key=np.array(self.key), **whole)
-        os.replace(part, path)
         self._fresh = []
 
     def remove(self) -> None:

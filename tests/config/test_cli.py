@@ -88,7 +88,7 @@ def test_the_printed_table_holds_the_written_results(finished):
 
 
 def test_a_run_is_opened_again_and_measures_the_same(finished, monkeypatch, capsys):
-    monkeypatch.setattr("energy_at.evaluation.evaluate.BLACK_BOX_QUERIES", 20)
+    monkeypatch.setattr(sys.modules["energy_at.evaluation.evaluate"], "BLACK_BOX_QUERIES", 20)
     weak = ("attacks=[fgsm,pgd]", "steps=2", "restarts=1", "progress=false")
     code, out, _ = typed(monkeypatch, capsys, evaluate.main, "run=finished", *weak)
     results = json.loads(Path("finished/results.json").read_text())["last"]["test"]

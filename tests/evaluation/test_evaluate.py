@@ -19,7 +19,6 @@ from safetensors.torch import save_file
 from torch import nn
 
 from energy_at import evaluate, evaluation
-from energy_at.attacks import autoattack as ensemble
 from energy_at.attacks.threat import L2, Linf
 from energy_at.config.build import make
 from energy_at.config.cli import command_line
@@ -53,6 +52,7 @@ TRAINING = (
     "callbacks.best=null",
 )
 QUICK = ("attacks=[fgsm,pgd]", "steps=2", "restarts=2", "subset=20", "progress=false")
+MODULES = ("energy_at.attacks.autoattack", "energy_at.evaluation.evaluate")
 Z = 1.959963984540054  # 97.5 % of a standard normal distribution lie below
 
 
@@ -71,7 +71,7 @@ def trained(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("energy_at.evaluation.evaluate.BLACK_BOX_QUERIES", 20)
+    monkeypatch.setattr(sys.modules["energy_at.evaluation.evaluate"], "BLACK_BOX_QUERIES", 20)
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def blocks_of_ten(monkeypatch):
 
 @pytest.fixture
 def without_the_library(monkeypatch):
-    for module in (ensemble, evaluation.judged, evaluate):
+    for module in (*map(sys.modules.get, MODULES), evaluate):
         monkeypatch.setattr(module, "INSTALLED", False)
 
 
@@ -203,7 +203,7 @@ def test_a_standard_network_has_no_robust_accuracy(subject):
 )
 def test_a_standard_network_for_cifar10_has_none_either(norm, ball, tmp_path_factory, monkeypatch):
     monkeypatch.setattr(robustness, "tile_of", lambda _: 10)
-    monkeypatch.setattr("energy_at.evaluation.evaluate.BLACK_BOX_QUERIES", 1)
+    monkeypatch.setattr(sys.modules["energy_at.evaluation.evaluate"], "BLACK_BOX_QUERIES", 1)
     images = cifar10_test(tmp_path_factory).first(10)
     plan = Plan(norm, {"eps": ball}, ["fgsm", "pgd"], steps=5, restarts=1)
     judged(subject_of(standard_net(), images), plan, "out")
@@ -670,7 +670,7 @@ def test_ctrl_c_ends_in_one_line_and_what_is_typed_again_goes_on(type_evaluate, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("energy_at.evaluation.evaluate.network_checks", press)
+        patch.setattr(sys.modules["energy_at.evaluation.evaluate"], "network_checks", press)
         code, out, err = type_evaluate("run=run", *QUICK, "out=out")
     assert (code, out) == (130, "")
     assert err == "\nstopped: the same command goes on where it was\n"

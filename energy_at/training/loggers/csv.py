@@ -1,12 +1,13 @@
 """Per-step metrics as one CSV file."""
 
 import csv
-import os
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
+
+from energy_at.core.files import write_atomic
 
 Cell = str | float | int
 
@@ -73,7 +74,7 @@ class MetricsCSV(Logger):
         if self.count() > rows:
             with self.path.open(newline="") as file:
                 kept = [line for _, line in zip(range(rows + 1), file, strict=False)]
-            self._replace("".join(kept))
+            write_atomic(self.path, "".join(kept))
             self._rows = rows
 
     def _add_columns(self, new: list[str]) -> None:
@@ -83,13 +84,7 @@ class MetricsCSV(Logger):
         if old:
             with self.path.open(newline="") as file:
                 lines += [line.rstrip("\r\n") + "," * len(new) for line in list(file)[1:]]
-        self._replace("\n".join(lines) + "\n")
-
-    def _replace(self, text: str) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_suffix(".part")
-        part.write_text(text)
-        os.replace(part, self.path)
+        write_atomic(self.path, "\n".join(lines) + "\n")
 
     def _count_rows(self) -> int:
         if not self.path.exists():

@@ -1,0 +1,95 @@
+"""Atomic files, staged folders, JSON, digests."""
+
+from contextlib import suppress
+
+import pytest
+
+from energy_at.core.files import (
+    digest,
+    read_json,
+    remove_empty,
+    replacing,
+    staged,
+    write_atomic,
+)
+from tests.helpers.running import everything
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("data", ["naïve\n", b"\x00\xff"])
+def test_a_file_is_replaced_as_a_whole(tmp_path, data):
+    path = tmp_path / "new" / "file"
+    for _ in range(2):
+        write_atomic(path, data)
+        assert path.read_bytes() == (data if isinstance(data, bytes) else data.encode())
+    assert [file.name for file in path.parent.iterdir()] == ["file"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with suppress(RuntimeError), replacing(path) as part:
+        part.write_text("new")
+        raise RuntimeError
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"file": "old"}
+
+
+def test_an_error_names_the_target(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="directory") as caught:
+        write_atomic(tmp_path / "folder", "text")
+    assert caught.value.filename == str(tmp_path / "folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_digest_depends_on_values_and_not_on_their_order():
+    assert digest({"a": 1, "b": [2, None]}) == digest({"b": [2, None], "a": 1})
+    assert digest({"a": 1}) != digest({"a": 2})
+    assert digest([1, 2]) != digest([2, 1])
+
+
+@pytest.mark.parametrize("content", ["no json", "[1]", "{", b"\xff"])
+def test_a_damaged_json_file_is_named(tmp_path, content):
+    path = tmp_path / "file.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=r"file.json is damaged"):
+        read_json(path)
+
+
+def test_staged_files_appear_together_and_others_stay(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine").write_text("mine")
+    (tmp_path / "out/a").write_text("old")
+    with staged(tmp_path / "out") as part:
+        (part / "sub").mkdir()
+        (part / "a").write_text("new")
+        (part / "sub/b").write_text("b")
+        assert (tmp_path / "out/a").read_text() == "old"
+    found = {path.relative_to(tmp_path).as_posix(): path.read_text()
+             for path in tmp_path.rglob("*") if path.is_file()}  # fmt: skip
+    assert found == {"out/a": "new", "out/sub/b": "b", "out/mine": "mine"}
+
+
+def test_a_failed_stage_leaves_nothing(tmp_path):
+    before = everything()
+    with suppress(RuntimeError), staged(tmp_path / "deep" / "out") as part:
+        (part / "a").write_text("a")
+        raise RuntimeError
+    assert everything() == before
+
+
+def test_staged_refuses_a_file(tmp_path):
+    (tmp_path / "out").write_text("text")
+    with pytest.raises(ValueError, match="is a file: name a folder"), staged(tmp_path / "out"):
+        pass
+
+
+def test_empty_folders_are_removed_up_to_the_first_that_is_not(tmp_path):
+    (tmp_path / "a/b/c").mkdir(parents=True)
+    (tmp_path / "a/file").touch()
+    remove_empty(tmp_path / "a/b/c")
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["file"]
