@@ -4,21 +4,27 @@
 """
 
 import json
-import sys
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 
-from energy_at.config import CONF
-from energy_at.config.cli import command_line, one_line_errors, require_read
-from energy_at.config.schema import check
-from energy_at.reporting.panels import specification
-from energy_at.reporting.wandb_workspace import has_wandb_key, is_reachable, server, workspace
+from energy_at.config.cli import command
+
+
+@command("dashboard", flags={"--dry-run": "dry_run=true"})
+def main(cfg: DictConfig) -> str | None:
+    if not cfg.dry_run:
+        return create(cfg.entity, cfg.project, cfg.name)
+    if cfg.out is None:
+        return described(cfg)
+    Path(str(cfg.out)).write_text(described(cfg) + "\n")
+    return None
 
 
 def described(cfg: DictConfig) -> str:
     """The specification as JSON: it needs no account and no network."""
+    from energy_at.reporting.panels import specification
+
     about = {name: cfg[name] for name in ("entity", "project", "name")}
     return json.dumps(about | {"sections": specification()}, indent=2)
 
@@ -29,6 +35,8 @@ def create(entity: str | None, project: str, name: str) -> str:
     Raises:
         ValueError: if no account is named, no key configured, or W&B does not take it.
     """
+    from energy_at.reporting.wandb_workspace import has_wandb_key, is_reachable, server, workspace
+
     if entity is None:
         raise ValueError("entity= is missing: name the account or team, or add --dry-run")
     made = workspace(entity, project, name)
@@ -44,25 +52,5 @@ def create(entity: str | None, project: str, name: str) -> str:
     return str(made.url)
 
 
-@hydra.main(version_base="1.3", config_path=CONF, config_name="dashboard")
-def main(cfg: DictConfig) -> None:
-    """Command-line entry."""
-    with one_line_errors():
-        require_read(cfg)
-        check(cfg)
-        if not cfg.dry_run:
-            print(create(cfg.entity, cfg.project, cfg.name))
-        elif cfg.out is None:
-            print(described(cfg))
-        else:
-            Path(str(cfg.out)).write_text(described(cfg) + "\n")
-
-
-def plain_flags() -> None:
-    """Lets ``--dry-run`` stand for ``dry_run=true``, which is how Hydra would have it."""
-    sys.argv[1:] = ["dry_run=true" if arg == "--dry-run" else arg for arg in sys.argv[1:]]
-
-
 if __name__ == "__main__":
-    plain_flags()
-    command_line(main)
+    main()

@@ -3,22 +3,17 @@
 import json
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
-from safetensors import SafetensorError
-from safetensors.torch import save
 
-import energy_at
-from energy_at.config import CONF
-from energy_at.config.build import register_resolvers, reopened
-from energy_at.config.cli import command_line, one_line_errors, require_read
-from energy_at.config.schema import check
+from energy_at import __version__
+from energy_at.config.cli import command
 from energy_at.core.files import write_atomic
-from energy_at.models import Normalized
-from energy_at.models.weights import exported
-from energy_at.runs.folder import RunFolder
 
-register_resolvers()
+
+@command("export")
+def main(cfg: DictConfig) -> str:
+    out = Path(str(cfg.out)) if cfg.out else Path(str(cfg.run)) / f"{cfg.which}.safetensors"
+    return f"written to {export(cfg.run, cfg.which, out)}"
 
 
 def export(run: str | Path, which: str, out: Path) -> Path:
@@ -27,11 +22,19 @@ def export(run: str | Path, which: str, out: Path) -> Path:
     ``python -m energy_at.evaluate checkpoint=FILE model=...`` takes the file, as does
     ``energy_at.models.weights.load_weights``.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import save
+
+    from energy_at.config.build import reopened
+    from energy_at.models import Normalized
+    from energy_at.models.weights import exported
+    from energy_at.runs.folder import RunFolder
+
     folder = RunFolder.open(run)
     cfg = folder.config()
     module, _ = reopened(folder, which)
     about = {
-        "energy_at": energy_at.__version__,
+        "energy_at": __version__,
         "dataset": str(cfg.dataset.name),
         "model": json.dumps(OmegaConf.to_container(cfg.model)),
         "checkpoint": which,
@@ -46,15 +49,5 @@ def export(run: str | Path, which: str, out: Path) -> Path:
     return out
 
 
-@hydra.main(version_base="1.3", config_path=CONF, config_name="export")
-def main(cfg: DictConfig) -> None:
-    """Command-line entry."""
-    with one_line_errors():
-        require_read(cfg)
-        check(cfg)
-        out = Path(str(cfg.out)) if cfg.out else Path(str(cfg.run)) / f"{cfg.which}.safetensors"
-        print(f"written to {export(cfg.run, cfg.which, out)}")
-
-
 if __name__ == "__main__":
-    command_line(main)
+    main()

@@ -6,7 +6,6 @@ import sys
 import pytest
 
 from energy_at import dashboard
-from energy_at.config.cli import command_line
 from energy_at.reporting import wandb_workspace as workspace
 from energy_at.reporting.panels import SECTIONS, curve_panels, specification
 from tests.helpers.running import typed
@@ -29,8 +28,7 @@ def test_a_dry_run_needs_neither_account_nor_network_nor_library(monkeypatch, ca
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
     monkeypatch.setattr("socket.socket.connect", pytest.fail)
     monkeypatch.setattr(sys, "argv", ["dashboard", "--dry-run", "project=mine"])
-    dashboard.plain_flags()
-    command_line(dashboard.main)
+    dashboard.main()
     found = json.loads(capsys.readouterr().out)
     assert (found["project"], found["entity"]) == ("mine", None)
     assert found["sections"] == json.loads(json.dumps(specification()))

@@ -3,7 +3,7 @@
 import json
 import resource
 import shutil
-import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -45,7 +45,7 @@ def trained(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def run(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys.modules["energy_at.evaluation.evaluate"], "BLACK_BOX_QUERIES", 20)
+    monkeypatch.setattr(import_module("energy_at.evaluation.evaluate"), "BLACK_BOX_QUERIES", 20)
     return Path(shutil.copytree(trained, "run"))
 
 

@@ -17,7 +17,6 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from energy_at import sample, train
-from energy_at.config.cli import command_line
 from energy_at.evaluation.trained_model import of_run
 from energy_at.reporting import panels
 from energy_at.runs.folder import RunFolder
@@ -73,7 +72,7 @@ def done(trained, tmp_path_factory):  # noqa: F811
         patch.setattr(judge, "EPOCHS", 1)
         patch.setitem(judge.WIDTH, "cpu", 2)
         patch.setattr(sys, "argv", ["sample", *argv])
-        command_line(sample.main)
+        sample.main()
     return folder
 
 

@@ -1,26 +1,41 @@
-"""What the entries import before they know what they are asked: it is waited for every time."""
+"""What the commands import before they know what they are asked: it is waited for every time."""
 
 import subprocess
 import sys
 
-READERS = ("report", "watch", "dashboard")  # they read what others have left
-HEAVY = ("lightning", "torch", "torchmetrics", "torchvision", "wandb", "scipy.stats", "sklearn")
-HELP = f"""
-import sys
-from contextlib import suppress
-from energy_at import {", ".join(READERS)}
-from energy_at.mistakes import command_line
+import pytest
 
-for entry in ({", ".join(READERS)}):
-    sys.argv = [entry.__name__, "--help"]
-    with suppress(SystemExit):
-        command_line(entry.main)
-sys.stderr.write(str([name for name in {HEAVY} if name in sys.modules]))
+COMMANDS = ("train", "evaluate", "analyse", "sample", "report", "export", "dashboard")
+HEAVY = ("lightning", "matplotlib", "numpy", "scipy", "sklearn", "torch", "torchvision", "wandb")
+ANSWER = f"""
+import runpy, sys
+sys.argv[1:] = sys.argv[2:]
+try:
+    runpy.run_module("energy_at." + sys.argv.pop(1), run_name="__main__")
+finally:
+    sys.stderr.write(str([name for name in {HEAVY} if name in sys.modules]))
 """
 
 
-def test_entries_that_only_read_answer_without_what_trains():
-    command = [sys.executable, "-c", HELP]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.count("python -m energy_at.") >= len(READERS)
-    assert done.stderr == "[]"
+def answer(*argv):
+    command = [sys.executable, "-c", ANSWER, "", *argv]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_answered_without_what_computes(command):
+    done = answer(command, "--help")
+    assert f"python -m energy_at.{command}" in done.stdout
+    assert (done.returncode, done.stderr) == (0, "[]")
+
+
+@pytest.mark.parametrize(
+    "mistake", ["reg=derr", "no_such_key=1", "+foo=1", "threat.eps", "seed=abc", "reg=[der,aaer]"]
+)
+def test_a_mistake_is_answered_without_what_computes(here, mistake):
+    done = answer("train", mistake)
+    error, imported = done.stderr.splitlines()
+    assert error.startswith("error: ")
+    assert not {"torch", "lightning", "matplotlib"} & set(eval(imported))
+    assert done.returncode == 1
+    assert not list(here.iterdir())

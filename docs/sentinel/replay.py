@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from energy_at.attacks import climbs_loss
-from energy_at.config.build import make, register_resolvers
+from energy_at.config.build import make
 from energy_at.overfitting.alarms import Alarm, Thresholds
 from energy_at.overfitting.detector import Detector
 from energy_at.overfitting.onset import MARGIN, collapse_step, overfitting_step
@@ -165,7 +165,6 @@ class Watch:
 
 def study(parts: Mapping[str, Sequence[Path]], thresholds: Thresholds | None = None) -> list[Watch]:
     """Every run of each part of a study."""
-    register_resolvers()
     limits = thresholds or Thresholds()
     return [Watch(RunFolder.open(run), part, limits) for part, runs in parts.items()
             for run in runs]  # fmt: skip

@@ -6,11 +6,44 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from energy_at.analysis.plan import Plan, radii_around
 from energy_at.attacks.threat import Ball
 from energy_at.evaluation.trained_model import TrainedModel, of_run, opened
 from energy_at.reporting.comparison import grouped
 from energy_at.reporting.document.runs import entries
 from energy_at.runs.folder import RunFolder, require_distinct, runs_in
+
+ATTACKS = ("fgsm", "pgd", "trades", "targeted", "cw")  # those that need no library
+
+
+def plan_of(cfg: DictConfig, subjects: Sequence[TrainedModel]) -> Plan:
+    """What was asked for.
+
+    Raises:
+        ValueError: if the networks have no threat model in common, or a radius is no length.
+    """
+    norm, eps, ball = common_threat(subjects, cfg.norm, cfg.eps)
+    return Plan(
+        norm,
+        eps,
+        ball,
+        _sweep(subjects[0], norm, ball, cfg.eps_list),
+        list(cfg.attacks or ATTACKS),
+        steps=cfg.steps,
+        iterations=cfg.iterations,
+        queries=cfg.queries,
+        split=cfg.split,
+        subset=cfg.subset,
+        subset_seed=cfg.subset_seed,
+        seed=cfg.seed,
+    )
+
+
+def _sweep(subject: TrainedModel, norm: str, ball: Ball, radii: Any) -> list[Ball]:
+    if radii is None:
+        return radii_around(ball)
+    balls = subject.balls(norm, radii, key="eps_list").values()
+    return sorted(balls, key=lambda ball: ball.eps)
 
 
 def named_subjects(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, TrainedModel]:

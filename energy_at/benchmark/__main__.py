@@ -2,22 +2,16 @@
 
 from pathlib import Path
 
-import hydra
 import torch
 from omegaconf import DictConfig
 
 from energy_at.benchmark.machine import described
 from energy_at.benchmark.output import FILES, said, table, write
 from energy_at.benchmark.plan import Found, Plan, compared, plan_of
-from energy_at.config import CONF
-from energy_at.config.build import register_resolvers
-from energy_at.config.cli import command_line, one_line_errors, require_read
-from energy_at.config.schema import check
+from energy_at.config.cli import command
 from energy_at.core.files import staged
 from energy_at.evaluation.trained_model import device_of
 from energy_at.reporting.describe import setting
-
-register_resolvers()
 
 
 def benchmark(plan: Plan, out: Path, *, progress: bool) -> str:
@@ -41,18 +35,13 @@ def benchmark(plan: Plan, out: Path, *, progress: bool) -> str:
     )
 
 
-@hydra.main(version_base="1.3", config_path=CONF, config_name="benchmark")
-def main(cfg: DictConfig) -> None:
-    """Command-line entry."""
-    stopped = f"scenarios that are done are in {cfg.get('out')}"
-    with one_line_errors(stopped=stopped):
-        require_read(cfg)
-        check(cfg)
-        if cfg.threads is not None:
-            torch.set_num_threads(cfg.threads)
-        plan = plan_of(cfg, device_of(cfg.device))
-        print(benchmark(plan, Path(str(cfg.out)), progress=cfg.progress))
+@command("benchmark", on_interrupt="scenarios that are done are in {out}")
+def main(cfg: DictConfig) -> str:
+    if cfg.threads is not None:
+        torch.set_num_threads(cfg.threads)
+    plan = plan_of(cfg, device_of(cfg.device))
+    return benchmark(plan, Path(str(cfg.out)), progress=cfg.progress)
 
 
 if __name__ == "__main__":
-    command_line(main)
+    main()

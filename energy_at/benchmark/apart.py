@@ -15,7 +15,6 @@ from energy_at.benchmark.making import turns_of
 from energy_at.benchmark.setting import Setting
 from energy_at.benchmark.timing import Turns
 from energy_at.config import CONF
-from energy_at.config.build import register_resolvers
 
 _MAKE = "make"
 
@@ -97,7 +96,6 @@ class _There:
 def _serve(connection: Connection, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other process ends this one
     torch.set_num_threads(threads)
-    register_resolvers()
     rows: dict[int, Turns] = {}
     with initialize_config_dir(CONF, version_base="1.3"):
         while True:

@@ -6,14 +6,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 
 from energy_at.benchmark.machine import described
 from energy_at.benchmark.study import jobs, known, work_off, write_known
-from energy_at.config import CONF
-from energy_at.config.cli import command_line, one_line_errors, require_read
-from energy_at.config.schema import check
+from energy_at.config.cli import RERUN, command
 from energy_at.evaluation.trained_model import device_of
 
 
@@ -23,25 +20,21 @@ def run(command: Sequence[str]) -> int:
     return subprocess.run([sys.executable, "-m", *command], check=False).returncode
 
 
-@hydra.main(version_base="1.3", config_path=CONF, config_name="study")
+@command("study", on_interrupt=RERUN)
 def main(cfg: DictConfig) -> None:
-    """Command-line entry."""
-    with one_line_errors(stopped="the same command goes on where it was"):
-        require_read(cfg)
-        check(cfg)
-        todo, machine = jobs(cfg), described(device_of("auto"))
-        results, end = Path(str(cfg.results)), _end(cfg.hours)
-        failed = work_off(
-            todo,
-            run,
-            lambda: write_known(known(todo, machine), results),
-            lambda: time.monotonic() < end,
-        )
-        done = sum(job.is_done for job in todo)
-        path = write_known(known(todo, machine), results)
-        print(f"{done} of {len(todo)} jobs are done; written to {path}")
-        if failed:
-            raise ValueError(f"failed: {', '.join(failed)}; the same command tries them again")
+    todo, machine = jobs(cfg), described(device_of("auto"))
+    results, end = Path(str(cfg.results)), _end(cfg.hours)
+    failed = work_off(
+        todo,
+        run,
+        lambda: write_known(known(todo, machine), results),
+        lambda: time.monotonic() < end,
+    )
+    done = sum(job.is_done for job in todo)
+    path = write_known(known(todo, machine), results)
+    print(f"{done} of {len(todo)} jobs are done; written to {path}")
+    if failed:
+        raise ValueError(f"failed: {', '.join(failed)}; the same command tries them again")
 
 
 def _end(hours: float | None) -> float:
@@ -49,4 +42,4 @@ def _end(hours: float | None) -> float:
 
 
 if __name__ == "__main__":
-    command_line(main)
+    main()

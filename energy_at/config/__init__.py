@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from energy_at.config import resolvers as resolvers  # whoever composes needs them registered
+
 _PACKAGE = Path(__file__).parents[1]
 # inside an installed package, beside it in a checkout
 CONF = str(next((p for p in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if p.is_dir()), _PACKAGE))

@@ -1,18 +1,11 @@
-"""From a config to objects: resolvers, ``make`` to instantiate, ``build`` to wire."""
+"""From a config to objects: ``make`` to instantiate, ``build`` to wire."""
 
 import functools
-import math
-from bisect import bisect_left
-from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning import Callback, Trainer
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
@@ -36,72 +29,6 @@ class Run:
     module: AdversarialTraining
     data: ImageData
     trainer: Trainer
-
-
-def parse_pixels(name: str, value: str | float, most: float | None = 1) -> float:
-    """A length in pixel units from ``8/255`` or ``0.03``.
-
-    Raises:
-        ValueError: if it is no number, not positive, or above ``most``, 1 for the pixel range.
-    """
-    try:
-        number = float(Fraction(str(value).replace(" ", "")))
-    except (ValueError, ZeroDivisionError):
-        raise ValueError(f"{name}={value} is no number: write a fraction such as 8/255") from None
-    if most is not None and number > most:
-        raise ValueError(
-            f"{name}={value} is above {most:.4g}, but pixels lie in [0, 1]: "
-            f"did you mean {value}/255?"
-        )
-    if number <= 0:
-        raise ValueError(f"{name}={value} must be positive: write a fraction such as 8/255")
-    return number
-
-
-def register_resolvers() -> None:
-    """Makes the resolvers of the YAML files known.
-
-    ``${pixels:threat.eps,8/255}`` is 8/255, checked; ``${times:1.25,8/255}`` is a product;
-    ``${diameter:3,32}`` is the largest L2 distance between two images of this shape;
-    ``${samples:auto,1}`` says which examples DER applies to under an attack of so many steps;
-    ``${by_steps:1,20,1}`` chooses between a value for one step and one for more;
-    ``${by_eps:EPS,[8,16],[1,2]}`` interpolates between values given at 255 EPS, constant beyond
-    the last, ``log_by_eps`` their logarithms, and ``step_by_eps`` takes the first value up to 8,
-    the second up to 16, and so on; ``${pick:TABLE,NAME,DEFAULT}`` looks up a name;
-    ``${sweep_name:}`` is the folder of the sweep that a job belongs to, null without one.
-    """
-    resolvers: dict[str, Callable[..., Any]] = {
-        "pixels": parse_pixels,
-        "diameter": lambda channels, size: math.sqrt(channels * size**2),
-        "times": lambda a, b: float(Fraction(str(a)) * Fraction(str(b))),
-        "samples": lambda wish, steps: _samples(wish, steps),
-        "by_steps": lambda steps, one, more: float(one if int(steps) == 1 else more),
-        "pick": lambda table, name, default: table[name if name in table else default],
-        "by_eps": lambda eps, at, values: float(np.interp(255 * eps, at, values)),
-        "log_by_eps": lambda eps, at, values: math.exp(np.interp(255 * eps, at, np.log(values))),
-        "step_by_eps": lambda eps, at, values: float(values[bisect_left(at, 255 * eps - 1e-6)]),
-        "run_dir": _run_dir,
-        "sweep_name": _sweep_name,
-    }
-    for name, resolver in resolvers.items():
-        OmegaConf.register_new_resolver(name, resolver, replace=True)
-
-
-def _run_dir(resume: str | None, default: str) -> str:
-    """The folder of the run that goes on, if there is one."""
-    return resume if resume and (Path(resume) / "config.yaml").is_file() else default
-
-
-def _sweep_name() -> str | None:
-    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
-        return None
-    return Path(HydraConfig.get().sweep.dir).name
-
-
-def _samples(wish: str, steps: int) -> str:
-    if wish != "auto":
-        return wish
-    return "abnormal" if int(steps) == 1 else "all"
 
 
 def make(cfg: Any) -> Any:
@@ -256,6 +183,3 @@ def _skips(cfg: DictConfig) -> bool:
     wish = cfg.training.skip_inactive
     on_cpu = cfg.trainer.get("accelerator") == "cpu" or not torch.cuda.is_available()
     return on_cpu if wish == "auto" else bool(wish)
-
-
-register_resolvers()  # a process that is handed a job of a sweep imports this first

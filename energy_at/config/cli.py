@@ -1,5 +1,6 @@
-"""A user's mistake ends in one line; a defect of ours keeps its traceback."""
+"""One decorator for all commands: a mistake ends in one line, a defect keeps its traceback."""
 
+import functools
 import logging
 import os
 import signal
@@ -7,26 +8,132 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hydra
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
-from energy_at.config.start_schema import required
+from energy_at.config import CONF
+from energy_at.config.schema import check, require_single, required
 from energy_at.core.files import remove_empty
 from energy_at.core.ranks import is_first
-from energy_at.runs.folder import ERROR_FILE as ERROR_FILE
+
+RERUN = "re-run the same command to resume"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a command.
+
+    Attributes:
+        folder: Where Hydra has it write; where it ran before, if its sweep is re-run.
+        in_sweep: Whether it is a job of a sweep.
+    """
+
+    folder: Path
+    in_sweep: bool = False
+
+
+def command(
+    name: str,
+    *,
+    jobs: bool = False,
+    on_interrupt: str = "",
+    flags: Mapping[str, str] | None = None,
+) -> Callable[[Callable[..., Any]], Callable[[], None]]:
+    """Turns a function of the configuration into the command ``python -m energy_at.NAME``.
+
+    The function sees a configuration that was checked. A text that it returns is printed, anything
+    else is what a search optimizes. It imports what takes long itself, so that ``--help`` and
+    mistakes are answered at once.
+
+    Args:
+        name: Of the command and of its YAML file.
+        jobs: Whether the command may be the job of a sweep: the function takes a ``Job`` too. An
+            error of a job is left in its folder, and the sweep continues.
+        on_interrupt: What a user who has pressed Ctrl-C should know; ``{folder}`` and ``{out}``
+            are filled in.
+        flags: Options that stand for an override, such as ``--dry-run`` for ``dry_run=true``.
+    """
+
+    def decorate(body: Callable[..., Any]) -> Callable[[], None]:
+        @functools.wraps(body)
+        def task(cfg: DictConfig) -> Any:
+            quieten()
+            job = _this_job() if jobs else Job(Path.cwd())
+            hint = on_interrupt.format(folder=job.folder, out=cfg.get("out"))
+            folder = None if job.folder == Path.cwd() else job.folder
+            with one_line_errors(folder, keep_going=job.in_sweep, on_interrupt=hint):
+                require_single(HydraConfig.get().overrides.task)
+                require_read(cfg)
+                check(cfg)
+                result = body(cfg, job) if jobs else body(cfg)
+                if not isinstance(result, str):
+                    return result
+                print(result)
+            return None
+
+        entry = hydra.main(version_base="1.3", config_path=CONF, config_name=name)(task)
+
+        @functools.wraps(body)
+        def main() -> None:
+            sys.argv[1:] = [(flags or {}).get(argument, argument) for argument in sys.argv[1:]]
+            run_command(entry)
+
+        return main
+
+    return decorate
+
+
+def overrides() -> list[str]:
+    """What was typed behind the command."""
+    return list(HydraConfig.get().overrides.task)
+
+
+def _this_job() -> Job:
+    job = HydraConfig.get()
+    output, in_sweep = Path(job.runtime.output_dir), job.mode == RunMode.MULTIRUN
+    if not in_sweep:
+        return Job(output, in_sweep)
+    from energy_at.runs.resume import job_folder
+
+    folder = job_folder(output, Path(job.sweep.dir), job.overrides.task).path
+    if folder != output:
+        _error_file(output).unlink(missing_ok=True)
+        remove_empty(output)
+    return Job(folder, in_sweep)
+
+
+def run_command(main: Callable[[], Any]) -> None:
+    """Runs a Hydra entry so that mistakes in its overrides end in one line too."""
+    quieten()
+    asked = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing pages
+    if asked != "1":
+        os.environ[_NOT_ASKED] = "1"  # processes that we start would take it for the user's wish
+    try:
+        with one_line_errors():
+            main()
+    finally:
+        os.environ.pop(_NOT_ASKED, None)
+        if asked is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = asked
 
 
 @contextmanager
 def one_line_errors(
-    folder: Path | None = None, *, go_on: bool = False, stopped: str = ""
+    folder: Path | None = None, *, keep_going: bool = False, on_interrupt: str = ""
 ) -> Iterator[None]:
     """Turns a user's mistake into one line and exit code 1; a defect of ours keeps its traceback.
 
@@ -36,37 +143,37 @@ def one_line_errors(
 
     Args:
         folder: Of the run.
-        go_on: Leave the error in the folder instead of raising it: a job of a sweep must not end
-            the others.
-        stopped: What a user who has pressed Ctrl-C should know.
+        keep_going: Leave the error in the folder instead of raising it: a job of a sweep must not
+            end the others.
+        on_interrupt: What a user who has pressed Ctrl-C should know.
     """
     if folder is not None:
-        (folder / ERROR_FILE).unlink(missing_ok=True)  # of an earlier attempt
+        _error_file(folder).unlink(missing_ok=True)  # of an earlier attempt
     try:
         with _readers_may_close():
             yield
     except Exception as error:
         line = explained(error)
-        if folder is not None and go_on:
-            _leave(folder, error, line)
+        if folder is not None and keep_going:
+            _write_error(folder, error, line)
             return
         if folder is not None:
             remove_empty(folder)
         if line is None or _wants_traceback():
             raise
-        if not _said_already():
+        if not _reported_by_parent():
             sys.stderr.write(f"error: {line}\n")
         sys.exit(1)
     except KeyboardInterrupt:
         if folder is not None:
             remove_empty(folder)
         if is_first():
-            sys.stderr.write(f"\nstopped{stopped and ': '}{stopped}\n")
+            sys.stderr.write(f"\nstopped{on_interrupt and ': '}{on_interrupt}\n")
         sys.exit(128 + signal.SIGINT)
 
 
-def _said_already() -> bool:
-    """Whether the process that has started this one has met the same mistake, and ended with it."""
+def _reported_by_parent() -> bool:
+    """Whether the process that started this one has met the same mistake, and ended with it."""
     parent = os.getppid()
     for _ in range(0 if is_first() else 50):
         time.sleep(0.1)
@@ -86,37 +193,19 @@ def _readers_may_close() -> Iterator[None]:
         sys.exit(128 + signal.SIGPIPE)
 
 
-def _leave(folder: Path, error: Exception, line: str | None) -> None:
+def _write_error(folder: Path, error: Exception, line: str | None) -> None:
     if line is None or _wants_traceback():
         traceback.print_exception(error)
     line = line or " ".join(f"{type(error).__name__}: {error}".split())
     sys.stderr.write(f"error: {line}\n")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / ERROR_FILE).write_text(line + "\n")
+    _error_file(folder).write_text(line + "\n")
 
 
-def forget(folder: Path) -> None:
-    """Removes what a failed job has left in a folder, and the folder if it is empty then."""
-    (folder / ERROR_FILE).unlink(missing_ok=True)
-    remove_empty(folder)
+def _error_file(folder: Path) -> Path:
+    from energy_at.runs.folder import RunFolder  # here: --help does not need what reads runs
 
-
-def command_line(main: Callable[[], Any]) -> None:
-    """Runs an entry so that mistakes in its overrides end in one line too."""
-    quieten()
-    asked = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing pages
-    if asked != "1":
-        os.environ[_NOT_ASKED] = "1"  # processes that we start would take it for the user's wish
-    try:
-        with one_line_errors():
-            main()
-    finally:
-        os.environ.pop(_NOT_ASKED, None)
-        if asked is None:
-            del os.environ["HYDRA_FULL_ERROR"]
-        else:
-            os.environ["HYDRA_FULL_ERROR"] = asked
+    return RunFolder(folder).error_file
 
 
 def _wants_traceback() -> bool:

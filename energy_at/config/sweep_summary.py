@@ -5,20 +5,17 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from energy_at.config.cli import one_line_errors
-from energy_at.config.start_schema import check_start
+from energy_at.config.schema import check_start
 from energy_at.core.files import remove_empty
-from energy_at.reporting.comparison import FILES, write_comparison
-from energy_at.reporting.finished_run import FinishedRun
-from energy_at.reporting.sampling_tradeoff import FILES as TRADEOFF
-from energy_at.reporting.sampling_tradeoff import samplings_below, write_tradeoff
-from energy_at.reporting.sweep_curves import write_dependences
-from energy_at.runs.folder import RunFolder, failures, runs_below
+
+if TYPE_CHECKING:  # Hydra makes the callback of every run: what reads runs and draws waits
+    from energy_at.runs.folder import RunFolder
 
 
 class SweepSummary(Callback):
@@ -48,6 +45,8 @@ class SweepSummary(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Writes and prints the comparison; exit code 1 if a job failed."""
+        from energy_at.runs.folder import failures
+
         folder = Path(config.hydra.sweep.dir)
         if not folder.exists():  # W&B's agents will run the jobs
             return
@@ -85,6 +84,8 @@ def _require_folders_of_jobs(config: DictConfig) -> None:
 
 def _require_room(sweep: Path) -> None:
     """Refuses a folder that holds a run, or that cannot be made."""
+    from energy_at.runs.folder import RunFolder
+
     if RunFolder(sweep).config_file.is_file():
         raise ValueError(
             f"hydra.sweep.dir={sweep} is the folder of a run: choose another for a sweep"
@@ -111,6 +112,8 @@ def summary(sweep: Path, compared: Callable[[Path], str | None] | None = None) -
     Returns:
         The comparison, and the jobs that failed or were lost.
     """
+    from energy_at.runs.folder import failures
+
     lines = [(compared or compared_runs)(sweep) or "no job has finished"]
     for run in unfinished(sweep):
         job = run.path.relative_to(sweep)
@@ -119,8 +122,10 @@ def summary(sweep: Path, compared: Callable[[Path], str | None] | None = None) -
     return "\n".join(lines)
 
 
-def unfinished(sweep: Path) -> list[RunFolder]:
-    """Runs that have neither ended nor said why they could not."""
+def unfinished(sweep: Path) -> list["RunFolder"]:
+    """Runs that have neither results nor an error."""
+    from energy_at.runs.folder import runs_below
+
     return [
         run
         for run in runs_below(sweep)
@@ -130,6 +135,11 @@ def unfinished(sweep: Path) -> list[RunFolder]:
 
 def compared_runs(sweep: Path) -> str | None:
     """Writes ``comparison`` (Markdown, CSV, figure) and ``runs.csv`` of all finished runs."""
+    from energy_at.reporting.comparison import FILES, write_comparison
+    from energy_at.reporting.finished_run import FinishedRun
+    from energy_at.reporting.sweep_curves import write_dependences
+    from energy_at.runs.folder import runs_below
+
     finished = [folder for folder in runs_below(sweep) if folder.results_file.is_file()]
     if not finished:
         return None
@@ -139,8 +149,10 @@ def compared_runs(sweep: Path) -> str | None:
 
 def compared_samplings(sweep: Path) -> str | None:
     """Writes ``tradeoff`` (Markdown, CSV, figure) of all finished samplings."""
+    from energy_at.reporting.sampling_tradeoff import FILES, samplings_below, write_tradeoff
+
     finished = samplings_below(sweep)
-    return _with_files(write_tradeoff(finished, sweep), sweep, TRADEOFF) if finished else None
+    return _with_files(write_tradeoff(finished, sweep), sweep, FILES) if finished else None
 
 
 def _with_files(text: str, sweep: Path, names: Sequence[str]) -> str:

@@ -8,12 +8,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 
 from energy_at.config import CONF
-from energy_at.config.cli import command_line, one_line_errors, quieten, require_read
-from energy_at.config.schema import check
+from energy_at.config.cli import command, quieten
 from energy_at.core.files import write_atomic
 from energy_at.doctor import Finding, as_json, checks, examined, row, summary
 
@@ -48,22 +46,18 @@ def write(text: str, out: Path) -> None:
         raise ValueError(f"cannot write out={out}: {error.strerror}") from error
 
 
-@hydra.main(version_base="1.3", config_path=CONF, config_name="doctor")
+@command("doctor")
 def main(cfg: DictConfig) -> None:
-    """Command-line entry."""
-    with one_line_errors():
-        require_read(cfg)
-        check(cfg)
-        start = time.perf_counter()
-        root, name = Path(cfg.dataset.root).expanduser(), cfg.dataset.get("name", "*")
-        findings = list(doctor(root, name, quiet=cfg.json))
-        seconds = time.perf_counter() - start
-        print(as_json(findings, seconds) if cfg.json else summary(findings, seconds))
-        if cfg.out is not None:
-            write(as_json(findings, seconds), Path(str(cfg.out)))
+    start = time.perf_counter()
+    root, name = Path(cfg.dataset.root).expanduser(), cfg.dataset.get("name", "*")
+    findings = list(doctor(root, name, quiet=cfg.json))
+    seconds = time.perf_counter() - start
+    print(as_json(findings, seconds) if cfg.json else summary(findings, seconds))
+    if cfg.out is not None:
+        write(as_json(findings, seconds), Path(str(cfg.out)))
     if any(finding.status == "fail" for finding in findings):
         sys.exit(1)
 
 
 if __name__ == "__main__":
-    command_line(main)
+    main()

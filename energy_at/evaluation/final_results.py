@@ -10,11 +10,25 @@ from omegaconf import DictConfig
 from energy_at.config.build import Run, build_module, make_attacks
 from energy_at.data import ImageSet, as_floats
 from energy_at.evaluation.robustness import Exam
+from energy_at.reporting.figures.style import delta_energy_figure, save
+from energy_at.reporting.tables import results_table
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder
 from energy_at.training.flops import forward_equivalents
 from energy_at.training.sentinel.callback import Sentinel
 from energy_at.training.sentinel.remedies import Remedies
+
+
+def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, Any]:
+    """Evaluates a trained network, writes results and figure, and returns its accuracies."""
+    results = evaluated(cfg, run, folder) | {"held_out": held_out(run.data.val)} | alarms(run)
+    folder.write_results(results)  # it may have taken hours: kept whatever comes
+    folder.write_results(results | {"training": cost(cfg, run)})
+    if folder.metrics_file.is_file() and "train/loss" in (log := folder.log()):
+        save(delta_energy_figure({folder.path.name: log}), folder.path / "delta_energy")
+    print(results_table([folder]).markdown())
+    print(f"run folder: {folder.path}")
+    return results
 
 
 def evaluated(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, Any]:

@@ -4,9 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from omegaconf import DictConfig
+
 from energy_at.attacks import Attack, restarted_pgd
+from energy_at.attacks.autoattack import INSTALL, INSTALLED
 from energy_at.attacks.catalogue import LABELS, named_attack
 from energy_at.attacks.threat import Ball
+from energy_at.evaluation.trained_model import TrainedModel
 
 
 @dataclass(frozen=True)
@@ -64,3 +68,23 @@ class Plan:
         if name == "pgd":
             return {"steps": self.steps, "restarts": self.restarts}
         return {"steps": self.steps} if name in ("trades", "cw", "targeted") else {}
+
+
+def plan_of(cfg: DictConfig, subject: TrainedModel) -> Plan:
+    """What was asked for; AutoAttack is left out where nobody asked for it and it is missing."""
+    names, left_out = list(cfg.attacks or ("fgsm", "pgd", "autoattack")), []
+    if cfg.attacks is None and not INSTALLED:
+        names.remove("autoattack")
+        left_out = [f"AutoAttack is not installed: {INSTALL}"]
+    return Plan(
+        cfg.norm or subject.norm,
+        subject.balls(cfg.norm, cfg.eps),
+        names,
+        steps=cfg.steps,
+        restarts=cfg.restarts,
+        split=cfg.split,
+        subset=cfg.subset,
+        subset_seed=cfg.subset_seed,
+        seed=cfg.seed,
+        left_out=left_out,
+    )

@@ -12,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from energy_at.attacks.threat import L2, Ball, Linf
-from energy_at.config.build import build_data, make, parse_pixels, reopened
+from energy_at.config.build import build_data, make, reopened
+from energy_at.config.resolvers import parse_pixels
 from energy_at.data import ImageData, ImageSet
 from energy_at.models.weights import load_weights
 from energy_at.runs.checkpoints import read_tensors

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from energy_at.models.choices import COMPILATIONS
-
+COMPILATIONS = ("default", "reduce-overhead", "max-autotune-no-cudagraphs")
 BACKEND = "inductor"
 
 

@@ -127,6 +127,17 @@ class FinishedRun:
             share = self._validated("val/acc/pgd", of_final.get("step", float("inf")))
         return None if share is None else 100 * float(share)
 
+    def score(self) -> float | None:
+        """What a search maximizes: PGD accuracy of the final network on held-out images.
+
+        A run that collapsed or has not learned scores 0, lucky as a constant prediction may be;
+        ``None`` where nothing was measured.
+        """
+        held_out = self.held_out_percent()
+        if held_out is None:
+            return None
+        return 0.0 if self.mark() else held_out / 100
+
     def cost(self, name: str) -> float | None:
         """``"forward_equivalents"`` of an image, or ``"seconds"`` of training."""
         value = self.folder.results().get("training", {}).get(name)

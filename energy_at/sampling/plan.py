@@ -4,9 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
+from energy_at.config.build import make
 from energy_at.sampling import Guidance, Langevin, Start
 from energy_at.sampling.quality import Extractor
 
+GROUPS = ("start", "guidance", "sampler", "quality")
 SPLITS = ("train", "test", "val")
 
 
@@ -49,3 +53,26 @@ class Plan:
         return f"start {start}, guidance {guidance}, {sampler['energy']} energy, " + (
             f"at most {sampler['steps']} steps of {sampler['step_size']:g}"
         )
+
+
+def plan_of(cfg: DictConfig) -> Plan:
+    """What was asked for."""
+    settings = {name: OmegaConf.to_container(cfg[name], resolve=True) for name in GROUPS}
+    parts = {name: make(cfg[name].made) for name in GROUPS}
+    return Plan(
+        cfg.n,
+        cfg.seed,
+        parts["start"],
+        parts["guidance"],
+        parts["sampler"],
+        parts["quality"],
+        cfg.quality.reference,
+        cfg.shown,
+        {name: _shown(values) for name, values in settings.items()},
+    )
+
+
+def _shown(settings: object) -> dict[str, object]:
+    """Names and values, without what only says how objects are made."""
+    assert isinstance(settings, dict)
+    return {str(name): value for name, value in settings.items() if name != "made"}

@@ -1,10 +1,12 @@
 """Processes that train one network together: what must be so before they start, and their start."""
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import torch.distributed as dist
 from hydra.core.hydra_config import HydraConfig
@@ -12,6 +14,7 @@ from lightning import Trainer
 
 import __main__
 from energy_at.data import ImageData
+from energy_at.training.module import AdversarialTraining
 
 _ENTRY = "energy_at.train"
 _VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
@@ -69,6 +72,24 @@ def started_with(trainer: Trainer, command: Sequence[str]) -> Iterator[None]:
                 os.environ[name] = value
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def fit(
+    trainer: Trainer,
+    module: AdversarialTraining,
+    data: ImageData,
+    folder: Path,
+    checkpoint: Path | None,
+) -> None:
+    """Trains to the end, or ends the process with a line that says how to resume."""
+    with suppress(SystemExit):  # how Lightning ends on a signal, with code 0 for SIGTERM
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    terminated = trainer.received_sigterm
+    if terminated or not trainer.state.finished:
+        if trainer.is_global_zero:
+            step = trainer.global_step
+            sys.stderr.write(f"stopped at step {step}: resume={folder} continues it\n")
+        sys.exit(128 + (signal.SIGTERM if terminated else signal.SIGINT))
 
 
 def _started_from_outside(trainer: Trainer) -> bool:

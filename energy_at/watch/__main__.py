@@ -3,12 +3,9 @@
 ``python -m energy_at.watch run=FOLDER``
 """
 
-import hydra
 from omegaconf import DictConfig, ListConfig
 
-from energy_at.config import CONF
-from energy_at.config.cli import command_line, one_line_errors, require_read
-from energy_at.config.schema import check
+from energy_at.config.cli import command
 from energy_at.watch import Watch, follow, page_server
 
 
@@ -35,18 +32,14 @@ def serve(watch: Watch, port: int, interval: float) -> None:
         server.serve_forever()
 
 
-@hydra.main(version_base="1.3", config_path=CONF, config_name="watch")
+@command("watch")
 def main(cfg: DictConfig) -> None:
-    """Command-line entry."""
-    with one_line_errors():
-        require_read(cfg)
-        check(cfg)
-        watch = Watch(folders(cfg))
-        if cfg.browser:
-            serve(watch, cfg.port, cfg.interval)
-        else:
-            follow(watch, interval=cfg.interval, once=cfg.once)
+    watch = Watch(folders(cfg))
+    if cfg.browser:
+        serve(watch, cfg.port, cfg.interval)
+    else:
+        follow(watch, interval=cfg.interval, once=cfg.once)
 
 
 if __name__ == "__main__":
-    command_line(main)
+    main()

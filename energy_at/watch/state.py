@@ -8,7 +8,6 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from energy_at.config.cli import ERROR_FILE
 from energy_at.core.files import read_json
 from energy_at.overfitting.alarms import ALARMS, REPEATED
 from energy_at.overfitting.onset import collapse_step, overfitting_step
@@ -148,7 +147,7 @@ class Watched:
         return max(0.0, time.time() - path.stat().st_mtime) if path.is_file() else None
 
     def _error(self) -> str | None:
-        file = self.folder.path / ERROR_FILE
+        file = self.folder.error_file
         return file.read_text().strip() if file.is_file() else None
 
     def _onsets(self, config: DictConfig | None) -> list[dict[str, Any]]:

@@ -140,8 +140,7 @@ def _say(error: Exception, then: str) -> None:
 
 def _note_lost(sweep: Path, jobs: Sequence[tuple[Path, Sequence[str]]]) -> None:
     """Leaves a line where a job was to run that has written nothing: no folder tells of it."""
-    from energy_at.config.cli import ERROR_FILE
-    from energy_at.runs.folder import runs_below
+    from energy_at.runs.folder import RunFolder, runs_below
 
     again = f"hydra.sweep.dir={sweep}"
     known = [sorted(run.overrides()) for run in runs_below(sweep)]
@@ -150,4 +149,4 @@ def _note_lost(sweep: Path, jobs: Sequence[tuple[Path, Sequence[str]]]) -> None:
             continue
         folder.mkdir(parents=True, exist_ok=True)
         said = f"its process was lost before it had begun: typed again with {again} it runs"
-        (folder / ERROR_FILE).write_text(said + "\n")
+        RunFolder(folder).error_file.write_text(said + "\n")

@@ -9,7 +9,6 @@ from hydra import compose, initialize_config_dir
 from energy_at import evaluate, train
 from energy_at.benchmark import study_command as study
 from energy_at.benchmark.study import Job, jobs, known, work_off, write_known
-from energy_at.config.cli import command_line
 from tests.helpers.running import CONF, typed
 
 SMALL = " ".join(
@@ -91,7 +90,7 @@ def test_a_study_cut_off_goes_on_and_leaves_one_small_file(monkeypatch, tmp_path
     def run(command):
         with monkeypatch.context() as patch:
             patch.setattr("sys.argv", list(command))
-            command_line(entries[command[0]])
+            entries[command[0]]()
         return 0
 
     assert run(todo[0].command()) == 0

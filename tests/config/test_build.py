@@ -7,7 +7,8 @@ from lightning import Callback, LightningModule
 from omegaconf import OmegaConf
 
 from energy_at.attacks.threat import L2, Linf
-from energy_at.config.build import build_module, parse_pixels
+from energy_at.config.build import build_module
+from energy_at.config.resolvers import parse_pixels
 from energy_at.data import ImageData
 from energy_at.objectives import DER
 from tests.helpers.running import TINY, TINY_BN, choices, config, fitted, prepared

@@ -1,6 +1,7 @@
 """What is typed, and what comes back."""
 
 import csv
+import importlib
 import io
 import json
 import os
@@ -88,7 +89,8 @@ def test_the_printed_table_holds_the_written_results(finished):
 
 
 def test_a_run_is_opened_again_and_measures_the_same(finished, monkeypatch, capsys):
-    monkeypatch.setattr(sys.modules["energy_at.evaluation.evaluate"], "BLACK_BOX_QUERIES", 20)
+    module = importlib.import_module("energy_at.evaluation.evaluate")
+    monkeypatch.setattr(module, "BLACK_BOX_QUERIES", 20)
     weak = ("attacks=[fgsm,pgd]", "steps=2", "restarts=1", "progress=false")
     code, out, _ = typed(monkeypatch, capsys, evaluate.main, "run=finished", *weak)
     results = json.loads(Path("finished/results.json").read_text())["last"]["test"]
@@ -136,7 +138,7 @@ def test_a_finished_run_is_not_overwritten(finished, type_train):
         ("threat.eps=8", "threat.eps=8 is above 1, but pixels lie in [0, 1]: did you mean 8/255?"),
         (("threat=l2", "threat.eps=128"), "threat.eps=128 is above 13.86, but pixels lie in [0"),
         ("threat.eps=-8/255", "must be positive"),
-        ("threat.eps=eight", "is no number: write a fraction such as 8/255"),
+        ("threat.eps=eight", "must be a number, or a fraction such as 8/255"),
         ("attack.alpha=2", "attack.alpha=2 is above 1"),
         (("model=preactresnet18", "model.width=2", "dataset.batch_size=1"), "one image"),
         (("model=preactresnet18", "model.width=2", "dataset.batch_size=447"), "one image"),

@@ -13,7 +13,6 @@ import pytest
 from omegaconf import OmegaConf
 
 from energy_at import train
-from energy_at.config.cli import command_line
 from energy_at.config.sweep_summary import SweepSummary, summary
 from tests.helpers.running import ONE_EPOCH
 
@@ -39,7 +38,7 @@ def typed_here(folder, *overrides):
         patch.chdir(folder)
         patch.setattr(sys, "argv", ["train", "-m", *SHORT, *overrides])
         try:
-            command_line(train.main)
+            train.main()
         except SystemExit as stop:
             code = stop.code
     return code, out.getvalue(), err.getvalue()

@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from torch import nn
 from energy_at import evaluate, evaluation
 from energy_at.attacks.threat import L2, Linf
 from energy_at.config.build import make
-from energy_at.config.cli import command_line
+from energy_at.config.cli import run_command
 from energy_at.data import ImageData, ImageSet
 from energy_at.evaluation import FILES, Plan, robustness
 from energy_at.evaluation.journal import JournalFile
@@ -71,7 +72,7 @@ def trained(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys.modules["energy_at.evaluation.evaluate"], "BLACK_BOX_QUERIES", 20)
+    monkeypatch.setattr(import_module("energy_at.evaluation.evaluate"), "BLACK_BOX_QUERIES", 20)
 
 
 @pytest.fixture
@@ -203,7 +204,7 @@ def test_a_standard_network_has_no_robust_accuracy(subject):
 )
 def test_a_standard_network_for_cifar10_has_none_either(norm, ball, tmp_path_factory, monkeypatch):
     monkeypatch.setattr(robustness, "tile_of", lambda _: 10)
-    monkeypatch.setattr(sys.modules["energy_at.evaluation.evaluate"], "BLACK_BOX_QUERIES", 1)
+    monkeypatch.setattr(import_module("energy_at.evaluation.evaluate"), "BLACK_BOX_QUERIES", 1)
     images = cifar10_test(tmp_path_factory).first(10)
     plan = Plan(norm, {"eps": ball}, ["fgsm", "pgd"], steps=5, restarts=1)
     judged(subject_of(standard_net(), images), plan, "out")
@@ -670,10 +671,10 @@ def test_ctrl_c_ends_in_one_line_and_what_is_typed_again_goes_on(type_evaluate, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(sys.modules["energy_at.evaluation.evaluate"], "network_checks", press)
+        patch.setattr(import_module("energy_at.evaluation.evaluate"), "network_checks", press)
         code, out, err = type_evaluate("run=run", *QUICK, "out=out")
     assert (code, out) == (130, "")
-    assert err == "\nstopped: the same command goes on where it was\n"
+    assert err == "\nstopped: re-run the same command to resume\n"
     left = Path("out/journal.jsonl").read_bytes()
     assert type_evaluate("run=run", *QUICK, "out=out")[0] == 0
     assert Path("out/journal.jsonl").read_bytes().startswith(left)
@@ -686,7 +687,7 @@ def test_a_reader_that_has_closed_gets_no_traceback(monkeypatch, capfd):
     with os.fdopen(write, "w") as closed:
         monkeypatch.setattr(sys, "stdout", closed)
         with pytest.raises(SystemExit) as stop:
-            command_line(lambda: print("a table\n" * 100_000))
+            run_command(lambda: print("a table\n" * 100_000))
     assert stop.value.code == 141
     assert capfd.readouterr().err == ""
 
@@ -753,8 +754,8 @@ SMALL = ("model=small", "model.width=8")
         (("run=run", "eps=[8/255,8]"), "eps=8 is above 1"),
         (("run=run", "eps=0"), "eps=0 must be positive"),
         (("run=run", "eps=-1/255"), "eps=-1/255 must be positive"),
-        (("run=run", "eps=many"), "eps=many is no number: write a fraction such as 8/255"),
-        (("run=run", "eps=inf", "norm=l2"), "eps=inf is no number"),
+        (("run=run", "eps=many"), "eps=many must be a number, or a fraction such as 8/255"),
+        (("run=run", "eps=inf", "norm=l2"), "eps=inf must be a number"),
         (("run=run", "eps=[]"), "eps=[] names no radius"),
         (("run=run", "eps=1/255,2/255"), "use key=[value1,value2]"),
         (("run=run", "attacks=[fgms]"), "there is no attack 'fgms': choose from fgsm, rs_fgsm"),

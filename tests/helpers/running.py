@@ -11,8 +11,7 @@ from lightning import seed_everything
 
 from energy_at import train
 from energy_at.config import CONF as FOLDER
-from energy_at.config.build import Run, build, register_resolvers
-from energy_at.config.cli import command_line
+from energy_at.config.build import Run, build
 from energy_at.runs.folder import RunFolder
 
 CONF = Path(FOLDER)
@@ -24,7 +23,6 @@ QUIET = ("trainer.enable_progress_bar=false", "trainer.accelerator=cpu")
 ONE_EPOCH = (*TINY, "trainer.max_epochs=1", *QUIET)
 
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-register_resolvers()
 
 
 def choices(group):
@@ -54,7 +52,7 @@ def train_in(folder, *overrides):
     """Types a training into ``folder``, which must go well."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["train", *overrides, f"hydra.run.dir={folder}"])
-        command_line(train.main)
+        train.main()
     return folder
 
 
@@ -73,7 +71,7 @@ def typed(monkeypatch, capsys, main, *argv):
     monkeypatch.setattr(sys, "argv", [main.__module__, *argv])
     code = 0
     try:
-        command_line(main)
+        main()
     except SystemExit as stop:
         code = stop.code
     out, err = capsys.readouterr()

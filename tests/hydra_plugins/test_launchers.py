@@ -30,7 +30,7 @@ from submitit.core.utils import FailedJobError, UncompletedJobError
 
 from energy_at import train
 from energy_at.config.cli import explained
-from energy_at.config.start_schema import check_start
+from energy_at.config.schema import check_start
 from energy_at.config.sweep_summary import summary
 from energy_at.runs.folder import runs_below
 from hydra_plugins.energy_at.ray import require_reachable, speaks_http2

@@ -13,9 +13,9 @@ from energy_at.data import ImageData, ImageSet
 from energy_at.data.readers import digits
 from energy_at.evaluation.trained_model import TrainedModel
 from energy_at.models import small
-from energy_at.sample import plan_of
 from energy_at.sampling import ENERGIES, Chains, Stop, TrainingImages, controls
 from energy_at.sampling.controls import HELD_OUT, MEANS, SAMPLES, START
+from energy_at.sampling.plan import plan_of
 from energy_at.sampling.prepare import cached, prepared
 from energy_at.sampling.samples import Parts, Samples, arrays, as_bytes
 from tests.helpers.running import CONF

@@ -17,7 +17,7 @@ class CompiledNet(Callback):
     runs the network between steps.
 
     Args:
-        mode: Of ``torch.compile``; see ``energy_at.models.choices.COMPILATIONS``.
+        mode: Of ``torch.compile``; see ``energy_at.models.compile.COMPILATIONS``.
     """
 
     def __init__(self, mode: str = "default") -> None:
