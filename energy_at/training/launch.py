@@ -10,11 +10,10 @@ from pathlib import Path
 
 import torch.distributed as dist
 from hydra.core.hydra_config import HydraConfig
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 
 import __main__
 from energy_at.data import ImageData
-from energy_at.training.module import AdversarialTraining
 
 _ENTRY = "energy_at.train"
 _VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
@@ -76,7 +75,7 @@ def started_with(trainer: Trainer, command: Sequence[str]) -> Iterator[None]:
 
 def fit(
     trainer: Trainer,
-    module: AdversarialTraining,
+    module: LightningModule,
     data: ImageData,
     folder: Path,
     checkpoint: Path | None,
