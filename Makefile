@@ -38,8 +38,8 @@ test: install ## Run the tests, one process a core (< 8 min on two cores)
 test-slow: install ## Run the tests that take minutes
 	$(PY) -m pytest -m slow
 
-gpu: install ## The benchmark and the study at full size, in order of value; typed again it goes on
-	$(PY) -m energy_at.study
+gpu: install ## Run the benchmark and the study at full size; re-run to resume
+	PYTHON=$(PY) bash scripts/gpu_study.sh
 
 lint: install ## Check style, types and layers
 	$(VENV)/bin/ruff check

@@ -1,1 +1,1 @@
-"""Speed: our training, evaluation and sampling beside the loops that people copy."""
+"""Speed of training, evaluation and sampling, compared with reference loops."""

@@ -1,14 +1,15 @@
-"""Adversarial training as published repositories write it: plain PyTorch, to compare with.
+"""Reference loops: adversarial training in plain PyTorch, as published repositories write it.
 
-The loops of Wong et al. (2020), Zhang et al. (2019) and Andriushchenko & Flammarion (2020), written
-anew: ``loss.backward()`` inside the attack, a forward pass of its own for clean logits, TRADES
+The loops of Wong et al. (2020), Zhang et al. (2019) and Andriushchenko & Flammarion (2020),
+rewritten: ``loss.backward()`` inside the attack, a separate forward pass for clean logits, TRADES
 computing the clean prediction again at every step, ``.item()`` after every step, contiguous fp32,
 images from a ``DataLoader`` that transforms them one by one. The mathematics is that of our
 methods: a step from the same weights, on the same batch and noise, ends at the same weights.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from importlib import import_module
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from energy_at.attacks import GradientAttack
+from energy_at.attacks.goals import misclassify
+from energy_at.attacks.starts import Uniform
 from energy_at.attacks.threat import Ball, Linf
 from energy_at.core.types import Images, Labels, Logits, Scalar
 from energy_at.data import ImageSet
@@ -32,47 +35,22 @@ from energy_at.objectives import (
     Weighted,
 )
 
-PublishedAttack = Callable[
-    [nn.Module, Images, Labels, GradientAttack, torch.Generator | None], Images
-]
+LibraryAttack = Callable[[Images, Labels], Images]
+Terms = dict[type, Weighted]
 
 
-@dataclass(frozen=True)
-class Method:
-    """Constants of a method that has a published loop.
+def terms_of(attack: object, objective: Objective) -> tuple[GradientAttack, Terms]:
+    """The search and the terms by type of a method that has a reference loop.
 
-    Attributes:
-        search: The attack's constants and start.
-        trades: Weight of the divergence of TRADES; ``None`` for adversarial cross-entropy.
-        der: DER and its weight.
-        gradalign: Weight of GradAlign.
+    Raises:
+        ValueError: if it has none.
     """
-
-    search: GradientAttack
-    trades: float | None = None
-    der: tuple[DER, float] | None = None
-    gradalign: float | None = None
-
-    @classmethod
-    def of(cls, attack: object, objective: Objective) -> "Method":
-        """The method that trains by this attack and objective.
-
-        Raises:
-            ValueError: if it has no loop here.
-        """
-        found: dict[type, Weighted] = {type(w.term): w for w in objective.terms.values()}
-        base = {AdversarialCrossEntropy, CleanCrossEntropy, TradesKL}
-        unknown = set(found) - base - {DER, GradAlign}
-        if unknown or not isinstance(attack, GradientAttack) or not isinstance(attack.ball, Linf):
-            raise ValueError("rows=[reference] has no published loop for this attack or objective")
-        der = found.get(DER)
-        weights = {kind: weighted.weight for kind, weighted in found.items()}
-        return cls(
-            attack,
-            weights.get(TradesKL),
-            (der.term, der.weight) if der and isinstance(der.term, DER) else None,
-            weights.get(GradAlign),
-        )
+    terms: Terms = {type(weighted.term): weighted for weighted in objective.terms.values()}
+    known = {AdversarialCrossEntropy, CleanCrossEntropy, TradesKL, DER, GradAlign}
+    linf = isinstance(attack, GradientAttack) and isinstance(attack.ball, Linf)
+    if not isinstance(attack, GradientAttack) or not linf or set(terms) - known:
+        raise ValueError("rows=[reference] has no loop for this attack or objective")
+    return attack, terms
 
 
 def train_step(
@@ -80,41 +58,45 @@ def train_step(
     optimizer: Optimizer,
     x: Images,
     y: Labels,
-    method: Method,
+    search: GradientAttack,
+    terms: Terms,
     generator: torch.Generator | None = None,
-    attack: PublishedAttack | None = None,
+    library: LibraryAttack | None = None,
 ) -> float:
-    """One optimizer step, by another attack if one is given; returns its loss."""
-    own = trades_attack if method.trades is not None else cross_entropy_attack
-    x_adv = (attack or own)(net, x, y, method.search, generator)
+    """One optimizer step, under a library's attack if one is given; returns its loss."""
+    if library is not None:
+        x_adv = library(x, y)
+    else:
+        attack = trades_attack if TradesKL in terms else cross_entropy_attack
+        x_adv = attack(net, x, y, search, generator)
     net.train()
     optimizer.zero_grad()
-    loss = loss_of_pair(net, x, x_adv, y, method)
-    if method.gradalign is not None:
-        loss = loss + method.gradalign * gradalign(net, x, y, method.search.ball, generator)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss = pair_loss(net, x, x_adv, y, terms)
+    if GradAlign in terms:
+        penalty = gradalign(net, x, y, search.ball, generator)
+        loss = loss + terms[GradAlign].weight * penalty
+    torch.autograd.backward(loss)
     optimizer.step()
     return loss.item()
 
 
-def loss_of_pair(net: nn.Module, x: Images, x_adv: Images, y: Labels, method: Method) -> Scalar:
+def pair_loss(net: nn.Module, x: Images, x_adv: Images, y: Labels, terms: Terms) -> Scalar:
     """Adversarial cross-entropy, or the loss of TRADES, and DER."""
-    if method.trades is not None:
+    if TradesKL in terms:
         clean = net(x)
         adv, again = net(x_adv), net(x)
         divergence = F.kl_div(adv.log_softmax(1), again.softmax(1), reduction="batchmean")
-        loss = F.cross_entropy(clean, y) + method.trades * divergence
+        loss = F.cross_entropy(clean, y) + terms[TradesKL].weight * divergence
     else:
         adv = net(x_adv)
         loss = F.cross_entropy(adv, y)
-        clean = net(x) if method.der else adv
-    if method.der:
-        term, weight = method.der
-        loss = loss + weight * delta_energy(clean, adv, y, term)
+        clean = net(x) if DER in terms else adv
+    if DER in terms and isinstance(der := terms[DER].term, DER):
+        loss = loss + terms[DER].weight * der_penalty(clean, adv, y, der)
     return loss
 
 
-def delta_energy(clean: Logits, adv: Logits, y: Labels, term: DER) -> Scalar:
+def der_penalty(clean: Logits, adv: Logits, y: Labels, term: DER) -> Scalar:
     """Batch mean of DER, from its definition."""
     marginal = -clean.logsumexp(1) + adv.logsumexp(1)
     joint = -clean[range(len(y)), y] + adv[range(len(y)), y]
@@ -124,7 +106,7 @@ def delta_energy(clean: Logits, adv: Logits, y: Labels, term: DER) -> Scalar:
             clean, y, reduction="none"
         )
         penalty = penalty * (rises < 0)
-    return penalty.mean()  # type: ignore[no-any-return]
+    return torch.mean(penalty)
 
 
 def cross_entropy_attack(
@@ -134,13 +116,13 @@ def cross_entropy_attack(
     search: GradientAttack,
     generator: torch.Generator | None = None,
 ) -> Images:
-    """FGSM, RS-FGSM, N-FGSM and PGD; ``loss.backward()`` computes weight gradients in vain."""
+    """FGSM, RS-FGSM, N-FGSM and PGD; ``loss.backward()`` also computes unused weight gradients."""
     delta = search.start(x, search.ball, generator)
     delta = (x + delta).clamp(0, 1) - x
     for _ in range(search.steps):
         delta = delta.detach().requires_grad_()
         loss = F.cross_entropy(net(x + delta), y)
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         assert delta.grad is not None
         delta = delta.detach() + search.alpha * delta.grad.sign()
         if search.project:
@@ -178,16 +160,42 @@ def gradalign(
     return (1 - F.cosine_similarity(at_x.flatten(1), near.flatten(1), dim=1)).mean()
 
 
+def library_attack(name: str, net: nn.Module, search: GradientAttack) -> LibraryAttack | None:
+    """PGD of torchattacks or foolbox with the same constants; ``None`` if they have no such attack.
+
+    Both libraries attack the network in evaluation mode.
+    """
+    if search.goal is not misclassify or not search.project:
+        return None
+    library, random = import_module(name), isinstance(search.start, Uniform)
+    if name == "torchattacks":
+        constants = {"eps": search.ball.eps, "alpha": search.alpha, "steps": search.steps}
+        torchattacks_pgd: LibraryAttack = library.PGD(net, **constants, random_start=random)
+        return torchattacks_pgd
+    pgd = library.attacks.LinfPGD(
+        abs_stepsize=search.alpha, steps=search.steps, random_start=random
+    )
+
+    def foolbox_pgd(x: Images, y: Labels) -> Images:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = library.PyTorchModel(net.eval(), bounds=(0, 1))
+        x_adv: Images = pgd.run(model, x, y, epsilon=search.ball.eps)
+        return x_adv
+
+    return foolbox_pgd
+
+
 def evaluate(
     net: nn.Module,
     x: Images,
     y: Labels,
     search: GradientAttack,
-    attack: PublishedAttack | None = None,
+    library: LibraryAttack | None = None,
 ) -> float:
     """Accuracy under attack."""
     with eval_mode(net):
-        x_adv = (attack or cross_entropy_attack)(net, x, y, search, None)
+        x_adv = library(x, y) if library else cross_entropy_attack(net, x, y, search)
         with torch.no_grad():
             return float((net(x_adv).argmax(1) == y).float().mean().item())
 
@@ -213,7 +221,7 @@ def _input_gradient(net: nn.Module, x: Images, y: Labels, *, create_graph: bool 
 
 
 class TransformedImages(Dataset[tuple[Tensor, int]]):
-    """Images that are padded, cropped, mirrored and cast one by one, by torchvision."""
+    """Images that torchvision pads, crops, flips and casts one by one."""
 
     def __init__(self, images: ImageSet, *, pad: int, flip: bool) -> None:
         size = images.pixels.shape[-1]
@@ -233,7 +241,7 @@ class TransformedImages(Dataset[tuple[Tensor, int]]):
 def batches(
     images: ImageSet, batch_size: int, *, pad: int, flip: bool, workers: int
 ) -> Iterator[tuple[Images, Labels]]:
-    """Batches without end, on the CPU."""
+    """Batches of one epoch, on the CPU."""
     loader = DataLoader(
         TransformedImages(images, pad=pad, flip=flip),
         batch_size,
@@ -243,5 +251,4 @@ def batches(
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
-    while True:
-        yield from loader
+    return iter(loader)

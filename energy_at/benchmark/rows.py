@@ -1,48 +1,71 @@
-"""What a row of the table is: it takes turns of equal work, in its own way."""
+"""Rows of the benchmark: the reference loop, the same with a library's attack, ours, a full run."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from itertools import repeat
+from pathlib import Path
+from queue import Queue
+from tempfile import TemporaryDirectory
+from threading import Thread
+from typing import Any
 
 import torch
+import torch.nn.functional as F
+from lightning import Callback, LightningModule, Trainer, seed_everything
+from omegaconf import DictConfig
+from torch import nn
+from torch.optim import Optimizer
 
-from energy_at.benchmark.stepwise import Around
+from energy_at.attacks import GradientAttack, pgd
+from energy_at.benchmark import reference
+from energy_at.benchmark.measure import Around, Clock, Row
+from energy_at.benchmark.scenarios import (
+    LIBRARIES,
+    REFERENCES,
+    SCENARIOS,
+    Scenario,
+    Setting,
+    random_images,
+)
+from energy_at.config.build import build, build_data, build_module, make
+from energy_at.core.rng import CountedNoise
 from energy_at.core.types import Images, Labels
+from energy_at.data import ImageSet, as_floats
 from energy_at.data.loaders import Batch
+from energy_at.evaluation.robustness import Exam
+from energy_at.models.compile import begin_step, compile_net
+from energy_at.models.modes import full_precision, no_graph
+from energy_at.models.tiled import Tiled, tile_of
+from energy_at.runs.folder import RunFolder
+from energy_at.sampling import Chains, Langevin, Unguided, generate
+from energy_at.training import AdversarialTraining
 
-Clock = Callable[[], float]
 
-
-@runtime_checkable
-class Row(Protocol):
-    """One way to do the work of a scenario."""
-
-    @property
-    def images(self) -> int:
-        """Images of a turn."""
-
-    @property
-    def loading(self) -> float | None:
-        """Seconds of the last turn spent on images; ``None`` where they cannot be told apart."""
-
-    def turn(self, around: Around = nullcontext) -> None:
-        """Does the work of a turn, inside a context."""
-
-    def close(self) -> None:
-        """Lets go of everything."""
+def make_row(
+    setting: Setting, scenario: str, name: str, precision: str, clock: Clock
+) -> Row | None:
+    """A row of ``ROWS``; ``None`` if it does not do the work of the scenario at this precision."""
+    about = SCENARIOS[scenario]
+    if name in REFERENCES and precision != "fp32":
+        return None
+    if about.kind == "training":
+        return _training(setting, about, name, precision, clock)
+    if about.kind == "evaluation":
+        return _evaluation(setting, name, clock) if precision == "fp32" else None
+    return None if name in LIBRARIES else _sampling(setting, name, precision, clock)
 
 
 @dataclass
 class Loop:
-    """A loop in plain Python.
+    """A row that is a plain Python loop.
 
     Args:
         step: Does the work of a batch.
-        batches: Without end.
+        batches: Enough for all turns.
         steps: Batches of a turn.
         device: Where the batches go.
-        clock: Tells the seconds.
+        clock: Reads seconds.
     """
 
     step: Callable[[Images, Labels], object]
@@ -54,7 +77,6 @@ class Loop:
     images: int = field(default=0, init=False)
 
     def turn(self, around: Around = nullcontext) -> None:
-        """Runs its steps."""
         self.loading, self.images = 0.0, 0
         with around():
             for _ in range(self.steps):
@@ -65,18 +87,245 @@ class Loop:
                 self.images += len(y)
 
     def close(self) -> None:
-        """Stops reading."""
         self.batches = iter(())
 
 
-def endless(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """The same batches again and again."""
-    while True:
-        yield from batches
+class StepwiseFit(Callback):
+    """A row that is a Lightning fit, in a thread of its own so that it can take turns with others.
+
+    It waits before each turn. A step lasts from the start of a batch to the start of the next: it
+    includes fetching the next batch, the optimizer, the schedule, every callback and every logger.
+
+    Args:
+        fit: Runs the fit, given this as its last callback.
+        steps: Optimizer steps of a turn.
+        images: Of a turn.
+    """
+
+    loading = None
+
+    def __init__(self, fit: Callable[[Callback], object], steps: int, images: int) -> None:
+        self.steps, self.images = steps, images
+        self._turns: Queue[Around | None] = Queue()
+        self._finished: Queue[BaseException | None] = Queue()
+        self._steps_left = 0
+        self._context = ExitStack()
+        self._thread = Thread(target=self._run, args=(fit,), daemon=True)
+        self._thread.start()
+        self._wait()
+
+    def turn(self, around: Around = nullcontext) -> None:
+        self._turns.put(around)
+        self._wait()
+
+    def close(self) -> None:
+        self._turns.put(None)
+        self._thread.join()
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._steps_left -= 1
+        if self._steps_left > 0:
+            return
+        self._context.close()
+        self._finished.put(None)
+        around = self._turns.get()
+        if around is None:
+            raise _Closed
+        self._steps_left = self.steps
+        self._context.enter_context(around())
+
+    def _run(self, fit: Callable[[Callback], object]) -> None:
+        try:
+            fit(self)
+            self._finished.put(RuntimeError("the fit has ended before its last turn"))
+        except _Closed:
+            pass
+        except BaseException as error:  # for the thread that waits
+            self._finished.put(error)
+
+    def _wait(self) -> None:
+        error = self._finished.get()
+        if error is not None:
+            raise error
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """What Lightning wraps around a step of this precision."""
-    if precision == "fp32":
-        return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+class _Closed(Exception):  # noqa: N818  not an error
+    pass
+
+
+def peak_row(operation: str, precision: str, device: torch.device, clock: Clock) -> Loop:
+    """The machine's peak at one operation, which bounds the FLOP/s of every other row.
+
+    Args:
+        operation: ``matmul``, of square matrices; ``convolution``, 3x3 with 128 channels.
+        precision: ``fp32`` or ``bf16``.
+        device: Where it runs.
+        clock: Reads seconds.
+    """
+    large = device.type == "cuda"
+    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+    n = (8192 if large else 1024) if operation == "matmul" else (256 if large else 32)
+    shapes = [(n, n), (n, n)] if operation == "matmul" else [(n, 128, 16, 16), (128, 128, 3, 3)]
+    a, b = (torch.randn(shape, dtype=dtype, device=device) for shape in shapes)
+    if operation == "convolution":
+        a, b = (t.contiguous(memory_format=torch.channels_last) for t in (a, b))
+
+    def step(*_: Any) -> None:
+        with torch.no_grad():
+            torch.matmul(a, b) if operation == "matmul" else F.conv2d(a, b, padding=1)
+
+    nothing = torch.empty(0, device=device)
+    return Loop(step, repeat((nothing, nothing)), 20 if large else 1, device, clock)
+
+
+def full_run(cfg: DictConfig) -> StepwiseFit:
+    """A whole training with its callbacks and loggers.
+
+    Its monitor writes at the end of every turn, so a turn of fewer steps than the default of
+    ``callbacks.energy.every`` overstates the cost of writing.
+    """
+
+    def fit(pauses: Callback) -> None:
+        with TemporaryDirectory(prefix="energy_at_benchmark_") as folder:
+            run = build(cfg, RunFolder(Path(folder)))
+            run.trainer.callbacks.append(pauses)  # type: ignore[attr-defined]
+            run.trainer.fit(run.module, run.data)
+
+    steps = cfg.callbacks.energy.every
+    return StepwiseFit(fit, steps, steps * cfg.dataset.batch_size)
+
+
+def bare_step(
+    module: AdversarialTraining, optimizer: Optimizer, precision: str
+) -> Callable[[Images, Labels], None]:
+    """An optimizer step of our parts without Lightning's loop."""
+
+    def step(x: Images, y: Labels) -> None:
+        begin_step()
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+            loss = module.training_step((x, y), 1)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def _training(
+    setting: Setting, scenario: Scenario, name: str, precision: str, clock: Clock
+) -> Row | None:
+    cfg = setting.training(scenario, precision)
+    steps, device = cfg.callbacks.energy.every, setting.device
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    if name == "full":
+        return full_run(cfg)
+    if name in REFERENCES:
+        cfg.training.channels_last = False
+    module, data = build_module(cfg).to(device), build_data(cfg)
+    optimizer = module.optimizer(module.net)
+    if name in REFERENCES:
+        step = _reference_step(name, module, optimizer)
+        batches = reference.batches(
+            data.train, data.batch_size, pad=data.pad, flip=data.flip, workers=setting.workers
+        )
+        return None if step is None else Loop(step, batches, steps, device, clock)
+    if (mode := cfg.training.compile) is not None:
+        compile_net(module.net, mode)
+    data.place(device)
+    step = bare_step(module.train(), optimizer, precision)
+    return Loop(step, iter(data.train_dataloader()), steps, device, clock)
+
+
+def _reference_step(
+    name: str, module: AdversarialTraining, optimizer: Optimizer
+) -> Callable[[Images, Labels], object] | None:
+    """The reference's step, or ``None`` if the library of this row does not have the attack."""
+    net, library = module.net, None
+    search, terms = reference.terms_of(module.attack, module.objective)
+    if name in LIBRARIES:
+        library = reference.library_attack(name, net, search)
+        if library is None:
+            return None
+    return lambda x, y: reference.train_step(net, optimizer, x, y, search, terms, library=library)
+
+
+def _evaluation(setting: Setting, name: str, clock: Clock) -> Row:
+    """An evaluation by PGD in fp32 with one restart.
+
+    The labels are the network's own predictions, so that every image is attacked. Further restarts
+    would skip images that are broken already, which is faster than counted here.
+    """
+    ours = name not in REFERENCES
+    net, images = _labelled(setting, ours=ours)
+    attack = pgd(make(setting.config.threat.ball), steps=setting.config.attack_steps)
+    assert isinstance(attack, GradientAttack)
+    library = reference.library_attack(name, net, attack) if name in LIBRARIES else None
+    exam = Exam(images, batch_size=len(images), channels_last=ours)
+
+    def step(x: Images, y: Labels) -> None:
+        if name == "bare":
+            with full_precision(x.device.type), no_graph():
+                net(attack(net, x, y).x_adv)
+        elif name == "full":
+            exam.accuracies(net, {"pgd": attack})
+        else:
+            reference.evaluate(net, x, y, attack, library)
+
+    return _inference_loop(setting, step, images, ours=ours, clock=clock)
+
+
+def _sampling(setting: Setting, name: str, precision: str, clock: Clock) -> Row:
+    """Sampling without guidance."""
+    ours = name != "reference"
+    net, images = _labelled(setting, ours=ours)
+    sampler = Langevin(steps=setting.config.sampler_steps, precision=precision)
+    tiled = Tiled(net, tile_of(setting.device)) if name == "full" else net
+
+    def step(x: Images, y: Labels) -> None:
+        if name == "reference":
+            reference.sample(net, x, y, steps=sampler.steps, step_size=sampler.step_size)
+        elif name == "full":
+            list(generate(tiled, sampler, Unguided(), [_chains(x, y)], len(x)))
+        else:
+            chains = _chains(x, y)
+            while len(chains):
+                chains, _, _ = sampler.advance(net, chains, Unguided())
+
+    return _inference_loop(setting, step, images, ours=ours, clock=clock)
+
+
+def _chains(x: Images, y: Labels) -> Chains:
+    number = torch.arange(len(y), device=y.device)
+    return Chains.begun(number, y, x, torch.zeros(len(y), device=y.device), CountedNoise(number))
+
+
+def _inference_loop(
+    setting: Setting,
+    step: Callable[[Images, Labels], object],
+    images: ImageSet,
+    *,
+    ours: bool,
+    clock: Clock,
+) -> Loop:
+    batch = as_floats(images.pixels, channels_last=ours), images.labels
+    return Loop(step, repeat(batch), setting.config.steps, setting.device, clock)
+
+
+def _labelled(setting: Setting, *, ours: bool) -> tuple[nn.Module, ImageSet]:
+    """An untrained network in evaluation mode, and a batch of images with its predictions."""
+    cfg = setting.config
+    torch.manual_seed(cfg.seed)
+    kind = torch.channels_last if ours else torch.contiguous_format
+    net = make(cfg.model).to(setting.device, memory_format=kind).eval()
+    data = cfg.dataset
+    images, _ = random_images(
+        channels=data.channels, size=data.size, classes=data.classes, n=setting.batch_size
+    )
+    images = images.first(setting.batch_size).to(setting.device)
+    with torch.no_grad():
+        labels = net(as_floats(images.pixels, ours)).argmax(1)
+    if ours and (mode := cfg.training.compile) is not None:
+        compile_net(net.requires_grad_(False), mode)
+    return net, ImageSet(images.pixels, labels)

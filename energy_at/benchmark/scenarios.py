@@ -1,8 +1,16 @@
-"""What is measured: one scenario for each way to spend compute."""
+"""Scenarios of the benchmark, and the configuration that all of its rows share."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from hydra import compose
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from energy_at.data import ImageSet
 
 Kind = Literal["training", "evaluation", "sampling"]
 
@@ -12,9 +20,9 @@ class Scenario:
     """A kind of work.
 
     Attributes:
-        label: For people.
-        kind: What the work is.
-        overrides: Of a training, as they are typed.
+        label: In the table.
+        kind: Which command does this work.
+        overrides: Of ``energy_at.train``; empty for other kinds.
     """
 
     label: str
@@ -22,8 +30,8 @@ class Scenario:
     overrides: tuple[str, ...] = ()
 
 
-# An untrained network says nothing of how often DER is active, so both cases are forced: all
-# examples count, or a shift goes unpunished that no network reaches.
+# How often DER is active depends on the training, so both extremes are forced: all examples count,
+# or gamma is above every shift.
 _ACTIVE = ("reg=der", "reg.samples=all")
 _INACTIVE = ("reg=der", "reg.gamma=1000000.0")
 _TRADES = ("attack=trades", "loss=trades")
@@ -42,7 +50,9 @@ SCENARIOS = {
     "sampling": Scenario("sampling", "sampling"),
     "scaling": Scenario("PGD AT of three sizes", "training", ("attack=pgd",)),
 }
-SCALING = "scaling"  # its rows are sizes of our bare loop
+SCALING = "scaling"  # its rows are sizes of the bare loop
+LIBRARIES = ("torchattacks", "foolbox")
+REFERENCES = ("reference", *LIBRARIES)
 ROWS = {
     "reference": "plain PyTorch loop",
     "torchattacks": "the same loop, torchattacks",
@@ -51,15 +61,146 @@ ROWS = {
     "full": "full run",
 }
 PRECISIONS = ("fp32", "bf16")
+UNTIMED = 2  # turns that count operations and memory
 
 
-def chosen(key: str, names: Sequence[str] | None, known: Sequence[str]) -> list[str]:
-    """The names that were typed, in the order of those known; all if none was.
+@dataclass(frozen=True)
+class Setting:
+    """What the rows of a benchmark have in common.
+
+    Attributes:
+        config: Of the benchmark: data set (for its sizes), network, threat model, optimizer.
+        device: Where it runs.
+        scenarios: Names of ``SCENARIOS``.
+        rows: Names of ``ROWS``.
+        precisions: Names of ``PRECISIONS``; reference loops run in fp32 only.
+    """
+
+    config: DictConfig
+    device: torch.device
+    scenarios: list[str]
+    rows: list[str]
+    precisions: list[str]
+
+    @classmethod
+    def of(cls, cfg: DictConfig, device: torch.device) -> "Setting":
+        """The scenarios, rows and precisions that a configuration asks for.
+
+        Raises:
+            ValueError: if a name is unknown, or the library of a row is not installed.
+        """
+        rows = select("rows", cfg.rows, list(ROWS))
+        missing = [name for name in rows if name in LIBRARIES and find_spec(name) is None]
+        if missing and cfg.rows is not None:
+            raise ValueError(f"rows=[{missing[0]}]: {missing[0]} is not installed: leave it out")
+        scenarios = select("scenarios", cfg.scenarios, list(SCENARIOS))
+        if cfg.training.compile is not None and "gradalign" in scenarios:
+            raise ValueError(
+                f"training.compile={cfg.training.compile} has no second derivatives, which "
+                "gradalign takes: leave it out of scenarios=[fgsm,fgsm_der,...]"
+            )
+        rows = [name for name in rows if name not in missing]
+        return cls(cfg, device, scenarios, rows, select("precisions", cfg.precisions, PRECISIONS))
+
+    @property
+    def batch_size(self) -> int:
+        return int(self.config.dataset.batch_size)
+
+    @property
+    def turns(self) -> int:
+        """Turns of each row, untimed ones included."""
+        return int(self.config.repeats + self.config.warmup) + UNTIMED
+
+    @property
+    def workers(self) -> int:
+        """Processes that read the images of the reference loops."""
+        workers = self.config.workers
+        return (2 if self.device.type == "cuda" else 0) if workers == "auto" else int(workers)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The settings that the results depend on, as plain values."""
+        names = ("steps", "repeats", "clock", "attack_steps", "sampler_steps")
+        training = {f"training.{key}": value for key, value in self.config.training.items()}
+        return {"batch_size": self.batch_size, **{n: self.config[n] for n in names}, **training}
+
+    def sizes(self) -> dict[str, "Setting"]:
+        """Batch size, attack steps and optimizer steps: each once, twice and four times."""
+        sizes = {}
+        for n in (1, 2, 4):
+            for name, key in {
+                "batch": "dataset.batch_size",
+                "attack steps": "attack_steps",
+                "optimizer steps": "steps",
+            }.items():
+                config = self.config.copy()
+                OmegaConf.update(config, key, n * OmegaConf.select(config, key))
+                sizes[f"{n} x {name}"] = replace(self, config=config)
+        return sizes
+
+    def training(self, scenario: Scenario, precision: str) -> DictConfig:
+        """The configuration of a training as ``energy_at.train`` composes it."""
+        overrides = [*scenario.overrides, "logger=csv", *_QUIET]
+        if "attack=pgd" in overrides or "attack=trades" in overrides:
+            overrides.append(f"attack.steps={self.config.attack_steps}")
+        cfg = compose("train", overrides)
+        with open_dict(cfg):
+            for name in ("dataset", "model", "threat", "optimizer", "seed"):
+                cfg[name] = self.config[name]
+            cfg.dataset.reader = OmegaConf.create(self._reader())
+        cfg.training = OmegaConf.merge(cfg.training, self.config.training)
+        cfg.dataset.val_size = cfg.dataset.classes
+        cfg.dataset.subset = None
+        cfg.trainer.precision = {"fp32": "32-true", "bf16": "bf16-mixed"}[precision]
+        cfg.trainer.accelerator = "gpu" if self.device.type == "cuda" else "cpu"
+        cfg.callbacks.energy.every = self.config.steps  # one transfer to the host in every turn
+        return cfg
+
+    def _reader(self) -> dict[str, object]:
+        data = self.config.dataset
+        return {
+            "_target_": "energy_at.benchmark.scenarios.random_images",
+            "_partial_": True,
+            "channels": data.channels,
+            "size": data.size,
+            "classes": data.classes,
+            "n": self.batch_size * (self.config.steps * self.turns + 2) + data.classes,
+        }
+
+
+def random_images(
+    _: Path = Path(), *, channels: int, size: int, classes: int, n: int
+) -> tuple[ImageSet, ImageSet]:
+    """Random bytes of the shape of a data set: the content does not change the cost."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(count: int) -> ImageSet:
+        shape = (count, channels, size, size)
+        pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+        return ImageSet(pixels, torch.arange(count) % classes)
+
+    return draw(max(n, 2 * classes)), draw(classes)
+
+
+def select(key: str, names: Sequence[str] | None, known: Sequence[str]) -> list[str]:
+    """The names given, in the order of those known; all of them if ``names`` is ``None``.
 
     Raises:
-        ValueError: if one is not known.
+        ValueError: if a name is unknown.
     """
     wrong = [name for name in names or () if name not in known]
     if wrong:
         raise ValueError(f"{key}=[{wrong[0]}]: choose from {', '.join(known)}")
     return [name for name in known if names is None or name in names]
+
+
+_QUIET = (
+    "callbacks.progress=null",  # the benchmark has a progress bar of its own
+    "callbacks.best=null",  # and neither validates nor ends an epoch
+    "callbacks.last=null",
+    "trainer.enable_progress_bar=false",
+    "++trainer.limit_val_batches=0",
+    "++trainer.enable_checkpointing=false",
+    "trainer.max_epochs=1000",
+    "schedule=constant",
+)

@@ -42,7 +42,7 @@ def network_checks(net: nn.Module, exam: Exam) -> list[Check]:
     net = exam.tiled(net)
     positions = torch.arange(min(LOOKED_AT, len(exam.images)))
     with eval_mode(net), full_precision(exam.images.labels.device.type):
-        parts = positions.split(exam.batch_size)  # type: ignore[no-untyped-call]
+        parts = positions.split(exam.batch_size)
         seen = [_seen(net, *exam.batch(part)) for part in parts]
     logits, again, slopes, right = (torch.cat(found) for found in zip(*seen, strict=True))
     return [

@@ -14,6 +14,7 @@ from torch import nn
 from energy_at.attacks.threat import L2, Ball, Linf
 from energy_at.config.build import build_data, make, reopened
 from energy_at.config.resolvers import parse_pixels
+from energy_at.core.device import device_of
 from energy_at.data import ImageData, ImageSet
 from energy_at.models.weights import load_weights
 from energy_at.runs.checkpoints import read_tensors
@@ -151,15 +152,3 @@ def _of_file(cfg: DictConfig) -> TrainedModel:
     if folder.is_file():  # a checkpoint without a suffix
         folder = Path(f"{path.stem}.files")
     return TrainedModel(net, build_data(cfg), cfg, str(path), cfg.which, folder, device)
-
-
-def device_of(wish: str) -> torch.device:
-    """The device of a wish: ``auto``, ``cpu`` or ``cuda``.
-
-    Raises:
-        ValueError: if it is not there.
-    """
-    cuda = torch.cuda.is_available()
-    if wish == "cuda" and not cuda:
-        raise ValueError("device=cuda, but torch finds no GPU: device=auto takes what there is")
-    return torch.device("cuda" if cuda and wish != "cpu" else "cpu")

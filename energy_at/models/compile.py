@@ -81,7 +81,7 @@ def require_compiler(mode: str) -> None:
 
 def begin_step() -> None:
     """Tells CUDA graphs that what the last step has returned may be overwritten."""
-    torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+    torch.compiler.cudagraph_mark_step_begin()
 
 
 def _probe(x: torch.Tensor) -> torch.Tensor:

@@ -33,7 +33,7 @@ class Tiled(nn.Module):
             # Kernels, and the last bits with them, depend on the memory format too.
             kind = torch.channels_last if last else torch.contiguous_format
             x = x.contiguous(memory_format=kind)
-        logits = [self.net(tile) for tile in x.split(self.size)]  # type: ignore[no-untyped-call]
+        logits = [self.net(tile) for tile in x.split(self.size)]
         whole = torch.cat(logits)
         if x.requires_grad:
             whole = whole + 0 * x.flatten(1).sum(1, keepdim=True)

@@ -8,7 +8,8 @@ import pytest
 import torch
 from lightning import Callback
 
-from energy_at.core.memory import forget_peak, keep_freed_memory, peak_resident, resident
+from energy_at.benchmark.measure import resident_memory
+from energy_at.core.memory import keep_freed_memory
 from tests.helpers.running import TINY, prepared
 
 MIB = 2**20
@@ -36,24 +37,13 @@ def test_a_large_block_that_was_freed_costs_no_page_the_second_time():
     assert page_faults(step) < pages // 20
 
 
-@linux
-def test_the_peak_is_that_of_the_work_since():
-    keep_freed_memory()
-    forget_peak()
-    held = resident()
-    step()
-    assert 100 * MIB < peak_resident() - held < 150 * MIB
-    forget_peak()
-    assert peak_resident() - resident() < 20 * MIB
-
-
 class Held(Callback):
     def __init__(self):
         self.at = {}
 
     def on_train_batch_end(self, trainer, *_):
         if trainer.global_step % 250 == 0:
-            self.at[trainer.global_step] = resident()
+            self.at[trainer.global_step] = resident_memory()
 
 
 @linux

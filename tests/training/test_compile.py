@@ -13,7 +13,7 @@ from torch._dynamo.utils import counters
 from energy_at import train
 from energy_at.attacks import fgsm, pgd
 from energy_at.attacks.threat import Linf
-from energy_at.benchmark.training_rows import bare_step
+from energy_at.benchmark.rows import bare_step
 from energy_at.config.build import build_module
 from energy_at.models import compile as compiled
 from energy_at.models.compile import Switch, compile_net, is_compiled

@@ -7,7 +7,7 @@ import torch
 
 from energy_at.attacks import fgsm, pgd, rs_fgsm, trades
 from energy_at.attacks.threat import Linf
-from energy_at.benchmark.training_rows import bare_step
+from energy_at.benchmark.rows import bare_step
 from energy_at.config.build import build_module
 from energy_at.energy.energies import delta_joint, delta_marginal
 from energy_at.energy.pair import LogitPair

@@ -1,0 +1,107 @@
+"""The script of the GPU study: its commands compose, results are kept, failures do not stop it."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from tests.helpers.running import CONF
+
+SCRIPT = CONF.parent / "scripts" / "gpu_study.sh"
+STUB = f"""#!/usr/bin/env bash
+if [[ $1 == - ]]; then exec {sys.executable} "$@"; fi
+echo "$*" >> "$LOG"
+for argument in "$@"; do
+  case $argument in hydra.run.dir=*|resume=*|out=*) folder=${{argument#*=}} ;; esac
+done
+case $2 in *.train) name=results ;; *.evaluate) name=evaluation ;; *.sample) name=samples ;; *) name=benchmark ;; esac
+[[ $2 != "$FAIL" ]] && mkdir -p "$folder" && echo '{{"kind": "'$name'"}}' > "$folder/$name.json"
+"""  # noqa: E501
+
+
+def run(folder, *argv, **environment):
+    environment = {**os.environ, "LOG": str(folder / "log"), "FAIL": "", "SMALL": "", **environment}
+    return subprocess.run(
+        ["bash", str(SCRIPT), *argv], cwd=folder, env=environment, capture_output=True, text=True
+    )
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Runs the small study with a stub of Python; returns the exit code and what it ran."""
+    stub = tmp_path / "python"
+    stub.write_text(STUB)
+    stub.chmod(0o755)
+
+    def run_study(**environment):
+        (tmp_path / "log").write_text("")
+        done = run(tmp_path, PYTHON=str(stub), SMALL="1", **environment)
+        lines = (tmp_path / "log").read_text().splitlines()
+        return done.returncode, [line.removeprefix("-m energy_at.") for line in lines]
+
+    return run_study
+
+
+@pytest.mark.parametrize("small", ["", "1"])
+def test_every_command_of_the_study_composes(tmp_path, small):
+    listed = run(tmp_path, "--list", PYTHON="python", SMALL=small)
+    assert (listed.returncode, listed.stderr, list(tmp_path.iterdir())) == (0, "", [])
+    runs, composed = set(), set()
+    for line in listed.stdout.splitlines():
+        _python, _flag, module, *argv = shlex.split(line)
+        name = module.removeprefix("energy_at.")
+        varying = ("run=", "out=", "hydra.", "scenarios=")
+        constant = tuple(part for part in argv if not part.startswith(varying))
+        if (name, constant) in composed:
+            continue
+        composed.add((name, constant))
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose(name, [part for part in argv if not part.startswith("hydra.")])
+        if name == "train":
+            runs.add(argv[-1].removeprefix("hydra.run.dir=study/"))
+            assert f"_{255 * cfg.threat.ball.eps:.0f}_" in argv[-1]
+            if not small:
+                settings = cfg.dataset.name, cfg.model.width, cfg.trainer.max_epochs
+                assert settings == ("cifar10", 64, 30)
+        elif name in ("evaluate", "sample"):
+            assert cfg.run.removeprefix("study/") in runs
+    names = {name for name, _ in composed}
+    assert names == {"benchmark", "train", "evaluate", "sample"}
+    if not small:
+        methods = {f"{m}_{e}" for m in ("fgsm", "rs_fgsm", "n_fgsm") for e in (8, 16)}
+        pairs = {f"{m}_{reg}" for m in (*methods, "pgd_8", "trades_8") for reg in ("none", "der")}
+        assert runs == pairs | {"fgsm_8_gradalign", "fgsm_16_gradalign"}
+
+
+def test_results_are_kept_and_collected(study, tmp_path):
+    code, commands = study()
+    assert (code, [line.split()[0] for line in commands]) == (
+        0, ["benchmark", "train", "evaluate", "sample"],
+    )  # fmt: skip
+    found = json.loads((tmp_path / "study" / "study.json").read_text())
+    assert found == {
+        "benchmark/fgsm_der": {"kind": "benchmark"},
+        "fgsm_8_der": {"kind": "results"},
+        "fgsm_8_der/study": {"kind": "evaluation"},
+        "samples": {"kind": "samples"},
+    }
+    assert study() == (0, [])
+
+
+def test_a_training_that_was_cut_off_is_resumed(study, tmp_path):
+    checkpoints = tmp_path / "study" / "fgsm_8_der" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    (checkpoints / "last.ckpt").touch()
+    _, commands = study()
+    assert "train resume=study/fgsm_8_der" in commands
+
+
+def test_a_failed_training_is_not_evaluated_and_does_not_stop_the_study(study):
+    code, commands = study(FAIL="energy_at.train")
+    assert (code, [line.split()[0] for line in commands]) == (1, ["benchmark", "train", "sample"])
+    code, commands = study()
+    assert (code, [line.split()[0] for line in commands]) == (0, ["train", "evaluate"])
