@@ -23,8 +23,8 @@ from energy_at.attacks import climbs_loss
 from energy_at.config.build import make
 from energy_at.overfitting.alarms import Alarm, Thresholds
 from energy_at.overfitting.detector import Detector
-from energy_at.overfitting.onset import MARGIN, collapse_step, overfitting_step
-from energy_at.overfitting.signals import WINDOW
+from energy_at.overfitting.onset import MARGIN, RunStatus, status_of
+from energy_at.overfitting.signals import WINDOW, running_means
 from energy_at.reporting.comparison import method
 from energy_at.reporting.figures.markers import Mark, mark_alarms
 from energy_at.reporting.figures.style import DELTA, ERROR, OPEN, WIDTH, save
@@ -99,20 +99,19 @@ class Watch:
         return int(self.pgd.steps[fallen[0]]) if len(fallen) else None
 
     @cached_property
+    def status(self) -> RunStatus:
+        """Whether it kept its robustness to its end."""
+        images = int(self.folder.config().dataset.val_size)
+        return status_of(self.folder.log().rows("val/acc/pgd"), images, self.chance)
+
+    @cached_property
     def overfitted(self) -> int | None:
         """Step at which its running mean has lost three points to robust overfitting."""
-        classes = round(1 / self.chance)
-        if overfitting_step(self.folder.log().rows("val/acc/pgd"), classes) is None:
+        if self.status.kind != "overfitted":
             return None
-        means = np.convolve(self.pgd.values, np.full(WINDOW, 1 / WINDOW), "valid")
+        means = running_means(self.pgd.values)
         lost = np.flatnonzero(np.maximum.accumulate(means) - means >= MARGIN)
         return int(self.pgd.steps[WINDOW - 1 + lost[0]])
-
-    @property
-    def comes_back(self) -> bool:
-        """Whether it is not collapsed at its end."""
-        rows = self.folder.log().rows("val/acc/pgd")
-        return collapse_step(rows, round(1 / self.chance)) is None
 
     @property
     def learned(self) -> bool:
@@ -126,7 +125,7 @@ class Watch:
         classes, images = int(cfg.dataset.classes), int(cfg.dataset.val_size)
         detector = Detector(self.thresholds, classes, climbs, images)
         seen = [row for row in self.rows if held_out or "val/acc/pgd" not in row]
-        return [alarm for alarm in map(detector.see, seen) if alarm is not None]
+        return [alarm for alarm in map(detector.update, seen) if alarm is not None]
 
     @cached_property
     def verdict(self) -> tuple[str, int | None, str]:
@@ -135,7 +134,7 @@ class Watch:
         per_epoch = self.folder.log().steps_per_epoch
         if self.fall is not None:
             known = "CO" if self.learned else "CO, never robust,"
-            known += " in passing" if self.comes_back else ""
+            known += " in passing" if self.learned and self.status.kind != "collapsed" else ""
             step = next((alarm.step for alarm in found if alarm.kind == "CO"), None)
             if step is None:
                 return f"{known} from {self.fall}", None, "missed"

@@ -2,5 +2,6 @@
 
 from energy_at.overfitting.alarms import Alarm, Thresholds
 from energy_at.overfitting.detector import Detector
+from energy_at.overfitting.onset import RunStatus, status_of
 
-__all__ = ["Alarm", "Detector", "Thresholds"]
+__all__ = ["Alarm", "Detector", "RunStatus", "Thresholds", "status_of"]

@@ -1,56 +1,58 @@
-"""The alarm of the sentinel, what raises it, and what ends it."""
+"""The alarm of the sentinel, its thresholds, and its columns of ``metrics.csv``."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
 Kind = Literal["CO", "RO"]
-Rows = Sequence[Mapping[str, float]]  # of metrics.csv
+Row = Mapping[str, float]  # of metrics.csv
+Rows = Sequence[Row]
 
 ALARMS: dict[Kind, str] = {"CO": "alarm/co", "RO": "alarm/ro"}  # columns
-
 AAE_SHARE = "AAE share"
-RATIO = "PGD over FGSM accuracy on held-out images"
-PARTING = "dE(x) of held-out less that of training images, over their shift norms"
-FALL = "PGD accuracy on held-out images lost by the next validation at this pace"
-RISE = "rise of the cross-entropy under PGD on held-out images, as a part of its best"
+RATIO = "PGD/FGSM accuracy ratio on held-out images"
+DIVERGENCE = "divergence of dE(x) on held-out from dE(x) on training images"
+DROP = "PGD accuracy drop on held-out images, extrapolated to the next validation"
+RISE = "relative rise of the PGD cross-entropy on held-out images"
 BY_SIGNAL = {  # columns of the values that crossed their thresholds
     AAE_SHARE: "alarm/by/aae_share",
     RATIO: "alarm/by/pgd_over_fgsm",
-    PARTING: "alarm/by/parting",
-    FALL: "alarm/by/fall",
+    DIVERGENCE: "alarm/by/parting",
+    DROP: "alarm/by/fall",
     RISE: "alarm/by/rise",
 }
-BY_HELD_OUT = "alarm/held_out"  # 1 where held-out images raised the alarm, 0 where steps did
-ROLLBACK = "alarm/rollback"  # step of the state that the training went back to
-REPEATED = "alarm/repeated"  # epochs that the training lasts longer, all rollbacks together
+BY_HELD_OUT = "alarm/held_out"  # 1 if held-out images raised the alarm, 0 if training steps did
+ROLLBACK = "alarm/rollback"  # step of the state that a rollback restored
+REPEATED = "alarm/repeated"  # epochs by which rollbacks have extended the training so far
 _LEAST = {"window": 4, "patience": 1, "recovery": 1}  # the other thresholds are shares
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What raises an alarm.
+    """Thresholds of the signals.
 
     Attributes:
-        window: Optimizer steps whose mean is looked at.
-        aae_share: CO: at least this share of abnormal examples, half-way between an attack that
-            works and a perturbation that knows nothing of the loss; half-way from the share that
-            held-out images vouch for, where that is more.
-        alignment: And at most this cosine between the shift of the energies and the rise of the
-            loss, or half of that which held-out images vouch for, where that is less.
-        gap: CO on held-out images: PGD over FGSM accuracy falls below this part of its best.
-        parting: RO: dE(x) of held-out less that of training images, over the sum of their shift
-            norms, reaches this.
-        fall: RO: or half of that, and at its pace of now the running mean over five validations of
-            the PGD accuracy on held-out images will be this far below its best by the next one. It
-            is at least two standard errors of the difference of two such means.
-        rise: RO: or dE(x) has parted at all, PGD accuracy on held-out images is a standard error
-            below its best, and their cross-entropy under PGD is this part above its own; both are
-            running means over five validations.
-        patience: In so many validations in a row that are not the best so far. As many in a row
-            that are clear of the threshold, by half of it, end an alarm of held-out images.
-        recovery: An alarm of CO ends after so many optimizer steps in a row whose means are clear
-            of either threshold, by half of it.
+        window: Optimizer steps of the means of the CO signal.
+        aae_share: CO: least share of abnormal examples; half of what a perturbation has that is
+            independent of the loss. Held-out images that show a robust network raise it half-way
+            from the share of that network.
+        alignment: CO: and largest cosine between the shift of the energies and the direction of
+            rising loss; or half the cosine of a network that held-out images show to be robust, if
+            that is less.
+        gap: CO on held-out images: the PGD/FGSM accuracy ratio falls below this part of its best.
+        parting: RO: least divergence of dE(x) on held-out from dE(x) on training images, over the
+            sum of their shift norms.
+        fall: RO: or half of that divergence, and least drop of PGD accuracy on held-out images
+            below its best: of a running mean, extrapolated to the next validation. At least two
+            standard errors of the difference of two such means.
+        rise: RO: or any divergence, PGD accuracy one standard error below its best, and least
+            relative rise of the PGD cross-entropy above its best; both are running means.
+        patience: RO: consecutive validations of divergence without a new best. An alarm of
+            held-out images ends after as many in which the signal is clear of its threshold.
+        recovery: An alarm of CO ends after so many consecutive steps clear of the threshold.
+
+    Raises:
+        ValueError: if no signal can cross a threshold, or noise would.
     """
 
     window: int = 20
@@ -64,27 +66,25 @@ class Thresholds:
     recovery: int = 100
 
     def __post_init__(self) -> None:
-        """Refuses thresholds that no signal can cross, or that noise would."""
         for rule in fields(self):
-            value, low = getattr(self, rule.name), _LEAST.get(rule.name)
-            if not (0 < value < 1 if low is None else value >= low):
-                must = "> 0 and < 1" if low is None else f">= {low}"
-                raise ValueError(
-                    f"callbacks.sentinel.thresholds.{rule.name}={value} must be {must}"
-                )
+            value, least = getattr(self, rule.name), _LEAST.get(rule.name)
+            if least is not None and not value >= least:
+                raise ValueError(f"{rule.name} must be >= {least}, got {value}")
+            if least is None and not 0 < value < 1:
+                raise ValueError(f"{rule.name} must be > 0 and < 1, got {value}")
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """Robustness is being lost.
+    """An onset of catastrophic (CO) or robust overfitting (RO).
 
     Attributes:
         kind: ``CO`` or ``RO``.
-        step: Optimizer step at which it was seen.
+        step: Optimizer step of the row that raised it.
         signal: What crossed its threshold: a key of ``BY_SIGNAL``.
-        value: Of the signal, at this step.
+        value: Of the signal at this step.
         threshold: Of the signal.
-        held_out: Whether held-out images showed it; else the steps of the training did.
+        held_out: Whether held-out images raised it; else training steps did.
     """
 
     kind: Kind
@@ -95,12 +95,11 @@ class Alarm:
     held_out: bool = False
 
     def row(self) -> dict[str, float]:
-        """Cells of ``metrics.csv``: the value under its kind and its signal, and what showed it."""
+        """Cells of ``metrics.csv``: the value by kind and by signal, and its source."""
         kind, signal = ALARMS[self.kind], BY_SIGNAL[self.signal]
         return {kind: self.value, signal: self.value, BY_HELD_OUT: float(self.held_out)}
 
     def __str__(self) -> str:
-        """One line."""
         return (
             f"{self.kind} alarm at step {self.step}: {self.signal} is {self.value:.3g}, "
             f"threshold {self.threshold:.3g}"

@@ -1,75 +1,130 @@
-"""When a training lost its robustness, or never had any, read from its log."""
+"""Whether a training kept its robustness, and when it lost it, read from its validations."""
+
+from dataclasses import dataclass
+from math import inf
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import bdtrc  # all of scipy.stats takes a second more to import
 
-from energy_at.overfitting.alarms import Rows
-from energy_at.overfitting.signals import WINDOW
+from energy_at.overfitting.alarms import Kind, Rows
+from energy_at.overfitting.signals import WINDOW, Floats, running_means
 
-MARGIN = 0.03  # accuracy that must be lost to speak of robust overfitting
-LEVEL = 0.01  # of the test against chance
-BENDS = 1.652  # median |a - 2 b + c| of draws of a normal distribution, in its deviations
+MARGIN = 0.03  # least accuracy drop of robust overfitting
+_LEVEL = 0.01  # of the test against chance
+_BENDS = 1.652  # median |a - 2 b + c| of normal draws, in standard deviations
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """Whether a training kept its robustness.
+
+    Attributes:
+        kind: ``robust``; ``collapsed``, catastrophically overfitted, to its end; ``overfitted``,
+            robustly; ``not robust``, if it never exceeded chance; ``not logged``, if it logged no
+            validation.
+        step: Optimizer step at which it lost its robustness; ``None`` if it did not.
+    """
+
+    kind: Literal["robust", "collapsed", "overfitted", "not robust", "not logged"]
+    step: int | None = None
+
+    @property
+    def onsets(self) -> dict[Kind, int]:
+        """Step of the onset, as ``CO`` or ``RO``; empty if there is none."""
+        kinds: dict[str, Kind] = {"collapsed": "CO", "overfitted": "RO"}
+        return {} if self.step is None else {kinds[self.kind]: self.step}
+
+    def is_result(self, step: float = inf) -> bool:
+        """Whether the accuracies of a checkpoint are a result.
+
+        Args:
+            step: Of the checkpoint; of the last one if left out. One from before a collapse is a
+                result; of a run that never was robust there is none.
+        """
+        if self.kind == "collapsed":
+            return self.step is not None and step < self.step
+        return self.kind != "not robust"
+
+
+def status_of(validations: Rows, images: int, chance: float) -> RunStatus:
+    """Status of a training that has finished, or is running, by its held-out images.
+
+    A run has collapsed if, up to its end, its PGD accuracy is below half its best so far, or both
+    its PGD and its clean accuracy are at chance. It has overfitted robustly if the running mean
+    over five validations of its PGD accuracy ends below its best by 0.03, and by four standard
+    errors of the difference of two such means. That error is estimated from the median second
+    difference of neighbouring validations, which no steady trend enters. The onset is the highest
+    accuracy within the best window.
+
+    Args:
+        validations: Rows with ``step``, ``val/acc/pgd`` and, if known, ``val/acc/clean``.
+        images: Of a validation.
+        chance: Share of the most frequent class among them, ``1 / classes`` if balanced.
+    """
+    rows = [row for row in validations if "val/acc/pgd" in row]
+    if not rows:
+        return RunStatus("not logged")
+    pgd = np.array([row["val/acc/pgd"] for row in rows])
+    clean = np.array([row.get("val/acc/clean", 1.0) for row in rows])
+    by_chance = is_chance(pgd, images, chance)
+    if by_chance.all():
+        return RunStatus("not robust")
+    fallen = pgd < np.maximum.accumulate(pgd) / 2
+    for lost in (fallen, by_chance & is_chance(clean, images, chance)):
+        if lost[-1]:
+            return RunStatus("collapsed", int(rows[_last_stretch(lost)]["step"]))
+    if (onset := _overfitting(pgd)) is not None:
+        return RunStatus("overfitted", int(rows[onset]["step"]))
+    return RunStatus("robust")
+
+
+def is_chance(accuracy: Floats | float, images: int, chance: float) -> NDArray[np.bool_]:
+    """Whether predictions that are independent of the image could have this accuracy.
+
+    One-sided binomial test at 1 %: at 10 classes and 500 images an accuracy up to 13.2 % is chance,
+    at 200 classes one up to 1.4 %. A constant prediction always is.
+
+    Args:
+        accuracy: Share of the images that are classified correctly.
+        images: Their number.
+        chance: Share of the most frequent class among them.
+    """
+    correct = np.round(np.asarray(accuracy) * images)
+    return np.asarray(bdtrc(correct - 1, images, chance) >= _LEVEL)
+
+
+def _last_stretch(flags: NDArray[np.bool_]) -> int:
+    """Index from which all flags are set."""
+    cleared = np.flatnonzero(~flags)
+    return int(cleared[-1]) + 1 if len(cleared) else 0
+
+
+def _overfitting(accuracies: Floats) -> int | None:
+    """Index of the onset of robust overfitting; five validations or fewer show none."""
+    if len(accuracies) <= WINDOW:
+        return None
+    means = running_means(accuracies)
+    best = int(np.argmax(means))
+    deviation = np.median(np.abs(np.diff(accuracies, 2))) / _BENDS
+    if means[best] - means[-1] < max(MARGIN, 4 * deviation * (2 / WINDOW) ** 0.5):
+        return None
+    return best + int(np.argmax(accuracies[best : best + WINDOW]))
 
 
 def collapse_step(rows: Rows, classes: int) -> int | None:
-    """Optimizer step from which a run is collapsed to its end; ``None`` for a sound run.
-
-    A validation counts as collapsed if PGD accuracy on held-out images is below half its best so
-    far, or below half of chance. A run that comes back is sound.
-
-    Args:
-        rows: Rows of ``metrics.csv``.
-        classes: Of the data set.
-    """
-    onset, best = None, 0.0
-    for row in rows:
-        if "val/acc/pgd" not in row:
-            continue
-        accuracy = row["val/acc/pgd"]
-        best = max(best, accuracy)
-        if accuracy >= max(best, 1 / classes) / 2:
-            onset = None
-        elif onset is None:
-            onset = int(row["step"])
-    return onset
-
-
-def is_chance(accuracy: float, images: int, chance: float) -> bool:
-    """Whether predictions that know nothing of the image could have this accuracy.
-
-    One-sided binomial test at 1 %: at 10 classes and 500 images an accuracy up to 13.2 % is chance,
-    at 200 classes one up to 1.4 %. A constant prediction, right as often as its class is there,
-    always is.
-
-    Args:
-        accuracy: Share of the images that are right.
-        images: Their number.
-        chance: Share of the commonest class among them.
-    """
-    return bool(bdtrc(round(accuracy * images) - 1, images, chance) >= LEVEL)
+    """Step of a collapse that lasts to the end; to be replaced by ``status_of``."""
+    validated = [row for row in rows if "val/acc/pgd" in row]
+    pgd = np.array([row["val/acc/pgd"] for row in validated])
+    fallen = pgd < np.maximum(np.maximum.accumulate(pgd), 1 / classes) / 2
+    return int(validated[_last_stretch(fallen)]["step"]) if len(pgd) and fallen[-1] else None
 
 
 def overfitting_step(rows: Rows, classes: int) -> int | None:
-    """Optimizer step from which robustness is lost slowly; ``None`` if it is not, or collapses.
-
-    Robust overfitting is judged by running means over five validations of the PGD accuracy on
-    held-out images: the last of them must lie below the best by three points, and by four standard
-    errors of the difference of two such means, so that noise raises no alarm: that error is
-    estimated from the median second difference of neighbouring validations, which no steady trend
-    enters. The onset is the highest accuracy within the best window. Five validations or fewer
-    tell nothing.
-
-    Args:
-        rows: Rows of ``metrics.csv``.
-        classes: Of the data set.
-    """
+    """Step of the onset of robust overfitting; to be replaced by ``status_of``."""
     validated = [row for row in rows if "val/acc/pgd" in row]
-    accuracies = np.array([row["val/acc/pgd"] for row in validated])
-    if len(accuracies) <= WINDOW or collapse_step(rows, classes) is not None:
+    if collapse_step(rows, classes) is not None:
         return None
-    means = np.convolve(accuracies, np.full(WINDOW, 1 / WINDOW), "valid")
-    best = int(np.argmax(means))
-    spread = np.median(np.abs(np.diff(accuracies, 2))) / BENDS
-    if means[best] - means[-1] < max(MARGIN, 4 * spread * (2 / WINDOW) ** 0.5):
-        return None
-    return int(validated[best + int(np.argmax(accuracies[best : best + WINDOW]))]["step"])
+    onset = _overfitting(np.array([row["val/acc/pgd"] for row in validated]))
+    return None if onset is None else int(validated[onset]["step"])

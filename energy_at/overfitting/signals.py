@@ -1,111 +1,187 @@
-"""Signs of a loss of robustness, each free of the scale of images and energies."""
+"""Signals of a loss of robustness, each invariant to the scale of images and energies."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, fields
 from math import inf
 from statistics import fmean
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from energy_at.overfitting.alarms import Alarm, Kind, Row
+
+Floats = NDArray[np.float64]
 
 WINDOW = 5  # validations of a running mean
-_DIAGONAL = 2**0.5
-_ERRORS = 2
+CLEAR = 1.5  # factor between a threshold and a value that is clear of it
+_LEARNED = 1.5  # times chance
 
 
-def signs_of(row: Mapping[str, float]) -> tuple[float, float]:
-    """AAE share and alignment of a step; without a shift there is no sign of anything."""
-    raised = row["train/delta_energy/marginal"] - row["train/delta_energy/joint"]
+def aae_share_and_alignment(row: Row) -> tuple[float, float]:
+    """AAE share and alignment of a training step.
+
+    The alignment is the cosine between the shift ``[dE(x), dE(x, y)]`` and ``[1, -1]``, the
+    direction of rising loss. It is 1 without a shift, which is no sign of a failing attack.
+    """
+    loss_rise = row["train/delta_energy/marginal"] - row["train/delta_energy/joint"]
     shift = row["train/delta_energy/shift_norm"]
-    return row["train/aae_share"], raised / (_DIAGONAL * shift) if shift > 0 else 1.0
+    return row["train/aae_share"], loss_rise / (2**0.5 * shift) if shift > 0 else 1.0
 
 
-def parting(marginal: float, shift: float, steps: list[list[float]]) -> float:
-    """How far dE(x) of held-out and of training images have parted, from -1 to 1.
+def divergence(marginal: float, shift: float, steps: Sequence[Sequence[float]]) -> float:
+    """Divergence of dE(x) on held-out from dE(x) on training images, from -1 to 1.
 
     Args:
         marginal: Mean dE(x) of held-out images, nats.
         shift: Their mean shift norm, nats.
-        steps: The same two of the last training steps; their medians count.
+        steps: The same two of recent training steps, whose medians count.
     """
-    trained, shifted = np.median(np.array(steps), axis=0)
-    total = shift + float(shifted)
+    trained, trained_shift = np.median(np.array(steps), axis=0)
+    total = shift + float(trained_shift)
     return (marginal - float(trained)) / total if total > 0 else 0.0
 
 
-@dataclass
-class Rise:
-    """How far the running mean of the losses of validations has risen above its best.
+def standard_error(accuracy: float, images: int | None) -> float:
+    """Standard error of the difference of two running means of an accuracy.
 
-    Attributes:
-        losses: Of the last validations: those of a running mean.
-        best: Lowest of the running means, nats.
+    Binomial, for images that are classified correctly independently of each other and of other
+    validations. All validations have the same images, most of which are always or never correct,
+    so that this is an upper bound. Infinite if the number of images is unknown.
     """
+    if images is None:
+        return inf
+    return float((accuracy * (1 - accuracy) / images * 2 / WINDOW) ** 0.5)
 
-    losses: list[float] = field(default_factory=list)
-    best: float = inf
 
-    def see(self, loss: float) -> None:
-        """One validation more."""
-        self.losses = [*self.losses, loss][-WINDOW:]
-        if len(self.losses) == WINDOW:
-            self.best = min(self.best, fmean(self.losses))
+def has_learned(accuracy: float, classes: int) -> bool:
+    """Whether there is robustness to lose."""
+    return accuracy >= _LEARNED / classes
 
-    @property
-    def share(self) -> float:
-        """Rise since the best, as a part of it; 0 before there is a running mean."""
-        if len(self.losses) < WINDOW or self.best <= 0:
-            return 0.0
-        return fmean(self.losses) / self.best - 1
+
+def running_means(accuracies: Floats) -> Floats:
+    """Mean of each ``WINDOW`` neighbouring validations; the first is that of the first window."""
+    return np.convolve(accuracies, np.full(WINDOW, 1 / WINDOW), "valid")
 
 
 @dataclass
-class Decline:
-    """How the running mean of the accuracies of validations falls.
+class Stateful:
+    """A dataclass whose state is every field that its constructor does not take."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state as plain values."""
+        return {
+            name: value.state_dict() if isinstance(value, Stateful) else deepcopy(value)
+            for name, value in self._state().items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores the state."""
+        for name, value in self._state().items():
+            if isinstance(value, Stateful):
+                value.load_state_dict(state[name])
+            else:
+                setattr(self, name, deepcopy(state[name]))
+
+    def _state(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self) if not f.init}
+
+
+@dataclass
+class Signal(Stateful):
+    """A value with a threshold and hysteresis.
+
+    The signal is on from the first row that crosses the threshold until ``recovery`` consecutive
+    rows are clear of it, by a factor of ``CLEAR``: a value that hovers at its threshold is one loss
+    of robustness, not many.
 
     Attributes:
-        accuracies: Of the last validations: those of a running mean, and one before them.
-        best: Of the running means.
+        kind: Of the overfitting that it shows.
+        name: A key of ``BY_SIGNAL``.
+        recovery: Consecutive clear rows after which it is off.
+        below: Whether it crosses its threshold downward.
+        held_out: Whether it is measured on held-out images; else in training steps.
+        value: At the last row.
+        threshold: At the last row.
+        crossings: Consecutive rows that crossed, up to the last one.
+        clear_rows: Consecutive rows that were clear, up to the last one.
     """
 
-    accuracies: list[float] = field(default_factory=list)
-    best: float = 0.0
+    kind: Kind
+    name: str
+    recovery: int
+    below: bool = False
+    held_out: bool = True
+    value: float = field(init=False, default=0.0)
+    threshold: float = field(init=False, default=0.0)
+    crossings: int = field(init=False, default=0)
+    clear_rows: int = field(init=False, default=0)
+    on: bool = field(init=False, default=False)
 
-    def see(self, accuracy: float) -> None:
-        """One validation more."""
-        self.accuracies = [*self.accuracies, accuracy][-WINDOW - 1 :]
-        if len(self.accuracies) >= WINDOW:
-            self.best = max(self.best, fmean(self.accuracies[-WINDOW:]))
+    def update(
+        self, value: float, threshold: float, *, given: bool = True, clear: bool = False
+    ) -> None:
+        """Takes the next row.
+
+        Args:
+            value: Of the signal.
+            threshold: Of the signal at this row.
+            given: Whether everything else that the signal requires holds.
+            clear: Whether the row is clear whatever the value.
+        """
+        if self.below:
+            crossed, is_clear = value < threshold, value >= CLEAR * threshold
+        else:
+            crossed, is_clear = value >= threshold, value <= threshold / CLEAR
+        self.value, self.threshold = value, threshold
+        self.crossings = self.crossings + 1 if crossed and given else 0
+        self.clear_rows = self.clear_rows + 1 if is_clear or clear else 0
+        self.on = self.crossings > 0 or (self.on and not self.has_recovered)
 
     @property
-    def by_next(self) -> float:
-        """Accuracy lost since the best by the next validation, at the pace of now.
+    def has_recovered(self) -> bool:
+        """Whether it has been clear of its threshold for long enough."""
+        return self.clear_rows >= self.recovery
 
-        0 before there are two running means: nothing is known of their pace.
-        """
-        if len(self.accuracies) <= WINDOW:
-            return 0.0
-        before, now = fmean(self.accuracies[:-1]), fmean(self.accuracies[1:])
-        return self.best - (2 * now - before)
+    def alarm(self, step: float) -> Alarm:
+        """The alarm that the signal raises."""
+        return Alarm(self.kind, int(step), self.name, self.value, self.threshold, self.held_out)
+
+
+@dataclass
+class RunningMean(Stateful):
+    """Mean over the last ``WINDOW`` validations, and its best so far.
+
+    Args:
+        lowest: Whether the lowest mean is the best one; else the highest.
+    """
+
+    lowest: bool = False
+    values: list[float] = field(init=False, default_factory=list)  # of the mean, and one before
+    best: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.best = inf if self.lowest else 0.0
+
+    def update(self, value: float) -> None:
+        """Takes the next validation."""
+        self.values = [*self.values, value][-WINDOW - 1 :]
+        self.best = (min if self.lowest else max)(self.best, self.current)
 
     @property
-    def lost(self) -> float:
-        """Accuracy lost since the best; 0 before there is a running mean."""
-        if len(self.accuracies) < WINDOW:
-            return 0.0
-        return self.best - fmean(self.accuracies[-WINDOW:])
+    def current(self) -> float:
+        """The mean; the best one while there are too few validations."""
+        return fmean(self.values[-WINDOW:]) if len(self.values) >= WINDOW else self.best
 
-    def limit(self, least: float, images: int | None) -> float:
-        """Accuracy whose loss is a sign of itself: at least two standard errors."""
-        return max(least, _ERRORS * self.error(images))
+    @property
+    def extrapolated(self) -> float:
+        """The next mean at the current rate; the best one while the rate is unknown."""
+        if len(self.values) <= WINDOW:
+            return self.best
+        return 2 * self.current - fmean(self.values[:-1])
 
-    def error(self, images: int | None) -> float:
-        """Standard error of the difference of two running means.
-
-        It is binomial, for images that are right or wrong independently of each other and
-        from one validation to the next. As all validations have the same images, most of which are
-        right or wrong every time, it is an upper bound. Where the number of images is not known,
-        neither is what chance does to their accuracy.
-        """
-        if images is None:
-            return inf
-        return float((self.best * (1 - self.best) / images * 2 / WINDOW) ** 0.5)
+    @property
+    def relative_rise(self) -> float:
+        """Rise of the mean above the best one, relative to it; 0 while there is no mean."""
+        return self.current / self.best - 1 if 0 < self.best < inf else 0.0

@@ -1,11 +1,11 @@
-"""When a run counts as collapsed, from logs written by hand."""
+"""When a run counts as collapsed, overfitted or never robust, from logs written by hand."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from energy_at.overfitting.onset import collapse_step, is_chance, overfitting_step
+from energy_at.overfitting.onset import RunStatus, is_chance, status_of
 
 
 def log(*accuracies):
@@ -19,8 +19,15 @@ def log(*accuracies):
     return rows
 
 
-def onset(*accuracies, classes=10):
-    return collapse_step(log(*accuracies), classes)
+IMAGES = 10_000  # at 10 classes up to 10.7 % are chance
+
+
+def status(*accuracies, chance=0.1):
+    return status_of(log(*accuracies), IMAGES, chance)
+
+
+def onset(*accuracies):
+    return status(*accuracies).onsets.get("CO")
 
 
 def test_a_run_that_keeps_its_robustness_is_sound():
@@ -44,36 +51,88 @@ def test_only_the_last_collapse_counts():
     assert onset(40, 0, 30, 45, 3, 0) == 10
 
 
-def test_a_run_below_half_of_chance_is_collapsed_from_the_start():
-    assert onset(4, 4, 4) == 2
-    assert onset(4, 6, 6) is None
-
-
-@pytest.mark.parametrize(("classes", "expected"), [(4, 2), (10, None), (100, None)])
-def test_chance_is_that_of_the_data_set(classes, expected):
-    assert onset(6, 6, classes=classes) == expected
-
-
-def test_a_best_below_chance_does_not_lower_the_bar():
-    assert onset(6, 4, classes=10) == 4
-
-
-def test_a_run_that_was_never_validated_is_sound():
-    assert collapse_step([], 10) is None
-    assert collapse_step([row for row in log(40, 0, 0) if "train/loss" in row], 10) is None
-
-
 def test_the_step_is_an_integer_as_logged():
-    step = collapse_step([{"step": 390.0, "epoch": 0.0, "val/acc/pgd": 0.0}], 10)
-    assert step == 390
+    rows = [{"step": 390.0, "val/acc/pgd": 0.4}, {"step": 780.0, "val/acc/pgd": 0.0}]
+    step = status_of(rows, IMAGES, 0.1).step
+    assert step == 780
     assert isinstance(step, int)
+
+
+# Never robust
+
+
+@pytest.mark.parametrize("accuracies", [(0, 0, 0), (4, 6, 10), (10.7, 0)])
+def test_a_run_that_never_exceeded_chance_is_not_robust_and_did_not_collapse(accuracies):
+    assert status(*accuracies) == RunStatus("not robust")
+
+
+def test_one_validation_above_chance_is_enough():
+    assert status(0, 10.8).kind == "robust"
+    assert status(10.8, 0) == RunStatus("collapsed", 4)
+
+
+def test_a_run_that_was_never_validated_is_not_logged():
+    assert status() == RunStatus("not logged")
+    training = [row for row in log(40, 0, 0) if "train/loss" in row]
+    assert status_of(training, IMAGES, 0.1) == RunStatus("not logged")
+
+
+def test_chance_is_that_of_the_data_set():
+    assert status(15, 15).kind == "robust"
+    assert status(15, 15, chance=0.15).kind == "not robust"
+    assert status(15, 15, chance=0.2).kind == "not robust"
+    assert status(15, 15, chance=0.01).kind == "robust"
+
+
+def validated(*pairs):
+    """Clean and PGD accuracies in percent."""
+    return [
+        {"step": 2.0 * i, "val/acc/clean": clean / 100, "val/acc/pgd": pgd / 100}
+        for i, (clean, pgd) in enumerate(pairs, 1)
+    ]
+
+
+def test_a_network_that_ends_in_a_constant_prediction_has_collapsed():
+    dead = validated((40, 15), (30, 14), (10, 10), (10, 10))
+    assert status_of(dead, IMAGES, 0.1) == RunStatus("collapsed", 6)
+    alive = validated((40, 15), (30, 14), (10, 10), (40, 10))
+    assert status_of(alive, IMAGES, 0.1) == RunStatus("robust")
+
+
+# Which checkpoints are results
+
+
+def test_a_checkpoint_from_before_a_collapse_is_a_result():
+    status = RunStatus("collapsed", 8)
+    assert status.is_result(7)
+    assert not status.is_result(8)
+    assert not status.is_result()
+
+
+@pytest.mark.parametrize(
+    ("status", "result"),
+    [
+        (RunStatus("robust"), True),
+        (RunStatus("overfitted", 8), True),
+        (RunStatus("not logged"), True),
+        (RunStatus("not robust"), False),
+    ],
+)
+def test_no_checkpoint_of_a_run_that_never_was_robust_is_a_result(status, result):
+    assert status.is_result(8) == status.is_result() == result
+
+
+def test_onsets_are_those_of_catastrophic_and_robust_overfitting():
+    assert RunStatus("collapsed", 8).onsets == {"CO": 8}
+    assert RunStatus("overfitted", 9).onsets == {"RO": 9}
+    assert RunStatus("robust").onsets == RunStatus("not robust").onsets == {}
 
 
 # Robust overfitting
 
 
-def overfitting(*accuracies, classes=10):
-    return overfitting_step(log(*accuracies), classes)
+def overfitting(*accuracies):
+    return status(*accuracies).onsets.get("RO")
 
 
 RISE = (20, 30, 36, 40, 42, 43, 44)  # two steps between validations
@@ -181,15 +240,19 @@ SHARES = st.lists(st.floats(0, 1), min_size=1, max_size=20)
 def test_a_run_that_never_falls_is_sound_once_above_half_of_chance(accuracies, classes):
     rising = sorted(a for a in accuracies if a >= 1 / classes / 2)
     rows = [{"step": i + 1.0, "val/acc/pgd": a} for i, a in enumerate(rising)]
-    assert collapse_step(rows, classes) is None
+    assert status_of(rows, IMAGES, 1 / classes).kind != "collapsed"
 
 
 @fast
 @given(accuracies=SHARES, classes=st.integers(2, 200))
 def test_a_collapse_lasts_from_its_step_to_the_end(accuracies, classes):
     rows = [{"step": i + 1.0, "val/acc/pgd": a} for i, a in enumerate(accuracies)]
-    step = collapse_step(rows, classes)
-    low = [a < max(1 / classes, *accuracies[: i + 1]) / 2 for i, a in enumerate(accuracies)]
+    found = status_of(rows, IMAGES, 1 / classes)
+    if found.kind == "not robust":
+        assert all(is_chance(a, IMAGES, 1 / classes) for a in accuracies)
+        return
+    step = found.onsets.get("CO")
+    low = [a < max(accuracies[: i + 1]) / 2 for i, a in enumerate(accuracies)]
     sound = [i + 1 for i, is_low in enumerate(low) if not is_low]
     assert step == (max(sound, default=0) + 1 if low[-1] else None)
 
@@ -199,6 +262,5 @@ def test_a_collapse_lasts_from_its_step_to_the_end(accuracies, classes):
 def test_rows_between_validations_change_nothing(accuracies):
     rows = [{"step": i + 1.0, "val/acc/pgd": a} for i, a in enumerate(accuracies)]
     between = {"step": 99.0, "train/loss": 1.0, "train/acc/adv": 0.0}
-    assert collapse_step([r for row in rows for r in (between, row, between)], 10) == (
-        collapse_step(rows, 10)
-    )
+    more = [r for row in rows for r in (between, row, between)]
+    assert status_of(more, IMAGES, 0.1) == status_of(rows, IMAGES, 0.1)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from energy_at.runs.folder import RunFolder
 from energy_at.training.loggers.csv import csv_logger
+from tests.helpers.logs import FAILS, WORKS, row, validation
 from tests.helpers.running import TINY, config
-from tests.overfitting.test_detector import FAILS, WORKS, row, validation
 
 EPOCH = 25  # steps
 SCRIPT = Path(__file__).parents[2] / "docs" / "sentinel" / "replay.py"

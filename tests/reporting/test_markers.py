@@ -7,7 +7,7 @@ import pytest
 from energy_at.reporting.figures.style import delta_energy_figure, method_styles, methods_figure
 from energy_at.reporting.figures.training_curves import Training, epochs_figure, steps_figure
 from energy_at.runs.metrics_log import Log
-from tests.overfitting.test_detector import WORKS, row, validation
+from tests.helpers.logs import WORKS, row, validation
 
 
 @pytest.fixture

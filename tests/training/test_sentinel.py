@@ -21,8 +21,8 @@ from energy_at.runs.resume import resumed
 from energy_at.training.loggers.wandb import DummyExperiment, TolerantWandb
 from energy_at.training.sentinel.callback import Sentinel
 from energy_at.training.sentinel.remedies import Remedies
+from tests.helpers.logs import FAILS, row
 from tests.helpers.running import TINY_BN, config, fitted, prepared, states_equal
-from tests.overfitting.test_detector import FAILS, row
 
 slow = pytest.mark.slow
 STEPS = 3  # of an epoch
@@ -323,6 +323,14 @@ def test_an_alert_that_fails_stops_no_training(tmp_path, capsys):
     assert err.count("W&B has failed and is left out from here on: OSError: no network") == 1
     assert "CO alarm at step 4" in err
     assert isinstance(logger.experiment, DummyExperiment)
+
+
+@pytest.mark.parametrize(("batches", "images"), [("1.0", 20), ("2", 16)])
+def test_the_sentinel_counts_the_held_out_images(tmp_path, batches, images):
+    run = fitted(tmp_path, *TINY_BN, "dataset.val_size=20", "dataset.eval_batch_size=8",
+                 f"+trainer.limit_val_batches={batches}", "trainer.max_epochs=1")  # fmt: skip
+    (sentinel,) = (c for c in run.trainer.callbacks if hasattr(c, "detector"))
+    assert sentinel.detector.ro.images == images
 
 
 # Remedies

@@ -118,7 +118,7 @@ class Sentinel(Callback):
         for monitor in _monitors(trainer):
             if self.read not in monitor.readers:
                 monitor.readers.append(self.read)
-        self.detector.climbs_loss = climbs_loss(self._began[2])
+        self.detector.co.climbs_loss = climbs_loss(self._began[2])
         epochs, steps = self._lengthened
         lengthen(trainer, self.repeated - epochs, self._repeated_steps - steps)
         self._lengthened = (self.repeated, self._repeated_steps)
@@ -138,14 +138,14 @@ class Sentinel(Callback):
         if self._began is None or isinstance(self._began[2], NoAttack):
             return  # standard training has no robustness to lose
         for row in rows:
-            alarm = self.detector.see(row)
+            alarm = self.detector.update(row)
             if alarm is not None:
                 self._raise(trainer, alarm)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Looks at the held-out images."""
         if not trainer.sanity_checking:
-            self.detector.images = _held_out(trainer)
+            self.detector.ro.images = _held_out(trainer)
             seen = {k: float(v) for k, v in trainer.callback_metrics.items() if k[:4] == "val/"}
             self.read(trainer, [{"step": float(trainer.global_step), **seen}])
             self._validated_at = trainer.global_step
@@ -202,8 +202,8 @@ class Sentinel(Callback):
 
     def _is_healthy(self, trainer: Trainer) -> bool:
         """No sign in the steps, and none on held-out images, where there are any, of this epoch."""
-        validated = self._validated_at == trainer.global_step and self.detector.robust
-        return self.detector.calm and (validated or not trainer.enable_validation)
+        validated = self._validated_at == trainer.global_step and self.detector.co.is_robust
+        return self.detector.is_healthy and (validated or not trainer.enable_validation)
 
     def _taken(self, trainer: Trainer) -> Snapshot:
         return taken(trainer, self.module) | {"repeated": self.repeated}

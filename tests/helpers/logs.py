@@ -1,0 +1,26 @@
+"""Rows of ``metrics.csv`` by hand: steps whose attack works or fails, and validations."""
+
+WORKS = {"marginal": 0.0, "joint": -0.3, "shift": 0.3, "aae": 0.0, "adv": 0.4}
+FAILS = {"marginal": 0.1, "joint": 0.1, "shift": 0.6, "aae": 0.5, "adv": 0.4}
+
+
+def row(step, *, marginal, joint, shift, aae, adv, scale=1.0):
+    return {
+        "step": float(step),
+        "train/delta_energy/marginal": scale * marginal,
+        "train/delta_energy/joint": scale * joint,
+        "train/delta_energy/shift_norm": scale * shift,
+        "train/aae_share": aae,
+        "train/acc/adv": adv,
+    }
+
+
+def validation(step, pgd, fgsm=None, marginal=0.0, shift=0.3):
+    return {
+        "step": float(step),
+        "val/acc/pgd": pgd,
+        "val/acc/fgsm": pgd if fgsm is None else fgsm,
+        "val/ce/pgd": 2.0,
+        "val/delta_energy/marginal": marginal,
+        "val/delta_energy/shift_norm": shift,
+    }

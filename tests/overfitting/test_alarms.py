@@ -1,0 +1,31 @@
+"""Alarms as text and as rows, and the range of the thresholds."""
+
+import pytest
+
+from energy_at.overfitting.alarms import DIVERGENCE, Alarm, Thresholds
+
+
+def test_an_alarm_is_a_line_and_a_row():
+    alarm = Alarm("RO", 12, DIVERGENCE, 0.0625, 0.05, held_out=True)
+    assert str(alarm) == f"RO alarm at step 12: {DIVERGENCE} is 0.0625, threshold 0.05"
+    assert alarm.row() == {
+        "alarm/ro": 0.0625, "alarm/by/parting": 0.0625, "alarm/held_out": 1.0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("window", 3),
+        ("patience", 0),
+        ("recovery", 0),
+        ("aae_share", 0),
+        ("gap", 1),
+        ("fall", 1),
+        ("rise", 0),
+        ("alignment", float("nan")),
+    ],
+)
+def test_a_threshold_out_of_range_is_named(name, value):
+    with pytest.raises(ValueError, match=rf"{name} must be .*, got {value}"):
+        Thresholds(**{name: value})
