@@ -1,60 +1,58 @@
-"""Whether everything works on this machine, and what to do if not: ``python -m energy_at.doctor``.
+"""Checks of this installation, with remedies: ``python -m energy_at.doctor``.
 
-Exit code 1 if any check fails; nothing is written but ``out``.
+Exit code 1 if a check fails; nothing is written but ``out``.
 """
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
+from functools import partial
+from importlib import import_module
 from pathlib import Path
+from typing import NoReturn
 
 from omegaconf import DictConfig
 
 from energy_at.config import CONF
 from energy_at.config.cli import command, quieten
 from energy_at.core.files import write_atomic
-from energy_at.doctor import Finding, as_json, checks, examined, row, summary
+from energy_at.doctor.findings import Checks, as_json, row, run_check, summary
 
 
-def doctor(root: Path, dataset: str = "*", *, quiet: bool = False) -> Iterator[Finding]:
-    """Runs every check, and prints each finding as it comes unless ``quiet``.
-
-    Args:
-        root: Folder of the data.
-        dataset: Name of the one data set to look for; all of them if left out.
-        quiet: Print nothing.
-    """
-    every = checks(sorted(Path(CONF, "dataset").glob(f"{dataset}.yaml")), root)
-    quieten()  # the checks have imported Lightning
-    width = max(map(len, every))
-    for name, run in every.items():
-        finding = examined(name, run)
-        if not quiet:
-            print(row(finding, width), flush=True)
-        yield finding
+def collect_checks(datasets: Sequence[Path], root: Path) -> Checks:
+    """Every check by its name; a module that cannot be imported fails as one check."""
+    checks: Checks = {}
+    for subject in ("installation", "smoke", "data"):
+        try:
+            module = import_module(f"energy_at.doctor.{subject}")
+            checks |= module.checks(datasets, root) if subject == "data" else module.checks()
+        except Exception as error:  # the other checks do not depend on it
+            checks[subject] = partial(_raise, error)
+    return checks
 
 
-def write(text: str, out: Path) -> None:
-    """Writes the file as a whole.
-
-    Raises:
-        ValueError: if it cannot be written.
-    """
-    try:
-        write_atomic(out, text + "\n")
-    except OSError as error:
-        raise ValueError(f"cannot write out={out}: {error.strerror}") from error
+def _raise(error: Exception) -> NoReturn:
+    raise error
 
 
 @command("doctor")
 def main(cfg: DictConfig) -> None:
     start = time.perf_counter()
     root, name = Path(cfg.dataset.root).expanduser(), cfg.dataset.get("name", "*")
-    findings = list(doctor(root, name, quiet=cfg.json))
+    checks = collect_checks(sorted(Path(CONF, "dataset").glob(f"{name}.yaml")), root)
+    quieten()  # the checks have imported Lightning
+    findings = []
+    for check in checks:
+        findings.append(run_check(check, checks[check]))
+        if not cfg.json:
+            print(row(findings[-1], max(map(len, checks))), flush=True)
     seconds = time.perf_counter() - start
     print(as_json(findings, seconds) if cfg.json else summary(findings, seconds))
     if cfg.out is not None:
-        write(as_json(findings, seconds), Path(str(cfg.out)))
+        try:
+            write_atomic(Path(str(cfg.out)), as_json(findings, seconds) + "\n")
+        except OSError as error:
+            raise ValueError(f"cannot write out={cfg.out}: {error.strerror}") from error
     if any(finding.status == "fail" for finding in findings):
         sys.exit(1)
 

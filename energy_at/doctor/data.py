@@ -1,4 +1,4 @@
-"""Which data sets of the configuration can be read."""
+"""Data sets that can be read."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -10,22 +10,22 @@ from omegaconf import OmegaConf
 from energy_at.config.build import make
 from energy_at.data.images import ImageSet
 from energy_at.data.tiny_imagenet import URL, tiny_imagenet, training_files, val_files
-from energy_at.doctor.findings import Checks, Verdict, judged, passed
+from energy_at.doctor.findings import Checks, Verdict, require
 
 
 def checks(datasets: Sequence[Path], root: Path) -> Checks:
     """One check for each data set, given by its configuration file.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: without a data set.
     """
     if not datasets:
-        raise ValueError("no data set of that name can be chosen")
+        raise ValueError("dataset= names no data set in conf/dataset")
     return {f"data {file.stem}": partial(readable, file, root) for file in datasets}
 
 
 def readable(file: Path, root: Path) -> Verdict:
-    """Reads a data set, and compares it with its configuration; downloads nothing."""
+    """Read a data set and compare it with its configuration; download nothing."""
     cfg: Any = OmegaConf.create({"dataset": OmegaConf.load(file)})
     downloads, cfg.dataset.download = cfg.dataset.download, False
     reader = make(cfg.dataset.reader)
@@ -34,10 +34,10 @@ def readable(file: Path, root: Path) -> Verdict:
             return _undecoded_tiny_imagenet(root)
         images = reader(root)
     except FileNotFoundError as error:
-        said, _, remedy = str(error).partition(": ")
+        message, _, remedy = str(error).partition(": ")
         remedy = remedy.partition(", or allow")[0]
         first = f"dataset={file.stem} downloads it on first use; or " if downloads else ""
-        return Verdict("warn", said, first + remedy)
+        return Verdict("warn", message, first + remedy)
     return _as_described(images, cfg.dataset)
 
 
@@ -46,21 +46,21 @@ def _as_described(images: tuple[ImageSet, ImageSet], dataset: Any) -> Verdict:
     shape = (dataset.channels, dataset.size, dataset.size)
     claims = {
         f"images are {shape}": {tuple(part.pixels.shape[1:]) for part in images} == {shape},
-        f"labels lie below {dataset.classes}": all(
+        f"labels are below {dataset.classes}": all(
             0 <= int(part.labels.min()) <= int(part.labels.max()) < dataset.classes
             for part in images
         ),
     }
     size = "x".join(map(str, shape))
-    said = f"{len(train):,} training and {len(test):,} test images of {size}"
-    return judged(claims, said, "name the folder of other data: dataset.root=FOLDER")
+    message = f"{len(train):,} training and {len(test):,} test images of {size}"
+    return require(claims, message, "name the folder of other data: dataset.root=FOLDER")
 
 
 def _undecoded_tiny_imagenet(root: Path) -> Verdict:
-    """Looks for its 110,000 files: decoding them would take a minute."""
+    """Look for its 110,000 files: decoding them would take a minute."""
     folder = root / "tiny-imagenet-200"
     if not folder.is_dir():
-        tiny_imagenet(root)  # raises, and says what to do
+        tiny_imagenet(root)  # raises, with the remedy
     again = f"unpack {URL} to {folder} again"
     try:
         names = (folder / "wnids.txt").read_text().split()
@@ -69,5 +69,6 @@ def _undecoded_tiny_imagenet(root: Path) -> Verdict:
     except (OSError, ValueError) as error:
         return Verdict("warn", str(error), again)
     missing = [str(path) for path, _ in test if not path.is_file()]
-    said = f"{len(train):,} training and {len(test):,} test images, not decoded"
-    return Verdict("warn", f"{missing[0]} is missing", again) if missing else passed(said)
+    if missing:
+        return Verdict("warn", f"{missing[0]} is missing", again)
+    return Verdict("pass", f"{len(train):,} training and {len(test):,} test images, not decoded")

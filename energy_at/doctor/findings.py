@@ -1,4 +1,4 @@
-"""What a check says, and how it is shown."""
+"""Verdicts of checks, and how they are printed."""
 
 import json
 import time
@@ -14,12 +14,12 @@ Status = Literal["pass", "warn", "fail"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check has found, and what to do about it.
+    """The result of a check, and what to do about it.
 
     Attributes:
         status: ``"warn"`` where everything works, but not as one might expect.
-        said: What was measured.
-        remedy: What the user can do; empty only where all is well.
+        said: What was found.
+        remedy: What the user can do; empty exactly where the check passes.
     """
 
     status: Status
@@ -27,9 +27,8 @@ class Verdict:
     remedy: str = ""
 
     def __post_init__(self) -> None:
-        """Refuses to leave a user alone with a fault."""
         if (self.status == "pass") != (not self.remedy):
-            raise ValueError(f"a remedy belongs to warn and fail, and to no pass: {self}")
+            raise ValueError(f"warn and fail need a remedy, pass has none: {self}")
 
 
 Check = Callable[[], Verdict]
@@ -38,15 +37,7 @@ Checks = dict[str, Check]
 
 @dataclass(frozen=True)
 class Finding:
-    """The verdict of one check.
-
-    Attributes:
-        name: Of the check.
-        status: As in ``Verdict``.
-        said: As in ``Verdict``.
-        remedy: As in ``Verdict``.
-        seconds: That the check took.
-    """
+    """The verdict of a named check, and the seconds that it took."""
 
     name: str
     status: Status
@@ -55,38 +46,37 @@ class Finding:
     seconds: float
 
 
-def passed(said: str) -> Verdict:
-    """All is well."""
-    return Verdict("pass", said)
-
-
-def judged(claims: Mapping[str, bool], said: str, remedy: str) -> Verdict:
-    """Passes where every claim holds; names those that do not.
+def require(claims: Mapping[str, bool], said: str, remedy: str) -> Verdict:
+    """Pass if every claim holds, else fail naming those that do not.
 
     Raises:
-        ValueError: if there is no claim: what has measured nothing must not pass.
+        ValueError: without a claim: a check that has measured nothing must not pass.
     """
     if not claims:
         raise ValueError("this check has measured nothing")
     broken = [claim for claim, holds in claims.items() if not holds]
-    return Verdict("fail", f"not so: {'; '.join(broken)}", remedy) if broken else passed(said)
+    if broken:
+        return Verdict("fail", f"not true: {'; '.join(broken)}", remedy)
+    return Verdict("pass", said)
 
 
-def examined(name: str, check: Check) -> Finding:
-    """Runs one check; what it raises is a finding too."""
+def run_check(name: str, check: Check) -> Finding:
+    """Run a check; an exception is a failure."""
     start = time.perf_counter()
     try:
         verdict = check()
     except Exception as error:
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        verdict = Verdict("fail", f"{said} ({_place(error)})", _cure(error))
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        text += f" ({Path(last.filename).name}:{last.lineno})"
+        verdict = Verdict("fail", text, _remedy(error))
     return Finding(name, **asdict(verdict), seconds=round(time.perf_counter() - start, 2))
 
 
 def row(finding: Finding, width: int) -> str:
     """A row of the table, and the remedy below it; names are ``width`` wide."""
-    said = f"{finding.status:4}  {finding.name:{width}}  {finding.said}"
-    return f"{said}\n{'':4}  {'':{width}}  remedy: {finding.remedy}" if finding.remedy else said
+    line = f"{finding.status:4}  {finding.name:{width}}  {finding.said}"
+    return f"{line}\n{'':4}  {'':{width}}  remedy: {finding.remedy}" if finding.remedy else line
 
 
 def summary(findings: Sequence[Finding], seconds: float) -> str:
@@ -96,7 +86,6 @@ def summary(findings: Sequence[Finding], seconds: float) -> str:
 
 
 def as_json(findings: Sequence[Finding], seconds: float) -> str:
-    """The same for programs."""
     content: dict[str, Any] = _counts(findings) | {"seconds": round(seconds, 2)}
     return json.dumps(content | {"checks": [asdict(finding) for finding in findings]}, indent=2)
 
@@ -105,13 +94,7 @@ def _counts(findings: Sequence[Finding]) -> dict[str, int]:
     return {status: sum(f.status == status for f in findings) for status in get_args(Status)}
 
 
-def _place(error: Exception) -> str:
-    """Where it was raised, such as ``readers.py:53``."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{Path(last.filename).name}:{last.lineno}"
-
-
-def _cure(error: Exception) -> str:
+def _remedy(error: Exception) -> str:
     if isinstance(error, PackageNotFoundError):
         return f"pip install {error.name}; in a checkout of the project: pip install -e ."
     if isinstance(error, ModuleNotFoundError) and error.name:

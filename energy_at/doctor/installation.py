@@ -1,19 +1,19 @@
-"""Versions, optional extras, processor and GPU."""
+"""Versions, optional extras, processor, GPU and W&B."""
 
 import os
 import platform
-import re
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, distribution, requires, version
 from pathlib import Path
+from typing import Any
 
 import torch
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from energy_at.doctor.findings import Checks, Verdict, judged, passed
+from energy_at.core.device import processor_name
+from energy_at.doctor.findings import Checks, Verdict, require
 
 PROJECT = "energy_at"
 MALWARE = {"lightning": ("2.6.2", "2.6.3")}
@@ -22,13 +22,13 @@ SHOWN = (PROJECT, "torch", "torchvision", "lightning", "hydra-core", "numpy", "w
 
 
 def checks() -> Checks:
-    """Checks of what is installed, and where."""
     return {
         "python": python_version,
         "packages": packages,
         "extras": extras,
         "cpu": cpu,
         "cuda": cuda,
+        "wandb": wandb_mode,
     }
 
 
@@ -36,7 +36,7 @@ def python_version() -> Verdict:
     """Whether the project supports this Python."""
     needed, found = distribution(PROJECT).metadata["Requires-Python"], platform.python_version()
     supported = SpecifierSet(needed).contains(found, prereleases=True)
-    return judged(
+    return require(
         {f"Python is {needed}, this is {found}": supported},
         f"{found} ({needed} needed), {platform.system()} {platform.machine()}",
         f"make a virtual environment with Python {needed}",
@@ -44,7 +44,7 @@ def python_version() -> Verdict:
 
 
 def packages() -> Verdict:
-    """Whether every required package is there in a version that serves, and fits the others."""
+    """Whether every required package is installed in a supported version that fits the others."""
     needed = requirements(PROJECT)
     infected = [f"{name} {version(name)}" for name in MALWARE if _is_infected(name)]
     if infected:
@@ -58,52 +58,52 @@ def packages() -> Verdict:
     if unmet:
         said = "; ".join(f"{r} is needed, {_installed(r.name)}" for r in unmet)
         return Verdict("fail", said, f"pip install -U {_quoted(unmet)}")
-    quarrels = [
+    conflicts = [
         (requirement.name, inner)
         for requirement in needed
         for inner in requirements(requirement.name)
         if not _is_met(inner)
     ]
-    if quarrels:
-        said = "; ".join(f"{name} needs {r}, {_installed(r.name)}" for name, r in quarrels)
-        return Verdict("warn", said, f"pip install -U {_quoted(r for _, r in quarrels)}")
+    if conflicts:
+        said = "; ".join(f"{name} needs {r}, {_installed(r.name)}" for name, r in conflicts)
+        return Verdict("warn", said, f"pip install -U {_quoted(r for _, r in conflicts)}")
     shown = ", ".join(f"{name} {version(name)}" for name in SHOWN)
-    return judged({"requirements are known": bool(needed)}, shown, f"pip install -U {PROJECT}")
+    return require({"requirements are listed": bool(needed)}, shown, f"pip install -U {PROJECT}")
 
 
 def extras() -> Verdict:
-    """Which optional extras are there: stated, for none is needed."""
+    """Which optional extras are installed; none is required."""
     names = distribution(PROJECT).metadata.get_all("Provides-Extra") or []
-    return passed("; ".join(_extra(name) for name in names) or "none is offered")
+    return Verdict("pass", "; ".join(_extra(name) for name in names) or "no extras")
 
 
 def cpu() -> Verdict:
-    """Whether as many threads compute as there are cores to compute on."""
+    """Whether there are more threads than cores."""
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     threads = max(torch.get_num_threads(), int(asked) if asked.isdigit() else 0)
     cores = cores_to_use()
-    said = f"{_cpu_name()}; cores: {cores}, threads: {threads}"
+    said = f"{processor_name()}; cores: {cores}, threads: {threads}"
     if threads > cores:
         return Verdict(
             "warn",
             f"{said}, so they wait for each other",
             f"export OMP_NUM_THREADS={cores} (and MKL_NUM_THREADS, where it is set)",
         )
-    return passed(said)
+    return Verdict("pass", said)
 
 
 def cuda() -> Verdict:
-    """Whether the GPU, where there is one, computes what the CPU computes."""
+    """Whether the GPU, if any, computes what the CPU computes."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = torch.cuda.is_available()
     built = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
     if not found:
-        return passed(f"none: everything runs on the CPU (torch is built {built})")
+        return Verdict("pass", f"no GPU: everything runs on the CPU (torch is built {built})")
     matrix = torch.randn((64, 64), generator=torch.Generator().manual_seed(0))
     off = float(((matrix.cuda() @ matrix.cuda()).cpu() - matrix @ matrix).abs().max())
     free, total = (number / 2**30 for number in torch.cuda.mem_get_info())
-    return judged(
+    return require(
         {f"a product of matrices on the GPU is that of the CPU (off by {off:.1e})": off < 0.1},
         f"{torch.cuda.get_device_name()}, {free:.0f} of {total:.0f} GiB free, "
         f"{torch.cuda.device_count()} of them, torch built {built}",
@@ -111,14 +111,48 @@ def cuda() -> Verdict:
     )
 
 
+def wandb_mode() -> Verdict:
+    """The mode of W&B with ``logger=csv_wandb``, the default."""
+    from energy_at.reporting.wandb_workspace import has_wandb_key
+
+    mode, has_key = os.environ.get("WANDB_MODE") or None, has_wandb_key()
+    if mode is None:
+        online = "online: an API key is configured"
+        return Verdict("pass", online if has_key else "offline: no API key ('wandb login' sets it)")
+    if not _is_wandb_mode(mode):
+        return Verdict(
+            "fail",
+            f"WANDB_MODE={mode} is invalid: a training would run without W&B",
+            "unset WANDB_MODE, or set it to online, offline or disabled",
+        )
+    if mode in ("online", "run", "shared") and not has_key:
+        return Verdict(
+            "warn",
+            f"WANDB_MODE={mode}, but no API key is configured: a training would run offline",
+            "wandb login, or unset WANDB_MODE to run offline",
+        )
+    return Verdict("pass", f"{mode}: set by WANDB_MODE")
+
+
+def _is_wandb_mode(mode: str) -> bool:
+    import wandb  # takes a second, only needed where the mode is set
+
+    settings: dict[str, Any] = {"mode": mode}
+    try:
+        wandb.Settings(**settings)
+    except ValueError:
+        return False
+    return True
+
+
 def requirements(package: str, extra: str = "") -> list[Requirement]:
-    """What an installed package requires on this machine; or what one of its extras adds."""
+    """Requirements of an installed package on this machine, or those that an extra adds."""
     parsed = [Requirement(line) for line in requires(package) or []]
     return [r for r in parsed if _applies(r, extra) and not (extra and _applies(r, ""))]
 
 
 def cores_to_use() -> int:
-    """Cores of the machine that this process may use: affinity, and the quota of a container."""
+    """Cores that this process may use, by CPU affinity and the quota of a container."""
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     if QUOTA.is_file():
@@ -161,9 +195,3 @@ def _installed(package: str) -> str:
 
 def _quoted(needed: Iterator[Requirement] | Sequence[Requirement]) -> str:
     return " ".join(f"'{r.name}{r.specifier}'" for r in needed)
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    named = re.search(r"^model name\s*: (.+)$", info.read_text(), re.M) if info.is_file() else None
-    return named[1] if named else platform.processor() or platform.machine() or sys.platform

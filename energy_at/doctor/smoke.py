@@ -1,0 +1,106 @@
+"""A known answer and a training of two steps, on every device."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from lightning import Trainer
+from torch import Tensor
+
+from energy_at.attacks import fgsm, rs_fgsm
+from energy_at.attacks.threat import Linf
+from energy_at.core.types import Images, Logits
+from energy_at.data import ImageData
+from energy_at.data.readers import synthetic
+from energy_at.doctor.findings import Checks, Verdict, require
+from energy_at.energy.pair import LogitPair
+from energy_at.models import preactresnet18
+from energy_at.objectives import DER, Weighted
+from energy_at.training import FastAT
+
+BALL = Linf(8 / 255)
+REMEDY = "undo edits in energy_at; if there are none, pip install --force-reinstall torch lightning"
+
+
+def checks() -> Checks:
+    names = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    kinds: dict[str, Callable[[torch.device], Verdict]] = {
+        "known answers": known_answers,
+        "training": training,
+    }
+    return {
+        f"{kind} on {name}": partial(check, torch.device(name))
+        for kind, check in kinds.items()
+        for name in names
+    }
+
+
+def known_answers(device: torch.device) -> Verdict:
+    """FGSM on a linear classifier, and DER on a pair of logits worked out by hand."""
+    weight = torch.tensor([[0.5, -0.25], [0.125, -1.0]], device=device)
+
+    def linear(images: Images) -> Logits:
+        score = (images * weight).flatten(1).sum(1)
+        return torch.stack([score, -score], 1)
+
+    x, y = torch.full((2, 1, 2, 2), 0.5, device=device), torch.tensor([0, 1], device=device)
+    direction = torch.stack([-weight.sign(), weight.sign()])[:, None]
+    x_adv = fgsm(BALL)(linear, x, y).x_adv
+    # E(x) = -ln 2 and E(x, y) = 0 become -ln 4 and -ln 3
+    pair = LogitPair(
+        torch.zeros(1, 2, device=device), torch.tensor([[3.0, 1.0]], device=device).log(), y[:1]
+    )
+    errors = {
+        "FGSM is x + eps sign(gradient)": x_adv - x - BALL.eps * direction,
+        "DER is the norm of both energy shifts": DER("all")(pair)
+        - math.hypot(math.log(2), math.log(3)),
+    }
+    largest = {claim: float(error.abs().max()) for claim, error in errors.items()}
+    claims = {f"{claim} (off by {error:.1e})": error < 1e-5 for claim, error in largest.items()}
+    message = f"FGSM and DER as worked out by hand, to {max(largest.values()):.0e}"
+    return require(claims, message, REMEDY)
+
+
+def training(device: torch.device) -> Verdict:
+    """Fast AT with DER changes the weights, and on the CPU one seed gives the same bits."""
+    start, end = train_two_steps(device)
+    claims = {
+        "two steps change the weights": not torch.equal(start, end),
+        "the weights are finite": bool(end.isfinite().all()),
+    }
+    if device.type == "cpu":
+        again = train_two_steps(device)[1]
+        claims["two trainings with one seed give the same bits"] = torch.equal(end, again)
+    return require(claims, "; ".join(claims), REMEDY)
+
+
+def train_two_steps(device: torch.device) -> tuple[Tensor, Tensor]:
+    """All weights before and after two steps and a validation; global generators are restored."""
+    reader = partial(synthetic, download=False, channels=3, size=8, classes=2, n_train=48)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        half = [0.5] * 3
+        net = preactresnet18(channels=3, classes=2, mean=half, std=half, width=4)
+        module = FastAT(
+            net,
+            BALL,
+            {"der": Weighted(DER("all"), 1.0)},
+            attack=rs_fgsm(BALL),
+            val_attacks={"fgsm": fgsm(BALL)},
+        )
+        start = torch.nn.utils.parameters_to_vector(net.parameters()).detach().clone()
+        trainer = Trainer(
+            accelerator="gpu" if device.type == "cuda" else "cpu",
+            devices=1,
+            max_epochs=1,
+            inference_mode=False,
+            num_sanity_val_steps=0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(module, ImageData(reader, Path(), batch_size=16, val_size=16))
+    return start, torch.nn.utils.parameters_to_vector(net.parameters()).detach().cpu()
