@@ -10,14 +10,14 @@ from energy_at.config.cli import RERUN, Job, command, overrides
 @command("sample", jobs=True, on_interrupt=RERUN)
 def main(cfg: DictConfig, job: Job) -> str:
     from energy_at.analysis.publishing import publish_samples, require_publishable
-    from energy_at.evaluation.trained_model import opened
+    from energy_at.evaluation.trained_model import open_model
     from energy_at.sampling.generation import FILES, Options, sample
     from energy_at.sampling.plan import plan_of
 
     require_publishable(cfg)
     plan, asked = plan_of(cfg), cfg.copy()
     cfg.seed = 0  # of the data: which images are held out must not depend on what is drawn
-    subject = opened(cfg, overrides())
+    subject = open_model(cfg, overrides())
     own = job.folder if job.in_sweep else None
     out = own if cfg.out is None else Path(str(cfg.out))
     options = Options(cfg.batch_size, str(cfg.judge), cfg.progress)

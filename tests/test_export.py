@@ -3,7 +3,6 @@
 import json
 import resource
 import shutil
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -45,7 +44,7 @@ def trained(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def run(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(import_module("energy_at.evaluation.evaluate"), "BLACK_BOX_QUERIES", 20)
+    monkeypatch.setattr("energy_at.evaluation.gradient_masking.BLACK_BOX_QUERIES", 20)
     return Path(shutil.copytree(trained, "run"))
 
 
@@ -165,8 +164,8 @@ def test_help_shows_an_example(type_in):
 @pytest.mark.parametrize(
     ("entry", "argv", "said"),
     [
-        (evaluate, (), "name what to open: run=FOLDER, or checkpoint=FILE"),
-        (evaluate, ("run=run", CHECKPOINT), "name what to open"),
+        (evaluate, (), "name one of run=FOLDER, checkpoint=FILE"),
+        (evaluate, ("run=run", CHECKPOINT), "name one of run=FOLDER"),
         (evaluate, ("checkpoint=none.pt",), "checkpoint none.pt not found"),
         (evaluate, ("checkpoint=run",), "checkpoint run not found"),
         (evaluate, ("checkpoint=run/config.yaml",), "run/config.yaml is not a checkpoint"),

@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from energy_at import sample, train
-from energy_at.evaluation.trained_model import of_run
+from energy_at.evaluation.trained_model import open_run
 from energy_at.reporting import panels
 from energy_at.runs.folder import RunFolder
 from energy_at.sampling import Stop, judge, output
@@ -116,7 +116,7 @@ def test_the_images_and_what_is_known_of_each(made):
 
 
 def opened_net():
-    return of_run("run", OmegaConf.create({"which": None, "device": "cpu"})).net.eval()
+    return open_run("run", OmegaConf.create({"which": None, "device": "cpu"})).net.eval()
 
 
 def test_energies_are_those_of_the_bytes_that_are_written(made):
@@ -452,8 +452,8 @@ MISTAKES = [
     ("quality=inception n=60 quality.weights=no.pth", "quality.weights=no.pth is not there"),
     ("quality=inception n=60 quality.weights=file", "file is not a checkpoint"),
     ("run=nowhere", "nowhere is no run folder"),
-    ("run=null", "name what to open: run=FOLDER, or checkpoint=FILE"),
-    ("checkpoint=x.pt", "name what to open"),
+    ("run=null", "name one of run=FOLDER, checkpoint=FILE"),
+    ("checkpoint=x.pt", "name one of run=FOLDER"),
     ("model.width=3", "brings its own data set, model and threat"),
 ]
 

@@ -13,7 +13,7 @@ from energy_at.analysis.record import Chosen, key_of, network, record
 from energy_at.analysis.tables import by_attack, clean_accuracy, unmoved
 from energy_at.attacks import Attack
 from energy_at.attacks.autoattack import require_classes
-from energy_at.evaluation.robustness import Exam
+from energy_at.evaluation.robustness import Evaluator
 from energy_at.evaluation.trained_model import TrainedModel
 from energy_at.reporting.describe import setting
 from energy_at.runs.folder import RunFolder, folder_names
@@ -68,7 +68,7 @@ def analyse(
     return folder, text
 
 
-def _require_classes(subject: TrainedModel, exam: Exam, attacks: Mapping[str, Attack]) -> None:
+def _require_classes(subject: TrainedModel, exam: Evaluator, attacks: Mapping[str, Attack]) -> None:
     require_classes(attacks, lambda: exam.classes(subject.net))
 
 
@@ -76,7 +76,7 @@ def _chosen(subject: TrainedModel, plan: Plan) -> Chosen:
     """The subset, or all images where there are no more than it asks for."""
     every = len(getattr(subject.data, plan.split))
     n = None if plan.subset is None or plan.subset >= every else plan.subset
-    return subject.chosen(plan.split, n, plan.subset_seed)
+    return subject.select_images(plan.split, n, plan.subset_seed)
 
 
 def _default(subjects: Sequence[TrainedModel], plan: Plan, n: int) -> Path:
@@ -90,8 +90,8 @@ def _default(subjects: Sequence[TrainedModel], plan: Plan, n: int) -> Path:
 
 def _exam(
     subject: TrainedModel, chosen: Chosen, plan: Plan, batch_size: int | None, *, progress: bool
-) -> Exam:
-    return Exam(
+) -> Evaluator:
+    return Evaluator(
         *chosen,
         batch_size or subject.config.dataset.eval_batch_size,
         channels_last=subject.config.training.channels_last,

@@ -29,14 +29,14 @@ from energy_at.energy.energies import (
     shift_norm,
 )
 from energy_at.energy.pair import LogitPair
-from energy_at.evaluation.robustness import TOGETHER, Exam, finite_logits
+from energy_at.evaluation.robustness import TOGETHER, Evaluator, finite_logits
 from energy_at.models.modes import eval_mode, full_precision
 from energy_at.models.tiled import Tiled
 
 
 def landscape(
     net: nn.Module,
-    exam: Exam,
+    exam: Evaluator,
     attacks: Mapping[str, Attack],
     radii: Mapping[float, Attack],
     *,
@@ -77,7 +77,7 @@ def landscape(
 
 
 @contextmanager
-def _judged(net: nn.Module, exam: Exam) -> Iterator[Tiled]:
+def _judged(net: nn.Module, exam: Evaluator) -> Iterator[Tiled]:
     device = exam.images.labels.device.type
     tiled = exam.tiled(net)
     with eval_mode(tiled), full_precision(device):
@@ -87,7 +87,7 @@ def _judged(net: nn.Module, exam: Exam) -> Iterator[Tiled]:
 @dataclass(frozen=True)
 class _Survey:
     net: Tiled
-    exam: Exam
+    exam: Evaluator
     clean: Logits  # fp64, on the CPU
     ball: Ball
 
@@ -170,7 +170,7 @@ def _shifts(pair: LogitPair, size: PerExample) -> Shifts:
     )
 
 
-def _all_logits(net: Tiled, exam: Exam) -> Logits:
+def _all_logits(net: Tiled, exam: Evaluator) -> Logits:
     batches = _blocks(torch.arange(len(exam.images)), exam.batch_size)
     found = [finite_logits(net, exam.batch(positions)[0]) for positions in batches]
     return torch.cat([logits.double().cpu() for logits in found])
@@ -180,7 +180,7 @@ def _blocks(positions: Labels, size: int) -> Iterator[Labels]:
     yield from (positions[first : first + size] for first in range(0, len(positions), size))
 
 
-def _numbers(exam: Exam) -> Sequence[int]:
+def _numbers(exam: Evaluator) -> Sequence[int]:
     return range(len(exam.images)) if exam.numbers is None else exam.numbers
 
 

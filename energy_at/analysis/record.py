@@ -21,7 +21,7 @@ def network(name: str, subject: TrainedModel, places: Sequence[int], plan: Plan)
         "name": name,
         "source": subject.source,
         "which": subject.which,
-        "sha256": subject.fingerprint,
+        "sha256": subject.weights_digest,
         "device": subject.device.type,
         "dataset": subject.config.dataset.name,
         "images": len(places),

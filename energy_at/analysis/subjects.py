@@ -8,7 +8,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from energy_at.analysis.plan import Plan, radii_around
 from energy_at.attacks.threat import Ball
-from energy_at.evaluation.trained_model import TrainedModel, of_run, opened
+from energy_at.evaluation.trained_model import TrainedModel, open_model, open_run
 from energy_at.reporting.comparison import grouped
 from energy_at.reporting.document.runs import entries
 from energy_at.runs.folder import RunFolder, require_distinct, runs_in
@@ -42,7 +42,7 @@ def plan_of(cfg: DictConfig, subjects: Sequence[TrainedModel]) -> Plan:
 def _sweep(subject: TrainedModel, norm: str, ball: Ball, radii: Any) -> list[Ball]:
     if radii is None:
         return radii_around(ball)
-    balls = subject.balls(norm, radii, key="eps_list").values()
+    balls = subject.threat_models(norm, radii, key="eps_list").values()
     return sorted(balls, key=lambda ball: ball.eps)
 
 
@@ -58,7 +58,7 @@ def named_subjects(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Train
             "dataset="
         )
     if cfg.runs is None:
-        subject = opened(cfg, overrides)
+        subject = open_model(cfg, overrides)
         name = Path(cfg.checkpoint).name if cfg.run is None else _labels([subject.folder])[0]
         return {name: subject}
     names = list(cfg.runs) if isinstance(cfg.runs, ListConfig) else [cfg.runs]
@@ -66,7 +66,7 @@ def named_subjects(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Train
     if not folders:
         raise ValueError("runs=[] names no run: write runs=[FOLDER,FOLDER]")
     require_distinct([RunFolder(folder) for folder in folders])
-    subjects = [of_run(str(folder), cfg, overrides) for folder in folders]
+    subjects = [open_run(str(folder), cfg, overrides) for folder in folders]
     _require_one_data_set(subjects)
     return dict(zip(_labels(folders), subjects, strict=True))
 
@@ -86,7 +86,7 @@ def common_threat(
     found = {
         (norm or subject.norm, text, ball)
         for subject in subjects
-        for text, ball in subject.balls(norm, eps).items()
+        for text, ball in subject.threat_models(norm, eps).items()
     }
     if len({ball for _, _, ball in found}) > 1:
         radii = ", ".join(sorted({f"{norm} {text}" for norm, text, _ in found}))

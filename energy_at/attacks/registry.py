@@ -3,12 +3,33 @@
 Constants are those of the papers at every radius; a step size left out follows from ``ball.eps``.
 """
 
+from dataclasses import dataclass
+
 from energy_at.attacks.base import Attack
 from energy_at.attacks.compose import Restarts, WorstCase
 from energy_at.attacks.goals import ReachTarget, Target, leave_clean_prediction, widen_margin
 from energy_at.attacks.gradient import GradientAttack
 from energy_at.attacks.starts import Gaussian, Uniform
 from energy_at.attacks.threat import Ball
+
+
+@dataclass(frozen=True)
+class AttackKey:
+    """An attack at a radius: the key of masks, columns and rows; ``pgd@8/255`` as text.
+
+    Attributes:
+        name: Of the attack, as in ``attacks=[pgd]``; ``clean`` for none.
+        eps: The radius as it was written; empty where there is one only.
+    """
+
+    name: str
+    eps: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.eps}" if self.eps else self.name
+
+
+CLEAN = AttackKey("clean")
 
 
 def fgsm(ball: Ball, *, alpha: float | None = None, steps: int = 1) -> GradientAttack:

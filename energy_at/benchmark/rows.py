@@ -33,7 +33,7 @@ from energy_at.core.rng import CountedNoise
 from energy_at.core.types import Images, Labels
 from energy_at.data import ImageSet, as_floats
 from energy_at.data.loaders import Batch
-from energy_at.evaluation.robustness import Exam
+from energy_at.evaluation.robustness import Evaluator
 from energy_at.models.compile import begin_step, compile_net
 from energy_at.models.modes import full_precision, no_graph
 from energy_at.models.tiled import Tiled, tile_of
@@ -262,7 +262,7 @@ def _evaluation(setting: Setting, name: str, clock: Clock) -> Row:
     attack = pgd(make(setting.config.threat.ball), steps=setting.config.attack_steps)
     assert isinstance(attack, GradientAttack)
     library = reference.library_attack(name, net, attack) if name in LIBRARIES else None
-    exam = Exam(images, batch_size=len(images), channels_last=ours)
+    exam = Evaluator(images, batch_size=len(images), channels_last=ours)
 
     def step(x: Images, y: Labels) -> None:
         if name == "bare":

@@ -1,96 +1,119 @@
-"""Judges a network: runs the attacks, checks them, writes what they find."""
+"""Evaluates a network: runs the attacks, checks for gradient masking, writes the files."""
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import torch
+from omegaconf import DictConfig
 
-from energy_at.attacks import LibraryAttack
 from energy_at.attacks.autoattack import INSTALL, INSTALLED, require_classes
-from energy_at.attacks.threat import Ball
-from energy_at.evaluation.gradient_masking import Check, black_box, network_checks, stronger
-from energy_at.evaluation.journal import JournalFile
-from energy_at.evaluation.output import setting_line, write
-from energy_at.evaluation.plan import Plan
-from energy_at.evaluation.record import about, accuracy, folder_name
-from energy_at.evaluation.robustness import Exam, Mask
-from energy_at.evaluation.trained_model import TrainedModel
+from energy_at.evaluation.gradient_masking import attack_checks, network_checks
+from energy_at.evaluation.output import FILES, accuracy, describe, setting_line, write_files
+from energy_at.evaluation.robustness import JournalFile
+from energy_at.evaluation.target import EvaluationPlan
+from energy_at.evaluation.trained_model import TrainedModel, open_model
 from energy_at.reporting.describe import setting
 from energy_at.reporting.figures.accuracy_vs_eps import accuracy_figure
 from energy_at.reporting.figures.style import save
 from energy_at.runs.environment import environment
+from energy_at.runs.result_folder import ResultFolder
 
-BLACK_BOX_IMAGES, BLACK_BOX_QUERIES = 200, 1000
-WITH_BLACK_BOX = ("square", "autoattack")  # what these break says nothing about white boxes
+
+def evaluate_command(cfg: DictConfig, overrides: Sequence[str] = ()) -> str:
+    """Evaluates the network that the configuration names.
+
+    Args:
+        cfg: The configuration of the command ``evaluate``.
+        overrides: From the command line.
+
+    Returns:
+        The table, the checks, and where the files are.
+    """
+    model = open_model(cfg, overrides)
+    plan = plan_of(cfg, model)
+    for line in plan.left_out:
+        sys.stderr.write(f"left out: {line}\n")
+    out = None if cfg.out is None else Path(str(cfg.out))
+    folder, text = evaluate(model, plan, out, batch_size=cfg.batch_size, progress=cfg.progress)
+    return f"{text}\nwritten to {folder}/: {', '.join(FILES)}"
+
+
+def plan_of(cfg: DictConfig, model: TrainedModel) -> EvaluationPlan:
+    """The evaluation that a configuration asks for.
+
+    AutoAttack is left out where it is not installed and the user has not named it.
+    """
+    names, left_out = list(cfg.attacks or ("fgsm", "pgd", "autoattack")), []
+    if cfg.attacks is None and not INSTALLED:
+        names.remove("autoattack")
+        left_out = [f"AutoAttack is not installed: {INSTALL}"]
+    return EvaluationPlan(
+        **EvaluationPlan.fields_of(cfg, [model]),
+        names=names,
+        steps=cfg.steps,
+        restarts=cfg.restarts,
+        left_out=left_out,
+    )
 
 
 def evaluate(
-    subject: TrainedModel, plan: Plan, out: Path | None, *, batch_size: int, progress: bool = True
+    model: TrainedModel,
+    plan: EvaluationPlan,
+    out: Path | None = None,
+    *,
+    batch_size: int | None = None,
+    progress: bool = True,
 ) -> tuple[Path, str]:
-    """Judges a network, or goes on with judging it, and writes what it finds.
+    """Evaluates a network, or resumes its evaluation, and writes the files.
+
+    Args:
+        model: The network.
+        plan: Images, threat models and attacks.
+        out: The folder of the files; one below ``model.folder`` by default.
+        batch_size: Images that are attacked at once; it changes no result.
+        progress: Show bars.
 
     Returns:
-        The folder of the files, and the table with the checks as Markdown.
+        The folder, and the table with the checks as Markdown.
 
     Raises:
         ValueError: if ``out`` holds another evaluation.
     """
     attacks = plan.attacks
-    images, places = subject.chosen(plan.split, plan.subset, plan.subset_seed)
-    said = about(subject, plan, images, places)
-    folder = out or subject.folder / "evaluation" / folder_name(said)
-    if folder.is_file():
-        raise ValueError(f"out={folder} is a file: name a folder")
-    exam = Exam(
-        images,
-        places,
-        batch_size,
-        channels_last=subject.config.training.channels_last,
-        seed=plan.seed,
-        journal=JournalFile(folder / "journal.jsonl", said["key"]),
-        progress=progress,
+    images, indices = plan.images(model)
+    record = describe(model, plan, images, indices)
+    path = out or _default_path(model, plan, len(images), record["key"])
+    folder = ResultFolder(path, "evaluation", record["key"])
+    evaluator = plan.evaluator(
+        model, batch_size=batch_size, journal=JournalFile(folder), progress=progress
     )
-    named = {name.partition("@")[0]: attack for name, attack in attacks.items()}
-    require_classes(named, lambda: exam.classes(subject.net))
-    outcomes = exam.outcomes(subject.net, attacks)
-    checks = network_checks(subject.net, exam) + _attack_checks(subject, plan, exam, outcomes)
-    found = said | {
-        "accuracies": [accuracy(plan, name, right) for name, right in outcomes.items()],
+    named = {key.name: attack for key, attack in attacks.items()}
+    require_classes(named, lambda: evaluator.classes(model.net))
+    correct = evaluator.correct(model.net, attacks)
+    checks = network_checks(model.net, evaluator)
+    checks += attack_checks(model.net, evaluator, plan, correct)
+    record |= {
+        "accuracies": [accuracy(plan, key, mask) for key, mask in correct.items()],
         "checks": [asdict(check) for check in checks],
         "left_out": list(plan.left_out),
         "environment": environment(),
     }
-    text = write(folder, found, outcomes, images.labels.tolist(), places)
-    if len(found["eps"]) > 1:
-        trained = setting([subject.config])
-        save(accuracy_figure(found, f"{trained}; {setting_line(found)}"), folder / "accuracy")
-    return folder, text
+    with folder.staged() as part:
+        text = write_files(part, record, correct, images.labels.tolist(), indices)
+        _draw(part, model, record)
+    return folder.path, text
 
 
-def _attack_checks(
-    subject: TrainedModel, plan: Plan, exam: Exam, outcomes: Mapping[str, Mask]
-) -> list[Check]:
-    checks = []
-    for eps, ball in plan.balls.items():
-        if {"fgsm", "pgd"} <= set(plan.names):
-            checks.append(stronger(outcomes, f"fgsm@{eps}", f"pgd@{eps}", eps))
-        white = [outcomes[f"{name}@{eps}"] for name in plan.names if name not in WITH_BLACK_BOX]
-        checks.append(_against_square(subject, exam, ball, eps, white))
-    return checks
+def _default_path(model: TrainedModel, plan: EvaluationPlan, n: int, key: str) -> Path:
+    radii = list(plan.balls)
+    eps = radii[0] if len(radii) == 1 else f"{radii[0]}-to-{radii[-1]}"
+    words = (model.which or "weights", plan.norm, eps, str(n), plan.split)
+    return ResultFolder.default_path(model.folder / "evaluation", *words, key=key)
 
 
-def _against_square(
-    subject: TrainedModel, exam: Exam, ball: Ball, eps: str, found: Sequence[Mask]
-) -> Check:
-    name = f"white box stronger than black box at {eps}"
-    if not found:
-        return Check(name, None, "not run", "needs a white-box attack, such as attacks=[pgd]")
-    if not INSTALLED:
-        return Check(name, None, "not run", f"needs the AutoAttack library: {INSTALL}")
-    white = torch.stack(list(found)).all(0)
-    n = min(BLACK_BOX_IMAGES, len(exam.images))
-    sample = exam.first(n)
-    square = LibraryAttack(ball, "square", queries=BLACK_BOX_QUERIES)
-    black = sample.outcomes(subject.net, {f"black box@{eps}": square})[f"black box@{eps}"]
-    return black_box(white[:n], black, eps)
+def _draw(folder: Path, model: TrainedModel, record: dict[str, Any]) -> None:
+    if len(record["eps"]) > 1:
+        title = f"{setting([model.config])}; {setting_line(record)}"
+        save(accuracy_figure(record, title), folder / "accuracy")

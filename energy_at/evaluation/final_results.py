@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from energy_at.config.build import Run, build_module, make_attacks
 from energy_at.data import ImageSet, as_floats
-from energy_at.evaluation.robustness import Exam
+from energy_at.evaluation.robustness import Evaluator
 from energy_at.reporting.figures.style import delta_energy_figure, save
 from energy_at.reporting.tables import results_table
 from energy_at.runs.checkpoints import read_checkpoint
@@ -37,7 +37,7 @@ def evaluated(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, Any]:
     data = run.data
     every = {"val": data.val, "test": data.test.first(cfg.evaluation.subset)}
     exams = {
-        name: Exam(
+        name: Evaluator(
             every[name].to(data.device),
             batch_size=data.eval_batch_size,
             channels_last=data.channels_last,

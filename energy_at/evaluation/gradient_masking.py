@@ -1,10 +1,10 @@
-"""What an evaluation finds out about itself: whether its attacks could have seen enough.
+"""Checks for gradient masking: whether the attacks of an evaluation are strong enough.
 
 After Athalye et al. (2018), Carlini et al. (2019), and the flags of AutoAttack (Croce & Hein,
-2020). A warning does not change a number: it says why the number may be too high.
+2020). A warning changes no number: it says why the number may be too high.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,23 +12,29 @@ import torch.nn.functional as F
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
+from energy_at.attacks import LibraryAttack
+from energy_at.attacks.autoattack import INSTALL, INSTALLED
+from energy_at.attacks.registry import AttackKey
 from energy_at.core.types import Images, Labels, Logits, PerExample
-from energy_at.evaluation.robustness import Exam, Mask
+from energy_at.evaluation.robustness import Evaluator, Mask
+from energy_at.evaluation.target import EvaluationPlan
 from energy_at.models.modes import eval_mode, full_precision, no_graph
 
-LOOKED_AT = 250  # images, whatever the batch size
+CHECKED_IMAGES = 250  # whatever the batch size
 SATURATED = 16.6  # nats: beyond this gap 1 - p(y|x) is below the resolution of fp32
+BLACK_BOX_IMAGES, BLACK_BOX_QUERIES = 200, 1000
+WITH_BLACK_BOX = ("square", "autoattack")  # not white-box attacks alone
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """A check and its result.
 
     Attributes:
-        name: What.
-        passed: ``None`` if it could not be looked at.
+        name: What is checked.
+        passed: ``None`` if the check was not run.
         finding: What was measured.
-        meaning: What a failure means, or why it was not looked at.
+        meaning: What a failure means, or why the check was not run.
     """
 
     name: str
@@ -37,25 +43,73 @@ class Check:
     meaning: str
 
 
-def network_checks(net: nn.Module, exam: Exam) -> list[Check]:
-    """Looks at outputs and gradients of the network, on the first 250 images."""
-    net = exam.tiled(net)
-    positions = torch.arange(min(LOOKED_AT, len(exam.images)))
-    with eval_mode(net), full_precision(exam.images.labels.device.type):
-        parts = positions.split(exam.batch_size)
-        seen = [_seen(net, *exam.batch(part)) for part in parts]
-    logits, again, slopes, right = (torch.cat(found) for found in zip(*seen, strict=True))
+def network_checks(net: nn.Module, evaluator: Evaluator) -> list[Check]:
+    """Checks outputs and input gradients of the network on the first 250 images."""
+    net = evaluator.tiled(net)
+    positions = torch.arange(min(CHECKED_IMAGES, len(evaluator.images)))
+    with eval_mode(net), full_precision(evaluator.images.labels.device.type):
+        parts = positions.split(evaluator.batch_size)
+        found = [_forward_twice(net, *evaluator.batch(part)) for part in parts]
+    logits, again, slopes, correct = (torch.cat(values) for values in zip(*found, strict=True))
     return [
         _deterministic(logits, again),
         _are_logits(logits),
-        _gradients(slopes, right),
+        _gradients(slopes, correct),
         _scale(logits),
     ]
 
 
+def attack_checks(
+    net: nn.Module, evaluator: Evaluator, plan: EvaluationPlan, correct: Mapping[AttackKey, Mask]
+) -> list[Check]:
+    """Checks at every radius that stronger attacks break more images than weaker ones."""
+    checks = []
+    for eps in plan.balls:
+        if {"fgsm", "pgd"} <= set(plan.names):
+            checks.append(stronger(correct, AttackKey("fgsm", eps), AttackKey("pgd", eps)))
+        white = [correct[AttackKey(name, eps)] for name in plan.names if name not in WITH_BLACK_BOX]
+        checks.append(_against_square(net, evaluator, plan, eps, white))
+    return checks
+
+
+def stronger(correct: Mapping[AttackKey, Mask], weak: AttackKey, strong: AttackKey) -> Check:
+    """Whether the stronger of two white-box attacks breaks at least as many images.
+
+    A difference that chance explains (sign test, 5 %) is no warning.
+    """
+    by_weak, by_strong = correct[weak], correct[strong]
+    names = [key.name.upper() for key in (strong, weak)]
+    return Check(
+        f"{names[0]} stronger than {names[1]} at {weak.eps}",
+        not _breaks_more(by_weak, by_strong),
+        f"{int(by_strong.sum())} images correct under {names[0]}, {int(by_weak.sum())} "
+        f"under {names[1]}; {int((~by_weak & by_strong).sum())} broken by {names[1]} alone",
+        "one step beats many: gradients are masked and the accuracy is overstated; evaluate with "
+        "autoattack",
+    )
+
+
+def black_box(white: Mask, black: Mask, eps: str) -> Check:
+    """Whether a black-box attack breaks no more images than the white-box ones together.
+
+    A difference that chance explains (sign test, 5 %) is no warning.
+    """
+    return Check(
+        f"white box stronger than black box at {eps}",
+        not _breaks_more(black, white),
+        f"of {len(white)} images, {int(white.sum())} correct under the white-box attacks, "
+        f"{int(black.sum())} under Square; {int((white & ~black).sum())} broken by Square alone",
+        "an attack without gradients beats those with gradients: they are too weak for this "
+        "network, or its gradients are masked; the accuracy is overstated, evaluate with cw and "
+        "autoattack",
+    )
+
+
 @torch.enable_grad()
-def _seen(net: nn.Module, x: Images, y: Labels) -> tuple[Logits, Logits, PerExample, Tensor]:
-    """Logits, again, the largest entry of the gradient, and whether the image is right."""
+def _forward_twice(
+    net: nn.Module, x: Images, y: Labels
+) -> tuple[Logits, Logits, PerExample, Tensor]:
+    """Logits, logits again, largest entry of the input gradient, and whether y is predicted."""
     point = x.clone().requires_grad_()
     outputs = net(point)
     loss = F.cross_entropy(outputs, y, reduction="sum")
@@ -90,14 +144,14 @@ def _are_logits(logits: Logits) -> Check:
     )
 
 
-def _gradients(slopes: PerExample, right: Tensor) -> Check:
-    n, total = int(((slopes == 0) & right).sum()), int(right.sum())
+def _gradients(slopes: PerExample, correct: Tensor) -> Check:
+    n, total = int(((slopes == 0) & correct).sum()), int(correct.sum())
     return Check(
         "input gradients",
         n == 0,
-        f"zero for {n} of {total} images that are right",
-        "gradient attacks on the cross-entropy cannot move these images: judge by cw, apgd_dlr "
-        "and square as well",
+        f"zero for {n} of {total} correctly classified images",
+        "gradient attacks on the cross-entropy cannot move these images: evaluate with cw, "
+        "apgd_dlr and square as well",
     )
 
 
@@ -109,43 +163,26 @@ def _scale(logits: Logits) -> Check:
         "scale of the logits",
         share < 0.1,
         f"root mean square {float(logits.square().mean().sqrt()):.3g}, gap between the two "
-        f"likeliest classes {float(gaps.median()):.3g} nats (median), "
+        f"most likely classes {float(gaps.median()):.3g} nats (median), "
         f"beyond fp32 for {100 * share:.1f} %",
-        "the softmax saturates: the cross-entropy has nearly no gradient left; judge by cw or "
-        "apgd_dlr, which do not see the scale",
+        "the softmax saturates: the cross-entropy has nearly no gradient left; evaluate with cw or "
+        "apgd_dlr, which do not depend on the scale",
     )
 
 
-def stronger(outcomes: Mapping[str, Mask], weak: str, strong: str, eps: str) -> Check:
-    """Whether the stronger of two white-box attacks breaks at least as many images.
-
-    A difference that chance could make (sign test, 5 %) is no warning.
-    """
-    by_weak, by_strong = outcomes[weak], outcomes[strong]
-    names = [name.split("@")[0].upper() for name in (strong, weak)]
-    return Check(
-        f"{names[0]} stronger than {names[1]} at {eps}",
-        not _breaks_more(by_weak, by_strong),
-        f"{int(by_strong.sum())} images right under {names[0]}, {int(by_weak.sum())} under "
-        f"{names[1]}; {int((~by_weak & by_strong).sum())} broken by {names[1]} alone",
-        "one step beats many: gradients are masked and the accuracy is overstated; judge by "
-        "autoattack",
-    )
-
-
-def black_box(white: Mask, black: Mask, eps: str) -> Check:
-    """Whether a black-box attack breaks no more images than the white-box ones together.
-
-    A difference that chance could make (sign test, 5 %) is no warning.
-    """
-    return Check(
-        f"white box stronger than black box at {eps}",
-        not _breaks_more(black, white),
-        f"of {len(white)} images, {int(white.sum())} right under the white-box attacks, "
-        f"{int(black.sum())} under Square; {int((white & ~black).sum())} broken by Square alone",
-        "an attack that sees no gradient beats those that do: they are too weak for this network, "
-        "or its gradients are masked; the accuracy is overstated, judge by cw and autoattack",
-    )
+def _against_square(
+    net: nn.Module, evaluator: Evaluator, plan: EvaluationPlan, eps: str, white: Sequence[Mask]
+) -> Check:
+    name = f"white box stronger than black box at {eps}"
+    if not white:
+        return Check(name, None, "not run", "needs a white-box attack, such as attacks=[pgd]")
+    if not INSTALLED:
+        return Check(name, None, "not run", f"needs the AutoAttack library: {INSTALL}")
+    n = min(BLACK_BOX_IMAGES, len(evaluator.images))
+    key = AttackKey("black box", eps)
+    square = LibraryAttack(plan.balls[eps], "square", queries=BLACK_BOX_QUERIES)
+    black = evaluator.first(n).correct(net, {key: square})[key]
+    return black_box(torch.stack(list(white)).all(0)[:n], black, eps)
 
 
 def _breaks_more(one: Mask, other: Mask) -> bool:

@@ -1,10 +1,12 @@
-"""Which images stay right under attack, in fp32 and evaluation mode.
+"""Which images are classified correctly under attack, in fp32 and evaluation mode.
 
-What becomes of an image does not depend on the images it shares a batch with: noise is a function
-of seed, image and attempt. So any batch size, any subset and any interruption give the same. Only
-the attacks of a library draw for all images of a block together: another subset, another outcome.
+The result of an image does not depend on the images it shares a batch with: noise is a function of
+seed, image and attempt. So any batch size, subset or interruption gives the same result. Only
+library attacks draw for all images of a block together: there another subset gives another result.
 """
 
+import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
@@ -15,49 +17,91 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from energy_at.attacks import Attack, LibraryAttack, WorstCase
+from energy_at.attacks.registry import CLEAN, AttackKey
 from energy_at.core.rng import ImageNoise
 from energy_at.core.types import Images, Labels, Logits
 from energy_at.data import ImageSet, as_floats
 from energy_at.models.modes import eval_mode, full_precision, no_graph
 from energy_at.models.tiled import Tiled, tile_of
+from energy_at.runs.result_folder import ResultFolder
 
-Mask = Bool[Tensor, " images"]
-TOGETHER = 128  # images that an attack of a library searches at once, whatever the batch size
+Mask = Bool[Tensor, " images"]  # which images are classified correctly
+TOGETHER = 128  # images that a library attack searches at once, whatever the batch size
 
 
 @runtime_checkable
 class Journal(Protocol):
-    """Remembers what has been found, for an evaluation that was cut off."""
+    """Keeps finished batches, so that an interrupted evaluation resumes."""
 
     def known(self, task: str) -> Mapping[int, bool]:
-        """Images that the task is done with, and whether each is still right."""
+        """Images that the task has finished, and whether each is classified correctly."""
 
-    def note(self, task: str, found: Mapping[int, bool]) -> None:
+    def note(self, task: str, correct: Mapping[int, bool]) -> None:
         """Keeps a finished batch."""
 
 
 class NoJournal:
-    """Remembers nothing."""
+    """Keeps nothing."""
 
     def known(self, task: str) -> Mapping[int, bool]:
-        """Nothing."""
         return {}
 
-    def note(self, task: str, found: Mapping[int, bool]) -> None:
-        """Forgets it."""
+    def note(self, task: str, correct: Mapping[int, bool]) -> None:
+        pass
+
+
+class JournalFile:
+    """Finished batches in a file, one line each: a killed process loses at most one.
+
+    Args:
+        folder: Of the evaluation; claimed with the first batch.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
+
+    def __init__(self, folder: ResultFolder) -> None:
+        self.folder = folder
+        self.path = folder.path / "journal.jsonl"
+        self._known: dict[str, dict[int, bool]] = {}
+        if self.path.is_file():
+            self._read()
+
+    def known(self, task: str) -> Mapping[int, bool]:
+        return self._known.get(task, {})
+
+    def note(self, task: str, correct: Mapping[int, bool]) -> None:
+        self.folder.claim()
+        line = {"task": task, "images": list(correct), "right": [int(c) for c in correct.values()]}
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        self._known.setdefault(task, {}).update(correct)
+
+    def _read(self) -> None:
+        content = self.path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]  # a kill may have cut the last line
+        try:
+            for line in whole.splitlines():
+                entry = json.loads(line)
+                correct = zip(entry["images"], map(bool, entry["right"]), strict=True)
+                self._known.setdefault(entry["task"], {}).update(correct)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{self.path} is damaged: remove it to start again") from error
+        if len(whole) < len(content):
+            os.truncate(self.path, len(whole))
 
 
 @dataclass(frozen=True)
-class Exam:
-    """Images that a network is judged by, on the network's device.
+class Evaluator:
+    """Attacks a network on fixed images, which lie on the network's device.
 
     Attributes:
         images: The images.
-        numbers: The place of each in the set that it was taken from; the noise follows them.
-        batch_size: Images that are searched at once.
+        numbers: Index of each in the split that it was taken from; the noise depends on it.
+        batch_size: Images that are attacked at once; it changes no result.
         channels_last: Memory format of the batches.
         seed: Of the noise.
-        journal: Where finished batches are kept.
+        journal: Keeps finished batches.
         progress: Show a bar.
     """
 
@@ -69,30 +113,31 @@ class Exam:
     journal: Journal = field(default_factory=NoJournal)
     progress: bool = False
 
-    def outcomes(self, net: nn.Module, attacks: Mapping[str, Attack]) -> dict[str, Mask]:
-        """Which images are right: ``"clean"``, and under each attack.
+    def correct(self, net: nn.Module, attacks: Mapping[AttackKey, Attack]) -> dict[AttackKey, Mask]:
+        """Which images are classified correctly: ``CLEAN``, and under each attack.
 
-        An image that is wrong before an attack is wrong under it and is not attacked; one that an
-        attempt has broken is left out of the attack's next attempts.
+        A misclassified image counts as misclassified under every attack and is not attacked; one
+        that an attempt has broken is left out of the attack's next attempts.
 
         Raises:
             ValueError: if the network returns anything but finite logits.
         """
         net = self.tiled(net)
         with eval_mode(net), full_precision(self.images.labels.device.type):
-            clean = self._right(net, "clean")
-            return {"clean": clean} | {
-                name: self._survivors(net, name, attack, clean) for name, attack in attacks.items()
+            clean = self._clean(net)
+            return {CLEAN: clean} | {
+                key: self._under_attack(net, str(key), attack, clean)
+                for key, attack in attacks.items()
             }
 
     def accuracies(self, net: nn.Module, attacks: Mapping[str, Attack]) -> dict[str, float]:
-        """Shares of images that stay right, and ``"n"``, the number of images."""
-        found = self.outcomes(net, attacks)
-        shares = {name: int(right.sum()) / len(right) for name, right in found.items()}
+        """Accuracies by attack, ``"clean"`` among them, and ``"n"``, the number of images."""
+        found = self.correct(net, {AttackKey(name): attack for name, attack in attacks.items()})
+        shares = {key.name: int(mask.sum()) / len(mask) for key, mask in found.items()}
         return shares | {"n": len(self.images)}
 
     def tiled(self, net: nn.Module) -> Tiled:
-        """The network as it is judged."""
+        """The network as it is evaluated: in tiles of fixed size."""
         return Tiled(net, tile_of(self.images.labels.device))
 
     def classes(self, net: nn.Module) -> int:
@@ -105,8 +150,8 @@ class Exam:
         with eval_mode(net), full_precision(self.images.labels.device.type):
             return finite_logits(net, self.batch(torch.arange(1))[0]).shape[1]
 
-    def first(self, n: int) -> "Exam":
-        """The exam on its first ``n`` images."""
+    def first(self, n: int) -> "Evaluator":
+        """The same on the first ``n`` images."""
         numbers = None if self.numbers is None else self.numbers[:n]
         return replace(self, images=self.images.first(n), numbers=numbers)
 
@@ -119,34 +164,35 @@ class Exam:
         """Noise of the images at these positions."""
         return ImageNoise.of([self._number(int(i)) for i in positions], self.seed, *parts)
 
-    def _right(self, net: nn.Module, task: str) -> Mask:
-        right = torch.zeros(len(self.images), dtype=torch.bool)
-        for positions in self._work(task, right, torch.arange(len(right)), together=False):
+    def _clean(self, net: nn.Module) -> Mask:
+        correct = torch.zeros(len(self.images), dtype=torch.bool)
+        task = str(CLEAN)
+        for positions in self._work(task, correct, torch.arange(len(correct)), together=False):
             x, y = self.batch(positions)
-            self._keep(task, positions, finite_logits(net, x).argmax(1) == y, right)
-        return right
+            self._keep(task, positions, finite_logits(net, x).argmax(1) == y, correct)
+        return correct
 
-    def _survivors(self, net: nn.Module, name: str, attack: Attack, clean: Mask) -> Mask:
-        right = clean.clone()
+    def _under_attack(self, net: nn.Module, name: str, attack: Attack, clean: Mask) -> Mask:
+        correct = clean.clone()
         attempts = attack.attacks if isinstance(attack, WorstCase) else [attack]
         for index, attempt in enumerate(attempts):
             task = f"{name} {index + 1}/{len(attempts)}" if len(attempts) > 1 else name
-            todo = right.nonzero().flatten()
+            todo = correct.nonzero().flatten()
             together = isinstance(attempt, LibraryAttack)
-            for positions in self._work(task, right, todo, together=together):
+            for positions in self._work(task, correct, todo, together=together):
                 x, y = self.batch(positions)
                 noise = self.noise(positions, index)
                 x_adv = attempt(net, x, y, generator=noise).x_adv
-                self._keep(task, positions, finite_logits(net, x_adv).argmax(1) == y, right)
-        return right
+                self._keep(task, positions, finite_logits(net, x_adv).argmax(1) == y, correct)
+        return correct
 
-    def _work(self, task: str, right: Mask, todo: Labels, *, together: bool) -> Iterator[Labels]:
-        """Batches of the positions that the task is not done with; those it is are filled in."""
+    def _work(self, task: str, correct: Mask, todo: Labels, *, together: bool) -> Iterator[Labels]:
+        """Batches of the positions that the journal does not know; the others are filled in."""
         known = self.journal.known(task)
         fresh = []
         for i in todo.tolist():
             if self._number(i) in known:
-                right[i] = known[self._number(i)]
+                correct[i] = known[self._number(i)]
             else:
                 fresh.append(i)
         unfinished = torch.tensor(fresh, dtype=torch.long)
@@ -161,15 +207,15 @@ class Exam:
             for positions in _grouped(unfinished, self.batch_size, together):
                 yield positions
                 bar.update(len(positions))
-                share = int(right.sum()) / len(right)
-                bar.set_postfix_str(f"{100 * share:.1f} % right", refresh=False)
+                share = int(correct.sum()) / len(correct)
+                bar.set_postfix_str(f"{100 * share:.1f} % correct", refresh=False)
 
     def _keep(
-        self, task: str, positions: Labels, correct: Bool[Tensor, " batch"], right: Mask
+        self, task: str, positions: Labels, found: Bool[Tensor, " batch"], correct: Mask
     ) -> None:
-        right[positions] = correct.cpu()
+        correct[positions] = found.cpu()
         numbers = [self._number(int(i)) for i in positions]
-        self.journal.note(task, dict(zip(numbers, correct.tolist(), strict=True)))
+        self.journal.note(task, dict(zip(numbers, found.tolist(), strict=True)))
 
     def _number(self, position: int) -> int:
         return position if self.numbers is None else self.numbers[position]
@@ -191,10 +237,10 @@ def finite_logits(net: nn.Module, x: Images) -> Logits:
         ValueError: unless all are finite.
     """
     with no_graph():
-        logits = net(x)
+        logits: Logits = net(x)
     if not bool(torch.isfinite(logits).all()):
         raise ValueError(
             "the network returns logits that are not finite: its weights are damaged, or its "
             "training has diverged"
         )
-    return logits  # type: ignore[no-any-return]
+    return logits

@@ -1,9 +1,10 @@
-"""A trained network and the images it is judged on: of a run, or of anybody's weights."""
+"""Trained networks with their data and configuration: of runs, or of published weights."""
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +12,33 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from energy_at import __version__
 from energy_at.attacks.threat import L2, Ball, Linf
 from energy_at.config.build import build_data, make, reopened
 from energy_at.config.resolvers import parse_pixels
 from energy_at.core.device import device_of
+from energy_at.core.files import digest
 from energy_at.data import ImageData, ImageSet
 from energy_at.models.weights import load_weights
+from energy_at.reporting.comparison import grouped
+from energy_at.reporting.document.runs import entries
 from energy_at.runs.checkpoints import read_tensors
-from energy_at.runs.folder import RunFolder
+from energy_at.runs.folder import RunFolder, named_folders, require_distinct, runs_in
 
 BALLS: dict[str, type[Linf] | type[L2]] = {"linf": Linf, "l2": L2}
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """What is judged.
+    """A trained network, its data set and its configuration.
 
     Attributes:
-        net: The network, on its device.
-        data: The data set it is judged on.
-        config: Of the run, or as it was typed: data set, model, threat.
-        source: Where the weights came from, for people: a run or a file.
+        net: The network, on ``device``.
+        data: The data set that it is evaluated on.
+        config: Data set, model and threat: of its run, or as given on the command line.
+        source: Where the weights come from, for people: a run or a file.
         which: ``last``, ``best`` or ``healthy``; ``None`` for a file that holds one network.
-        folder: Where what is found belongs, unless the user names another place.
+        folder: Where results about it go, unless the user names another folder.
         device: Where the network lies.
     """
 
@@ -47,21 +52,21 @@ class TrainedModel:
 
     @property
     def norm(self) -> str:
-        """``linf`` or ``l2``, of its own threat model."""
+        """``linf`` or ``l2``, of the threat model that it was trained for."""
         ball = make(self.config.threat.ball)
         return next(name for name, kind in BALLS.items() if isinstance(ball, kind))
 
-    def balls(self, norm: str | None, eps: Any, *, key: str = "eps") -> dict[str, Ball]:
-        """The threat models to judge by, with their radii as they were written.
+    def threat_models(self, norm: str | None, eps: Any, *, key: str = "eps") -> dict[str, Ball]:
+        """Balls by their radius as it was written.
 
         Args:
-            norm: ``linf`` or ``l2``; its own if left out.
-            eps: A radius, or a list of radii; its own, or the data set's in another norm, if left
-                out.
-            key: Where the user wrote them.
+            norm: ``linf`` or ``l2``; that of the training by default.
+            eps: A radius or a list of radii; by default that of the training, or in another norm
+                that of the data set.
+            key: The user's key, for messages.
 
         Raises:
-            ValueError: if a radius is no length in pixels or beyond all images, or there is none.
+            ValueError: if a radius is not a length in pixels, or the list is empty.
         """
         norm = norm or self.norm
         if eps is None:
@@ -74,59 +79,102 @@ class TrainedModel:
         texts = [str(radius).replace(" ", "") for radius in radii]
         return {text: BALLS[norm](parse_pixels(key, text, most)) for text in texts}
 
-    def chosen(self, split: str, n: int | None, seed: int | None) -> tuple[ImageSet, list[int]]:
-        """Images of a split on the device, and their places in it.
+    def select_images(
+        self, split: str, n: int | None, seed: int | None
+    ) -> tuple[ImageSet, list[int]]:
+        """Images of a split on the device, and their indices in the split.
 
         Args:
             split: ``test``, ``val`` or ``train``.
-            n: How many; all if left out.
+            n: Number of images; all by default.
             seed: Draws them; ``None`` takes the first ``n``.
 
         Raises:
-            ValueError: if there are fewer.
+            ValueError: if the split has fewer.
         """
         images: ImageSet = getattr(self.data, split)
         if n is not None and n > len(images):
             raise ValueError(f"subset={n} is out of reach: there are {len(images)} {split} images")
-        places = torch.arange(len(images))
+        indices = torch.arange(len(images))
         if n is not None and seed is not None:
             generator = torch.Generator().manual_seed(seed)
-            places = torch.randperm(len(images), generator=generator)[:n].sort().values
-        places = places[:n]
-        return images.take(places).to(self.device), places.tolist()
+            indices = torch.randperm(len(images), generator=generator)[:n].sort().values
+        indices = indices[:n]
+        return images.take(indices).to(self.device), indices.tolist()
 
-    @property
-    def fingerprint(self) -> str:
-        """Changes with every weight."""
-        digest = hashlib.sha256()
+    @cached_property
+    def weights_digest(self) -> str:
+        """SHA-256 of the names and values of all weights."""
+        found = hashlib.sha256()
         for name, value in sorted(self.net.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+            found.update(name.encode())
+            found.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return found.hexdigest()
 
 
-def opened(cfg: DictConfig, overrides: Sequence[str] = ()) -> TrainedModel:
+def result_key(model: TrainedModel, images: ImageSet, settings: Mapping[str, Any]) -> str:
+    """Digest of everything that a result about a network depends on, but for the machine.
+
+    Weights alone do not make a network: the same fit another activation or another padding.
+
+    Args:
+        model: The network: its weights and the configuration ``model``.
+        images: Those that the result is computed on, in their order.
+        settings: Everything else, as JSON values.
+    """
+    return digest(
+        {
+            "weights": model.weights_digest,
+            "model": OmegaConf.to_container(model.config.model, resolve=True),
+            "dataset": images.digests(),
+            "settings": settings,
+            "versions": [__version__, torch.__version__],
+        }
+    )
+
+
+def open_model(cfg: DictConfig, overrides: Sequence[str] = ()) -> TrainedModel:
     """The network that ``run=FOLDER``, or ``checkpoint=FILE`` with its groups, names.
 
     Args:
         cfg: With ``run``, ``checkpoint``, ``which`` and ``device``, and the groups.
-        overrides: What was typed; of a run, only where its data lies can be another.
+        overrides: From the command line; for a run, ``dataset.root`` is the only allowed change.
 
     Raises:
-        ValueError: unless exactly one of ``run`` and ``checkpoint`` is named.
+        FileNotFoundError: if the run or the checkpoint does not exist.
+        ValueError: unless exactly one is named, or if it cannot be opened.
     """
-    if (cfg.run is None) == (cfg.checkpoint is None):
-        raise ValueError(
-            "name what to open: run=FOLDER, or checkpoint=FILE with its model= and dataset="
-        )
-    return _of_file(cfg) if cfg.run is None else of_run(str(cfg.run), cfg, overrides)
+    _require_one(cfg)
+    return _open_file(cfg) if cfg.run is None else open_run(str(cfg.run), cfg, overrides)
 
 
-def of_run(run: str, cfg: DictConfig, overrides: Sequence[str] = ()) -> TrainedModel:
-    """The network of a run, with the run's own data set and threat.
+def open_models(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, TrainedModel]:
+    """The networks that ``run``, ``runs`` or ``checkpoint`` names, by method and seed, or by file.
 
     Raises:
-        ValueError: if an override would make them another run's.
+        FileNotFoundError: if a run or the checkpoint does not exist.
+        ValueError: unless exactly one key is set, or if the runs have different data sets.
+    """
+    _require_one(cfg)
+    if cfg.checkpoint is not None:
+        return {Path(cfg.checkpoint).name: open_model(cfg, overrides)}
+    if cfg.run is not None:
+        folders = [RunFolder.open(cfg.run)]
+    else:
+        folders = [run for name in named_folders(cfg.runs) for run in runs_in(name)]
+    require_distinct(folders)
+    models = [open_run(str(folder.path), cfg, overrides) for folder in folders]
+    _require_one_data_set(models)
+    labels = {entry.path: entry.label for entry in entries(grouped(folders))}
+    return {labels[f.path]: model for f, model in zip(folders, models, strict=True)}
+
+
+def open_run(run: str, cfg: DictConfig, overrides: Sequence[str] = ()) -> TrainedModel:
+    """The network of a run, with the run's own data set and threat model.
+
+    Raises:
+        FileNotFoundError: if there is no run, or no such checkpoint.
+        ValueError: if an override changes what the run fixes.
     """
     overrides = [override.lstrip("+~") for override in overrides]
     moved = [o for o in overrides if o.startswith("dataset.root=")]
@@ -143,7 +191,7 @@ def of_run(run: str, cfg: DictConfig, overrides: Sequence[str] = ()) -> TrainedM
     return TrainedModel(module.net.to(device), data, config, str(run), which, folder.path, device)
 
 
-def _of_file(cfg: DictConfig) -> TrainedModel:
+def _open_file(cfg: DictConfig) -> TrainedModel:
     net, path = make(cfg.model), Path(str(cfg.checkpoint))
     load_weights(net, read_tensors(path), cfg.which)
     device = device_of(cfg.device)
@@ -152,3 +200,25 @@ def _of_file(cfg: DictConfig) -> TrainedModel:
     if folder.is_file():  # a checkpoint without a suffix
         folder = Path(f"{path.stem}.files")
     return TrainedModel(net, build_data(cfg), cfg, str(path), cfg.which, folder, device)
+
+
+def _require_one(cfg: DictConfig) -> None:
+    keys = {
+        "run": "run=FOLDER",
+        "runs": "runs=[FOLDER,FOLDER]",
+        "checkpoint": "checkpoint=FILE with its model= and dataset=",
+    }
+    offered = [key for key in keys if key in cfg]
+    if len([key for key in offered if cfg[key] is not None]) != 1:
+        raise ValueError(f"name one of {', '.join(keys[key] for key in offered)}")
+
+
+def _require_one_data_set(models: Sequence[TrainedModel]) -> None:
+    first = models[0]
+    for other in models[1:]:
+        names = [str(model.config.dataset.name) for model in (first, other)]
+        if names[0] != names[1]:
+            raise ValueError(
+                f"{first.source} is of {names[0]} and {other.source} of {names[1]}: only runs of "
+                "one data set can be compared"
+            )

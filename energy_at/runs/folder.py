@@ -255,6 +255,18 @@ def runs_in(path: str | Path) -> list[RunFolder]:
     return runs_below(path) or [RunFolder.open(path)]
 
 
+def named_folders(names: Any) -> list[str]:
+    """The folders that ``runs=FOLDER`` or ``runs=[FOLDER,FOLDER]`` names, as they were written.
+
+    Raises:
+        ValueError: if it names none.
+    """
+    found = [str(name) for name in names] if OmegaConf.is_list(names) else [str(names)]
+    if not found:
+        raise ValueError("runs=[] names no run: write runs=[FOLDER,FOLDER]")
+    return found
+
+
 def require_distinct(runs: Sequence[RunFolder]) -> None:
     """Refuses to count a run twice.
 

@@ -17,4 +17,4 @@ def key_of(*parts: Any) -> str:
 
 def network_key(subject: TrainedModel) -> list[Any]:
     """The network: weights alone do not make one, the same fit another activation."""
-    return [subject.fingerprint, OmegaConf.to_container(subject.config.model, resolve=True)]
+    return [subject.weights_digest, OmegaConf.to_container(subject.config.model, resolve=True)]

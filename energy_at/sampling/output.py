@@ -103,7 +103,7 @@ def _about(subject: TrainedModel, plan: Plan, attempt: Attempt) -> dict[str, Any
         "network": {
             "source": subject.source,
             "which": subject.which,
-            "sha256": subject.fingerprint,
+            "sha256": subject.weights_digest,
         },
         "dataset": subject.config.dataset.name,
         "fitted_to": {"split": "train", "images": len(subject.data.train)},

@@ -24,7 +24,7 @@ from energy_at.attacks.catalogue import named_attack
 from energy_at.attacks.threat import L2, Linf
 from energy_at.core.rng import ImageNoise
 from energy_at.data import ImageSet
-from energy_at.evaluation.robustness import Exam
+from energy_at.evaluation.robustness import Evaluator
 from energy_at.models import preactresnet18
 from tests.helpers.nets import TinyNet
 from tests.helpers.standard_net import cifar10_test, standard_net
@@ -34,7 +34,7 @@ BALL = Linf(0.1)
 
 def exam_of(n=20, classes=4, **settings):
     pixels = torch.randint(0, 256, (n, 3, 8, 8), dtype=torch.uint8)
-    return Exam(ImageSet(pixels, torch.arange(n) % classes), **settings)
+    return Evaluator(ImageSet(pixels, torch.arange(n) % classes), **settings)
 
 
 def measured(net, exam, attacks, ball=BALL, **options):
@@ -56,7 +56,7 @@ def test_energies_of_a_linear_network_under_fgsm_are_known():
     net = nn.Sequential(nn.Flatten(), nn.Linear(3, 2))
     net[1].weight.data, net[1].bias.data = weights, torch.tensor(bias)
     pixels = torch.tensor([[102, 51, 153], [204, 102, 51]], dtype=torch.uint8).view(2, 3, 1, 1)
-    exam = Exam(ImageSet(pixels, torch.tensor([0, 1])))
+    exam = Evaluator(ImageSet(pixels, torch.tensor([0, 1])))
     found = measured(net, exam, {"fgsm": fgsm(Linf(eps))}, Linf(eps))
     # x = (0.4, 0.2, 0.6) and (0.8, 0.4, 0.2); the loss of class 0 rises along w1 - w0 =
     # (-2, 3, 1.5), that of class 1 along its negative
@@ -143,7 +143,7 @@ def test_any_batch_size_gives_the_same_numbers():
     whole = exam_of(40, 10)
     expected = measured(net, whole, attacks)
     for batch_size in (7, 39):
-        found = measured(net, Exam(whole.images, batch_size=batch_size), attacks)
+        found = measured(net, Evaluator(whole.images, batch_size=batch_size), attacks)
         assert same(found.natural, expected.natural)
         for name in attacks:
             assert same(found.attacks[name], expected.attacks[name])
@@ -157,7 +157,7 @@ def test_batches_do_not_change_what_a_library_finds():
     }
     net, whole = TinyNet(), exam_of(130)
     expected = measured(net, whole, attacks)
-    found = measured(net, Exam(whole.images, batch_size=17), attacks)
+    found = measured(net, Evaluator(whole.images, batch_size=17), attacks)
     for name in attacks:
         assert same(found.attacks[name], expected.attacks[name])
         assert (found.attacks[name].size > 0).all()
@@ -175,7 +175,7 @@ def test_noise_follows_the_seed_and_the_image(net):
     images = exam_of(6).images
     attacks = {"pgd": pgd(BALL, steps=1)}
     first, again, other = (
-        measured(net, Exam(images, seed=seed), attacks).attacks["pgd"] for seed in (0, 0, 1)
+        measured(net, Evaluator(images, seed=seed), attacks).attacks["pgd"] for seed in (0, 0, 1)
     )
     assert same(first, again)
     assert not np.array_equal(first.joint, other.joint)
@@ -275,7 +275,9 @@ def official_images(tmp_path_factory):
 
 def under_pgd(images, steps):
     ball = Linf(8 / 255)
-    found = measured(standard_net(), Exam(images), {"pgd": pgd(ball, steps=steps)}, ball, curves=1)
+    found = measured(
+        standard_net(), Evaluator(images), {"pgd": pgd(ball, steps=steps)}, ball, curves=1
+    )
     return found.natural, found.attacks["pgd"]
 
 

@@ -11,10 +11,11 @@ from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from energy_at.attacks import LibraryAttack, WorstCase, autoattack
 from energy_at.attacks import autoattack as ensemble
 from energy_at.attacks.catalogue import FROM_LIBRARY, OWN, named_attack
+from energy_at.attacks.registry import CLEAN, AttackKey
 from energy_at.attacks.threat import L2, Linf
 from energy_at.core.rng import ImageNoise
 from energy_at.data import ImageSet
-from energy_at.evaluation.robustness import Exam
+from energy_at.evaluation.robustness import Evaluator
 from energy_at.models.tiled import Tiled
 from tests.helpers.digits_net import digits_net
 from tests.helpers.nets import TinyNet
@@ -56,11 +57,11 @@ def standard_evaluation(net, x, y, ball):
 def test_an_exam_finds_what_the_standard_evaluation_of_the_library_finds(ball, victim, monkeypatch):
     net, x, y = victim
     monkeypatch.setattr(ensemble, "_seed", lambda _: SEED)  # theirs is one for all attacks
-    exam = Exam(ImageSet((255 * x).round().to(torch.uint8), y))
-    found = exam.outcomes(net, {"aa": autoattack(ball, steps=STEPS, queries=QUERIES)})
+    exam = Evaluator(ImageSet((255 * x).round().to(torch.uint8), y))
+    found = exam.correct(net, {AttackKey("aa"): autoattack(ball, steps=STEPS, queries=QUERIES)})
     _, predicted = standard_evaluation(Tiled(net, 32), x, y, ball)
-    assert torch.equal(found["aa"], predicted == y)
-    assert 0 < found["aa"].sum() < found["clean"].sum() < 40
+    assert torch.equal(found[AttackKey("aa")], predicted == y)
+    assert 0 < found[AttackKey("aa")].sum() < found[CLEAN].sum() < 40
 
 
 @balls

@@ -1,7 +1,6 @@
 """What is typed, and what comes back."""
 
 import csv
-import importlib
 import io
 import json
 import os
@@ -89,8 +88,7 @@ def test_the_printed_table_holds_the_written_results(finished):
 
 
 def test_a_run_is_opened_again_and_measures_the_same(finished, monkeypatch, capsys):
-    module = importlib.import_module("energy_at.evaluation.evaluate")
-    monkeypatch.setattr(module, "BLACK_BOX_QUERIES", 20)
+    monkeypatch.setattr("energy_at.evaluation.gradient_masking.BLACK_BOX_QUERIES", 20)
     weak = ("attacks=[fgsm,pgd]", "steps=2", "restarts=1", "progress=false")
     code, out, _ = typed(monkeypatch, capsys, evaluate.main, "run=finished", *weak)
     results = json.loads(Path("finished/results.json").read_text())["last"]["test"]

@@ -9,7 +9,6 @@ import shutil
 import signal
 import sys
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -20,18 +19,25 @@ from safetensors.torch import save_file
 from torch import nn
 
 from energy_at import evaluate, evaluation
+from energy_at.attacks.registry import CLEAN, AttackKey
 from energy_at.attacks.threat import L2, Linf
 from energy_at.config.build import make
 from energy_at.config.cli import run_command
 from energy_at.data import ImageData, ImageSet
-from energy_at.evaluation import FILES, Plan, robustness
-from energy_at.evaluation.journal import JournalFile
-from energy_at.evaluation.output import setting_line
-from energy_at.evaluation.record import accuracy
-from energy_at.evaluation.robustness import Exam
-from energy_at.evaluation.trained_model import TrainedModel, opened
+from energy_at.evaluation import (
+    FILES,
+    EvaluationPlan,
+    Evaluator,
+    TrainedModel,
+    gradient_masking,
+    open_model,
+    robustness,
+)
+from energy_at.evaluation.output import accuracy, setting_line
+from energy_at.evaluation.robustness import JournalFile
 from energy_at.models.weights import exported
 from energy_at.reporting.figures.accuracy_vs_eps import accuracy_figure
+from energy_at.runs.result_folder import RECORD
 from tests.evaluation.test_gradient_masking import Trap
 from tests.helpers.digits_net import digits_net
 from tests.helpers.running import CONF, everything, train_in, typed
@@ -53,7 +59,11 @@ TRAINING = (
     "callbacks.best=null",
 )
 QUICK = ("attacks=[fgsm,pgd]", "steps=2", "restarts=2", "subset=20", "progress=false")
-MODULES = ("energy_at.attacks.autoattack", "energy_at.evaluation.evaluate")
+MODULES = (
+    "energy_at.attacks.autoattack",
+    "energy_at.evaluation.evaluate",
+    "energy_at.evaluation.gradient_masking",
+)
 Z = 1.959963984540054  # 97.5 % of a standard normal distribution lie below
 
 
@@ -72,7 +82,7 @@ def trained(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(import_module("energy_at.evaluation.evaluate"), "BLACK_BOX_QUERIES", 20)
+    monkeypatch.setattr(gradient_masking, "BLACK_BOX_QUERIES", 20)
 
 
 @pytest.fixture
@@ -93,17 +103,19 @@ def blocks_of_ten(monkeypatch):
 
 @pytest.fixture
 def without_the_library(monkeypatch):
-    for module in (*map(sys.modules.get, MODULES), evaluate):
-        monkeypatch.setattr(module, "INSTALLED", False)
+    for name in MODULES:
+        monkeypatch.setattr(sys.modules[name], "INSTALLED", False)
 
 
 @pytest.fixture
 def subject(run):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return opened(compose("evaluate", ["run=run", "device=cpu"]))
+        return open_model(compose("evaluate", ["run=run", "device=cpu"]))
 
 
-PLAN = Plan("linf", {"0.05": Linf(0.05)}, ["fgsm", "pgd"], steps=2, restarts=2, subset=40)
+PLAN = EvaluationPlan(
+    norm="linf", balls={"0.05": Linf(0.05)}, names=["fgsm", "pgd"], steps=2, restarts=2, subset=40
+)
 
 
 def judged(subject, plan, out, batch_size=10):
@@ -165,7 +177,8 @@ def test_the_accuracy_of_a_linear_network_is_known_at_every_radius(norm, ball, d
     radii = [float((limit - bias) / weights.norm(dual)) for limit in limits]
     names = ["fgsm", "pgd", "cw", "targeted"]
     images = ImageSet(pixels, torch.zeros(80, dtype=torch.long))
-    plan = Plan(norm, {str(eps): ball(eps) for eps in radii}, names, steps=20, restarts=1)
+    balls = {str(eps): ball(eps) for eps in radii}
+    plan = EvaluationPlan(norm=norm, balls=balls, names=names, steps=20, restarts=1)
     judged(subject_of(Line(weights, bias), images), plan, "out", 80)
     found = {(row["attack"], row["eps"]): row["right"] for row in report("out")["accuracies"]}
     left = dict(zip(radii, (40, 10), strict=True))
@@ -177,7 +190,7 @@ def test_the_accuracy_of_a_linear_network_is_known_at_every_radius(norm, ball, d
 @pytest.mark.parametrize(("right", "n"), [(0, 7), (7, 7), (1, 1), (3, 10), (250, 1000)])
 def test_intervals_are_those_of_wilson(right, n):
     # Wilson (1927): the shares whose score test does not reject the count.
-    row = accuracy(PLAN, "fgsm@0.05", torch.arange(n) < right)
+    row = accuracy(PLAN, AttackKey("fgsm", "0.05"), torch.arange(n) < right)
     p = right / n
     middle = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
@@ -204,9 +217,10 @@ def test_a_standard_network_has_no_robust_accuracy(subject):
 )
 def test_a_standard_network_for_cifar10_has_none_either(norm, ball, tmp_path_factory, monkeypatch):
     monkeypatch.setattr(robustness, "tile_of", lambda _: 10)
-    monkeypatch.setattr(import_module("energy_at.evaluation.evaluate"), "BLACK_BOX_QUERIES", 1)
+    monkeypatch.setattr(gradient_masking, "BLACK_BOX_QUERIES", 1)
     images = cifar10_test(tmp_path_factory).first(10)
-    plan = Plan(norm, {"eps": ball}, ["fgsm", "pgd"], steps=5, restarts=1)
+    names = ["fgsm", "pgd"]
+    plan = EvaluationPlan(norm=norm, balls={"eps": ball}, names=names, steps=5, restarts=1)
     judged(subject_of(standard_net(), images), plan, "out")
     right = {row["attack"]: row["right"] for row in report("out")["accuracies"]}
     assert right["clean"] >= 9
@@ -270,7 +284,7 @@ def test_every_file_says_the_same(subject):
         assert f"- {verdict}: {check['name']}: {check['finding']}" in text
     images = subject.data.test
     assert columns["label"] == [int(images.labels[i]) for i in columns["image"]]
-    clean = Exam(images).outcomes(subject.net, {})["clean"]
+    clean = Evaluator(images).correct(subject.net, {})[CLEAN]
     assert columns["clean"] == [int(clean[i]) for i in columns["image"]]
 
 
@@ -435,7 +449,7 @@ def test_a_killed_process_leaves_its_finished_batches(subject):
     _, status = os.waitpid(child, 0)
     assert os.WTERMSIG(status) == signal.SIGKILL
     left = Path("cut/journal.jsonl").read_bytes()
-    assert left.count(b"\n") == 3
+    assert left.count(b"\n") == 2
     net = Counted(subject.net)
     assert judged(replace(subject, net=net), PLAN, "cut") == judged(
         replace(subject, net=Counted(subject.net)), PLAN, "whole"
@@ -447,8 +461,7 @@ def test_a_line_that_was_cut_in_the_middle_is_done_again(subject):
     expected = judged(subject, PLAN, "out")
     journal = Path("out/journal.jsonl")
     whole = journal.read_bytes()
-    header = whole.index(b"\n") + 1
-    for kept in (0, 20, header - 1, header, header + 9, -30, -1):
+    for kept in (0, 20, whole.index(b"\n"), whole.index(b"\n") + 1, -30, -1):
         journal.write_bytes(whole[:kept])
         for name in FILES:
             Path("out", name).unlink()
@@ -523,7 +536,7 @@ def test_a_swap_of_steps_and_restarts_is_another_evaluation(subject):
 def test_a_journal_of_somebody_else_is_refused_and_left_as_it_was(subject, content):
     Path("out").mkdir()
     Path("out/journal.jsonl").write_bytes(content)
-    with pytest.raises(ValueError, match="holds another evaluation"):
+    with pytest.raises(ValueError, match="out holds other files: choose another out=FOLDER"):
         judged(subject, PLAN, "out")
     assert Path("out/journal.jsonl").read_bytes() == content
 
@@ -535,7 +548,7 @@ def test_a_damaged_journal_is_refused_with_what_to_do(subject, line):
     judged(subject, replace(PLAN, names=["fgsm"]), "out")
     with Path("out/journal.jsonl").open("a") as file:
         file.write(line + "\n")
-    with pytest.raises(ValueError, match=r"out/journal.jsonl is damaged: remove it to begin again"):
+    with pytest.raises(ValueError, match=r"out/journal.jsonl is damaged: remove it to start again"):
         judged(subject, replace(PLAN, names=["fgsm"]), "out")
 
 
@@ -548,7 +561,7 @@ def test_a_run_is_evaluated_where_it_lies(type_evaluate):
     assert (code, err) == (0, "")
     folder = Path(written(out))
     assert folder.parent == Path("run/evaluation")
-    assert {path.name for path in folder.iterdir()} == {*FILES, "journal.jsonl"}
+    assert {path.name for path in folder.iterdir()} == {*FILES, "journal.jsonl", RECORD}
     assert out.startswith(folder.joinpath("evaluation.md").read_text())
     assert report(folder)["eps"] == ["0.1"]  # of the run
 
@@ -671,7 +684,7 @@ def test_ctrl_c_ends_in_one_line_and_what_is_typed_again_goes_on(type_evaluate, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(import_module("energy_at.evaluation.evaluate"), "network_checks", press)
+        patch.setattr(sys.modules["energy_at.evaluation.evaluate"], "network_checks", press)
         code, out, err = type_evaluate("run=run", *QUICK, "out=out")
     assert (code, out) == (130, "")
     assert err == "\nstopped: re-run the same command to resume\n"
@@ -730,8 +743,8 @@ SMALL = ("model=small", "model.width=8")
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ((), "name what to open: run=FOLDER, or checkpoint=FILE"),
-        (("run=run", "checkpoint=file"), "name what to open: run=FOLDER, or checkpoint=FILE"),
+        ((), "name one of run=FOLDER, checkpoint=FILE with its model= and dataset="),
+        (("run=run", "checkpoint=file"), "name one of run=FOLDER, checkpoint=FILE"),
         (("run=nowhere",), "nowhere is no run folder"),
         (("run=empty",), "empty is no run folder"),
         (("run=file",), "file is no run folder"),
@@ -754,7 +767,7 @@ SMALL = ("model=small", "model.width=8")
         (("run=run", "eps=[8/255,8]"), "eps=8 is above 1"),
         (("run=run", "eps=0"), "eps=0 must be positive"),
         (("run=run", "eps=-1/255"), "eps=-1/255 must be positive"),
-        (("run=run", "eps=many"), "eps=many must be a number, or a fraction such as 8/255"),
+        (("run=run", "eps=many"), "eps=many must be a number: write a fraction such as 8/255"),
         (("run=run", "eps=inf", "norm=l2"), "eps=inf must be a number"),
         (("run=run", "eps=[]"), "eps=[] names no radius"),
         (("run=run", "eps=1/255,2/255"), "use key=[value1,value2]"),
@@ -772,7 +785,7 @@ SMALL = ("model=small", "model.width=8")
         (("run=run", "norm=l2", "eps=128"), "eps=128 is above 8, but pixels lie in [0, 1]"),
         (("run=sweep",), "sweep holds several runs: name one, such as sweep/0"),
         (("run=run", "out=file", *QUICK), "out=file is a file: name a folder"),
-        (("run=run", "out=taken", *QUICK), "taken holds another evaluation"),
+        (("run=run", "out=taken", *QUICK), "taken holds other files: choose another out=FOLDER"),
     ],
 )  # fmt: skip
 def test_a_mistake_gets_one_line_and_writes_nothing(type_evaluate, wrong, said):

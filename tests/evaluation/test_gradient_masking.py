@@ -8,14 +8,16 @@ import torch
 from torch import nn
 
 from energy_at.attacks import LibraryAttack, fgsm, pgd, restarted_pgd
+from energy_at.attacks.registry import CLEAN, AttackKey
 from energy_at.attacks.threat import L2, Linf
 from energy_at.data import ImageSet
 from energy_at.evaluation.gradient_masking import black_box, network_checks, stronger
-from energy_at.evaluation.robustness import Exam
+from energy_at.evaluation.robustness import Evaluator
 from tests.helpers.digits_net import digits_net
 
 NAMES = ["deterministic forward", "outputs are logits", "input gradients", "scale of the logits"]
 EPS = 8 / 255
+FGSM, PGD, SQUARE = (AttackKey(name, str(EPS)) for name in ("fgsm", "pgd", "square"))
 
 
 class Wrapped(nn.Module):
@@ -55,7 +57,7 @@ class Trap(nn.Module):
 @pytest.fixture(scope="module")
 def sound():
     net, images = digits_net()
-    return net, Exam(images.first(100))
+    return net, Evaluator(images.first(100))
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +65,13 @@ def trapped():
     """The exam of a trap: its images have two equal channels, away from the ends of the range."""
     generator = torch.Generator().manual_seed(0)
     channel = torch.randint(60, 196, (20, 1, 16, 16), dtype=torch.uint8, generator=generator)
-    exam = Exam(ImageSet(channel.repeat(1, 2, 1, 1), torch.zeros(20, dtype=torch.long)))
+    exam = Evaluator(ImageSet(channel.repeat(1, 2, 1, 1), torch.zeros(20, dtype=torch.long)))
     attacks = {
-        f"fgsm@{EPS}": fgsm(Linf(EPS)),
-        f"pgd@{EPS}": restarted_pgd(Linf(EPS), steps=20, restarts=2),
-        "square": LibraryAttack(Linf(EPS), "square", queries=100),
+        FGSM: fgsm(Linf(EPS)),
+        PGD: restarted_pgd(Linf(EPS), steps=20, restarts=2),
+        SQUARE: LibraryAttack(Linf(EPS), "square", queries=100),
     }
-    return exam.outcomes(Trap(), attacks)
+    return exam.correct(Trap(), attacks)
 
 
 def found(net, exam):
@@ -129,11 +131,11 @@ def test_logits_that_happen_to_lie_between_0_and_1_are_logits(sound):
 def test_an_input_that_is_cut_off_has_no_gradient_for_any_image_that_is_right(sound, flat):
     net, exam = sound
     broken = Wrapped(net, before=Called(flat))
-    right = int(exam.outcomes(broken, {})["clean"].sum())
+    right = int(exam.correct(broken, {})[CLEAN].sum())
     assert right > 40
     assert warned(broken, exam) == ["input gradients"]
     finding = found(broken, exam)["input gradients"].finding
-    assert finding == f"zero for {right} of {right} images that are right"
+    assert finding == f"zero for {right} of {right} correctly classified images"
 
 
 def test_a_network_that_keeps_no_graph_has_no_gradient(sound):
@@ -151,11 +153,11 @@ def test_gradients_of_zero_are_counted_among_the_images_that_are_right(sound):
         mask = (255 * x).mean((1, 2, 3)) < brightness.median() - 1e-3
         return torch.where(mask[:, None, None, None], x.detach(), x)
 
-    right = exam.outcomes(net, {})["clean"]
+    right = exam.correct(net, {})[CLEAN]
     n, total = int((right & dark).sum()), int(right.sum())
     assert 0 < n < total
     finding = found(Wrapped(net, before=Called(cut_off_if_dark)), exam)["input gradients"].finding
-    assert finding == f"zero for {n} of {total} images that are right"
+    assert finding == f"zero for {n} of {total} correctly classified images"
 
 
 def test_logits_beyond_the_resolution_of_fp32_are_found_and_so_are_their_gradients(sound):
@@ -190,20 +192,21 @@ def test_the_checks_leave_the_network_alone(sound):
 
 
 def test_fgsm_that_beats_pgd_is_found(trapped):
-    by_fgsm, by_pgd = trapped[f"fgsm@{EPS}"], trapped[f"pgd@{EPS}"]
+    by_fgsm, by_pgd = trapped[FGSM], trapped[PGD]
     assert by_fgsm.sum() == 0
     assert by_pgd.sum() >= 15
-    check = stronger(trapped, f"fgsm@{EPS}", f"pgd@{EPS}", str(EPS))
+    check = stronger(trapped, FGSM, PGD)
     assert check.passed is False
     assert check.name == f"PGD stronger than FGSM at {EPS}"
     assert check.finding == (
-        f"{by_pgd.sum()} images right under PGD, 0 under FGSM; {by_pgd.sum()} broken by FGSM alone"
+        f"{by_pgd.sum()} images correct under PGD, 0 under FGSM; "
+        f"{by_pgd.sum()} broken by FGSM alone"
     )
     assert "gradients are masked" in check.meaning
 
 
 def test_a_black_box_that_beats_pgd_is_found(trapped):
-    by_pgd, by_square = trapped[f"pgd@{EPS}"], trapped["square"]
+    by_pgd, by_square = trapped[PGD], trapped[SQUARE]
     assert by_square.sum() == 0
     check = black_box(by_pgd, by_square, str(EPS))
     assert check.passed is False
@@ -215,19 +218,19 @@ def test_a_black_box_that_beats_pgd_is_found(trapped):
 def test_attacks_on_a_sound_network_are_as_strong_as_they_should_be(sound, ball):
     net, exam = sound
     square = LibraryAttack(ball, "square", queries=100)
-    outcomes = exam.outcomes(net, {"fgsm@": fgsm(ball), "pgd@": pgd(ball), "square": square})
-    assert 0 < outcomes["pgd@"].sum() < outcomes["square"].sum() < outcomes["clean"].sum()
-    assert stronger(outcomes, "fgsm@", "pgd@", "").passed
-    assert black_box(outcomes["pgd@"], outcomes["square"], "").passed
+    outcomes = exam.correct(net, {FGSM: fgsm(ball), PGD: pgd(ball), SQUARE: square})
+    assert 0 < outcomes[PGD].sum() < outcomes[SQUARE].sum() < outcomes[CLEAN].sum()
+    assert stronger(outcomes, FGSM, PGD).passed
+    assert black_box(outcomes[PGD], outcomes[SQUARE], "").passed
 
 
 def test_a_black_box_beats_gradients_that_are_not_there(sound):
     net, exam = sound
     broken = Wrapped(net, before=Called(lambda x: (7 * x).round() / 7))
     ball = Linf(0.15)
-    attacks = {"pgd": pgd(ball), "square": LibraryAttack(ball, "square", queries=100)}
-    outcomes = exam.outcomes(broken, attacks)
-    assert black_box(outcomes["pgd"], outcomes["square"], "0.15").passed is False
+    attacks = {PGD: pgd(ball), SQUARE: LibraryAttack(ball, "square", queries=100)}
+    outcomes = exam.correct(broken, attacks)
+    assert black_box(outcomes[PGD], outcomes[SQUARE], "0.15").passed is False
 
 
 def right(alone, of_other, both=10):
@@ -237,7 +240,7 @@ def right(alone, of_other, both=10):
     """
     first = [False] * alone + [True] * of_other + [False] * both + [True] * 10
     second = [True] * alone + [False] * of_other + [False] * both + [True] * 10
-    return {"weak@": torch.tensor(first), "strong@": torch.tensor(second)}
+    return {FGSM: torch.tensor(first), PGD: torch.tensor(second)}
 
 
 @pytest.mark.parametrize(
@@ -256,5 +259,5 @@ def right(alone, of_other, both=10):
 )
 def test_a_difference_that_chance_could_make_is_no_warning(alone, of_other, passed):
     outcomes = right(alone, of_other)
-    assert stronger(outcomes, "weak@", "strong@", "").passed is passed
-    assert black_box(outcomes["strong@"], outcomes["weak@"], "").passed is passed
+    assert stronger(outcomes, FGSM, PGD).passed is passed
+    assert black_box(outcomes[PGD], outcomes[FGSM], "").passed is passed

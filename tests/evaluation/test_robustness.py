@@ -5,15 +5,21 @@ import torch
 from torch import nn
 
 from energy_at.attacks import WorstCase, fgsm, pgd, restarted_pgd
+from energy_at.attacks.registry import CLEAN, AttackKey
 from energy_at.attacks.threat import L2, Linf
 from energy_at.data import ImageSet
-from energy_at.evaluation.robustness import Exam
+from energy_at.evaluation.robustness import Evaluator
 from energy_at.models import preactresnet18
 from energy_at.models.tiled import Tiled
 from tests.helpers.nets import TinyNet
 
 BALL = Linf(0.1)
 ATTACKS = {"fgsm": fgsm(BALL), "pgd": pgd(BALL, steps=5)}
+PGD = AttackKey("pgd")
+
+
+def keyed(attacks):
+    return {AttackKey(name): attack for name, attack in attacks.items()}
 
 
 def exam_of(net, n=20, wrong=0, **settings):
@@ -23,7 +29,7 @@ def exam_of(net, n=20, wrong=0, **settings):
         scores = net.eval()(pixels / 255)
     y = scores.argmax(1)
     y[:wrong] = (y[:wrong] + 1) % scores.shape[1]
-    return Exam(ImageSet(pixels, y), **settings)
+    return Evaluator(ImageSet(pixels, y), **settings)
 
 
 def test_every_share_is_a_count_of_surviving_images():
@@ -44,12 +50,12 @@ def test_images_that_are_wrong_are_not_attacked():
 @pytest.mark.parametrize("ball", [Linf(0.02), L2(0.3)], ids=["linf", "l2"])
 def test_any_batch_size_gives_the_same_outcome_of_every_image(ball):
     net = preactresnet18(channels=3, classes=10, mean=[0.5] * 3, std=[0.25] * 3, width=8)
-    attacks = {"fgsm": fgsm(ball), "pgd": restarted_pgd(ball, steps=3, restarts=2)}
+    attacks = keyed({"fgsm": fgsm(ball), "pgd": restarted_pgd(ball, steps=3, restarts=2)})
     whole = exam_of(net, 40, wrong=7)
-    expected = whole.outcomes(net, attacks)
-    assert 0 < expected["pgd"].sum() < expected["clean"].sum()
+    expected = whole.correct(net, attacks)
+    assert 0 < expected[PGD].sum() < expected[CLEAN].sum()
     for batch_size in (5, 39):
-        found = Exam(whole.images, batch_size=batch_size).outcomes(net, attacks)
+        found = Evaluator(whole.images, batch_size=batch_size).correct(net, attacks)
         assert all(torch.equal(found[name], right) for name, right in expected.items())
 
 
@@ -89,7 +95,7 @@ def test_the_images_that_are_found_are_bit_by_bit_those_of_any_batch_size(channe
     if channels_last:
         net = net.to(memory_format=torch.channels_last)
     pixels = torch.randint(0, 256, (34, channels, 8, 8), dtype=torch.uint8)
-    exam = Exam(ImageSet(pixels, torch.arange(34) % 10), channels_last=channels_last)
+    exam = Evaluator(ImageSet(pixels, torch.arange(34) % 10), channels_last=channels_last)
     found = {}
     for batch_size in (34, 33, 7):
         x_adv = [
@@ -116,7 +122,7 @@ def test_restarts_go_on_with_the_images_that_are_left():
             return found
 
     attempts = [Noted(**{f.name: getattr(a, f.name) for f in fields(a)}) for a in weak]
-    found = exam.outcomes(net, {"pgd": WorstCase(attempts)})["pgd"]
+    found = exam.correct(net, {PGD: WorstCase(attempts)})[PGD]
     assert [sizes[0] for sizes in searched] == [26, *(sizes[1] for sizes in searched[:-1])]
     assert found.sum() == searched[-1][1]
 
@@ -125,7 +131,7 @@ def test_a_network_whose_logits_are_not_finite_is_refused():
     net = TinyNet()
     net.layers[-1].bias.data[0] = torch.nan
     with pytest.raises(ValueError, match="logits that are not finite"):
-        Exam(exam_of(TinyNet()).images).outcomes(net, ATTACKS)
+        Evaluator(exam_of(TinyNet()).images).correct(net, keyed(ATTACKS))
 
 
 def test_an_exam_leaves_the_network_as_it_was():
@@ -134,7 +140,7 @@ def test_an_exam_leaves_the_network_as_it_was():
     exam = exam_of(TinyNet())
     before = {key: value.clone() for key, value in net.state_dict().items()}
     modes = [module.training for module in net.modules()]
-    exam.outcomes(net, ATTACKS)
+    exam.correct(net, keyed(ATTACKS))
     assert [module.training for module in net.modules()] == modes
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
     assert all(parameter.grad is None for parameter in net.parameters())

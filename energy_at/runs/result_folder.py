@@ -1,0 +1,102 @@
+"""Folders of results: one result each, which the same settings resume and no other replaces."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from energy_at.core import files
+
+RECORD = ".result.json"
+
+
+class ResultFolder:
+    """The folder that a result is written to.
+
+    A hidden record in the folder names the result: its kind, its key, the digests of its files.
+
+        path = out or ResultFolder.default_path(model.folder / "analysis", "last", key=key)
+        folder = ResultFolder(path, "analysis", key)
+        folder.claim()  # only if files are written before the result is complete
+        with folder.staged() as part:  # all files appear together, if nothing is raised
+            (part / "table.md").write_text(...)
+
+    Args:
+        path: The folder; it is created with the first file.
+        kind: Of the result, a noun: ``evaluation``, ``analysis``, ``sampling``, ``report``.
+        key: Digest of everything that the result depends on, such as ``result_key`` returns.
+            Without a key a new result of the same kind replaces the old one.
+
+    Raises:
+        ValueError: if ``path`` is a file, or holds another result; with a key, also if it holds
+            other files (hidden ones do not count).
+    """
+
+    def __init__(self, path: Path, kind: str, key: str | None = None) -> None:
+        self.path, self.kind, self.key = path, kind, key
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"out={path} is a file: name a folder")
+        self._record = files.read_json(self._file) if self._file.is_file() else {}
+        if self._record:
+            if self._record.get("kind") != kind or key not in (None, self._record.get("key")):
+                raise ValueError(
+                    f"{path} holds another {self._record.get('kind')}: choose another out=FOLDER"
+                )
+        elif key is not None and _visible(path):
+            raise ValueError(f"{path} holds other files: choose another out=FOLDER")
+
+    @staticmethod
+    def default_path(root: Path, *words: str, key: str) -> Path:
+        """A folder below ``root`` for the user who names none: words, and the start of the key."""
+        return root / "-".join([*words, key[:6]]).replace("/", "of")
+
+    def claim(self) -> None:
+        """Creates the folder and its record, before the first file is written."""
+        if not self._file.is_file():
+            self._write_record({})
+
+    @contextmanager
+    def staged(self) -> Iterator[Path]:
+        """A temporary folder whose files move to this one if nothing is raised.
+
+        Files that only the previous result has written are removed, unless they were changed.
+        """
+        previous = self._record.get("files", {})
+        with files.staged(self.path) as part:
+            yield part
+            self.claim()
+            written = _digests(part)
+        for name in previous.keys() - written.keys():
+            self._remove(name, previous[name])
+        self._write_record(written)
+
+    @property
+    def _file(self) -> Path:
+        return self.path / RECORD
+
+    def _write_record(self, digests: dict[str, str]) -> None:
+        self._record = {"kind": self.kind, "key": self.key, "files": digests}
+        files.write_atomic(self._file, json.dumps(self._record, indent=2) + "\n")
+
+    def _remove(self, name: str, digest: str) -> None:
+        file = self.path / name
+        inside = self.path.resolve() in file.resolve().parents
+        if inside and file.is_file() and _digest(file) == digest:
+            file.unlink()
+            if not any(file.parent.iterdir()):
+                file.parent.rmdir()
+
+
+def _visible(folder: Path) -> list[Path]:
+    inside = folder.iterdir() if folder.is_dir() else ()
+    return [path for path in inside if not path.name.startswith(".")]
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {file.relative_to(folder).as_posix(): _digest(file) for file in found}
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
