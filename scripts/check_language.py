@@ -1,7 +1,7 @@
-"""Finds words of the project's old private dialect in README, docs, docstrings, comments, messages.
+"""Find words to avoid in README, docs, docstrings, comments and messages.
 
-``python scripts/check_language.py [FILE ...]`` prints one line for each finding, with the word to use instead, and
-exits with 1 if there is any. Code, code spans and code blocks are not checked.
+``python scripts/check_language.py [FILE ...]`` prints one line for each finding, with the word to
+use instead, and exits with 1 if there is any. Code, code spans and code blocks are not checked.
 """
 
 import ast

@@ -1,7 +1,7 @@
-"""Writes docs/configuration.md from the YAML files of conf/: choices, keys, defaults, comments.
+"""Write docs/configuration.md from the YAML files of conf/: choices, keys, defaults, comments.
 
-``python scripts/configuration_reference.py [--check]``; with ``--check`` nothing is written and the exit
-code says whether the page is up to date.
+``python scripts/configuration_reference.py [--check]``; with ``--check`` nothing is written and the
+exit code says whether the page is up to date.
 """
 
 import re
@@ -17,8 +17,9 @@ LINE = re.compile(r"^( *)([A-Za-z_]\w*):(?: +(.*?))?(?:  # (.*))?$")
 INTERNAL = ("defaults", "hydra", "_target_", "_partial_", "made", "reader", "terms")
 INTRODUCTION = """# Configuration reference
 
-Generated from `conf/` by `python scripts/configuration_reference.py`. A group takes one of its choices (`reg=der`), a key a value
-(`reg.weight=20`). `${...}` refers to another key. `COMMAND --help` prints the composed configuration.
+Generated from `conf/` by `python scripts/configuration_reference.py`. A group takes one of its
+choices (`reg=der`), a key a value (`reg.weight=20`). `${...}` refers to another key.
+`COMMAND --help` prints the composed configuration.
 """
 
 

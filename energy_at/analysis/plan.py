@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from energy_at.attacks import Attack, pgd
-from energy_at.attacks.catalogue import FROM_LIBRARY, LABELS, named_attack
+from energy_at.attacks.registry import FROM_LIBRARY, LABELS, named_attack
 from energy_at.attacks.threat import Ball, Linf
 
 FACTORS = (0.25, 0.5, 1.0, 1.5, 2.0)  # radii of the sweep, in units of eps

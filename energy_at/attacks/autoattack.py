@@ -1,7 +1,7 @@
-"""Attacks of the AutoAttack library (Croce & Hein, 2020) behind our protocol; an optional extra.
+"""Attacks of the AutoAttack library (Croce & Hein, 2020) as an ``Attack``; an optional extra.
 
-They draw from torch's global generator, which is seeded inside and put back after, and one draw
-serves a whole batch: the same images must be searched together to get the same numbers.
+They draw from torch's global generator, which is seeded inside and restored afterwards, for a whole
+batch at once: equal results need equal batches.
 """
 
 import warnings
@@ -43,10 +43,9 @@ class LibraryAttack(Search):
             FAB or targeted FAB (9 targets); the black-box Square (5,000 queries).
         steps: Iterations of the white-box attacks.
         queries: Of Square.
-        keeps: What becomes of an image: ``"broken"`` is the ensemble's, which leaves those that
-            resist as they were; ``"worst"`` takes the point of the highest loss. The targeted
-            attacks raise the loss of another class, and FAB minimises the distance: they always
-            leave those.
+        keeps: The point that an image gets: ``"broken"``, the ensemble's rule, leaves images that
+            resist unchanged; ``"worst"`` takes the point of the highest loss. The targeted attacks
+            and FAB always leave them unchanged.
 
     Raises:
         ImportError: if the library is not installed.
@@ -59,7 +58,6 @@ class LibraryAttack(Search):
     keeps: Keeps = "broken"
 
     def __post_init__(self) -> None:
-        """Refuses what the library cannot do."""
         require_installed(self.name)
         if not isinstance(self.ball, Linf | L2):
             raise ValueError(f"{self.name} is for Linf and L2 balls, got {self.ball}")
@@ -72,7 +70,6 @@ class LibraryAttack(Search):
 
     @property
     def starts_clean(self) -> bool:
-        """It reports no start."""
         return False
 
     def _searched(self, model: Classifier, x: Images, y: Labels, wishes: Wishes) -> AttackResult:
@@ -85,7 +82,6 @@ class LibraryAttack(Search):
         return AttackResult((x + clip_to_pixels(x, delta)).clamp(0, 1))
 
     def scaled(self, factor: float) -> "LibraryAttack":
-        """The same search in a ball of ``factor`` times the radius."""
         return replace(self, ball=self.ball.scaled(factor))
 
     def _perturbed(self, search: Any, x: Images, y: Labels) -> torch.Tensor:
@@ -132,8 +128,8 @@ class LibraryAttack(Search):
 def autoattack(ball: Ball, *, steps: int = 100, queries: int = 5000) -> WorstCase:
     """AutoAttack, standard version: APGD-CE, targeted APGD, targeted FAB, Square, in this order.
 
-    Each runs on the images that those before left right. ``steps`` and ``queries`` are 100 and
-    5,000 in the standard version; anything less is another, weaker attack.
+    Each runs on the images that are still classified correctly. ``steps`` and ``queries`` are 100
+    and 5,000 in the standard version; anything less is another, weaker attack.
     """
     names: tuple[Name, ...] = ("apgd-ce", "apgd-t", "fab-t", "square")
     return WorstCase([LibraryAttack(ball, name, steps=steps, queries=queries) for name in names])
@@ -154,7 +150,7 @@ def require_classes(attacks: Mapping[str, Attack], classes: Callable[[], int]) -
 
     Args:
         attacks: By name.
-        classes: Counts those of the network; not asked where no attack minds.
+        classes: Counts those of the network; not called if no attack depends on it.
 
     Raises:
         ValueError: with the name and both numbers.

@@ -103,9 +103,22 @@ class Search(ABC):
         track_stats: bool = False,
         generator: Noise | None = None,
     ) -> AttackResult:
-        """Runs the search on one batch; see ``Attack``."""
         return self._searched(model, x.detach(), y, Wishes(keep_graph, track_stats, generator))
 
     @abstractmethod
     def _searched(self, model: Classifier, x: Images, y: Labels, wishes: Wishes) -> AttackResult:
         """The search; whatever graph ``x`` had is cut off."""
+
+
+@dataclass(frozen=True)
+class NoAttack(Search):
+    """Returns every image unchanged, without a forward pass: standard training."""
+
+    steps: int = 1  # as a single-step attack: what depends on it takes its simplest form
+    starts_clean: bool = False  # no search, hence no logits of its start
+
+    def _searched(self, model: Classifier, x: Images, y: Labels, wishes: Wishes) -> AttackResult:
+        return AttackResult(x)
+
+    def scaled(self, factor: float) -> "NoAttack":
+        return self

@@ -24,18 +24,15 @@ class Restarts(Search):
     times: int
 
     def __post_init__(self) -> None:
-        """Rejects a number of runs that finds nothing."""
         if self.times < 1:
             raise ValueError(f"need attack.restarts >= 1, got {self.times}")
 
     @property
     def steps(self) -> int:
-        """Gradients along one search."""
         return self.attack.steps
 
     @property
     def starts_clean(self) -> bool:
-        """As the attack that is repeated."""
         return self.attack.starts_clean
 
     def _searched(self, model: Classifier, x: Images, y: Labels, wishes: Wishes) -> AttackResult:
@@ -54,7 +51,6 @@ class Restarts(Search):
         return replace(first, x_adv=x_adv)
 
     def scaled(self, factor: float) -> "Restarts":
-        """The same search in a ball of ``factor`` times the radius."""
         return replace(self, attack=self.attack.scaled(factor))
 
 
@@ -70,18 +66,15 @@ class WorstCase(Search):
     attacks: Sequence[Attack]
 
     def __post_init__(self) -> None:
-        """Rejects a search without searches."""
         if not self.attacks:
             raise ValueError("WorstCase needs at least one attack")
 
     @property
     def steps(self) -> int:
-        """Gradients along the longest search."""
         return max(attack.steps for attack in self.attacks)
 
     @property
     def starts_clean(self) -> bool:
-        """Never: it reports no logits of its start."""
         return False
 
     def _searched(self, model: Classifier, x: Images, y: Labels, wishes: Wishes) -> AttackResult:
@@ -96,7 +89,6 @@ class WorstCase(Search):
         return AttackResult(x_adv)
 
     def scaled(self, factor: float) -> "WorstCase":
-        """The same searches in balls of ``factor`` times the radius."""
         return WorstCase([attack.scaled(factor) for attack in self.attacks])
 
 

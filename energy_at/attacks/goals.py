@@ -53,13 +53,11 @@ class ReachTarget:
     target: Target = "least_likely"
 
     def __post_init__(self) -> None:
-        """Refuses a target of no meaning."""
         if self.target not in get_args(Target):
             names = ", ".join(get_args(Target))
             raise ValueError(f"target must be one of {names}, got {self.target!r}")
 
     def __call__(self, model: Classifier, x: Images, y: Labels) -> Gain:
-        """Binds the targets of a batch."""
         target = self._chosen(model, x, y)
         return lambda logits: -F.cross_entropy(logits, target, reduction="none")
 

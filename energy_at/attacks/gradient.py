@@ -34,7 +34,6 @@ class GradientAttack(Search):
     project: bool = True
 
     def __post_init__(self) -> None:
-        """Rejects an attack that would return its start."""
         if self.steps < 1 or not self.alpha > 0:
             raise ValueError(
                 f"need attack.steps >= 1 and attack.alpha > 0, "
@@ -43,7 +42,6 @@ class GradientAttack(Search):
 
     @property
     def starts_clean(self) -> bool:
-        """Whether the first point of the search is ``x`` itself."""
         return isinstance(self.start, AtClean)
 
     @torch.enable_grad()
@@ -71,7 +69,6 @@ class GradientAttack(Search):
         return replace(start, x_adv=(x + delta).clamp(0, 1))
 
     def scaled(self, factor: float) -> "GradientAttack":
-        """The same attack in a ball of ``factor`` times the radius, with steps to match."""
         return replace(self, ball=self.ball.scaled(factor), alpha=factor * self.alpha)
 
     def _start(self, x_start: Images, logits: Logits, grad: Images) -> AttackResult:

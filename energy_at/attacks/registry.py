@@ -1,10 +1,14 @@
-"""The attacks of the literature, as settings of the one loop.
+"""The attacks of the literature as settings of the one loop, and all attacks by name.
 
 Constants are those of the papers at every radius; a step size left out follows from ``ball.eps``.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
+from energy_at.attacks.autoattack import LibraryAttack, autoattack, require_installed
 from energy_at.attacks.base import Attack
 from energy_at.attacks.compose import Restarts, WorstCase
 from energy_at.attacks.goals import ReachTarget, Target, leave_clean_prediction, widen_margin
@@ -62,7 +66,7 @@ def pgd(ball: Ball, *, alpha: float | None = None, steps: int = 10, restarts: in
 def restarted_pgd(
     ball: Ball, *, alpha: float | None = None, steps: int = 50, restarts: int = 10
 ) -> WorstCase:
-    """PGD-50-10: restarts only go on with the images that are still classified right."""
+    """PGD-50-10: restarts only attack the images that are still classified correctly."""
     if restarts < 1:
         raise ValueError(f"need attack.restarts >= 1, got {restarts}")
     return WorstCase([pgd(ball, alpha=alpha, steps=steps)] * restarts)
@@ -100,3 +104,69 @@ def cw(ball: Ball, *, alpha: float | None = None, steps: int = 20) -> GradientAt
 
 def _or(alpha: float | None, default: float) -> float:
     return default if alpha is None else alpha
+
+
+OWN: dict[str, Callable[..., Attack]] = {
+    "fgsm": fgsm,
+    "rs_fgsm": rs_fgsm,
+    "pgd": pgd,
+    "trades": trades,
+    "targeted": targeted,
+    "cw": cw,
+}
+FROM_LIBRARY: dict[str, Callable[..., Attack]] = {
+    "apgd_ce": partial(LibraryAttack, name="apgd-ce"),
+    "apgd_dlr": partial(LibraryAttack, name="apgd-dlr"),
+    "apgd_t": partial(LibraryAttack, name="apgd-t"),
+    "fab": partial(LibraryAttack, name="fab"),
+    "fab_t": partial(LibraryAttack, name="fab-t"),
+    "square": partial(LibraryAttack, name="square"),
+    "autoattack": autoattack,
+}
+LABELS = {
+    "clean": "clean",
+    "fgsm": "FGSM",
+    "rs_fgsm": "RS-FGSM",
+    "pgd": "PGD",
+    "trades": "TRADES",
+    "targeted": "targeted PGD",
+    "cw": "CW",
+    "apgd_ce": "APGD-CE",
+    "apgd_dlr": "APGD-DLR",
+    "apgd_t": "APGD-T",
+    "fab": "FAB",
+    "fab_t": "FAB-T",
+    "square": "Square",
+    "autoattack": "AutoAttack",
+}
+STYLES: dict[
+    str, tuple[str, str]
+] = {  # colour and marker in every figure: Okabe and Ito's palette, then Tol's
+    "fgsm": ("#E69F00", "o"),
+    "rs_fgsm": ("#F0E442", "o"),
+    "pgd": ("#0072B2", "s"),
+    "trades": ("#009E73", "^"),
+    "targeted": ("#56B4E9", "v"),
+    "cw": ("#CC79A7", "D"),
+    "apgd_ce": ("#332288", "P"),
+    "apgd_dlr": ("#882255", "X"),
+    "apgd_t": ("#44AA99", "p"),
+    "fab": ("#8B5A2B", "<"),
+    "fab_t": ("#DDCC77", ">"),
+    "square": ("#999999", "h"),
+    "autoattack": ("#D55E00", "*"),
+}
+
+
+def named_attack(name: str, ball: Ball, **settings: Any) -> Attack:
+    """The attack of this name, with its published constants where ``settings`` says nothing.
+
+    Raises:
+        ValueError: if the name is unknown.
+        ImportError: if its library is not installed.
+    """
+    if name not in OWN | FROM_LIBRARY:
+        raise ValueError(f"unknown attack {name!r}: choose from {', '.join(OWN | FROM_LIBRARY)}")
+    if name in FROM_LIBRARY:
+        require_installed(name)
+    return (OWN | FROM_LIBRARY)[name](ball, **settings)

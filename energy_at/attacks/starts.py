@@ -23,7 +23,6 @@ class AtClean:
     """No perturbation: the search starts at ``x``."""
 
     def __call__(self, x: Images, ball: Ball, generator: Noise | None = None) -> Images:
-        """Zeros."""
         return torch.zeros_like(x)
 
 
@@ -34,7 +33,6 @@ class Uniform:
     scale: float = 1.0
 
     def __call__(self, x: Images, ball: Ball, generator: Noise | None = None) -> Images:
-        """A point of the scaled ball for each image."""
         return self.scale * ball.sample(x, generator)
 
 
@@ -49,5 +47,4 @@ class Gaussian:
     std: float = 0.001
 
     def __call__(self, x: Images, ball: Ball, generator: Noise | None = None) -> Images:
-        """Independent noise for each pixel."""
         return self.std * normal_like(x, generator)

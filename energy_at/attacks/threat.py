@@ -37,7 +37,6 @@ class Linf:
     eps: float
 
     def __post_init__(self) -> None:
-        """Refuses a radius in the wrong unit."""
         if not 0 < self.eps <= 1:
             raise ValueError(f"eps is in pixel units, 0 < eps <= 1; got {self.eps:g}: write 8/255")
 
@@ -46,7 +45,6 @@ class Linf:
         return grad.sign()
 
     def project(self, delta: Images) -> Images:
-        """The nearest perturbation inside the ball."""
         return delta.clamp(-self.eps, self.eps)
 
     def sample(self, x: Images, generator: Noise | None = None) -> Images:
@@ -54,7 +52,6 @@ class Linf:
         return self.eps * uniform_like(x, generator)
 
     def scaled(self, factor: float) -> "Linf":
-        """The same ball with ``factor`` times the radius."""
         return replace(self, eps=factor * self.eps)
 
 
@@ -65,7 +62,6 @@ class L2:
     eps: float
 
     def __post_init__(self) -> None:
-        """Refuses a radius that holds nothing."""
         if not 0 < self.eps < float("inf"):
             raise ValueError(f"eps is an L2 norm in pixel units, eps > 0; got {self.eps:g}")
 
@@ -77,7 +73,6 @@ class L2:
         return scaled / _safe(_norms(scaled))[:, None, None, None]
 
     def project(self, delta: Images) -> Images:
-        """The nearest perturbation inside the ball."""
         shrink = (self.eps / _safe(_norms(delta))).clamp_max(1)
         return delta * shrink[:, None, None, None]
 
@@ -89,7 +84,6 @@ class L2:
         return direction * radius[:, None, None, None]
 
     def scaled(self, factor: float) -> "L2":
-        """The same ball with ``factor`` times the radius."""
         return replace(self, eps=factor * self.eps)
 
 
@@ -99,7 +93,8 @@ def clip_to_pixels(x: Images, delta: Images) -> Images:
 
 
 def _norms(delta: Images) -> PerExample:
-    return torch.linalg.vector_norm(delta.flatten(1), dim=1)  # type: ignore[no-any-return]
+    norms: PerExample = torch.linalg.vector_norm(delta.flatten(1), dim=1)
+    return norms
 
 
 def _safe(norm: PerExample) -> PerExample:

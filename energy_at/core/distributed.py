@@ -65,7 +65,8 @@ def summed(own: Tensor) -> Tensor:
     """The sum over all processes, with a graph that can be differentiated any number of times."""
     if not (dist.is_available() and dist.is_initialized()):
         return own
-    return _Sum.apply(own)  # type: ignore[no-any-return]
+    total: Tensor = _Sum.apply(own)
+    return total
 
 
 class _Sum(torch.autograd.Function):

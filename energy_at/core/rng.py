@@ -1,4 +1,4 @@
-"""Where random numbers come from: one generator for a batch, or one for each of its images."""
+"""Random numbers: one generator for a batch, or one for each of its images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,8 +65,8 @@ class ImageNoise:
 class CountedNoise:
     """Numbers that are a function of image, draw and place alone.
 
-    Nothing is remembered from one draw to the next, so images that are at different draws share a
-    batch, and all is computed where the images are. Splitmix64 (Steele, Lea and Flood, 2014).
+    Stateless, so that images at different draws can share a batch, and computed on the device of
+    the images. Splitmix64 (Steele, Lea and Flood, 2014).
 
     Attributes:
         keys: One for each image.
@@ -139,7 +139,7 @@ class PartNoise:
     whole: int
 
     def take(self, chosen: Tensor) -> "PartNoise":
-        """What the chosen ones of the own images go on drawing from."""
+        """The source of noise of some of the own images."""
         own = torch.arange(self.whole)[self.part]
         return PartNoise(self.generator, own[chosen.cpu()], self.whole)
 
@@ -187,10 +187,10 @@ def shares_like(x: Images, noise: Noise | None) -> PerExample:
 
 
 def part_of(noise: Noise | None, chosen: Tensor) -> Noise | None:
-    """What the chosen images of a batch go on drawing from."""
+    """The source of noise of some images of a batch."""
     return noise.take(chosen) if isinstance(noise, ImageNoise | PartNoise) else noise
 
 
 def mixed(*parts: int) -> int:
-    """A seed for a generator, that is another wherever one of the parts is."""
+    """A seed for a generator that depends on all parts."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)

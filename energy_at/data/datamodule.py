@@ -66,7 +66,7 @@ class ImageData(LightningDataModule):
         """Reads the data set, once.
 
         Raises:
-            FileNotFoundError: if the data is not there and cannot be had.
+            FileNotFoundError: if the data is missing and cannot be downloaded.
             ValueError: if there are fewer images than asked for.
         """
         if self._loaded is None:
@@ -106,13 +106,12 @@ class ImageData(LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """The position in the training data.
 
-        Lightning asks the loader too, but forgets to give it back its position if the schedule has
-        asked for the number of steps before.
+        Lightning saves the loader's state too, but does not restore it if the schedule has asked
+        for the number of steps before.
         """
         return self._loader.state_dict() if self._loader else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Makes the next epoch go on where the state was taken."""
         self._position = state_dict
         if self._loader and state_dict:
             self._loader.load_state_dict(state_dict)
@@ -137,7 +136,7 @@ class ImageData(LightningDataModule):
         if self.subset is not None:
             if not 0 < self.subset <= len(train):
                 raise ValueError(
-                    f"dataset.subset={self.subset} is out of reach: {len(everything)} training "
+                    f"dataset.subset={self.subset} is too large: {len(everything)} training "
                     f"images less {self.val_size} held out leave {len(train)}"
                 )
             order = torch.Generator().manual_seed(self.seed)

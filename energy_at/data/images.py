@@ -24,7 +24,6 @@ class ImageSet:
     labels: Labels
 
     def __post_init__(self) -> None:
-        """Refuses images without their labels."""
         if len(self.pixels) != len(self.labels):
             raise ValueError(f"{len(self.pixels)} images but {len(self.labels)} labels")
 
@@ -48,7 +47,7 @@ class ImageSet:
         if n is None:
             return self
         if not 0 < n <= len(self):
-            raise ValueError(f"evaluation.subset={n} is out of reach: there are {len(self)} images")
+            raise ValueError(f"evaluation.subset={n} is too large: there are {len(self)} images")
         return ImageSet(self.pixels[:n], self.labels[:n])
 
     def to(self, device: torch.device | str) -> "ImageSet":

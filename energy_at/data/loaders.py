@@ -60,11 +60,9 @@ class TrainLoader:
             self.epoch, self._yielded = epoch, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """The position: epoch, and batches of it that were handed out."""
         return {"epoch": self.epoch, "batch": self._yielded}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Makes the next iteration over the same epoch go on where the state was taken."""
         self._resume = state
 
     def __len__(self) -> int:

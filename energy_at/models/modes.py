@@ -1,4 +1,4 @@
-"""Context managers that change how a network runs, and change it back."""
+"""Context managers that change how a network runs, and restore it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from energy_at.models.compile import is_compiled
 
 @contextmanager
 def eval_mode(net: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; each submodule's own mode again after."""
+    """Evaluation mode inside; restores each submodule's mode."""
     modes = {module: module.training for module in net.modules()}
     net.eval()
     try:
@@ -25,10 +25,9 @@ def eval_mode(net: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def frozen_running_stats(model: Callable[..., Any]) -> Iterator[None]:
-    """Forward passes inside leave no trace in the running statistics of batch norm.
+    """Forward passes inside do not change the running statistics of batch norm.
 
-    Layers in training mode still normalize with the statistics of the batch. A ``model`` that is
-    no module has no statistics to protect.
+    Layers in training mode still normalize with the statistics of the batch.
     """
     modules = model.modules() if isinstance(model, nn.Module) else ()
     norms = [m for m in modules if isinstance(m, _BatchNorm) and m.track_running_stats]
@@ -45,11 +44,11 @@ def frozen_running_stats(model: Callable[..., Any]) -> Iterator[None]:
 def weights_at_rest(model: Callable[..., Any]) -> Iterator[None]:
     """Forward passes inside have gradients of their input alone, where the network is compiled.
 
-    Left to itself, autograd computes what it is asked for; a compiled backward pass computes the
-    gradients of all weights too, whoever asks.
+    Autograd computes the gradients that are asked for; a compiled backward pass always computes
+    those of all weights too.
     """
-    compiled = isinstance(model, nn.Module) and is_compiled(model)
-    weights = [w for w in model.parameters() if w.requires_grad] if compiled else []  # type: ignore[attr-defined]
+    parameters = model.parameters() if isinstance(model, nn.Module) and is_compiled(model) else ()
+    weights = [weight for weight in parameters if weight.requires_grad]
     for weight in weights:
         weight.requires_grad_(False)
     try:

@@ -22,7 +22,6 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(list(std)).view(1, -1, 1, 1))
 
     def forward(self, x: Images) -> Images:
-        """Normalized images."""
         return (x - self.mean) / self.std
 
 
@@ -39,6 +38,5 @@ class Normalized(nn.Module):
         self.net = net
 
     def forward(self, x: Images) -> Logits:
-        """Logits of a batch of images in [0, 1]."""
         logits: Logits = self.net(self.normalize(x))
         return logits.to(x.dtype)

@@ -2,7 +2,7 @@
 
 As in Rice et al. (2020): a 3x3 stem without pooling, and batch norm before the classifier. Layers
 are named as there, so that checkpoints fit; ``shortcut="plain"`` and ``final_norm=False`` make the
-network that RobustBench keeps of Wong et al. (2020), ``shortcut="plain3x3"`` and ``padding="same"``
+network that RobustBench has of Wong et al. (2020), ``shortcut="plain3x3"`` and ``padding="same"``
 the one of Gowal et al. (2020).
 """
 
@@ -48,13 +48,13 @@ class PreActBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features of the next block."""
         out = self.activation(self.bn1(x))
         shortcut = x
         if hasattr(self, "shortcut"):
             shortcut = self.shortcut(out if self.shortcut_activated else x)
         out = self.conv2(self.activation(self.bn2(self.conv1(out))))
-        return out + shortcut  # type: ignore[no-any-return]
+        total: Tensor = out + shortcut
+        return total
 
 
 class PreActResNet(nn.Module):
@@ -111,10 +111,10 @@ class PreActResNet(nn.Module):
         self.linear = nn.Linear(widths[-1], classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of normalized images."""
         out = self.conv1(x)
         for stage in range(1, self.stages + 1):
             out = getattr(self, f"layer{stage}")(out)
         if hasattr(self, "bn"):
             out = self.activation(self.bn(out))
-        return self.linear(out.mean((2, 3)))  # type: ignore[no-any-return]
+        logits: Tensor = self.linear(out.mean((2, 3)))
+        return logits

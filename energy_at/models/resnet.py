@@ -26,7 +26,6 @@ class BasicBlock(nn.Module):
             self.shortcut.append(nn.BatchNorm2d(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features of the next block."""
         out = self.activation(self.bn1(self.conv1(x)))
         return self.activation(self.bn2(self.conv2(out)) + self.shortcut(x))
 
@@ -58,8 +57,8 @@ class ResNet(nn.Module):
         self.linear = nn.Linear(widths[-1], classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of normalized images."""
         out = self.activation(self.bn1(self.conv1(x)))
         for stage in range(1, self.stages + 1):
             out = getattr(self, f"layer{stage}")(out)
-        return self.linear(out.mean((2, 3)))  # type: ignore[no-any-return]
+        logits: Tensor = self.linear(out.mean((2, 3)))
+        return logits

@@ -1,4 +1,4 @@
-"""A network that gives an image the same bits whatever it shares a batch with."""
+"""A network whose logits do not depend on the other images of the batch, bit for bit."""
 
 import torch
 from torch import nn
@@ -25,7 +25,6 @@ class Tiled(nn.Module):
         self.size = size
 
     def forward(self, x: Images) -> Logits:
-        """The logits of the network."""
         padding = -len(x) % self.size
         if padding:
             last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
@@ -33,8 +32,8 @@ class Tiled(nn.Module):
             # Kernels, and the last bits with them, depend on the memory format too.
             kind = torch.channels_last if last else torch.contiguous_format
             x = x.contiguous(memory_format=kind)
-        logits = [self.net(tile) for tile in x.split(self.size)]
-        whole = torch.cat(logits)
+        tiles: tuple[Images, ...] = torch.split(x, self.size)
+        whole = torch.cat([self.net(tile) for tile in tiles])
         if x.requires_grad:
             whole = whole + 0 * x.flatten(1).sum(1, keepdim=True)
         return whole[: len(x) - padding]

@@ -1,6 +1,6 @@
-"""Weights of others: state dicts as the robustness literature and RobustBench publish them.
+"""State dicts of other code bases, as the robustness literature and RobustBench publish them.
 
-Wrapping mappings and prefixes are taken off, the layer names of Gowal et al. (2020) and their
+Wrapping mappings and prefixes are removed, the layer names of Gowal et al. (2020) and their
 successors are translated, and everything else must fit exactly.
 """
 
@@ -43,7 +43,7 @@ DEEPMIND = (
 
 
 def load_weights(net: Normalized, content: Mapping[str, Any], which: str | None = None) -> None:
-    """Puts published weights into a network of ours.
+    """Load published weights into one of our networks.
 
     Normalization that the file holds replaces the network's own; otherwise the network keeps the
     mean and std that it was made with.
@@ -54,8 +54,8 @@ def load_weights(net: Normalized, content: Mapping[str, Any], which: str | None 
         which: The entry to take of a file that holds several checkpoints; ``last`` if left out.
 
     Raises:
-        ValueError: if a layer is missing, left over, or of another shape, or if the normalization
-            cannot be told.
+        ValueError: if a layer is missing, unexpected, or of another shape, or if the normalization
+            is ambiguous.
     """
     state = unwrapped(content, which)
     normalization = _normalization(state, net)
@@ -68,7 +68,7 @@ def load_weights(net: Normalized, content: Mapping[str, Any], which: str | None 
 
 
 def unwrapped(content: Mapping[str, Any], which: str | None = None) -> State:
-    """The tensors of a checkpoint by layer, without the wrappings of whoever saved them.
+    """The tensors of a checkpoint by layer, without the wrappings that other code bases add.
 
     Raises:
         ValueError: if there are none, or no entry ``which``.
@@ -87,7 +87,7 @@ def unwrapped(content: Mapping[str, Any], which: str | None = None) -> State:
 
 
 def _without_prefixes(state: State) -> State:
-    """Takes prefixes off that all layers share; the normalization beside them may have its own."""
+    """Remove prefixes that all layers share; the normalization may have another one."""
     state = {key: value for key, value in state.items() if key not in UNUSED}
     while True:
         layers = [key for key in state if not _normalizes(key)]

@@ -1,6 +1,7 @@
 """Objectives: base losses and regularizers as weighted terms of one sum."""
 
-from energy_at.objectives.der import AAER, DER
+from energy_at.objectives.aaer import AAER
+from energy_at.objectives.der import DER
 from energy_at.objectives.linearity import ELLE, AdaptiveELLE, GradAlign
 from energy_at.objectives.losses import (
     AdversarialCrossEntropy,

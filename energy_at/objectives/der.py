@@ -1,15 +1,13 @@
-"""Regularizers of the energy landscape."""
+"""DER, the Delta Energy Regularizer (Mirza et al., arXiv 2505.22486)."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool
-from torch import Tensor
 
-from energy_at.core.types import PerExample, Scalar
-from energy_at.energy.energies import delta_joint, delta_marginal, is_abnormal, shift_norm
+from energy_at.core.types import PerExample
+from energy_at.energy.energies import is_abnormal, shift_norm
 from energy_at.energy.pair import LogitPair
 from energy_at.objectives.objective import Trait
 
@@ -39,7 +37,6 @@ class DER:
     detach_clean: bool = False
 
     def __post_init__(self) -> None:
-        """Refuses settings without meaning."""
         if not 0 <= self.gamma < float("inf"):
             raise ValueError(f"gamma of DER must be finite and >= 0 nats, got {self.gamma:g}")
         if self.samples not in get_args(Samples):
@@ -49,7 +46,6 @@ class DER:
 
     @property
     def traits(self) -> Trait:
-        """It reads one reference, and trains it unless told not to."""
         if self.reference == "start":
             reads, trains = Trait.READS_START, Trait.TRAINS_START
         else:
@@ -57,7 +53,6 @@ class DER:
         return Trait.FLAT_AT_ZERO | reads | (Trait.NONE if self.detach_clean else trains)
 
     def __call__(self, pair: LogitPair) -> PerExample:
-        """The penalty of each example, in nats."""
         seen = pair.seen_from_start() if self.reference == "start" else pair
         if self.detach_clean:
             seen = LogitPair(seen.clean.detach(), seen.adv, seen.y)
@@ -65,58 +60,3 @@ class DER:
         if self.samples == "all":
             return penalty
         return torch.where(is_abnormal(seen), penalty, torch.zeros_like(penalty))
-
-
-@dataclass(frozen=True)
-class AAER:
-    """AAER, regularization of abnormal adversarial examples (Lin et al., NeurIPS 2023).
-
-    The batch mean is ``(n_AAE / B) (ce mean_AAE[CE(x + eta) - CE(x*)] + logits max(V_AAE - V_NAE,
-    0))`` with ``V`` the mean of ``||f(x + eta) - f(x*)||^2`` over abnormal (``CE(x*) < CE(x +
-    eta)``) and over normal examples. ``V_NAE`` is the level to come down to and carries no
-    gradient; a batch without normal examples has none, and the second part is 0 there.
-
-    This is the published formula. The published code detaches both cross-entropies, so that its
-    first part trains nothing, and the start, which ``detach_start`` does here too.
-
-    Args:
-        ce: Weight of the drop of the loss, lambda_2.
-        logits: Weight of the variation of the logits, lambda_3. (lambda_1 is the term's weight.)
-        detach_start: Whether the gradient reaches the adversarial branch only, which spares the
-            backward pass through the attack's start.
-    """
-
-    ce: float = 2.5
-    logits: float = 1.5
-    detach_start: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuses weights that would reward abnormal examples."""
-        for name, weight in (("ce", self.ce), ("logits", self.logits)):
-            if not 0 <= weight < float("inf"):
-                raise ValueError(f"{name} of AAER must be finite and >= 0, got {weight:g}")
-
-    @property
-    def traits(self) -> Trait:
-        """It compares with the attack's start."""
-        trains = Trait.NONE if self.detach_start else Trait.TRAINS_START
-        return Trait.FLAT_AT_ZERO | Trait.READS_START | trains
-
-    def __call__(self, pair: LogitPair) -> PerExample:
-        """The penalty of each example."""
-        seen = pair.seen_from_start()
-        if self.detach_start:
-            seen = LogitPair(seen.clean.detach(), seen.adv, seen.y)
-        abnormal = is_abnormal(seen)
-        drop = delta_joint(seen) - delta_marginal(seen)
-        variation = (seen.clean - seen.adv).square().sum(1)
-        excess = _mean_over(variation, abnormal) - _mean_over(variation, ~abnormal).detach()
-        penalty = self.ce * drop + self.logits * F.relu(excess.nan_to_num(0.0))
-        return torch.where(abnormal, penalty, torch.zeros_like(penalty))
-
-
-def _mean_over(values: PerExample, chosen: Bool[Tensor, " batch"]) -> Scalar:
-    """NaN, with a gradient of 0, where none is chosen."""
-    total = torch.where(chosen, values, torch.zeros_like(values)).sum()
-    count = chosen.sum()
-    return torch.where(count > 0, total / count.clamp_min(1), torch.nan)

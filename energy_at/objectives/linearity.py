@@ -32,7 +32,6 @@ class GradAlign:
     traits: ClassVar[Trait] = Trait.DIFFERENTIATES_TWICE
 
     def probe(self, vicinity: Vicinity) -> PerExample:
-        """The penalty of each example, from 0 to 2."""
         model, x, y = vicinity.model, vicinity.x, vicinity.y
         noisy = x + self.ball.sample(x, vicinity.generator)
         at_noise = input_gradient(model, noisy, y, create_graph=True)
@@ -62,7 +61,6 @@ class ELLE:
     traits: ClassVar[Trait] = Trait.NONE
 
     def probe(self, vicinity: Vicinity) -> PerExample:
-        """The squared error of each example, in nats squared."""
         x, generator = vicinity.x, vicinity.generator
         a, b = (x + self.ball.sample(x, generator) for _ in range(2))
         t = shares_like(x, generator)
@@ -102,18 +100,15 @@ class AdaptiveELLE:
         self._state = {"factor": zero, "count": zero, "mean": zero, "squares": zero}
 
     def probe(self, vicinity: Vicinity) -> PerExample:
-        """The error of each example, times the share of the full weight that now holds."""
         error = self.linearity.probe(vicinity)
         state = {name: value.to(error.device) for name, value in self._state.items()}
         self._state = self._after(state, error.detach().double().mean())
         return state["factor"].to(error.dtype) * error
 
     def state_dict(self) -> dict[str, Any]:
-        """Share of the weight, and count, mean and summed squares of the errors so far."""
         return {name: value.clone() for name, value in self._state.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from there."""
         self._state = {name: value.clone() for name, value in state.items()}
 
     def _after(

@@ -21,7 +21,6 @@ class CleanCrossEntropy:
     traits: ClassVar[Trait] = FITS
 
     def __call__(self, pair: LogitPair) -> PerExample:
-        """The loss of each example, in nats."""
         return F.cross_entropy(pair.clean, pair.y, reduction="none")
 
 
@@ -32,7 +31,6 @@ class AdversarialCrossEntropy:
     traits: ClassVar[Trait] = Trait.NONE
 
     def __call__(self, pair: LogitPair) -> PerExample:
-        """The loss of each example, in nats."""
         return F.cross_entropy(pair.adv, pair.y, reduction="none")
 
 
@@ -46,7 +44,6 @@ class TradesKL:
     traits: ClassVar[Trait] = FITS
 
     def __call__(self, pair: LogitPair) -> PerExample:
-        """The divergence of each example, in nats."""
         log_p, log_q = pair.clean.log_softmax(1), pair.adv.log_softmax(1)
         return F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(1)
 
@@ -62,7 +59,6 @@ class BoostedCrossEntropy:
     traits: ClassVar[Trait] = Trait.NONE
 
     def __call__(self, pair: LogitPair) -> PerExample:
-        """The loss of each example, in nats."""
         logits = pair.adv
         own = F.one_hot(pair.y, logits.shape[1]).bool()
         runner_up = logits.masked_fill(own, -torch.inf).argmax(1, keepdim=True)
@@ -81,7 +77,6 @@ class MisclassifiedKL:
     traits: ClassVar[Trait] = FITS
 
     def __call__(self, pair: LogitPair) -> PerExample:
-        """The weighted divergence of each example, in nats."""
         p_y = pair.clean.softmax(1).gather(1, pair.y[:, None]).squeeze(1)
         return TradesKL()(pair) * (1 - p_y)
 
@@ -100,10 +95,8 @@ class EnergyWeighted:
 
     @property
     def traits(self) -> Trait:
-        """Those of the term; the weight reads the clean logits."""
         return self.term.traits | Trait.READS_CLEAN
 
     def __call__(self, pair: LogitPair) -> PerExample:
-        """The weighted loss of each example, in nats."""
         weight = 1 / F.softplus(marginal_energy(pair.clean.detach()).abs())
         return weight * self.term(pair)

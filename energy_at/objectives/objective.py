@@ -81,7 +81,7 @@ class Probe(Protocol):
 
     @property
     def traits(self) -> Trait:
-        """What the probe needs beside."""
+        """What the probe needs from the pair."""
 
     def probe(self, vicinity: Vicinity) -> PerExample:
         """The loss of each example, of the whole batch where several processes share it."""
@@ -113,7 +113,6 @@ class Weighted:
     ramp_epochs: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuses a coefficient that would reward what the term penalizes."""
         name = type(self.term).__name__
         if not 0 <= self.weight < float("inf"):
             raise ValueError(f"the weight of {name} must be finite and >= 0, got {self.weight:g}")
@@ -155,7 +154,6 @@ class Objective:
 
     @property
     def traits(self) -> Trait:
-        """What any of the terms needs."""
         traits = Trait.NONE
         for weighted in self.terms.values():
             traits |= weighted.term.traits
@@ -178,11 +176,9 @@ class Objective:
         return Losses(total, {name: part.detach() for name, part in parts.items()})
 
     def state_dict(self) -> dict[str, Any]:
-        """What its terms remember of earlier steps."""
         return {name: term.state_dict() for name, term in self._stateful().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Makes its terms remember that instead."""
         for name, term in self._stateful().items():
             if name in state:
                 term.load_state_dict(state[name])

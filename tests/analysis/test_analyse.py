@@ -251,7 +251,7 @@ def test_a_failure_leaves_nothing_behind(type_in, monkeypatch):
         (("run=run", "which=best"), "run has no checkpoint best.ckpt"),
         (("run=run", "model=small"), "brings its own data set, model and threat"),
         (("checkpoint=none.pt",), "checkpoint none.pt not found"),
-        (("run=run", "attacks=[fgms]"), "there is no attack 'fgms': choose from fgsm"),
+        (("run=run", "attacks=[fgms]"), "unknown attack 'fgms': choose from fgsm"),
         (("run=run", "attacks=[pgd,pgd]"), "must be a list of different names"),
         (("run=run", "attacks=[]"), "must be a list of different names"),
         (("run=run", "eps=8"), "did you mean 8/255?"),

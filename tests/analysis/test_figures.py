@@ -20,7 +20,7 @@ from energy_at.analysis.figures import (
 )
 from energy_at.analysis.landscape import TIMES, Landscape, Natural, Paths, Radii, Shifts
 from energy_at.analysis.statistics import ks_distance
-from energy_at.attacks.catalogue import FROM_LIBRARY, LABELS, OWN, STYLES
+from energy_at.attacks.registry import FROM_LIBRARY, LABELS, OWN, STYLES
 from energy_at.reporting.figures.accuracy_vs_eps import accuracy_figure
 from energy_at.reporting.figures.style import METHOD_COLORS
 

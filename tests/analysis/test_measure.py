@@ -20,7 +20,7 @@ from energy_at.analysis.landscape import (
     summary,
 )
 from energy_at.attacks import LibraryAttack, fgsm, pgd, trades
-from energy_at.attacks.catalogue import named_attack
+from energy_at.attacks.registry import named_attack
 from energy_at.attacks.threat import L2, Linf
 from energy_at.core.rng import ImageNoise
 from energy_at.data import ImageSet

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from energy_at.analysis.columns import Floats
 from energy_at.analysis.figures.page import NATURAL, PAPER, WIDTH, View, legend_below, page
 from energy_at.analysis.landscape import TIMES, Landscape, class_means, ks_distance
-from energy_at.attacks.catalogue import STYLES
+from energy_at.attacks.registry import STYLES
 from energy_at.reporting.figures.style import entitle, legend_height, method_styles, methods_legend
 
 BAND = (0.25, 0.75)  # quantiles over the images

@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from energy_at.attacks.catalogue import STYLES
+from energy_at.attacks.registry import STYLES
 
 
 def accuracy_figure(found: Mapping[str, Any], title: str = "") -> Figure:
