@@ -272,8 +272,6 @@ def test_a_search_of_nothing_is_refused(settings):
 def test_an_attack_that_nobody_knows_is_refused_with_those_that_are():
     known = r"unknown attack 'fgms': choose from fgsm, .*, autoattack"
     with pytest.raises(ValueError, match=known):
-        ValueError, match=r"unknown attack 'fgms': choose from fgsm, .*, autoattack"
-    ):
         named_attack("fgms", Linf(0.1))
 
 
