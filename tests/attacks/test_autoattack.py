@@ -11,8 +11,7 @@ from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from energy_at.attacks import LibraryAttack, WorstCase
 from energy_at.attacks import autoattack as ensemble
 from energy_at.attacks.autoattack import autoattack
-from energy_at.attacks.registry import FROM_LIBRARY, OWN, named_attack
-from energy_at.attacks.registry import CLEAN, AttackKey
+from energy_at.attacks.registry import CLEAN, FROM_LIBRARY, OWN, AttackKey, named_attack
 from energy_at.attacks.threat import L2, Linf
 from energy_at.core.rng import ImageNoise
 from energy_at.data import ImageSet
