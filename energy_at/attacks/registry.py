@@ -139,23 +139,6 @@ LABELS = {
     "square": "Square",
     "autoattack": "AutoAttack",
 }
-STYLES: dict[
-    str, tuple[str, str]
-] = {  # colour and marker in every figure: Okabe and Ito's palette, then Tol's
-    "fgsm": ("#E69F00", "o"),
-    "rs_fgsm": ("#F0E442", "o"),
-    "pgd": ("#0072B2", "s"),
-    "trades": ("#009E73", "^"),
-    "targeted": ("#56B4E9", "v"),
-    "cw": ("#CC79A7", "D"),
-    "apgd_ce": ("#332288", "P"),
-    "apgd_dlr": ("#882255", "X"),
-    "apgd_t": ("#44AA99", "p"),
-    "fab": ("#8B5A2B", "<"),
-    "fab_t": ("#DDCC77", ">"),
-    "square": ("#999999", "h"),
-    "autoattack": ("#D55E00", "*"),
-}
 
 
 def named_attack(name: str, ball: Ball, **settings: Any) -> Attack:

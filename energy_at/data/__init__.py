@@ -3,5 +3,30 @@
 from energy_at.data.datamodule import ImageData
 from energy_at.data.images import ImageSet, split
 from energy_at.data.loaders import EvalLoader, TrainLoader, as_floats
+from energy_at.data.readers import (
+    cifar10,
+    cifar100,
+    digits,
+    fashion_mnist,
+    mnist5k,
+    svhn,
+    synthetic,
+)
+from energy_at.data.tiny_imagenet import tiny_imagenet
 
-__all__ = ["EvalLoader", "ImageData", "ImageSet", "TrainLoader", "as_floats", "split"]
+__all__ = [
+    "EvalLoader",
+    "ImageData",
+    "ImageSet",
+    "TrainLoader",
+    "as_floats",
+    "cifar10",
+    "cifar100",
+    "digits",
+    "fashion_mnist",
+    "mnist5k",
+    "split",
+    "svhn",
+    "synthetic",
+    "tiny_imagenet",
+]

@@ -62,15 +62,12 @@ def cifar100(root: Path, *, download: bool = True) -> tuple[ImageSet, ImageSet]:
 def svhn(root: Path, *, download: bool = True) -> tuple[ImageSet, ImageSet]:
     """SVHN (Netzer et al., 2011): 73,257 and 26,032 colour images of 32x32."""
 
-    def read(folder: Path, split_name: str, fetch: bool) -> ImageSet:
-        part = datasets.SVHN(str(folder), split=split_name, download=fetch)
+    def read(folder: Path, train: bool, fetch: bool) -> ImageSet:
+        part = datasets.SVHN(str(folder), split="train" if train else "test", download=fetch)
         return _image_set(part.data, part.labels)
 
-    def both(folder: Path, fetch: bool) -> tuple[ImageSet, ImageSet]:
-        return read(folder, "train", fetch), read(folder, "test", fetch)
-
     files = "train_32x32.mat and test_32x32.mat from http://ufldl.stanford.edu/housenumbers/"
-    return _from_torchvision(both, root, download, name="SVHN", files=files)
+    return _from_torchvision(read, root, download, name="SVHN", files=files)
 
 
 def fashion_mnist(root: Path, *, download: bool = True) -> tuple[ImageSet, ImageSet]:
@@ -80,14 +77,11 @@ def fashion_mnist(root: Path, *, download: bool = True) -> tuple[ImageSet, Image
         part = datasets.FashionMNIST(str(folder), train=train, download=fetch)
         return ImageSet(part.data[:, None], part.targets)
 
-    def both(folder: Path, fetch: bool) -> tuple[ImageSet, ImageSet]:
-        return read(folder, True, fetch), read(folder, False, fetch)
-
     files = (
         "FashionMNIST/raw/{train,t10k}-{images-idx3,labels-idx1}-ubyte from "
         "https://github.com/zalandoresearch/fashion-mnist"
     )
-    return _from_torchvision(both, root, download, name="Fashion-MNIST", files=files)
+    return _from_torchvision(read, root, download, name="Fashion-MNIST", files=files)
 
 
 def synthetic(
@@ -100,7 +94,7 @@ def synthetic(
     n_train: int = 512,
     n_test: int = 128,
 ) -> tuple[ImageSet, ImageSet]:
-    """Noisy copies of one random image for each class: learnt in seconds, for tests."""
+    """Noisy copies of one random image for each class: learned in seconds, for tests."""
     generator = torch.Generator().manual_seed(0)
     prototypes = torch.rand((classes, channels, size, size), generator=generator)
 
@@ -118,11 +112,8 @@ def _cifar(kind: Any, root: Path, download: bool) -> tuple[ImageSet, ImageSet]:
         part = kind(str(folder), train=train, download=fetch)
         return _image_set(np.ascontiguousarray(part.data.transpose(0, 3, 1, 2)), part.targets)
 
-    def both(folder: Path, fetch: bool) -> tuple[ImageSet, ImageSet]:
-        return read(folder, True, fetch), read(folder, False, fetch)
-
     files = f"{kind.base_folder}/ from {kind.url}"
-    return _from_torchvision(both, root, download, name=kind.__name__, files=files)
+    return _from_torchvision(read, root, download, name=kind.__name__, files=files)
 
 
 # What torchvision raises on missing, cut, or foreign files, one kind or another for each data set
@@ -130,7 +121,7 @@ _UNREADABLE = (RuntimeError, OSError, ValueError, AssertionError, EOFError, pick
 
 
 def _from_torchvision(
-    read: Callable[[Path, bool], tuple[ImageSet, ImageSet]],
+    read: Callable[[Path, bool, bool], ImageSet],
     root: Path,
     download: bool,
     *,
@@ -138,14 +129,14 @@ def _from_torchvision(
     files: str,
 ) -> tuple[ImageSet, ImageSet]:
     try:
-        return read(root, False)
+        return read(root, True, False), read(root, False, False)
     except _UNREADABLE as error:
         missing = f"{name} not found or damaged in {root}: put {files} there (dataset.root=FOLDER)"
         if not download:
             raise FileNotFoundError(f"{missing}, or allow dataset.download=true") from error
     try:
         with _staging(root) as staging:
-            images = read(staging, True)
+            images = read(staging, True, True), read(staging, False, True)
     except (*_UNREADABLE, HTTPException) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FileNotFoundError(f"{missing}; the download failed: {reason}") from error

@@ -20,9 +20,9 @@ from energy_at.analysis.figures import (
 )
 from energy_at.analysis.landscape import TIMES, Landscape, Natural, Paths, Radii, Shifts
 from energy_at.analysis.statistics import ks_distance
-from energy_at.attacks.registry import FROM_LIBRARY, LABELS, OWN, STYLES
+from energy_at.attacks.registry import FROM_LIBRARY, LABELS, OWN
 from energy_at.reporting.figures.accuracy_vs_eps import accuracy_figure
-from energy_at.reporting.figures.style import METHOD_COLORS
+from energy_at.reporting.figures.style import ATTACK_STYLES, METHOD_COLORS
 
 NINE = ("fgsm", "pgd", "trades", "targeted", "cw", "apgd_ce", "apgd_dlr", "fab", "square")
 EPS = 8 / 255
@@ -141,16 +141,17 @@ def test_energies_are_in_nats_and_the_title_says_the_setting(name):
 
 
 def test_every_attack_has_a_style_of_its_own():
-    assert set(STYLES) == {*OWN, *FROM_LIBRARY}
-    assert len(set(STYLES.values())) == len({color for color, _ in STYLES.values()}) == len(STYLES)
+    assert set(ATTACK_STYLES) == {*OWN, *FROM_LIBRARY}
+    colors = {color for color, _ in ATTACK_STYLES.values()}
+    assert len(set(ATTACK_STYLES.values())) == len(colors) == len(ATTACK_STYLES)
 
 
 def test_attacks_are_coloured_as_in_the_curve_of_the_accuracy():
     rows = [{"attack": name, "label": name, "eps": eps, "accuracy": 0.5, "low": 0.4, "high": 0.6}
-            for name, eps in (("clean", 0.0), *((name, 0.1) for name in STYLES))]  # fmt: skip
+            for name, eps in (("clean", 0.0), *((n, 0.1) for n in ATTACK_STYLES))]  # fmt: skip
     (axes,) = accuracy_figure({"accuracies": rows, "norm": "L-inf"}).axes
     drawn = {line.get_label(): (line.get_color(), line.get_marker()) for line in axes.get_lines()}
-    assert drawn == STYLES
+    assert drawn == ATTACK_STYLES
 
 
 def test_runs_are_coloured_by_their_method():
@@ -244,7 +245,7 @@ def test_paths_are_means_over_the_images():
     np.testing.assert_allclose(marginal.get_xdata(), TIMES)
     np.testing.assert_allclose(marginal.get_ydata(), found.marginal.mean(axis=0))
     np.testing.assert_allclose(joint.get_ydata(), found.joint.mean(axis=0))
-    assert to_hex(marginal.get_color()).upper() == STYLES["pgd"][0]
+    assert to_hex(marginal.get_color()).upper() == ATTACK_STYLES["pgd"][0]
 
 
 def test_classes_show_their_means_and_how_many_images_they_have():
@@ -252,7 +253,8 @@ def test_classes_show_their_means_and_how_many_images_they_have():
     found = only(view)
     axes = classes(view).axes
     for panel, column in zip(axes, ("marginal", "delta_marginal", "delta_joint"), strict=True):
-        (line,) = [line for line in panel.get_lines() if line.get_marker() == STYLES["pgd"][1]]
+        marker = ATTACK_STYLES["pgd"][1]
+        (line,) = [line for line in panel.get_lines() if line.get_marker() == marker]
         values = getattr(found.attacks["pgd"], column)
         means = [values[found.natural.label == label].mean() for label in range(10)]
         np.testing.assert_allclose(line.get_ydata(), means)

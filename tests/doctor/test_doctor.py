@@ -375,7 +375,7 @@ def test_a_reader_that_breaks_fails(monkeypatch):
 
 def test_a_reader_without_images_fails(monkeypatch):
     nothing = ImageSet(torch.zeros((0, 1, 8, 8), dtype=torch.uint8), torch.zeros(0).long())
-    monkeypatch.setattr("energy_at.data.readers.digits", lambda _, **__: (nothing, nothing))
+    monkeypatch.setattr("energy_at.data.digits", lambda _, **__: (nothing, nothing))
     assert fails(run_check("data", lambda: data.readable(config_of("digits"), Path())))
 
 

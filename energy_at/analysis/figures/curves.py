@@ -13,8 +13,13 @@ from matplotlib.patches import Patch
 from energy_at.analysis.columns import Floats
 from energy_at.analysis.figures.page import NATURAL, PAPER, WIDTH, View, legend_below, page
 from energy_at.analysis.landscape import TIMES, Landscape, class_means, ks_distance
-from energy_at.attacks.registry import STYLES
-from energy_at.reporting.figures.style import entitle, legend_height, method_styles, methods_legend
+from energy_at.reporting.figures.style import (
+    ATTACK_STYLES,
+    entitle,
+    legend_height,
+    method_styles,
+    methods_legend,
+)
 
 BAND = (0.25, 0.75)  # quantiles over the images
 BAND_LABEL = "band of 25 to 75 % of the images"
@@ -30,7 +35,7 @@ def histograms(view: View, *, joint: bool = False) -> Figure:
             adversarial = getattr(view.runs[run].attacks[attack], name)
             edges = np.histogram_bin_edges(_all_of(view.runs[run], name), 40).tolist()
             shares = np.full(len(natural), 100 / len(natural))
-            color = STYLES[attack][0]
+            color = ATTACK_STYLES[attack][0]
             axes.hist(adversarial, edges, weights=shares, color=color, alpha=0.55)
             axes.hist(natural, edges, weights=shares, color=NATURAL, histtype="step", linewidth=0.9)
             axes.set_title(f"{view.labels[attack]}, KS {ks_distance(natural, adversarial):.2f}")
@@ -46,7 +51,7 @@ def path(view: View) -> Figure:
     """Energies from ``x`` through ``x*``: means and bands, a panel for each attack (and run)."""
     with page(view, "t (x at 0, x* at 1)", "energy [nats]") as (figure, panels):
         for (run, attack), axes in panels.items():
-            found, color = view.runs[run].paths[attack], STYLES[attack][0]
+            found, color = view.runs[run].paths[attack], ATTACK_STYLES[attack][0]
             _band(axes, TIMES, found.marginal, color=color)
             _band(axes, TIMES, found.joint, color=color, linestyle="--")
             axes.axvline(1, color="0.5", linewidth=0.6, linestyle=":")
@@ -98,8 +103,8 @@ def classes(view: View) -> Figure:
         for axes, label in zip(grid[:, 0], rows, strict=True):
             axes.set_ylabel(f"mean {label} [nats]")
         handles = [Line2D([], [], linestyle="", marker="_", color=NATURAL, label="natural")]
-        handles += [Line2D([], [], linestyle="", marker=STYLES[attack][1], markersize=4,
-                           color=STYLES[attack][0], label=label)
+        handles += [Line2D([], [], linestyle="", marker=ATTACK_STYLES[attack][1], markersize=4,
+                           color=ATTACK_STYLES[attack][0], label=label)
                     for attack, label in view.labels.items()]  # fmt: skip
         figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
         entitle(figure, view.title)
@@ -120,7 +125,7 @@ def _band(axes: Axes, x: Any, rows: Floats, *, color: str, **style: Any) -> None
 def _run_styles(view: View) -> dict[str, dict[str, Any]]:
     """As in the figures of the training, and a marker of its own for each of several runs."""
     if not view.side_by_side:
-        return {run: {"color": STYLES["pgd"][0], "marker": "o", "markersize": 3}
+        return {run: {"color": ATTACK_STYLES["pgd"][0], "marker": "o", "markersize": 3}
                 for run in view.runs}  # fmt: skip
     return {
         run: style | {"marker": marker, "markersize": 4}
@@ -141,7 +146,7 @@ def _class_means(axes: Axes, found: Landscape, name: str) -> None:
         axes.axhline(0, color="0.7", linewidth=0.6, zorder=0)
     for i, (attack, shifts) in enumerate(found.attacks.items()):
         offset = 0.8 * ((i + 0.5) / len(found.attacks) - 0.5) if few else 0
-        color, marker = STYLES[attack]
+        color, marker = ATTACK_STYLES[attack]
         axes.plot(
             np.arange(n) + offset,
             class_means(getattr(shifts, name), labels, n),

@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from energy_at.attacks.registry import STYLES
+from energy_at.reporting.figures.style import ATTACK_STYLES
 
 
 def accuracy_figure(found: Mapping[str, Any], title: str = "") -> Figure:
@@ -29,7 +29,7 @@ def accuracy_figure(found: Mapping[str, Any], title: str = "") -> Figure:
         for attack, rows in curves.items():
             rows = sorted(rows, key=lambda row: float(row["eps"]))
             radii = [unit * row["eps"] for row in rows]
-            color, marker = STYLES[attack]
+            color, marker = ATTACK_STYLES[attack]
             low, high = ([100 * row[end] for row in rows] for end in ("low", "high"))
             axes.fill_between(radii, low, high, color=color, alpha=0.15, linewidth=0)
             shares = [100 * row["accuracy"] for row in rows]

@@ -34,6 +34,22 @@ METHOD_COLORS = {
 }
 LOST = (" (collapsed)", " (not learned)")
 OPEN: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+# Colour and marker of each attack: Okabe and Ito's palette, then Tol's.
+ATTACK_STYLES: dict[str, tuple[str, str]] = {
+    "fgsm": ("#E69F00", "o"),
+    "rs_fgsm": ("#F0E442", "o"),
+    "pgd": ("#0072B2", "s"),
+    "trades": ("#009E73", "^"),
+    "targeted": ("#56B4E9", "v"),
+    "cw": ("#CC79A7", "D"),
+    "apgd_ce": ("#332288", "P"),
+    "apgd_dlr": ("#882255", "X"),
+    "apgd_t": ("#44AA99", "p"),
+    "fab": ("#8B5A2B", "<"),
+    "fab_t": ("#DDCC77", ">"),
+    "square": ("#999999", "h"),
+    "autoattack": ("#D55E00", "*"),
+}
 LINE_STYLES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (7, 2, 1, 2, 1, 2)), (0, (8, 4)))
 MARKERS = ("", "o", "s", "^", "D", "v", "P", "X")
 
