@@ -9,13 +9,15 @@ methods: a step from the same weights, on the same batch and noise, ends at the 
 
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import import_module
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from energy_at.attacks import GradientAttack
@@ -220,35 +222,27 @@ def _input_gradient(net: nn.Module, x: Images, y: Labels, *, create_graph: bool 
     return grad
 
 
-class TransformedImages(Dataset[tuple[Tensor, int]]):
-    """Images that torchvision pads, crops, flips and casts one by one."""
-
-    def __init__(self, images: ImageSet, *, pad: int, flip: bool) -> None:
-        size = images.pixels.shape[-1]
-        self.images = images.pixels.permute(0, 2, 3, 1).cpu().numpy()
-        self.labels = images.labels.tolist()
-        steps = [transforms.ToPILImage(), transforms.RandomCrop(size, padding=pad)]
-        steps += [transforms.RandomHorizontalFlip()] if flip else []
-        self.transform = transforms.Compose([*steps, transforms.ToTensor()])
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.transform(self.images[index]), self.labels[index]
-
-
 def batches(
     images: ImageSet, batch_size: int, *, pad: int, flip: bool, workers: int
 ) -> Iterator[tuple[Images, Labels]]:
-    """Batches of one epoch, on the CPU."""
-    loader = DataLoader(
-        TransformedImages(images, pad=pad, flip=flip),
+    """Batches of one epoch, on the CPU; torchvision pads, crops, flips and casts each image."""
+    crop = transforms.RandomCrop(images.pixels.shape[-1], padding=pad)
+    flips = [transforms.RandomHorizontalFlip()] if flip else []
+    transform = transforms.Compose([transforms.ToPILImage(), crop, *flips, transforms.ToTensor()])
+    pixels = images.pixels.permute(0, 2, 3, 1).cpu().numpy()
+    examples: Any = list(zip(pixels, images.labels.tolist(), strict=True))
+    loader: DataLoader[Any] = DataLoader(
+        examples,
         batch_size,
         shuffle=True,
         drop_last=True,
         num_workers=workers,
+        collate_fn=partial(_transform_batch, transform),
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
     return iter(loader)
+
+
+def _transform_batch(transform: Callable[[Any], Tensor], batch: list[Any]) -> tuple[Images, Labels]:
+    return torch.stack([transform(x) for x, _ in batch]), torch.tensor([y for _, y in batch])

@@ -41,19 +41,27 @@ from energy_at.runs.folder import RunFolder
 from energy_at.sampling import Chains, Langevin, Unguided, generate
 from energy_at.training import AdversarialTraining
 
+Step = Callable[[Images, Labels], object]
+
 
 def make_row(
     setting: Setting, scenario: str, name: str, precision: str, clock: Clock
 ) -> Row | None:
     """A row of ``ROWS``; ``None`` if it does not do the work of the scenario at this precision."""
-    about = SCENARIOS[scenario]
-    if name in REFERENCES and precision != "fp32":
+    about, ours = SCENARIOS[scenario], name not in REFERENCES
+    if precision == "bf16" and (not ours or about.kind == "evaluation"):
         return None
     if about.kind == "training":
         return _training(setting, about, name, precision, clock)
+    if about.kind == "sampling" and name in LIBRARIES:
+        return None
+    net, images = _labelled(setting, ours=ours)
     if about.kind == "evaluation":
-        return _evaluation(setting, name, clock) if precision == "fp32" else None
-    return None if name in LIBRARIES else _sampling(setting, name, precision, clock)
+        step = _evaluation_step(setting, name, net, images)
+    else:
+        step = _sampling_step(setting, name, net, precision)
+    batch = as_floats(images.pixels, channels_last=ours), images.labels
+    return Loop(step, repeat(batch), setting.config.steps, setting.device, clock)
 
 
 @dataclass
@@ -68,7 +76,7 @@ class Loop:
         clock: Reads seconds.
     """
 
-    step: Callable[[Images, Labels], object]
+    step: Step
     batches: Iterator[Batch]
     steps: int
     device: torch.device
@@ -197,9 +205,7 @@ def full_run(cfg: DictConfig) -> StepwiseFit:
     return StepwiseFit(fit, steps, steps * cfg.dataset.batch_size)
 
 
-def bare_step(
-    module: AdversarialTraining, optimizer: Optimizer, precision: str
-) -> Callable[[Images, Labels], None]:
+def bare_step(module: AdversarialTraining, optimizer: Optimizer, precision: str) -> Step:
     """An optimizer step of our parts without Lightning's loop."""
 
     def step(x: Images, y: Labels) -> None:
@@ -221,100 +227,78 @@ def _training(
     seed_everything(cfg.seed, workers=True, verbose=False)
     if name == "full":
         return full_run(cfg)
-    if name in REFERENCES:
-        cfg.training.channels_last = False
+    cfg.training.channels_last = cfg.training.channels_last and name not in REFERENCES
     module, data = build_module(cfg).to(device), build_data(cfg)
-    optimizer = module.optimizer(module.net)
-    if name in REFERENCES:
-        step = _reference_step(name, module, optimizer)
-        batches = reference.batches(
-            data.train, data.batch_size, pad=data.pad, flip=data.flip, workers=setting.workers
-        )
-        return None if step is None else Loop(step, batches, steps, device, clock)
-    if (mode := cfg.training.compile) is not None:
-        compile_net(module.net, mode)
-    data.place(device)
-    step = bare_step(module.train(), optimizer, precision)
-    return Loop(step, iter(data.train_dataloader()), steps, device, clock)
-
-
-def _reference_step(
-    name: str, module: AdversarialTraining, optimizer: Optimizer
-) -> Callable[[Images, Labels], object] | None:
-    """The reference's step, or ``None`` if the library of this row does not have the attack."""
-    net, library = module.net, None
+    net, optimizer = module.net, module.optimizer(module.net)
+    if name == "bare":
+        if (mode := cfg.training.compile) is not None:
+            compile_net(net, mode)
+        data.place(device)
+        step = bare_step(module.train(), optimizer, precision)
+        return Loop(step, iter(data.train_dataloader()), steps, device, clock)
     search, terms = reference.terms_of(module.attack, module.objective)
-    if name in LIBRARIES:
-        library = reference.library_attack(name, net, search)
-        if library is None:
-            return None
-    return lambda x, y: reference.train_step(net, optimizer, x, y, search, terms, library=library)
+    library = reference.library_attack(name, net, search) if name in LIBRARIES else None
+    if name in LIBRARIES and library is None:
+        return None
+
+    def reference_step(x: Images, y: Labels) -> None:
+        reference.train_step(net, optimizer, x, y, search, terms, library=library)
+
+    batches = reference.batches(
+        data.train, data.batch_size, pad=data.pad, flip=data.flip, workers=setting.workers
+    )
+    return Loop(reference_step, batches, steps, device, clock)
 
 
-def _evaluation(setting: Setting, name: str, clock: Clock) -> Row:
-    """An evaluation by PGD in fp32 with one restart.
+def _evaluation_step(setting: Setting, name: str, net: nn.Module, images: ImageSet) -> Step:
+    """An evaluation by PGD with one restart.
 
-    The labels are the network's own predictions, so that every image is attacked. Further restarts
-    would skip images that are broken already, which is faster than counted here.
+    Further restarts would skip images that are broken already, which is faster than counted here.
     """
-    ours = name not in REFERENCES
-    net, images = _labelled(setting, ours=ours)
     attack = pgd(make(setting.config.threat.ball), steps=setting.config.attack_steps)
     assert isinstance(attack, GradientAttack)
     library = reference.library_attack(name, net, attack) if name in LIBRARIES else None
-    exam = Evaluator(images, batch_size=len(images), channels_last=ours)
+    evaluator = Evaluator(images, batch_size=len(images), channels_last=True)
 
     def step(x: Images, y: Labels) -> None:
         if name == "bare":
             with full_precision(x.device.type), no_graph():
                 net(attack(net, x, y).x_adv)
         elif name == "full":
-            exam.accuracies(net, {"pgd": attack})
+            evaluator.accuracies(net, {"pgd": attack})
         else:
             reference.evaluate(net, x, y, attack, library)
 
-    return _inference_loop(setting, step, images, ours=ours, clock=clock)
+    return step
 
 
-def _sampling(setting: Setting, name: str, precision: str, clock: Clock) -> Row:
+def _sampling_step(setting: Setting, name: str, net: nn.Module, precision: str) -> Step:
     """Sampling without guidance."""
-    ours = name != "reference"
-    net, images = _labelled(setting, ours=ours)
     sampler = Langevin(steps=setting.config.sampler_steps, precision=precision)
-    tiled = Tiled(net, tile_of(setting.device)) if name == "full" else net
+    tiled = Tiled(net, tile_of(setting.device))
+
+    def chains(x: Images, y: Labels) -> Chains:
+        number, zero = torch.arange(len(y), device=y.device), torch.zeros(len(y), device=y.device)
+        return Chains.begun(number, y, x, zero, CountedNoise(number))
 
     def step(x: Images, y: Labels) -> None:
         if name == "reference":
             reference.sample(net, x, y, steps=sampler.steps, step_size=sampler.step_size)
         elif name == "full":
-            list(generate(tiled, sampler, Unguided(), [_chains(x, y)], len(x)))
+            list(generate(tiled, sampler, Unguided(), [chains(x, y)], len(x)))
         else:
-            chains = _chains(x, y)
-            while len(chains):
-                chains, _, _ = sampler.advance(net, chains, Unguided())
+            moving = chains(x, y)
+            while len(moving):
+                moving, _, _ = sampler.advance(net, moving, Unguided())
 
-    return _inference_loop(setting, step, images, ours=ours, clock=clock)
-
-
-def _chains(x: Images, y: Labels) -> Chains:
-    number = torch.arange(len(y), device=y.device)
-    return Chains.begun(number, y, x, torch.zeros(len(y), device=y.device), CountedNoise(number))
-
-
-def _inference_loop(
-    setting: Setting,
-    step: Callable[[Images, Labels], object],
-    images: ImageSet,
-    *,
-    ours: bool,
-    clock: Clock,
-) -> Loop:
-    batch = as_floats(images.pixels, channels_last=ours), images.labels
-    return Loop(step, repeat(batch), setting.config.steps, setting.device, clock)
+    return step
 
 
 def _labelled(setting: Setting, *, ours: bool) -> tuple[nn.Module, ImageSet]:
-    """An untrained network in evaluation mode, and a batch of images with its predictions."""
+    """An untrained network in evaluation mode, and a batch of images.
+
+    The labels are its predictions, so that an evaluation attacks every image.
+    """
     cfg = setting.config
     torch.manual_seed(cfg.seed)
     kind = torch.channels_last if ours else torch.contiguous_format

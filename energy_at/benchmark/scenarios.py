@@ -147,7 +147,12 @@ class Setting:
         with open_dict(cfg):
             for name in ("dataset", "model", "threat", "optimizer", "seed"):
                 cfg[name] = self.config[name]
-            cfg.dataset.reader = OmegaConf.create(self._reader())
+            cfg.dataset.reader = {
+                "_target_": "energy_at.benchmark.scenarios.random_images",
+                "_partial_": True,
+                **{key: cfg.dataset[key] for key in ("channels", "size", "classes")},
+                "n": self.batch_size * (self.config.steps * self.turns + 2) + cfg.dataset.classes,
+            }
         cfg.training = OmegaConf.merge(cfg.training, self.config.training)
         cfg.dataset.val_size = cfg.dataset.classes
         cfg.dataset.subset = None
@@ -155,17 +160,6 @@ class Setting:
         cfg.trainer.accelerator = "gpu" if self.device.type == "cuda" else "cpu"
         cfg.callbacks.energy.every = self.config.steps  # one transfer to the host in every turn
         return cfg
-
-    def _reader(self) -> dict[str, object]:
-        data = self.config.dataset
-        return {
-            "_target_": "energy_at.benchmark.scenarios.random_images",
-            "_partial_": True,
-            "channels": data.channels,
-            "size": data.size,
-            "classes": data.classes,
-            "n": self.batch_size * (self.config.steps * self.turns + 2) + data.classes,
-        }
 
 
 def random_images(
