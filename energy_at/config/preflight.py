@@ -11,7 +11,7 @@ from energy_at.data.loaders import as_floats
 from energy_at.models.modes import eval_mode, no_graph
 from energy_at.objectives import Trait
 from energy_at.training.callbacks.compile import CompiledNet
-from energy_at.training.requirements import require_batches
+from energy_at.training.module import require_batches
 from energy_at.training.sentinel.callback import Sentinel
 
 

@@ -14,6 +14,7 @@ from energy_at.reporting.figures.style import delta_energy_figure, save
 from energy_at.reporting.tables import results_table
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder
+from energy_at.training.callbacks import callbacks_of
 from energy_at.training.flops import forward_equivalents
 from energy_at.training.sentinel.callback import Sentinel
 from energy_at.training.sentinel.remedies import Remedies
@@ -73,9 +74,8 @@ def cost(cfg: DictConfig, run: Run) -> dict[str, float]:
     """
     passes = sum(share * _passes(cfg, run, remedies) for share, remedies in _shares(run))
     costs = {"forward_equivalents": round(passes, 2)}
-    for callback in run.trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Timer):
-            costs["seconds"] = round(callback.time_elapsed("train"), 1)
+    for timer in callbacks_of(run.trainer, Timer):
+        costs["seconds"] = round(timer.time_elapsed("train"), 1)
     return costs
 
 
@@ -86,24 +86,23 @@ def alarms(run: Run) -> dict[str, Any]:
 
 
 def _sentinel(run: Run) -> Sentinel | None:
-    callbacks = run.trainer.callbacks  # type: ignore[attr-defined]
-    return next((found for found in callbacks if isinstance(found, Sentinel)), None)
+    return next(iter(callbacks_of(run.trainer, Sentinel)), None)
 
 
 def _shares(run: Run) -> list[tuple[float, Remedies | None]]:
     """Shares of the steps before and after the first rollback; later ones change no cost."""
     found, steps = _sentinel(run), run.trainer.global_step
-    if found is None or not found.returned_at or not steps:
+    if found is None or not found.rollback.steps or not steps:
         return [(1.0, None)]
-    before = found.returned_at[0] / steps
-    return [(before, None), (1 - before, found.remedies)]
+    before = found.rollback.steps[0] / steps
+    return [(before, None), (1 - before, found.rollback.remedies)]
 
 
 def _passes(cfg: DictConfig, run: Run, remedies: Remedies | None) -> float:
     """Forward passes of an image for a step of the training, as a rollback would change it."""
     module = build_module(cfg)
     if remedies is not None:
-        module.objective, module.attack, _ = remedies.applied(module.objective, module.attack, 1)
+        module.objective, module.attack, _ = remedies.apply(module.objective, module.attack, 1)
     module.objective.skip_flat = False
     if module.awp is not None:
         module.awp.warmup_epochs = 0

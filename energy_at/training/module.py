@@ -8,6 +8,7 @@ import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -22,8 +23,7 @@ from energy_at.objectives import Objective, Vicinity
 from energy_at.training.awp import WeightPerturbation
 from energy_at.training.forward import Passes, logits
 from energy_at.training.optim import sgd
-from energy_at.training.requirements import require_batch, require_batches, require_pixels
-from energy_at.training.validation import validated
+from energy_at.training.validation import validation_metrics
 
 OptimizerFactory = Callable[[nn.Module], Optimizer]
 ScheduleFactory = Callable[[Optimizer, int], LRScheduler]  # given the number of all steps
@@ -33,27 +33,30 @@ BNMode = Literal["batch", "eval"]
 class AdversarialTraining(LightningModule):
     """Trains a classifier on pairs of clean and adversarial images.
 
-    Every step hands its detached ``LogitPair`` to the callbacks under ``"pair"``, and its lowest
-    and highest pixel under ``"pixels"``; what is measured of them is their business.
+    Every step returns its detached ``LogitPair`` as ``"pair"``, and its lowest and highest pixel as
+    ``"pixels"``, for callbacks that measure them.
 
     Args:
         net: Classifier of images in [0, 1].
-        attack: Finds the adversarial images to train on.
-        objective: What to minimise.
-        val_attacks: Find the adversarial images to validate on; ``"pgd"`` gives ``val/acc/pgd``.
-        optimizer: Makes an optimizer of the network.
-        schedule: Makes a learning-rate schedule that is stepped after every batch.
-        bn_mode: How batch norm runs in the training attack: on the statistics of the ``"batch"``
-            (fast and standard AT) or on the running ones, ``"eval"`` (TRADES). With ``"batch"``
-            the running statistics move twice a step, with the attack's first point and with
-            ``x*``, as in the published code of fast AT; with ``"eval"`` the attack leaves them
-            alone. Regularizers and monitors never move them.
+        attack: Training attack.
+        objective: Loss and regularizers.
+        val_attacks: Attacks of the validation; ``"pgd"`` gives ``val/acc/pgd``.
+        optimizer: Factory of the optimizer.
+        schedule: Factory of the learning-rate schedule, which is stepped after every batch.
+        bn_mode: Mode of batch norm in the training attack: statistics of the ``"batch"`` (fast and
+            standard AT) or running ones, ``"eval"`` (TRADES). With ``"batch"`` the running
+            statistics are updated twice a step, with the attack's first point and with ``x*``, as
+            in the published code of fast AT; with ``"eval"`` the attack does not update them.
+            Regularizers and monitors never do.
         eps_warmup_epochs: Epochs over which the radius of the training attack rises from 0.
-        awp: Perturbs the weights before every step. It ascends the terms that see the pair; the
-            probes among the regularizers only see the perturbed weights.
+        awp: Perturbs the weights before every step. It ascends the terms that use the pair; probes
+            among the regularizers are evaluated at the perturbed weights.
         seed: Of the noise of the attacks, together with epoch and batch.
-        reuse: Whether clean logits and gradients come out of the attack's own passes where those
-            compute them; without, each is computed again, to the same values.
+        reuse: Whether clean logits and gradients are taken from the attack's own passes if it
+            computes them; otherwise each is computed again, to the same values.
+
+    Raises:
+        ValueError: if a value is out of its range.
     """
 
     def __init__(
@@ -73,9 +76,9 @@ class AdversarialTraining(LightningModule):
     ) -> None:
         super().__init__()
         if bn_mode not in get_args(BNMode):
-            raise ValueError(f"training.bn_mode must be batch or eval, got {bn_mode!r}")
+            raise ValueError(f"bn_mode must be batch or eval, got {bn_mode}")
         if not 0 <= eps_warmup_epochs < float("inf"):
-            raise ValueError(f"training.eps_warmup must be >= 0 epochs, got {eps_warmup_epochs:g}")
+            raise ValueError(f"eps_warmup_epochs must be >= 0, got {eps_warmup_epochs:g}")
         self.net = net
         self.attack = attack
         self.objective = objective
@@ -87,8 +90,8 @@ class AdversarialTraining(LightningModule):
         self.awp = awp
         self.seed = seed
         self.reuse = reuse
-        self.repeated_epochs = 0  # after a rollback: what goes by epochs is so many behind
-        self.observes_clean = False  # a callback that wants clean logits of every step sets this
+        self.repeated_epochs = 0  # by rollbacks: warm-ups do not count them
+        self.observes_clean = False  # set by a callback that needs clean logits of every step
         self.validated_nets: dict[str, Callable[[], nn.Module]] = {"val": lambda: self.net}
 
     def forward(self, x: Images) -> Logits:
@@ -96,7 +99,7 @@ class AdversarialTraining(LightningModule):
         return logits(self.net, x)
 
     def on_train_start(self) -> None:
-        """Refuses data that would leave a batch of one image to batch norm."""
+        """Checks the size of the last batch."""
         loader = self.trainer.train_dataloader
         if isinstance(loader, TrainLoader):
             require_batches(self.net, len(loader.images), loader.batch_size)
@@ -115,9 +118,9 @@ class AdversarialTraining(LightningModule):
         if batch_idx == 0:
             require_pixels(float(x.min()), float(x.max()), "training")
         part = self._part(len(x), batch_idx)
-        require_batch(self.net, part.whole)
+        _require_batch(self.net, part.whole)
         if self.awp is not None:
-            self.awp.restore()  # of a step that failed on its way
+            self.awp.restore()  # if the last step failed
         epoch = self._epochs_done(batch_idx)
         noise = part.noise(self._noise(x.device, self.current_epoch, batch_idx))
         found = self._attacked(x, y, batch_idx, noise)
@@ -134,17 +137,17 @@ class AdversarialTraining(LightningModule):
         }
 
     def on_after_backward(self) -> None:
-        """Puts perturbed weights back before the optimizer sees them."""
+        """Restores perturbed weights before the step of the optimizer."""
         if self.awp is not None:
             self.awp.restore()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps what the objective remembers of earlier steps."""
+        """Adds the state of the objective."""
         checkpoint["objective"] = self.objective.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Goes on with it."""
-        self.objective.load_state_dict(checkpoint.get("objective", {}))
+        """Restores the state of the objective."""
+        self.objective.load_state_dict(checkpoint["objective"])
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
         """Accuracies and delta energies on held-out images, in fp32."""
@@ -157,7 +160,7 @@ class AdversarialTraining(LightningModule):
 
         for prefix, net in self.validated_nets.items():
             with full_precision(x.device.type), eval_mode(net()):
-                values = validated(net(), self.val_attacks, x, y, part, noise)
+                values = validation_metrics(net(), self.val_attacks, x, y, part, noise)
             self.log_dict(
                 {f"{prefix}/{name}": value for name, value in values.items()}
                 # else Lightning counts one step less
@@ -165,13 +168,14 @@ class AdversarialTraining(LightningModule):
                 on_epoch=True,
                 on_step=False,
                 batch_size=part.whole,
-                sync_dist=True,  # all processes have measured the same, of the whole batch
+                sync_dist=True,  # all processes have the values of the whole batch
             )
 
     def attacked_pair(self, x: Images, y: Labels, batch_idx: int = 0) -> LogitPair:
-        """Attacks the batch, then runs no forward pass that the attack has already run.
+        """Logits of the batch and of its adversarial images.
 
-        Clean logits that nobody reads are NaN, so that nobody reads them by mistake.
+        Forward passes that the attack has run are not repeated. Clean logits that no term reads are
+        NaN.
         """
         generator = self._noise(x.device, self.current_epoch, batch_idx)
         return self._pair(x, y, self._attacked(x, y, batch_idx, generator))
@@ -206,7 +210,7 @@ class AdversarialTraining(LightningModule):
         return self._passes().pair(x, y, found)
 
     def _passes(self) -> Passes:
-        """Those that the attack runs serve if it runs them in the mode, and at the weights."""
+        """Shared with the attack if it runs the network in the same mode at the same weights."""
         shared = self.reuse and self.bn_mode == "batch" and not self._perturbs_weights()
         return Passes(self.net, self.objective.traits, shared, self.observes_clean)
 
@@ -227,7 +231,7 @@ class AdversarialTraining(LightningModule):
     def _attack_at(self, batch_idx: int) -> Attack:
         if not self.eps_warmup_epochs:
             return self.attack
-        # A radius of 0 is no ball: the warm-up counts the step that it is asked for.
+        # a radius of 0 is invalid: the warm-up counts the present step
         done = self._epochs_done(batch_idx + 1) / self.eps_warmup_epochs
         return self.attack.scaled(done) if done < 1 else self.attack
 
@@ -240,7 +244,7 @@ class AdversarialTraining(LightningModule):
                 yield
 
     def _part(self, own: int, batch_idx: int) -> Part:
-        """What this process has of the batch; a loader that does not say has one for each."""
+        """The images of this process; other loaders than ours give each process a batch."""
         if self._trainer is None or self._trainer.world_size == 1:
             return Part(own)
         trainer = self.trainer
@@ -250,8 +254,7 @@ class AdversarialTraining(LightningModule):
         return Part(own * trainer.world_size, self.global_rank, trainer.world_size)
 
     def _noise(self, device: torch.device, epoch: int, batch_idx: int) -> torch.Generator:
-        # A function of the position, so that a resumed run draws what the whole run draws. The 0
-        # is of the time when processes drew for themselves; without it, all noise would be another.
+        # a function of the position: a resumed run draws the same noise as an uninterrupted one
         return torch.Generator(device).manual_seed(mixed(self.seed, 0, epoch, batch_idx))
 
     def _epochs_done(self, batches: int) -> float:
@@ -260,5 +263,37 @@ class AdversarialTraining(LightningModule):
 
     @property
     def _epoch(self) -> int:
-        """Of everything that changes over a training."""
+        """Epoch of everything that changes over a training, such as warm-ups."""
         return max(self.current_epoch - self.repeated_epochs, 0)
+
+
+def require_batches(net: nn.Module, images: int, batch_size: int) -> None:
+    """Checks that the last batch of an epoch is large enough for batch norm.
+
+    Raises:
+        ValueError: if it has one image.
+    """
+    _require_batch(net, min(images % batch_size or batch_size, images))
+
+
+def require_pixels(low: float, high: float, stage: str) -> None:
+    """Checks the range of images.
+
+    Raises:
+        ValueError: if the lowest or the highest pixel is not in [0, 1].
+    """
+    if not (low >= 0 and high <= 1):
+        remedy = (
+            "divide bytes by 255"
+            if low >= 0 and high > 2
+            else "normalization is the network's first layer, not the data's"
+        )
+        raise ValueError(f"{stage} images must lie in [0, 1], got [{low:g}, {high:g}]: {remedy}")
+
+
+def _require_batch(net: nn.Module, size: int) -> None:
+    if size == 1 and any(isinstance(module, _BatchNorm) for module in net.modules()):
+        raise ValueError(
+            "a training batch of one image cannot pass batch norm: choose a dataset.batch_size "
+            "that leaves at least two images in the last batch"
+        )

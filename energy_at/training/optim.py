@@ -1,10 +1,17 @@
-"""The optimizer of adversarial training."""
+"""SGD, and learning-rate schedules that are stepped after every batch.
 
+A schedule is a factory ``(optimizer, total_steps) -> LRScheduler``; the learning rate of the
+optimizer is its peak.
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim import SGD
+from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 
 def sgd(
@@ -24,14 +31,14 @@ def sgd(
         momentum: Momentum.
         weight_decay: Weight decay.
         nesterov: Whether the momentum is Nesterov's.
-        decay_norm: Whether weight decay acts on scales and shifts of batch norm too, as in the
+        decay_norm: Whether weight decay applies to scales and shifts of batch norm too, as in the
             published recipes.
 
     Raises:
         ValueError: if a number is out of its range.
     """
     if not 0 < lr < float("inf"):
-        raise ValueError(f"optimizer.lr must be positive, got {lr:g}")
+        raise ValueError(f"lr must be > 0, got {lr:g}")
     norms = {
         parameter
         for module in net.modules()
@@ -48,3 +55,68 @@ def sgd(
         weight_decay=weight_decay,
         nesterov=nesterov,
     )
+
+
+def triangular(optimizer: Optimizer, total_steps: int, *, peak: float = 0.5) -> LRScheduler:
+    """Linear from 0 to the peak at the share ``peak`` of all steps, and back (Wong et al., 2020).
+
+    Raises:
+        ValueError: if ``peak`` is out of its range.
+    """
+    _require_share("peak", peak)
+    knots = [0.0, peak * total_steps, float(total_steps)]
+    return LambdaLR(optimizer, lambda step: float(np.interp(step, knots, [0.0, 1.0, 0.0])))
+
+
+def piecewise(
+    optimizer: Optimizer,
+    total_steps: int,
+    *,
+    milestones: Sequence[float] = (0.5, 0.75),
+    factor: float = 0.1,
+) -> LRScheduler:
+    """Times ``factor`` at each milestone, a share of all steps (Rice et al., 2020).
+
+    Raises:
+        ValueError: if a milestone is out of its range.
+    """
+    for share in milestones:
+        _require_share("milestones", share)
+    drops = [round(share * total_steps) for share in milestones]
+    return LambdaLR(optimizer, lambda step: factor ** sum(step >= drop for drop in drops))
+
+
+def onecycle(
+    optimizer: Optimizer,
+    total_steps: int,
+    *,
+    pct_start: float = 0.25,
+    cycle_momentum: bool = False,
+) -> LRScheduler:
+    """PyTorch's OneCycleLR: cosine up over the share ``pct_start`` of all steps, cosine down.
+
+    Raises:
+        ValueError: if ``pct_start`` is out of its range, or there are too few steps.
+    """
+    _require_share("pct_start", pct_start)
+    if pct_start * total_steps <= 1:
+        raise ValueError(f"onecycle cannot rise and fall in {total_steps} steps: train for longer")
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    return OneCycleLR(
+        optimizer,
+        max_lr=peaks,
+        total_steps=total_steps,
+        pct_start=pct_start,
+        cycle_momentum=cycle_momentum,
+    )
+
+
+def constant(optimizer: Optimizer, total_steps: int) -> LRScheduler:
+    """The same learning rate throughout."""
+    del total_steps
+    return LambdaLR(optimizer, lambda _: 1.0)
+
+
+def _require_share(name: str, share: float) -> None:
+    if not 0 < share < 1:
+        raise ValueError(f"{name} must be > 0 and < 1, a share of all steps; got {share:g}")

@@ -13,7 +13,7 @@ from energy_at.energy.pair import LogitPair
 from energy_at.models.modes import no_graph
 
 
-def validated(
+def validation_metrics(
     net: nn.Module,
     attacks: Mapping[str, Attack],
     x: Images,
@@ -24,12 +24,12 @@ def validated(
     """``acc/clean``, ``acc/pgd``, ``ce/...`` and ``delta_energy/...`` of the whole batch.
 
     Args:
-        net: The network, in the mode that it is measured in.
-        attacks: By name; delta energies of the last, the strongest, stand without its name.
-        x: The images that this process has of the batch.
+        net: The network, in evaluation mode.
+        attacks: By name; delta energies of the last, strongest one are named without it.
+        x: The images of this process.
         y: Their labels.
-        part: Which of the batch they are.
-        noise: Gives each attack noise of its own.
+        part: Their place in the batch.
+        noise: Makes a generator for each attack.
     """
     with no_graph():
         clean = net(x)

@@ -227,7 +227,7 @@ def test_one_graph_too_many_is_an_error_and_no_slow_training(without_codegen, ne
     [
         ("reg=gradalign", "training.compile=null, or another regularizer"),
         ("trainer.devices=2", "training.compile=null, or trainer.devices=1"),
-        ("training.compile=fast", "training.compile=fast must be default, reduce-overhead or"),
+        ("training.compile=fast", "compile=fast must be default, reduce-overhead or"),
     ],
 )
 def test_what_cannot_be_compiled_is_refused_before_anything_is_written(

@@ -145,7 +145,7 @@ def test_an_epoch_is_healthy_if_held_out_images_say_so(tmp_path, capsys):
     kept = read_checkpoint(RunFolder(tmp_path / "b").checkpoint("healthy"))
     assert kept["global_step"] == 2 * STEPS
     assert (
-        f"{RunFolder(tmp_path / 'b').checkpoint('healthy')} was healthy" in capsys.readouterr().err
+        f"{RunFolder(tmp_path / 'b').checkpoint('healthy')} is healthy" in capsys.readouterr().err
     )
 
 
@@ -226,7 +226,7 @@ def test_a_rollback_that_is_not_to_rewind_goes_on_at_the_present(tmp_path):
 def test_a_schedule_that_knows_no_way_back_is_refused(tmp_path):
     run = prepared(tmp_path, *RUN, *ROLL)
     run.module.schedule = lambda optimizer, _: StepLR(optimizer, 3)
-    with pytest.raises(ValueError, match="a StepLR knows no way back: choose rewind=false"):
+    with pytest.raises(ValueError, match="cannot rewind a StepLR: choose rewind=false"):
         run.trainer.fit(run.module, run.data)
     assert run.trainer.global_step == 0
 
@@ -344,19 +344,19 @@ ATTACK = fgsm(Linf(8 / 255))
 
 @pytest.mark.parametrize(("times", "weight"), [(1, 20), (2, 40), (3, 80)])
 def test_der_is_switched_on_and_then_raised(times, weight):
-    objective, attack, words = Remedies("auto", DER_TERM).applied(OBJECTIVE, ATTACK, times)
+    objective, attack, words = Remedies("auto", DER_TERM).apply(OBJECTIVE, ATTACK, times)
     assert objective.terms == {**OBJECTIVE.terms, "der": Weighted(DER_TERM.term, weight)}
     assert (attack, words) == (ATTACK, f"DER of weight {weight}")
     assert objective.skip_flat
 
 
 def test_der_that_is_there_is_raised():
-    objective, _, _ = Remedies("auto", DER_TERM, 3.0).applied(WITH_DER, ATTACK, 2)
+    objective, _, _ = Remedies("auto", DER_TERM, 3.0).apply(WITH_DER, ATTACK, 2)
     assert objective.terms["reg"] == Weighted(DER("all"), 27.0)
 
 
 def test_alpha_falls_and_the_ball_stays():
-    objective, attack, _ = Remedies("alpha", DER_TERM).applied(OBJECTIVE, ATTACK, 2)
+    objective, attack, _ = Remedies("alpha", DER_TERM).apply(OBJECTIVE, ATTACK, 2)
     assert objective is OBJECTIVE
     assert attack == fgsm(Linf(8 / 255), alpha=2 / 255)
 
@@ -366,7 +366,7 @@ def test_alpha_falls_and_the_ball_stays():
 )
 def test_a_remedy_that_does_not_fit_names_the_one_that_does(remedy, objective, use):
     with pytest.raises(ValueError, match=f"remedy={remedy}, but .* use {use}"):
-        Remedies(remedy, DER_TERM).applied(objective, ATTACK, 1)
+        Remedies(remedy, DER_TERM).apply(objective, ATTACK, 1)
 
 
 def test_steps_are_asked_where_the_attack_climbs_the_loss():
@@ -403,7 +403,7 @@ def test_a_setting_out_of_range_is_named(typed, said):
             "remedy=beta, but the training has no DER: use der",
         ),
         (("attack=none", "callbacks.sentinel.remedy=alpha"), "NoAttack has none: use der"),
-        (("callbacks.energy=null",), "action=rollback acts on what callbacks.energy measures"),
+        (("callbacks.energy=null",), "action=rollback requires callbacks.energy"),
     ],
 )
 def test_an_action_that_could_not_be_taken_is_refused_before(tmp_path, overrides, said):

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from energy_at.attacks import fgsm, pgd
 from energy_at.attacks.threat import Linf
 from energy_at.core.distributed import Part
-from energy_at.training.validation import validated
+from energy_at.training.validation import validation_metrics
 from tests.helpers.nets import TinyNet
 
 BALL = Linf(8 / 255)
@@ -18,7 +18,7 @@ def noise():
 def test_accuracies_and_losses_are_those_of_the_images_that_the_attacks_find():
     torch.manual_seed(0)
     net, x, y = TinyNet().eval(), torch.rand(6, 3, 8, 8), torch.arange(6) % 3
-    found = validated(net, ATTACKS, x, y, Part(6), noise)
+    found = validation_metrics(net, ATTACKS, x, y, Part(6), noise)
     images = {"clean": x} | {
         name: attack(net, x, y, generator=noise()).x_adv for name, attack in ATTACKS.items()
     }

@@ -1,18 +1,21 @@
-"""The checkpoint that a run goes on from, and its best one."""
+"""The last checkpoint, which a run resumes from, and the best one."""
 
 from pathlib import Path
 from typing import Any
 
-from lightning import LightningModule, Trainer
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.types import STEP_OUTPUT
+
+from energy_at.training.loggers.csv import MetricsCSV
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """``best.ckpt``, by a score on held-out images, wherever the run folder has been moved to."""
+    """``best.ckpt``, by a score on held-out images; the run folder may be moved and resumed."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on with the best score. Lightning would forget it in a folder of another name."""
+        """Restores the best score. Lightning would forget it in a folder of another name."""
         old, new = state_dict["dirpath"], str(self.dirpath)
         paths = ("best_model_path", "kth_best_model_path", "last_model_path")
         moved = {key: state_dict[key].replace(old, new, 1) for key in paths}
@@ -21,16 +24,19 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """``last.ckpt``, written whole or not at all: after every epoch, and every so many steps.
+    """``last.ckpt``, replaced as a whole after every epoch, and optionally within epochs.
 
     Args:
         dirpath: Folder of the checkpoint.
-        every_n_steps: Write it within epochs too, after every so many optimizer steps.
+        every_n_steps: Optimizer steps between two checkpoints within an epoch; ``None``: none.
+
+    Raises:
+        ValueError: if ``every_n_steps`` is out of its range.
     """
 
     def __init__(self, dirpath: str | Path, every_n_steps: int | None = None) -> None:
         if every_n_steps is not None and every_n_steps < 1:
-            raise ValueError(f"callbacks.last.every_n_steps must be >= 1, got {every_n_steps}")
+            raise ValueError(f"every_n_steps must be >= 1, got {every_n_steps}")
         super().__init__(
             dirpath=dirpath,
             filename="last",
@@ -48,11 +54,36 @@ class LastCheckpoint(ModelCheckpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Writes within the epoch. After its last batch the epoch's own checkpoint follows.
+        """Writes within the epoch, except after its last batch: the epoch's checkpoint follows.
 
-        Lightning would not make up for the validation in between.
+        A run that resumed between the two would skip the validation.
         """
         if not self.every_n_steps or trainer.is_last_batch:
             return
         if trainer.global_step % self.every_n_steps == 0:
             trainer.save_checkpoint(Path(self.dirpath or ".") / "last.ckpt")
+
+
+class Continuation(Callback):
+    """Keeps the length of ``metrics.csv`` and the id of the W&B run in every checkpoint.
+
+    A resumed run drops the rows that were logged after the checkpoint, and logs them again.
+    """
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Adds both, after the callbacks that log the last rows."""
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsCSV):
+                checkpoint["metrics_rows"] = logger.count()
+            elif isinstance(logger, WandbLogger) and logger.version is not None:
+                checkpoint["wandb_id"] = str(logger.version)
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Truncates the log to the rows of the checkpoint, in the process that writes it."""
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsCSV) and trainer.is_global_zero:
+                logger.truncate(checkpoint["metrics_rows"])

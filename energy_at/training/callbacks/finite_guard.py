@@ -1,4 +1,4 @@
-"""Stops a training that has become numerically broken, before it overwrites what was good."""
+"""Stops a training that has become numerically broken, before it overwrites its checkpoints."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,22 +8,25 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
-from energy_at.training.requirements import require_pixels
+from energy_at.training.module import require_pixels
 
 
 class FiniteGuard(Callback):
     """Raises on a loss or a weight that is not finite, or on images outside [0, 1].
 
-    No checkpoint of it is ever written. Steps are looked at together every ``every`` of them, and
-    before each validation and checkpoint.
+    No checkpoint of a broken network is written. Steps are checked together: every ``every`` of
+    them, and before each validation and checkpoint.
 
     Args:
-        every: Steps between two looks.
+        every: Steps between two checks.
+
+    Raises:
+        ValueError: if ``every`` is out of its range.
     """
 
     def __init__(self, every: int = 50) -> None:
         if every < 1:
-            raise ValueError(f"callbacks.guard.every must be >= 1 step, got {every}")
+            raise ValueError(f"every must be >= 1, got {every}")
         self.every = every
         self._losses: list[Tensor] = []
         self._pixels: list[Tensor] = []
@@ -43,33 +46,31 @@ class FiniteGuard(Callback):
         if isinstance(outputs, Mapping) and "pixels" in outputs:
             self._pixels.append(outputs["pixels"])
         if len(self._losses) >= self.every:
-            self._check_losses(trainer)
+            self._check_steps(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Does not validate a broken network."""
-        self._check_losses(trainer)
+        self._check_steps(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Looks at the last steps of the epoch."""
-        self._check_losses(trainer)
+        self._check_steps(trainer)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Refuses to save a broken network."""
-        self._check_losses(trainer)
+        """Raises rather than save a broken network."""
+        self._check_steps(trainer)
         finite = torch.stack([p.detach().isfinite().all() for p in pl_module.parameters()])
         if not finite.all():
             raise FloatingPointError(_message("a weight is not finite", trainer.global_step))
 
-    def _check_losses(self, trainer: Trainer) -> None:
+    def _check_steps(self, trainer: Trainer) -> None:
         losses, self._losses = self._losses, []
         if not losses:
             return
         pixels, self._pixels = self._pixels, []
         if pixels:
-            seen = torch.stack(pixels)
-            require_pixels(float(seen[:, 0].min()), float(seen[:, 1].max()), "training")
+            extremes = torch.stack(pixels)
+            require_pixels(float(extremes[:, 0].min()), float(extremes[:, 1].max()), "training")
         bad = (~torch.stack(losses).isfinite()).nonzero()
         if len(bad):
             index = int(bad[0])

@@ -5,6 +5,7 @@ import time
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
+from energy_at.training.callbacks import callbacks_of
 from energy_at.training.callbacks.energy_monitor import EnergyMonitor
 
 
@@ -31,7 +32,7 @@ class RunProgress(TQDMProgressBar):
         self, trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
         """What stands behind the bar."""
-        row = next((c.latest for c in _monitors(trainer)), {})
+        row = next((monitor.latest for monitor in callbacks_of(trainer, EnergyMonitor)), {})
         shown: dict[str, int | str | float | dict[str, float]] = {
             label: f"{row[name]:{form}}" for label, name, form in _SHOWN if name in row
         }
@@ -53,7 +54,3 @@ _SHOWN = [
     ("dE(x)", "train/delta_energy/marginal", "+.3f"),
     ("img/s", "perf/images_per_s", ".0f"),
 ]
-
-
-def _monitors(trainer: Trainer) -> list[EnergyMonitor]:
-    return [callback for callback in trainer.callbacks if isinstance(callback, EnergyMonitor)]  # type: ignore[attr-defined]

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from math import ceil
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,19 +13,13 @@ from tqdm import tqdm
 from energy_at.attacks import Attack, NoAttack, climbs_loss
 from energy_at.data import EvalLoader
 from energy_at.objectives import Objective, Weighted
-from energy_at.overfitting.alarms import REPEATED, ROLLBACK, Alarm, Thresholds
-from energy_at.overfitting.detector import Detector
+from energy_at.overfitting import Alarm, Detector, Thresholds
+from energy_at.training.callbacks import callbacks_of
 from energy_at.training.callbacks.energy_monitor import EnergyMonitor
 from energy_at.training.loggers.wandb import alert
 from energy_at.training.module import AdversarialTraining
 from energy_at.training.sentinel.remedies import Remedies, Remedy
-from energy_at.training.sentinel.rollback import (
-    lengthen,
-    require_rewindable,
-    rewind,
-    steps_per_epoch,
-)
-from energy_at.training.sentinel.snapshot import Snapshot, restore, taken
+from energy_at.training.sentinel.rollback import Rollback
 
 Action = Literal["warn", "stop", "checkpoint", "rollback"]
 
@@ -34,25 +27,27 @@ Action = Literal["warn", "stop", "checkpoint", "rollback"]
 class Sentinel(Callback):
     """Raises an alarm at the onset of catastrophic (CO) or robust overfitting (RO).
 
-    It reads the rows of the energy monitor as they reach the host, and every validation; no step
-    waits for it, and with ``warn`` the training is the one without it, bit for bit. An alarm is a
-    line on the terminal, a row of ``metrics.csv``, and an alert of W&B.
+    It reads the rows of the energy monitor as they reach the host, and every validation: ``warn``
+    adds no synchronisation and leaves training bit-identical. An alarm is a line on the terminal, a
+    row of ``metrics.csv``, and an alert of W&B.
 
     Args:
         dirpath: Folder of ``healthy.ckpt``.
         classes: Of the data set.
-        action: ``warn``; ``checkpoint``, which keeps ``healthy.ckpt``, of the last epoch that ended
-            without a sign and, where there are held-out images, robust on them; ``stop``, which
-            keeps it too and ends the training; ``rollback``, which keeps it too, and goes on from
-            that state, or from the beginning where there is none, with a remedy.
-        thresholds: Of the signs.
+        der: DER as a rollback switches it on.
+        action: ``warn``; ``checkpoint`` keeps ``healthy.ckpt``, of the last epoch that ended
+            without a signal and, if there are held-out images, robust on them; ``stop`` keeps it
+            too and ends the training; ``rollback`` keeps it too, restores it (or the initial
+            weights), and applies a remedy.
+        thresholds: Of the signals.
         remedy: See ``Remedies``.
-        der: Likewise.
-        factor: Likewise.
+        factor: See ``Remedies``.
         rollbacks: At most so many; later alarms only warn.
-        rewind: Whether a rollback takes learning rate and warm-ups back as well, to where they were
-            with that state or less than an epoch before. The training then lasts as many epochs
-            longer as it repeats. ``False``: they go on, and so much less is left to learn again.
+        rewind: Whether a rollback rewinds the learning-rate schedule and the warm-ups as well, and
+            extends the training by the repeated epochs.
+
+    Raises:
+        ValueError: if a value is out of its range.
     """
 
     def __init__(
@@ -70,111 +65,88 @@ class Sentinel(Callback):
     ) -> None:
         if action not in get_args(Action):
             known = ", ".join(get_args(Action))
-            raise ValueError(f"callbacks.sentinel.action={action} is none of {known}")
-        if rollbacks < 1:
-            raise ValueError(f"callbacks.sentinel.rollbacks={rollbacks} must be >= 1")
+            raise ValueError(f"action must be one of {known}; got {action}")
         self.file = Path(dirpath) / "healthy.ckpt"
         self.action = action
-        self.rollbacks = rollbacks
-        self.rewind = rewind
-        self.remedies = Remedies(remedy, der, factor)
         self.detector = Detector(thresholds or Thresholds(), classes)
-        self.healthy: Snapshot | None = None  # to come back to
+        self.rollback = Rollback(Remedies(remedy, der, factor), rollbacks, rewind)
         self.alarms: list[Alarm] = []
-        self.returned_at: list[int] = []  # steps from which the training went on with a remedy
-        self.repeated = 0  # epochs
-        self._repeated_steps = 0
-        self._lengthened = (0, 0)  # epochs and steps that the trainer has got for them
-        self._pending = False
+        self._module: AdversarialTraining | None = None
+        self._watches = False
+        self._pending = False  # a rollback, at the next step
         self._validated_at = -1  # step
-        self._stopped_at: int | None = None  # epochs that the stopped training was to have
-        self._began: tuple[AdversarialTraining, Objective, Attack] | None = None
+        self._stopped_at: int | None = None  # max_epochs of the training that was stopped
 
     def require_fitting(self, trainer: Trainer, objective: Objective, attack: Attack) -> None:
-        """Refuses an action that could not be taken when it comes to it.
-
-        To warn, held-out images alone may do; to act, the steps are needed too.
+        """Checks that the action is possible. Warnings may use held-out images alone.
 
         Raises:
-            ValueError: with the cure.
+            ValueError: if it is not, with the remedy.
         """
-        if self.action != "warn" and not _monitors(trainer):
+        if self.action != "warn" and not callbacks_of(trainer, EnergyMonitor):
             raise ValueError(
-                f"callbacks.sentinel.action={self.action} acts on what callbacks.energy measures: "
-                "leave it in, or choose callbacks.sentinel.action=warn"
+                f"callbacks.sentinel.action={self.action} requires callbacks.energy: leave it in, "
+                "or choose callbacks.sentinel.action=warn"
             )
         if self.action == "rollback":
-            self.remedies.applied(objective, attack, 1)
-            if self.rewind:
-                require_rewindable(trainer)
+            self.rollback.require_possible(trainer, objective, attack)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Subscribes to the monitor, and treats a resumed training as it was treated before."""
+        """Subscribes to the monitor; a resumed training continues as its rollbacks left it."""
         if not isinstance(pl_module, AdversarialTraining):
-            raise TypeError(f"the sentinel watches an AdversarialTraining, not {type(pl_module)}")
-        if self._began is None or self._began[0] is not pl_module:
-            self._began = (pl_module, pl_module.objective, pl_module.attack)
-        self.require_fitting(trainer, *self._began[1:])
-        for monitor in _monitors(trainer):
+            raise TypeError(f"Sentinel needs an AdversarialTraining, got {type(pl_module)}")
+        self._module = pl_module
+        objective, attack = self.rollback.begin(trainer, pl_module)
+        self.require_fitting(trainer, objective, attack)
+        self._watches = not isinstance(attack, NoAttack)  # else there is no robustness to lose
+        self.detector.co.climbs_loss = climbs_loss(attack)
+        for monitor in callbacks_of(trainer, EnergyMonitor):
             if self.read not in monitor.readers:
                 monitor.readers.append(self.read)
-        self.detector.co.climbs_loss = climbs_loss(self._began[2])
-        epochs, steps = self._lengthened
-        lengthen(trainer, self.repeated - epochs, self._repeated_steps - steps)
-        self._lengthened = (self.repeated, self._repeated_steps)
-        pl_module.repeated_epochs = self.repeated
-        if self.returned_at:
-            self._treat()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Has a state to come back to from the first step on."""
-        if self.action == "rollback" and self.healthy is None:
-            self.healthy = self._taken(trainer)
+        """Keeps the initial state to restore."""
+        if self.action == "rollback" and self.rollback.healthy is None:
+            self.rollback.keep(trainer, self.module)
         if self._stopped_at is not None and (trainer.max_epochs or 0) <= self._stopped_at:
             trainer.should_stop = True
 
     def read(self, trainer: Trainer, rows: Sequence[Mapping[str, float]]) -> None:
-        """Looks at rows of steps, or of a validation, in their order."""
-        if self._began is None or isinstance(self._began[2], NoAttack):
-            return  # standard training has no robustness to lose
-        for row in rows:
-            alarm = self.detector.update(row)
-            if alarm is not None:
+        """Feeds rows of steps, or of a validation, to the detector in their order."""
+        for row in rows if self._watches else ():
+            if (alarm := self.detector.update(row)) is not None:
                 self._raise(trainer, alarm)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Looks at the held-out images."""
+        """Reads the validation."""
         if not trainer.sanity_checking:
             self.detector.ro.images = _held_out(trainer)
-            seen = {k: float(v) for k, v in trainer.callback_metrics.items() if k[:4] == "val/"}
-            self.read(trainer, [{"step": float(trainer.global_step), **seen}])
+            row = {k: float(v) for k, v in trainer.callback_metrics.items() if k[:4] == "val/"}
+            self.read(trainer, [{"step": float(trainer.global_step), **row}])
             self._validated_at = trainer.global_step
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Goes back, once all that follows a step is done."""
-        self._settle(trainer)
+        """Rolls back after everything that follows a step."""
+        self._roll_back(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Goes back before the epoch is saved, or keeps what has shown no sign."""
-        if self._settle(trainer) or self.action == "warn" or not self._is_healthy(trainer):
+        """Rolls back before the epoch is saved, or keeps the epoch if it is healthy."""
+        if self._roll_back(trainer) or self.action == "warn" or not self._is_healthy(trainer):
             return
         if self.action == "rollback":
-            self.healthy = self._taken(trainer)
+            self.rollback.keep(trainer, self.module)
         trainer.save_checkpoint(self.file)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Keeps what it remembers; comes after the monitor has brought the last rows."""
+        """Adds the state, after the monitor has delivered the last rows."""
         checkpoint["sentinel"] = {
             "detector": self.detector.state_dict(),
-            "healthy": self.healthy,
+            "rollback": self.rollback.state_dict(),
             "alarms": [asdict(alarm) for alarm in self.alarms],
-            "returned_at": list(self.returned_at),
-            "repeated": self.repeated,
-            "repeated_steps": self._repeated_steps,
             "pending": self._pending,
             "stopped_at": self._stopped_at,
         }
@@ -182,97 +154,58 @@ class Sentinel(Callback):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Goes on with it; a run older than the sentinel has nothing."""
+        """Restores the state, if the training had a sentinel before."""
         if "sentinel" in checkpoint:
             state = checkpoint["sentinel"]
             self.detector.load_state_dict(state["detector"])
-            self.healthy, self._pending = state["healthy"], state["pending"]
-            self._stopped_at = state["stopped_at"]
-            # older checkpoints count the returns alone
-            self.returned_at = list(state.get("returned_at", [0] * state.get("returns", 0)))
-            self.repeated = int(state.get("repeated", 0))  # older ones have repeated none
-            self._repeated_steps = int(state.get("repeated_steps", 0))
-            self.alarms = [Alarm(**alarm) for alarm in state.get("alarms", [])]
+            self.rollback.load_state_dict(state["rollback"])
+            self.alarms = [Alarm(**alarm) for alarm in state["alarms"]]
+            self._pending, self._stopped_at = state["pending"], state["stopped_at"]
 
     @property
     def module(self) -> AdversarialTraining:
         """The training that is watched."""
-        assert self._began is not None
-        return self._began[0]
+        assert self._module is not None
+        return self._module
 
     def _is_healthy(self, trainer: Trainer) -> bool:
-        """No sign in the steps, and none on held-out images, where there are any, of this epoch."""
+        """Whether no step, and no held-out image of this epoch, shows a loss of robustness."""
         validated = self._validated_at == trainer.global_step and self.detector.co.is_robust
         return self.detector.is_healthy and (validated or not trainer.enable_validation)
-
-    def _taken(self, trainer: Trainer) -> Snapshot:
-        return taken(trainer, self.module) | {"repeated": self.repeated}
 
     def _raise(self, trainer: Trainer, alarm: Alarm) -> None:
         self.alarms.append(alarm)
         _log(trainer, alarm.step, alarm.row())
-        if self.action == "rollback" and len(self.returned_at) < self.rollbacks:
+        if self.action == "rollback" and self.rollback.is_available:
             self._pending = True
         elif self.action == "stop":
             self._stopped_at, trainer.should_stop = trainer.max_epochs or 0, True
-        _tell(f"{alarm}{self._consequence()}")
+        _print(f"{alarm}{self._consequence()}")
         alert(trainer.loggers, f"{alarm.kind} alarm", str(alarm))
 
     def _consequence(self) -> str:
         if self.action == "stop":
             return ": training stops"
         if self.action == "rollback" and not self._pending:
-            return f": no return is left of {self.rollbacks}"
+            return f": rollback limit ({self.rollback.limit}) reached"
         if self.action == "checkpoint":
             kept = self.file.is_file()
-            return f": {self.file} was healthy" if kept else ": no epoch before was healthy"
+            return f": {self.file} is healthy" if kept else ": no epoch before was healthy"
         return ""
 
-    def _settle(self, trainer: Trainer) -> bool:
-        """Whether the training went back."""
-        if not self._pending:
-            return False
-        assert self.healthy is not None
-        self._pending = False
-        self.returned_at.append(trainer.global_step)
-        restore(self.healthy, trainer, self.module)
-        words = self._treat() + self._rewound(trainer, self.healthy)
-        self.detector.reset()
-        step, back = trainer.global_step, self.healthy["step"]
-        repeated = {REPEATED: float(self.repeated)} if self.rewind else {}
-        _log(trainer, step, {ROLLBACK: float(back), **repeated})
-        _tell(f"step {step}: back to the network of step {back}, on with {words}")
-        return True
-
-    def _rewound(self, trainer: Trainer, healthy: Snapshot) -> str:
-        """Takes the schedule back to the epoch of a state, and says how much longer it takes."""
-        if not self.rewind:
-            return ""
-        # a state is of the end of an epoch, or of the beginning; older ones do not say
-        before = self.repeated - healthy.get("repeated", 0)
-        gone = trainer.global_step - healthy["step"] - before * steps_per_epoch(trainer)
-        epochs = max(0, ceil(gone / steps_per_epoch(trainer)))
-        self._repeated_steps += rewind(trainer, self.module, epochs)
-        self.repeated += epochs
-        self._lengthened = (self.repeated, self._repeated_steps)
-        return f", {epochs} epoch{'' if epochs == 1 else 's'} longer"
-
-    def _treat(self) -> str:
-        """Gives the module the objective and the attack of as many returns as there were."""
-        assert self._began is not None
-        module, objective, attack = self._began
-        module.objective, module.attack, words = self.remedies.applied(
-            objective, attack, len(self.returned_at)
-        )
-        return words
-
-
-def _monitors(trainer: Trainer) -> list[EnergyMonitor]:
-    return [c for c in trainer.callbacks if isinstance(c, EnergyMonitor)]  # type: ignore[attr-defined]
+    def _roll_back(self, trainer: Trainer) -> bool:
+        """Rolls back if an alarm asked for it, and returns whether it did."""
+        pending, self._pending = self._pending, False
+        if pending:
+            row, line = self.rollback.roll_back(trainer, self.module)
+            self.detector.reset()
+            _log(trainer, trainer.global_step, row)
+            _print(line)
+        return pending
 
 
 def _held_out(trainer: Trainer) -> int | None:
-    """Images of a validation, if the loader is ours."""
+    """Images of a validation; ``None`` if the loader is not ours."""
     loader = trainer.val_dataloaders
     if not isinstance(loader, EvalLoader):
         return None
@@ -286,5 +219,5 @@ def _log(trainer: Trainer, step: int, row: Mapping[str, float]) -> None:
 
 
 @rank_zero_only
-def _tell(line: str) -> None:
+def _print(line: str) -> None:
     tqdm.write(line, file=sys.stderr)

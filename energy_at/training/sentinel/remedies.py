@@ -1,9 +1,9 @@
-"""What a training goes on with after it has lost its robustness, and come back."""
+"""Remedies that a rollback applies: DER, more DER, or a weaker training attack."""
 
 import math
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from energy_at.attacks import Attack, with_alpha
 from energy_at.objectives import DER, Objective, Weighted
@@ -11,15 +11,26 @@ from energy_at.objectives import DER, Objective, Weighted
 Remedy = Literal["auto", "der", "beta", "alpha"]
 
 
+class Treatment(NamedTuple):
+    """What a training continues with, and a description of what has changed."""
+
+    objective: Objective
+    attack: Attack
+    description: str
+
+
 @dataclass(frozen=True)
 class Remedies:
-    """DER switched on, more of it, or a weaker training attack.
+    """Changes of the objective or of the training attack against overfitting.
 
     Attributes:
         remedy: ``der`` switches DER on, ``beta`` raises its weight, ``alpha`` lowers the step size
             of the training attack; ``auto`` is ``beta`` for a training with DER, ``der`` without.
         der: DER as it is switched on.
-        factor: Weight or step size change by it, once for each time (``der``: from the second on).
+        factor: By which weight or step size change at each rollback (``der``: from the second on).
+
+    Raises:
+        ValueError: if a value is out of its range.
     """
 
     remedy: Remedy
@@ -27,34 +38,28 @@ class Remedies:
     factor: float = 2.0
 
     def __post_init__(self) -> None:
-        """Refuses a remedy that is none."""
         if self.remedy not in get_args(Remedy):
             known = ", ".join(get_args(Remedy))
-            raise ValueError(f"callbacks.sentinel.remedy={self.remedy} is none of {known}")
+            raise ValueError(f"remedy must be one of {known}; got {self.remedy}")
         if not 1 < self.factor < math.inf:
-            raise ValueError(f"callbacks.sentinel.factor={self.factor} must be a number > 1")
+            raise ValueError(f"factor must be finite and > 1, got {self.factor}")
 
-    def applied(
-        self, objective: Objective, attack: Attack, times: int
-    ) -> tuple[Objective, Attack, str]:
-        """Objective and attack after so many returns, and what changed, in words.
+    def apply(self, objective: Objective, attack: Attack, times: int) -> Treatment:
+        """Objective and attack after so many rollbacks.
 
         Args:
             objective: That the training began with.
-            attack: Likewise.
-            times: At least 1.
+            attack: That the training began with.
+            times: Rollbacks, at least 1.
 
         Raises:
-            ValueError: if the remedy does not go with them.
+            ValueError: if the remedy does not fit the training.
         """
         own = next((n for n, w in objective.terms.items() if isinstance(w.term, DER)), None)
         remedy = ("der" if own is None else "beta") if self.remedy == "auto" else self.remedy
         if remedy == "alpha":
-            return (
-                objective,
-                _weaker(attack, self.factor**-times),
-                f"the step size over {self.factor**times:g}",
-            )
+            divisor = f"step size / {self.factor**times:g}"
+            return Treatment(objective, _weaker(attack, self.factor**-times), divisor)
         if (remedy == "beta") == (own is None):
             has, use = ("no DER", "der") if own is None else ("DER", "beta")
             raise ValueError(
@@ -64,8 +69,8 @@ class Remedies:
         growth = self.factor ** (times - (own is None))
         stronger = replace(weighted, weight=growth * weighted.weight)
         terms = {**objective.terms, own or "der": stronger}
-        words = f"DER of weight {stronger.weight:g}"
-        return Objective(terms, skip_flat=objective.skip_flat), attack, words
+        description = f"DER of weight {stronger.weight:g}"
+        return Treatment(Objective(terms, skip_flat=objective.skip_flat), attack, description)
 
 
 def _weaker(attack: Attack, factor: float) -> Attack:
