@@ -302,9 +302,14 @@ def test_start_as_reference_has_logits_of_the_training_mode(net, batch):
         torch.testing.assert_close(pair.start, net(found.x_start))
 
 
-@pytest.mark.parametrize("options", [{"eps_warmup_epochs": -1.0}])
-def test_settings_without_meaning_are_refused(net, options):
-    with pytest.raises(ValueError, match="training"):
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        ({"eps_warmup_epochs": -1.0}, "eps_warmup_epochs must be >= 0, got -1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(net, options, rule):
+    with pytest.raises(ValueError, match=f"^{rule}$"):
         module(net, fgsm(BALL), AT, **options)
 
 
