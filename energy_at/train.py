@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @command("train", jobs=True, on_interrupt="resume={folder} continues it from its last checkpoint")
 def main(cfg: DictConfig, job: Job) -> float | None:
-    from energy_at.core.memory import keep_freed_memory
+    from energy_at.core.device import keep_freed_memory
     from energy_at.reporting.finished_run import FinishedRun
     from energy_at.runs.folder import RunFolder
     from energy_at.runs.resume import resumed

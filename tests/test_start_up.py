@@ -5,7 +5,10 @@ import sys
 
 import pytest
 
-COMMANDS = ("train", "evaluate", "analyse", "sample", "report", "export", "dashboard")
+COMMANDS = (
+    "train", "evaluate", "analyse", "sample", "report", "export", "dashboard", "benchmark",
+    "doctor",
+)  # fmt: skip
 HEAVY = ("lightning", "matplotlib", "numpy", "scipy", "sklearn", "torch", "torchvision", "wandb")
 ANSWER = f"""
 import runpy, sys

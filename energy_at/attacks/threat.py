@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 
 from energy_at.core.rng import Noise, normal_like, shares_like, uniform_like
 from energy_at.core.types import Images, PerExample
@@ -67,9 +68,7 @@ class L2:
 
     def steepest(self, grad: Images) -> Images:
         """The unit step that raises a function with this gradient the most; 0 where it is flat."""
-        # The square of a gradient below 1e-19 underflows, so bring the largest entry to 1 first.
-        largest = grad.flatten(1).abs().amax(1)
-        scaled = grad / _safe(largest)[:, None, None, None]
+        scaled = scale_to_largest(grad, dim=(1, 2, 3))
         return scaled / _safe(_norms(scaled))[:, None, None, None]
 
     def project(self, delta: Images) -> Images:
@@ -92,10 +91,21 @@ def clip_to_pixels(x: Images, delta: Images) -> Images:
     return (x + delta).clamp(0, 1) - x
 
 
+def scale_to_largest(grad: Tensor, dim: tuple[int, ...] = ()) -> Tensor:
+    """A gradient divided by its largest entry (a constant), so that its squares do not underflow.
+
+    Args:
+        grad: Any gradient; squares of fp32 entries below 1e-19 underflow.
+        dim: Dimensions over which the largest entry is taken; all if empty.
+    """
+    largest = grad.detach().abs().amax(dim, keepdim=True)
+    return grad / _safe(largest)
+
+
 def _norms(delta: Images) -> PerExample:
     norms: PerExample = torch.linalg.vector_norm(delta.flatten(1), dim=1)
     return norms
 
 
-def _safe(norm: PerExample) -> PerExample:
+def _safe(norm: Tensor) -> Tensor:
     return norm.clamp_min(torch.finfo(norm.dtype).tiny)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from energy_at.models.normalize import Normalize, Normalized
+from energy_at.models.layers import Normalize, Normalized
 from energy_at.models.preact_resnet import PreActResNet
 from energy_at.models.resnet import ResNet
 from energy_at.models.small import SmallCNN

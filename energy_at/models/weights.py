@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from energy_at.models.normalize import Normalized
+from energy_at.models.layers import Normalized
 
 State = dict[str, Tensor]
 

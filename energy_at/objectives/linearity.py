@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 
-from energy_at.attacks.threat import Ball
+from energy_at.attacks.threat import Ball, scale_to_largest
 from energy_at.core.rng import shares_like
 from energy_at.core.types import Classifier, Images, Labels, PerExample
 from energy_at.models.modes import frozen_running_stats
@@ -142,8 +142,7 @@ def _largest(grad: Images) -> PerExample:
 
 
 def _unit(grad: Images) -> Images:
-    # The square of a gradient below 1e-19 underflows, so bring the largest entry to 1 first.
-    tiny = torch.finfo(grad.dtype).tiny
-    scaled = grad / _largest(grad).clamp_min(tiny)[:, None, None, None]
-    norms = scaled.square().sum((1, 2, 3)).clamp_min(tiny).sqrt()
-    return scaled / norms[:, None, None, None]
+    scaled = scale_to_largest(grad, dim=(1, 2, 3))
+    # Unlike a norm, this has a second derivative at 0.
+    norms = scaled.square().sum((1, 2, 3), keepdim=True).clamp_min(torch.finfo(grad.dtype).tiny)
+    return scaled / norms.sqrt()

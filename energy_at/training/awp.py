@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from energy_at.attacks.threat import scale_to_largest
 from energy_at.core.distributed import summed
 from energy_at.core.types import Scalar
 
@@ -53,8 +54,6 @@ class WeightPerturbation:
 
 
 def _unit(grad: Tensor) -> Tensor:
-    # The square of a gradient below 1e-19 underflows, so bring the largest entry to 1 first.
-    tiny = torch.finfo(grad.dtype).tiny
-    scaled = grad / grad.abs().amax().clamp_min(tiny)
+    scaled = scale_to_largest(grad)
     norm: Tensor = torch.linalg.vector_norm(scaled)
-    return scaled / norm.clamp_min(tiny)
+    return scaled / norm.clamp_min(torch.finfo(grad.dtype).tiny)

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from energy_at.benchmark.measure import FlopCounter, measure, peak_memory
 from energy_at.benchmark.rows import Loop
-from energy_at.core.memory import keep_freed_memory
+from energy_at.core.device import keep_freed_memory
 from tests.helpers.nets import TinyNet
 
 MIB = 2**20

@@ -1,4 +1,4 @@
-"""Freed memory: kept for the next step where that is asked for, and no run's grows."""
+"""The machine: freed memory is kept for the next step on request, and no run's memory grows."""
 
 import platform
 import resource
@@ -9,7 +9,7 @@ import torch
 from lightning import Callback
 
 from energy_at.benchmark.measure import resident_memory
-from energy_at.core.memory import keep_freed_memory
+from energy_at.core.device import keep_freed_memory
 from tests.helpers.running import TINY, prepared
 
 MIB = 2**20
