@@ -9,22 +9,26 @@ from energy_at.core.types import Scalar
 
 
 class WeightPerturbation:
-    """Moves the weights up the loss before a step, and puts them back before the optimizer's.
+    """Perturbs the weights along the gradient of the loss, and restores them before the update.
 
     ``w_l <- w_l + gamma ||w_l|| / ||g_l|| g_l`` for every layer, one step (eq. 10). Vectors, such
-    as biases and the scales of batch norm, stay, as in the published code. That code takes the
-    perturbation off after the optimizer's step; here the weights come back before it, exactly.
+    as biases and the scales of batch norm, are not perturbed, as in the published code. That code
+    removes the perturbation after the optimizer's step; here the weights are restored before it,
+    exactly.
 
     Args:
         gamma: Size of the perturbation relative to the weights.
         warmup_epochs: Epochs without it.
+
+    Raises:
+        ValueError: if a value is out of its range.
     """
 
     def __init__(self, gamma: float, warmup_epochs: float = 0.0) -> None:
         if not 0 < gamma < float("inf"):
-            raise ValueError(f"training.awp.gamma must be finite and > 0, got {gamma:g}")
+            raise ValueError(f"gamma must be finite and > 0, got {gamma:g}")
         if not 0 <= warmup_epochs < float("inf"):
-            raise ValueError(f"training.awp.warmup must be >= 0 epochs, got {warmup_epochs:g}")
+            raise ValueError(f"warmup_epochs must be >= 0, got {warmup_epochs:g}")
         self.gamma = gamma
         self.warmup_epochs = warmup_epochs
         self._kept: list[tuple[Tensor, Tensor]] = []
@@ -46,7 +50,7 @@ class WeightPerturbation:
         torch.clear_autocast_cache()  # it may hold low-precision copies of the old weights
 
     def restore(self) -> None:
-        """Puts the weights back, bit for bit."""
+        """Restores the weights, bit for bit."""
         kept, self._kept = self._kept, []
         with torch.no_grad():
             for weight, value in kept:

@@ -1,4 +1,4 @@
-"""What a step of training costs, whatever machine it runs on."""
+"""Cost of a training step, independent of the machine."""
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -9,10 +9,10 @@ from energy_at.training.module import AdversarialTraining
 
 
 def forward_equivalents(module: AdversarialTraining, x: Images, y: Labels) -> float:
-    """Work of one optimizer step on a batch, in forward passes of the batch.
+    """Cost of one optimizer step on a batch, in forward passes of the batch.
 
-    Counted in floating point operations, so that a backward pass by weights and inputs is about 2.
-    The step takes place: give it a module of its own.
+    Measured in floating point operations: a backward pass for weights and inputs is about 2. The
+    module is modified.
     """
     with FlopCounterMode(display=False) as step:
         module.training_step((x, y), 0)["loss"].backward()

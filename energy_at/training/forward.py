@@ -1,4 +1,4 @@
-"""The forward passes of a step; those that the attack has run already are not run again."""
+"""The forward passes of a step; those that the attack has run are not repeated."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ def logits(net: nn.Module, x: Images) -> Logits:
 
 @dataclass(frozen=True)
 class Passes:
-    """Finds the logits that an objective asks for.
+    """Computes the logits that an objective reads.
 
     Attributes:
-        net: The network, in the mode that it is trained in.
+        net: The network, in training mode.
         traits: Of the objective.
         shared: Whether the attack runs the network in the mode, and at the weights, of the
-            training: only then do its logits and gradients serve.
-        observed: Whether somebody else asks for clean logits.
+            training: only then are its logits and gradients reused.
+        observed: Whether a callback reads clean logits.
     """
 
     net: nn.Module
@@ -36,18 +36,18 @@ class Passes:
     observed: bool
 
     def pair(self, x: Images, y: Labels, found: AttackResult) -> LogitPair:
-        """Logits of clean and adversarial images; clean ones that nobody asks for are NaN."""
+        """Logits of clean and adversarial images; clean ones are NaN if nothing reads them."""
         start = self._start_logits(found)
         clean = self._clean_logits(x, found)
         adv = logits(self.net, found.x_adv)
         return LogitPair(torch.full_like(adv, torch.nan) if clean is None else clean, adv, y, start)
 
     def clean_grad(self, found: AttackResult) -> Images | None:
-        """Gradient at the clean images, if the attack's own serves."""
+        """Gradient at the clean images, if the attack's own can be reused."""
         return found.clean_grad if self.shared else None
 
     def keeps_graph(self, attack: Attack) -> bool:
-        """Whether the graph of the attack's first pass is to be trained on."""
+        """Whether the loss needs the graph of the attack's first pass."""
         trains_clean = Trait.TRAINS_CLEAN in self.traits and attack.starts_clean
         reusable = trains_clean and Trait.FITS_CLEAN not in self.traits
         return self.shared and (reusable or Trait.TRAINS_START in self.traits)
@@ -69,7 +69,7 @@ class Passes:
         known = found.clean_logits if self.shared else None
         if known is not None and (known.requires_grad or not trains):
             return known
-        # Regularizing or measuring clean images must leave the running statistics as the base
-        # method leaves them; a forward pass in training mode would move them.
+        # the running statistics must be those of the base method, which a forward pass of
+        # regularizers or callbacks in training mode would change
         with frozen_running_stats(self.net), nullcontext() if trains else no_graph():
             return logits(self.net, x)

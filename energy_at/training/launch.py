@@ -1,4 +1,4 @@
-"""Processes that train one network together: what must be so before they start, and their start."""
+"""Start of the processes that train one network together, and the checks before it."""
 
 import os
 import signal
@@ -20,11 +20,11 @@ _VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SI
 
 
 def require_startable(trainer: Trainer, data: ImageData) -> None:
-    """Refuses what several processes would only meet after they have begun.
+    """Checks what several processes would only fail at after their start.
 
     Raises:
-        ValueError: if a batch has fewer images than there are processes, if nobody could start
-            the others, or if their port is taken.
+        ValueError: if a batch has fewer images than there are processes, if the other processes
+            cannot be started, or if their port is in use.
     """
     if trainer.world_size == 1:
         return
@@ -36,8 +36,8 @@ def require_startable(trainer: Trainer, data: ImageData) -> None:
     if not _started_from_outside(trainer):
         if trainer.num_nodes > 1 and not {"NODE_RANK", "GROUP_RANK"} & os.environ.keys():
             raise ValueError(
-                f"trainer.num_nodes={trainer.num_nodes} would wait for the other nodes, which "
-                "nobody starts: use torchrun or srun on each of them"
+                f"trainer.num_nodes={trainer.num_nodes} needs a process on every node: start them "
+                "with torchrun or srun"
             )
         spec = getattr(__main__, "__spec__", None)
         if spec is None or spec.name != _ENTRY:
@@ -49,10 +49,10 @@ def require_startable(trainer: Trainer, data: ImageData) -> None:
 
 @contextmanager
 def started_with(trainer: Trainer, command: Sequence[str]) -> Iterator[None]:
-    """Has Lightning start the other processes, if it does, with this command line.
+    """Sets the command line with which Lightning starts the other processes.
 
-    Left to itself it would repeat what was typed: in a sweep, the sweep. At the end nothing is
-    left of them, so that the next training of this process can start its own.
+    By default it repeats that of this process: in a sweep, the sweep. Afterwards the process group
+    and its variables are removed, so that the next training of this process can start its own.
     """
     if trainer.world_size == 1:
         yield
@@ -106,17 +106,17 @@ def _require_images(name: str, images: int, batch_size: int, world: int) -> None
 
 
 def _require_port() -> None:
-    typed = os.environ.get("MASTER_PORT")
-    if typed is None:
+    port = os.environ.get("MASTER_PORT")
+    if port is None:
         return
-    if not (typed.isdecimal() and 0 < int(typed) < 2**16):
-        raise ValueError(f"MASTER_PORT={typed} is no port: set it to a number from 1 to 65535")
+    if not (port.isdecimal() and 0 < int(port) < 2**16):
+        raise ValueError(f"MASTER_PORT={port} must be a port from 1 to 65535")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("", int(typed)))
+            probe.bind(("", int(port)))
         except OSError as error:
             raise ValueError(
-                f"MASTER_PORT={typed} cannot be had ({error.strerror}): choose another, or unset "
-                "it, and a free one is found"
+                f"MASTER_PORT={port} is not available ({error.strerror}): choose another, or unset "
+                "it to use a free one"
             ) from error

@@ -1,6 +1,8 @@
 """The three classic methods as LightningModules: base terms and batch-norm mode are fixed.
 
-Each equals the ``experiment=`` of its name; regularizers are added on top.
+Each equals the ``experiment=`` of its name; regularizers are added to its loss. The options of all
+are ``val_attacks`` (FGSM and PGD-10 in the ball if left out), ``optimizer``, ``schedule``,
+``eps_warmup_epochs``, ``awp`` and ``seed`` of ``AdversarialTraining``.
 """
 
 from collections.abc import Mapping
@@ -31,8 +33,7 @@ class StandardAT(AdversarialTraining):
         regularizers: Terms added to the loss, such as ``{"der": Weighted(DER("all"), 1)}``.
         steps: Steps of the training attack.
         alpha: Its step size; ``eps / 4`` if left out.
-        options: ``val_attacks`` (FGSM and PGD-10 in the ball if left out), ``optimizer``,
-            ``schedule``, ``eps_warmup_epochs``, ``awp`` and ``seed`` of ``AdversarialTraining``.
+        options: See the module.
     """
 
     def __init__(
@@ -63,8 +64,7 @@ class FastAT(AdversarialTraining):
         regularizers: Terms added to the loss, such as
             ``{"der": Weighted(DER("abnormal"), 20)}``.
         attack: The single-step attack; FGSM from the clean image if left out.
-        options: ``val_attacks`` (FGSM and PGD-10 in the ball if left out), ``optimizer``,
-            ``schedule``, ``eps_warmup_epochs``, ``awp`` and ``seed`` of ``AdversarialTraining``.
+        options: See the module.
 
     Raises:
         ValueError: if ``attack`` takes more than one step.
@@ -101,8 +101,7 @@ class Trades(AdversarialTraining):
         beta: Weight of the divergence (not of DER).
         steps: Steps of the training attack, which runs in evaluation mode.
         alpha: Its step size; ``eps / 4`` if left out.
-        options: ``val_attacks`` (FGSM and PGD-10 in the ball if left out), ``optimizer``,
-            ``schedule``, ``eps_warmup_epochs``, ``awp`` and ``seed`` of ``AdversarialTraining``.
+        options: See the module.
     """
 
     def __init__(
@@ -126,13 +125,9 @@ class Trades(AdversarialTraining):
         )
 
 
-def default_val_attacks(ball: Ball) -> dict[str, Attack]:
-    """FGSM, and PGD-10 as the measure that chooses checkpoints."""
-    return {"fgsm": fgsm(ball), "pgd": pgd(ball)}
-
-
 def _completed(options: dict[str, Any], ball: Ball) -> dict[str, Any]:
-    return {**options, "val_attacks": options.get("val_attacks") or default_val_attacks(ball)}
+    default = {"fgsm": fgsm(ball), "pgd": pgd(ball)}  # PGD-10 selects checkpoints
+    return {**options, "val_attacks": options.get("val_attacks") or default}
 
 
 def _objective(base: Regularizers, regularizers: Regularizers | None) -> Objective:

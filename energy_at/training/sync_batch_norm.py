@@ -1,4 +1,4 @@
-"""Batch norm over the images of all processes, on any device and through double backward passes."""
+"""Batch norm over the images of all processes, on any device, differentiable twice."""
 
 from typing import Any
 
@@ -11,25 +11,25 @@ from energy_at.core.distributed import summed
 
 
 class SharedBatchNorm(LayerSync):
-    """Lets batch norm see the whole batch while several processes train on it.
+    """Gives batch norm the statistics of the whole batch when several processes train on it.
 
-    PyTorch's ``SyncBatchNorm`` refuses images on the CPU, and its backward pass cannot be
-    differentiated, as GradAlign needs it.
+    PyTorch's ``SyncBatchNorm`` does not support the CPU, and its backward pass cannot be
+    differentiated, which GradAlign requires.
     """
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """Exchanges how the layers compute; parameters, statistics and names stay."""
+        """Exchanges the classes of the layers, but not their parameters, statistics or names."""
         _exchange(model, _SHARED)
         return model
 
     def revert(self, model: nn.Module) -> nn.Module:
-        """Makes them layers of one process again."""
+        """Restores the classes."""
         _exchange(model, {shared: plain for plain, shared in _SHARED.items()})
         return model
 
 
 class _Shared(_BatchNorm):
-    """In training the statistics of all images, in evaluation as it was."""
+    """Batch norm with the statistics of all processes in training mode."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -77,9 +77,9 @@ _SHARED: dict[Any, Any] = {
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and variance of each channel over all processes, and of how many numbers.
+    """Mean and variance of each channel over all processes, and the count of their values.
 
-    In two rounds, mean first: the mean of the squares less the square of the mean would cancel.
+    Two exchanges, mean first: the mean of squares minus the squared mean would cancel.
     """
     dims = [0, *range(2, x.ndim)]
     var, mean = torch.var_mean(x, dims, correction=0)
@@ -87,8 +87,8 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     sums = summed(torch.cat([own * mean, own[None]]))
     total = sums[-1].detach()
     mean_of_all = sums[:-1] / total
-    spread = summed(own * (var + (mean - mean_of_all).square()))
-    return mean_of_all, spread / total, total
+    squares = summed(own * (var + (mean - mean_of_all).square()))
+    return mean_of_all, squares / total, total
 
 
 def _exchange(model: nn.Module, kinds: dict[Any, Any]) -> None:

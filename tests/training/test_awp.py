@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from energy_at.attacks import fgsm, pgd, rs_fgsm, trades
 from energy_at.attacks.threat import Linf
-from energy_at.config.build import build_module
 from energy_at.objectives import (
     AAER,
     DER,
@@ -28,7 +27,7 @@ from energy_at.objectives import (
 from energy_at.training import AdversarialTraining
 from energy_at.training.awp import WeightPerturbation
 from tests.helpers.nets import TinyNet
-from tests.helpers.running import TINY_BN, config, fitted, states_equal
+from tests.helpers.running import TINY_BN, fitted, states_equal
 
 BALL, GAMMA = Linf(0.1), 0.05
 AT = {"ce": Weighted(AdversarialCrossEntropy())}
@@ -155,12 +154,11 @@ def test_a_loss_that_is_flat_moves_nothing(net, batch):
 
 
 @pytest.mark.parametrize("value", [-0.01, math.nan, math.inf])
-@pytest.mark.parametrize("name", ["gamma", "warmup"])
-def test_a_size_or_a_warm_up_without_meaning_is_refused(name, value):
-    settings = {"gamma": 0.01, "warmup": 0} | {name: value}
-    overrides = [f"training.awp.{key}={setting}" for key, setting in settings.items()]
-    with pytest.raises(ValueError, match=f"training.awp.{name}"):
-        build_module(config(*TINY_BN, *overrides))
+@pytest.mark.parametrize("name", ["gamma", "warmup_epochs"])
+def test_a_value_out_of_range_is_refused(name, value):
+    settings = {"gamma": 0.01, "warmup_epochs": 0.0} | {name: value}
+    with pytest.raises(ValueError, match=f"^{name} must be .*, got {value:g}"):
+        WeightPerturbation(**settings)
 
 
 # Steps of the training

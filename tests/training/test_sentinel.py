@@ -320,7 +320,7 @@ def test_an_alert_that_fails_stops_no_training(tmp_path, capsys):
     run.trainer.fit(run.module, run.data)
     assert run.trainer.global_step == 3 * STEPS
     err = capsys.readouterr().err
-    assert err.count("W&B has failed and is left out from here on: OSError: no network") == 1
+    assert err.count("W&B has failed and is disabled from here on: OSError: no network") == 1
     assert "CO alarm at step 4" in err
     assert isinstance(logger.experiment, DummyExperiment)
 

@@ -216,7 +216,7 @@ def test_a_wandb_that_cannot_begin_leaves_the_training_alone(tmp_path, no_key, m
     loggers.finish(run.trainer.loggers)
     err = capsys.readouterr().err
     assert err.count("\n") == 1
-    assert "W&B has failed and is left out: CommError: no way" in err
+    assert "W&B has failed and is disabled: CommError: no way" in err
     assert isinstance(wandb_of(run).experiment, DummyExperiment)
     assert "wandb_id" not in read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
     assert len(rows(tmp_path / "run")) == 15
@@ -256,7 +256,7 @@ def test_a_failure_in_the_middle_leaves_the_training_alone(tmp_path, no_key, mon
     run = one_epoch(tmp_path / "run")
     loggers.finish(run.trainer.loggers)
     err = capsys.readouterr().err
-    assert err == "W&B has failed and is left out from here on: BrokenPipeError: gone\n"
+    assert err == "W&B has failed and is disabled from here on: BrokenPipeError: gone\n"
     assert len(calls) == 6
     checkpoint = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
     assert checkpoint["wandb_id"] == Kept(tmp_path / "run").run.run_id

@@ -6,7 +6,6 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from energy_at.training.loggers.csv import MetricsCSV
 
@@ -47,12 +46,7 @@ class LastCheckpoint(ModelCheckpoint):
         self.every_n_steps = every_n_steps
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: STEP_OUTPUT,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Writes within the epoch, except after its last batch: the epoch's checkpoint follows.
 

@@ -1,4 +1,4 @@
-"""A training whose network is compiled."""
+"""Compiles the network of a training."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ from energy_at.training.module import AdversarialTraining
 class CompiledNet(Callback):
     """Compiles the bare network for the steps of training and validation.
 
-    The last batch of an epoch, where it is smaller than the others, runs uncompiled: a graph of its
-    own would take longer to compile than it ever saves. So do an average of weights and whatever
-    runs the network between steps.
+    The last batch of an epoch, if smaller than the others, runs uncompiled: its own graph would
+    take longer to compile than it saves. So do averages of the weights, and callbacks that run the
+    network between steps.
 
     Args:
         mode: Of ``torch.compile``; see ``energy_at.models.compile.COMPILATIONS``.
@@ -26,10 +26,10 @@ class CompiledNet(Callback):
         self._sizes = {"train": 0, "val": 0}
 
     def require_fitting(self, trainer: Trainer, objective: Objective) -> None:
-        """Refuses what cannot be compiled.
+        """Checks that the training can be compiled.
 
         Raises:
-            ValueError: with what to do.
+            ValueError: if it cannot, with the remedy.
         """
         if Trait.DIFFERENTIATES_TWICE in objective.traits:
             twice = [
@@ -49,9 +49,9 @@ class CompiledNet(Callback):
         require_compiler(self.mode)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compiles nothing yet: every graph is compiled where it is first needed."""
+        """Prepares the compilation; each graph is compiled when it is first needed."""
         if not isinstance(pl_module, AdversarialTraining):
-            raise TypeError(f"the network of an AdversarialTraining, not of a {type(pl_module)}")
+            raise TypeError(f"CompiledNet needs an AdversarialTraining, got {type(pl_module)}")
         self.require_fitting(trainer, pl_module.objective)
         compile_net(pl_module.net, self.mode)
         self._switch = Switch(pl_module.net)
@@ -60,11 +60,9 @@ class CompiledNet(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Compiled from here."""
         self._begin("train", len(batch[0]))
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """Not compiled from here."""
         self._end()
 
     def on_validation_batch_start(
@@ -75,15 +73,13 @@ class CompiledNet(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Compiled from here."""
         self._begin("val", len(batch[0]))
 
     def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """Not compiled from here."""
         self._end()
 
     def on_exception(self, *args: Any, **kwargs: Any) -> None:
-        """Leaves the network as it was."""
+        """Restores the uncompiled network."""
         self._end()
 
     def _begin(self, stage: str, size: int) -> None:

@@ -1,4 +1,4 @@
-"""Weight averaging that cannot hide catastrophic overfitting."""
+"""Exponential moving average of the weights that does not hide catastrophic overfitting."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,34 +11,34 @@ from energy_at.training.module import AdversarialTraining
 
 
 class EMA(EMAWeightAveraging):
-    """Lightning's exponential moving average, validated beside the live weights.
+    """Lightning's exponential moving average, validated alongside the live weights.
 
     Lightning validates the average instead of the live network, whose collapse would then show
-    late or never. Here ``val/...`` stays the live network and ``val_ema/...`` is the average.
-    Checkpoints hold the average under ``state_dict``, as Lightning's callback writes them.
+    late or never. Here ``val/...`` is the live network and ``val_ema/...`` the average. Checkpoints
+    hold the average as ``state_dict``, as those of Lightning's callback do.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Makes the average, and has it validated too."""
-        # Lightning moves the network to its device only after this.
+        """Creates the average and adds it to the validation."""
+        # Lightning moves the network to its device after this
         self._device = self._device or trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
         if stage == "fit" and isinstance(pl_module, AdversarialTraining):
             pl_module.validated_nets["val_ema"] = self._net
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The live network stays in place."""
+        """Keeps the live network, which Lightning would exchange for the average."""
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Nothing was exchanged."""
+        """Does nothing: nothing was exchanged."""
 
     def averaged(self) -> dict[str, Any]:
-        """The average, as tensors that training goes on changing."""
+        """State of the average; training continues to change its tensors."""
         assert self._average_model is not None
         return self._average_model.state_dict()
 
     def restore(self, averaged: Mapping[str, Any]) -> None:
-        """Goes on with an earlier average."""
+        """Restores an earlier state of the average."""
         assert self._average_model is not None
         self._average_model.load_state_dict(averaged)
 

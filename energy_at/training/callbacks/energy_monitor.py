@@ -1,4 +1,4 @@
-"""Energies of every optimizer step, without waiting for the device at any of them."""
+"""Energies of every optimizer step, without a synchronisation per step."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
 from energy_at.energy.metrics import pair_metrics
@@ -19,21 +18,24 @@ Reader = Callable[[Trainer, Sequence[Row]], None]
 class EnergyMonitor(Callback):
     """Logs energies, delta energies, AAE share, accuracies and losses of each step.
 
-    Values stay on the device until ``every`` steps have come together, or an epoch ends, or a
-    checkpoint is written; then all their rows go to the loggers at once, each with its own step.
-    Training is the same bit for bit with and without the monitor. Clean logits that the attack has
-    not computed cost one forward pass a step.
+    Values stay on the device for ``every`` steps, or until an epoch ends or a checkpoint is
+    written; then all their rows go to the loggers, each with its own step. Training is
+    bit-identical with and without the monitor. Clean logits that the attack has not computed cost
+    one forward pass a step.
 
     Args:
         every: Steps between two transfers to the host.
+
+    Raises:
+        ValueError: if ``every`` is out of its range.
     """
 
     def __init__(self, every: int = 50) -> None:
         if every < 1:
-            raise ValueError(f"callbacks.energy.every must be >= 1 step, got {every}")
+            raise ValueError(f"every must be >= 1, got {every}")
         self.every = every
         self.latest: Row = {}
-        self.readers: list[Reader] = []  # of all rows, once the loggers have them
+        self.readers: list[Reader] = []  # called with all rows, after the loggers
         self._names: list[str] = []
         self._values: list[Tensor] = []
         self._on_host: list[Row] = []
@@ -42,23 +44,18 @@ class EnergyMonitor(Callback):
         self._since = time.monotonic()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Asks the module for clean logits at every step."""
+        """Requests clean logits of every step."""
         if isinstance(pl_module, AdversarialTraining):
             pl_module.observes_clean = True
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Notes the learning rate before the schedule moves on."""
+        """Reads the learning rate before the schedule is stepped."""
         self._lr = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: STEP_OUTPUT,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Measures the step's pair on its device."""
         if not isinstance(outputs, Mapping) or "pair" not in outputs:
@@ -79,34 +76,33 @@ class EnergyMonitor(Callback):
             self.flush(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes what is left."""
         self.flush(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the training rows before the rows of the validation."""
+        """Logs the training rows before the rows of the validation."""
         self.flush(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keeps the time of the validation out of the rate."""
+        """Excludes the time of the validation from the rate."""
         self._since = time.monotonic()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Keeps the steps before a failure."""
+        """Logs the steps before a failure."""
         self.flush(trainer)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Writes what is left, so that a resumed run knows where its log goes on."""
+        """Logs the last steps before ``Continuation`` counts the rows."""
         self.flush(trainer)
 
     def flush(self, trainer: Trainer) -> None:
-        """Sends all rows that are still on the device to the loggers."""
+        """Moves all rows from the device to the loggers and the readers."""
         if not self._values:
             return
-        table = torch.stack(self._values).cpu().tolist()  # the one wait for the device
+        table = torch.stack(self._values).cpu().tolist()  # the one synchronisation
         now = time.monotonic()
         rate = self._images / max(now - self._since, 1e-9)
         rows = [

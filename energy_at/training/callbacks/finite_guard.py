@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
 from energy_at.training.module import require_pixels
@@ -32,17 +31,10 @@ class FiniteGuard(Callback):
         self._pixels: list[Tensor] = []
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: STEP_OUTPUT,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Keeps the loss of the step, on its device."""
-        loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
-        assert isinstance(loss, Tensor)
-        self._losses.append(loss.detach())
+        self._losses.append((outputs["loss"] if isinstance(outputs, Mapping) else outputs).detach())
         if isinstance(outputs, Mapping) and "pixels" in outputs:
             self._pixels.append(outputs["pixels"])
         if len(self._losses) >= self.every:

@@ -1,4 +1,4 @@
-"""The progress bar: the numbers that matter, and the time that is left."""
+"""The progress bar: loss, accuracies, dE(x), rate and time left."""
 
 import time
 
@@ -12,7 +12,7 @@ from energy_at.training.callbacks.energy_monitor import EnergyMonitor
 class RunProgress(TQDMProgressBar):
     """Loss, clean and adversarial accuracy, dE(x), images per second, time left of the whole run.
 
-    It shows what the energy monitor has brought to the host, so that drawing it waits for nothing.
+    It shows the last row of the energy monitor, so that drawing needs no synchronisation.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -23,7 +23,7 @@ class RunProgress(TQDMProgressBar):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Ends the bar's line, so that the message stands on its own."""
+        """Ends the line of the bar before an error is printed."""
         for bar in (self._val_progress_bar, self._train_progress_bar):
             if bar is not None:
                 bar.close()
@@ -31,7 +31,7 @@ class RunProgress(TQDMProgressBar):
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        """What stands behind the bar."""
+        """Numbers after the bar."""
         row = next((monitor.latest for monitor in callbacks_of(trainer, EnergyMonitor)), {})
         shown: dict[str, int | str | float | dict[str, float]] = {
             label: f"{row[name]:{form}}" for label, name, form in _SHOWN if name in row

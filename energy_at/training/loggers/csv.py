@@ -13,26 +13,26 @@ Cell = str | float | int
 
 
 class MetricsCSV(Logger):
-    """One row for each call, columns added as metrics appear; rows of a resumed run go on.
+    """One row for each call; columns are added as metrics appear; a resumed run appends its rows.
 
-    Lightning's own CSV logger deletes the file of the run that it continues.
+    Lightning's own CSV logger deletes the file of the run that it resumes.
     """
 
     def __init__(self, path: str | Path) -> None:
         super().__init__()
         self.path = Path(path)
-        self._columns = self._read_columns()
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        self._columns = lines[0].split(",") if lines else []
+        self._rows = max(0, len(lines) - 1)
         self._pending: list[dict[str, Cell]] = []
-        self._rows = self._count_rows()
 
     @property
     def name(self) -> str:
-        """Kind of logger."""
         return "csv"
 
     @property
     def version(self) -> None:
-        """A run folder holds one file."""
+        """None: a run folder holds one file."""
 
     @property
     def save_dir(self) -> str:
@@ -40,17 +40,17 @@ class MetricsCSV(Logger):
         return str(self.path.parent)
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """The run folder holds the configuration."""
+        """Does nothing: the run folder holds the configuration."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Adds a row; it reaches the file with ``save``."""
+        """Adds a row, which ``save`` writes."""
         row: dict[str, Cell] = {k: _cell(k, value) for k, value in metrics.items() if k != "step"}
         self._pending.append({"step": -1 if step is None else round(step)} | row)
 
     @rank_zero_only
     def save(self) -> None:
-        """Appends the rows that are not in the file yet."""
+        """Appends the rows that are not yet in the file."""
         rows, self._pending = self._pending, []
         new = [k for k in dict.fromkeys(k for row in rows for k in row) if k not in self._columns]
         if new:
@@ -61,7 +61,6 @@ class MetricsCSV(Logger):
             self._rows += len(rows)
 
     def finalize(self, status: str) -> None:
-        """Leaves nothing behind in memory."""
         self.save()
 
     def count(self) -> int:
@@ -70,7 +69,7 @@ class MetricsCSV(Logger):
         return self._rows
 
     def truncate(self, rows: int) -> None:
-        """Drops all rows after the first ``rows``: a run resumed there will write them again."""
+        """Drops all rows after the first ``rows``: a run resumed there writes them again."""
         if self.count() > rows:
             with self.path.open(newline="") as file:
                 kept = [line for _, line in zip(range(rows + 1), file, strict=False)]
@@ -85,18 +84,6 @@ class MetricsCSV(Logger):
             with self.path.open(newline="") as file:
                 lines += [line.rstrip("\r\n") + "," * len(new) for line in list(file)[1:]]
         write_atomic(self.path, "\n".join(lines) + "\n")
-
-    def _count_rows(self) -> int:
-        if not self.path.exists():
-            return 0
-        with self.path.open(newline="") as file:
-            return max(0, sum(1 for _ in file) - 1)
-
-    def _read_columns(self) -> list[str]:
-        if not self.path.exists():
-            return []
-        with self.path.open(newline="") as file:
-            return next(csv.reader(file), [])
 
 
 def csv_logger(folder: str | Path) -> MetricsCSV:

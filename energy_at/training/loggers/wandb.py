@@ -1,4 +1,4 @@
-"""W&B that may be out of reach, or fail at any time, and never stops or slows a training."""
+"""Weights & Biases that may be unreachable or fail at any time, without stopping a training."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from energy_at.reporting.wandb_workspace import STEP, has_wandb_key, is_reachable, server
 
-SUMMARIES = {  # besides the last value, which is the summary of all others
+SUMMARIES = {  # W&B keeps the last value of all other metrics
     "train/delta_energy/marginal": "min,max,last",
     "train/delta_energy/joint": "min,max,last",
     "train/delta_energy/shift_norm": "max,last",
@@ -24,77 +24,79 @@ SUMMARIES = {  # besides the last value, which is the summary of all others
     "val/acc/fgsm": "max,last",
     "val/acc/pgd": "max,last",
 }
-INIT = 30.0  # seconds that it has to begin a run
-FINISH = 60.0  # seconds for what is not uploaded at the end of a training
+INIT = 30.0  # seconds to begin a run
+FINISH = 60.0  # seconds to upload the rest at the end of a training
 
 
 class TolerantWandb(WandbLogger):
-    """W&B whose first failure is told in one line, and after which the training goes on without.
+    """W&B that is disabled by its first failure, with one line on the terminal.
 
     Args:
-        mode: ``online``, ``offline``, or another that wandb knows.
-        log_checkpoints: Keep the last and the best checkpoint as an artifact, after training.
-        options: What Lightning's logger, or ``wandb.init``, takes. With the ``id`` of an earlier
-            run that run is continued.
+        mode: ``online``, ``offline``, or another mode of wandb.
+        log_checkpoints: Whether the last and the best checkpoint become an artifact after training.
+        options: Arguments of Lightning's logger or of ``wandb.init``. The ``id`` of an earlier run
+            resumes that run.
     """
 
     def __init__(self, *, mode: str, log_checkpoints: bool = False, **options: Any) -> None:
         settings = {"init_timeout": INIT, "finish_timeout": FINISH, "silent": mode == "offline"}
         super().__init__(mode=mode, settings=settings | options.pop("settings", {}), **options)
-        self._wandb_init.pop("anonymous")  # wandb warns of it, whatever it is
+        self._wandb_init.pop("anonymous")  # deprecated by wandb, whatever its value
         self.log_checkpoints = log_checkpoints
-        self._left: Any = None  # a run that has failed
+        self._failed: Any = None  # a run
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The run at W&B, begun when it is first needed; one that does nothing after a failure."""
+        """The W&B run, begun when first needed; after a failure, one that does nothing."""
         if self._experiment is None:
-            self._experiment = self._begun()
+            self._experiment = self._begin()
             if not isinstance(self._experiment, DummyExperiment):
                 self._id = self._experiment.id
         return self._experiment
 
     @property
     def version(self) -> str | None:
-        """Id of the run at W&B, whatever has become of it; ``None`` if it never began."""
+        """Id of the W&B run, even if it has failed since; ``None`` if it never began."""
         return self._id
 
     @contextmanager
     def tolerated(self) -> Iterator[None]:
-        """Gives W&B up if anything is raised."""
+        """Disables W&B if anything is raised."""
         try:
             yield
         except Exception as error:
-            self._give_up(error)
+            if not isinstance(self._experiment, DummyExperiment):
+                _print(f"W&B has failed and is disabled from here on: {_one_line(error)}")
+                nothing: Any = DummyExperiment()
+                self._failed, self._experiment = self._experiment, nothing
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Sends a row."""
         with self.tolerated():
             super().log_metrics(metrics, step)
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Sends what Lightning knows of the module. The configuration went with the beginning."""
+        """Logs Lightning's hyperparameters; ``wandb.init`` has the configuration."""
         with self.tolerated():
             super().log_hyperparams(params)
 
     @rank_zero_only
     def log_summary(self, values: Mapping[str, float]) -> None:
-        """Sends what belongs to no step."""
+        """Logs values that belong to no step."""
         with self.tolerated():
             self.experiment.summary.update(dict(values))
 
     @rank_zero_only
     def alert(self, title: str, text: str) -> None:
-        """Sends a message to whoever wants to be told."""
+        """Sends an alert."""
         with self.tolerated():
             self.experiment.alert(title=title, text=text)
 
     @rank_zero_only
     def log_artifact(self, files: Mapping[str, Path]) -> None:
-        """Sends the checkpoints, if it was told to."""
+        """Uploads the checkpoints, if ``log_checkpoints``."""
         if not self.log_checkpoints or not files:
             return
         import wandb
@@ -107,100 +109,87 @@ class TolerantWandb(WandbLogger):
 
     @rank_zero_only
     def finish(self) -> None:
-        """Ends the run, and waits no longer than ``FINISH`` for what is not uploaded."""
+        """Ends the run; waits at most ``FINISH`` seconds for uploads."""
         if self._experiment is not None:
             with self.tolerated():
                 self._experiment.finish()
-        if self._left is not None:  # or the next run of the process would go on with it
+        if self._failed is not None:  # else the next run of the process would resume it
             with suppress(Exception):
-                self._left.finish()
+                self._failed.finish()
 
-    def _begun(self) -> Any:
-        """A run, offline where the server refuses it."""
+    def _begin(self) -> Any:
+        """A run, offline if the server refuses it."""
         import wandb
 
         try:
             return _with_axes(wandb.init(**self._wandb_init))
         except Exception as error:
             if self._wandb_init["mode"] == "offline":
-                tell(f"W&B has failed and is left out: {_why(error)}")
+                _print(f"W&B has failed and is disabled: {_one_line(error)}")
                 return DummyExperiment()
-            tell_offline(_why(error), self.save_dir or ".")
+            _print_offline(_one_line(error), self.save_dir or ".")
         self._wandb_init["mode"] = "offline"
         self._wandb_init["settings"]["silent"] = True
-        return self._begun()
-
-    def _give_up(self, error: Exception) -> None:
-        if not isinstance(self._experiment, DummyExperiment):
-            tell(f"W&B has failed and is left out from here on: {_why(error)}")
-            nothing: Any = DummyExperiment()
-            self._left, self._experiment = self._experiment, nothing
+        return self._begin()
 
 
 def wandb_logger(
-    folder: str | Path,
-    *,
-    project: str,
-    mode: str | None = None,
-    **options: Any,
+    folder: str | Path, *, project: str, mode: str | None = None, **options: Any
 ) -> TolerantWandb:
-    """W&B, online where an API key is configured and its server answers, and offline otherwise.
+    """W&B, online if an API key is configured and the server answers, otherwise offline.
 
     Args:
         folder: Of the run.
         project: At W&B.
-        mode: ``online``, ``offline`` or ``disabled``, as ``WANDB_MODE`` would say it.
-        options: What ``TolerantWandb``, or ``wandb.init``, takes.
+        mode: ``online``, ``offline`` or ``disabled``, as in ``WANDB_MODE``.
+        options: Arguments of ``TolerantWandb`` or of ``wandb.init``.
     """
-    place = str(Path(folder).absolute())  # wandb's own process may work elsewhere
-    mode = _mode(mode or os.environ.get("WANDB_MODE") or None, folder)  # set to nothing is not set
+    mode = mode or os.environ.get("WANDB_MODE") or "online"
+    reason = None
+    if mode == "online" and not has_wandb_key():
+        reason = "no API key is configured"
+    elif mode == "online" and not is_reachable(server()):
+        reason = f"{server()} does not answer"
+    if reason is not None:
+        _print_offline(reason, folder)
+        mode = "offline"
+    place = str(Path(folder).absolute())  # the process of wandb may have another working directory
     return TolerantWandb(save_dir=place, project=project, mode=mode, **options)
-
-
-def _mode(asked: str | None, folder: str | Path) -> str:
-    if asked is not None and asked != "online":
-        return asked
-    if not has_wandb_key():
-        tell_offline("no API key is configured", folder)
-        return "offline"
-    if not is_reachable(server()):
-        tell_offline(f"{server()} does not answer", folder)
-        return "offline"
-    return "online"
 
 
 def conclude(
     loggers: Iterable[Logger], accuracies: Mapping[str, float], checkpoints: Mapping[str, Path]
 ) -> None:
-    """Gives what a training has come to, where there is W&B, to its summary and artifacts.
+    """Adds the results of a training to the summary and the artifacts of W&B, if it is used.
 
     Args:
         loggers: Of the training.
         accuracies: Shares by name.
         checkpoints: Files by name.
     """
-    for logger in loggers:
-        if isinstance(logger, TolerantWandb):
-            logger.log_summary(accuracies)
-            logger.log_artifact(checkpoints)
+    for logger in _wandb_of(loggers):
+        logger.log_summary(accuracies)
+        logger.log_artifact(checkpoints)
 
 
 def alert(loggers: Iterable[Logger], title: str, text: str) -> None:
-    """Tells whoever wants to be told by W&B, where there is W&B."""
-    for logger in loggers:
-        if isinstance(logger, TolerantWandb):
-            logger.alert(title, text)
+    """Sends an alert by W&B, if it is used."""
+    for logger in _wandb_of(loggers):
+        logger.alert(title, text)
 
 
 def finish(loggers: Iterable[Logger]) -> None:
-    """Ends what a run has begun at W&B: the next run of the process must begin its own."""
-    for logger in loggers:
-        if isinstance(logger, TolerantWandb):
-            logger.finish()
+    """Ends the runs at W&B, so that the next training of the process begins its own."""
+    for logger in _wandb_of(loggers):
+        logger.finish()
+
+
+def _wandb_of(loggers: Iterable[Logger]) -> list[TolerantWandb]:
+    return [logger for logger in loggers if isinstance(logger, TolerantWandb)]
 
 
 def _with_axes(run: Any) -> Any:
-    """The run, told what to draw its metrics against and what of them to sum up."""
+    """Sets the x axis and the summary of each metric."""
     run.define_metric(STEP)
     run.define_metric("*", step_metric=STEP, step_sync=True)
     for name, summary in SUMMARIES.items():
@@ -208,17 +197,15 @@ def _with_axes(run: Any) -> Any:
     return run
 
 
-def _why(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
-def tell_offline(why: str, folder: str | Path) -> None:
-    """Says why W&B runs offline, and the command that makes up for it."""
+def _print_offline(reason: str, folder: str | Path) -> None:
     place = Path(os.path.relpath(folder)) / "wandb" / "offline-run-*"
-    tell(f"W&B runs offline: {why}; 'wandb sync {place}' uploads it later")
+    _print(f"W&B runs offline: {reason}; 'wandb sync {place}' uploads it later")
 
 
 @rank_zero_only
-def tell(line: str) -> None:
-    """A line for the user."""
+def _print(line: str) -> None:
     sys.stderr.write(line + "\n")
