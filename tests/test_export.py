@@ -177,7 +177,7 @@ def test_help_shows_an_example(type_in):
         (evaluate, (CHECKPOINT, *MODEL, "model.activation=gelu"), "must be relu or silu"),
         (evaluate, (CHECKPOINT, *MODEL, "model.shortcut=none"), "must be one of activated, plain"),
         (export, (), "run"),
-        (export, ("run=nowhere",), "nowhere is no run folder"),
+        (export, ("run=nowhere",), "nowhere is not a run folder"),
         (export, ("run=run", "which=final"), "which=final must be last, best or healthy"),
         (export, ("run=run", "wich=last"), "Could not override 'wich'"),
     ],

@@ -7,6 +7,7 @@ belongs to stands before its folder.
 """
 
 import argparse
+import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -58,7 +59,8 @@ class Watch:
     @cached_property
     def rows(self) -> list[dict[str, float]]:
         """Of its ``metrics.csv``."""
-        return self.folder.metrics()
+        with self.folder.metrics_file.open(newline="") as file:
+            return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
 
     @cached_property
     def pgd(self) -> Curve:

@@ -7,9 +7,8 @@ from functools import cached_property
 from omegaconf import DictConfig, OmegaConf
 
 from energy_at.overfitting.onset import collapse_step, is_chance, overfitting_step
-from energy_at.reporting.tables import last_epoch_means
 from energy_at.runs.folder import RunFolder
-from energy_at.runs.metrics_log import Log
+from energy_at.runs.metrics_log import MetricsLog
 
 APART = (  # what runs of one row may differ in: the seed, and what changes no result
     "seed",
@@ -35,7 +34,7 @@ class FinishedRun:
         return self.folder.config()
 
     @cached_property
-    def log(self) -> Log:
+    def log(self) -> MetricsLog:
         """Its log; empty if it wrote none."""
         return self.folder.log()
 
@@ -166,4 +165,4 @@ class FinishedRun:
     def trained_percent(self, name: str) -> float | None:
         """Mean of a share in training over the last epoch; ``None`` if it was not logged."""
         key = f"train/{name}"
-        return 100 * last_epoch_means(self.log, [key])[0] if key in self.log else None
+        return 100 * self.log.last_epoch_mean(key) if key in self.log else None

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from energy_at.reporting.figures.style import save
 from energy_at.reporting.figures.sweep_curves import Point, dependence_figure
 from energy_at.reporting.finished_run import APART, FinishedRun
-from energy_at.reporting.tables import Table, last_epoch_means
+from energy_at.reporting.tables import Table
 
 CURVES = 6  # more of them, as a search over several numbers makes, are joined to one
 DELTA = {"dE(x)": "train/delta_energy/marginal", "dE(x, y)": "train/delta_energy/joint"}
@@ -153,7 +153,7 @@ def _number(run: FinishedRun, key: str) -> float | None:
 
 
 def _measured(run: FinishedRun) -> dict[str, float | None]:
-    means = dict(zip(DELTA, last_epoch_means(run.log, list(DELTA.values())), strict=True))
+    means = {name: run.log.last_epoch_mean(key) for name, key in DELTA.items()}
     return {
         HELD_OUT: run.held_out_percent(),
         "test clean %": run.percent(run.final, "clean"),

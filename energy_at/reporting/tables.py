@@ -7,11 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from energy_at.overfitting.alarms import Rows
 from energy_at.runs.folder import RunFolder, folder_names
-from energy_at.runs.metrics_log import Log, Numbers
 
 COLUMNS = (
     "run",
@@ -68,13 +64,6 @@ def results_table(folders: Sequence[RunFolder]) -> Table:
     return Table(COLUMNS, rows)
 
 
-def last_epoch_means(metrics: Log | Rows, names: Sequence[str]) -> list[float]:
-    """Means of training metrics over the last epoch; NaN for what was not logged."""
-    log = Log.of(metrics)
-    last = log["train/loss"].epochs[-1:]
-    return [_mean(log[name].values[np.isin(log[name].epochs, last)]) for name in names]
-
-
 def _run_rows(folder: RunFolder, name: str) -> list[tuple[str, ...]]:
     trained = _trained(folder)
     return [
@@ -104,7 +93,8 @@ def _accuracies(shares: dict[str, Any]) -> tuple[str, ...]:
 
 def _trained(folder: RunFolder) -> list[str]:
     keys = ["acc/adv", "aae_share", "delta_energy/marginal", "delta_energy/joint"]
-    means = last_epoch_means(folder.log(), [f"train/{key}" for key in keys])
+    log = folder.log()
+    means = [log.last_epoch_mean(f"train/{key}") for key in keys]
     forms = [
         f"{100 * means[0]:.1f}",
         f"{100 * means[1]:.1f}",
@@ -112,7 +102,3 @@ def _trained(folder: RunFolder) -> list[str]:
         f"{means[3]:+.3f}",
     ]
     return ["" if math.isnan(m) else form for m, form in zip(means, forms, strict=True)]
-
-
-def _mean(values: Numbers) -> float:
-    return float(values.mean()) if len(values) else math.nan

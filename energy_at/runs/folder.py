@@ -1,9 +1,8 @@
 """A run folder: configuration, environment, metrics, checkpoints, results.
 
-The only place that knows its file names, but for ``metrics.csv``, which its logger owns too.
+The only place that knows its file names, except ``metrics.csv``, which its logger knows too.
 """
 
-import csv
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -17,18 +16,17 @@ from yaml import YAMLError
 
 from energy_at.core.files import read_json, write_atomic
 from energy_at.runs.environment import environment
-from energy_at.runs.metrics_log import Log, read_log
+from energy_at.runs.metrics_log import MetricsLog, read_metrics_log
 
-ERROR_FILE = "error.txt"  # in the folder of a job that failed
-_ENVIRONMENT = "environment.json"
-_WITHOUT = {  # why a run may have no such checkpoint
-    "healthy": "no epoch of it was found healthy, or callbacks.sentinel.action=warn kept none"
+_ENVIRONMENT, _ERROR = "environment.json", "error.txt"
+_WHY_MISSING = {
+    "healthy": "no epoch of it was healthy, or callbacks.sentinel.action=warn kept none"
 }
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Everything that one training leaves behind."""
+    """The files of one training."""
 
     path: Path
 
@@ -45,8 +43,8 @@ class RunFolder:
         Args:
             path: The folder.
             cfg: The configuration.
-            overrides: What was typed to get it.
-            train_images: How many there are, so that whoever watches knows how long it will take.
+            overrides: From the command line.
+            train_images: Number of training images, from which ``watch`` estimates the duration.
 
         Raises:
             ValueError: if the folder already holds a run.
@@ -62,9 +60,8 @@ class RunFolder:
                 raise ValueError(
                     f"{path} holds {left.name} of another run: choose another hydra.run.dir"
                 )
-        folder.path.mkdir(parents=True, exist_ok=True)
-        about = environment() | {"overrides": list(overrides), "train_images": train_images}
-        write_atomic(folder.environment_file, json.dumps(about, indent=2) + "\n")
+        record = environment() | {"overrides": list(overrides), "train_images": train_images}
+        write_atomic(folder.environment_file, json.dumps(record, indent=2) + "\n")
         write_atomic(folder.config_file, OmegaConf.to_yaml(cfg, resolve=True))
         return folder
 
@@ -73,43 +70,42 @@ class RunFolder:
         """An existing run.
 
         Raises:
-            FileNotFoundError: if the folder holds no run.
+            FileNotFoundError: if the folder holds none.
         """
         folder = RunFolder(Path(path))
         if not folder.config_file.is_file():
-            jobs = sorted(Path(path).glob(f"*/{_ENVIRONMENT}"), key=lambda job: job_order(job))
+            jobs = sorted(Path(path).glob(f"*/{_ENVIRONMENT}"), key=job_order)
             if jobs:
                 raise FileNotFoundError(
                     f"{path} holds several runs: name one, such as {jobs[0].parent}"
                 )
             raise FileNotFoundError(
-                f"{path} is no run folder: it has no {folder.config_file.name}; "
-                "name the folder that a training, or a sweep, has written"
+                f"{path} is not a run folder: it has no {folder.config_file.name}; "
+                "name the folder of a training or a sweep"
             )
         return folder
 
     def note_resume(self, cfg: DictConfig, changes: Sequence[str]) -> None:
-        """Writes down what a resumed run goes on with."""
-        if changes and self.environment_file.is_file():
-            about = json.loads(self.environment_file.read_text())
-            about["overrides"] = [*about.get("overrides", []), *changes]
-            write_atomic(self.environment_file, json.dumps(about, indent=2) + "\n")
+        """Records the configuration and the overrides that a resumed run continues with."""
+        if changes:
+            record = self.record()
+            record["overrides"] = [*record["overrides"], *changes]
+            write_atomic(self.environment_file, json.dumps(record, indent=2) + "\n")
         write_atomic(self.config_file, OmegaConf.to_yaml(cfg, resolve=True))
 
     def forget_start(self) -> None:
-        """Makes room for a run that was stopped before it had a checkpoint to go on from."""
+        """Removes a run that was stopped before its first checkpoint."""
         for file in (self.config_file, self.environment_file, self.metrics_file):
             file.unlink(missing_ok=True)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     @property
     def config_file(self) -> Path:
-        """The resolved configuration."""
         return self.path / "config.yaml"
 
     @property
     def environment_file(self) -> Path:
-        """Versions, machine, and the command that was typed."""
+        """Versions, machine, and the command line."""
         return self.path / _ENVIRONMENT
 
     @property
@@ -124,8 +120,8 @@ class RunFolder:
 
     @property
     def error_file(self) -> Path:
-        """One line that says why the job of a sweep failed."""
-        return self.path / ERROR_FILE
+        """One line: why the job of a sweep failed."""
+        return self.path / _ERROR
 
     @property
     def checkpoints(self) -> Path:
@@ -133,69 +129,57 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def config(self) -> DictConfig:
-        """The configuration that the run was made with."""
+        """The resolved configuration of the run.
+
+        Raises:
+            ValueError: if its file is damaged.
+        """
         try:
             cfg = OmegaConf.load(self.config_file)
         except YAMLError as error:
-            raise ValueError(f"{self.config_file} is damaged: it is no YAML") from error
+            raise ValueError(f"{self.config_file} is damaged: it is not YAML") from error
         if not isinstance(cfg, DictConfig):
             raise ValueError(f"{self.config_file} is damaged: it holds no configuration")
         return cfg
 
-    def overrides(self) -> list[str]:
-        """What was typed to get the configuration; nothing where that is not known."""
-        return list(self.record().get("overrides", []))
-
     def record(self) -> dict[str, Any]:
-        """Versions, machine and command; nothing where they are not known."""
+        """Versions, machine and command line; empty if the file is missing."""
         return read_json(self.environment_file) if self.environment_file.is_file() else {}
 
+    def overrides(self) -> list[str]:
+        """Overrides from the command line; empty if the record is missing."""
+        return list(self.record().get("overrides", []))
+
     def checkpoint(self, which: str = "last") -> Path:
-        """Path of a checkpoint.
+        """Path of a checkpoint: ``last``, ``best`` or ``healthy``.
 
         Raises:
             FileNotFoundError: if the run has none of that name.
         """
         path = self.checkpoints / f"{which}.ckpt"
-        if not self.has_checkpoint(which):
-            why = _WITHOUT.get(which, "it has saved none yet")
+        if not path.is_file():
+            why = _WHY_MISSING.get(which, "it has saved none yet")
             raise FileNotFoundError(f"{self.path} has no checkpoint {path.name}: {why}")
         return path
 
     def has_checkpoint(self, which: str = "last") -> bool:
-        """Whether there is one to go on from."""
         return (self.checkpoints / f"{which}.ckpt").is_file()
 
     def saved(self) -> dict[str, Path]:
-        """Checkpoints that there are, by file name."""
+        """Existing ``last`` and ``best`` checkpoints by file name."""
         paths = [self.checkpoints / f"{which}.ckpt" for which in ("last", "best")]
         return {path.name: path for path in paths if path.is_file()}
 
-    def metrics(self) -> list[dict[str, float]]:
-        """Rows of ``metrics.csv``, without the cells that are empty.
+    def log(self) -> MetricsLog:
+        """The logged metrics; empty if nothing was logged. An unchanged file is read once.
 
         Raises:
-            FileNotFoundError: if no step was logged.
+            ValueError: if the file is damaged.
         """
         if not self.metrics_file.is_file():
-            raise FileNotFoundError(
-                f"{self.path} has no {self.metrics_file.name}: logger=csv writes it"
-            )
-        with self.metrics_file.open(newline="") as file:
-            return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
-
-    def log(self) -> Log:
-        """The same as ``metrics``, by column, and many times faster; empty if nothing was logged.
-
-        A file that does not change is read once.
-
-        Raises:
-            ValueError: if it is damaged.
-        """
-        if not self.metrics_file.is_file():
-            return Log({})
+            return MetricsLog({})
         state = self.metrics_file.stat()
-        return _log(self.metrics_file, state.st_mtime_ns, state.st_size)
+        return _read_once(self.metrics_file, state.st_mtime_ns, state.st_size)
 
     def results(self) -> dict[str, Any]:
         """Accuracies of the finished run.
@@ -210,12 +194,11 @@ class RunFolder:
         return read_json(self.results_file)
 
     def write_results(self, results: dict[str, Any]) -> None:
-        """Keeps the accuracies of the finished run."""
         write_atomic(self.results_file, json.dumps(results, indent=2) + "\n")
 
 
 def accuracies_in(results: Mapping[str, Any]) -> dict[str, float]:
-    """``last/test/acc/pgd`` and its like, out of ``results.json``."""
+    """Accuracies in ``results.json`` by ``last/test/acc/pgd`` and similar keys."""
     return {
         f"{which}/{images}/acc/{attack}": share
         for which in ("last", "best")
@@ -229,19 +212,13 @@ def accuracies_in(results: Mapping[str, Any]) -> dict[str, float]:
 def runs_below(path: str | Path) -> list[RunFolder]:
     """Every run in a folder, in the order of its jobs.
 
-    A run inside another, such as the classifier that judges its samples, is no job.
+    A run inside another run, such as the classifier of its samples, is no job.
     """
     found = (RunFolder(file.parent) for file in Path(path).rglob(_ENVIRONMENT))
     runs = [run for run in found if run.config_file.is_file()]
     places = {run.path for run in runs}
     runs = [run for run in runs if not places.intersection(run.path.parents)]
     return sorted(runs, key=lambda run: job_order(run.path))
-
-
-def failures(sweep: str | Path) -> list[tuple[Path, str]]:
-    """Folders of the jobs that failed, begun or not, with the reason of each."""
-    files = sorted(Path(sweep).rglob(ERROR_FILE), key=job_order)
-    return [(file.parent, " ".join(file.read_text().split())) for file in files]
 
 
 def runs_in(path: str | Path) -> list[RunFolder]:
@@ -253,6 +230,12 @@ def runs_in(path: str | Path) -> list[RunFolder]:
     if RunFolder(Path(path)).config_file.is_file():
         return [RunFolder(Path(path))]
     return runs_below(path) or [RunFolder.open(path)]
+
+
+def failures(sweep: str | Path) -> list[tuple[Path, str]]:
+    """Folders of the jobs that failed, with the reason of each."""
+    files = sorted(Path(sweep).rglob(_ERROR), key=job_order)
+    return [(file.parent, " ".join(file.read_text().split())) for file in files]
 
 
 def named_folders(names: Any) -> list[str]:
@@ -268,7 +251,7 @@ def named_folders(names: Any) -> list[str]:
 
 
 def require_distinct(runs: Sequence[RunFolder]) -> None:
-    """Refuses to count a run twice.
+    """Refuses a run that is named twice.
 
     Raises:
         ValueError: with its folder.
@@ -281,7 +264,7 @@ def require_distinct(runs: Sequence[RunFolder]) -> None:
 
 
 def folder_names(runs: Sequence[RunFolder]) -> list[str]:
-    """Folder names where they tell the runs apart, else their paths as typed."""
+    """Folder names if they differ, else the paths as they were written."""
     short = [run.path.name for run in runs]
     return short if len(set(short)) == len(short) else [str(run.path) for run in runs]
 
@@ -292,7 +275,6 @@ def job_order(path: Path) -> list[str]:
 
 
 @lru_cache(maxsize=64)
-def _log(path: Path, changed: int, size: int) -> Log:
-    """The log in a file of this age and size."""
-    del changed, size
-    return read_log(path)
+def _read_once(path: Path, changed: int, size: int) -> MetricsLog:
+    del changed, size  # part of the key
+    return read_metrics_log(path)

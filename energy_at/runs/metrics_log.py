@@ -1,6 +1,7 @@
-"""What a training logged, one array for each metric: a million steps are read in seconds."""
+"""The metrics that a training logged, one array for each: a million steps are read in seconds."""
 
 import csv
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,20 +14,20 @@ from numpy.typing import NDArray
 from energy_at.overfitting.alarms import ALARMS, Rows
 
 Numbers = NDArray[np.float64]
+Column = tuple[NDArray[np.bool_], Numbers]  # which rows hold a value, and the values
 
 _ROWS_AT_ONCE = 1000  # few enough to stay in the cache while they are turned into columns
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One metric over training: of the rows that hold it, in their order."""
+    """One metric over training, from the rows that hold it."""
 
     steps: Numbers
     epochs: Numbers  # counted from 0
     values: Numbers
 
     def __len__(self) -> int:
-        """Rows that hold it."""
         return len(self.values)
 
     def epoch_means(self) -> dict[int, float]:
@@ -38,7 +39,7 @@ class Curve:
         return {int(e) + 1: float(m) for e, m in zip(epochs, means, strict=True)}
 
     def binned(self, most: int) -> "Binned":
-        """At most so many bins of neighbouring rows; each row its own where they suffice."""
+        """At most ``most`` bins of neighbouring rows; one row each where they suffice."""
         bins = min(most, len(self))
         if bins == 0:
             return Binned(*[np.empty(0)] * 4)
@@ -54,7 +55,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Binned:
-    """A curve in bins: mean step, and minimum, mean and maximum of its values."""
+    """A curve in bins: mean step, and minimum, mean and maximum of the values."""
 
     steps: Numbers
     low: Numbers
@@ -63,21 +64,21 @@ class Binned:
 
 
 @dataclass(frozen=True)
-class Log:
+class MetricsLog:
     """All curves of a training."""
 
     curves: Mapping[str, Curve]
 
     @staticmethod
-    def of(rows: "Log | Rows") -> "Log":
-        """The log that these rows make; a log is one already."""
-        if isinstance(rows, Log):
+    def of(rows: "MetricsLog | Rows") -> "MetricsLog":
+        """The log of these rows; a log is returned as it is."""
+        if isinstance(rows, MetricsLog):
             return rows
         names = dict.fromkeys(name for row in rows for name in row)
-        return Log({name: _curve([row for row in rows if name in row], name) for name in names})
+        return MetricsLog({name: _curve([row for row in rows if name in row], name)
+                           for name in names})  # fmt: skip
 
     def __contains__(self, name: str) -> bool:
-        """Whether any row holds it."""
         return len(self[name]) > 0
 
     def __getitem__(self, name: str) -> Curve:
@@ -85,16 +86,22 @@ class Log:
         return self.curves.get(name, Curve(*[np.empty(0)] * 3))
 
     def rows(self, name: str) -> list[dict[str, float]]:
-        """The rows that hold a metric: their step, and the metric."""
+        """Step and value of each row that holds a metric."""
         curve = self[name]
         return [
             {"step": float(step), name: float(value)}
             for step, value in zip(curve.steps, curve.values, strict=True)
         ]
 
+    def last_epoch_mean(self, name: str) -> float:
+        """Mean of a training metric over the last epoch; NaN if it was not logged."""
+        curve = self[name]
+        values = curve.values[np.isin(curve.epochs, self["train/loss"].epochs[-1:])]
+        return float(values.mean()) if len(values) else math.nan
+
     @property
     def alarms(self) -> list[tuple[str, int]]:
-        """Alarms of the sentinel: ``CO`` or ``RO``, and their steps, in the order of these."""
+        """Kind and step of each alarm of the sentinel, in the order of their steps."""
         found = [(kind, int(step)) for kind, name in ALARMS.items() for step in self[name].steps]
         return sorted(found, key=lambda alarm: alarm[1])
 
@@ -103,29 +110,26 @@ class Log:
         """Optimizer steps of the first epoch.
 
         Raises:
-            ValueError: if there is no training step.
+            ValueError: if no training step was logged.
         """
         loss = self["train/loss"]
         if not len(loss):
-            raise ValueError("there is no training step in the metrics: nothing to draw")
+            raise ValueError("the metrics hold no training step: nothing to draw")
         return float(loss.steps[loss.epochs == loss.epochs[0]].max())
 
 
-def read_log(path: Path) -> Log:
-    """Reads ``metrics.csv``; cells that are empty, or cut off at its end, are not there.
+def read_metrics_log(path: Path) -> MetricsLog:
+    """Reads ``metrics.csv``; empty cells, and those cut off at its end, are skipped.
 
     Raises:
-        ValueError: if it holds anything but numbers.
+        ValueError: if a cell is not a number.
     """
     with suppress(ValueError, csv.Error), path.open(newline="") as file:
-        return _assembled(_columns(csv.reader(file)))
-    raise ValueError(f"{path} is damaged: a cell holds no number")
+        return _assemble(_read_columns(csv.reader(file)))
+    raise ValueError(f"{path} is damaged: a cell is not a number")
 
 
-Column = tuple[NDArray[np.bool_], Numbers]  # which rows hold it, and what
-
-
-def _columns(lines: Iterator[list[str]]) -> dict[str, Column]:
+def _read_columns(lines: Iterator[list[str]]) -> dict[str, Column]:
     header = next(lines, [])
     parts: dict[str, list[Column]] = {name: [] for name in header}
     while chunk := list(islice(lines, _ROWS_AT_ONCE)):
@@ -140,21 +144,20 @@ def _columns(lines: Iterator[list[str]]) -> dict[str, Column]:
     }
 
 
-def _assembled(columns: dict[str, Column]) -> Log:
-    """Curves share the steps of the rows that they share."""
+def _assemble(columns: dict[str, Column]) -> MetricsLog:
+    """Curves of the same rows share the arrays of their steps."""
     if "step" not in columns:
-        return Log({})
-    step, epoch = _spread(columns["step"]), np.full(len(columns["step"][0]), np.nan)
-    if "epoch" in columns:
-        epoch = _spread(columns["epoch"])
-    placed: dict[bytes, tuple[Numbers, Numbers]] = {}
+        return MetricsLog({})
+    step = _spread(columns["step"])
+    epoch = _spread(columns["epoch"]) if "epoch" in columns else np.full(len(step), np.nan)
+    shared: dict[bytes, tuple[Numbers, Numbers]] = {}
     curves = {}
     for name, (present, values) in columns.items():
         key = present.tobytes()
-        if key not in placed:
-            placed[key] = (step[present], epoch[present])
-        curves[name] = Curve(*placed[key], values)
-    return Log(curves)
+        if key not in shared:
+            shared[key] = (step[present], epoch[present])
+        curves[name] = Curve(*shared[key], values)
+    return MetricsLog(curves)
 
 
 def _spread(column: Column) -> Numbers:
@@ -165,9 +168,5 @@ def _spread(column: Column) -> Numbers:
 
 
 def _curve(rows: Rows, name: str) -> Curve:
-    return Curve(
-        *(
-            np.array([row.get(key, np.nan) for row in rows], float)
-            for key in ("step", "epoch", name)
-        )
-    )
+    keys = ("step", "epoch", name)
+    return Curve(*(np.array([row.get(key, np.nan) for row in rows], float) for key in keys))

@@ -241,11 +241,11 @@ def test_a_failure_leaves_nothing_behind(type_in, monkeypatch):
     ("typed_wrong", "said"),
     [
         ((), "name one of run=FOLDER, runs=[FOLDER,FOLDER], and checkpoint=FILE with"),
-        (("run=nowhere",), "nowhere is no run folder"),
+        (("run=nowhere",), "nowhere is not a run folder"),
         (("run=run", "runs=[run,other]"), "name one of run=FOLDER, runs="),
         (("runs=[]",), "runs=[] names no run"),
         (("runs=[run,run]",), "runs=[...] names run twice: leave one out"),
-        (("runs=[run,nowhere]",), "nowhere is no run folder"),
+        (("runs=[run,nowhere]",), "nowhere is not a run folder"),
         (("runs=[run,digits]",), "run is of synthetic and digits of digits: only runs of one"),
         (("runs=[run,wider]",), "different threat models (linf 16/255, linf 8/255): name one"),
         (("run=run", "which=best"), "run has no checkpoint best.ckpt"),

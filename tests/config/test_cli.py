@@ -164,7 +164,7 @@ def test_a_finished_run_is_not_overwritten(finished, type_train):
         ("evaluation.subset=1000", "evaluation.subset=1000 is out of reach"),
         (("dataset=cifar10", "dataset.download=false"), "put cifar-10-batches-py/ from https://"),
         (("dataset=tiny_imagenet",), "Tiny-ImageNet not found: unpack"),
-        ("resume=nowhere", "nowhere is no run folder"),
+        ("resume=nowhere", "nowhere is not a run folder"),
     ],
 )  # fmt: skip
 def test_a_mistake_gets_one_line_and_leaves_nothing(type_train, typed_wrong, said):
@@ -258,9 +258,9 @@ def test_help_shows_an_example(entry, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("entry", "argv", "said"),
     [
-        (evaluate, ("run=nowhere",), "nowhere is no run folder"),
+        (evaluate, ("run=nowhere",), "nowhere is not a run folder"),
         (evaluate, (), "run"),
-        (report, ("runs=[nowhere]",), "nowhere is no run folder"),
+        (report, ("runs=[nowhere]",), "nowhere is not a run folder"),
         (report, ("runs=[]",), "runs=[] names no run"),
         (report, (), "runs"),
     ],

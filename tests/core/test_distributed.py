@@ -1,5 +1,6 @@
 """Several processes that train one network: as one process with the whole batch would."""
 
+import csv
 import socket
 
 import pytest
@@ -116,9 +117,14 @@ def in_double(monkeypatch):
 TWO = ("trainer.devices=2", "trainer.strategy=ddp_fork")
 
 
+def rows_of(run):
+    with RunFolder(run).metrics_file.open(newline="") as file:
+        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+
 def differences(one, two):
     """Names of all that two runs have logged, or learned, other than alike; timings apart."""
-    rows, others = RunFolder(one).metrics(), RunFolder(two).metrics()
+    rows, others = rows_of(one), rows_of(two)
     weights, found = (
         read_checkpoint(RunFolder(run).checkpoint("last"))["state_dict"] for run in (one, two)
     )

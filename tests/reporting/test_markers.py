@@ -6,7 +6,7 @@ import pytest
 
 from energy_at.reporting.figures.style import delta_energy_figure, method_styles, methods_figure
 from energy_at.reporting.figures.training_curves import Training, epochs_figure, steps_figure
-from energy_at.runs.metrics_log import Log
+from energy_at.runs.metrics_log import MetricsLog
 from tests.helpers.logs import WORKS, row, validation
 
 
@@ -14,7 +14,7 @@ from tests.helpers.logs import WORKS, row, validation
 def alarmed():
     rows = [{**row(s, **WORKS), "epoch": (s - 1) // 4, "train/loss": 1.0} for s in range(1, 13)]
     checks = [{**validation(s, 0.3), "epoch": s // 4 - 1} for s in (4, 8, 12)]
-    return Log.of([*rows, *checks, {"step": 6, "epoch": 1, "alarm/co": 0.4}])
+    return MetricsLog.of([*rows, *checks, {"step": 6, "epoch": 1, "alarm/co": 0.4}])
 
 
 def marks(axes):
@@ -27,7 +27,7 @@ def crowd():
     steps = [{**row(s, **WORKS), "epoch": (s - 1) // 40, "train/loss": 1.0} for s in range(1, 481)]
     checks = [{**validation(s, 0.3), "epoch": s // 40 - 1} for s in range(40, 481, 40)]
     alarms = [{"step": s, "epoch": 5, "alarm/co": 0.4} for s in (200, 236, 238, 300)]
-    return Log.of([*steps, *checks, *alarms, {"step": 205, "epoch": 5, "alarm/ro": 0.2}])
+    return MetricsLog.of([*steps, *checks, *alarms, {"step": 205, "epoch": 5, "alarm/ro": 0.2}])
 
 
 def test_labels_of_alarms_do_not_overlap(crowd):

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from energy_at.reporting.figures.style import delta_energy_figure, save, svg
-from energy_at.runs.metrics_log import Curve, Log
+from energy_at.runs.metrics_log import Curve, MetricsLog
 
 STEPS, EPOCHS = 4, 3  # steps of an epoch, epochs
 
@@ -145,7 +145,7 @@ def test_a_long_training_is_drawn_in_bins_of_its_steps():
     values = np.where(steps % 100 == 0, 5.0, 1.0)
     epochs = np.floor((steps - 1) / 10_000)
     names = ("train/loss", "train/delta_energy/marginal", "train/delta_energy/joint")
-    log = Log({name: Curve(steps, epochs, values) for name in names})
+    log = MetricsLog({name: Curve(steps, epochs, values) for name in names})
     (axes,) = right(delta_energy_figure({"long": log}))
     thin, mean = axes.get_lines()[:2]
     assert len(thin.get_xdata()) == 2000

@@ -2,12 +2,11 @@
 
 import csv
 import io
-import math
 
 import pytest
 from omegaconf import OmegaConf
 
-from energy_at.reporting.tables import Table, last_epoch_means, results_table
+from energy_at.reporting.tables import Table, results_table
 from energy_at.runs.folder import RunFolder
 
 METRICS = """\
@@ -110,23 +109,6 @@ def test_a_run_without_log_has_its_accuracies(tmp_path):
 def test_a_run_that_has_not_finished_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="has not finished"):
         results_table([run(tmp_path / "half", results=None)])
-
-
-def test_means_are_over_the_training_steps_of_the_last_epoch():
-    rows = [
-        {"step": 1.0, "epoch": 0.0, "train/loss": 100.0, "a": 100.0},
-        {"step": 2.0, "epoch": 1.0, "train/loss": 1.0, "a": 1.0, "b": 7.0},
-        {"step": 3.0, "epoch": 1.0, "train/loss": 2.0, "a": 6.0},
-        {"step": 3.0, "epoch": 1.0, "val/acc/pgd": 1000.0},
-    ]
-    loss, a, b, c = last_epoch_means(rows, ["train/loss", "a", "b", "c"])
-    assert (loss, a, b) == (1.5, 3.5, 7)
-    assert math.isnan(c)
-
-
-def test_means_of_no_training_step_are_nan():
-    assert all(math.isnan(mean) for mean in last_epoch_means([], ["a", "b"]))
-    assert math.isnan(last_epoch_means([{"step": 0.0, "epoch": 0.0, "val/acc/pgd": 1.0}], ["a"])[0])
 
 
 def test_csv_parses_back(tmp_path):

@@ -11,7 +11,7 @@ from energy_at.reporting.figures.training_curves import (
     epochs_figure,
     steps_figure,
 )
-from energy_at.runs.metrics_log import Curve, Log
+from energy_at.runs.metrics_log import Curve, MetricsLog
 
 STYLE = {"color": "#D55E00"}
 
@@ -28,7 +28,7 @@ def log(epochs=3, per_epoch=4, scale=1.0):
         )
         shares = "/acc/" in key or key.endswith("share")
         curves[key] = Curve(where, number, scale * count / (100 if shares else 1))
-    return Log(curves)
+    return MetricsLog(curves)
 
 
 def panel(figure, key):
@@ -147,7 +147,7 @@ def test_labels_and_title_fit_into_their_figure():
 
 
 def test_what_was_not_logged_leaves_its_panel_empty():
-    bare = Log({"train/loss": log()["train/loss"]})
+    bare = MetricsLog({"train/loss": log()["train/loss"]})
     for figure in (steps_figure(Training(bare), STYLE), epochs_figure({"A": [Training(bare)]})):
         assert len(figure.axes) == 8
         figure.draw_without_rendering()
@@ -158,7 +158,7 @@ def test_a_value_that_is_not_finite_spoils_no_scale():
     broken = curves["train/delta_energy/marginal"]
     broken.values[5] = np.inf
     broken.values[6] = np.nan
-    for figure in (steps_figure(Training(Log(curves)), STYLE), epochs_figure(METHODS)):
+    for figure in (steps_figure(Training(MetricsLog(curves)), STYLE), epochs_figure(METHODS)):
         assert all(np.isfinite(axes.get_ylim()).all() for axes in figure.axes)
 
 
@@ -169,7 +169,7 @@ def test_one_epoch_can_be_seen():
 
 def test_no_training_step_is_said():
     with pytest.raises(ValueError, match="no training step"):
-        steps_figure(Training(Log({})), STYLE)
+        steps_figure(Training(MetricsLog({})), STYLE)
 
 
 def test_files_are_the_same_bytes_every_time(tmp_path):

@@ -72,7 +72,7 @@ def test_create_takes_a_folder_that_holds_other_things(tmp_path):
 def test_open_refuses_what_is_no_run(tmp_path, name):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(FileNotFoundError, match="no run folder") as caught:
+    with pytest.raises(FileNotFoundError, match="not a run folder") as caught:
         RunFolder.open(tmp_path / name)
     assert str(tmp_path / name) in one_line(caught)
 
@@ -86,20 +86,19 @@ def test_results_come_back(run):
     assert not list(run.path.glob("*.part"))
 
 
-def test_metrics_come_back_without_empty_cells(run):
+def test_the_log_is_that_of_the_file_without_empty_cells(run):
+    assert run.log().curves == {}
     run.metrics_file.write_text(
         "step,epoch,lr,val/acc/pgd\n1,0,0.25,\n2,0,0.0,\n2,0,,0.5\n3,1,nan,\n"
     )
-    first, second, third, last = run.metrics()
-    assert first == {"step": 1, "epoch": 0, "lr": 0.25}
-    assert second == {"step": 2, "epoch": 0, "lr": 0}
-    assert third == {"step": 2, "epoch": 0, "val/acc/pgd": 0.5}
-    assert last["step"] == 3
-    assert np.isnan(last["lr"])
+    lr, accuracy = run.log()["lr"], run.log()["val/acc/pgd"]
+    assert (list(lr.steps), list(lr.epochs)) == ([1, 2, 3], [0, 0, 1])
+    assert list(lr.values[:2]) == [0.25, 0.0]
+    assert np.isnan(lr.values[2])
+    assert (list(accuracy.steps), list(accuracy.values)) == ([2], [0.5])
 
 
-def test_the_log_holds_what_metrics_holds(run):
-    assert run.log().curves == {}
+def test_the_log_is_read_once_until_the_file_changes(run):
     run.metrics_file.write_text("step,epoch,lr,val/acc/pgd\n1,0,0.25,\n2,0,0.0,\n2,0,,0.5\n")
     assert list(run.log()["lr"].values) == [0.25, 0.0]
     assert run.log() is run.log()  # read once
@@ -120,7 +119,6 @@ def test_a_damaged_file_of_a_run_is_named_in_one_line(run, name, content):
     ("read", "words"),
     [
         (RunFolder.results, ["has not finished", "resume="]),
-        (RunFolder.metrics, ["metrics.csv", "logger=csv"]),
         (RunFolder.checkpoint, ["last.ckpt"]),
         (lambda run: run.checkpoint("best"), ["best.ckpt"]),
     ],

@@ -1,12 +1,13 @@
 """Logs by column: the same as their rows, in bins and epochs, from files as they may be."""
 
 import csv
+import math
 import time
 
 import numpy as np
 import pytest
 
-from energy_at.runs.metrics_log import Curve, Log, read_log
+from energy_at.runs.metrics_log import Curve, MetricsLog, read_metrics_log
 
 ROWS = [
     {"step": 1.0, "epoch": 0.0, "train/loss": 2.0, "lr": 0.1},
@@ -30,7 +31,7 @@ def path(tmp_path):
 
 def written(path, text):
     path.write_text(text)
-    return read_log(path)
+    return read_metrics_log(path)
 
 
 def as_lists(curve):
@@ -39,7 +40,7 @@ def as_lists(curve):
 
 @pytest.mark.parametrize("source", ["rows", "file"])
 def test_a_curve_is_the_rows_that_hold_its_metric(path, source):
-    log = Log.of(ROWS) if source == "rows" else written(path, TEXT)
+    log = MetricsLog.of(ROWS) if source == "rows" else written(path, TEXT)
     assert as_lists(log["train/loss"]) == ([1, 2, 3], [0, 0, 1], [2.0, 1.0, 0.5])
     assert as_lists(log["val/acc/pgd"]) == ([2], [0], [0.25])
     assert "lr" in log
@@ -50,8 +51,8 @@ def test_a_curve_is_the_rows_that_hold_its_metric(path, source):
 
 
 def test_a_log_is_one_already():
-    log = Log.of(ROWS)
-    assert Log.of(log) is log
+    log = MetricsLog.of(ROWS)
+    assert MetricsLog.of(log) is log
 
 
 def test_values_that_are_not_finite_are_there(path):
@@ -66,7 +67,7 @@ def test_files_of_any_length_come_back(path, rows):
         writer = csv.writer(file)
         writer.writerow(["step", "epoch", "a", "b"])
         writer.writerows([i, i // 10, i / 8, i if i % 3 == 0 else ""] for i in range(rows))
-    log = read_log(path)
+    log = read_metrics_log(path)
     assert list(log["a"].values) == [i / 8 for i in range(rows)]
     assert list(log["b"].steps) == list(log["b"].values) == list(range(0, rows, 3))
 
@@ -89,15 +90,15 @@ def test_a_damaged_file_is_named(path, text):
 
 
 def test_epoch_means_are_by_epoch_from_1():
-    assert Log.of(ROWS)["train/loss"].epoch_means() == {1: 1.5, 2: 0.5}
+    assert MetricsLog.of(ROWS)["train/loss"].epoch_means() == {1: 1.5, 2: 0.5}
 
 
 def test_rows_without_epoch_are_in_no_mean():
-    assert Log.of([{"step": 1.0, "a": 5.0}])["a"].epoch_means() == {}
+    assert MetricsLog.of([{"step": 1.0, "a": 5.0}])["a"].epoch_means() == {}
 
 
 def test_few_rows_are_each_their_own_bin():
-    curve = Log.of(ROWS)["train/loss"]
+    curve = MetricsLog.of(ROWS)["train/loss"]
     bins = curve.binned(10)
     assert list(bins.steps) == [1, 2, 3]
     for values in (bins.low, bins.mean, bins.high):
@@ -122,12 +123,31 @@ def test_bins_leave_no_row_out_and_are_as_many_as_asked():
 
 
 def test_no_row_makes_no_bin():
-    assert len(Log({})["a"].binned(10).steps) == 0
+    assert len(MetricsLog({})["a"].binned(10).steps) == 0
 
 
 def test_no_training_step_is_said():
     with pytest.raises(ValueError, match="no training step"):
-        Log.of(ROWS[2:3]).steps_per_epoch  # noqa: B018
+        MetricsLog.of(ROWS[2:3]).steps_per_epoch  # noqa: B018
+
+
+def test_means_are_over_the_training_steps_of_the_last_epoch():
+    rows = [
+        {"step": 1.0, "epoch": 0.0, "train/loss": 100.0, "a": 100.0},
+        {"step": 2.0, "epoch": 1.0, "train/loss": 1.0, "a": 1.0, "b": 7.0},
+        {"step": 3.0, "epoch": 1.0, "train/loss": 2.0, "a": 6.0},
+        {"step": 3.0, "epoch": 1.0, "val/acc/pgd": 1000.0},
+    ]
+    log = MetricsLog.of(rows)
+    loss, a, b, c = map(log.last_epoch_mean, ["train/loss", "a", "b", "c"])
+    assert (loss, a, b) == (1.5, 3.5, 7)
+    assert math.isnan(c)
+
+
+def test_means_of_no_training_step_are_nan():
+    assert math.isnan(MetricsLog({}).last_epoch_mean("a"))
+    validation = [{"step": 0.0, "epoch": 0.0, "val/acc/pgd": 1.0}]
+    assert math.isnan(MetricsLog.of(validation).last_epoch_mean("a"))
 
 
 @pytest.mark.slow
@@ -138,11 +158,11 @@ def test_a_million_steps_are_read_within_half_a_minute(path):
         file.write(",".join(names) + "\n")
         file.writelines(f"{step},{step // 1000},{cells}\n" for step in range(1_000_000))
     start = time.process_time()
-    log = read_log(path)
+    log = read_metrics_log(path)
     assert time.process_time() - start < 30
     assert len(log["train/15"]) == 1_000_000
 
 
 def test_alarms_are_read_in_their_order():
-    both = Log.of([{"step": 9.0, "alarm/co": 0.3}, {"step": 5.0, "alarm/ro": 0.2}])
+    both = MetricsLog.of([{"step": 9.0, "alarm/co": 0.3}, {"step": 5.0, "alarm/ro": 0.2}])
     assert both.alarms == [("RO", 5), ("CO", 9)]

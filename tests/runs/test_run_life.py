@@ -13,9 +13,9 @@ import torch
 from lightning import Trainer
 from torch.utils.data import DataLoader, TensorDataset
 
-from energy_at import train
 from energy_at.attacks.threat import Linf
 from energy_at.config.build import reopened
+from energy_at.evaluation import final_results
 from energy_at.reporting import comparison
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder
@@ -34,7 +34,7 @@ EXTENDED = "trainer.max_epochs=6"
 @pytest.fixture(autouse=True)
 def without_figures(monkeypatch):
     """They take longer than everything else, and are looked at in tests of their own."""
-    for module in (train, comparison):
+    for module in (final_results, comparison):
         monkeypatch.setattr(module, "save", lambda *_: [])
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 
-from energy_at.runs.metrics_log import Log
+from energy_at.runs.metrics_log import MetricsLog
 
 ALARM = "0.25"  # a triangle that is no curve
 APART = 0.08  # of the width of a panel, from one label to the next
@@ -25,7 +25,7 @@ class Mark:
     color: str = ALARM
 
 
-def alarms_of(log: Log, *, by_epoch: bool = True, color: str = ALARM) -> list[Mark]:
+def alarms_of(log: MetricsLog, *, by_epoch: bool = True, color: str = ALARM) -> list[Mark]:
     """Alarms of the sentinel in a run, for a panel that counts epochs, or else optimizer steps."""
     alarms = log.alarms
     unit = log.steps_per_epoch if by_epoch and alarms else 1.0

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from energy_at.overfitting.alarms import Rows
 from energy_at.reporting.figures.markers import Mark, alarms_of, mark_alarms
-from energy_at.runs.metrics_log import Log
+from energy_at.runs.metrics_log import MetricsLog
 
 MOST = 2000  # points of a curve by step: more of them are drawn as bins
 WIDTH = 10.5  # of a figure with several panels, in inches
@@ -54,7 +54,7 @@ LINE_STYLES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (7, 2, 1, 2, 1, 2)), (
 MARKERS = ("", "o", "s", "^", "D", "v", "P", "X")
 
 
-def delta_energy_figure(runs: Mapping[str, Log | Rows], title: str = "") -> Figure:
+def delta_energy_figure(runs: Mapping[str, MetricsLog | Rows], title: str = "") -> Figure:
     """Delta energy on the training set and PGD error on held-out images over training.
 
     One panel for each run, two side by side, on the same axes: dE(x) and dE(x, y) per step (thin)
@@ -70,7 +70,7 @@ def delta_energy_figure(runs: Mapping[str, Log | Rows], title: str = "") -> Figu
         for axes in panels[len(runs) :]:
             axes.remove()
         twins = [
-            _panel(axes, name, Log.of(rows))
+            _panel(axes, name, MetricsLog.of(rows))
             for axes, (name, rows) in zip(panels, runs.items(), strict=False)
         ]
         _share_limits(twins, columns)
@@ -84,7 +84,7 @@ def delta_energy_figure(runs: Mapping[str, Log | Rows], title: str = "") -> Figu
     return figure
 
 
-def methods_figure(methods: Mapping[str, Sequence[Log | Rows]], title: str = "") -> Figure:
+def methods_figure(methods: Mapping[str, Sequence[MetricsLog | Rows]], title: str = "") -> Figure:
     """All methods on the same axes, over epochs: a thick line for each, thin ones for its seeds.
 
     From left to right dE(x) and dE(x, y) on the training set, epoch means in nats, and PGD accuracy
@@ -98,7 +98,7 @@ def methods_figure(methods: Mapping[str, Sequence[Log | Rows]], title: str = "")
         "dE(x, y), training images [nats]": "train/delta_energy/joint",
         "PGD accuracy, held-out images [%]": "val/acc/pgd",
     }
-    logs = {name: [Log.of(rows) for rows in seeds] for name, seeds in methods.items()}
+    logs = {name: [MetricsLog.of(rows) for rows in seeds] for name, seeds in methods.items()}
     with mpl.rc_context(OPEN):
         figure = Figure(figsize=(WIDTH, 3.1 + legend_height(styles)), layout="constrained")
         for axes, (label, key) in zip(figure.subplots(1, 3), panels.items(), strict=True):
@@ -114,7 +114,7 @@ def methods_figure(methods: Mapping[str, Sequence[Log | Rows]], title: str = "")
 
 
 def method_alarms(
-    logs: Mapping[str, Sequence[Log]], styles: Mapping[str, dict[str, Any]]
+    logs: Mapping[str, Sequence[MetricsLog]], styles: Mapping[str, dict[str, Any]]
 ) -> list[Mark]:
     """Of all runs, in the colours of their methods."""
     return [
@@ -171,7 +171,7 @@ def _without_mark(name: str) -> tuple[str, str]:
     return name.removesuffix(mark), mark
 
 
-def method_curves(axes: Axes, seeds: Sequence[Log], key: str, style: dict[str, Any]) -> None:
+def method_curves(axes: Axes, seeds: Sequence[MetricsLog], key: str, style: dict[str, Any]) -> None:
     """Epoch means: thick for the mean of the seeds, thin for each of them; shares in percent."""
     scale = percent(key)
     curves = [{e: scale * v for e, v in log[key].epoch_means().items()} for log in seeds]
@@ -212,7 +212,7 @@ def _to_hundredths(path: re.Match[bytes]) -> bytes:
     return re.sub(rb"(\.\d\d)\d+", rb"\1", path.group())
 
 
-def _panel(axes: Axes, name: str, log: Log) -> Axes:
+def _panel(axes: Axes, name: str, log: MetricsLog) -> Axes:
     twin, steps_per_epoch = axes.twinx(), log.steps_per_epoch
     validated = log["val/acc/pgd"]
     axes.plot(
@@ -229,7 +229,7 @@ def _panel(axes: Axes, name: str, log: Log) -> Axes:
     return twin
 
 
-def _curve(axes: Axes, log: Log, key: str, color: str, label: str) -> None:
+def _curve(axes: Axes, log: MetricsLog, key: str, color: str, label: str) -> None:
     steps = log[key].binned(MOST)
     epochs = steps.steps / log.steps_per_epoch
     axes.plot(epochs, steps.mean, color=color, linewidth=0.5, alpha=0.3)

@@ -24,7 +24,7 @@ from energy_at.reporting.figures.style import (
     methods_legend,
     percent,
 )
-from energy_at.runs.metrics_log import Binned, Curve, Log
+from energy_at.runs.metrics_log import Binned, Curve, MetricsLog
 
 BINS = 400  # of a curve by step: a panel can show no more apart
 LINE = 24  # characters of an axis label
@@ -49,7 +49,7 @@ MARKS = {"CO": "--", "RO": ":"}
 class Training:
     """A log, and the steps from which robustness is lost, by ``CO`` or ``RO``."""
 
-    log: Log
+    log: MetricsLog
     onsets: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -107,7 +107,7 @@ def _panels(extra: float) -> tuple[Figure, list[Axes]]:
     return figure, list(figure.subplots(2, 4, sharex=True).flat)
 
 
-def _steps(axes: Axes, log: Log, key: str, color: str) -> None:
+def _steps(axes: Axes, log: MetricsLog, key: str, color: str) -> None:
     curve, scale = log[key], percent(key)
     per_epoch = log.steps_per_epoch
     if key.startswith("val/"):
@@ -126,7 +126,7 @@ def _steps(axes: Axes, log: Log, key: str, color: str) -> None:
     return _scale(axes, key, [values, *_usual(bins)])
 
 
-def _held_out(axes: Axes, log: Log, key: str, color: str) -> None:
+def _held_out(axes: Axes, log: MetricsLog, key: str, color: str) -> None:
     curve = log[key]
     (line,) = axes.plot(
         curve.steps, percent(key) * curve.values, color=color, linestyle=":", linewidth=1,
