@@ -185,7 +185,7 @@ def test_two_processes_train_every_method_as_one(tmp_path, in_double, choices):
         ("trainer.strategy=fsdp", "trainer.strategy=fsdp must be auto or ddp"),
         ("dataset.batch_size=447", "leaves 1 of 448 images to the last batch, fewer than the 2"),
         ("dataset.eval_batch_size=63", "leaves 1 of 64 images to the last batch, fewer than the 2"),
-        ("trainer.num_nodes=2", "trainer.num_nodes=2 would wait for the other nodes"),
+        ("trainer.num_nodes=2", "trainer.num_nodes=2 needs a process on every node"),
         ("seed=1", "only python -m energy_at.train and hydra/launcher=basic can"),
     ],
 )
