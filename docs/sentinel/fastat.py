@@ -36,9 +36,9 @@ def curves(path: str, weights: str) -> list[tuple[int, Curve]]:
     return found
 
 
-def first_alarm(curve: Curve, classes: int, gap: float) -> int | None:
+def first_alarm(curve: Curve, classes: int, ratio: float) -> int | None:
     """Epoch of the first alarm, from 1 on."""
-    detector = CatastrophicOverfitting(Thresholds(gap=gap), classes)
+    detector = CatastrophicOverfitting(Thresholds(ratio=ratio), classes)
     for epoch, (fgsm, pgd) in enumerate(curve, 1):
         row = {"step": float(epoch), "val/acc/fgsm": fgsm, "val/acc/pgd": pgd}
         if detector.take_validation(row):
@@ -46,12 +46,12 @@ def first_alarm(curve: Curve, classes: int, gap: float) -> int | None:
     return None
 
 
-def score(runs: list[tuple[int, Curve]], gap: float) -> list[str]:
+def score(runs: list[tuple[int, Curve]], ratio: float) -> list[str]:
     """One row of the table: collapses, misses, false alarms, latencies."""
     latencies, missed, false, healthy = [], 0, 0, 0
     for classes, curve in runs:
         onset = next((e for e, (f, p) in enumerate(curve, 1) if f - p > GAP), None)
-        alarm = first_alarm(curve, classes, gap)
+        alarm = first_alarm(curve, classes, ratio)
         if onset is None:
             healthy += 1
             false += alarm is not None
@@ -69,12 +69,12 @@ def score(runs: list[tuple[int, Curve]], gap: float) -> list[str]:
 
 
 def main() -> None:
-    print("| weights | gap | detected | false alarms | latency, epochs: median [range] | late |")
+    print("| weights | ratio | detected | false alarms | latency, epochs: median [range] | late |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name, weights in (("raw", "val"), ("EMA", "ema")):
         runs = curves(sys.argv[1], weights)
-        for gap in (0.3, 0.4, 0.5, 0.6):
-            print("| " + " | ".join([name, f"{gap:g}", *score(runs, gap)]) + " |")
+        for ratio in (0.3, 0.4, 0.5, 0.6):
+            print("| " + " | ".join([name, f"{ratio:g}", *score(runs, ratio)]) + " |")
 
 
 if __name__ == "__main__":

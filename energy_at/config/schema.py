@@ -216,7 +216,7 @@ RULES: dict[str, Rule] = {
     "callbacks.sentinel.thresholds.recovery": integer(1),
     **{
         f"callbacks.sentinel.thresholds.{name}": ("a number > 0 and < 1", _is_share)
-        for name in ("aae_share", "alignment", "gap", "parting", "fall", "rise")
+        for name in ("aae_share", "alignment", "ratio", "divergence", "drop", "rise")
     },
     "callbacks.last.every_n_steps": or_null(STEPS),
     "subset": or_null(integer(1)),  # of evaluate and analyse

@@ -16,9 +16,9 @@ DROP = "PGD accuracy drop on held-out images, extrapolated to the next validatio
 RISE = "relative rise of the PGD cross-entropy on held-out images"
 BY_SIGNAL = {  # columns of the values that crossed their thresholds
     AAE_SHARE: "alarm/by/aae_share",
-    RATIO: "alarm/by/pgd_over_fgsm",
-    DIVERGENCE: "alarm/by/parting",
-    DROP: "alarm/by/fall",
+    RATIO: "alarm/by/ratio",
+    DIVERGENCE: "alarm/by/divergence",
+    DROP: "alarm/by/drop",
     RISE: "alarm/by/rise",
 }
 BY_HELD_OUT = "alarm/held_out"  # 1 if held-out images raised the alarm, 0 if training steps did
@@ -39,10 +39,10 @@ class Thresholds:
         alignment: CO: and largest cosine between the shift of the energies and the direction of
             rising loss; or half the cosine of a network that held-out images show to be robust, if
             that is less.
-        gap: CO on held-out images: the PGD/FGSM accuracy ratio falls below this part of its best.
-        parting: RO: least divergence of dE(x) on held-out from dE(x) on training images, over the
-            sum of their shift norms.
-        fall: RO: or half of that divergence, and least drop of PGD accuracy on held-out images
+        ratio: CO on held-out images: the PGD/FGSM accuracy ratio falls below this part of its best.
+        divergence: RO: least dE(x) of held-out minus dE(x) of training images, over the sum of
+            their shift norms.
+        drop: RO: or half of that divergence, and least drop of PGD accuracy on held-out images
             below its best: of a running mean, extrapolated to the next validation. At least two
             standard errors of the difference of two such means.
         rise: RO: or any divergence, PGD accuracy one standard error below its best, and least
@@ -58,9 +58,9 @@ class Thresholds:
     window: int = 20
     aae_share: float = 0.25
     alignment: float = 0.2
-    gap: float = 0.4
-    parting: float = 0.1
-    fall: float = 0.03
+    ratio: float = 0.4
+    divergence: float = 0.1
+    drop: float = 0.03
     rise: float = 0.1
     patience: int = 2
     recovery: int = 100

@@ -95,7 +95,7 @@ class CatastrophicOverfitting(Stateful):
         ratio = min(pgd / fgsm, 1.0)  # above 1: few images, or too weak an attack
         if has_learned(pgd, self.classes):
             self.best_ratio = max(self.best_ratio, ratio)
-        limit = self.thresholds.gap * self.best_ratio
+        limit = self.thresholds.ratio * self.best_ratio
         self.weak = self.weak + 1 if has_learned(fgsm, self.classes) and ratio < _WEAK else 0
         self.ratio.update(ratio, max(limit, _WEAK) if self.weak >= _WEAK_FOR else limit)
         healthy = has_learned(pgd, self.classes) and self.ratio.clear_rows > 0
@@ -221,14 +221,14 @@ class RobustOverfitting(Stateful):
         return fresh
 
     def _update(self, row: Row, worse: bool) -> None:
-        limits, half = self.thresholds, self.thresholds.parting / 2
+        limits, half = self.thresholds, self.thresholds.divergence / 2
         marginal, shift = row["val/delta_energy/marginal"], row["val/delta_energy/shift_norm"]
         diverged = signals.divergence(marginal, shift, self.steps)
         error = signals.standard_error(self.accuracy.best, self.images)
-        self.divergence.update(diverged, limits.parting, given=worse)
+        self.divergence.update(diverged, limits.divergence, given=worse)
         self.drop.update(
             self.accuracy.best - self.accuracy.extrapolated,
-            max(limits.fall, _ERRORS * error),
+            max(limits.drop, _ERRORS * error),
             given=worse and diverged >= half,
             clear=diverged <= half / CLEAR,
         )

@@ -274,7 +274,7 @@ class Unplugged(Callback):
 
 ROLLS = (*RUN, *JUMPY, "callbacks.sentinel.action=rollback", "callbacks.sentinel.rollbacks=2",
          "callbacks.last.every_n_steps=1", "attack=rs_fgsm",
-         "callbacks.sentinel.thresholds.gap=0.67")  # held-out images vouch for nothing # fmt: skip
+         "callbacks.sentinel.thresholds.ratio=0.67")  # held-out images confirm nothing # fmt: skip
 
 
 @pytest.fixture(scope="module")

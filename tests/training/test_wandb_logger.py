@@ -52,7 +52,7 @@ def alarmed(tmp_path_factory):
     here = tmp_path_factory.mktemp("alarmed")
     with pytest.MonkeyPatch.context() as patch:
         without_key(patch, here / "home")
-        limits = {"parting": 1e-6, "patience": 1, "aae_share": 1e-6, "alignment": 0.999}
+        limits = {"divergence": 1e-6, "patience": 1, "aae_share": 1e-6, "alignment": 0.999}
         run = fitted(
             here / "run", *LOGGED, "dataset.subset=256", "dataset.batch_size=16", "seed=0",
             "trainer.max_epochs=2", "attack=rs_fgsm", "threat.eps=0.3",
