@@ -9,6 +9,7 @@ from energy_at.attacks.base import Attack, AttackResult, Search, Wishes
 from energy_at.attacks.goals import misclassify
 from energy_at.attacks.gradient import GradientAttack
 from energy_at.core.rng import part_of
+from energy_at.core.rules import integer, require
 from energy_at.core.types import Classifier, Images, Labels
 from energy_at.models.modes import frozen_running_stats, no_graph
 
@@ -24,8 +25,7 @@ class Restarts(Search):
     times: int
 
     def __post_init__(self) -> None:
-        if self.times < 1:
-            raise ValueError(f"need attack.restarts >= 1, got {self.times}")
+        require("times", self.times, integer(1))
 
     @property
     def steps(self) -> int:

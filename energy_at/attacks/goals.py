@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 import torch.nn.functional as F
 
+from energy_at.core.rules import one_of, require
 from energy_at.core.types import Classifier, Images, Labels, Logits, PerExample
 from energy_at.models.modes import no_graph
 
@@ -53,9 +54,7 @@ class ReachTarget:
     target: Target = "least_likely"
 
     def __post_init__(self) -> None:
-        if self.target not in get_args(Target):
-            names = ", ".join(get_args(Target))
-            raise ValueError(f"target must be one of {names}, got {self.target!r}")
+        require("target", self.target, one_of(*get_args(Target)))
 
     def __call__(self, model: Classifier, x: Images, y: Labels) -> Gain:
         target = self._chosen(model, x, y)

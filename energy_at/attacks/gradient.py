@@ -9,6 +9,7 @@ from energy_at.attacks.base import AttackResult, Search, Wishes
 from energy_at.attacks.goals import Goal, misclassify
 from energy_at.attacks.starts import AtClean, Start
 from energy_at.attacks.threat import Ball, clip_to_pixels
+from energy_at.core.rules import POSITIVE, integer, require
 from energy_at.core.types import Classifier, Images, Labels, Logits
 from energy_at.models.modes import frozen_running_stats, weights_at_rest
 
@@ -34,11 +35,8 @@ class GradientAttack(Search):
     project: bool = True
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or not self.alpha > 0:
-            raise ValueError(
-                f"need attack.steps >= 1 and attack.alpha > 0, "
-                f"got steps={self.steps}, alpha={self.alpha:g}"
-            )
+        require("steps", self.steps, integer(1))
+        require("alpha", self.alpha, POSITIVE)
 
     @property
     def starts_clean(self) -> bool:

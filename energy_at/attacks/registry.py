@@ -15,6 +15,7 @@ from energy_at.attacks.goals import ReachTarget, Target, leave_clean_prediction,
 from energy_at.attacks.gradient import GradientAttack
 from energy_at.attacks.starts import Gaussian, Uniform
 from energy_at.attacks.threat import Ball
+from energy_at.core.rules import POSITIVE, integer, require
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,14 @@ def n_fgsm(
 
     The perturbation may be as large as ``k eps + alpha``: that is the method.
     """
+    require("k", k, POSITIVE)
     alpha = _or(alpha, ball.eps)
     return GradientAttack(ball, alpha=alpha, steps=steps, start=Uniform(k), project=False)
 
 
 def pgd(ball: Ball, *, alpha: float | None = None, steps: int = 10, restarts: int = 1) -> Attack:
     """PGD-n from a random point of the ball, steps of ``eps / 4`` (Madry et al., 2018)."""
+    require("restarts", restarts, integer(1))
     attack = GradientAttack(ball, alpha=_or(alpha, ball.eps / 4), steps=steps, start=Uniform())
     return attack if restarts == 1 else Restarts(attack, restarts)
 
@@ -67,8 +70,7 @@ def restarted_pgd(
     ball: Ball, *, alpha: float | None = None, steps: int = 50, restarts: int = 10
 ) -> WorstCase:
     """PGD-50-10: restarts only attack the images that are still classified correctly."""
-    if restarts < 1:
-        raise ValueError(f"need attack.restarts >= 1, got {restarts}")
+    require("restarts", restarts, integer(1))
     return WorstCase([pgd(ball, alpha=alpha, steps=steps)] * restarts)
 
 

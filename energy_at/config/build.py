@@ -1,11 +1,16 @@
 """From a config to objects: ``make`` to instantiate, ``build`` to wire."""
 
+import copy
 import functools
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning import Callback, Trainer
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
@@ -15,6 +20,8 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from energy_at.attacks import Attack
+from energy_at.config.cli import quieten
+from energy_at.core.rules import ArgumentError
 from energy_at.data import ImageData
 from energy_at.objectives import Objective
 from energy_at.runs.checkpoints import read_checkpoint
@@ -36,66 +43,123 @@ def make(cfg: Any) -> Any:
 
     Without ``_convert_`` a mapping of objects would come back as a ``DictConfig``, which turns the
     dataclasses inside it into configs again.
+
+    Raises:
+        ValueError: with the key of an argument that breaks its rule.
     """
-    return instantiate(cfg, _convert_="all")
+    try:
+        return instantiate(cfg, _convert_="all")
+    except InstantiationException as error:
+        if not isinstance(error.__cause__, ArgumentError):
+            raise
+        node = str(error).rpartition("full_key: ")[2].strip()  # where Hydra tells the place
+        raise _with_key(cfg, node, error.__cause__) from error
+
+
+@contextmanager
+def keys_of(node: DictConfig, **renamed: str) -> Iterator[None]:
+    """Puts the key of a node in front of an argument that breaks its rule.
+
+    Args:
+        node: Where the arguments come from.
+        renamed: Keys of the arguments that are called otherwise there.
+
+    Raises:
+        ValueError: with the key.
+    """
+    try:
+        yield
+    except ArgumentError as error:
+        name = renamed.get(error.argument, error.argument)
+        raise _with_key(node, str(node._get_full_key(None)), error, name) from error
+
+
+def _with_key(
+    cfg: DictConfig, node: str, error: ArgumentError, name: str | None = None
+) -> ValueError:
+    key = typed_key(cfg._get_root(), f"{node}.{name or error.argument}")
+    return ValueError(f"{key}={error.value} must be {error.must}")
+
+
+def typed_key(root: Any, key: str) -> str:
+    """The key that a value is typed at: ``reg.weight`` for ``reg.terms.der.weight``."""
+    parts = key.split(".")
+    for last in range(1, len(parts) + 1):
+        parent = OmegaConf.select(root, ".".join(parts[: last - 1])) if last > 1 else root
+        if not isinstance(parent, DictConfig) or parts[last - 1] not in parent:
+            return key
+        value = dict(parent.items_ex(resolve=False))[parts[last - 1]]
+        link = re.fullmatch(r"\$\{(\.*)([\w.]+)\}", str(value))
+        if link is not None:
+            up, rest = link.groups()
+            start = parts[: last - len(up)] if up else []
+            return typed_key(root, ".".join([*start, rest, *parts[last:]]))
+    return key
 
 
 def build(cfg: DictConfig, folder: RunFolder, *, wandb_id: str | None = None) -> Run:
     """Wires the objects that a config names; the only place that knows them all."""
-    trainer = build_trainer(cfg, folder, wandb_id)
-    return Run(build_module(cfg), build_data(cfg), trainer)
+    module, data = build_module(cfg), build_data(cfg)
+    return Run(module, data, build_trainer(cfg, folder, wandb_id))
 
 
 def build_data(cfg: DictConfig) -> ImageData:
     """The data of a run."""
     data = cfg.dataset
-    return ImageData(
-        make(data.reader),
-        data.root,
-        batch_size=data.batch_size,
-        eval_batch_size=data.eval_batch_size,
-        val_size=data.val_size,
-        subset=data.subset,
-        seed=cfg.seed,
-        pad=data.pad,
-        flip=data.flip,
-        channels_last=cfg.training.channels_last,
-    )
+    with keys_of(data):
+        return ImageData(
+            make(data.reader),
+            data.root,
+            batch_size=data.batch_size,
+            eval_batch_size=data.eval_batch_size,
+            val_size=data.val_size,
+            subset=data.subset,
+            seed=cfg.seed,
+            pad=data.pad,
+            flip=data.flip,
+            channels_last=cfg.training.channels_last,
+        )
 
 
 def build_module(cfg: DictConfig) -> AdversarialTraining:
     """Network, attack, objective, optimizer and schedule of a run."""
     _check_precision(cfg)
     awp = cfg.training.awp
+    with keys_of(awp, warmup_epochs="warmup"):
+        perturbation = WeightPerturbation(awp.gamma, awp.warmup) if awp.gamma else None
+    # In a copy: Hydra resolves the parts of a combination where they stand.
+    terms = make(cfg.loss.terms) | make(copy.deepcopy(cfg.reg).terms)
     net = make(cfg.model)
     if cfg.training.channels_last:
         net = net.to(memory_format=torch.channels_last)
-    return AdversarialTraining(
-        net,
-        make(cfg.attack.search),
-        Objective(make(cfg.loss.terms) | make(cfg.reg.terms), skip_flat=_skips(cfg)),
-        val_attacks=make_attacks(cfg.validation),
-        optimizer=make(cfg.optimizer),
-        schedule=make(cfg.schedule),
-        bn_mode=cfg.training.bn_mode,
-        eps_warmup_epochs=cfg.training.eps_warmup,
-        awp=WeightPerturbation(awp.gamma, awp.warmup) if awp.gamma else None,
-        seed=cfg.seed,
-        reuse=cfg.training.get("reuse", True),
-    )
+    with keys_of(cfg.training, eps_warmup_epochs="eps_warmup"):
+        return AdversarialTraining(
+            net,
+            make(cfg.attack.search),
+            Objective(terms, skip_flat=_skips(cfg)),
+            val_attacks=make_attacks(cfg.validation),
+            optimizer=make(cfg.optimizer),
+            schedule=make(cfg.schedule),
+            bn_mode=cfg.training.bn_mode,
+            eps_warmup_epochs=cfg.training.eps_warmup,
+            awp=perturbation,
+            seed=cfg.seed,
+            reuse=cfg.training.get("reuse", True),
+        )
 
 
 def build_trainer(cfg: DictConfig, folder: RunFolder, wandb_id: str | None = None) -> Trainer:
     """Lightning's trainer, with the callbacks and loggers of a run."""
     hidden = {"progress"} if cfg.trainer.get("enable_progress_bar") is False else set()
     callbacks = [
-        _callback(make(callback), folder)
+        _callback(callback, folder)
         for name, callback in cfg.callbacks.items()
         if callback is not None and name not in hidden
     ]
     if mode := cfg.training.get("compile"):
         callbacks.append(CompiledNet(mode))
     loggers = build_loggers(cfg, folder.path, "train", id=wandb_id)
+    quieten()
     try:
         return Trainer(
             **make(cfg.trainer),
@@ -151,8 +215,11 @@ def make_attacks(stage: DictConfig) -> dict[str, Attack]:
     return {name: attack for name, attack in make(stage.attacks).items() if attack is not None}
 
 
-def _callback(made: Any, folder: RunFolder) -> Callback:
-    callback = made(dirpath=folder.checkpoints) if isinstance(made, functools.partial) else made
+def _callback(node: DictConfig, folder: RunFolder) -> Callback:
+    callback = make(node)
+    if isinstance(callback, functools.partial):
+        with keys_of(node):
+            callback = callback(dirpath=folder.checkpoints)
     if isinstance(callback, ModelCheckpoint) and not (callback.monitor or "val").startswith("val"):
         raise ValueError(
             f"a checkpoint must not be chosen by {callback.monitor}: "

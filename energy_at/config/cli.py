@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+import re
 import signal
 import sys
 import time
@@ -15,17 +16,29 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra import compose
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from energy_at.config import CONF
-from energy_at.config.schema import check, require_single, required
+from energy_at.config.schema import (
+    check,
+    require_read,
+    require_single,
+    required,
+    unknown_choice,
+    unknown_key,
+)
 from energy_at.core.files import remove_empty
 from energy_at.core.ranks import is_first
+from energy_at.core.rules import ArgumentError
 
 RERUN = "re-run the same command to resume"
 
@@ -73,8 +86,8 @@ def command(
             hint = on_interrupt.format(folder=job.folder, out=cfg.get("out"))
             folder = None if job.folder == Path.cwd() else job.folder
             with one_line_errors(folder, keep_going=job.in_sweep, on_interrupt=hint):
-                require_single(HydraConfig.get().overrides.task)
-                require_read(cfg)
+                require_single(overrides())
+                require_read(cfg, name, overrides())
                 check(cfg)
                 result = body(cfg, job) if jobs else body(cfg)
                 if not isinstance(result, str):
@@ -87,7 +100,7 @@ def command(
         @functools.wraps(body)
         def main() -> None:
             sys.argv[1:] = [(flags or {}).get(argument, argument) for argument in sys.argv[1:]]
-            run_command(entry)
+            run_command(entry, name)
 
         return main
 
@@ -113,7 +126,7 @@ def _this_job() -> Job:
     return Job(folder, in_sweep)
 
 
-def run_command(main: Callable[[], Any]) -> None:
+def run_command(main: Callable[[], Any], name: str = "train") -> None:
     """Runs a Hydra entry so that mistakes in its overrides end in one line too."""
     quieten()
     asked = os.environ.get("HYDRA_FULL_ERROR")
@@ -121,7 +134,7 @@ def run_command(main: Callable[[], Any]) -> None:
     if asked != "1":
         os.environ[_NOT_ASKED] = "1"  # processes that we start would take it for the user's wish
     try:
-        with one_line_errors():
+        with one_line_errors(command=name):
             main()
     finally:
         os.environ.pop(_NOT_ASKED, None)
@@ -133,7 +146,11 @@ def run_command(main: Callable[[], Any]) -> None:
 
 @contextmanager
 def one_line_errors(
-    folder: Path | None = None, *, keep_going: bool = False, on_interrupt: str = ""
+    folder: Path | None = None,
+    *,
+    keep_going: bool = False,
+    on_interrupt: str = "",
+    command: str | None = None,
 ) -> Iterator[None]:
     """Turns a user's mistake into one line and exit code 1; a defect of ours keeps its traceback.
 
@@ -146,6 +163,7 @@ def one_line_errors(
         keep_going: Leave the error in the folder instead of raising it: a job of a sweep must not
             end the others.
         on_interrupt: What a user who has pressed Ctrl-C should know.
+        command: Whose keys may be misspelt.
     """
     if folder is not None:
         _error_file(folder).unlink(missing_ok=True)  # of an earlier attempt
@@ -153,7 +171,7 @@ def one_line_errors(
         with _readers_may_close():
             yield
     except Exception as error:
-        line = explained(error)
+        line = explained(error, command)
         if folder is not None and keep_going:
             _write_error(folder, error, line)
             return
@@ -226,57 +244,21 @@ def quieten() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def require_read(cfg: DictConfig) -> None:
-    """Refuses a key that was added with ``+`` and that nobody reads: it would change nothing.
-
-    Legal are arguments of the trainer and of everything that has a ``_target_``, which refuse those
-    that they do not know, and further things with a ``_target_``: callbacks, attacks, terms.
-
-    Raises:
-        ValueError: with what was typed.
-    """
-    job = HydraConfig.get()
-    typed = job.overrides.task
-    added = [o for o in typed if o.startswith("+") and not _is_built(cfg, _key(o))]
-    if not added:
-        return
-    choices = [o for o in typed if not o.startswith("+") and "." not in o.partition("=")[0]]
-    known = compose(str(job.job.config_name), choices)
-    for override in added:
-        if OmegaConf.select(known, _key(override), default=_MISSING) is _MISSING:
-            raise ValueError(
-                f"{override}: nothing reads {_key(override)}, leave it out; --help lists all keys"
-            )
-
-
-def _key(override: str) -> str:
-    """Where ``+key=value``, or ``+group@package=choice``, puts something."""
-    return override.lstrip("+").partition("=")[0].rpartition("@")[2]
-
-
-def _is_built(cfg: DictConfig, key: str) -> bool:
-    parts = key.split(".")
-    nodes = [OmegaConf.select(cfg, ".".join(parts[: i + 1])) for i in range(len(parts))]
-    built = any(isinstance(node, DictConfig) and "_target_" in node for node in nodes)
-    return built or parts[0] == "trainer"
-
-
 _EXTRAS = ("joblib", "ray", "submitit", "optuna")  # packages that run sweeps
 _NOT_ASKED = "ENERGY_AT_ONE_LINE_ERRORS"
 _MISTAKES = (ValueError, FileNotFoundError, FloatingPointError, ImportError, RuntimeError)
 _FRAMEWORK = (HydraException, OmegaConfBaseException)
-_MISSING = object()
 
 
-def explained(error: BaseException) -> str | None:
+def explained(error: BaseException, command: str | None = None) -> str | None:
     """One line for a mistake that we foresaw, wherever a framework has wrapped it."""
     chain = list(_chain(error))
     for found in chain:
-        if (line := _of_a_choice(found)) is not None:
+        if (line := _of_a_choice(found, command)) is not None:
             return line
-    for found in reversed(chain):
-        if isinstance(found, _MISTAKES) and _raised_here(found):
-            return " ".join(str(found).split())
+    ours = [one for one in reversed(chain) if isinstance(one, _MISTAKES) and _raised_here(one)]
+    for found in sorted(ours, key=lambda one: isinstance(one, ArgumentError)):
+        return _line_of(found)
     for found in chain:
         if isinstance(found, OSError) and found.filename is not None:
             return f"{found.filename}: {found.strerror}"
@@ -286,12 +268,22 @@ def explained(error: BaseException) -> str | None:
     return None
 
 
-def _of_a_choice(error: BaseException) -> str | None:
-    """A line for a choice that is not there, or was not made."""
+def _line_of(error: BaseException) -> str:
+    if isinstance(error, ArgumentError):  # of a key of the command, which is called the same
+        return f"{error.argument}={error.value} must be {error.must}"
+    return " ".join(str(error).split())
+
+
+def _of_a_choice(error: BaseException, command: str | None) -> str | None:
+    """A line for a key or a choice that is not there, or was not made."""
+    missing = re.match("Could not override '(.+?)'", str(error))
+    if missing and command and isinstance(error, ConfigCompositionException):
+        return unknown_key(missing[1], command, [a for a in sys.argv[1:] if "=" in a])
     if (extra := _missing_extra(error)) is not None:
         return f"this launcher or sweeper is not installed: pip install 'energy_at[{extra}]'"
     if isinstance(error, MissingConfigException) and error.options:
-        return f"there is no {error.missing_cfg_file}: choose from {', '.join(error.options)}"
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        return unknown_choice(group, choice, error.options)
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}= is missing: type it; --help shows how"
     if isinstance(error, OverrideParseException):
@@ -335,12 +327,9 @@ def _is_lightnings(error: BaseException) -> bool:
 def _without_bad_advice(line: str) -> str:
     """Hydra would have a misspelt key appended with +, where nobody reads it."""
     line = line.partition(" full_key: ")[0]  # OmegaConf repeats the key, for programmers
-    said, advice, _ = line.partition(" To append to your config use +")
-    if said.startswith("Config group override must be a string"):
+    if line.startswith("Config group override must be a string"):
         return "a group takes the name of one of its choices, such as reg=none: --help lists them"
-    return (
-        f"{said} There is no such key in the chosen groups: --help lists them." if advice else line
-    )
+    return line.partition(" To append to your config use +")[0]
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

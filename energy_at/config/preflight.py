@@ -1,12 +1,14 @@
 """Mistakes that training would only meet after it has begun to write, looked for before."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig
 
 from energy_at.attacks import Attack, NoAttack
-from energy_at.config.build import Run, make_attacks
+from energy_at.config.build import Run, keys_of, make_attacks
+from energy_at.core.rules import ArgumentError
 from energy_at.data.loaders import as_floats
 from energy_at.models.modes import eval_mode, no_graph
 from energy_at.objectives import Trait
@@ -33,12 +35,22 @@ def require_sound(cfg: DictConfig, run: Run) -> None:
         elif isinstance(callback, Sentinel):
             callback.require_fitting(run.trainer, run.module.objective, run.module.attack)
         elif isinstance(callback, CompiledNet):
-            callback.require_fitting(run.trainer, run.module.objective)
+            with keys_of(cfg.training, mode="compile"):
+                callback.require_fitting(run.trainer, run.module.objective)
+    with keys_of(cfg.optimizer):
+        optimizer = _made(run.module.optimizer, run.module.net)
+    if run.module.schedule is not None:
+        steps = cfg.trainer.max_epochs * -(-images // batch_size)
+        with keys_of(cfg.schedule):
+            _made(run.module.schedule, optimizer, steps)
+
+
+def _made(factory: Callable[..., Any], *arguments: Any) -> Any:
     try:
-        optimizer = run.module.optimizer(run.module.net)
-        if run.module.schedule is not None:
-            run.module.schedule(optimizer, cfg.trainer.max_epochs * -(-images // batch_size))
-    except (TypeError, ValueError) as error:
+        return factory(*arguments)
+    except ArgumentError:
+        raise
+    except (TypeError, ValueError) as error:  # of torch
         raise ValueError(f"optimizer or schedule: {error}") from error
 
 

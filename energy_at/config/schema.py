@@ -1,25 +1,34 @@
-"""What a value of the configuration may be, so that a slip of the hand is met by its name."""
+"""What may be typed: keys that exist, and values of the right type.
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+The classes that take the values check their ranges (``energy_at.core.rules``). The rules of keys
+that no class of ours takes stand here.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from difflib import SequenceMatcher
+from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
 
-Rule = tuple[str, Callable[[Any], bool]]
+from energy_at.config import CONF
+from energy_at.core.rules import TRUTH, Rule, integer, is_list, number, one_of, or_null, some_of
 
 
 def check(cfg: DictConfig) -> None:
-    """Refuses the first value that its key cannot have.
+    """Checks the values of all keys that have a rule here.
 
     Raises:
         ValueError: with the key, the value and what it must be.
     """
-    require(cfg, _rules(cfg))
+    require_rules(cfg, RULES)
 
 
-def require(cfg: DictConfig, rules: Mapping[str, Rule]) -> None:
-    """Refuses the first value that breaks the rule of its key; a key that is not there breaks none.
+def require_rules(cfg: DictConfig, rules: Mapping[str, Rule]) -> None:
+    """Checks values by the rules of their keys; a key that is not there breaks none.
 
     Raises:
         ValueError: with the key, the value and what it must be.
@@ -29,6 +38,9 @@ def require(cfg: DictConfig, rules: Mapping[str, Rule]) -> None:
         if value is not _MISSING and not holds(value):
             shown = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
             raise ValueError(f"{key}={shown} must be {must}")
+
+
+# Keys and choices
 
 
 def require_single(overrides: Sequence[str]) -> None:
@@ -50,53 +62,115 @@ def require_single(overrides: Sequence[str]) -> None:
             )
 
 
-def integer(low: int, high: float = math.inf) -> Rule:
-    """An integer within closed limits; ``True`` is none."""
-    limits = f"from {low} to {high}" if high < math.inf else f">= {low}"
-    return f"an integer {limits}", lambda v: type(v) is int and low <= v <= high
+def require_read(cfg: DictConfig, name: str, overrides: Sequence[str]) -> None:
+    """Refuses a key that was added with ``+`` and that nobody reads: it would change nothing.
+
+    Legal are arguments of everything that has a ``_target_``, which refuses those that it does not
+    know, and further things with a ``_target_``: callbacks, attacks, terms.
+
+    Raises:
+        ValueError: with the override.
+    """
+    added = [o for o in overrides if o.startswith("+") and not _is_argument(cfg, key_of(o))]
+    if not added:
+        return
+    known = composed(name, overrides)
+    for override in added:
+        key = key_of(override)
+        if OmegaConf.select(known, key, default=_MISSING) is _MISSING:
+            hint = _suggest(key, keys_in(known))
+            raise ValueError(f"{override}: nothing reads {key}, leave it out{hint}")
 
 
-def number(low: float, high: float = math.inf, *, above: bool = False) -> Rule:
-    """A finite number within closed limits, or above the lower one."""
-    sign = ">" if above else ">="
-    limits = f"{sign} {low:g}" + (f" and <= {high:g}" if high < math.inf else "")
+def unknown_key(key: str, name: str, overrides: Sequence[str]) -> str:
+    """One line about a key that is not in the configuration, with the nearest ones."""
+    group, _, rest = key.partition(".")
+    choices = {
+        choice: {f"{group}.{own}" for own in keys_in(OmegaConf.load(file))}
+        for choice, file in choices_of(group).items()
+    }
+    cfg = composed(name, overrides, all_of_it=True)
+    if having := [choice for choice, keys in choices.items() if key in keys]:
+        chosen = cfg.hydra.runtime.choices.get(group)
+        first, *others = sorted(having, key=lambda choice: choice != "der")
+        more = f" (or {', '.join(others)})" if others else ""
+        return f"{group}={chosen} has no {rest}: add {group}={first}{more}"
+    known = {*keys_in(cfg), *(k for keys in choices.values() for k in keys)}
+    if not key.startswith("hydra."):
+        known = {k for k in known if not k.startswith("hydra.")}
+    return f"{key}: unknown key{_suggest(key, known)}"
 
+
+def unknown_choice(group: str, choice: str, options: Iterable[str]) -> str:
+    """One line about a choice that a group does not have, with the nearest one."""
+    near = [f"{group}={option}" for option in nearest(choice, options, 1)]
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"{group}={choice}: unknown choice; {hint}choose from {', '.join(options)}"
+
+
+def choices_of(group: str) -> dict[str, Path]:
+    """Files of a configuration group by choice."""
+    return {file.stem: file for file in sorted(Path(CONF, group).glob("*.yaml"))}
+
+
+def composed(name: str, overrides: Sequence[str], *, all_of_it: bool = False) -> DictConfig:
+    """The configuration of a command with the groups that were chosen, as far as they exist."""
+    chosen = [o for o in overrides if o.partition("=")[2] in choices_of(o.partition("=")[0])]
+    with ExitStack() as stack:
+        if not GlobalHydra.instance().is_initialized():
+            stack.enter_context(initialize_config_dir(CONF, version_base="1.3"))
+        return compose(name, chosen, return_hydra_config=all_of_it)
+
+
+def keys_in(node: Any, prefix: str = "") -> Iterator[str]:
+    """Every key that people type, full and dotted; not those that only say how objects are made."""
+    if not isinstance(node, DictConfig):
+        return
+    for name in map(str, node):
+        if name.startswith("_") or name in ("ball", "made", "published", "search", "terms"):
+            continue
+        yield f"{prefix}{name}"
+        if not OmegaConf.is_interpolation(node, name) and not OmegaConf.is_missing(node, name):
+            yield from keys_in(node[name], f"{prefix}{name}.")
+
+
+def nearest(word: str, words: Iterable[str], n: int = 3) -> list[str]:
+    """The most similar of some names, of which those with another path may share the last part."""
+
+    def likeness(other: str) -> float:
+        last = SequenceMatcher(None, word.rpartition(".")[2], other.rpartition(".")[2]).ratio()
+        part = 0.8 if len(word) > 2 and word in other else 0.0
+        return max(SequenceMatcher(None, word, other).ratio(), 0.9 * last, part)
+
+    found = sorted(((likeness(other), other) for other in words), key=lambda one: (-one[0], one[1]))
+    best = found[0][0] if found else 0
+    return [other for ratio, other in found[:n] if ratio >= max(0.6, best - 0.1)]
+
+
+def key_of(override: str) -> str:
+    """Where ``+key=value``, or ``+group@package=choice``, puts something."""
+    return override.lstrip("+~").partition("=")[0].rpartition("@")[2]
+
+
+def _suggest(key: str, known: Iterable[str]) -> str:
+    near = nearest(key, (other for other in known if not key.startswith(f"{other}.")))
+    return f"; did you mean {' or '.join(near)}?" if near else "; --help lists all keys"
+
+
+def _is_argument(cfg: DictConfig, key: str) -> bool:
+    parts = key.split(".")
+    nodes = [OmegaConf.select(cfg, ".".join(parts[: i + 1])) for i in range(len(parts))]
+    return any(isinstance(node, DictConfig) and "_target_" in node for node in nodes)
+
+
+# Rules
+
+
+def _names_such_as(example: str) -> Rule:
     def holds(value: Any) -> bool:
-        if type(value) not in (int, float) or not math.isfinite(value):
-            return False
-        return bool((value > low if above else value >= low) and value <= high)
+        return is_list(value) and bool(value) and len(set(value)) == len(value)
 
-    return f"a finite number {limits}", holds
-
-
-def or_null(rule: Rule) -> Rule:
-    """What a rule allows, or nothing."""
-    must, holds = rule
-    return f"{must}, or null", lambda value: value is None or holds(value)
-
-
-def one_of(*names: str) -> Rule:
-    """One of several names."""
-    return f"{', '.join(names[:-1])} or {names[-1]}", lambda value: value in names
-
-
-def _some_of(*names: str) -> Rule:
-    def holds(value: Any) -> bool:
-        return isinstance(value, list | ListConfig) and len(value) > 0 and set(value) <= set(names)
-
-    return f"a list of {' and '.join(names)}, such as [{names[0]}]", holds
-
-
-def _is_list_of_names(value: Any) -> bool:
-    return isinstance(value, list | ListConfig) and bool(value) and len(set(value)) == len(value)
-
-
-def _is_below_one(value: Any) -> bool:
-    return type(value) in (int, float) and 0 <= value < 1
-
-
-def _is_share(value: Any) -> bool:
-    return type(value) in (int, float) and 0 < value < 1
+    return f"a list of different names, such as [{example}]", holds
 
 
 def is_path(value: Any) -> bool:
@@ -113,209 +187,86 @@ def _is_account(value: Any) -> bool:
 
 
 def _are_words(value: Any) -> bool:
-    return isinstance(value, list | ListConfig) and all(type(v) is str and v for v in value)
+    return is_list(value) and all(type(v) is str and v for v in value)
 
 
 def _are_paths(value: Any) -> bool:
-    return all(map(is_path, value)) if isinstance(value, list | ListConfig) else is_path(value)
+    return all(map(is_path, value)) if is_list(value) else is_path(value)
 
 
-TRUTH: Rule = ("true or false", lambda value: isinstance(value, bool))
-STEPS, EPOCHS, SHARE = integer(1), number(0), number(0, 1, above=True)
-WEIGHT = number(0)
-GROUP: Rule = ("a group of keys: set the keys in it", lambda v: isinstance(v, DictConfig))
 SINGLE = (  # groups whose choices exclude each other; those of callbacks and logger add up
-    "dataset",
-    "model",
-    "threat",
-    "attack",
-    "loss",
-    "reg",
-    "optimizer",
-    "schedule",
-    "trainer",
-    "experiment",
-    "scale",
-    "sweep",
+    *("dataset", "model", "threat", "attack", "loss", "reg", "optimizer", "schedule", "trainer"),
+    *("experiment", "scale", "sweep"),
 )
 _MISSING = object()
 _RESERVED = "/\\#?%:"  # W&B has them in no name
+_GROUP: Rule = ("a group of keys: set the keys in it", lambda v: isinstance(v, DictConfig))
+_FOLDER: Rule = ("the path of one folder", is_path)
+_FILE: Rule = ("the path of one file", is_path)
 _ACCOUNT: Rule = (f"the name of an account or team, without spaces or {_RESERVED}", _is_account)
 _PROJECT: Rule = (f"the name of a project, of at most 128 characters but {_RESERVED}", _is_project)
+_SEED = integer(0, 2**32 - 1)
 
-RULES: dict[str, Rule] = {
-    "training": GROUP,
-    "training.awp": GROUP,
-    "loss.terms": GROUP,
-    "reg.terms": GROUP,
-    "attack.search": GROUP,
-    "threat.ball": GROUP,
-    "validation": GROUP,
-    "validation.attacks": GROUP,
-    "evaluation": GROUP,
-    "callbacks.sentinel.thresholds": GROUP,
-    "callbacks.sentinel.der": GROUP,
-    "callbacks.sentinel.der.term": GROUP,
-    "evaluation.attacks": GROUP,
-    "seed": integer(0, 2**32 - 1),
-    "dataset.subset": or_null(integer(1)),
-    "dataset.val_size": integer(1),
-    "dataset.batch_size": integer(1),
-    "dataset.eval_batch_size": integer(1),
-    "dataset.pad": integer(0),
-    "dataset.flip": TRUTH,
-    "dataset.download": TRUTH,
-    "dataset.root": ("the path of a folder", lambda value: isinstance(value, str)),
-    "model.width": integer(1),
-    "model.widen": integer(1),
-    "model.final_norm": TRUTH,
-    "attack.steps": STEPS,
-    "attack.restarts": STEPS,
-    "attack.k": number(0, above=True),
-    "loss.beta": WEIGHT,
-    "optimizer.lr": number(0, above=True),
-    "optimizer.momentum": number(0, 1),
-    "optimizer.weight_decay": WEIGHT,
-    "optimizer.nesterov": TRUTH,
-    "optimizer.decay_norm": TRUTH,
-    "schedule.peak": number(0, 1),
-    "schedule.pct_start": number(0, 1),
-    "schedule.factor": SHARE,
-    "trainer.max_epochs": integer(1),
-    "trainer.devices": (
-        "a number of processes >= 1, or auto",
-        lambda v: v == "auto" or (type(v) is int and v >= 1),
+_BY_RULE: tuple[tuple[Rule, str], ...] = (
+    (
+        _GROUP,
+        "training training.awp loss.terms reg.terms attack.search threat.ball validation "
+        "validation.attacks evaluation evaluation.attacks callbacks.sentinel.thresholds "
+        "callbacks.sentinel.der callbacks.sentinel.der.term",
     ),
-    "trainer.num_nodes": STEPS,
-    "trainer.strategy": (
-        "auto or ddp, the one way that several processes train here",
-        lambda v: v in ("auto", "ddp"),
+    (
+        TRUTH,
+        "dataset.download training.channels_last training.reuse training.keep_memory "
+        "logger.wandb.log_checkpoints progress json dry_run browser once",
     ),
-    "trainer.check_val_every_n_epoch": STEPS,
-    "training.eps_warmup": EPOCHS,
-    "training.awp.gamma": WEIGHT,
-    "training.awp.warmup": EPOCHS,
-    "training.channels_last": TRUTH,
-    "training.reuse": TRUTH,
-    "training.keep_memory": TRUTH,
-    "training.skip_inactive": ("auto, true or false", lambda v: v == "auto" or type(v) is bool),
-    "evaluation.subset": or_null(integer(1)),
-    "evaluation.checkpoints": _some_of("last", "best"),
-    "evaluation.images": _some_of("val", "test"),
-    "callbacks.energy.every": STEPS,
-    "callbacks.guard.every": STEPS,
-    "callbacks.sentinel.action": one_of("warn", "checkpoint", "stop", "rollback"),
-    "callbacks.sentinel.remedy": one_of("auto", "der", "beta", "alpha"),
-    "callbacks.sentinel.factor": number(1, above=True),
-    "callbacks.sentinel.rollbacks": STEPS,
-    "callbacks.sentinel.rewind": TRUTH,
-    "callbacks.sentinel.classes": integer(2),
-    "callbacks.sentinel.der.weight": number(0, above=True),
-    "callbacks.sentinel.thresholds.window": integer(4),
-    "callbacks.sentinel.thresholds.patience": integer(1),
-    "callbacks.sentinel.thresholds.recovery": integer(1),
-    **{
-        f"callbacks.sentinel.thresholds.{name}": ("a number > 0 and < 1", _is_share)
-        for name in ("aae_share", "alignment", "ratio", "divergence", "drop", "rise")
-    },
-    "callbacks.last.every_n_steps": or_null(STEPS),
-    "subset": or_null(integer(1)),  # of evaluate and analyse
-    "subset_seed": or_null(integer(0, 2**32 - 1)),
-    "steps": STEPS,
-    "restarts": STEPS,
-    "iterations": STEPS,
-    "queries": STEPS,
-    "batch_size": or_null(STEPS),
-    "norm": or_null(("linf or l2", lambda value: value in ("linf", "l2"))),
-    "split": ("test, val or train", lambda value: value in ("test", "val", "train")),
-    "n": STEPS,
-    "shown": STEPS,
-    "judge": ("auto, none or the folder of a run", is_path),
-    "start.k": STEPS,
-    "start.variance": SHARE,
-    "start.scale": number(0),
-    "start.by": ("features or pixels", lambda value: value in ("features", "pixels")),
-    "guidance.draw": ("empirical or mean", lambda value: value in ("empirical", "mean")),
-    "guidance.tolerance": number(0),
-    "guidance.width": number(0),
-    "guidance.pulls": TRUTH,
-    "sampler.energy": (
-        "joint, marginal, conditional or cross_entropy",
-        lambda value: value in ("joint", "marginal", "conditional", "cross_entropy"),
+    (
+        integer(1),
+        "trainer.max_epochs trainer.num_nodes trainer.check_val_every_n_epoch steps restarts "
+        "iterations queries n shown attack_steps sampler_steps repeats",
     ),
-    "sampler.steps": integer(0),
-    "sampler.step_size": number(0, above=True),
-    "sampler.momentum": ("a number >= 0 and < 1", _is_below_one),
-    "sampler.noise": number(0),
-    "sampler.normalize": TRUTH,
-    "sampler.radius": or_null(number(0, above=True)),
-    "sampler.precision": ("fp32 or bf16", lambda value: value in ("fp32", "bf16")),
-    "quality.reference": (
-        "train, val or test",
-        lambda value: value in ("train", "val", "test"),
+    (integer(0), "warmup"),
+    (_SEED, "seed"),
+    (or_null(_SEED), "subset_seed"),
+    (or_null(integer(1)), "evaluation.subset subset batch_size threads"),
+    (integer(0, 65535), "port"),
+    (number(0, above=True), "interval"),
+    (some_of("last", "best"), "evaluation.checkpoints"),
+    (some_of("val", "test"), "evaluation.images"),
+    (some_of("fp32", "bf16"), "precisions"),
+    (one_of("test", "val", "train"), "split"),
+    (one_of("train", "val", "test"), "quality.reference"),
+    (one_of("auto", "cpu", "cuda"), "device"),
+    (one_of("wall", "cpu"), "clock"),
+    (or_null(one_of("linf", "l2")), "norm"),
+    (or_null(one_of("last", "best", "healthy")), "which"),
+    (or_null(one_of("online", "offline", "disabled")), "logger.wandb.mode"),
+    (("the path of a folder", lambda value: isinstance(value, str)), "dataset.root"),
+    (("auto, none or the folder of a run", is_path), "judge"),
+    (or_null(_FOLDER), "run out"),
+    (or_null(_FILE), "checkpoint quality.weights"),
+    (or_null(("the path of a folder, or a list of them", _are_paths)), "runs"),
+    (or_null(_ACCOUNT), "entity logger.wandb.entity"),
+    (_PROJECT, "project logger.wandb.project"),
+    (("a name", lambda value: isinstance(value, str) and value.strip() != ""), "name"),
+    (or_null(("a list of words, such as [co,cifar10]", _are_words)), "logger.wandb.tags"),
+    (or_null(_names_such_as("fgsm,pgd")), "attacks"),
+    (or_null(_names_such_as("fgsm,trades")), "scenarios"),
+    (or_null(_names_such_as("reference,full")), "rows"),
+    (("auto, true or false", lambda v: v == "auto" or type(v) is bool), "training.skip_inactive"),
+    (
+        ("a number of processes >= 1, or auto", lambda v: v == "auto" or integer(1)[1](v)),
+        "trainer.devices",
     ),
-    "quality.weights": or_null(("the path of one file", is_path)),
-    "device": ("auto, cpu or cuda", lambda value: value in ("auto", "cpu", "cuda")),
-    "progress": TRUTH,
-    "json": TRUTH,  # of doctor
-    "dry_run": TRUTH,  # of dashboard
-    "entity": or_null(_ACCOUNT),
-    "project": _PROJECT,
-    "name": ("a name", lambda value: isinstance(value, str) and value.strip() != ""),
-    "logger.wandb.entity": or_null(_ACCOUNT),
-    "logger.wandb.project": _PROJECT,
-    "logger.wandb.mode": or_null(one_of("online", "offline", "disabled")),
-    "logger.wandb.tags": or_null(("a list of words, such as [co,cifar10]", _are_words)),
-    "logger.wandb.log_checkpoints": TRUTH,
-    "browser": TRUTH,  # of watch
-    "once": TRUTH,
-    "port": integer(0, 65535),
-    "interval": number(0, above=True),
-    "scenarios": or_null(("a list of different names, such as [fgsm,trades]", _is_list_of_names)),
-    "rows": or_null(("a list of different names, such as [reference,full]", _is_list_of_names)),
-    "precisions": _some_of("fp32", "bf16"),
-    "attack_steps": STEPS,
-    "sampler_steps": STEPS,
-    "repeats": STEPS,
-    "warmup": integer(0),
-    "clock": ("wall or cpu", lambda value: value in ("wall", "cpu")),
-    "threads": or_null(STEPS),
-    "workers": ("auto or an integer >= 0", lambda v: v == "auto" or (type(v) is int and v >= 0)),
-    "attacks": or_null(("a list of different names, such as [fgsm,pgd]", _is_list_of_names)),
-    "runs": or_null(("the path of a folder, or a list of them", _are_paths)),
-    "run": or_null(("the path of one folder", is_path)),
-    "checkpoint": or_null(("the path of one file", is_path)),
-    "out": or_null(("the path of one folder", is_path)),
-    "which": or_null(one_of("last", "best", "healthy")),
-}
-REG_RULES: dict[str, Rule] = {
-    "weight": WEIGHT,
-    "gamma": WEIGHT,
-    "ramp": EPOCHS,
-    "ce": WEIGHT,
-    "logits": WEIGHT,
-    "sensitivity": number(0, above=True),
-    "decay": number(0, 1),
-    "detach_clean": TRUTH,
-    "detach_start": TRUTH,
-}
-
-
-def _rules(cfg: DictConfig) -> dict[str, Rule]:
-    """The rules of this configuration: regularizers may be combined, attacks are named freely."""
-    rules = dict(RULES)
-    reg = cfg.get("reg") or {}
-    combined = [f"reg.{name}" for name, part in reg.items() if "terms" in _keys(part)]
-    for prefix in ("reg", *combined):
-        rules |= {f"{prefix}.{key}": rule for key, rule in REG_RULES.items()}
-    for stage in ("validation", "evaluation"):
-        for name in _keys(OmegaConf.select(cfg, f"{stage}.attacks")):
-            rules |= {f"{stage}.attacks.{name}.{key}": STEPS for key in ("steps", "restarts")}
-    return rules
-
-
-def _keys(part: Any) -> list[str]:
-    return [str(key) for key in part] if isinstance(part, DictConfig) else []
+    (("auto or an integer >= 0", lambda v: v == "auto" or integer(0)[1](v)), "workers"),
+    (
+        (
+            "auto or ddp, the one way that several processes train here",
+            lambda v: v in ("auto", "ddp"),
+        ),
+        "trainer.strategy",
+    ),
+)
+RULES = {key: rule for rule, keys in _BY_RULE for key in keys.split()}
 
 
 # Sweepers and launchers, which Hydra makes before any job begins
@@ -339,12 +290,12 @@ STARTS: dict[str, dict[str, dict[str, Rule]]] = {  # keys of sweepers and launch
         "OptunaSweeper": {
             "n_trials": integer(1),
             "n_jobs": integer(1),
-            "seed": integer(0, 2**32 - 1),
+            "seed": _SEED,
         },
         "AgentSweeper": {
             "n_trials": or_null(integer(1)),
-            "file": ("the path of one file", is_path),
-            "project": RULES["project"],
+            "file": _FILE,
+            "project": _PROJECT,
         },
     },
     "launcher": {
@@ -377,7 +328,7 @@ def check_start(cfg: DictConfig) -> None:
     for part, choices in STARTS.items():
         target = OmegaConf.select(cfg, f"hydra.{part}._target_", default="")
         rules = choices.get(str(target).rpartition(".")[2], {})
-        require(cfg, {f"hydra.{part}.{key}": rule for key, rule in rules.items()})
+        require_rules(cfg, {f"hydra.{part}.{key}": rule for key, rule in rules.items()})
 
 
 def required(key: str) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from lightning import LightningDataModule
 
+from energy_at.core.rules import TRUTH, integer, or_null, require
 from energy_at.data.images import ImageSet, split
 from energy_at.data.loaders import EvalLoader, TrainLoader
 
@@ -42,11 +43,12 @@ class ImageData(LightningDataModule):
         eval_batch_size: int = 250,
     ) -> None:
         super().__init__()
-        for name, size in [("batch_size", batch_size), ("eval_batch_size", eval_batch_size)]:
-            if size < 1:
-                raise ValueError(f"dataset.{name} must be >= 1, got {size}")
-        if pad < 0:
-            raise ValueError(f"dataset.pad must be >= 0 pixels, got {pad}")
+        require("batch_size", batch_size, integer(1))
+        require("eval_batch_size", eval_batch_size, integer(1))
+        require("val_size", val_size, integer(1))
+        require("subset", subset, or_null(integer(1)))
+        require("pad", pad, integer(0))
+        require("flip", flip, TRUTH)
         self.reader = reader
         self.root = Path(root).expanduser()
         self.batch_size = batch_size

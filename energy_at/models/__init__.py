@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from energy_at.core.rules import integer, require
 from energy_at.models.layers import Normalize, Normalized
 from energy_at.models.preact_resnet import PreActResNet
 from energy_at.models.resnet import ResNet
@@ -103,5 +104,4 @@ def small(
 
 def _require_positive(**sizes: int) -> None:
     for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"model.{name} must be >= 1, got {size}")
+        require(name, size, integer(1))

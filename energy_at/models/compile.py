@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from energy_at.core.rules import one_of, require
+
 COMPILATIONS = ("default", "reduce-overhead", "max-autotune-no-cudagraphs")
 BACKEND = "inductor"
 
@@ -64,10 +66,7 @@ def require_compiler(mode: str) -> None:
     Raises:
         ValueError: if the mode is unknown, or nothing can be compiled here.
     """
-    if mode not in COMPILATIONS:
-        raise ValueError(
-            f"compile={mode} must be {', '.join(COMPILATIONS[:-1])} or {COMPILATIONS[-1]}"
-        )
+    require("mode", mode, one_of(*COMPILATIONS))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.compile(_probe, backend=BACKEND)(torch.ones(64, device=device))

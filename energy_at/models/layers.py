@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from energy_at.core.rules import one_of, require
 from energy_at.core.types import Images, Logits
 
 Activation = Literal["relu", "silu"]
@@ -15,8 +16,7 @@ Padding = Literal["symmetric", "same"]
 
 def activation_function(name: str) -> Callable[[Tensor], Tensor]:
     """ReLU, or SiLU, which the literature also calls Swish."""
-    if name not in get_args(Activation):
-        raise ValueError(f"model.activation must be relu or silu, got {name!r}")
+    require("activation", name, one_of(*get_args(Activation)))
     return F.relu if name == "relu" else F.silu
 
 
@@ -32,8 +32,7 @@ def conv3x3(
         padding: ``"symmetric"``, or ``"same"`` as TensorFlow pads a stride of 2: right and bottom
             only (the networks of Gowal et al., 2020, and their successors).
     """
-    if padding not in get_args(Padding):
-        raise ValueError(f"model.padding must be symmetric or same, got {padding!r}")
+    require("padding", padding, one_of(*get_args(Padding)))
     if padding == "same" and stride == 2:
         return _RightBottomConv(channels_in, channels, 3, stride, bias=False)
     return nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)

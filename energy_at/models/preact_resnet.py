@@ -11,6 +11,7 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
+from energy_at.core.rules import TRUTH, one_of, require
 from energy_at.models.layers import activation_function, conv3x3
 
 Shortcut = Literal["activated", "plain", "plain3x3"]
@@ -84,9 +85,8 @@ class PreActResNet(nn.Module):
         final_norm: bool = True,
     ) -> None:
         super().__init__()
-        if shortcut not in get_args(Shortcut):
-            names = ", ".join(get_args(Shortcut))
-            raise ValueError(f"model.shortcut must be one of {names}, got {shortcut!r}")
+        require("shortcut", shortcut, one_of(*get_args(Shortcut)))
+        require("final_norm", final_norm, TRUTH)
         self.activation = activation_function(activation)
         widths = [width, *(width * 2**stage for stage in range(len(blocks)))]
         self.conv1 = conv3x3(channels, width)

@@ -5,6 +5,7 @@ Layers are named as in TRADES (Zhang et al., 2019), so that its checkpoints fit.
 
 from torch import Tensor, nn
 
+from energy_at.core.rules import require
 from energy_at.models.layers import activation_function, conv3x3
 
 
@@ -79,8 +80,7 @@ class WideResNet(nn.Module):
         padding: str = "symmetric",
     ) -> None:
         super().__init__()
-        if depth < 10 or (depth - 4) % 6:
-            raise ValueError(f"the depth of a WideResNet must be 6 n + 4 with n >= 1, got {depth}")
+        require("depth", depth, ("6 n + 4 with n >= 1", lambda v: v >= 10 and v % 6 == 4))
         blocks = (depth - 4) // 6
         wide = width * widen
         self.activation = activation_function(activation)

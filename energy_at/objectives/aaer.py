@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool
 from torch import Tensor
 
+from energy_at.core.rules import TRUTH, number, require
 from energy_at.core.types import PerExample, Scalar
 from energy_at.energy.energies import delta_joint, delta_marginal, is_abnormal
 from energy_at.energy.pair import LogitPair
@@ -37,9 +38,9 @@ class AAER:
     detach_start: bool = False
 
     def __post_init__(self) -> None:
-        for name, weight in (("ce", self.ce), ("logits", self.logits)):
-            if not 0 <= weight < float("inf"):
-                raise ValueError(f"{name} of AAER must be finite and >= 0, got {weight:g}")
+        require("ce", self.ce, number(0))
+        require("logits", self.logits, number(0))
+        require("detach_start", self.detach_start, TRUTH)
 
     @property
     def traits(self) -> Trait:

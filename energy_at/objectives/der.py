@@ -6,6 +6,7 @@ from typing import Literal, get_args
 import torch
 import torch.nn.functional as F
 
+from energy_at.core.rules import TRUTH, number, one_of, require
 from energy_at.core.types import PerExample
 from energy_at.energy.energies import is_abnormal, shift_norm
 from energy_at.energy.pair import LogitPair
@@ -37,12 +38,10 @@ class DER:
     detach_clean: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.gamma < float("inf"):
-            raise ValueError(f"gamma of DER must be finite and >= 0 nats, got {self.gamma:g}")
-        if self.samples not in get_args(Samples):
-            raise ValueError(f"samples of DER must be abnormal or all, got {self.samples!r}")
-        if self.reference not in get_args(Reference):
-            raise ValueError(f"reference of DER must be clean or start, got {self.reference!r}")
+        require("gamma", self.gamma, number(0))
+        require("samples", self.samples, one_of(*get_args(Samples)))
+        require("reference", self.reference, one_of(*get_args(Reference)))
+        require("detach_clean", self.detach_clean, TRUTH)
 
     @property
     def traits(self) -> Trait:

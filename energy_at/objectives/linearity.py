@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from energy_at.attacks.threat import Ball, scale_to_largest
 from energy_at.core.rng import shares_like
+from energy_at.core.rules import POSITIVE, TRUTH, number, require
 from energy_at.core.types import Classifier, Images, Labels, PerExample
 from energy_at.models.modes import frozen_running_stats
 from energy_at.objectives.objective import Trait, Vicinity
@@ -30,6 +31,9 @@ class GradAlign:
     ball: Ball
     detach_clean: bool = True
     traits: ClassVar[Trait] = Trait.DIFFERENTIATES_TWICE
+
+    def __post_init__(self) -> None:
+        require("detach_clean", self.detach_clean, TRUTH)
 
     def probe(self, vicinity: Vicinity) -> PerExample:
         model, x, y = vicinity.model, vicinity.x, vicinity.y
@@ -88,11 +92,8 @@ class AdaptiveELLE:
     traits: ClassVar[Trait] = Trait.NONE
 
     def __init__(self, ball: Ball, sensitivity: float = 2.0, decay: float = 0.99) -> None:
-        if not (sensitivity > 0 and 0 <= decay <= 1):
-            raise ValueError(
-                "ELLE-A needs reg.sensitivity > 0 and reg.decay in [0, 1], "
-                f"got {sensitivity:g} and {decay:g}"
-            )
+        require("sensitivity", sensitivity, POSITIVE)
+        require("decay", decay, number(0, 1))
         self.linearity = ELLE(ball)
         self.sensitivity = sensitivity
         self.decay = decay

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from energy_at.core.distributed import Part
 from energy_at.core.rng import Noise
+from energy_at.core.rules import number, require
 from energy_at.core.types import Classifier, Images, Labels, PerExample, Scalar
 from energy_at.energy.pair import LogitPair
 
@@ -113,11 +114,8 @@ class Weighted:
     ramp_epochs: float = 0.0
 
     def __post_init__(self) -> None:
-        name = type(self.term).__name__
-        if not 0 <= self.weight < float("inf"):
-            raise ValueError(f"the weight of {name} must be finite and >= 0, got {self.weight:g}")
-        if not 0 <= self.ramp_epochs < float("inf"):
-            raise ValueError(f"the ramp of {name} must be >= 0 epochs, got {self.ramp_epochs:g}")
+        require("weight", self.weight, number(0))
+        require("ramp_epochs", self.ramp_epochs, number(0))
 
     def at(self, epoch: float) -> float:
         """The coefficient after ``epoch`` (fractional) epochs."""

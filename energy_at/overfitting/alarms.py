@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from energy_at.core.rules import SHARE, integer, require
+
 Kind = Literal["CO", "RO"]
 Row = Mapping[str, float]  # of metrics.csv
 Rows = Sequence[Row]
@@ -66,12 +68,9 @@ class Thresholds:
     recovery: int = 100
 
     def __post_init__(self) -> None:
-        for rule in fields(self):
-            value, least = getattr(self, rule.name), _LEAST.get(rule.name)
-            if least is not None and not value >= least:
-                raise ValueError(f"{rule.name} must be >= {least}, got {value}")
-            if least is None and not 0 < value < 1:
-                raise ValueError(f"{rule.name} must be > 0 and < 1, got {value}")
+        for one in fields(self):
+            least = _LEAST.get(one.name)
+            require(one.name, getattr(self, one.name), SHARE if least is None else integer(least))
 
 
 @dataclass(frozen=True)

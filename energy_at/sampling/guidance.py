@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from energy_at.core.rng import CountedNoise
+from energy_at.core.rules import TRUTH, number, one_of, require
 from energy_at.core.types import Labels, PerExample
 
 DRAWS = ("empirical", "mean")
@@ -75,11 +76,10 @@ class ClassEnergy:
     pulls: bool = True
 
     def __post_init__(self) -> None:
-        """Refuses what leads nowhere."""
-        if self.draw not in DRAWS:
-            raise ValueError(f"guidance.draw={self.draw} must be one of {', '.join(DRAWS)}")
-        if self.tolerance < 0 or self.width < 0:
-            raise ValueError("guidance.tolerance and guidance.width are energies >= 0, in nats")
+        require("draw", self.draw, one_of(*DRAWS))
+        require("tolerance", self.tolerance, number(0))
+        require("width", self.width, number(0))
+        require("pulls", self.pulls, TRUTH)
 
     def targets(
         self, y: Labels, energies: Tensor, labels: Tensor, noise: CountedNoise

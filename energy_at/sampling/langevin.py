@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from energy_at.attacks.threat import L2
+from energy_at.core.rules import POSITIVE, TRUTH, integer, number, one_of, or_null, require
 from energy_at.core.types import Images, Labels, Logits, PerExample
 from energy_at.energy.energies import joint_energy, marginal_energy
 from energy_at.models.modes import full_precision
@@ -71,17 +72,14 @@ class Langevin:
     precision: str = "fp32"
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be."""
-        if self.energy not in ENERGIES:
-            raise ValueError(f"sampler.energy={self.energy} must be one of {', '.join(ENERGIES)}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"sampler.precision={self.precision} must be fp32 or bf16")
-        if self.steps < 0 or self.step_size <= 0 or self.noise < 0:
-            raise ValueError("a sampler has steps >= 0, step_size > 0 and noise >= 0")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"sampler.momentum={self.momentum:g} must be >= 0 and < 1")
-        if self.radius is not None and self.radius <= 0:
-            raise ValueError(f"sampler.radius={self.radius:g} must be positive, or null")
+        require("energy", self.energy, one_of(*ENERGIES))
+        require("precision", self.precision, one_of(*PRECISIONS))
+        require("steps", self.steps, integer(0))
+        require("step_size", self.step_size, POSITIVE)
+        require("noise", self.noise, number(0))
+        require("momentum", self.momentum, number(0, 1, below=True))
+        require("radius", self.radius, or_null(POSITIVE))
+        require("normalize", self.normalize, TRUTH)
 
     def advance(
         self, net: nn.Module, chains: Chains, guidance: Guidance

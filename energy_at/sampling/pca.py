@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from energy_at.core.rules import number, require
+
 Points = Float[Tensor, "images pixels"]
 
 
@@ -65,7 +67,7 @@ def principal(points: Points, variance: float = 1.0) -> Principal:
     Raises:
         ValueError: if ``variance`` is outside (0, 1], or there are no points.
     """
-    require_share(variance)
+    require("variance", variance, number(0, 1, above=True))
     if not len(points):
         raise ValueError("no images to find principal components of")
     mean = points.mean(0)
@@ -91,13 +93,3 @@ def kept(
     before = values.cumsum(-1) - values
     real = values > 1e-10 * values.amax(-1, keepdim=True)
     return ((before < variance * total * (1 - 1e-12)) & real).to(values)
-
-
-def require_share(variance: float) -> None:
-    """Refuses a share of the variance outside (0, 1].
-
-    Raises:
-        ValueError: with what it must be.
-    """
-    if not 0 < variance <= 1:
-        raise ValueError(f"start.variance={variance:g} must be a share of the variance in (0, 1]")

@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from energy_at.core.rng import CountedNoise
-from energy_at.sampling.pca import Principal, kept, principal, require_share
+from energy_at.core.rules import integer, number, one_of, require
+from energy_at.sampling.pca import Principal, kept, principal
 from energy_at.sampling.training_images import TrainingImages, as_rows
 
 BLOCK = 32
@@ -79,6 +80,9 @@ class ClassGaussian(Start):
 
     scale: float = 1.0
 
+    def __post_init__(self) -> None:
+        require("scale", self.scale, number(0))
+
     def fit(self, images: TrainingImages, features: Features | None = None) -> Fitted:
         """The means of the classes."""
         return {"means": torch.stack([images.of(c).mean(0) for c in range(images.classes)])}
@@ -109,8 +113,8 @@ class ClassPCA(Start):
     scale: float = 0.354
 
     def __post_init__(self) -> None:
-        """Refuses a share that is none."""
-        require_share(self.variance)
+        require("variance", self.variance, number(0, 1, above=True))
+        require("scale", self.scale, number(0))
 
     def fit(self, images: TrainingImages, features: Features | None = None) -> Fitted:
         """The principal components of every class."""
@@ -157,12 +161,10 @@ class LocalPCA(Start):
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuses what is no neighbourhood."""
-        require_share(self.variance)
-        if self.k < 1:
-            raise ValueError(f"start.k={self.k} must be at least 1 neighbour")
-        if self.by not in ("features", "pixels"):
-            raise ValueError(f"start.by={self.by} must be features or pixels")
+        require("k", self.k, integer(1))
+        require("by", self.by, one_of("features", "pixels"))
+        require("variance", self.variance, number(0, 1, above=True))
+        require("scale", self.scale, number(0))
 
     @property
     def wants_features(self) -> bool:

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from energy_at.attacks.threat import scale_to_largest
 from energy_at.core.distributed import summed
+from energy_at.core.rules import POSITIVE, number, require
 from energy_at.core.types import Scalar
 
 
@@ -25,10 +26,8 @@ class WeightPerturbation:
     """
 
     def __init__(self, gamma: float, warmup_epochs: float = 0.0) -> None:
-        if not 0 < gamma < float("inf"):
-            raise ValueError(f"gamma must be finite and > 0, got {gamma:g}")
-        if not 0 <= warmup_epochs < float("inf"):
-            raise ValueError(f"warmup_epochs must be >= 0, got {warmup_epochs:g}")
+        require("gamma", gamma, POSITIVE)
+        require("warmup_epochs", warmup_epochs, number(0))
         self.gamma = gamma
         self.warmup_epochs = warmup_epochs
         self._kept: list[tuple[Tensor, Tensor]] = []

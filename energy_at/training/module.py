@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from energy_at.attacks import Attack, AttackResult
 from energy_at.core.distributed import Part
 from energy_at.core.rng import Noise, mixed
+from energy_at.core.rules import number, one_of, require
 from energy_at.core.types import Images, Labels, Logits
 from energy_at.data import EvalLoader, TrainLoader
 from energy_at.energy.pair import LogitPair
@@ -75,10 +76,8 @@ class AdversarialTraining(LightningModule):
         reuse: bool = True,
     ) -> None:
         super().__init__()
-        if bn_mode not in get_args(BNMode):
-            raise ValueError(f"bn_mode must be batch or eval, got {bn_mode}")
-        if not 0 <= eps_warmup_epochs < float("inf"):
-            raise ValueError(f"eps_warmup_epochs must be >= 0, got {eps_warmup_epochs:g}")
+        require("bn_mode", bn_mode, one_of(*get_args(BNMode)))
+        require("eps_warmup_epochs", eps_warmup_epochs, number(0))
         self.net = net
         self.attack = attack
         self.objective = objective

@@ -13,6 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
+from energy_at.core.rules import POSITIVE, SHARE, TRUTH, number, require
+
 
 def sgd(
     net: nn.Module,
@@ -37,8 +39,11 @@ def sgd(
     Raises:
         ValueError: if a number is out of its range.
     """
-    if not 0 < lr < float("inf"):
-        raise ValueError(f"lr must be > 0, got {lr:g}")
+    require("lr", lr, POSITIVE)
+    require("momentum", momentum, number(0, 1))
+    require("weight_decay", weight_decay, number(0))
+    require("nesterov", nesterov, TRUTH)
+    require("decay_norm", decay_norm, TRUTH)
     norms = {
         parameter
         for module in net.modules()
@@ -63,7 +68,7 @@ def triangular(optimizer: Optimizer, total_steps: int, *, peak: float = 0.5) -> 
     Raises:
         ValueError: if ``peak`` is out of its range.
     """
-    _require_share("peak", peak)
+    require("peak", peak, SHARE)
     knots = [0.0, peak * total_steps, float(total_steps)]
     return LambdaLR(optimizer, lambda step: float(np.interp(step, knots, [0.0, 1.0, 0.0])))
 
@@ -81,7 +86,8 @@ def piecewise(
         ValueError: if a milestone is out of its range.
     """
     for share in milestones:
-        _require_share("milestones", share)
+        require("milestones", share, SHARE)
+    require("factor", factor, number(0, 1, above=True))
     drops = [round(share * total_steps) for share in milestones]
     return LambdaLR(optimizer, lambda step: factor ** sum(step >= drop for drop in drops))
 
@@ -98,7 +104,7 @@ def onecycle(
     Raises:
         ValueError: if ``pct_start`` is out of its range, or there are too few steps.
     """
-    _require_share("pct_start", pct_start)
+    require("pct_start", pct_start, SHARE)
     if pct_start * total_steps <= 1:
         raise ValueError(f"onecycle cannot rise and fall in {total_steps} steps: train for longer")
     peaks = [group["lr"] for group in optimizer.param_groups]
@@ -115,8 +121,3 @@ def constant(optimizer: Optimizer, total_steps: int) -> LRScheduler:
     """The same learning rate throughout."""
     del total_steps
     return LambdaLR(optimizer, lambda _: 1.0)
-
-
-def _require_share(name: str, share: float) -> None:
-    if not 0 < share < 1:
-        raise ValueError(f"{name} must be > 0 and < 1, a share of all steps; got {share:g}")

@@ -186,7 +186,7 @@ def test_augmentation_of_the_config_reaches_training_and_no_other_loader():
     ("option", "value"), [("batch_size", 0), ("eval_batch_size", -3), ("pad", -1)]
 )
 def test_bad_options_are_refused_at_once(option, value):
-    with pytest.raises(ValueError, match=rf"^dataset\.{option} must be >= [01].*{value}$"):
+    with pytest.raises(ValueError, match=rf"^{option} must be an integer >= [01], got {value}$"):
         data(**{option: value})
 
 

@@ -105,7 +105,7 @@ def test_any_width_trains_all_of_its_parameters(factory, width):
 @pytest.mark.parametrize("name", ["channels", "classes", "width"])
 @pytest.mark.parametrize("factory", FACTORIES.values(), ids=FACTORIES)
 def test_sizes_below_one_are_refused(factory, name):
-    with pytest.raises(ValueError, match=rf"^model\.{name} must be >= 1, got 0$"):
+    with pytest.raises(ValueError, match=rf"^{name} must be an integer >= 1, got 0$"):
         factory(**{"classes": 10, **RGB, name: 0})
 
 
@@ -114,7 +114,7 @@ def test_sizes_below_one_are_refused(factory, name):
     [
         ({"depth": 27, "widen": 10}, "6 n . 4 .*got 27$"),
         ({"depth": 4, "widen": 10}, "6 n . 4 .*got 4$"),
-        ({"depth": 28, "widen": 0}, r"^model\.widen must be >= 1, got 0$"),
+        ({"depth": 28, "widen": 0}, r"^widen must be an integer >= 1, got 0$"),
     ],
 )
 def test_wide_resnets_that_do_not_exist_are_refused(options, message):

@@ -106,5 +106,5 @@ def test_a_batch_of_abnormal_examples_is_only_punished_for_the_drop(pair):
 @pytest.mark.parametrize("name", ["ce", "logits"])
 @pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
 def test_a_weight_of_aaer_that_makes_no_penalty_is_refused(name, value):
-    with pytest.raises(ValueError, match=f"{name} of AAER"):
+    with pytest.raises(ValueError, match=f"^{name} must be"):
         AAER(**{name: value})

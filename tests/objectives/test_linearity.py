@@ -377,7 +377,7 @@ def test_remembered_errors_go_on_as_if_never_interrupted():
     + [{"decay": d} for d in (-0.1, 1.1, math.nan)],
 )
 def test_settings_of_elle_a_without_meaning_are_refused(setting):
-    with pytest.raises(ValueError, match=f"reg.{next(iter(setting))}"):
+    with pytest.raises(ValueError, match=f"^{next(iter(setting))} must be"):
         AdaptiveELLE(BALL, **setting)
 
 

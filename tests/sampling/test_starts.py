@@ -93,7 +93,7 @@ def test_equal_points_have_no_components_and_are_drawn_as_they_are():
 @pytest.mark.parametrize("variance", [0.0, -0.5, 1.01, math.nan])
 def test_a_variance_that_is_no_share_is_refused(variance):
     for make in (ClassPCA, LocalPCA, lambda variance: principal(torch.rand(3, 2), variance)):
-        with pytest.raises(ValueError, match=r"must be a share of the variance in \(0, 1\]"):
+        with pytest.raises(ValueError, match=r"^variance must be a finite number > 0 and <= 1"):
             make(variance=variance)
 
 

@@ -89,7 +89,7 @@ def test_two_steps_by_hand(nesterov, second):
 
 @pytest.mark.parametrize("lr", [0.0, -0.1, float("inf"), float("nan")])
 def test_impossible_learning_rates_are_refused(lr):
-    with pytest.raises(ValueError, match=r"^lr must be > 0"):
+    with pytest.raises(ValueError, match=r"^lr must be a finite number > 0"):
         sgd(nn.Linear(1, 1), lr=lr)
 
 

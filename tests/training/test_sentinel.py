@@ -384,7 +384,10 @@ def test_steps_are_asked_where_the_attack_climbs_the_loss():
     [
         ("action=panic", "action=panic must be warn, checkpoint, stop or rollback"),
         ("remedy=prayer", "remedy=prayer must be auto, der, beta or alpha"),
-        ("thresholds.aae_share=1.5", "thresholds.aae_share=1.5 must be a number > 0 and < 1"),
+        (
+            "thresholds.aae_share=1.5",
+            "thresholds.aae_share=1.5 must be a finite number > 0 and < 1",
+        ),
         ("thresholds.window=2", "thresholds.window=2 must be an integer >= 4"),
         ("factor=1", "factor=1 must be a finite number > 1"),
         ("rollbacks=0", "rollbacks=0 must be an integer >= 1"),

@@ -7,6 +7,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 
+from energy_at.core.rules import integer, or_null, require
 from energy_at.training.loggers.csv import MetricsCSV
 
 
@@ -34,8 +35,7 @@ class LastCheckpoint(ModelCheckpoint):
     """
 
     def __init__(self, dirpath: str | Path, every_n_steps: int | None = None) -> None:
-        if every_n_steps is not None and every_n_steps < 1:
-            raise ValueError(f"every_n_steps must be >= 1, got {every_n_steps}")
+        require("every_n_steps", every_n_steps, or_null(integer(1)))
         super().__init__(
             dirpath=dirpath,
             filename="last",

@@ -8,6 +8,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from energy_at.core.rules import integer, require
 from energy_at.energy.metrics import pair_metrics
 from energy_at.training.module import AdversarialTraining
 
@@ -31,8 +32,7 @@ class EnergyMonitor(Callback):
     """
 
     def __init__(self, every: int = 50) -> None:
-        if every < 1:
-            raise ValueError(f"every must be >= 1, got {every}")
+        require("every", every, integer(1))
         self.every = every
         self.latest: Row = {}
         self.readers: list[Reader] = []  # called with all rows, after the loggers

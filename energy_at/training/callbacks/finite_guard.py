@@ -7,6 +7,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from energy_at.core.rules import integer, require
 from energy_at.training.module import require_pixels
 
 
@@ -24,8 +25,7 @@ class FiniteGuard(Callback):
     """
 
     def __init__(self, every: int = 50) -> None:
-        if every < 1:
-            raise ValueError(f"every must be >= 1, got {every}")
+        require("every", every, integer(1))
         self.every = every
         self._losses: list[Tensor] = []
         self._pixels: list[Tensor] = []

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from tqdm import tqdm
 
 from energy_at.attacks import Attack, NoAttack, climbs_loss
+from energy_at.core.rules import TRUTH, integer, one_of, require
 from energy_at.data import EvalLoader
 from energy_at.objectives import Objective, Weighted
 from energy_at.overfitting import Alarm, Detector, Thresholds
@@ -63,9 +64,10 @@ class Sentinel(Callback):
         rollbacks: int = 3,
         rewind: bool = True,
     ) -> None:
-        if action not in get_args(Action):
-            known = ", ".join(get_args(Action))
-            raise ValueError(f"action must be one of {known}; got {action}")
+        require("action", action, one_of(*get_args(Action)))
+        require("classes", classes, integer(2))
+        require("rollbacks", rollbacks, integer(1))
+        require("rewind", rewind, TRUTH)
         self.file = Path(dirpath) / "healthy.ckpt"
         self.action = action
         self.detector = Detector(thresholds or Thresholds(), classes)

@@ -1,11 +1,11 @@
 """Remedies that a rollback applies: DER, more DER, or a weaker training attack."""
 
-import math
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
 
 from energy_at.attacks import Attack, with_alpha
+from energy_at.core.rules import number, one_of, require
 from energy_at.objectives import DER, Objective, Weighted
 
 Remedy = Literal["auto", "der", "beta", "alpha"]
@@ -38,11 +38,8 @@ class Remedies:
     factor: float = 2.0
 
     def __post_init__(self) -> None:
-        if self.remedy not in get_args(Remedy):
-            known = ", ".join(get_args(Remedy))
-            raise ValueError(f"remedy must be one of {known}; got {self.remedy}")
-        if not 1 < self.factor < math.inf:
-            raise ValueError(f"factor must be finite and > 1, got {self.factor}")
+        require("remedy", self.remedy, one_of(*get_args(Remedy)))
+        require("factor", self.factor, number(1, above=True))
 
     def apply(self, objective: Objective, attack: Attack, times: int) -> Treatment:
         """Objective and attack after so many rollbacks.

@@ -39,8 +39,6 @@ class Rollback:
     """
 
     def __init__(self, remedies: Remedies, limit: int, rewinds: bool) -> None:
-        if limit < 1:
-            raise ValueError(f"rollbacks must be >= 1, got {limit}")
         self.remedies = remedies
         self.limit = limit
         self.rewinds = rewinds
