@@ -21,9 +21,7 @@ def parse_pixels(name: str, value: str | float, limit: float | None = 1) -> floa
     try:
         number = float(Fraction(str(value).replace(" ", "")))
     except (ValueError, ZeroDivisionError):
-        raise ValueError(
-            f"{name}={value} must be a number: write a fraction such as 8/255"
-        ) from None
+        raise ValueError(f"{name}={value} must be a number, or a fraction such as 8/255") from None
     if limit is not None and number > limit:
         raise ValueError(
             f"{name}={value} is above {limit:.4g}, but pixels lie in [0, 1]: "

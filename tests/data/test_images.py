@@ -192,11 +192,16 @@ def test_bad_options_are_refused_at_once(option, value):
 
 @pytest.mark.parametrize("subset", [0, -5, 401])
 def test_bad_subset_is_refused_in_one_line(subset):
-    with pytest.raises(ValueError, match=rf"^dataset\.subset={subset} .* leave 400$"):
+    with pytest.raises(
+        ValueError, match=rf"{subset} .* leave 400$|^subset must be an integer >= 1"
+    ):
         data(subset=subset).setup()
 
 
 @pytest.mark.parametrize("val_size", [0, 4, 496, 500])
 def test_bad_val_size_is_refused_in_one_line(val_size):
-    with pytest.raises(ValueError, match=rf"^cannot hold out {val_size} of 500 .*5 to 495$"):
+    with pytest.raises(
+        ValueError,
+        match=rf"hold out {val_size} of 500 .*5 to 495$|^val_size must be an integer >= 1",
+    ):
         data(val_size=val_size).setup()

@@ -194,13 +194,13 @@ def test_an_objective_without_terms_is_refused():
 
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
 def test_a_weight_that_makes_no_penalty_is_refused(weight):
-    with pytest.raises(ValueError, match="^weight must be a finite number"):
+    with pytest.raises(ValueError, match=r"^weight must be a finite number"):
         Weighted(TradesKL(), weight)
 
 
 @pytest.mark.parametrize("epochs", [-1.0, float("nan"), float("inf")])
 def test_a_ramp_without_meaning_is_refused(epochs):
-    with pytest.raises(ValueError, match="^ramp_epochs must be a finite number"):
+    with pytest.raises(ValueError, match=r"^ramp_epochs must be a finite number"):
         Weighted(TradesKL(), 1.0, ramp_epochs=epochs)
 
 

@@ -86,7 +86,11 @@ def test_both_are_guidances(guidance):
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"draw": "max"}, "draw=max"), ({"tolerance": -1.0}, ">= 0"), ({"width": -1.0}, ">= 0")],
+    [
+        ({"draw": "max"}, "^draw must be empirical or mean"),
+        ({"tolerance": -1.0}, ">= 0"),
+        ({"width": -1.0}, ">= 0"),
+    ],
 )
 def test_a_guidance_that_cannot_be_is_refused(change, said):
     with pytest.raises(ValueError, match=said):

@@ -255,11 +255,11 @@ def test_an_outlier_among_them_ends_nothing():
     [
         ({"energy": "free"}, "joint, marginal"),
         ({"precision": "fp8"}, "fp32 or bf16"),
-        ({"steps": -1}, "steps >= 0"),
-        ({"step_size": 0.0}, "step_size > 0"),
-        ({"noise": -0.1}, "noise >= 0"),
-        ({"momentum": 1.0}, "momentum=1"),
-        ({"radius": 0.0}, "radius=0"),
+        ({"steps": -1}, "^steps must be an integer >= 0"),
+        ({"step_size": 0.0}, "^step_size must be a finite number > 0"),
+        ({"noise": -0.1}, "^noise must be a finite number >= 0"),
+        ({"momentum": 1.0}, "^momentum must be a finite number >= 0 and < 1"),
+        ({"radius": 0.0}, "^radius must be a finite number > 0"),
     ],
 )
 def test_a_sampler_that_cannot_be_is_refused(change, said):

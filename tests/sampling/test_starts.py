@@ -268,7 +268,9 @@ def test_more_neighbours_than_there_are_others_are_refused():
         LocalPCA(k=9, by="pixels").fit(images_of(20, 9))
 
 
-@pytest.mark.parametrize(("change", "said"), [({"k": 0}, "k=0"), ({"by": "hue"}, "by=hue")])
+@pytest.mark.parametrize(
+    ("change", "said"), [({"k": 0}, "^k must be"), ({"by": "hue"}, "^by must be")]
+)
 def test_what_is_no_neighbourhood_is_refused(change, said):
     with pytest.raises(ValueError, match=said):
         LocalPCA(**change)
