@@ -151,7 +151,7 @@ def test_a_value_of_another_type_is_refused_by_its_class(here):
         "training.eps_warmup=x": "a finite number >= 0",
         "callbacks.energy.every=1.5": "an integer >= 1",
         "callbacks.sentinel.rewind=x": "true or false",
-        "callbacks.sentinel.action=panic": "warn, checkpoint, stop or rollback",
+        "callbacks.sentinel.action=panic": "warn, stop, checkpoint or rollback",
         "callbacks.sentinel.remedy=prayer": "auto, der, beta or alpha",
         "reg.weight=x": "a finite number >= 0",
     }
