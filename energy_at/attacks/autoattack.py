@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
-from energy_at.attacks.base import Attack, AttackResult, Search, Wishes
+from energy_at.attacks.base import Attack, AttackOptions, AttackResult, Search
 from energy_at.attacks.compose import WorstCase
 from energy_at.attacks.threat import L2, Ball, Linf, clip_to_pixels
 from energy_at.core.rng import ImageNoise, Noise
@@ -72,11 +72,11 @@ class LibraryAttack(Search):
     def starts_clean(self) -> bool:
         return False
 
-    def _searched(self, model: Classifier, x: Images, y: Labels, wishes: Wishes) -> AttackResult:
-        with frozen_running_stats(model), _left_alone(model), _global_state_kept(x.device):
+    def _run(self, model: Classifier, x: Images, y: Labels, options: AttackOptions) -> AttackResult:
+        with frozen_running_stats(model), _unchanged(model), _restored_generators(x.device):
             warnings.simplefilter("ignore")  # of gradients of zero, which the checks report
-            search = self._search(model, x, _seed(wishes.generator))
-            x_adv = self._perturbed(search, x.contiguous(), y)
+            search = self._make_search(model, x, _seed(options.generator))
+            x_adv = self._perturb(search, x.contiguous(), y)
         # The library is off by a rounding, and its images may have a graph.
         delta = self.ball.project(x_adv.detach().to(x) - x)
         return AttackResult((x + clip_to_pixels(x, delta)).clamp(0, 1))
@@ -84,7 +84,7 @@ class LibraryAttack(Search):
     def scaled(self, factor: float) -> "LibraryAttack":
         return replace(self, ball=self.ball.scaled(factor))
 
-    def _perturbed(self, search: Any, x: Images, y: Labels) -> torch.Tensor:
+    def _perturb(self, search: Any, x: Images, y: Labels) -> torch.Tensor:
         if self.keeps == "worst" and self.name in ("apgd-ce", "apgd-dlr"):
             torch.manual_seed(search.seed)  # this branch of the library forgets to
             found = search.perturb(x, y, best_loss=True)
@@ -97,7 +97,7 @@ class LibraryAttack(Search):
         assert isinstance(found, torch.Tensor)
         return found
 
-    def _search(self, model: Classifier, x: Images, seed: int) -> Any:
+    def _make_search(self, model: Classifier, x: Images, seed: int) -> Any:
         # Imported here: the extra may be absent, and the library is slow to import.
         from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
         from pyautoattack.fab_pt import FABAttack_PT
@@ -174,7 +174,7 @@ def _seed(generator: Noise | None) -> int:
 
 
 @contextmanager
-def _left_alone(model: Classifier) -> Iterator[None]:
+def _unchanged(model: Classifier) -> Iterator[None]:
     """FAB calls ``backward``: parameters must not gather what it leaves."""
     parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
     wanted = [parameter.requires_grad for parameter in parameters]
@@ -188,7 +188,7 @@ def _left_alone(model: Classifier) -> Iterator[None]:
 
 
 @contextmanager
-def _global_state_kept(device: torch.device) -> Iterator[None]:
+def _restored_generators(device: torch.device) -> Iterator[None]:
     forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
     with forked, warnings.catch_warnings():
         yield

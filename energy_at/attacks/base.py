@@ -82,8 +82,8 @@ class Attack(Protocol):
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What the caller of an attack wants besides adversarial images; see ``Attack``."""
+class AttackOptions:
+    """Options of a call; see ``Attack``."""
 
     keep_graph: bool = False
     track_stats: bool = False
@@ -91,7 +91,7 @@ class Wishes:
 
 
 class Search(ABC):
-    """The call that all attacks share; each of them is its ``_searched``."""
+    """Base of all attacks: ``__call__`` detaches the images and calls ``_run``."""
 
     def __call__(
         self,
@@ -103,11 +103,11 @@ class Search(ABC):
         track_stats: bool = False,
         generator: Noise | None = None,
     ) -> AttackResult:
-        return self._searched(model, x.detach(), y, Wishes(keep_graph, track_stats, generator))
+        return self._run(model, x.detach(), y, AttackOptions(keep_graph, track_stats, generator))
 
     @abstractmethod
-    def _searched(self, model: Classifier, x: Images, y: Labels, wishes: Wishes) -> AttackResult:
-        """The search; whatever graph ``x`` had is cut off."""
+    def _run(self, model: Classifier, x: Images, y: Labels, options: AttackOptions) -> AttackResult:
+        """Search near ``x``, which has no graph."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class NoAttack(Search):
     steps: int = 1  # as a single-step attack: what depends on it takes its simplest form
     starts_clean: bool = False  # no search, hence no logits of its start
 
-    def _searched(self, model: Classifier, x: Images, y: Labels, wishes: Wishes) -> AttackResult:
+    def _run(self, model: Classifier, x: Images, y: Labels, options: AttackOptions) -> AttackResult:
         return AttackResult(x)
 
     def scaled(self, factor: float) -> "NoAttack":

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from energy_at.attacks.base import Attack, AttackResult, Search, Wishes
+from energy_at.attacks.base import Attack, AttackOptions, AttackResult, Search
 from energy_at.attacks.goals import misclassify
 from energy_at.attacks.gradient import GradientAttack
 from energy_at.core.rng import part_of
@@ -35,14 +35,14 @@ class Restarts(Search):
     def starts_clean(self) -> bool:
         return self.attack.starts_clean
 
-    def _searched(self, model: Classifier, x: Images, y: Labels, wishes: Wishes) -> AttackResult:
-        first = self.attack(model, x, y, **vars(wishes))
+    def _run(self, model: Classifier, x: Images, y: Labels, options: AttackOptions) -> AttackResult:
+        first = self.attack(model, x, y, **vars(options))
         x_adv = first.x_adv
         with frozen_running_stats(model), no_graph():
             gain = self.attack.goal(model, x, y)
             best = gain(model(x_adv))
         for _ in range(self.times - 1):
-            again = self.attack(model, x, y, generator=wishes.generator).x_adv
+            again = self.attack(model, x, y, generator=options.generator).x_adv
             with frozen_running_stats(model), no_graph():
                 value = gain(model(again))
             better = value > best
@@ -77,13 +77,13 @@ class WorstCase(Search):
     def starts_clean(self) -> bool:
         return False
 
-    def _searched(self, model: Classifier, x: Images, y: Labels, wishes: Wishes) -> AttackResult:
+    def _run(self, model: Classifier, x: Images, y: Labels, options: AttackOptions) -> AttackResult:
         x_adv = x.clone()
         for attack in self.attacks:
             with frozen_running_stats(model), no_graph():
                 correct = model(x_adv).argmax(1) == y
             if correct.any():
-                noise = part_of(wishes.generator, correct)
+                noise = part_of(options.generator, correct)
                 found = attack(model, x[correct], y[correct], generator=noise)
                 x_adv[correct] = found.x_adv
         return AttackResult(x_adv)

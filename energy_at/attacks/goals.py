@@ -57,10 +57,10 @@ class ReachTarget:
         require("target", self.target, one_of(*get_args(Target)))
 
     def __call__(self, model: Classifier, x: Images, y: Labels) -> Gain:
-        target = self._chosen(model, x, y)
+        target = self._choose(model, x, y)
         return lambda logits: -F.cross_entropy(logits, target, reduction="none")
 
-    def _chosen(self, model: Classifier, x: Images, y: Labels) -> Labels:
+    def _choose(self, model: Classifier, x: Images, y: Labels) -> Labels:
         with no_graph():
             logits = model(x)
         if self.target == "next":

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from energy_at.attacks.base import AttackResult, Search, Wishes
+from energy_at.attacks.base import AttackOptions, AttackResult, Search
 from energy_at.attacks.goals import Goal, misclassify
 from energy_at.attacks.starts import AtClean, Start
 from energy_at.attacks.threat import Ball, clip_to_pixels
@@ -43,19 +43,19 @@ class GradientAttack(Search):
         return isinstance(self.start, AtClean)
 
     @torch.enable_grad()
-    def _searched(self, model: Classifier, x: Images, y: Labels, wishes: Wishes) -> AttackResult:
+    def _run(self, model: Classifier, x: Images, y: Labels, options: AttackOptions) -> AttackResult:
         if torch.is_inference_mode_enabled():
             raise RuntimeError("attacks need gradients: use trainer.inference_mode=false")
         with frozen_running_stats(model):
             gain = self.goal(model, x, y)
-        delta = clip_to_pixels(x, self.start(x, self.ball, wishes.generator))
+        delta = clip_to_pixels(x, self.start(x, self.ball, options.generator))
         start = AttackResult(x)
         for step in range(self.steps):
             delta = delta.detach().requires_grad_()
             first = step == 0
-            keep = first and wishes.keep_graph
+            keep = first and options.keep_graph
             with (
-                nullcontext() if first and wishes.track_stats else frozen_running_stats(model),
+                nullcontext() if first and options.track_stats else frozen_running_stats(model),
                 nullcontext() if keep else weights_at_rest(model),
             ):
                 logits = model(x + delta).to(x.dtype)  # energies are fp32 under autocast too

@@ -14,16 +14,16 @@ _ROOM = 256 << 20  # by which the heap grows beyond a request, so that aligned b
 _NEVER = 2**31 - 1
 
 
-def device_of(wish: str) -> torch.device:
+def device_of(name: str) -> torch.device:
     """The device of ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
         ValueError: if it is not available.
     """
     cuda = torch.cuda.is_available()
-    if wish == "cuda" and not cuda:
+    if name == "cuda" and not cuda:
         raise ValueError("device=cuda, but torch finds no GPU: device=auto takes what there is")
-    return torch.device("cuda" if cuda and wish != "cpu" else "cpu")
+    return torch.device("cuda" if cuda and name != "cpu" else "cpu")
 
 
 def processor_name() -> str:

@@ -18,12 +18,12 @@ class Verdict:
 
     Attributes:
         status: ``"warn"`` where everything works, but not as one might expect.
-        said: What was found.
+        message: What was found.
         remedy: What the user can do; empty exactly where the check passes.
     """
 
     status: Status
-    said: str
+    message: str
     remedy: str = ""
 
     def __post_init__(self) -> None:
@@ -41,12 +41,12 @@ class Finding:
 
     name: str
     status: Status
-    said: str
+    message: str
     remedy: str
     seconds: float
 
 
-def require(claims: Mapping[str, bool], said: str, remedy: str) -> Verdict:
+def require(claims: Mapping[str, bool], message: str, remedy: str) -> Verdict:
     """Pass if every claim holds, else fail naming those that do not.
 
     Raises:
@@ -57,7 +57,7 @@ def require(claims: Mapping[str, bool], said: str, remedy: str) -> Verdict:
     broken = [claim for claim, holds in claims.items() if not holds]
     if broken:
         return Verdict("fail", f"not true: {'; '.join(broken)}", remedy)
-    return Verdict("pass", said)
+    return Verdict("pass", message)
 
 
 def run_check(name: str, check: Check) -> Finding:
@@ -75,7 +75,7 @@ def run_check(name: str, check: Check) -> Finding:
 
 def row(finding: Finding, width: int) -> str:
     """A row of the table, and the remedy below it; names are ``width`` wide."""
-    line = f"{finding.status:4}  {finding.name:{width}}  {finding.said}"
+    line = f"{finding.status:4}  {finding.name:{width}}  {finding.message}"
     return f"{line}\n{'':4}  {'':{width}}  remedy: {finding.remedy}" if finding.remedy else line
 
 
@@ -87,7 +87,8 @@ def summary(findings: Sequence[Finding], seconds: float) -> str:
 
 def as_json(findings: Sequence[Finding], seconds: float) -> str:
     content: dict[str, Any] = _counts(findings) | {"seconds": round(seconds, 2)}
-    return json.dumps(content | {"checks": [asdict(finding) for finding in findings]}, indent=2)
+    checks = [{"said" if k == "message" else k: v for k, v in asdict(f).items()} for f in findings]
+    return json.dumps(content | {"checks": checks}, indent=2)
 
 
 def _counts(findings: Sequence[Finding]) -> dict[str, int]:

@@ -56,8 +56,8 @@ def packages() -> Verdict:
         )
     unmet = [requirement for requirement in needed if not _is_met(requirement)]
     if unmet:
-        said = "; ".join(f"{r} is needed, {_installed(r.name)}" for r in unmet)
-        return Verdict("fail", said, f"pip install -U {_quoted(unmet)}")
+        message = "; ".join(f"{r} is needed, {_installed(r.name)}" for r in unmet)
+        return Verdict("fail", message, f"pip install -U {_quoted(unmet)}")
     conflicts = [
         (requirement.name, inner)
         for requirement in needed
@@ -65,8 +65,8 @@ def packages() -> Verdict:
         if not _is_met(inner)
     ]
     if conflicts:
-        said = "; ".join(f"{name} needs {r}, {_installed(r.name)}" for name, r in conflicts)
-        return Verdict("warn", said, f"pip install -U {_quoted(r for _, r in conflicts)}")
+        message = "; ".join(f"{name} needs {r}, {_installed(r.name)}" for name, r in conflicts)
+        return Verdict("warn", message, f"pip install -U {_quoted(r for _, r in conflicts)}")
     shown = ", ".join(f"{name} {version(name)}" for name in SHOWN)
     return require({"requirements are listed": bool(needed)}, shown, f"pip install -U {PROJECT}")
 
@@ -82,14 +82,14 @@ def cpu() -> Verdict:
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     threads = max(torch.get_num_threads(), int(asked) if asked.isdigit() else 0)
     cores = cores_to_use()
-    said = f"{processor_name()}; cores: {cores}, threads: {threads}"
+    message = f"{processor_name()}; cores: {cores}, threads: {threads}"
     if threads > cores:
         return Verdict(
             "warn",
-            f"{said}, so they wait for each other",
+            f"{message}, so they wait for each other",
             f"export OMP_NUM_THREADS={cores} (and MKL_NUM_THREADS, where it is set)",
         )
-    return Verdict("pass", said)
+    return Verdict("pass", message)
 
 
 def cuda() -> Verdict:

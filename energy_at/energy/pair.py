@@ -32,7 +32,7 @@ class LogitPair:
         start = None if self.start is None else part.joined(self.start)
         return LogitPair(part.joined(self.clean), part.joined(self.adv), part.joined(self.y), start)
 
-    def seen_from_start(self) -> "LogitPair":
+    def from_start(self) -> "LogitPair":
         """The pair with ``x + eta`` in the place of ``x``.
 
         Raises:

@@ -48,19 +48,19 @@ class AAER:
         return Trait.FLAT_AT_ZERO | Trait.READS_START | trains
 
     def __call__(self, pair: LogitPair) -> PerExample:
-        seen = pair.seen_from_start()
+        pair = pair.from_start()
         if self.detach_start:
-            seen = LogitPair(seen.clean.detach(), seen.adv, seen.y)
-        abnormal = is_abnormal(seen)
-        drop = delta_joint(seen) - delta_marginal(seen)
-        variation = (seen.clean - seen.adv).square().sum(1)
+            pair = LogitPair(pair.clean.detach(), pair.adv, pair.y)
+        abnormal = is_abnormal(pair)
+        drop = delta_joint(pair) - delta_marginal(pair)
+        variation = (pair.clean - pair.adv).square().sum(1)
         excess = _mean_over(variation, abnormal) - _mean_over(variation, ~abnormal).detach()
         penalty = self.ce * drop + self.logits * F.relu(excess.nan_to_num(0.0))
         return torch.where(abnormal, penalty, torch.zeros_like(penalty))
 
 
-def _mean_over(values: PerExample, chosen: Bool[Tensor, " batch"]) -> Scalar:
-    """NaN, with a gradient of 0, where none is chosen."""
-    total = torch.where(chosen, values, torch.zeros_like(values)).sum()
-    count = chosen.sum()
+def _mean_over(values: PerExample, mask: Bool[Tensor, " batch"]) -> Scalar:
+    """The mean over a mask; NaN, with a gradient of 0, if the mask is empty."""
+    total = torch.where(mask, values, torch.zeros_like(values)).sum()
+    count = mask.sum()
     return torch.where(count > 0, total / count.clamp_min(1), torch.nan)

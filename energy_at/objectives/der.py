@@ -52,10 +52,11 @@ class DER:
         return Trait.FLAT_AT_ZERO | reads | (Trait.NONE if self.detach_clean else trains)
 
     def __call__(self, pair: LogitPair) -> PerExample:
-        seen = pair.seen_from_start() if self.reference == "start" else pair
+        if self.reference == "start":
+            pair = pair.from_start()
         if self.detach_clean:
-            seen = LogitPair(seen.clean.detach(), seen.adv, seen.y)
-        penalty = F.relu(shift_norm(seen) - self.gamma)
+            pair = LogitPair(pair.clean.detach(), pair.adv, pair.y)
+        penalty = F.relu(shift_norm(pair) - self.gamma)
         if self.samples == "all":
             return penalty
-        return torch.where(is_abnormal(seen), penalty, torch.zeros_like(penalty))
+        return torch.where(is_abnormal(pair), penalty, torch.zeros_like(penalty))

@@ -79,7 +79,7 @@ def test_unless_told_otherwise_the_constants_are_those_of_the_standard_version(v
     whole = theirs.AutoAttack(net, norm="Linf", eps=0.1, seed=0, version="standard")
     ours = autoattack(Linf(0.1))
     assert [attack.name for attack in ours.attacks] == whole.attacks_to_run
-    found = [attack._search(net, torch.rand(1, 1, 8, 8), 0) for attack in ours.attacks]
+    found = [attack._make_search(net, torch.rand(1, 1, 8, 8), 0) for attack in ours.attacks]
     for attack, expected, settings in zip(
         found,
         [whole.apgd, whole.apgd_targeted, whole.fab, whole.square],

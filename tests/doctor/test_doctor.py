@@ -53,7 +53,7 @@ def fails(verdict, *said):
     assert verdict.status == "fail", verdict
     assert verdict.remedy
     for part in said:
-        assert part in verdict.said
+        assert part in verdict.message
     return True
 
 
@@ -174,7 +174,7 @@ def test_what_a_check_raises_is_a_failure_with_its_reason():
     found = run_check("thing", broken)
     assert found.name == "thing"
     assert fails(found, "KeyError", "gone", "test_doctor.py:")
-    assert "\n" not in found.said
+    assert "\n" not in found.message
 
 
 def test_what_has_measured_nothing_does_not_pass():
@@ -224,7 +224,7 @@ def test_packages_that_fit_pass_and_are_named():
     found = installation.packages()
     assert found.status in ("pass", "warn")
     if found.status == "pass":
-        assert f"torch {torch.__version__.split('+')[0]}" in found.said
+        assert f"torch {torch.__version__.split('+')[0]}" in found.message
 
 
 def test_a_missing_package_fails(installed):
@@ -247,7 +247,7 @@ def test_packages_that_do_not_fit_each_other_warn(installed):
     installed("torchvision", "0.22.0", "torch==2.7.0")
     found = installation.packages()
     assert found.status == "warn"
-    assert "torchvision needs torch==2.7.0, " in found.said
+    assert "torchvision needs torch==2.7.0, " in found.message
     assert found.remedy == "pip install -U 'torch==2.7.0'"
 
 
@@ -261,8 +261,8 @@ def test_extras_are_stated_and_never_missed(installed):
     )
     found = installation.extras()
     assert found.status == "pass"
-    assert "rare is not installed (no_such_package): pip install 'energy_at[rare]'" in found.said
-    assert "common is installed" in found.said
+    assert "rare is not installed (no_such_package): pip install 'energy_at[rare]'" in found.message
+    assert "common is installed" in found.message
 
 
 def test_more_threads_than_cores_warn(monkeypatch):
@@ -271,7 +271,7 @@ def test_more_threads_than_cores_warn(monkeypatch):
     for threads in (str(cores + 1), f"{cores + 1},1"):
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
         found = installation.cpu()
-        assert (found.status, f"threads: {cores + 1}" in found.said) == ("warn", True)
+        assert (found.status, f"threads: {cores + 1}" in found.message) == ("warn", True)
         assert f"OMP_NUM_THREADS={cores}" in found.remedy
     monkeypatch.setenv("OMP_NUM_THREADS", "many")
     assert installation.cpu().status == "pass"
@@ -351,7 +351,7 @@ def test_data_that_is_carried_along_passes(name):
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "svhn", "fashion_mnist", "tiny_imagenet"])
 def test_data_that_is_not_there_warns_and_is_not_downloaded(name, tmp_path):
     found = data.readable(config_of(name), tmp_path / "data")
-    assert (found.status, "not found" in found.said) == ("warn", True)
+    assert (found.status, "not found" in found.message) == ("warn", True)
     assert ("downloads it on first use" in found.remedy) == (name != "tiny_imagenet")
     assert "dataset.root=FOLDER" in found.remedy
     assert "http" in found.remedy
@@ -387,7 +387,7 @@ def test_tiny_imagenet_is_looked_for_and_not_decoded(tiny_imagenet_folder):  # n
     for path in ("val/images/val_1.JPEG", "val/val_annotations.txt", "wnids.txt"):
         (tiny_imagenet_folder / path).unlink()
         found = data.readable(config_of("tiny_imagenet"), root)
-        assert (found.status, Path(path).name in found.said) == ("warn", True)
+        assert (found.status, Path(path).name in found.message) == ("warn", True)
         assert found.remedy.startswith("unpack http")
 
 
@@ -414,5 +414,5 @@ def test_the_mode_of_wandb(mode, key, status, said, monkeypatch):
         if value is not None:
             monkeypatch.setenv(name, value)
     found = installation.wandb_mode()
-    assert (found.status, said in found.said) == (status, True)
-    assert key is None or key not in found.said
+    assert (found.status, said in found.message) == (status, True)
+    assert key is None or key not in found.message

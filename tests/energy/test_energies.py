@@ -167,11 +167,11 @@ def test_a_detached_pair_has_the_values_and_no_graph():
 
 
 def test_seen_from_the_start_the_start_stands_for_the_clean_image():
-    seen = LogitPair(LOGITS, 2 * LOGITS, Y, 3 * LOGITS).seen_from_start()
+    seen = LogitPair(LOGITS, 2 * LOGITS, Y, 3 * LOGITS).from_start()
     assert torch.equal(seen.clean, 3 * LOGITS)
     assert torch.equal(seen.adv, 2 * LOGITS)
 
 
 def test_a_pair_without_start_logits_cannot_be_seen_from_there():
     with pytest.raises(ValueError, match="start"):
-        LogitPair(LOGITS, LOGITS, Y).seen_from_start()
+        LogitPair(LOGITS, LOGITS, Y).from_start()
