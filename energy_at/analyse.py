@@ -10,10 +10,11 @@ from energy_at.config.cli import command, overrides
 @command("analyse", on_interrupt="nothing is written")
 def main(cfg: DictConfig) -> str:
     from energy_at.analysis import analyse, named_subjects
-    from energy_at.analysis.publishing import publish_energies, require_publishable
+    from energy_at.analysis.output import publish_energies
     from energy_at.analysis.subjects import plan_of
+    from energy_at.evaluation.publish import require_wandb_only
 
-    require_publishable(cfg)
+    require_wandb_only(cfg)
     subjects = named_subjects(cfg, overrides())
     folder, text = analyse(
         subjects,

@@ -9,12 +9,13 @@ from energy_at.config.cli import RERUN, Job, command, overrides
 
 @command("sample", jobs=True, on_interrupt=RERUN)
 def main(cfg: DictConfig, job: Job) -> str:
-    from energy_at.analysis.publishing import publish_samples, require_publishable
+    from energy_at.evaluation.publish import require_wandb_only
     from energy_at.evaluation.trained_model import open_model
     from energy_at.sampling.generation import FILES, Options, sample
+    from energy_at.sampling.output import publish_samples
     from energy_at.sampling.plan import plan_of
 
-    require_publishable(cfg)
+    require_wandb_only(cfg)
     plan, asked = plan_of(cfg), cfg.copy()
     cfg.seed = 0  # of the data: which images are held out must not depend on what is drawn
     subject = open_model(cfg, overrides())

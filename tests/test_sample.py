@@ -292,7 +292,7 @@ def test_what_was_cut_off_goes_on(run, type_sample, monkeypatch, without_figures
         patch.setattr(sampled, "SamplingBar", Tired)
         patch.setattr(Tired, "finishes", 0)
         code, _, err = type_sample("run=run", "out=again", *BARE, *overrides)
-    assert (code, "goes on where it was" in err) == (130, True)
+    assert (code, "re-run the same command to resume" in err) == (130, True)
     kept = Parts(Path("again/parts"), str(expected["key"])).done
     assert 0 < len(kept) < 23
     numbers = []

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from omegaconf import DictConfig
 from tqdm import tqdm
 
 from energy_at.analysis.figures import (
@@ -25,6 +26,8 @@ from energy_at.analysis.landscape import TIMES, Landscape, Natural, Shifts
 from energy_at.analysis.tables import by_quantity
 from energy_at.core import files
 from energy_at.core.files import read_json
+from energy_at.evaluation.publish import publish
+from energy_at.evaluation.trained_model import TrainedModel
 from energy_at.reporting.figures.style import save
 
 PANELS = 4  # runs that have room side by side
@@ -100,6 +103,36 @@ def write_samples(file: Path, found: Landscape) -> None:
     for field in fields(found.radii):
         arrays[f"radii/{field.name}"] = getattr(found.radii, field.name)
     np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def publish_energies(cfg: DictConfig, subject: TrainedModel, folder: Path) -> None:
+    """Sends a table of every image's energies for each network, if ``logger=wandb``."""
+    if not cfg.logger:
+        return
+    import wandb
+
+    files = sorted(folder.glob("samples.npz")) or sorted(folder.glob("*/samples.npz"))
+    tables = {}
+    for file in files:
+        name = "energies" if file.parent == folder else f"energies/{file.parent.name}"
+        with np.load(file) as arrays:
+            tables[name] = wandb.Table(**_energies_table(arrays))
+    # Not inside: an analysis that is repeated replaces its folder.
+    publish(cfg, subject, folder.parent, "analyse", tables)
+
+
+def _energies_table(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """A row for each image: what it is, its energies, and those under every attack, in nats."""
+    natural = [f"natural/{field.name}" for field in fields(Natural)]
+    attacked = [
+        name for name in arrays if name.partition("/")[0] not in ("natural", "path", "radii")
+    ]
+    columns = [*natural, *attacked]
+    values = [arrays[name].tolist() for name in columns]
+    return {
+        "columns": [name.removeprefix("natural/") for name in columns],
+        "data": [list(row) for row in zip(*values, strict=True)],
+    }
 
 
 def _require_free(out: Path, key: str) -> None:

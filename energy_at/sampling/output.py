@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from energy_at.core.files import replacing
+from energy_at.core.files import read_json, replacing
+from energy_at.evaluation.publish import publish
 from energy_at.evaluation.trained_model import TrainedModel
 from energy_at.reporting.figures.samples import (
     class_grid,
@@ -29,6 +30,7 @@ from energy_at.sampling.samples import Samples, arrays, read_columns
 from energy_at.sampling.summary import SYMBOLS, Found, markdown, rows_csv
 
 FILES = ("samples.npz", "samples.json", "samples.csv", "samples.md")
+FIGURES = ("grid", "start", "nearest", "distributions")
 SIDE_BY_SIDE = 12
 PER_CLASS = 100
 
@@ -94,6 +96,28 @@ def write(folder: Path, subject: TrainedModel, plan: Plan, found: Found, attempt
     (folder / FILES[2]).write_text(rows_csv(found))
     (folder / FILES[3]).write_text(text + "\n")
     return text
+
+
+def publish_samples(cfg: DictConfig, subject: TrainedModel, folder: Path) -> None:
+    """Sends figures, scores and the table of all sets, if ``logger=wandb``."""
+    if not cfg.logger:
+        return
+    import wandb
+
+    found = read_json(folder / FILES[1])["sets"]
+    names = list(dict.fromkeys(name for row in found.values() for name in row))
+    rows = [[label, *(row.get(name) for name in names)] for label, row in found.items()]
+    pictures = {name: folder / f"{name}.png" for name in FIGURES}
+    scores = {name: value for name, value in found[SAMPLES].items() if value is not None}
+    publish(
+        cfg,
+        subject,
+        folder,
+        "sample",
+        {f"samples/{name}": wandb.Image(str(p)) for name, p in pictures.items() if p.is_file()}
+        | {f"sample/{name}": value for name, value in scores.items()}
+        | {"samples/sets": wandb.Table(["set", *names], rows)},
+    )
 
 
 def _about(subject: TrainedModel, plan: Plan, attempt: Attempt) -> dict[str, Any]:

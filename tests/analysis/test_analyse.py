@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,6 @@ import pytest
 import torch
 
 from energy_at import analyse
-from energy_at.analysis import analyse as analysed
 from energy_at.analysis import output
 from energy_at.analysis.landscape import QUANTILES, ks_distance
 from tests.analysis.test_figures import view_of
@@ -18,6 +18,7 @@ from tests.helpers.running import config, everything, typed
 from tests.helpers.wandb_files import Kept, without_key
 
 FAST = ("subset=24", "steps=2", "progress=false", "device=cpu", "batch_size=16")
+analysed = sys.modules["energy_at.analysis.analyse"]
 TWO = ("attacks=[fgsm,pgd]",)
 OUT = "run/analysis/last-linf-8of255-24images"
 FIGURES = {"histograms", "histograms_joint", "path", "classes", "delta_vs_eps"}
