@@ -32,7 +32,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` to write to; it replaces ``path`` if nothing is raised.
+    """A temporary file to write to; it replaces ``path`` if nothing is raised.
 
     Missing parent folders are created.
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from energy_at.attacks.autoattack import INSTALL, INSTALLED, require_classes
 from energy_at.evaluation.gradient_masking import attack_checks, network_checks
 from energy_at.evaluation.output import FILES, accuracy, describe, setting_line, write_files
-from energy_at.evaluation.robustness import JournalFile
+from energy_at.evaluation.robustness import Journal
 from energy_at.evaluation.target import EvaluationPlan
 from energy_at.evaluation.trained_model import TrainedModel, open_model
 from energy_at.reporting.describe import setting
@@ -87,7 +87,7 @@ def evaluate(
     path = out or _default_path(model, plan, len(images), record["key"])
     folder = ResultFolder(path, "evaluation", record["key"])
     evaluator = plan.evaluator(
-        model, batch_size=batch_size, journal=JournalFile(folder), progress=progress
+        model, batch_size=batch_size, journal=Journal(folder), progress=progress
     )
     named = {key.name: attack for key, attack in attacks.items()}
     require_classes(named, lambda: evaluator.classes(model.net))

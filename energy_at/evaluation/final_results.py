@@ -1,4 +1,4 @@
-"""What a finished training has reached, and what it has cost: the content of ``results.json``."""
+"""The content of ``results.json``: accuracies and cost of a finished training."""
 
 from dataclasses import asdict
 from typing import Any
@@ -21,9 +21,10 @@ from energy_at.training.sentinel.remedies import Remedies
 
 
 def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, Any]:
-    """Evaluates a trained network, writes results and figure, and returns its accuracies."""
-    results = evaluated(cfg, run, folder) | {"held_out": held_out(run.data.val)} | alarms(run)
-    folder.write_results(results)  # it may have taken hours: kept whatever comes
+    """Evaluates a trained network, writes its results and figure, and returns the results."""
+    results = evaluate_checkpoints(cfg, run, folder)
+    results |= {"held_out": held_out(run.data.val)} | alarms(run)
+    folder.write_results(results)  # may have taken hours: written before anything else can fail
     folder.write_results(results | {"training": cost(cfg, run)})
     if folder.metrics_file.is_file() and "train/loss" in (log := folder.log()):
         save(delta_energy_figure({folder.path.name: log}), folder.path / "delta_energy")
@@ -32,14 +33,14 @@ def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, Any]:
     return results
 
 
-def evaluated(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, Any]:
-    """Accuracies of the last and the best network on held-out and on test images."""
+def evaluate_checkpoints(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, Any]:
+    """Accuracies of the last and the best checkpoint on held-out and on test images."""
     attacks = make_attacks(cfg.evaluation)
     data = run.data
-    every = {"val": data.val, "test": data.test.first(cfg.evaluation.subset)}
-    exams = {
+    images = {"val": data.val, "test": data.test.first(cfg.evaluation.subset)}
+    evaluators = {
         name: Evaluator(
-            every[name].to(data.device),
+            images[name].to(data.device),
             batch_size=data.eval_batch_size,
             channels_last=data.channels_last,
             seed=cfg.seed,
@@ -47,32 +48,32 @@ def evaluated(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, Any]:
         )
         for name in cfg.evaluation.images
     }
-    net = run.module.to(run.data.device).net
+    net = run.module.to(data.device).net
     results: dict[str, Any] = {}
-    for which, (step, state) in _networks(cfg, run, folder).items():
+    for which, (step, state) in _states(cfg, run, folder).items():
         run.module.load_state_dict(state)
         results[which] = {"step": step} | {
-            name: exam.accuracies(net, attacks) for name, exam in exams.items()
+            name: evaluator.accuracies(net, attacks) for name, evaluator in evaluators.items()
         }
     return results
 
 
 def held_out(images: ImageSet) -> dict[str, float]:
-    """How many images the training was validated on, and the share of their commonest class.
+    """Number of held-out images, and chance: the accuracy of the best constant prediction.
 
-    The share is the accuracy of the best constant prediction: 10 % on CIFAR-10, 19 % on SVHN.
+    Chance is 10 % on CIFAR-10 and 19 % on SVHN.
     """
-    commonest = int(images.labels.bincount().max())
-    return {"images": len(images), "chance": commonest / len(images)}
+    largest_class = int(images.labels.bincount().max())
+    return {"images": len(images), "chance": largest_class / len(images)}
 
 
 def cost(cfg: DictConfig, run: Run) -> dict[str, float]:
-    """What the training has cost: seconds, and forward passes of an image for each step it is in.
+    """Cost of the training: seconds, and forward passes per image and step.
 
-    The mean over all steps, where a rollback has changed what a step does. A regularizer counts as
-    active, as it is at worst.
+    The passes are a mean over all steps: a rollback may change the cost of a step. Regularizers
+    count as active.
     """
-    passes = sum(share * _passes(cfg, run, remedies) for share, remedies in _shares(run))
+    passes = sum(share * _passes(cfg, run, remedies) for share, remedies in _phases(run))
     costs = {"forward_equivalents": round(passes, 2)}
     for timer in callbacks_of(run.trainer, Timer):
         costs["seconds"] = round(timer.time_elapsed("train"), 1)
@@ -80,7 +81,7 @@ def cost(cfg: DictConfig, run: Run) -> dict[str, float]:
 
 
 def alarms(run: Run) -> dict[str, Any]:
-    """Every alarm of the sentinel, in words and numbers; nothing where there was no sentinel."""
+    """Every alarm of the sentinel; empty without a sentinel."""
     found = _sentinel(run)
     return {} if found is None else {"alarms": [asdict(alarm) for alarm in found.alarms]}
 
@@ -89,7 +90,7 @@ def _sentinel(run: Run) -> Sentinel | None:
     return next(iter(callbacks_of(run.trainer, Sentinel)), None)
 
 
-def _shares(run: Run) -> list[tuple[float, Remedies | None]]:
+def _phases(run: Run) -> list[tuple[float, Remedies | None]]:
     """Shares of the steps before and after the first rollback; later ones change no cost."""
     found, steps = _sentinel(run), run.trainer.global_step
     if found is None or not found.rollback.steps or not steps:
@@ -99,7 +100,7 @@ def _shares(run: Run) -> list[tuple[float, Remedies | None]]:
 
 
 def _passes(cfg: DictConfig, run: Run, remedies: Remedies | None) -> float:
-    """Forward passes of an image for a step of the training, as a rollback would change it."""
+    """Forward passes per image of a training step, with the remedies of a rollback applied."""
     module = build_module(cfg)
     if remedies is not None:
         module.objective, module.attack, _ = remedies.apply(module.objective, module.attack, 1)
@@ -112,11 +113,11 @@ def _passes(cfg: DictConfig, run: Run, remedies: Remedies | None) -> float:
     return forward_equivalents(module, x, images.labels)
 
 
-def _networks(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, tuple[int, Any]]:
-    """Step and weights of the checkpoints to evaluate; of those that the run was told to keep."""
-    live = {name: value.clone() for name, value in run.module.state_dict().items()}
-    networks = {"last": (run.trainer.global_step, live)}
+def _states(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, tuple[int, Any]]:
+    """Step and weights of the checkpoints to evaluate."""
+    last = {name: value.clone() for name, value in run.module.state_dict().items()}
+    states = {"last": (run.trainer.global_step, last)}
     if cfg.callbacks.get("best") is not None and folder.has_checkpoint("best"):
         best = read_checkpoint(folder.checkpoint("best"))
-        networks["best"] = (best["global_step"], best["state_dict"])
-    return {which: networks[which] for which in cfg.evaluation.checkpoints if which in networks}
+        states["best"] = (best["global_step"], best["state_dict"])
+    return {which: states[which] for which in cfg.evaluation.checkpoints if which in states}

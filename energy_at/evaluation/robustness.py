@@ -8,8 +8,7 @@ library attacks draw for all images of a block together: there another subset gi
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool
@@ -29,28 +28,7 @@ Mask = Bool[Tensor, " images"]  # which images are classified correctly
 TOGETHER = 128  # images that a library attack searches at once, whatever the batch size
 
 
-@runtime_checkable
-class Journal(Protocol):
-    """Keeps finished batches, so that an interrupted evaluation resumes."""
-
-    def known(self, task: str) -> Mapping[int, bool]:
-        """Images that the task has finished, and whether each is classified correctly."""
-
-    def note(self, task: str, correct: Mapping[int, bool]) -> None:
-        """Keeps a finished batch."""
-
-
-class NoJournal:
-    """Keeps nothing."""
-
-    def known(self, task: str) -> Mapping[int, bool]:
-        return {}
-
-    def note(self, task: str, correct: Mapping[int, bool]) -> None:
-        pass
-
-
-class JournalFile:
+class Journal:
     """Finished batches in a file, one line each: a killed process loses at most one.
 
     Args:
@@ -68,9 +46,11 @@ class JournalFile:
             self._read()
 
     def known(self, task: str) -> Mapping[int, bool]:
+        """Images that the task has finished, and whether each is classified correctly."""
         return self._known.get(task, {})
 
     def note(self, task: str, correct: Mapping[int, bool]) -> None:
+        """Writes a finished batch."""
         self.folder.claim()
         line = {"task": task, "images": list(correct), "right": [int(c) for c in correct.values()]}
         with self.path.open("a") as file:
@@ -101,7 +81,7 @@ class Evaluator:
         batch_size: Images that are attacked at once; it changes no result.
         channels_last: Memory format of the batches.
         seed: Of the noise.
-        journal: Keeps finished batches.
+        journal: Keeps finished batches, if there is one.
         progress: Show a bar.
     """
 
@@ -110,7 +90,7 @@ class Evaluator:
     batch_size: int = 250
     channels_last: bool = False
     seed: int = 0
-    journal: Journal = field(default_factory=NoJournal)
+    journal: Journal | None = None
     progress: bool = False
 
     def correct(self, net: nn.Module, attacks: Mapping[AttackKey, Attack]) -> dict[AttackKey, Mask]:
@@ -188,7 +168,7 @@ class Evaluator:
 
     def _work(self, task: str, correct: Mask, todo: Labels, *, together: bool) -> Iterator[Labels]:
         """Batches of the positions that the journal does not know; the others are filled in."""
-        known = self.journal.known(task)
+        known = {} if self.journal is None else self.journal.known(task)
         fresh = []
         for i in todo.tolist():
             if self._number(i) in known:
@@ -214,8 +194,9 @@ class Evaluator:
         self, task: str, positions: Labels, found: Bool[Tensor, " batch"], correct: Mask
     ) -> None:
         correct[positions] = found.cpu()
-        numbers = [self._number(int(i)) for i in positions]
-        self.journal.note(task, dict(zip(numbers, found.tolist(), strict=True)))
+        if self.journal is not None:
+            numbers = [self._number(int(i)) for i in positions]
+            self.journal.note(task, dict(zip(numbers, found.tolist(), strict=True)))
 
     def _number(self, position: int) -> int:
         return position if self.numbers is None else self.numbers[position]

@@ -11,7 +11,7 @@ from energy_at.attacks import Attack, restarted_pgd
 from energy_at.attacks.registry import LABELS, AttackKey, named_attack
 from energy_at.attacks.threat import Ball
 from energy_at.data import ImageSet
-from energy_at.evaluation.robustness import Evaluator, Journal, NoJournal
+from energy_at.evaluation.robustness import Evaluator, Journal
 from energy_at.evaluation.trained_model import TrainedModel
 
 NORMS = {"linf": "L-inf", "l2": "L2"}
@@ -96,7 +96,7 @@ class EvaluationTarget:
             batch_size or model.config.dataset.eval_batch_size,
             channels_last=model.config.training.channels_last,
             seed=self.seed,
-            journal=journal or NoJournal(),
+            journal=journal,
             progress=progress,
         )
 

@@ -1,4 +1,4 @@
-"""Files of weights and of training states, which might be damaged, or not what they seem."""
+"""Checkpoint files, read without running anything in them."""
 
 import zipfile
 from pathlib import Path
@@ -9,11 +9,11 @@ from safetensors.torch import load_file
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Reads a checkpoint that holds tensors and plain values only.
+    """A checkpoint of a training: tensors and plain values only.
 
     Raises:
-        FileNotFoundError: if it is not there.
-        ValueError: if it is damaged, or holds anything that could run code when it is read.
+        FileNotFoundError: if it does not exist.
+        ValueError: if it is damaged, holds anything that could run code, or has no weights.
     """
     checkpoint = read_tensors(path)
     if "state_dict" not in checkpoint:
@@ -22,26 +22,33 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def read_tensors(path: str | Path) -> dict[str, Any]:
-    """A file of tensors and plain values, safetensors or PyTorch's own; nothing of it is run.
+    """A safetensors or PyTorch file of tensors and plain values.
 
     Raises:
-        FileNotFoundError: if it is not there.
-        ValueError: if it is none, is damaged, holds no mapping, or anything that could run code
-            when read.
+        FileNotFoundError: if it does not exist.
+        ValueError: if it is damaged, is another kind of file, holds no mapping, or anything that
+            could run code.
     """
-    if not Path(path).is_file():
+    path = Path(path)
+    if not path.is_file():
         raise FileNotFoundError(f"checkpoint {path} not found")
+    with path.open("rb") as file:
+        start = file.read(9)
+    is_pytorch = zipfile.is_zipfile(path) or start[:1] == b"\x80"
     try:
-        content = _read(Path(path))
+        if is_pytorch:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        else:
+            content = load_file(path)
     except Exception as error:  # torch raises half a dozen kinds here; all mean one of three things
-        if _is_archive_or_pickle(Path(path)) and "Weights only load failed" in str(error):
+        if is_pytorch and "Weights only load failed" in str(error):
             raise ValueError(
                 f"checkpoint {path} holds more than tensors and plain values, which could run "
-                "code: not read; have its state_dict saved alone"
+                "code: not read; save its state_dict alone"
             ) from error
-        if not _begins_like_one(Path(path)):
+        if start and not start.startswith((b"PK", b"\x80")) and start[8:] != b"{":
             raise ValueError(
-                f"{path} is not a checkpoint: name a file of PyTorch, or a .safetensors file"
+                f"{path} is not a checkpoint: name a PyTorch or .safetensors file"
             ) from error
         raise ValueError(
             f"checkpoint {path} is damaged or truncated: use another, or train again"
@@ -49,21 +56,3 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"checkpoint {path} holds a {type(content).__name__}, no named tensors")
     return content
-
-
-def _read(path: Path) -> Any:
-    if _is_archive_or_pickle(path):
-        return torch.load(path, map_location="cpu", weights_only=True)
-    return load_file(path)
-
-
-def _begins_like_one(path: Path) -> bool:
-    """As a zip archive, a pickle or safetensors do; nothing at all is one that was cut off."""
-    with path.open("rb") as file:
-        start = file.read(9)
-    return not start or start.startswith((b"PK", b"\x80")) or start[8:] == b"{"
-
-
-def _is_archive_or_pickle(path: Path) -> bool:
-    with path.open("rb") as file:
-        return zipfile.is_zipfile(path) or file.read(1) == b"\x80"

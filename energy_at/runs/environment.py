@@ -1,4 +1,4 @@
-"""What the numbers of a run may depend on beside its configuration."""
+"""The environment of a run: what its numbers depend on besides the configuration."""
 
 import os
 import platform
@@ -12,8 +12,8 @@ PACKAGES = ("energy_at", "torch", "torchvision", "lightning", "hydra-core", "num
 
 
 def environment() -> dict[str, Any]:
-    """Command, versions, commit and machine."""
-    import torch  # here: who only reads what runs have left need not wait for it
+    """Command line, versions, commit and machine."""
+    import torch  # not needed to read runs
 
     cuda = torch.cuda.is_available()
     return {
@@ -36,7 +36,7 @@ def _version(package: str) -> str | None:
 
 
 def _git_commit() -> str | None:
-    """Commit of the source that runs, with ``-dirty`` if it differs; ``None`` where it has none."""
+    """Commit of the source, with ``-dirty`` if it differs; ``None`` outside a repository."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
         result = subprocess.run(

@@ -1,4 +1,4 @@
-"""Continuing a run: its own configuration, its last checkpoint, and what may be changed."""
+"""Resuming a run: its configuration, its last checkpoint, and what may change."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -12,16 +12,21 @@ from energy_at.core.ranks import is_first
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder, runs_below
 
-_OF_TRAINING = {"pytorch-lightning_version", "epoch", "global_step", "loops", "optimizer_states"}
+_TRAINING_STATE = {"pytorch-lightning_version", "epoch", "global_step", "loops", "optimizer_states"}
 CHANGEABLE = ("trainer.", "callbacks.progress.", "evaluation.")
 
 
-def resumed(path: str, overrides: Sequence[str]) -> tuple[DictConfig, RunFolder, Path]:
-    """Configuration, folder and last checkpoint of a run that goes on.
+def open_resumed(path: str, overrides: Sequence[str]) -> tuple[DictConfig, RunFolder, Path]:
+    """Configuration, folder and last checkpoint of a run to resume.
+
+    Args:
+        path: Folder of the run.
+        overrides: From the command line, ``resume=`` among them.
 
     Raises:
         FileNotFoundError: if there is no run, or no checkpoint in it.
-        ValueError: if an override would make it another run, or the checkpoint cannot be read.
+        ValueError: if an override may not change, the checkpoint cannot be read, or the run has
+            finished.
     """
     if not path:
         raise ValueError("resume= names no run: write resume=FOLDER")
@@ -35,28 +40,29 @@ def resumed(path: str, overrides: Sequence[str]) -> tuple[DictConfig, RunFolder,
             )
     checkpoint = folder.checkpoint("last")
     state = read_checkpoint(checkpoint)
-    if _OF_TRAINING - state.keys():
+    if _TRAINING_STATE - state.keys():
         raise ValueError(
             f"checkpoint {checkpoint} holds weights without the state of their training: "
-            "nothing to go on from"
+            "it cannot be resumed"
         )
     before = folder.config()
     cfg = OmegaConf.merge(before, OmegaConf.from_dotlist([c.lstrip("+") for c in changes]))
     assert isinstance(cfg, DictConfig)
-    # The first process has written the longer training down where the others look for the shorter.
-    if is_first() and folder.results_file.is_file() and not _goes_further(cfg, before):
+    longer = cfg.trainer.max_epochs > before.trainer.max_epochs
+    # The first process has noted the longer training where the others look for the shorter.
+    if is_first() and folder.results_file.is_file() and not longer:
         raise ValueError(
-            f"{path} {_ended(state)}: trainer.max_epochs above {before.trainer.max_epochs} trains "
-            "it further, evaluate judges it again"
+            f"{path} {_ending(state)}: trainer.max_epochs above {before.trainer.max_epochs} trains "
+            "it further, energy_at.evaluate evaluates it again"
         )
     return cfg, folder, checkpoint
 
 
 def job_folder(output: Path, sweep: Path, overrides: Sequence[str]) -> RunFolder:
-    """Where a job of a sweep runs: where it ran before, if the sweep is typed again.
+    """The folder of a job of a sweep: where it ran before, if the sweep is run again.
 
-    Typed with its overrides in another order, the sweep numbers its jobs anew: a job is known by
-    what was typed for it. A folder that another job holds is left to it.
+    A sweep with its overrides in another order numbers its jobs anew: a job is identified by its
+    overrides. A folder that another job holds is left to it.
 
     Args:
         output: Folder that Hydra gives the job.
@@ -69,10 +75,10 @@ def job_folder(output: Path, sweep: Path, overrides: Sequence[str]) -> RunFolder
                 return folder
     if not (is_first() and RunFolder(output).config_file.is_file()):
         return RunFolder(output)
-    return RunFolder(next(filter(_claimed, (output.with_name(str(n)) for n in count()))))
+    return RunFolder(next(filter(_claim, (output.with_name(str(n)) for n in count()))))
 
 
-def _claimed(folder: Path) -> bool:
+def _claim(folder: Path) -> bool:
     """Whether a folder was free: jobs that run at the same time look for one too."""
     try:
         folder.mkdir()
@@ -81,13 +87,9 @@ def _claimed(folder: Path) -> bool:
     return True
 
 
-def _ended(state: Mapping[str, Any]) -> str:
+def _ending(state: Mapping[str, Any]) -> str:
     sentinel = state.get("sentinel") or {}
     if sentinel.get("stopped_at") is None:
         return "has finished"
     first = sentinel["alarms"][0]
     return f"was stopped by the sentinel ({first['kind']} alarm at step {first['step']})"
-
-
-def _goes_further(cfg: DictConfig, before: DictConfig) -> bool:
-    return bool(cfg.trainer.max_epochs > before.trainer.max_epochs)

@@ -34,7 +34,7 @@ from energy_at.evaluation import (
     robustness,
 )
 from energy_at.evaluation.output import accuracy, setting_line
-from energy_at.evaluation.robustness import JournalFile
+from energy_at.evaluation.robustness import Journal
 from energy_at.models.weights import exported
 from energy_at.reporting.figures.accuracy_vs_eps import accuracy_figure
 from energy_at.runs.result_folder import RECORD
@@ -407,14 +407,14 @@ LONG = replace(PLAN, names=["fgsm", "pgd", "apgd_ce"], subset=20)
 
 @pytest.mark.usefixtures("blocks_of_ten")
 def test_what_was_cut_off_goes_on_and_repeats_no_finished_batch(subject, monkeypatch):
-    whole, marks, note = Counted(subject.net), [0], JournalFile.note
+    whole, marks, note = Counted(subject.net), [0], Journal.note
 
     def marked(journal, task, found):
         note(journal, task, found)
         marks.append(whole.calls)
 
     with monkeypatch.context() as patch:
-        patch.setattr(JournalFile, "note", marked)
+        patch.setattr(Journal, "note", marked)
         expected = judged(replace(subject, net=whole), LONG, "whole", 5)
     for share in (0.004, 0.05, 0.3, 0.8):
         cut = Counted(subject.net, math.ceil(share * whole.calls), stop)

@@ -9,7 +9,7 @@ from energy_at.config.build import build_module
 from energy_at.data import ImageSet
 from energy_at.evaluation.final_results import cost, held_out
 from energy_at.runs.folder import RunFolder
-from energy_at.runs.resume import resumed
+from energy_at.runs.resume import open_resumed
 from energy_at.train import train
 from energy_at.training.flops import forward_equivalents
 from tests.helpers.running import TINY, TINY_BN, config, prepared, states_equal
@@ -94,7 +94,7 @@ def test_a_resumed_run_adds_up_its_seconds(tmp_path):
     assert timer["time_elapsed"]["train"] > 0
     timer["time_elapsed"]["train"] = 1000.0
     torch.save(checkpoint, folder.checkpoint())
-    train(*resumed(str(folder.path), ["trainer.max_epochs=2"]))
+    train(*open_resumed(str(folder.path), ["trainer.max_epochs=2"]))
     assert 1000 < folder.results()["training"]["seconds"] < 1600
 
 

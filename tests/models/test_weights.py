@@ -549,7 +549,7 @@ def test_a_truncated_file_is_refused_as_such(kind, share, tmp_path):
 def test_a_file_of_another_kind_is_not_called_damaged(content, suffix, tmp_path):
     file = tmp_path / f"file.{suffix}"
     file.write_bytes(content)
-    with pytest.raises(ValueError, match=r"file\.\w+ is not a checkpoint: name a file of"):
+    with pytest.raises(ValueError, match=r"file\.\w+ is not a checkpoint: name a PyTorch"):
         read_tensors(file)
 
 

@@ -19,7 +19,7 @@ from energy_at.evaluation import final_results
 from energy_at.reporting import comparison
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder
-from energy_at.runs.resume import job_folder, resumed
+from energy_at.runs.resume import job_folder, open_resumed
 from energy_at.training import FastAT
 from energy_at.training.callbacks.finite_guard import FiniteGuard
 from tests.helpers.nets import TinyNet
@@ -125,7 +125,7 @@ def test_a_folder_with_files_of_another_run_is_left_alone(type_train, tmp_path, 
 
 def test_an_empty_folder_survives_a_resume_of_it(tmp_path):
     with pytest.raises(FileNotFoundError):
-        resumed(str(tmp_path), [])
+        open_resumed(str(tmp_path), [])
     assert tmp_path.is_dir()
 
 

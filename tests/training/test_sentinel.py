@@ -16,7 +16,7 @@ from energy_at.evaluation import final_results as outcome
 from energy_at.objectives import DER, AdversarialCrossEntropy, Objective, Weighted
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder
-from energy_at.runs.resume import resumed
+from energy_at.runs.resume import open_resumed
 from energy_at.training.loggers.wandb import DummyExperiment, TolerantWandb
 from energy_at.training.sentinel.callback import Sentinel
 from energy_at.training.sentinel.remedies import Remedies
@@ -162,7 +162,7 @@ def test_a_stopped_training_has_its_checkpoints(tmp_path):
     folder.write_results({})
     said = rf"was stopped by the sentinel \(CO alarm at step {STEPS + 2}\): trainer.max"
     with pytest.raises(ValueError, match=said):
-        resumed(str(tmp_path), [])
+        open_resumed(str(tmp_path), [])
 
 
 def test_a_rollback_restores_exactly_and_switches_der_on(tmp_path):
