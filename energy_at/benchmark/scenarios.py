@@ -193,8 +193,8 @@ _QUIET = (
     "callbacks.best=null",  # and neither validates nor ends an epoch
     "callbacks.last=null",
     "trainer.enable_progress_bar=false",
-    "++trainer.limit_val_batches=0",
-    "++trainer.enable_checkpointing=false",
+    "trainer.limit_val_batches=0",
+    "trainer.enable_checkpointing=false",
     "trainer.max_epochs=1000",
     "schedule=constant",
 )

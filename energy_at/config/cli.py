@@ -329,6 +329,8 @@ def _without_bad_advice(line: str) -> str:
     line = line.partition(" full_key: ")[0]  # OmegaConf repeats the key, for programmers
     if line.startswith("Config group override must be a string"):
         return "a group takes the name of one of its choices, such as reg=none: --help lists them"
+    if there := re.search("An item is already at '(.+?)'", line):
+        return f"+{there[1]}: the key is there already, leave out the +"
     return line.partition(" To append to your config use +")[0]
 
 

@@ -265,6 +265,29 @@ _BY_RULE: tuple[tuple[Rule, str], ...] = (
         ),
         "trainer.strategy",
     ),
+    # what a training here cannot honour
+    (
+        ("1, as every step is one batch: raise dataset.batch_size", lambda v: v == 1),
+        "trainer.accumulate_grad_batches",
+    ),
+    (
+        (
+            "false, as it would write results of a few batches: a short training is "
+            "trainer.max_epochs=1 trainer.limit_train_batches=2",
+            lambda v: v is False,
+        ),
+        "trainer.fast_dev_run",
+    ),
+    (
+        ("0, as it would validate on training images: choose dataset.subset", lambda v: v == 0),
+        "trainer.overfit_batches",
+    ),
+    (("false, as attacks need gradients", lambda v: v is False), "trainer.inference_mode"),
+    (("false, as batch norm is shared already", lambda v: v is False), "trainer.sync_batchnorm"),
+    (
+        ("null, as no training uses it: evaluation.subset limits test images", lambda v: v is None),
+        "trainer.limit_test_batches trainer.limit_predict_batches",
+    ),
 )
 RULES = {key: rule for rule, keys in _BY_RULE for key in keys.split()}
 

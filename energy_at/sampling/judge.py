@@ -23,8 +23,8 @@ SPARED = (
     "callbacks.energy=null",
     "validation.attacks.fgsm=null",
     "validation.attacks.pgd=null",
-    "+trainer.limit_val_batches=0",
-    "++trainer.num_sanity_val_steps=0",
+    "trainer.limit_val_batches=0",
+    "trainer.num_sanity_val_steps=0",
 )
 
 

@@ -19,7 +19,7 @@ def test_a_run_that_takes_turns_ends_at_the_weights_of_one_that_does_not(tmp_pat
         "callbacks.last=null",
         "schedule=constant",
     )
-    whole = prepared(tmp_path / "whole", *options, "++trainer.limit_train_batches=5")
+    whole = prepared(tmp_path / "whole", *options, "trainer.limit_train_batches=5")
     whole.trainer.fit(whole.module, whole.data)
     seed_everything(0, verbose=False)
     stepped = prepared(tmp_path / "stepped", *options)

@@ -1,9 +1,11 @@
+import inspect
 import itertools
 from fractions import Fraction
 
 import pytest
 import torch
-from lightning import Callback, LightningModule
+import yaml
+from lightning import Callback, LightningModule, Trainer
 from omegaconf import OmegaConf
 
 from energy_at.attacks.threat import L2, Linf
@@ -11,7 +13,7 @@ from energy_at.config.build import build_module
 from energy_at.config.resolvers import parse_pixels
 from energy_at.data import ImageData
 from energy_at.objectives import DER
-from tests.helpers.running import TINY, TINY_BN, choices, config, fitted, prepared
+from tests.helpers.running import CONF, TINY, TINY_BN, choices, config, fitted, prepared
 
 GROUPS = ["attack", "callbacks", "dataset", "logger", "loss", "model", "optimizer", "reg",
           "schedule", "threat", "trainer"]  # fmt: skip
@@ -72,6 +74,25 @@ def test_every_experiment_is_short_and_trains(tmp_path, experiment):
                  "threat.eps=8/255", "callbacks.best=null",
                  "trainer.precision=32-true")  # fmt: skip
     assert run.trainer.global_step == 7
+
+
+def test_every_argument_of_lightnings_trainer_is_a_key_with_its_default():
+    arguments = inspect.signature(Trainer.__init__).parameters
+    ours = {"self", "callbacks", "logger", "plugins"}  # groups and callbacks of their own
+    keys = yaml.safe_load((CONF / "trainer" / "default.yaml").read_text())
+    assert set(keys) == set(arguments) - ours
+    changed = {"max_epochs", "devices", "precision", "inference_mode", "log_every_n_steps",
+               "num_sanity_val_steps", "enable_progress_bar", "enable_model_summary"}  # fmt: skip
+    for name, value in keys.items():
+        assert name in changed or value == arguments[name].default, name
+
+
+def test_lightnings_limits_need_no_plus(tmp_path):
+    limits = ("trainer.limit_train_batches=2", "trainer.accumulate_grad_batches=1",
+              "trainer.gradient_clip_val=1", "trainer.max_epochs=1")  # fmt: skip
+    run = fitted(tmp_path, *TINY, *limits)
+    assert run.trainer.global_step == 2
+    assert run.trainer.gradient_clip_val == 1
 
 
 class Losses(Callback):

@@ -49,7 +49,7 @@ class Held(Callback):
 @linux
 @pytest.mark.slow
 def test_2000_steps_hold_no_more_memory_than_500(tmp_path):
-    run = prepared(tmp_path, *TINY, "trainer.max_epochs=200", "+trainer.max_steps=2000", "reg=der")
+    run = prepared(tmp_path, *TINY, "trainer.max_epochs=200", "trainer.max_steps=2000", "reg=der")
     held = Held()
     run.trainer.callbacks.append(held)
     run.trainer.fit(run.module, run.data)

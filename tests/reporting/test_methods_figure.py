@@ -172,7 +172,7 @@ def test_a_regularizer_keeps_its_colour_in_any_order_and_on_any_base():
 
 def test_a_setting_in_the_name_changes_no_colour():
     alone = method_styles(["FGSM-AT + DER"])["FGSM-AT + DER"]
-    for setting in ("threat.eps=16/255", "+trainer.limit_train_batches=3"):
+    for setting in ("threat.eps=16/255", "trainer.limit_train_batches=3"):
         name = f"FGSM-AT + DER, {setting}"
         assert method_styles([name])[name]["color"] == alone["color"]
         name = f"FGSM-AT, {setting}"

@@ -131,7 +131,7 @@ def test_an_empty_folder_survives_a_resume_of_it(tmp_path):
 
 @pytest.mark.parametrize("which", ["last", "best"])
 def test_a_run_without_validation_ends_with_its_last_checkpoint(type_train, tmp_path, which):
-    code, _, _ = type_train(*RUN, "+trainer.max_steps=3", "hydra.run.dir=run")
+    code, _, _ = type_train(*RUN, "trainer.max_steps=3", "hydra.run.dir=run")
     assert code == 0
     assert (which in RunFolder(tmp_path / "run").results()) == (which == "last")
 

@@ -170,7 +170,7 @@ def host_reads(folder, *overrides):
 def test_no_optimizer_step_waits_for_the_device(tmp_path, reg):
     common = (reg, "training.skip_inactive=false", "callbacks.guard.every=999", "attack=rs_fgsm")
     counts = [
-        host_reads(tmp_path / str(n), *common, f"+trainer.limit_train_batches={n}") for n in (4, 12)
+        host_reads(tmp_path / str(n), *common, f"trainer.limit_train_batches={n}") for n in (4, 12)
     ]
     assert counts[0] == counts[1]
 

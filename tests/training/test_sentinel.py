@@ -83,7 +83,7 @@ class Notes(Callback):
         self.radii[trainer.global_step] = module._attack_at(batch_idx).ball.eps
 
 
-UNSEEN = ("+trainer.limit_val_batches=0", "callbacks.best=null")  # no held-out images
+UNSEEN = ("trainer.limit_val_batches=0", "callbacks.best=null")  # no held-out images
 
 
 def told(tmp_path, step, *overrides, unseen=UNSEEN):
@@ -297,7 +297,7 @@ def test_a_rollback_survives_a_kill_and_a_resume(tmp_path, rolled, step):
 
 
 def test_a_resume_lengthens_limited_steps_as_the_rollback_did(tmp_path):
-    roll = (*ROLLS, "callbacks.sentinel.rollbacks=1", f"+trainer.max_steps={3 * STEPS}")
+    roll = (*ROLLS, "callbacks.sentinel.rollbacks=1", f"trainer.max_steps={3 * STEPS}")
     broken = prepared(tmp_path, *roll)
     broken.trainer.callbacks.insert(0, Unplugged(5))
     with pytest.raises(KeyError):
@@ -327,7 +327,7 @@ def test_an_alert_that_fails_stops_no_training(tmp_path, capsys):
 @pytest.mark.parametrize(("batches", "images"), [("1.0", 20), ("2", 16)])
 def test_the_sentinel_counts_the_held_out_images(tmp_path, batches, images):
     run = fitted(tmp_path, *TINY_BN, "dataset.val_size=20", "dataset.eval_batch_size=8",
-                 f"+trainer.limit_val_batches={batches}", "trainer.max_epochs=1")  # fmt: skip
+                 f"trainer.limit_val_batches={batches}", "trainer.max_epochs=1")  # fmt: skip
     (sentinel,) = (c for c in run.trainer.callbacks if hasattr(c, "detector"))
     assert sentinel.detector.ro.images == images
 

@@ -56,7 +56,7 @@ def alarmed(tmp_path_factory):
         run = fitted(
             here / "run", *LOGGED, "dataset.subset=256", "dataset.batch_size=16", "seed=0",
             "trainer.max_epochs=2", "attack=rs_fgsm", "threat.eps=0.3",
-            "+trainer.val_check_interval=1",
+            "trainer.val_check_interval=1",
             "validation.attacks.pgd.steps=1", "callbacks.sentinel.classes=100000",
             *(f"callbacks.sentinel.thresholds.{name}={value}" for name, value in limits.items()),
         )  # fmt: skip
