@@ -89,7 +89,7 @@ def unknown_key(key: str, name: str, overrides: Sequence[str]) -> str:
         choice: {f"{group}.{own}" for own in keys_in(OmegaConf.load(file))}
         for choice, file in choices_of(group).items()
     }
-    cfg = composed(name, overrides, all_of_it=True)
+    cfg = composed(name, [o for o in overrides if key_of(o) != key], all_of_it=True)
     if having := [choice for choice, keys in choices.items() if key in keys]:
         chosen = cfg.hydra.runtime.choices.get(group)
         first, *others = sorted(having, key=lambda choice: choice != "der")

@@ -144,8 +144,8 @@ def test_help_shows_an_example(type_in):
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (("dataset=cifar",), "there is no dataset/cifar: choose from cifar10"),
-        (("dataset.rot=x",), "Could not override 'dataset.rot'"),
+        (("dataset=cifar",), "dataset=cifar: unknown choice; did you mean dataset=cifar10? choose from"),
+        (("dataset.rot=x",), "dataset.rot: unknown key; did you mean dataset.root"),
         (("dataset.root=3",), "dataset.root=3 must be the path of a folder"),
         (("json=5",), "json=5 must be true or false"),
     ],
