@@ -85,11 +85,12 @@ def require_read(cfg: DictConfig, name: str, overrides: Sequence[str]) -> None:
 def unknown_key(key: str, name: str, overrides: Sequence[str]) -> str:
     """One line about a key that is not in the configuration, with the nearest ones."""
     group, _, rest = key.partition(".")
+    cfg = composed(name, [o for o in overrides if key_of(o) != key], all_of_it=True)
     choices = {
         choice: {f"{group}.{own}" for own in keys_in(OmegaConf.load(file))}
         for choice, file in choices_of(group).items()
+        if group in cfg.hydra.runtime.choices
     }
-    cfg = composed(name, [o for o in overrides if key_of(o) != key], all_of_it=True)
     if having := [choice for choice, keys in choices.items() if key in keys]:
         chosen = cfg.hydra.runtime.choices.get(group)
         first, *others = sorted(having, key=lambda choice: choice != "der")
