@@ -231,7 +231,7 @@ def _callback(node: DictConfig, folder: RunFolder) -> Callback:
 
 
 def _plugins() -> list[Any]:
-    """Batch norm over all processes; no jobs that Lightning queues again: resume= goes on."""
+    """Batch norm over all processes; Lightning queues no SLURM job again, resume= does."""
     slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
     return [SharedBatchNorm(), *slurm]
 

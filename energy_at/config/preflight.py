@@ -1,4 +1,4 @@
-"""Mistakes that training would only meet after it has begun to write, looked for before."""
+"""Pre-flight checks: what needs several objects, before a training writes anything."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,10 +18,10 @@ from energy_at.training.sentinel.callback import Sentinel
 
 
 def require_sound(cfg: DictConfig, run: Run) -> None:
-    """Finds the mistakes that training would only meet after it has begun to write.
+    """Runs all pre-flight checks of a training.
 
     Raises:
-        ValueError: if there is one.
+        ValueError: by the first that fails.
     """
     images, batch_size = len(run.data.train), run.data.batch_size
     require_batches(run.module.net, images, batch_size)
@@ -78,10 +78,10 @@ def require_fitting(run: Run) -> None:
 
 
 def require_attack(run: Run) -> None:
-    """Refuses to compare images with themselves.
+    """Refuses terms that compare clean and adversarial images where there is no attack.
 
     Raises:
-        ValueError: if there is no attack, but a term that compares clean and adversarial images.
+        ValueError: if there is one.
     """
     compares = Trait.READS_CLEAN | Trait.READS_START | Trait.TRAINS_START
     if isinstance(run.module.attack, NoAttack) and run.module.objective.traits & compares:
@@ -95,7 +95,7 @@ def require_known(monitor: str | None, attacks: Mapping[str, Attack]) -> None:
     """Refuses to choose a checkpoint by an accuracy that no validation measures.
 
     Raises:
-        ValueError: if it is none of clean accuracy and the validation's attacks.
+        ValueError: if it is neither the clean accuracy nor that of a validation attack.
     """
     stage, _, name = (monitor or "").rpartition("/acc/")
     if stage and name not in {"clean", *attacks}:

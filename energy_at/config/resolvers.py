@@ -66,7 +66,7 @@ def register_resolvers() -> None:
 
     ``${pixels:threat.eps,8/255}`` is 8/255, checked; ``${times:1.25,8/255}`` is a product;
     ``${diameter:3,32}`` is the largest L2 distance between two images of this shape;
-    ``${samples:auto,1}`` names the examples that DER applies to under an attack of so many steps;
+    ``${samples:auto,1}`` names the examples that DER applies to under an attack of N steps;
     ``${by_steps:1,20,1}`` chooses between a value for one step and one for more;
     ``${by_eps:EPS,[8,16],[1,2]}`` interpolates between values given at 255 EPS, constant beyond
     the last, ``log_by_eps`` their logarithms, and ``step_by_eps`` takes the first value up to 8,

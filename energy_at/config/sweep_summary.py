@@ -1,4 +1,4 @@
-"""What a multirun leaves behind: one table, one figure, and a line for each job that failed."""
+"""The summary of a sweep: one table, one figure, and a line for each job that failed."""
 
 import atexit
 import sys
@@ -34,7 +34,7 @@ class SweepSummary(Callback):
             _make("hydra.run.dir", _folder(config, "hydra.run.dir"))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Refuses what is no sweep; one that never starts leaves no folder, nor one elsewhere."""
+        """Checks folders, sweeper and launcher; a sweep that never starts leaves no folder."""
         with one_line_errors():
             _require_own_folder(config.hydra.overrides.hydra)
             check_start(config)
@@ -117,7 +117,9 @@ def summary(sweep: Path, compared: Callable[[Path], str | None] | None = None) -
     lines = [(compared or compared_runs)(sweep) or "no job has finished"]
     for run in unfinished(sweep):
         job = run.path.relative_to(sweep)
-        lines.append(f"job {job} was lost: typed again with hydra.sweep.dir={sweep} it goes on")
+        lines.append(
+            f"job {job} was lost: re-run the sweep with hydra.sweep.dir={sweep} to resume it"
+        )
     lines += [f"job {path.relative_to(sweep)} failed: {why}" for path, why in failures(sweep)]
     return "\n".join(lines)
 

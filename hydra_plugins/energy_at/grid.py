@@ -9,8 +9,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from hydra_plugins.energy_at.tolerant import launched, places
-from hydra_plugins.energy_at.typed import typed
+from hydra_plugins.energy_at.fault_tolerance import launch_jobs, places
+from hydra_plugins.energy_at.overrides import parse_sweep
 
 
 class GridSweeper(BasicSweeper):
@@ -31,7 +31,7 @@ class GridSweeper(BasicSweeper):
             ValueError: if bounds are given where values are needed.
         """
         assert self.hydra_context is not None
-        for key, override in typed(self.hydra_context, self.params, arguments).swept.items():
+        for key, override in parse_sweep(self.hydra_context, self.params, arguments).swept.items():
             if not override.is_discrete_sweep():
                 raise ValueError(
                     f"{override.input_line}: hydra/sweeper=optuna searches between bounds; a sweep "
@@ -54,4 +54,4 @@ class _Tolerant(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        return launched(self.launcher, self.config, job_overrides, initial_job_idx, self.place)
+        return launch_jobs(self.launcher, self.config, job_overrides, initial_job_idx, self.place)

@@ -225,7 +225,7 @@ def test_a_sweep_without_a_finished_run_says_so(copy):
     for path in copy.glob("*/results.json"):
         path.unlink()
     (copy / "2" / "error.txt").write_text("out of luck\n")
-    lost = f"was lost: typed again with hydra.sweep.dir={copy} it goes on"
+    lost = f"was lost: re-run the sweep with hydra.sweep.dir={copy} to resume it"
     assert summary(copy).splitlines() == [
         "no job has finished",
         *(f"job {job} {lost}" for job in "013"),

@@ -33,10 +33,10 @@ from energy_at.config.cli import explained
 from energy_at.config.schema import check_start
 from energy_at.config.sweep_summary import summary
 from energy_at.runs.folder import runs_below
+from hydra_plugins.energy_at.fault_tolerance import is_loss, launch_jobs, places
+from hydra_plugins.energy_at.optuna import require_seeds
+from hydra_plugins.energy_at.overrides import parse_sweep
 from hydra_plugins.energy_at.ray import require_reachable, speaks_http2
-from hydra_plugins.energy_at.search import require_seeds
-from hydra_plugins.energy_at.tolerant import is_loss, launched, places
-from hydra_plugins.energy_at.typed import typed as parsed
 from tests.helpers.running import CONF, ONE_EPOCH, choices, everything, typed
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -117,7 +117,7 @@ def begin(number):
 
 def launch(launcher, jobs=1, first=0):
     overrides = [[f"seed={seed}"] for seed in range(jobs)]
-    return launched(launcher, OF_SWEEP, overrides, first, lambda _, number: SWEEP / str(number))
+    return launch_jobs(launcher, OF_SWEEP, overrides, first, lambda _, number: SWEEP / str(number))
 
 
 def test_a_job_that_is_killed_does_not_end_the_sweep_and_is_named(capsys):
@@ -126,7 +126,7 @@ def test_a_job_that_is_killed_does_not_end_the_sweep_and_is_named(capsys):
     assert capsys.readouterr().err.count(said) == 2
     assert summary(SWEEP).splitlines() == [
         "no job has finished",
-        "job 3 was lost: typed again with hydra.sweep.dir=sweep it goes on",
+        "job 3 was lost: re-run the sweep with hydra.sweep.dir=sweep to resume it",
     ]
 
 
@@ -136,7 +136,7 @@ def test_jobs_beside_one_that_is_killed_go_on(typed_again, capsys):
         begin(0)
         os.utime(SWEEP / "0" / "environment.json", (1, 1))
     assert launch(Lossy(starts=True, times=1)) == ["done"]
-    assert "those that have not finished go on once more" in capsys.readouterr().err
+    assert "jobs that have not finished are resumed" in capsys.readouterr().err
 
 
 def test_a_launcher_that_cannot_start_is_for_the_user_to_mend():
@@ -151,11 +151,11 @@ def test_a_job_that_is_killed_before_it_writes_is_tried_once_more():
 
 def test_a_job_that_is_lost_twice_before_it_writes_is_named():
     assert launch(Lossy(starts=False, times=9, error=TerminatedWorkerError), jobs=2) == []
-    again = "its process was lost before it had begun: typed again with hydra.sweep.dir=sweep it"
+    again = "its process was lost before it had begun: re-run the sweep with hydra.sweep.dir=sweep"
     assert summary(SWEEP).splitlines() == [
         "no job has finished",
-        f"job 0 failed: {again} runs",
-        f"job 1 failed: {again} runs",
+        f"job 0 failed: {again}",
+        f"job 1 failed: {again}",
     ]
 
 
@@ -174,7 +174,7 @@ class Terminated:
 
 def test_a_worker_that_is_terminated_is_a_lost_job(capsys):
     assert launch(Terminated(143, RuntimeError("traceback of the worker"))) == ["done"]
-    assert "a worker ended with exit code 143; those that have" in capsys.readouterr().err
+    assert "a worker ended with exit code 143; jobs that have" in capsys.readouterr().err
 
 
 class Submitted:
@@ -335,7 +335,7 @@ def test_a_word_where_a_launcher_has_declared_a_number_is_met_by_its_name():
 def test_what_is_swept_has_values(override, said):
     loader = ConfigLoaderImpl(ConfigSearchPathImpl())
     with pytest.raises(ValueError, match=said) as met:
-        parsed(HydraContext(loader, Callbacks()), None, [override])
+        parse_sweep(HydraContext(loader, Callbacks()), None, [override])
     assert str(met.value).startswith(override)
     assert explained(met.value) == str(met.value)
 

@@ -1,4 +1,4 @@
-"""What was typed for a sweep, apart by what is to be done with it."""
+"""The overrides of a sweep, split into fixed and swept ones."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from hydra.types import HydraContext
 
 
 @dataclass(frozen=True)
-class Typed:
+class SweepOverrides:
     """The overrides of a sweep.
 
     Attributes:
@@ -27,9 +27,9 @@ class Typed:
         return [str(value) for value in self.swept[key].sweep_string_iterator()]
 
 
-def typed(
+def parse_sweep(
     context: HydraContext, params: Mapping[str, str] | None, arguments: Sequence[str]
-) -> Typed:
+) -> SweepOverrides:
     """Parses what a configuration names and what was typed, which wins.
 
     Raises:
@@ -42,7 +42,7 @@ def typed(
     swept = {key: o for key, o in last.items() if o.is_sweep_override()}
     for override in swept.values():
         _require_values(override)
-    return Typed(fixed, swept)
+    return SweepOverrides(fixed, swept)
 
 
 def _require_values(override: Override) -> None:

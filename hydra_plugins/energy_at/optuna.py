@@ -14,14 +14,14 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from hydra_plugins.energy_at.tolerant import launched, places
-from hydra_plugins.energy_at.typed import typed
+from hydra_plugins.energy_at.fault_tolerance import launch_jobs, places
+from hydra_plugins.energy_at.overrides import parse_sweep
 
-JOURNAL = "optuna.log"  # in the folder of the sweep: what a sweep that is typed again goes on from
+JOURNAL = "optuna.log"  # in the folder of the sweep: what a re-run sweep resumes from
 STUDY = "sweep"  # its name in there
 BEST = "best.yaml"
 SEEDS = "seeds"  # of every trial, as the study keeps them
-REPEATED = "seed"  # never searched: what is best must not be so by luck
+REPEATED = "seed"  # repeated, never searched
 
 
 class OptunaSweeper(Sweeper):
@@ -55,7 +55,7 @@ class OptunaSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Runs all trials that are missing, those that were cut off first."""
-        chosen = typed(self.context, self.params, arguments)
+        chosen = parse_sweep(self.context, self.params, arguments)
         self.fixed = chosen.fixed
         seeds = chosen.values(REPEATED) if REPEATED in chosen.swept else []
         self.repeats = [f"{REPEATED}={value}" for value in seeds]
@@ -90,7 +90,7 @@ class OptunaSweeper(Sweeper):
             if known
             else optuna.create_study(study_name=STUDY, storage=storage, direction="maximize")
         )
-        # A sampler that goes on must not draw again what it has drawn before.
+        # A resumed sampler must not repeat its earlier draws.
         seed = (self.seed + len(study.trials)) % 2**32
         study.sampler = optuna.samplers.TPESampler(seed=seed)
         return study
@@ -100,7 +100,7 @@ class OptunaSweeper(Sweeper):
 
         each = max(1, len(self.repeats))
         jobs = [job for trial in trials for job in self._jobs(trial.params)]
-        found = launched(self.runner, self.composed, jobs, trials[0].number * each, self.place)
+        found = launch_jobs(self.runner, self.composed, jobs, trials[0].number * each, self.place)
         values = [job.return_value for job in found] or [None] * len(jobs)
         for place, trial in enumerate(trials):
             own = values[place * each : (place + 1) * each]
@@ -143,7 +143,7 @@ class OptunaSweeper(Sweeper):
 
 
 def require_seeds(study: Any, used: Sequence[str], folder: Path) -> None:
-    """Refuses to go on with other seeds, whose means tell nothing beside those there are.
+    """Refuses to resume with other seeds: their means are not comparable.
 
     Args:
         study: Of Optuna; it keeps the seeds.

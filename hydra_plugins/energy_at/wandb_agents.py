@@ -9,7 +9,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from hydra_plugins.energy_at.typed import typed
+from hydra_plugins.energy_at.overrides import parse_sweep
 
 METRIC = "val/acc/pgd"  # robust accuracy on held-out images, as every run logs it
 
@@ -24,7 +24,7 @@ class AgentSweeper(Sweeper):
         file: Where to write it.
         project: Of W&B.
         n_trials: After how many runs a search ends; ``None`` for never.
-        params: What to sweep, beside what is typed.
+        params: What to sweep, in addition to what is typed.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class AgentSweeper(Sweeper):
         Raises:
             ValueError: if nothing is swept or logged, or the file is there and differs.
         """
-        chosen = typed(self.context, self.params, arguments)
+        chosen = parse_sweep(self.context, self.params, arguments)
         if not chosen.swept:
             raise ValueError("nothing to sweep: name several values, such as reg.weight=0,1,2")
         example = [f"{key}={_first(o)}" for key, o in chosen.swept.items()]

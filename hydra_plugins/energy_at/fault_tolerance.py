@@ -12,7 +12,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-WRITTEN_FIRST = ("environment.json", "config.yaml")  # by a job that begins, or goes on
+WRITTEN_FIRST = ("environment.json", "config.yaml")  # by a job that starts or resumes
 LOSSES = {  # what launchers raise when the process of a job is gone, by name: few are installed
     "BrokenExecutor",
     "UncompletedJobError",
@@ -26,15 +26,15 @@ ANSWERS = {"FailedJobError"}  # a process that lived to say what was wrong
 Place = Callable[[Sequence[str], int], Path]
 
 
-def launched(
+def launch_jobs(
     launcher: Launcher, config: DictConfig, jobs: Sequence[Sequence[str]], first: int, place: Place
 ) -> Sequence[JobReturn]:
-    """What jobs return; nothing if they were lost twice.
+    """Launches jobs; those that are lost are launched once more.
 
-    A job answers its own mistakes. What is raised here has killed one, such as a node that ran out
-    of memory, or has kept all from starting: the latter is for the user to mend. All that have not
-    finished are started once more, and go on where they were. In a pool, one process that is
-    killed ends those beside it, and jobs that wait: lost again, each runs alone.
+    A job handles its own errors. An exception here means that a job was killed, such as by a node
+    that ran out of memory, or that none could start, which is raised to the user. All jobs that
+    have not finished are launched again and resume. In a pool, a killed process ends the running
+    and the waiting jobs too: if that happens again, each runs alone.
 
     Args:
         launcher: What starts them.
@@ -42,32 +42,35 @@ def launched(
         jobs: Overrides of each.
         first: Number of the first.
         place: The folder of a job, from its overrides and its number.
+
+    Returns:
+        What each job returned; an empty list if jobs were lost twice.
     """
     sweep = Path(str(config.hydra.sweep.dir))
-    before = _begun(sweep)
-    error = _tried(launcher, jobs, first)
+    before = _start_times(sweep)
+    error = _try_launch(launcher, jobs, first)
     if not isinstance(error, Exception):
         return error
-    if not (is_loss(error) or _begun(sweep) != before):
+    if not (is_loss(error) or _start_times(sweep) != before):
         raise error
-    _say(error, "those that have not finished go on once more")
+    _report_loss(error, "jobs that have not finished are resumed")
     _await_others(error)
-    error = _tried(launcher, jobs, first)
+    error = _try_launch(launcher, jobs, first)
     if not isinstance(error, Exception):
         return error
     found: Sequence[JobReturn] = []
-    if isinstance(error, BrokenExecutor) and len(jobs) > 1 and _begun(sweep) != before:
-        _say(error, "those that have not finished go on one by one")
-        found = [_alone(launcher, job, first + i) for i, job in enumerate(jobs)]
+    if isinstance(error, BrokenExecutor) and len(jobs) > 1 and _start_times(sweep) != before:
+        _report_loss(error, "jobs that have not finished are resumed one by one")
+        found = [_launch_alone(launcher, job, first + i) for i, job in enumerate(jobs)]
     else:
-        _say(error, "no more is tried")
+        _report_loss(error, "no further attempt")
         _await_others(error)
     _note_lost(sweep, [(place(job, first + i), job) for i, job in enumerate(jobs)])
     return found
 
 
 def is_loss(error: BaseException) -> bool:
-    """Whether a launcher says with it that a process of a job is gone."""
+    """Whether the exception means that the process of a job is gone."""
     names = {kind.__name__ for kind in type(error).__mro__}
     return bool(names & LOSSES) and not names & ANSWERS
 
@@ -86,7 +89,7 @@ def places(context: HydraContext, config: DictConfig) -> Place:
     return place
 
 
-def _tried(
+def _try_launch(
     launcher: Launcher, jobs: Sequence[Sequence[str]], first: int
 ) -> Sequence[JobReturn] | Exception:
     try:
@@ -101,18 +104,18 @@ def _tried(
         return error
 
 
-def _alone(launcher: Launcher, job: Sequence[str], number: int) -> JobReturn:
-    found = _tried(launcher, [job], number)
+def _launch_alone(launcher: Launcher, job: Sequence[str], number: int) -> JobReturn:
+    found = _try_launch(launcher, [job], number)
     if not isinstance(found, Exception):
         return found[0]
-    _say(found, f"job {number} is given up")
+    _report_loss(found, f"job {number} is not tried again")
     return JobReturn(_return_value=None, status=JobStatus.COMPLETED)
 
 
 def _await_others(error: Exception) -> None:
-    """Waits for jobs beside a lost one: submitit tells of it while they still run.
+    """Waits for the jobs next to a lost one, which submitit reports while they still run.
 
-    Started again they would write where they are writing. It hands its jobs to nobody else.
+    Launched again, they would write to the same files. Submitit exposes its jobs nowhere else.
     """
     trace = error.__traceback__
     while trace is not None:
@@ -122,24 +125,24 @@ def _await_others(error: Exception) -> None:
         trace = trace.tb_next
 
 
-def _begun(sweep: Path) -> dict[Path, int]:
-    """When jobs have last begun or gone on."""
+def _start_times(sweep: Path) -> dict[Path, int]:
+    """When each job was last started or resumed."""
     found = {}
     for name in WRITTEN_FIRST:
         for file in sweep.rglob(name):
-            with suppress(FileNotFoundError):  # of a job that begins anew
+            with suppress(FileNotFoundError):  # of a job that starts anew
                 found[file] = file.stat().st_mtime_ns
     return found
 
 
-def _say(error: Exception, then: str) -> None:
+def _report_loss(error: Exception, then: str) -> None:
     line = " ".join(str(error).split()).partition(". ")[0]
     said = f"{type(error).__name__}: {line[:300]}"
     sys.stderr.write(f"error: a job was lost: {said}; {then}\n")
 
 
 def _note_lost(sweep: Path, jobs: Sequence[tuple[Path, Sequence[str]]]) -> None:
-    """Leaves a line where a job was to run that has written nothing: no folder tells of it."""
+    """Writes an error file for each lost job that has written nothing yet."""
     from energy_at.runs.folder import RunFolder, runs_below
 
     again = f"hydra.sweep.dir={sweep}"
@@ -148,5 +151,5 @@ def _note_lost(sweep: Path, jobs: Sequence[tuple[Path, Sequence[str]]]) -> None:
         if sorted(job) in known or (folder.is_dir() and any(folder.iterdir())):
             continue
         folder.mkdir(parents=True, exist_ok=True)
-        said = f"its process was lost before it had begun: typed again with {again} it runs"
+        said = f"its process was lost before it had begun: re-run the sweep with {again}"
         RunFolder(folder).error_file.write_text(said + "\n")
