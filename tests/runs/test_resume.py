@@ -1,23 +1,36 @@
-"""A resumed run equals the run that was never stopped, bit for bit (on the CPU)."""
+"""Resumed runs: equal to uninterrupted ones, bit for bit; moved, stopped, extended, refused."""
 
 import csv
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from lightning import Callback
 
 from energy_at import train
+from energy_at.config.build import reopened
+from energy_at.evaluation import final_results
+from energy_at.reporting import comparison
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder
-from tests.helpers.running import TINY_BN, fitted, prepared, states_equal
+from energy_at.runs.resume import job_folder, open_resumed
+from tests.helpers.running import TINY, TINY_BN, config, fitted, prepared, states_equal, train_in
 from tests.helpers.running import typed as in_process
 
-RUN = (*TINY_BN, "reg=der", "attack=rs_fgsm", "trainer.max_epochs=3", "dataset.batch_size=64")
+pytestmark = pytest.mark.usefixtures("here")
+
+SHORT = (*TINY, "trainer.enable_progress_bar=false", "dataset.subset=200", "schedule=constant")
+EXTENDED = "trainer.max_epochs=6"
+
+
+EXACT = (*TINY_BN, "reg=der", "attack=rs_fgsm", "trainer.max_epochs=3", "dataset.batch_size=64")
 EVERY_STEP = ("callbacks.last.every_n_steps=1",)
 TIMES = {"perf/images_per_s"}
 
@@ -43,7 +56,7 @@ def rows(path):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    return fitted(folder, *RUN, *EVERY_STEP), folder
+    return fitted(folder, *EXACT, *EVERY_STEP), folder
 
 
 @pytest.mark.parametrize(
@@ -51,12 +64,12 @@ def whole(tmp_path_factory):
 )
 def test_a_run_resumed_after_any_step_equals_the_whole_run(tmp_path, whole, step):
     reference, reference_folder = whole
-    broken = prepared(tmp_path, *RUN, *EVERY_STEP)
+    broken = prepared(tmp_path, *EXACT, *EVERY_STEP)
     assert reference.trainer.num_training_batches == 7
     broken.trainer.callbacks.insert(0, Unplugged(step))
     with pytest.raises(KeyError):
         broken.trainer.fit(broken.module, broken.data)
-    again = fitted(tmp_path, *RUN, *EVERY_STEP, checkpoint=RunFolder(tmp_path).checkpoint())
+    again = fitted(tmp_path, *EXACT, *EVERY_STEP, checkpoint=RunFolder(tmp_path).checkpoint())
     assert again.trainer.global_step == 21
     assert states_equal(again.module, reference.module)
     assert rows(tmp_path) == rows(reference_folder)
@@ -109,3 +122,147 @@ def test_a_run_killed_within_an_epoch_is_resumed_from_the_command_line(
     )
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
     assert (tmp_path / "killed" / "results.json").is_file()
+
+
+# Moved, stopped, extended runs
+
+
+@pytest.fixture(autouse=True)
+def without_figures(monkeypatch):
+    """They take longer than everything else, and are looked at in tests of their own."""
+    for module in (final_results, comparison):
+        monkeypatch.setattr(module, "save", lambda *_: [])
+
+
+@pytest.fixture(scope="module")
+def trained_run(tmp_path_factory):
+    return train_in(tmp_path_factory.mktemp("trained") / "run", *SHORT, "trainer.max_epochs=1")
+
+
+@pytest.fixture
+def run(trained_run, tmp_path):
+    """A finished run in the working directory."""
+    return shutil.copytree(trained_run, tmp_path / "run")
+
+
+def best(path):
+    return read_checkpoint(RunFolder(path).checkpoint("best"))
+
+
+def test_a_run_that_was_moved_keeps_its_best_score(type_train, tmp_path):
+    options = (*SHORT, "optimizer.lr=0.15")
+    type_train(*options, EXTENDED, "hydra.run.dir=whole")
+    type_train(*options, "trainer.max_epochs=5", "hydra.run.dir=here")
+    shutil.move("here", "there")
+    code, _, _ = type_train("resume=there", EXTENDED)
+    assert code == 0
+    assert best(tmp_path / "there")["global_step"] == best(tmp_path / "whole")["global_step"]
+
+
+def test_a_finished_run_is_trained_again_only_further(type_train, run, tmp_path):
+    results = (tmp_path / "run" / "results.json").read_bytes()
+    code, _, err = type_train("resume=run")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "run has finished: trainer.max_epochs above 1 trains it further" in err
+    assert (tmp_path / "run" / "results.json").read_bytes() == results
+
+
+def test_an_extended_run_says_so(type_train, run, tmp_path):
+    type_train("resume=run", "trainer.max_epochs=2")
+    folder = RunFolder(tmp_path / "run")
+    assert folder.config().trainer.max_epochs == 2
+    assert folder.overrides()[-1] == "trainer.max_epochs=2"
+    assert json.loads(folder.results_file.read_text())["last"]["step"] == 14
+
+
+# A sweep that is typed again
+
+
+SWEEP = (
+    "-m",
+    *SHORT,
+    "trainer.max_epochs=1",
+    "evaluation.checkpoints=[last]",
+    "hydra.sweep.dir=all",
+)
+
+
+def test_a_sweep_typed_again_in_another_order_finds_its_jobs(type_train):
+    assert type_train(*SWEEP, "seed=0,1")[0] == 0
+    results = {path: path.read_bytes() for path in Path("all").glob("*/results.json")}
+    cut_off = RunFolder(Path("all/1"))  # as if killed before its first checkpoint
+    shutil.rmtree(cut_off.checkpoints)
+    cut_off.results_file.unlink()
+    code, out, err = type_train(*SWEEP, "seed=1,0")
+    assert (code, err) == (0, "")
+    assert "all/0 has finished before: kept" in out
+    assert {path.name for path in Path("all").iterdir() if path.is_dir()} == {"0", "1"}
+    assert [RunFolder(Path("all") / job).config().seed for job in "01"] == [0, 1]
+    assert Path("all/0/results.json").read_bytes() == results[Path("all/0/results.json")]
+    again, before = (json.loads(text) for text in (cut_off.results_file.read_text(),
+                                                   results[cut_off.results_file]))  # fmt: skip
+    assert again["last"] == before["last"]
+
+
+def test_a_job_leaves_the_folder_of_another_job_to_it(tmp_path):
+    cfg = config(*TINY)
+    one, two = (RunFolder.create(tmp_path / n, cfg, [f"seed={n}"]) for n in "01")
+    assert job_folder(tmp_path / "0", tmp_path, ["seed=1"]) == two
+    assert job_folder(tmp_path / "0", tmp_path, ["seed=7"]).path == tmp_path / "2"
+    assert job_folder(tmp_path / "5", tmp_path, ["seed=7"]).path == tmp_path / "5"
+    one.environment_file.write_text("{")
+    assert job_folder(tmp_path / "0", tmp_path, ["seed=0"]).path == tmp_path / "3"  # 2 is claimed
+
+
+@pytest.mark.parametrize("left", ["metrics.csv", "results.json", "checkpoints/last.ckpt"])
+def test_a_folder_with_files_of_another_run_is_left_alone(type_train, tmp_path, left):
+    file = tmp_path / "run" / left
+    file.parent.mkdir(parents=True)
+    file.write_text("precious")
+    code, _, err = type_train(*SHORT, "hydra.run.dir=run")
+    assert code == 1
+    assert "of another run: choose another hydra.run.dir" in err
+    assert file.read_text() == "precious"
+
+
+def test_an_empty_folder_survives_a_resume_of_it(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        open_resumed(str(tmp_path), [])
+    assert tmp_path.is_dir()
+
+
+@pytest.mark.parametrize("which", ["last", "best"])
+def test_a_run_without_validation_ends_with_its_last_checkpoint(type_train, tmp_path, which):
+    code, _, _ = type_train(*SHORT, "trainer.max_steps=3", "hydra.run.dir=run")
+    assert code == 0
+    assert (which in RunFolder(tmp_path / "run").results()) == (which == "last")
+
+
+@pytest.mark.slow
+def test_a_terminated_run_says_how_to_go_on(tmp_path):
+    command = [sys.executable, "-m", "energy_at.train", *SHORT, "trainer.max_epochs=100000",
+               "hydra.run.dir=run"]  # fmt: skip
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while not RunFolder(tmp_path / "run").has_checkpoint():
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "stopped at step" in err
+    assert f"resume={tmp_path / 'run'} continues it" in err
+
+
+def test_weights_without_their_training_are_nothing_to_resume(type_train, run, tmp_path):
+    path = RunFolder(tmp_path / "run").checkpoint()
+    torch.save({"state_dict": read_checkpoint(path)["state_dict"]}, path)
+    code, _, err = type_train("resume=run", "trainer.max_epochs=2")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "holds weights without the state of their training" in err
+
+
+def test_a_checkpoint_of_another_network_is_named(type_train, run, tmp_path):
+    type_train(*SHORT, "trainer.max_epochs=1", "model.width=6", "hydra.run.dir=wide")
+    shutil.copy("wide/checkpoints/last.ckpt", "run/checkpoints/last.ckpt")
+    with pytest.raises(ValueError, match="is of another network than run"):
+        reopened(RunFolder(Path("run")))
