@@ -1,4 +1,4 @@
-"""A batch that several processes work on: the part of each, and the whole as each of them sees it.
+"""Batches that several processes share: the part of each process, and the gathered batch.
 
 Every process evaluates the objective, and measures energies, on the logits of the whole batch. Its
 own logits carry their graph, those of the others are constants; so the gradients of all processes
@@ -31,18 +31,18 @@ class Part:
 
     @property
     def sizes(self) -> list[int]:
-        """Images of each process: alike, or one more in the first ones."""
+        """Images of each process: equal numbers, or one more in the first processes."""
         share, more = divmod(self.whole, self.world)
         return [share + (rank < more) for rank in range(self.world)]
 
     @property
     def place(self) -> slice:
-        """Where the part lies in the batch."""
+        """Positions of the part in the batch."""
         first = sum(self.sizes[: self.rank])
         return slice(first, first + self.sizes[self.rank])
 
     def joined(self, own: Tensor) -> Tensor:
-        """Values of all images of the batch, given those of the own ones.
+        """Gather the values of all images of the batch, given those of the own part.
 
         All processes must call it together. Only the own values keep their graph.
         """
@@ -57,7 +57,7 @@ class Part:
         return torch.cat(parts)
 
     def noise(self, generator: torch.Generator) -> Noise:
-        """What the own images draw, given the generator of the whole batch."""
+        """Noise of the own images, given the generator of the whole batch."""
         return generator if self.world == 1 else PartNoise(generator, self.place, self.whole)
 
 
@@ -78,7 +78,7 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        """The gradient of a sum needs nothing but the others' gradients."""
+        """The gradient of a sum needs no saved tensors."""
         del ctx, inputs, output
 
     @staticmethod

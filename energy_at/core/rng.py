@@ -63,7 +63,7 @@ class ImageNoise:
 
 @dataclass(frozen=True)
 class CountedNoise:
-    """Numbers that are a function of image, draw and place alone.
+    """Noise that is a function of image, draw and position only.
 
     Stateless, so that images at different draws can share a batch, and computed on the device of
     the images. Splitmix64 (Steele, Lea and Flood, 2014).
@@ -114,7 +114,7 @@ def _scrambled(bits: Tensor) -> Tensor:
 
 
 def _shifted(bits: Tensor, places: int) -> Tensor:
-    """To the right, filled up with zeros: torch fills up with the sign."""
+    """Logical right shift; torch's ``>>`` keeps the sign."""
     return (bits >> places) & ((1 << (64 - places)) - 1)
 
 
@@ -148,7 +148,7 @@ class PartNoise:
         return self.generator.initial_seed()
 
     def of_whole(self, x: Images) -> Tensor:
-        """Room for the numbers of the whole batch."""
+        """An empty tensor for the noise of the whole batch."""
         return x.new_empty((self.whole, *x.shape[1:]))
 
 

@@ -1,4 +1,4 @@
-"""Rules for the values of arguments: what a value must be, in words and as a test."""
+"""Rules for the values of arguments: what a value must be, as text and as a test."""
 
 import math
 from collections.abc import Callable, Sequence

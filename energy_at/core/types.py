@@ -1,4 +1,4 @@
-"""The tensor types that every signature in this package is written in."""
+"""Tensor types of the signatures in this package."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Crop and flip, drawn for each image on its own, as one gather on bytes."""
+"""Random crop and flip of each image separately, as one gather on bytes."""
 
 from dataclasses import dataclass
 
@@ -34,14 +34,14 @@ class Draws:
 
 
 def draw(n: int, *, pad: int, flip: bool, generator: torch.Generator) -> Draws:
-    """Uniform offsets in ``[0, 2 pad]``, and a fair coin for each flip if flips are wanted."""
+    """Uniform offsets in ``[0, 2 pad]``, and a fair coin for each flip if ``flip`` is set."""
     offsets = torch.randint(0, 2 * pad + 1, (2, n), generator=generator)
     coins = torch.rand(n, generator=generator) < 0.5
     return Draws(offsets[0], offsets[1], coins if flip else torch.zeros(n, dtype=torch.bool))
 
 
 def crop_and_flip(pixels: Pixels, draws: Draws, pad: int) -> Pixels:
-    """Each image padded with ``pad`` black pixels, cropped to its size, and mirrored or not."""
+    """Each image padded with ``pad`` black pixels, cropped to its size, and flipped or not."""
     batch, channels, height, width = pixels.shape
     device = pixels.device
     rows = draws.top[:, None] + torch.arange(height, device=device)

@@ -13,7 +13,7 @@ from energy_at.data.loaders import EvalLoader, TrainLoader
 
 
 class ImageData(LightningDataModule):
-    """Loads a data set once, and serves it from the device of the trainer.
+    """Reads a data set once and serves it from the trainer's device.
 
     Args:
         reader: Returns training and test images, given the folder of the data.
@@ -65,7 +65,7 @@ class ImageData(LightningDataModule):
         self._position: dict[str, Any] | None = None
 
     def setup(self, stage: str | None = None) -> None:
-        """Reads the data set, once.
+        """Read the data set, once.
 
         Raises:
             FileNotFoundError: if the data is missing and cannot be downloaded.
@@ -76,12 +76,12 @@ class ImageData(LightningDataModule):
 
     @property
     def train(self) -> ImageSet:
-        """The images to train on."""
+        """Training images."""
         return self._images()[0]
 
     @property
     def val(self) -> ImageSet:
-        """Images of the training set that are held out."""
+        """Held-out images of the training set."""
         return self._images()[1]
 
     @property
@@ -152,19 +152,19 @@ class ImageData(LightningDataModule):
 
     @property
     def device(self) -> torch.device:
-        """Where the batches lie."""
+        """Device of the batches."""
         return self.trainer.strategy.root_device if self.trainer else self._device
 
     def place(self, device: torch.device) -> None:
-        """Serves the images from a device without a trainer."""
+        """Set the device of the batches where there is no trainer."""
         self._device = device
 
     @property
     def rank(self) -> int:
-        """Number of this process among those that train together."""
+        """Rank of this process."""
         return self.trainer.global_rank if self.trainer else 0
 
     @property
     def world(self) -> int:
-        """Number of processes that train together."""
+        """Number of processes."""
         return self.trainer.world_size if self.trainer else 1

@@ -1,4 +1,4 @@
-"""Sets of labelled images as they are kept: bytes, not floats."""
+"""Labelled images, stored as bytes."""
 
 import hashlib
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from energy_at.core.types import Labels, Pixels
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images and labels of the same order.
+    """Images and labels in the same order.
 
     Attributes:
         pixels: 0 to 255; the network sees ``pixels / 255``.
@@ -31,7 +31,7 @@ class ImageSet:
         return len(self.labels)
 
     def digests(self) -> list[str]:
-        """SHA-256 of the pixels and of the labels; other images, or another order, give others."""
+        """SHA-256 of the pixels and of the labels; they depend on the order."""
         return [_digest(self.pixels), _digest(self.labels)]
 
     def take(self, indices: Labels) -> "ImageSet":
@@ -61,7 +61,7 @@ def _digest(tensor: Tensor) -> str:
 
 
 def split(images: ImageSet, held_out: int, seed: int) -> tuple[ImageSet, ImageSet]:
-    """Carves ``held_out`` images off by seed, with the shares of the classes kept.
+    """Split off ``held_out`` images by seed, stratified by class.
 
     Returns:
         The remaining images, then those held out.

@@ -51,11 +51,11 @@ class TrainLoader:
 
     @property
     def sampler(self) -> "TrainLoader":
-        """What Lightning tells the epoch to: the order is this object's own."""
+        """The object on which Lightning calls ``set_epoch``."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch that the next iteration runs through."""
+        """Set the epoch of the next iteration."""
         if epoch != self.epoch:
             self.epoch, self._yielded = epoch, 0
 
@@ -69,11 +69,11 @@ class TrainLoader:
         return -(-len(self.images) // self.batch_size)
 
     def part(self, batch: int) -> Part:
-        """What this process has of a batch."""
+        """The part of a batch that belongs to this process."""
         return _part(self, batch)
 
     def __iter__(self) -> Iterator[Batch]:
-        # A generator runs no line before its first batch is asked for: by then the epoch is set.
+        # A generator starts with its first batch: by then the epoch is set.
         first = self._first_batch()
         generator = torch.Generator().manual_seed(mixed(self.seed, self.epoch))
         device = self.images.labels.device
@@ -95,7 +95,7 @@ class TrainLoader:
 
 
 class EvalLoader:
-    """The images in their order, as they are."""
+    """Images in their order, without augmentation."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class EvalLoader:
         return -(-len(self.images) // self.batch_size)
 
     def part(self, batch: int) -> Part:
-        """What this process has of a batch."""
+        """The part of a batch that belongs to this process."""
         return _part(self, batch)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -133,7 +133,7 @@ def _part(loader: TrainLoader | EvalLoader, batch: int) -> Part:
 
 
 def _places(loader: TrainLoader | EvalLoader, batch: int) -> slice:
-    """Where the images of the own part lie in the order of the epoch."""
+    """Positions of this process's images in the order of the epoch."""
     first, place = batch * loader.batch_size, loader.part(batch).place
     return slice(first + place.start, first + place.stop)
 

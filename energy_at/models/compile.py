@@ -1,4 +1,4 @@
-"""``torch.compile`` of a bare network: what is around it, attack, energies, loss, stays as it is.
+"""``torch.compile`` of a bare network; attacks, energies and losses stay uncompiled.
 
 A network becomes one graph for each way it is run in: training or evaluation, moving its running
 statistics or not, gradients of weights, of images, of both or of none, fp32 or bf16, and each size
@@ -44,7 +44,7 @@ def is_compiled(net: nn.Module) -> bool:
 
 
 class Switch:
-    """Turns the compilation of a network off and on again, keeping its graphs.
+    """Disables and enables the compilation of a network, keeping its graphs.
 
     Args:
         net: A network that has been compiled.
@@ -55,7 +55,7 @@ class Switch:
         self._compiled: Callable[..., Any] | None = net._compiled_call_impl
 
     def turn(self, on: bool) -> None:
-        """Has the next calls run compiled, or as they are written."""
+        """Run the next calls compiled, or uncompiled."""
         # torch.compiler.set_stance would do it for every network of the process.
         self.net._compiled_call_impl = self._compiled if on else None
 
@@ -79,7 +79,7 @@ def require_compiler(mode: str) -> None:
 
 
 def begin_step() -> None:
-    """Tells CUDA graphs that what the last step has returned may be overwritten."""
+    """Allow CUDA graphs to overwrite the outputs of the last step."""
     torch.compiler.cudagraph_mark_step_begin()
 
 
@@ -88,7 +88,7 @@ def _probe(x: torch.Tensor) -> torch.Tensor:
 
 
 def _keep_what_a_second_backward_pass_reads() -> None:
-    """The attack's pass is run backward twice: for the images, and in the training step."""
+    """The attack's graph is run backward twice: by the attack and by the training step."""
     from torch._functorch import config
 
     if hasattr(config, "donated_buffer"):

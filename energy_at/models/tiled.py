@@ -7,7 +7,7 @@ from energy_at.core.types import Images, Logits
 
 
 def tile_of(device: torch.device) -> int:
-    """Images that the network sees at once on such a device."""
+    """Images of a tile on this device."""
     return 16 if device.type == "cpu" else 128
 
 

@@ -16,15 +16,15 @@ from energy_at.energy.pair import LogitPair
 
 
 class Trait(Flag):
-    """What a term needs, so that no step computes more than its terms read."""
+    """What a term needs: no step computes more than its terms read."""
 
     NONE = 0
     READS_CLEAN = auto()
-    """It looks at the clean logits."""
+    """It reads the clean logits."""
     TRAINS_CLEAN = auto()
     """Its gradient must reach the clean logits."""
     READS_START = auto()
-    """It looks at the logits of ``x + eta``, the attack's first point."""
+    """It reads the logits of ``x + eta``, the attack's first point."""
     TRAINS_START = auto()
     """Its gradient must reach the logits of ``x + eta``."""
     FITS_CLEAN = auto()
@@ -32,7 +32,7 @@ class Trait(Flag):
     FLAT_AT_ZERO = auto()
     """It is never negative, and its gradient is 0 wherever it is 0."""
     DIFFERENTIATES_TWICE = auto()
-    """Its value is made of gradients."""
+    """Its value depends on input gradients."""
 
 
 @runtime_checkable
@@ -90,13 +90,13 @@ class Probe(Protocol):
 
 @runtime_checkable
 class Stateful(Protocol):
-    """A term that remembers earlier steps; its memory belongs into checkpoints."""
+    """A term with a state that checkpoints must contain."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What it remembers, as tensors."""
+        """The state, as tensors."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Remembers that instead."""
+        """Restores the state."""
 
 
 @dataclass(frozen=True)
