@@ -48,7 +48,7 @@ class Watch:
 
     Attributes:
         folder: Of the run.
-        part: Of the study: thresholds were set on some runs, and are judged by others.
+        part: Of the study: thresholds were chosen on some runs and tested on others.
         thresholds: Of the sentinel.
     """
 
@@ -131,7 +131,7 @@ class Watch:
 
     @cached_property
     def verdict(self) -> tuple[str, int | None, str]:
-        """What happened, the latency in steps, and whether it was told well."""
+        """What happened, the latency in steps, and whether the alarm was in time."""
         found = self.alarms(held_out=True)
         per_epoch = self.folder.log().steps_per_epoch
         if self.fall is not None:

@@ -12,9 +12,9 @@ from energy_at.core.rules import ArgumentError
 from energy_at.data.loaders import as_floats
 from energy_at.models.modes import eval_mode, no_graph
 from energy_at.objectives import Trait
-from energy_at.training.callbacks.compile import CompiledNet
+from energy_at.training import CompiledNet, Sentinel
+from energy_at.training.callbacks import callbacks_of
 from energy_at.training.module import require_batches
-from energy_at.training.sentinel.callback import Sentinel
 
 
 def require_sound(cfg: DictConfig, run: Run) -> None:
@@ -29,14 +29,13 @@ def require_sound(cfg: DictConfig, run: Run) -> None:
     require_fitting(run)
     require_attack(run)
     make_attacks(cfg.evaluation)
-    for callback in run.trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, ModelCheckpoint):
-            require_known(callback.monitor, run.module.val_attacks)
-        elif isinstance(callback, Sentinel):
-            callback.require_fitting(run.trainer, run.module.objective, run.module.attack)
-        elif isinstance(callback, CompiledNet):
-            with keys_of(cfg.training, mode="compile"):
-                callback.require_fitting(run.trainer, run.module.objective)
+    for checkpoint in callbacks_of(run.trainer, ModelCheckpoint):
+        require_known(checkpoint.monitor, run.module.val_attacks)
+    for sentinel in callbacks_of(run.trainer, Sentinel):
+        sentinel.require_fitting(run.trainer, run.module.objective, run.module.attack)
+    for compiled in callbacks_of(run.trainer, CompiledNet):
+        with keys_of(cfg.training, mode="compile"):
+            compiled.require_fitting(run.trainer, run.module.objective)
     with keys_of(cfg.optimizer):
         optimizer = _made(run.module.optimizer, run.module.net)
     if run.module.schedule is not None:

@@ -51,7 +51,7 @@ class Thresholds:
             relative rise of the PGD cross-entropy above its best; both are running means.
         patience: RO: consecutive validations of divergence without a new best. An alarm of
             held-out images ends after as many in which the signal is clear of its threshold.
-        recovery: An alarm of CO ends after so many consecutive steps clear of the threshold.
+        recovery: Consecutive steps clear of the threshold after which an alarm of CO ends.
 
     Raises:
         ValueError: if no signal can cross a threshold, or noise would.

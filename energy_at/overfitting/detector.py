@@ -17,7 +17,7 @@ show a robust network, its own values set the scale: an alarm then requires half
 to a failing attack. On held-out images CO shows as PGD accuracy that falls far below FGSM accuracy,
 or stays there from the beginning.
 
-Robust overfitting (RO) cannot be told from learning by training images alone. It shows as
+Training images alone cannot distinguish robust overfitting (RO) from learning. It shows as
 divergence of dE(x): the attack raises the energy of ``x*`` on training images and lowers it on
 held-out ones. With half of that divergence, a PGD accuracy on held-out images that falls is a
 signal too; with any divergence and a drop of one standard error, so is a PGD cross-entropy that
@@ -42,7 +42,7 @@ _STEP = (
 )
 _FAILING = 0.5  # AAE share of a perturbation that is independent of the loss; its alignment is 0
 _ROBUST = 0.5  # least PGD/FGSM accuracy ratio of a robust network
-_WEAK, _WEAK_FOR = 1 / 3, 5  # a ratio below it in so many validations: it never becomes robust
+_WEAK, _WEAK_FOR = 1 / 3, 5  # consecutive validations with a ratio below it: never robust
 _ERRORS = 2  # standard errors below which a drop of the accuracy is chance
 
 

@@ -32,7 +32,7 @@ class RunStatus:
 
     @property
     def onsets(self) -> dict[Kind, int]:
-        """Step of the onset, as ``CO`` or ``RO``; empty if there is none."""
+        """Step of the onset, as ``CO`` or ``RO``; empty for the other kinds."""
         kinds: dict[str, Kind] = {"collapsed": "CO", "overfitted": "RO"}
         return {} if self.step is None else {kinds[self.kind]: self.step}
 
@@ -41,7 +41,7 @@ class RunStatus:
 
         Args:
             step: Of the checkpoint; of the last one if left out. One from before a collapse is a
-                result; of a run that never was robust there is none.
+                result; a run that never was robust has none.
         """
         if self.kind == "collapsed":
             return self.step is not None and step < self.step

@@ -31,18 +31,18 @@ def test_an_alarm_comes_as_soon_as_both_means_have_crossed(onset, window):
     assert alarm.step == max(onset + needed - 1, window)
 
 
-@pytest.mark.parametrize("sound", [{"aae": 0.2}, {"joint": -0.3}, {"adv": 0.12}])
-def test_one_sign_that_is_missing_raises_no_alarm(sound):
-    assert watched([row(s, **(FAILS | sound)) for s in range(100)]) == []
+@pytest.mark.parametrize("healthy", [{"aae": 0.2}, {"joint": -0.3}, {"adv": 0.12}])
+def test_one_missing_signal_raises_no_alarm(healthy):
+    assert watched([row(s, **(FAILS | healthy)) for s in range(100)]) == []
 
 
-def test_an_attack_that_does_not_climb_the_loss_is_not_asked():
+def test_steps_of_an_attack_that_does_not_climb_the_loss_raise_no_alarm():
     detector = Detector(Thresholds(), classes=10, climbs_loss=False)
     assert watched([row(s, **FAILS) for s in range(100)], detector) == []
 
 
 def noisy(share, steps, batch=64):
-    """Steps whose attack is blind, and has abnormal examples by chance."""
+    """Steps whose attack fails, with abnormal examples by chance."""
     shares = np.random.default_rng(0).binomial(batch, share, steps) / batch
     return [row(i, **{**FAILS, "aae": float(a)}) for i, a in enumerate(shares)]
 
@@ -56,7 +56,7 @@ def test_false_alarms_of_noise_stay_below_the_binomial_bound():
     assert 0 < len(watched(noisy(0.23, 4000))) <= 4000 * bound(0.23)
 
 
-def test_noise_of_a_sound_training_raises_no_alarm():
+def test_noise_of_a_healthy_training_raises_no_alarm():
     assert bound(0.17) < 1e-9  # a window, whatever the alignment
     assert watched(noisy(0.17, 4000)) == []
 
@@ -66,10 +66,10 @@ def phases(*lengths):
     return [row(i, **phase) for i, phase in enumerate(whole)]
 
 
-@pytest.mark.parametrize(("sound", "told"), [(80, [44]), (120, [44, 214])])
-def test_a_collapse_is_one_alarm_until_the_steps_were_sound_for_a_while(sound, told):
-    rows = phases((WORKS, 30), (FAILS, 50), (WORKS, sound), (FAILS, 50))
-    assert [alarm.step for alarm in watched(rows, recovery=100)] == told
+@pytest.mark.parametrize(("healthy", "alarms_at"), [(80, [44]), (120, [44, 214])])
+def test_a_collapse_is_one_alarm_until_the_steps_were_healthy_for_a_while(healthy, alarms_at):
+    rows = phases((WORKS, 30), (FAILS, 50), (WORKS, healthy), (FAILS, 50))
+    assert [alarm.step for alarm in watched(rows, recovery=100)] == alarms_at
 
 
 @pytest.mark.parametrize("near", [{"aae": 0.24}, {"joint": -0.08}])
@@ -83,26 +83,26 @@ def test_a_signal_that_hovers_at_its_threshold_raises_one_alarm(near):
 CREEPS = {"marginal": -0.3, "joint": -0.4, "shift": 0.5, "aae": 0.34, "adv": 0.9}  # alignment 0.14
 
 
-@pytest.mark.parametrize(("pgd", "told"), [(None, 1), (0.8, 0), (0.35, 1)])
-def test_signs_that_held_out_images_vouch_for_are_sound(pgd, told):
-    """The last validation speaks: PGD over FGSM below half of its best vouches for nothing."""
+@pytest.mark.parametrize(("pgd", "alarms_at"), [(None, 1), (0.8, 0), (0.35, 1)])
+def test_signals_that_held_out_robustness_contradicts_raise_no_alarm(pgd, alarms_at):
+    """The last validation counts: a PGD/FGSM ratio below half its best confirms nothing."""
     steps = phases((CREEPS | {"aae": 0.2}, 20), (CREEPS, 40))
     checks = [] if pgd is None else [validation(19, 0.8, 0.85), validation(20, pgd, 0.85)]
-    assert len(watched([*steps[:20], *checks, *steps[20:]])) == told
+    assert len(watched([*steps[:20], *checks, *steps[20:]])) == alarms_at
 
 
 @pytest.mark.parametrize(
-    ("signs", "told"), [({}, 1), ({"aae": 0.52}, 0), ({"marginal": -0.4, "joint": -0.39}, 0)]
+    ("signs", "alarms_at"), [({}, 1), ({"aae": 0.52}, 0), ({"marginal": -0.4, "joint": -0.39}, 0)]
 )
-def test_steps_of_a_robust_network_that_look_blind_tell_nothing(signs, told):
+def test_steps_of_a_robust_network_that_look_like_failure_raise_no_alarm(signs, alarms_at):
     unlearned = CREEPS | {"aae": 0.45, "adv": 0.12} | signs
     steps = phases((unlearned, 20), (FAILS, 60))
-    assert len(watched([*steps[:20], validation(20, 0.8, 0.85), *steps[20:]])) == told
+    assert len(watched([*steps[:20], validation(20, 0.8, 0.85), *steps[20:]])) == alarms_at
 
 
-def test_a_collapse_is_told_half_way_from_what_was_sound():
-    sound = {**WORKS, "aae": 0.2}
-    rows = [*phases((sound, 20)), validation(20, 0.3, 0.32)]
+def test_a_collapse_is_detected_half_way_from_what_was_confirmed():
+    healthy = {**WORKS, "aae": 0.2}
+    rows = [*phases((healthy, 20)), validation(20, 0.3, 0.32)]
     fails = [row(20 + i, **FAILS) for i in range(1, 30)]
     (alarm,) = watched([*rows, *fails])
     assert alarm.threshold == pytest.approx((0.2 + 0.5) / 2)
@@ -110,7 +110,7 @@ def test_a_collapse_is_told_half_way_from_what_was_sound():
     assert alarm.step == 20 + needed
 
 
-def test_a_network_that_never_gets_robust_is_told_at_the_fifth_validation():
+def test_a_network_that_never_becomes_robust_is_detected_at_the_fifth_validation():
     weak = [validation(10 * n, 0.1, fgsm=0.31) for n in range(1, 20)]
     (alarm,) = watched(weak)  # and no second one while it lasts
     assert (alarm.kind, alarm.step, alarm.held_out) == ("CO", 50, True)
@@ -129,8 +129,8 @@ def test_a_network_that_is_weak_for_a_while_raises_none(other):
 
 def test_pgd_that_is_weaker_than_fgsm_once_sets_no_scale():
     """A few images, or one step of PGD, may show it; their ratio may then fall to 1."""
-    odd, sound = validation(10, 0.8, fgsm=0.2), [validation(10 * i, 0.3) for i in range(2, 9)]
-    assert watched([odd, *sound]) == []
+    odd, healthy = validation(10, 0.8, fgsm=0.2), [validation(10 * i, 0.3) for i in range(2, 9)]
+    assert watched([odd, *healthy]) == []
 
 
 def test_pgd_that_breaks_away_from_fgsm_is_catastrophic():
@@ -142,19 +142,19 @@ def test_pgd_that_breaks_away_from_fgsm_is_catastrophic():
     assert watched([*healthy, *lost_both]) == []
 
 
-@pytest.mark.parametrize(("back", "told"), [(0.2, 1), (0.3, 2)])
-def test_held_out_images_raise_no_second_alarm_before_pgd_is_clearly_back(back, told):
+@pytest.mark.parametrize(("back", "alarms_at"), [(0.2, 1), (0.3, 2)])
+def test_held_out_images_raise_no_second_alarm_before_pgd_is_clearly_back(back, alarms_at):
     """PGD over FGSM at 0.5 of its best is above the threshold of 0.4, and not clear of it."""
     accuracies = [0.3, 0.05, *[back] * 3, 0.05]
     rows = [validation(10 * i, pgd, 0.3 if pgd == 0.3 else 0.4) for i, pgd in enumerate(accuracies)]
-    assert len(watched(rows)) == told
+    assert len(watched(rows)) == alarms_at
 
 
 def test_a_network_that_never_was_robust_has_nothing_to_break_away_from():
     assert watched([validation(i, 0.02, 0.4) for i in range(4)]) == []
 
 
-def test_robust_overfitting_is_where_delta_energy_parts():
+def test_robust_overfitting_is_divergence_of_delta_energy():
     train = [row(s, **{**WORKS, "marginal": -0.1, "shift": 0.5}) for s in range(30)]
     apart = [validation(s, 0.3, marginal=0.08, shift=0.7) for s in (31, 32, 33, 34)]
     (alarm,) = watched([*train, validation(30, 0.31, marginal=-0.1), *apart], patience=2)
@@ -162,13 +162,13 @@ def test_robust_overfitting_is_where_delta_energy_parts():
     assert alarm.value == pytest.approx((0.08 + 0.1) / (0.7 + 0.5))
 
 
-@pytest.mark.parametrize(("back", "told"), [(0.05, 1), (-0.02, 2)])
-def test_robust_overfitting_raises_no_second_alarm_before_it_is_clearly_over(back, told):
+@pytest.mark.parametrize(("back", "alarms_at"), [(0.05, 1), (-0.02, 2)])
+def test_robust_overfitting_raises_no_second_alarm_before_it_is_clearly_over(back, alarms_at):
     """Parting goes to 0.08, under the threshold of 0.1, or to 0.02."""
     train = [row(s, **{**WORKS, "marginal": -0.04, "shift": 0.5}) for s in range(30)]
     marginals = [-0.04, *[0.2] * 3, *[back] * 3, *[0.2] * 3]
     rows = [validation(31 + i, 0.3, marginal=m, shift=0.6) for i, m in enumerate(marginals)]
-    assert [alarm.kind for alarm in watched([*train, *rows])] == ["RO"] * told
+    assert [alarm.kind for alarm in watched([*train, *rows])] == ["RO"] * alarms_at
 
 
 def test_nothing_is_overfitted_while_robustness_grows():
@@ -188,7 +188,7 @@ def validated(accuracies, apart=0.07):
             for i, a in enumerate(accuracies)]  # fmt: skip
 
 
-def told(accuracies, apart=0.07, images=5000):
+def alarms_at(accuracies, apart=0.07, images=5000):
     detector = Detector(Thresholds(), classes=10, images=images)
     return watched([*TRAINED, *validated(accuracies, apart)], detector)
 
@@ -200,9 +200,9 @@ def falling(pace, lost, level=0.5):
 
 @pytest.mark.parametrize("pace", [0.002, 0.005, 0.01])
 @pytest.mark.parametrize("images", [1000, 5000])
-def test_a_slow_fall_is_told_before_three_points_are_lost(pace, images):
+def test_a_slow_drop_is_detected_before_three_points_are_lost(pace, images):
     accuracies = falling(pace, 0.1)
-    (alarm,) = told(accuracies, images=images)
+    (alarm,) = alarms_at(accuracies, images=images)
     assert (alarm.kind, alarm.held_out) == ("RO", True)
     assert alarm.value >= alarm.threshold == pytest.approx(0.03)
     means = np.convolve(accuracies, np.full(WINDOW, 1 / WINDOW), "valid")
@@ -211,21 +211,21 @@ def test_a_slow_fall_is_told_before_three_points_are_lost(pace, images):
 
 
 def test_a_slow_fall_must_exceed_two_standard_errors():
-    (alarm,) = told(falling(0.005, 0.1), images=200)
+    (alarm,) = alarms_at(falling(0.005, 0.1), images=200)
     assert alarm.threshold == pytest.approx(2 * (0.25 / 200 * 0.4) ** 0.5)
 
 
-@pytest.mark.parametrize("sound", [{"apart": 0.04}, {"images": None}, {"images": 100}])
-def test_a_fall_that_chance_or_learning_may_make_raises_no_alarm(sound):
-    assert told(falling(0.005, 0.05), **sound) == []
+@pytest.mark.parametrize("healthy", [{"apart": 0.04}, {"images": None}, {"images": 100}])
+def test_a_drop_by_chance_or_learning_raises_no_alarm(healthy):
+    assert alarms_at(falling(0.005, 0.05), **healthy) == []
 
 
 def test_a_network_that_never_was_robust_has_nothing_to_lose():
-    assert told(falling(0.005, 0.06, level=0.14)) == []
+    assert alarms_at(falling(0.005, 0.06, level=0.14)) == []
 
 
 @pytest.mark.parametrize(("last", "alarms"), [(0.51, 0), (0.49, 1)])
-def test_a_new_height_is_no_fall(last, alarms):
+def test_a_new_best_is_no_drop(last, alarms):
     """Ten points were lost while dE(x) was together; then it parts."""
     before = validated(falling(0.01, 0.1), apart=0.0)
     (parts,) = validated([last])
@@ -245,16 +245,16 @@ def test_noise_of_a_constant_accuracy_raises_no_alarm():
     """
     deviation = (0.25 / 5000 * 14) ** 0.5 / 5
     assert norm.sf(0.03 / deviation) * 1000**2 / 2 < 0.004
-    assert told(noise(5000), images=5000) == []
+    assert alarms_at(noise(5000), images=5000) == []
 
 
-def test_noise_of_few_images_raises_no_alarm_while_delta_energy_is_together():
-    assert len(told(noise(237), images=237)) > 0
-    assert told(noise(237), apart=0.049, images=237) == []
+def test_noise_of_few_images_raises_no_alarm_without_divergence():
+    assert len(alarms_at(noise(237), images=237)) > 0
+    assert alarms_at(noise(237), apart=0.049, images=237) == []
 
 
 @pytest.mark.parametrize(("back", "alarms"), [(0.475, 1), (0.5, 2)])
-def test_a_fall_is_one_alarm_until_the_accuracy_is_clearly_back(back, alarms):
+def test_a_drop_is_one_alarm_until_the_accuracy_is_clearly_back(back, alarms):
     """Lost are 2.5 points in the end, or none; clear of the threshold, by half of it, are 2."""
     fall = falling(0.01, 0.06)
     again = [back - 0.01 * k for k in range(1, 8)]
@@ -265,7 +265,7 @@ def test_a_fall_is_one_alarm_until_the_accuracy_is_clearly_back(back, alarms):
     assert len(watched([*TRAINED, *hovers], detector)) == alarms
 
 
-def test_a_detector_goes_on_falling_from_its_state_and_forgets_the_pace_of_what_is_undone():
+def test_a_restored_detector_extrapolates_on_and_a_reset_one_forgets_the_rate():
     whole, first, second = (Detector(Thresholds(), classes=10, images=5000) for _ in range(3))
     rows = [*TRAINED, *validated(falling(0.005, 0.1))]
     (alarm,) = watched(rows, whole)
@@ -287,7 +287,7 @@ SLOW = falling(0.002, 0.02)  # its end loses two points: no sign alone
 
 
 @pytest.mark.parametrize("apart", [0.001, 0.07])
-def test_a_cross_entropy_that_rises_tells_before_the_accuracy_can(apart):
+def test_a_rising_cross_entropy_is_detected_before_the_accuracy_drop(apart):
     detector = Detector(Thresholds(), classes=10, images=50_000)
     (alarm,) = watched([*TRAINED, *overconfident(0.08, SLOW, apart)], detector)
     assert (alarm.kind, alarm.signal, alarm.held_out) == ("RO", RISE, True)
@@ -332,7 +332,7 @@ def series(seed):
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10**6), st.integers(0, 330))
-def test_a_detector_goes_on_from_its_state(seed, cut):
+def test_a_restored_detector_continues(seed, cut):
     rows = series(seed)
     whole, first, second = (Detector(Thresholds(), classes=10) for _ in range(3))
     before = [first.update(r) for r in rows[:cut]]
@@ -342,7 +342,7 @@ def test_a_detector_goes_on_from_its_state(seed, cut):
     assert second.is_healthy == whole.is_healthy
 
 
-def test_signs_of_a_loss_are_no_calm():
+def test_signals_are_not_healthy():
     detector = Detector(Thresholds(), classes=10)
     watched([row(s, **WORKS) for s in range(20)], detector)
     assert detector.is_healthy
@@ -353,7 +353,7 @@ def test_signs_of_a_loss_are_no_calm():
     assert detector.is_healthy
 
 
-def test_a_detector_goes_on_rising_from_its_state():
+def test_a_restored_detector_detects_the_rise():
     first, second = (Detector(Thresholds(), classes=10, images=50_000) for _ in range(2))
     rows = [*TRAINED, *overconfident(0.08, SLOW)]
     assert watched(rows[:33], first) == []

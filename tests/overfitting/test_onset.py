@@ -30,7 +30,7 @@ def onset(*accuracies):
     return status(*accuracies).onsets.get("CO")
 
 
-def test_a_run_that_keeps_its_robustness_is_sound():
+def test_a_run_that_keeps_its_robustness_is_healthy():
     assert onset(20, 30, 35, 40, 38, 41) is None
 
 
@@ -43,7 +43,7 @@ def test_half_of_the_best_is_not_below_it():
     assert onset(20, 50, 25, 24) == 8
 
 
-def test_a_run_that_comes_back_is_sound():
+def test_a_run_that_comes_back_is_healthy():
     assert onset(40, 5, 0, 30) is None
 
 
@@ -237,7 +237,7 @@ SHARES = st.lists(st.floats(0, 1), min_size=1, max_size=20)
 
 @fast
 @given(accuracies=SHARES, classes=st.integers(2, 200))
-def test_a_run_that_never_falls_is_sound_once_above_half_of_chance(accuracies, classes):
+def test_a_run_that_never_falls_is_healthy_once_above_half_of_chance(accuracies, classes):
     rising = sorted(a for a in accuracies if a >= 1 / classes / 2)
     rows = [{"step": i + 1.0, "val/acc/pgd": a} for i, a in enumerate(rising)]
     assert status_of(rows, IMAGES, 1 / classes).kind != "collapsed"
@@ -253,8 +253,8 @@ def test_a_collapse_lasts_from_its_step_to_the_end(accuracies, classes):
         return
     step = found.onsets.get("CO")
     low = [a < max(accuracies[: i + 1]) / 2 for i, a in enumerate(accuracies)]
-    sound = [i + 1 for i, is_low in enumerate(low) if not is_low]
-    assert step == (max(sound, default=0) + 1 if low[-1] else None)
+    healthy = [i + 1 for i, is_low in enumerate(low) if not is_low]
+    assert step == (max(healthy, default=0) + 1 if low[-1] else None)
 
 
 @fast

@@ -29,31 +29,31 @@ def logged(folder, phases, accuracies, *overrides):
     return folder
 
 
-def judged(folder, *args):
+def replayed(folder, *args):
     return replay.study({"": [logged(folder, *args)]})[0].row()[2:]
 
 
-def test_a_collapse_is_told_with_its_latency(tmp_path):
-    found = judged(tmp_path, [WORKS] * 2 + [FAILS] * 2, [0.3, 0.3, 0.3, 0.02])
+def test_a_collapse_is_detected_with_its_latency(tmp_path):
+    found = replayed(tmp_path, [WORKS] * 2 + [FAILS] * 2, [0.3, 0.3, 0.3, 0.02])
     assert found == ("25", "CO from 100", "CO 65", "CO 65", "-35", "-1.40", "in time")
 
 
-def test_a_collapse_that_only_held_out_images_show_is_told_by_them(tmp_path):
-    found = judged(tmp_path, [WORKS] * 4, [0.3, 0.3, 0.3, 0.02])
+def test_a_collapse_that_only_held_out_images_show_is_detected_by_them(tmp_path):
+    found = replayed(tmp_path, [WORKS] * 4, [0.3, 0.3, 0.3, 0.02])
     assert found == ("25", "CO from 100", "none", "CO 100", "+0", "+0.00", "in time")
 
 
 def test_an_alarm_without_a_collapse_is_false(tmp_path):
-    found = judged(tmp_path, [WORKS, FAILS], [0.3, 0.35])
+    found = replayed(tmp_path, [WORKS, FAILS], [0.3, 0.35])
     assert found[1:] == ("healthy", "CO 40", "CO 40", "", "", "false alarm")
 
 
 def test_a_network_that_becomes_robust_later_has_not_collapsed_before(tmp_path):
-    assert judged(tmp_path, [WORKS] * 3, [0.0, 0.0, 0.3])[1] == "healthy"
+    assert replayed(tmp_path, [WORKS] * 3, [0.0, 0.0, 0.3])[1] == "healthy"
 
 
 def test_what_a_multi_step_attack_loses_is_no_catastrophe(tmp_path):
-    found = judged(tmp_path, [WORKS] * 3, [0.3, 0.1, 0.1], "attack=pgd")
+    found = replayed(tmp_path, [WORKS] * 3, [0.3, 0.1, 0.1], "attack=pgd")
     assert found[1] == "healthy"
 
 

@@ -1,10 +1,12 @@
 """The moving average: it follows its recurrence and changes neither training nor validation."""
 
+from math import isfinite
+
 import pytest
 import torch
 from lightning import Callback
 
-from tests.helpers.running import TINY_BN, prepared
+from tests.helpers.running import TINY_BN, fitted, prepared
 
 OPTIONS = (*TINY_BN, "callbacks.progress=null", "trainer.max_epochs=2", "dataset.batch_size=128")
 
@@ -63,3 +65,22 @@ def test_validation_sees_the_live_network_and_the_average_separately(averaged):
     assert record.validated
     for seen in record.validated:
         assert any(torch.equal(seen, live) for live in record.live)
+
+
+def test_ema_is_validated_alongside_the_live_network(tmp_path):
+    run = fitted(tmp_path, *TINY_BN, "callbacks=ema", "callbacks.progress=null")
+    names = run.trainer.callback_metrics
+    assert {"val/acc/pgd", "val_ema/acc/pgd"} <= names.keys()
+    assert isfinite(names["val_ema/acc/pgd"])
+
+
+def test_ema_shares_no_storage_with_the_live_network(tmp_path):
+    run = prepared(tmp_path, *TINY_BN, "callbacks=ema", "callbacks.progress=null")
+    pointers = []
+    run.module.on_train_end = lambda: pointers.extend(
+        {t.data_ptr() for t in net().state_dict().values()}
+        for net in run.module.validated_nets.values()
+    )
+    run.trainer.fit(run.module, run.data)
+    live, average = pointers
+    assert not live & average

@@ -1,4 +1,3 @@
-import math
 from copy import deepcopy
 from functools import partial
 
@@ -311,25 +310,6 @@ def test_start_as_reference_has_logits_of_the_training_mode(net, batch):
 def test_settings_out_of_range_are_refused(net, options, rule):
     with pytest.raises(ValueError, match=f"^{rule}$"):
         module(net, fgsm(BALL), AT, **options)
-
-
-def test_ema_is_validated_beside_the_live_network(tmp_path):
-    run = fitted(tmp_path, *TINY_BN, "callbacks=ema", "callbacks.progress=null")
-    names = run.trainer.callback_metrics
-    assert {"val/acc/pgd", "val_ema/acc/pgd"} <= names.keys()
-    assert math.isfinite(names["val_ema/acc/pgd"])
-
-
-def test_ema_shares_no_storage_with_the_live_network(tmp_path):
-    run = prepared(tmp_path, *TINY_BN, "callbacks=ema", "callbacks.progress=null")
-    pointers = []
-    run.module.on_train_end = lambda: pointers.extend(
-        {t.data_ptr() for t in net().state_dict().values()}
-        for net in run.module.validated_nets.values()
-    )
-    run.trainer.fit(run.module, run.data)
-    live, average = pointers
-    assert not live & average
 
 
 def test_validation_leaves_the_network_as_it_was(net, batch):

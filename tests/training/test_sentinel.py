@@ -9,17 +9,14 @@ from lightning import Callback
 from omegaconf import OmegaConf
 from torch.optim.lr_scheduler import StepLR
 
-from energy_at.attacks import climbs_loss, fgsm, pgd, trades
-from energy_at.attacks.threat import Linf
 from energy_at.config.preflight import require_sound
 from energy_at.evaluation import final_results as outcome
-from energy_at.objectives import DER, AdversarialCrossEntropy, Objective, Weighted
+from energy_at.objectives import DER, Weighted
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder
 from energy_at.runs.resume import open_resumed
 from energy_at.training.loggers.wandb import DummyExperiment, TolerantWandb
 from energy_at.training.sentinel.callback import Sentinel
-from energy_at.training.sentinel.remedies import Remedies
 from tests.helpers.logs import FAILS, row
 from tests.helpers.running import TINY_BN, config, fitted, prepared, states_equal
 
@@ -52,7 +49,7 @@ def weights(module):
 
 
 class Failing(Callback):
-    """Tells the sentinel after a step that the attack has failed for a while."""
+    """Feeds the sentinel steps whose attack has failed for a while."""
 
     def __init__(self, step):
         self.step = step
@@ -64,7 +61,7 @@ class Failing(Callback):
 
 
 class Notes(Callback):
-    """Keeps network and momentum at the end of each epoch, and as each batch begins."""
+    """Records network and momentum at the end of each epoch, and as each batch begins."""
 
     def __init__(self):
         self.epochs, self.batches, self.terms, self.rates, self.radii = [], {}, {}, {}, {}
@@ -86,8 +83,8 @@ class Notes(Callback):
 UNSEEN = ("trainer.limit_val_batches=0", "callbacks.best=null")  # no held-out images
 
 
-def told(tmp_path, step, *overrides, unseen=UNSEEN):
-    """A training whose sentinel is told after a step that the attack fails."""
+def trained_until_alarm(tmp_path, step, *overrides, unseen=UNSEEN):
+    """A training whose sentinel raises an alarm after a step."""
     run, notes = prepared(tmp_path, *RUN, *unseen, *overrides), Notes()
     run.trainer.callbacks.insert(1, Failing(step))
     run.trainer.callbacks.append(notes)
@@ -116,7 +113,7 @@ def test_a_watched_training_is_the_same_bit_for_bit(tmp_path, unwatched, action,
 
 
 def test_an_alarm_is_in_the_log_at_its_step(tmp_path):
-    run, _ = told(tmp_path, STEPS + 2)
+    run, _ = trained_until_alarm(tmp_path, STEPS + 2)
     (alarm,) = alarms(tmp_path)
     (kept,) = outcome.alarms(run)["alarms"]
     assert (kept["kind"], kept["step"], kept["signal"]) == ("CO", STEPS + 2, "AAE share")
@@ -128,19 +125,23 @@ def test_an_alarm_is_in_the_log_at_its_step(tmp_path):
 
 
 def test_the_last_healthy_network_is_kept_exactly(tmp_path):
-    _, notes = told(tmp_path, 2 * STEPS + 1, "callbacks.sentinel.action=checkpoint")
+    _, notes = trained_until_alarm(tmp_path, 2 * STEPS + 1, "callbacks.sentinel.action=checkpoint")
     kept = read_checkpoint(RunFolder(tmp_path).checkpoint("healthy"))
     assert kept["global_step"] == 2 * STEPS
     assert all(torch.equal(kept["state_dict"][k], v) for k, v in notes.epochs[1][0].items())
 
 
-def test_an_epoch_is_healthy_if_held_out_images_say_so(tmp_path, capsys):
+def test_an_epoch_is_healthy_if_held_out_images_confirm_it(tmp_path, capsys):
     """Of two classes 75 % must be right under PGD; of many, a few images will do."""
     options = ("callbacks.sentinel.action=checkpoint", "optimizer.lr=1e-9")  # learns nothing
-    told(tmp_path / "a", 2 * STEPS + 1, *options, "callbacks.sentinel.classes=2", unseen=())
+    trained_until_alarm(
+        tmp_path / "a", 2 * STEPS + 1, *options, "callbacks.sentinel.classes=2", unseen=()
+    )
     assert not RunFolder(tmp_path / "a").has_checkpoint("healthy")
     assert "no epoch before was healthy" in capsys.readouterr().err
-    told(tmp_path / "b", 2 * STEPS + 1, *options, "callbacks.sentinel.classes=100", unseen=())
+    trained_until_alarm(
+        tmp_path / "b", 2 * STEPS + 1, *options, "callbacks.sentinel.classes=100", unseen=()
+    )
     kept = read_checkpoint(RunFolder(tmp_path / "b").checkpoint("healthy"))
     assert kept["global_step"] == 2 * STEPS
     assert (
@@ -149,7 +150,7 @@ def test_an_epoch_is_healthy_if_held_out_images_say_so(tmp_path, capsys):
 
 
 def test_a_stopped_training_has_its_checkpoints(tmp_path):
-    run, _ = told(tmp_path, STEPS + 2, "callbacks.sentinel.action=stop")
+    run, _ = trained_until_alarm(tmp_path, STEPS + 2, "callbacks.sentinel.action=stop")
     assert run.trainer.global_step == STEPS + 2
     assert run.trainer.state.finished
     last, healthy = (RunFolder(tmp_path).checkpoint(which) for which in ("last", "healthy"))
@@ -167,7 +168,7 @@ def test_a_stopped_training_has_its_checkpoints(tmp_path):
 
 def test_a_rollback_restores_exactly_and_switches_der_on(tmp_path):
     step = STEPS + 1
-    run, notes = told(tmp_path, step, *ROLL)
+    run, notes = trained_until_alarm(tmp_path, step, *ROLL)
     assert same(notes.batches[step], notes.epochs[0])
     assert not same(notes.batches[step + 1], notes.epochs[0])
     assert list(notes.terms[step - 1]) == ["adversarial_ce"]
@@ -185,9 +186,9 @@ def test_a_rollback_restores_exactly_and_switches_der_on(tmp_path):
     ("step", "epochs"),
     [(STEPS + 1, 2), *(pytest.param(*p, marks=slow) for p in ((1, 1), (STEPS, 1), (3 * STEPS, 3)))],
 )
-def test_the_schedule_goes_back_by_whole_epochs(tmp_path, schedule, step, epochs):
+def test_the_schedule_is_rewound_by_whole_epochs(tmp_path, schedule, step, epochs):
     """Without a healthy epoch: to the beginning, or to less than an epoch before it."""
-    run, notes = told(tmp_path, step, *ROLL, *NEVER_CALM, f"schedule={schedule}")
+    run, notes = trained_until_alarm(tmp_path, step, *ROLL, *NEVER_CALM, f"schedule={schedule}")
     optimizer = run.module.optimizer(run.module.net)
     planned = run.module.schedule(optimizer, 3 * STEPS)
     rates = []
@@ -203,16 +204,16 @@ def test_the_schedule_goes_back_by_whole_epochs(tmp_path, schedule, step, epochs
     assert repeated == [str(float(epochs))]
 
 
-def test_warm_ups_go_back_with_the_schedule(tmp_path):
-    _, notes = told(tmp_path, STEPS, *ROLL, *NEVER_CALM, "training.eps_warmup=2")
+def test_warm_ups_are_rewound_with_the_schedule(tmp_path):
+    _, notes = trained_until_alarm(tmp_path, STEPS, *ROLL, *NEVER_CALM, "training.eps_warmup=2")
     radii = [notes.radii[n] for n in sorted(notes.radii)]
     assert radii[STEPS:] == pytest.approx(
         [8 / 255 * min(n / (2 * STEPS), 1) for n in range(1, 3 * STEPS + 1)]
     )
 
 
-def test_a_rollback_that_is_not_to_rewind_goes_on_at_the_present(tmp_path):
-    run, notes = told(tmp_path, STEPS + 1, *ROLL, "callbacks.sentinel.rewind=false")
+def test_a_rollback_without_rewind_continues_the_schedule(tmp_path):
+    run, notes = trained_until_alarm(tmp_path, STEPS + 1, *ROLL, "callbacks.sentinel.rewind=false")
     alone = prepared(tmp_path / "b", *RUN, "callbacks.sentinel=null")
     other = Notes()
     alone.trainer.callbacks.append(other)
@@ -222,7 +223,7 @@ def test_a_rollback_that_is_not_to_rewind_goes_on_at_the_present(tmp_path):
     assert not any("alarm/repeated" in r for r in alarms(tmp_path))
 
 
-def test_a_schedule_that_knows_no_way_back_is_refused(tmp_path):
+def test_a_schedule_that_cannot_be_rewound_is_refused(tmp_path):
     run = prepared(tmp_path, *RUN, *ROLL)
     run.module.schedule = lambda optimizer, _: StepLR(optimizer, 3)
     with pytest.raises(ValueError, match="cannot rewind a StepLR: choose rewind=false"):
@@ -232,7 +233,7 @@ def test_a_schedule_that_knows_no_way_back_is_refused(tmp_path):
 
 def test_a_rollback_counts_in_the_cost_of_the_training(tmp_path):
     """Five steps were made as they began, of twelve; DER costs a backward pass more."""
-    run, _ = told(tmp_path, 5, "callbacks=sentinel", "callbacks.progress=null")
+    run, _ = trained_until_alarm(tmp_path, 5, "callbacks=sentinel", "callbacks.progress=null")
     cfg = config(*RUN, "callbacks=sentinel", "callbacks.progress=null")
     without, der = (outcome.cost(c, prepared(tmp_path, *RUN))["forward_equivalents"]
                     for c in (cfg, config(*RUN, "reg=der")))  # fmt: skip
@@ -243,7 +244,7 @@ def test_a_rollback_counts_in_the_cost_of_the_training(tmp_path):
 
 def test_a_training_without_a_healthy_epoch_begins_again(tmp_path):
     first = weights(prepared(tmp_path / "new", *RUN).module)
-    _, notes = told(tmp_path, 2, "callbacks=sentinel", "callbacks.progress=null")
+    _, notes = trained_until_alarm(tmp_path, 2, "callbacks=sentinel", "callbacks.progress=null")
     now, momentum = notes.batches[2]
     assert all(torch.equal(now[k], first[k]) for k in first)
     assert momentum == []
@@ -253,7 +254,7 @@ def test_a_rollback_restores_the_average_too(tmp_path):
     options = ("callbacks=ema", "callbacks.progress=null", "callbacks.ema.decay=0.5",
                "callbacks.sentinel.action=rollback",
                "callbacks.sentinel.rewind=false")  # fmt: skip
-    told(tmp_path, 3 * STEPS, *options)  # at the end: nothing is trained after it
+    trained_until_alarm(tmp_path, 3 * STEPS, *options)  # at the end: nothing is trained after it
     last, healthy = (
         read_checkpoint(RunFolder(tmp_path).checkpoint(which)) for which in ("last", "healthy")
     )
@@ -296,7 +297,7 @@ def test_a_rollback_survives_a_kill_and_a_resume(tmp_path, rolled, step):
     assert again.module.objective.terms == whole.module.objective.terms
 
 
-def test_a_resume_lengthens_limited_steps_as_the_rollback_did(tmp_path):
+def test_a_resume_extends_limited_steps_as_the_rollback_did(tmp_path):
     roll = (*ROLLS, "callbacks.sentinel.rollbacks=1", f"trainer.max_steps={3 * STEPS}")
     broken = prepared(tmp_path, *roll)
     broken.trainer.callbacks.insert(0, Unplugged(5))
@@ -332,50 +333,7 @@ def test_the_sentinel_counts_the_held_out_images(tmp_path, batches, images):
     assert sentinel.detector.ro.images == images
 
 
-# Remedies
-
-
-OBJECTIVE = Objective({"ce": Weighted(AdversarialCrossEntropy())}, skip_flat=True)
-WITH_DER = Objective({**OBJECTIVE.terms, "reg": Weighted(DER("all"), 3.0)})
-DER_TERM = Weighted(DER("abnormal"), 20.0)
-ATTACK = fgsm(Linf(8 / 255))
-
-
-@pytest.mark.parametrize(("times", "weight"), [(1, 20), (2, 40), (3, 80)])
-def test_der_is_switched_on_and_then_raised(times, weight):
-    objective, attack, words = Remedies("auto", DER_TERM).apply(OBJECTIVE, ATTACK, times)
-    assert objective.terms == {**OBJECTIVE.terms, "der": Weighted(DER_TERM.term, weight)}
-    assert (attack, words) == (ATTACK, f"DER of weight {weight}")
-    assert objective.skip_flat
-
-
-def test_der_that_is_there_is_raised():
-    objective, _, _ = Remedies("auto", DER_TERM, 3.0).apply(WITH_DER, ATTACK, 2)
-    assert objective.terms["reg"] == Weighted(DER("all"), 27.0)
-
-
-def test_alpha_falls_and_the_ball_stays():
-    objective, attack, _ = Remedies("alpha", DER_TERM).apply(OBJECTIVE, ATTACK, 2)
-    assert objective is OBJECTIVE
-    assert attack == fgsm(Linf(8 / 255), alpha=2 / 255)
-
-
-@pytest.mark.parametrize(
-    ("remedy", "objective", "use"), [("beta", OBJECTIVE, "der"), ("der", WITH_DER, "beta")]
-)
-def test_a_remedy_that_does_not_fit_names_the_one_that_does(remedy, objective, use):
-    with pytest.raises(ValueError, match=f"remedy={remedy}, but .* use {use}"):
-        Remedies(remedy, DER_TERM).apply(objective, ATTACK, 1)
-
-
-def test_steps_are_asked_where_the_attack_climbs_the_loss():
-    ball = Linf(8 / 255)
-    assert climbs_loss(fgsm(ball))
-    assert climbs_loss(pgd(ball, restarts=2))
-    assert not climbs_loss(trades(ball))
-
-
-# Mistakes
+# Settings
 
 
 @pytest.mark.parametrize(

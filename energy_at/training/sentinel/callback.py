@@ -43,7 +43,7 @@ class Sentinel(Callback):
         thresholds: Of the signals.
         remedy: See ``Remedies``.
         factor: See ``Remedies``.
-        rollbacks: At most so many; later alarms only warn.
+        rollbacks: Their limit, after which alarms only warn.
         rewind: Whether a rollback rewinds the learning-rate schedule and the warm-ups as well, and
             extends the training by the repeated epochs.
 

@@ -42,7 +42,7 @@ class Remedies:
         require("factor", self.factor, number(1, above=True))
 
     def apply(self, objective: Objective, attack: Attack, times: int) -> Treatment:
-        """Objective and attack after so many rollbacks.
+        """Objective and attack after a number of rollbacks.
 
         Args:
             objective: That the training began with.

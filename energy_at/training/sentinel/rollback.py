@@ -26,7 +26,7 @@ class Rollback:
 
     Args:
         remedies: Applied after each.
-        limit: At most so many.
+        limit: Rollbacks at most.
         rewinds: Whether the learning-rate schedule and the warm-ups are restored too, to where they
             were at the healthy state or less than an epoch before it. The training is then extended
             by the epochs that it repeats.
