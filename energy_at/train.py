@@ -60,7 +60,7 @@ def train(
     from energy_at.evaluation.final_results import finish
     from energy_at.runs.checkpoints import read_checkpoint
     from energy_at.runs.folder import RunFolder, accuracies_in
-    from energy_at.training.launch import fit, require_startable, started_with
+    from energy_at.training.launch import fit, require_startable, worker_command
     from energy_at.training.loggers import wandb as loggers
 
     check(cfg)
@@ -77,7 +77,7 @@ def train(
     place = "hydra.run.dir" if checkpoint is None else "resume"
     others = [*overrides, f'{place}="{folder.path}"', "hydra.mode=RUN"]
     try:
-        with started_with(run.trainer, others):
+        with worker_command(run.trainer, others):
             fit(run.trainer, run.module, run.data, folder.path, checkpoint)
         if first:
             results = finish(cfg, run, folder)

@@ -111,7 +111,7 @@ class CatastrophicOverfitting(Stateful):
         fails = self._fails(window) or self._fails(window // 4)
         return self.active or self.ratio.on or fails
 
-    def restarted(self) -> "CatastrophicOverfitting":
+    def without_steps(self) -> "CatastrophicOverfitting":
         """A detector without memory of the steps, for a training that restores an older state."""
         fresh = replace(self)
         fresh.best_ratio = self.best_ratio
@@ -213,7 +213,7 @@ class RobustOverfitting(Stateful):
         """Whether dE(x) diverges, be it not for long enough, or an alarm has not ended."""
         return self.active or self.divergence.crossings > 0
 
-    def restarted(self) -> "RobustOverfitting":
+    def without_steps(self) -> "RobustOverfitting":
         """A detector without memory of the steps, for a training that restores an older state."""
         fresh = replace(self)
         fresh.best_pgd = self.best_pgd
@@ -279,7 +279,7 @@ class Detector:
 
     def reset(self) -> None:
         """Forgets the steps, but not the best values: the training restores an older state."""
-        self.co, self.ro = self.co.restarted(), self.ro.restarted()
+        self.co, self.ro = self.co.without_steps(), self.ro.without_steps()
 
     def state_dict(self) -> dict[str, Any]:
         """The state as plain values."""

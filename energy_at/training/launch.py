@@ -48,7 +48,7 @@ def require_startable(trainer: Trainer, data: ImageData) -> None:
 
 
 @contextmanager
-def started_with(trainer: Trainer, command: Sequence[str]) -> Iterator[None]:
+def worker_command(trainer: Trainer, command: Sequence[str]) -> Iterator[None]:
     """Sets the command line with which Lightning starts the other processes.
 
     By default it repeats that of this process: in a sweep, the sweep. Afterwards the process group

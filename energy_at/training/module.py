@@ -1,7 +1,7 @@
 """Adversarial training: attack the batch, forward the pair, minimise the objective."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal, get_args
 
 import torch
@@ -122,17 +122,17 @@ class AdversarialTraining(LightningModule):
             self.awp.restore()  # if the last step failed
         epoch = self._epochs_done(batch_idx)
         noise = part.noise(self._noise(x.device, self.current_epoch, batch_idx))
-        found = self._attacked(x, y, batch_idx, noise)
+        found = self._run_attack(x, y, batch_idx, noise)
         if self._perturbs_weights():
             self._ascend(x, y, found, epoch, part)
         pair = self._pair(x, y, found).gathered(part)
-        losses = self.objective(pair, epoch, self._vicinity(x, y, found, noise, part))
-        seen = torch.stack([x.min(), x.max()])
+        clean_grad = self._passes().clean_grad(found)
+        losses = self.objective(pair, epoch, Vicinity(self.net, x, y, noise, clean_grad, part))
         return {
             "loss": losses.total,
             "parts": losses.parts,
             "pair": pair.detach(),
-            "pixels": seen,
+            "pixels": torch.stack([x.min(), x.max()]),
         }
 
     def on_after_backward(self) -> None:
@@ -177,7 +177,7 @@ class AdversarialTraining(LightningModule):
         NaN.
         """
         generator = self._noise(x.device, self.current_epoch, batch_idx)
-        return self._pair(x, y, self._attacked(x, y, batch_idx, generator))
+        return self._pair(x, y, self._run_attack(x, y, batch_idx, generator))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer of the network, and its schedule stepped after every batch."""
@@ -193,9 +193,9 @@ class AdversarialTraining(LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
-    def _attacked(self, x: Images, y: Labels, batch_idx: int, noise: Noise) -> AttackResult:
+    def _run_attack(self, x: Images, y: Labels, batch_idx: int, noise: Noise) -> AttackResult:
         attack = self._attack_at(batch_idx)
-        with self._attack_mode():
+        with nullcontext() if self.bn_mode == "batch" else eval_mode(self.net):
             return attack(
                 self.net,
                 x,
@@ -213,11 +213,6 @@ class AdversarialTraining(LightningModule):
         shared = self.reuse and self.bn_mode == "batch" and not self._perturbs_weights()
         return Passes(self.net, self.objective.traits, shared, self.observes_clean)
 
-    def _vicinity(
-        self, x: Images, y: Labels, found: AttackResult, noise: Noise, part: Part
-    ) -> Vicinity:
-        return Vicinity(self.net, x, y, noise, self._passes().clean_grad(found), part)
-
     def _perturbs_weights(self) -> bool:
         return self.awp is not None and self._epoch >= self.awp.warmup_epochs
 
@@ -233,14 +228,6 @@ class AdversarialTraining(LightningModule):
         # a radius of 0 is invalid: the warm-up counts the present step
         done = self._epochs_done(batch_idx + 1) / self.eps_warmup_epochs
         return self.attack.scaled(done) if done < 1 else self.attack
-
-    @contextmanager
-    def _attack_mode(self) -> Iterator[None]:
-        if self.bn_mode == "batch":
-            yield
-        else:
-            with eval_mode(self.net):
-                yield
 
     def _part(self, own: int, batch_idx: int) -> Part:
         """The images of this process; other loaders than ours give each process a batch."""

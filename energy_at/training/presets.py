@@ -51,7 +51,7 @@ class StandardAT(AdversarialTraining):
             pgd(ball, alpha=alpha, steps=steps),
             _objective({"adversarial_ce": Weighted(AdversarialCrossEntropy())}, regularizers),
             bn_mode="batch",
-            **_completed(options, ball),
+            **_with_defaults(options, ball),
         )
 
 
@@ -87,7 +87,7 @@ class FastAT(AdversarialTraining):
             attack,
             _objective({"adversarial_ce": Weighted(AdversarialCrossEntropy())}, regularizers),
             bn_mode="batch",
-            **_completed(options, ball),
+            **_with_defaults(options, ball),
         )
 
 
@@ -121,11 +121,11 @@ class Trades(AdversarialTraining):
             trades(ball, alpha=alpha, steps=steps),
             _objective(base, regularizers),
             bn_mode="eval",
-            **_completed(options, ball),
+            **_with_defaults(options, ball),
         )
 
 
-def _completed(options: dict[str, Any], ball: Ball) -> dict[str, Any]:
+def _with_defaults(options: dict[str, Any], ball: Ball) -> dict[str, Any]:
     default = {"fgsm": fgsm(ball), "pgd": pgd(ball)}  # PGD-10 selects checkpoints
     return {**options, "val_attacks": options.get("val_attacks") or default}
 

@@ -294,7 +294,7 @@ def test_one_image_through_batch_norm_is_refused(batch):
 def test_start_as_reference_has_logits_of_the_training_mode(net, batch):
     """The attack of an evaluation mode says nothing of the logits that the training compares."""
     training = module(net, rs_fgsm(BALL), AT | der(reference="start"), bn_mode="eval")
-    found = training._attacked(*batch, 0, torch.Generator().manual_seed(0))
+    found = training._run_attack(*batch, 0, torch.Generator().manual_seed(0))
     pair = training._pair(*batch, found)
     assert not torch.equal(pair.start, found.start_logits)
     with frozen_running_stats(net):

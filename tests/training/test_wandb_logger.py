@@ -201,7 +201,7 @@ def one_epoch(folder):
 
 
 def wandb_of(run):
-    (logger,) = [found for found in run.trainer.loggers if hasattr(found, "tolerated")]
+    (logger,) = [found for found in run.trainer.loggers if hasattr(found, "tolerate")]
     return logger
 
 

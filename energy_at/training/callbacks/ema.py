@@ -32,7 +32,7 @@ class EMA(EMAWeightAveraging):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Does nothing: nothing was exchanged."""
 
-    def averaged(self) -> dict[str, Any]:
+    def average_state(self) -> dict[str, Any]:
         """State of the average; training continues to change its tensors."""
         assert self._average_model is not None
         return self._average_model.state_dict()

@@ -61,7 +61,7 @@ class TolerantWandb(WandbLogger):
         return self._id
 
     @contextmanager
-    def tolerated(self) -> Iterator[None]:
+    def tolerate(self) -> Iterator[None]:
         """Disables W&B if anything is raised."""
         try:
             yield
@@ -73,25 +73,25 @@ class TolerantWandb(WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        with self.tolerated():
+        with self.tolerate():
             super().log_metrics(metrics, step)
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Logs Lightning's hyperparameters; ``wandb.init`` has the configuration."""
-        with self.tolerated():
+        with self.tolerate():
             super().log_hyperparams(params)
 
     @rank_zero_only
     def log_summary(self, values: Mapping[str, float]) -> None:
         """Logs values that belong to no step."""
-        with self.tolerated():
+        with self.tolerate():
             self.experiment.summary.update(dict(values))
 
     @rank_zero_only
     def alert(self, title: str, text: str) -> None:
         """Sends an alert."""
-        with self.tolerated():
+        with self.tolerate():
             self.experiment.alert(title=title, text=text)
 
     @rank_zero_only
@@ -101,7 +101,7 @@ class TolerantWandb(WandbLogger):
             return
         import wandb
 
-        with self.tolerated():
+        with self.tolerate():
             artifact = wandb.Artifact(f"checkpoints-{self.experiment.id}", type="model")
             for name, path in files.items():
                 artifact.add_file(str(path), name=name)
@@ -111,7 +111,7 @@ class TolerantWandb(WandbLogger):
     def finish(self) -> None:
         """Ends the run; waits at most ``FINISH`` seconds for uploads."""
         if self._experiment is not None:
-            with self.tolerated():
+            with self.tolerate():
                 self._experiment.finish()
         if self._failed is not None:  # else the next run of the process would resume it
             with suppress(Exception):

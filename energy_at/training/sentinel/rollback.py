@@ -154,7 +154,7 @@ def snapshot(trainer: Trainer, module: AdversarialTraining) -> Snapshot:
         "network": module.state_dict(),
         "optimizer": trainer.optimizers[0].state_dict()["state"],
         "objective": module.objective.state_dict(),
-        "averages": [callback.averaged() for callback in callbacks_of(trainer, EMA)],
+        "averages": [callback.average_state() for callback in callbacks_of(trainer, EMA)],
     }
     return {"step": trainer.global_step, **_on_host(live)}
 
