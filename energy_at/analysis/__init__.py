@@ -1,7 +1,15 @@
-"""An analysis of energies: what is asked, of which networks, and the files that hold the answer."""
+"""Energies of every image, natural and under attack: measured, summarised, drawn."""
 
-from energy_at.analysis.analyse import analyse
-from energy_at.analysis.plan import Plan, radii_around
-from energy_at.analysis.subjects import common_threat, named_subjects
+from energy_at.analysis.analyse import Analysis, analyse, analyse_command
+from energy_at.analysis.measure import Landscape, measure_landscape
+from energy_at.analysis.plan import AnalysisPlan, radii_around
 
-__all__ = ["Plan", "analyse", "common_threat", "named_subjects", "radii_around"]
+__all__ = [
+    "Analysis",
+    "AnalysisPlan",
+    "Landscape",
+    "analyse",
+    "analyse_command",
+    "measure_landscape",
+    "radii_around",
+]

@@ -1,163 +1,180 @@
-"""From networks and a plan to landscapes, tables and figures."""
+"""Analyses the energies of trained networks: measures them, writes tables and figures."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from omegaconf import DictConfig
+
 from energy_at.analysis.figures import View
-from energy_at.analysis.landscape import Landscape, landscape, require_every_class
-from energy_at.analysis.output import draw, staged, write, write_samples
-from energy_at.analysis.plan import Plan
-from energy_at.analysis.record import Chosen, key_of, network, record
-from energy_at.analysis.tables import by_attack, clean_accuracy, unmoved
-from energy_at.attacks import Attack
+from energy_at.analysis.measure import Landscape, measure_landscape
+from energy_at.analysis.output import (
+    describe,
+    draw,
+    publish_energies,
+    subfolders,
+    write_samples,
+    write_tables,
+)
+from energy_at.analysis.plan import AnalysisPlan, plan_of
+from energy_at.analysis.statistics import require_every_class
+from energy_at.analysis.tables import attack_table, clean_accuracy, unchanged_images
 from energy_at.attacks.autoattack import require_classes
-from energy_at.evaluation.robustness import Evaluator
-from energy_at.evaluation.trained_model import TrainedModel
+from energy_at.evaluation import Evaluator, TrainedModel, open_models
+from energy_at.evaluation.publish import require_wandb_only
 from energy_at.reporting.describe import setting
-from energy_at.runs.folder import RunFolder, folder_names
+from energy_at.runs.result_folder import ResultFolder
 
 
 @dataclass(frozen=True)
-class Analysed:
-    """A network, the images it was shown, and what was found."""
+class Subject:
+    """A network, the images that it is analysed on, and its energies."""
 
-    subject: TrainedModel
-    chosen: Chosen
-    found: Landscape
+    model: TrainedModel
+    evaluator: Evaluator
+    landscape: Landscape
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """The result of an analysis.
+
+    Attributes:
+        folder: Of the files.
+        text: The table as Markdown.
+        landscapes: Energies by the name of the network.
+    """
+
+    folder: Path
+    text: str
+    landscapes: Mapping[str, Landscape]
+
+
+def analyse_command(cfg: DictConfig, overrides: Sequence[str] = ()) -> str:
+    """Analyses the networks that the configuration names.
+
+    Args:
+        cfg: The configuration of the command ``analyse``.
+        overrides: From the command line.
+
+    Returns:
+        The table, and where the files are.
+    """
+    require_wandb_only(cfg)
+    models = open_models(cfg, overrides)
+    plan = plan_of(cfg, models.values())
+    out = None if cfg.out is None else Path(str(cfg.out))
+    found = analyse(models, plan, out, batch_size=cfg.batch_size, progress=cfg.progress)
+    publish_energies(cfg, models, found.landscapes, found.folder)
+    return f"{found.text}\n\nwritten to {found.folder}/: tables, samples and figures"
 
 
 def analyse(
-    subjects: Mapping[str, TrainedModel],
-    plan: Plan,
-    out: Path | None,
+    models: Mapping[str, TrainedModel],
+    plan: AnalysisPlan,
+    out: Path | None = None,
     *,
     batch_size: int | None = None,
     progress: bool = True,
-) -> tuple[Path, str]:
-    """Measures the energies of all networks, and writes what it finds.
+) -> Analysis:
+    """Measures the energies of all networks and writes the files.
 
     Args:
-        subjects: One network, or several of one data set, by name.
+        models: One network, or several with one data set, by name.
         plan: What to measure.
-        out: The folder to write to; a folder of the run, or ``analysis``, if left out.
-        batch_size: Images that are searched at once; it changes no number.
+        out: The folder of the files; one below ``model.folder``, or ``analysis``, by default.
+        batch_size: Images that are attacked at once; it changes no result.
         progress: Show bars.
-
-    Returns:
-        The folder, and the table as Markdown.
 
     Raises:
         ValueError: if a class has no image, or ``out`` holds anything else.
     """
     attacks = plan.attacks
-    images = {name: _chosen(subject, plan) for name, subject in subjects.items()}
-    for name, (chosen, _) in images.items():
-        require_every_class(chosen.labels.tolist(), subjects[name].config.dataset.classes)
-    networks = [network(name, subjects[name], images[name][1], plan) for name in subjects]
-    folder = out or _default(list(subjects.values()), plan, len(images[next(iter(images))][1]))
-    with staged(folder, key_of(plan, networks)) as part:
-        done = {}
-        for name, subject in subjects.items():
-            exam = _exam(subject, images[name], plan, batch_size, progress=progress)
-            _require_classes(subject, exam, {attack: attacks[attack] for attack in plan.names})
-            found = landscape(subject.net, exam, attacks, plan.sweep, ball=plan.ball)
-            done[name] = Analysed(subject, images[name], found)
-        text = _write(part, done, plan, progress=progress)
-    return folder, text
+    evaluators = {
+        name: plan.evaluator(model, batch_size=batch_size, progress=progress)
+        for name, model in models.items()
+    }
+    for name, evaluator in evaluators.items():
+        classes = models[name].config.dataset.classes
+        require_every_class(evaluator.images.labels.tolist(), classes)
+    record = describe(plan, models, evaluators)
+    path = out or _default_path(models, plan, record["networks"][0]["images"])
+    folder = ResultFolder(path, "analysis", record["key"])
+    with folder.staged() as part:
+        subjects = {}
+        for name, model in models.items():
+            evaluator = evaluators[name]
+            require_classes(attacks, partial(evaluator.classes, model.net))
+            found = measure_landscape(model.net, evaluator, attacks, plan.sweep, ball=plan.ball)
+            subjects[name] = Subject(model, evaluator, found)
+        text = _write(part, subjects, plan, progress=progress)
+    landscapes = {name: subject.landscape for name, subject in subjects.items()}
+    return Analysis(path, text, landscapes)
 
 
-def _require_classes(subject: TrainedModel, exam: Evaluator, attacks: Mapping[str, Attack]) -> None:
-    require_classes(attacks, lambda: exam.classes(subject.net))
-
-
-def _chosen(subject: TrainedModel, plan: Plan) -> Chosen:
-    """The subset, or all images where there are no more than it asks for."""
-    every = len(getattr(subject.data, plan.split))
-    n = None if plan.subset is None or plan.subset >= every else plan.subset
-    return subject.select_images(plan.split, n, plan.subset_seed)
-
-
-def _default(subjects: Sequence[TrainedModel], plan: Plan, n: int) -> Path:
-    if len(subjects) > 1:
+def _default_path(models: Mapping[str, TrainedModel], plan: AnalysisPlan, n: int) -> Path:
+    if len(models) > 1:
         return Path("analysis")
-    eps = plan.eps.replace("/", "of")
-    name = f"{subjects[0].which or 'weights'}-{plan.norm}-{eps}-{n}images"
-    split = "" if plan.split == "test" else f"-{plan.split}"
-    return subjects[0].folder / "analysis" / f"{name}{split}"
+    (model,) = models.values()
+    words = [model.which or "weights", plan.norm, plan.eps.replace("/", "of"), f"{n}images"]
+    words += [] if plan.split == "test" else [plan.split]
+    return model.folder / "analysis" / "-".join(words)
 
 
-def _exam(
-    subject: TrainedModel, chosen: Chosen, plan: Plan, batch_size: int | None, *, progress: bool
-) -> Evaluator:
-    return Evaluator(
-        *chosen,
-        batch_size or subject.config.dataset.eval_batch_size,
-        channels_last=subject.config.training.channels_last,
-        seed=plan.seed,
-        progress=progress,
-    )
-
-
-def _write(part: Path, done: Mapping[str, Analysed], plan: Plan, *, progress: bool) -> str:
-    """The files of each network, and of several those of all of them."""
-    if len(done) > 1:
-        for folder, (name, one) in zip(_folders(done), done.items(), strict=True):
-            _write(part / folder, {name: one}, plan, progress=progress)
+def _write(
+    part: Path, subjects: Mapping[str, Subject], plan: AnalysisPlan, *, progress: bool
+) -> str:
+    """The files of one network; of several, those of each and of all together."""
+    models = {name: subject.model for name, subject in subjects.items()}
+    if len(subjects) > 1:
+        for name, folder in subfolders(models).items():
+            (part / folder).mkdir()
+            _write(part / folder, {name: subjects[name]}, plan, progress=progress)
     else:
-        part.mkdir(exist_ok=True)
-        write_samples(part / "samples.npz", next(iter(done.values())).found)
-    view = _view(done, plan)
-    networks = [network(name, one.subject, one.chosen[1], plan) for name, one in done.items()]
-    text = _markdown(view, done, plan)
-    write(part, text, view, record(plan, networks))
+        (subject,) = subjects.values()
+        write_samples(part / "samples.npz", subject.landscape)
+    view = _view(subjects, plan)
+    text = _markdown(view, subjects, plan)
+    evaluators = {name: subject.evaluator for name, subject in subjects.items()}
+    write_tables(part, text, view, describe(plan, models, evaluators))
     draw(part, view, plan.sweep_label, progress=progress)
     return text
 
 
-def _folders(done: Mapping[str, Analysed]) -> list[str]:
-    """A name for the folder of each run, whatever its path is."""
-    places = folder_names([RunFolder(one.subject.folder) for one in done.values()])
-    names = [re.sub(r"[^\w.+=-]+", "_", place).strip("._") or "run" for place in places]
-    return [n if names.count(n) == 1 else f"{i}_{n}" for i, n in enumerate(names, 1)]
+def _view(subjects: Mapping[str, Subject], plan: AnalysisPlan) -> View:
+    shared = setting([subject.model.config for subject in subjects.values()])
+    who = f"{next(iter(subjects))}: {shared}" if len(subjects) == 1 else shared
+    where = f"{_image_count(subjects)} {plan.split} images under {plan.norm_label}, eps {plan.eps}"
+    landscapes = {name: subject.landscape for name, subject in subjects.items()}
+    return View(landscapes, plan.labels, f"{who}; {where}", plan.norm, plan.ball.eps)
 
 
-def _view(done: Mapping[str, Analysed], plan: Plan) -> View:
-    shared = setting([one.subject.config for one in done.values()])
-    who = f"{next(iter(done))}: {shared}" if len(done) == 1 else shared
-    where = f"{_images(done)} {plan.split} images under {plan.norm_text}, eps {plan.eps}"
-    runs = {name: one.found for name, one in done.items()}
-    return View(runs, plan.labels, f"{who}; {where}", plan.norm_text, plan.ball.eps)
-
-
-def _images(done: Mapping[str, Analysed]) -> str:
-    counts = sorted({len(one.chosen[1]) for one in done.values()})
+def _image_count(subjects: Mapping[str, Subject]) -> str:
+    counts = sorted({len(subject.evaluator.images) for subject in subjects.values()})
     return " to ".join(f"{count:,}" for count in counts)
 
 
-def _markdown(view: View, done: Mapping[str, Analysed], plan: Plan) -> str:
-    clean = [f"{name}{_source(one)}, clean accuracy {100 * clean_accuracy(one.found):.1f} %"
-             for name, one in done.items()]  # fmt: skip
-    first = next(iter(done.values())).subject
+def _markdown(view: View, subjects: Mapping[str, Subject], plan: AnalysisPlan) -> str:
+    lines = []
+    for name, subject in subjects.items():
+        which = f", {subject.model.which} checkpoint" if subject.model.which else ""
+        accuracy = 100 * clean_accuracy(subject.landscape)
+        source = f"{subject.model.source}{which}"
+        lines.append(f"- {name} ({source}), clean accuracy {accuracy:.1f} %")
+    model = next(iter(subjects.values())).model
+    every = len(getattr(model.data, plan.split))
     drawn = "the first" if plan.subset_seed is None else f"drawn with seed {plan.subset_seed}"
-    every = len(getattr(first.data, plan.split))
     some = "all" if plan.subset is None or plan.subset >= every else f"of {every:,}, {drawn}"
-    lines = [
-        *(f"- {line}" for line in clean),
-        f"- {_images(done)} {plan.split} images of {first.config.dataset.name} ({some}), "
-        f"{plan.norm_text}, eps {plan.eps}, fp32",
+    lines += [
+        f"- {_image_count(subjects)} {plan.split} images of {model.config.dataset.name} ({some}), "
+        f"{plan.norm_label}, eps {plan.eps}, fp32",
         "",
-        by_attack(view).markdown(),
+        attack_table(view).markdown(),
         "",
         "Energies in nats, mean ± standard deviation over the images; dE = E of the image - E of "
         "the adversarial image; AAE: the attack lowered the cross-entropy, which only FGSM, PGD "
-        "and APGD-CE set out to raise.",
-        *unmoved(view),
+        "and APGD-CE are designed to raise.",
+        *unchanged_images(view),
     ]
     return "\n".join(lines)
-
-
-def _source(one: Analysed) -> str:
-    which = f", {one.subject.which} checkpoint" if one.subject.which else ""
-    return f" ({one.subject.source}{which})"

@@ -1,8 +1,8 @@
 """The energies of a network around images, in fp32 and evaluation mode.
 
-All images are attacked, those that are wrong already too. Noise and tiles are those of
-``robustness``, so any batch size gives the same numbers. Energies are computed in fp64 from fp32
-logits: the cross-entropy of a confident image is lost in the rounding of its energies otherwise.
+All images are attacked, misclassified ones too. Noise and tiles are those of ``evaluation``, so any
+batch size gives the same numbers. Energies are computed in fp64 from fp32 logits: otherwise the
+cross-entropy of a confident image is lost in the rounding of its energies.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from energy_at.analysis.columns import TIMES, Floats, Landscape, Natural, Paths, Radii, Shifts
 from energy_at.attacks import Attack, LibraryAttack, WorstCase
 from energy_at.attacks.threat import Ball, Linf
 from energy_at.core.types import Images, Labels, Logits, PerExample
@@ -33,10 +32,102 @@ from energy_at.evaluation.robustness import TOGETHER, Evaluator, finite_logits
 from energy_at.models.modes import eval_mode, full_precision
 from energy_at.models.tiled import Tiled
 
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Truths = NDArray[np.bool_]
 
-def landscape(
+TIMES = tuple(i / 20 for i in range(31))  # along a path: x at 0, x* at 1, and half as far again
+
+
+@dataclass(frozen=True)
+class Natural:
+    """Columns of the natural images.
+
+    Attributes:
+        image: Index in the split that it was taken from.
+        label: True class.
+        prediction: Class of the highest logit.
+        marginal: ``E(x)``.
+        joint: ``E(x, y)``.
+    """
+
+    image: Integers
+    label: Integers
+    prediction: Integers
+    marginal: Floats
+    joint: Floats
+
+
+@dataclass(frozen=True)
+class Shifts:
+    """Columns of the same images under one attack.
+
+    Attributes:
+        prediction: Class of the highest logit at ``x*``.
+        marginal: ``E(x*)``.
+        joint: ``E(x*, y)``.
+        delta_marginal: ``dE(x) = E(x) - E(x*)``.
+        delta_joint: ``dE(x, y) = E(x, y) - E(x*, y)``.
+        shift_norm: ``||[dE(x), dE(x, y)]||_2``.
+        is_abnormal: Whether the attack lowered the loss (AAE).
+        size: ``|x* - x|`` in the norm of the threat model, in units of the pixel range.
+    """
+
+    prediction: Integers
+    marginal: Floats
+    joint: Floats
+    delta_marginal: Floats
+    delta_joint: Floats
+    shift_norm: Floats
+    is_abnormal: Truths
+    size: Floats
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Energies on the straight line from ``x`` through ``x*``, clamped to pixels.
+
+    Attributes:
+        positions: Which of the images, by their entry in ``Natural``.
+        marginal: ``E(x_t)``, a row for each image, a column for each of ``TIMES``.
+        joint: ``E(x_t, y)``.
+    """
+
+    positions: Integers
+    marginal: Floats
+    joint: Floats
+
+
+@dataclass(frozen=True)
+class Radii:
+    """Delta energies against the radius of the ball.
+
+    Attributes:
+        positions: Which of the images, by their entry in ``Natural``.
+        eps: Radii, in units of the pixel range.
+        delta_marginal: ``dE(x)``, a row for each image, a column for each radius.
+        delta_joint: ``dE(x, y)``.
+    """
+
+    positions: Integers
+    eps: Floats
+    delta_marginal: Floats
+    delta_joint: Floats
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """Energies of a network around images; shifts and paths by the name of the attack."""
+
+    natural: Natural
+    attacks: Mapping[str, Shifts]
+    paths: Mapping[str, Paths]
+    radii: Radii
+
+
+def measure_landscape(
     net: nn.Module,
-    exam: Evaluator,
+    evaluator: Evaluator,
     attacks: Mapping[str, Attack],
     radii: Mapping[float, Attack],
     *,
@@ -47,7 +138,7 @@ def landscape(
 
     Args:
         net: The network.
-        exam: The images.
+        evaluator: The images.
         attacks: By name.
         radii: Attacks by the radius of their ball, for the delta energy against it.
         ball: Of ``attacks``; its norm measures the perturbations.
@@ -56,30 +147,30 @@ def landscape(
     Raises:
         ValueError: if the network returns anything but finite logits.
     """
-    spread = torch.arange(0, len(exam.images), -(-len(exam.images) // curves))
-    with _judged(net, exam) as tiled:
-        survey = _Survey(tiled, exam, _all_logits(tiled, exam), ball)
-        found = {name: survey.under(name, attack, spread) for name, attack in attacks.items()}
-        few = survey.of(spread)
-        swept = [few.under(f"eps {eps:.3g}", attack)[0] for eps, attack in radii.items()]
+    spread = torch.arange(0, len(evaluator.images), -(-len(evaluator.images) // curves))
+    with _evaluation_mode(net, evaluator) as tiled:
+        survey = _Survey(tiled, evaluator, _all_logits(tiled, evaluator), ball)
+        results = {name: survey.attack(name, attack, spread) for name, attack in attacks.items()}
+        few = survey.take(spread)
+        swept = [few.attack(f"eps {eps:.3g}", attack)[0] for eps, attack in radii.items()]
     positions = spread.numpy()
     return Landscape(
         survey.natural(),
-        {name: shifts for name, (shifts, _) in found.items()},
-        {name: Paths(positions, *lines) for name, (_, lines) in found.items()},
+        {name: shifts for name, (shifts, _) in results.items()},
+        {name: Paths(positions, *lines) for name, (_, lines) in results.items()},
         Radii(
             positions,
             np.array(list(radii), dtype=np.float64),
-            _side_by_side([shifts.delta_marginal for shifts in swept], len(spread)),
-            _side_by_side([shifts.delta_joint for shifts in swept], len(spread)),
+            _stack_columns([shifts.delta_marginal for shifts in swept], len(spread)),
+            _stack_columns([shifts.delta_joint for shifts in swept], len(spread)),
         ),
     )
 
 
 @contextmanager
-def _judged(net: nn.Module, exam: Evaluator) -> Iterator[Tiled]:
-    device = exam.images.labels.device.type
-    tiled = exam.tiled(net)
+def _evaluation_mode(net: nn.Module, evaluator: Evaluator) -> Iterator[Tiled]:
+    device = evaluator.images.labels.device.type
+    tiled = evaluator.tiled(net)
     with eval_mode(tiled), full_precision(device):
         yield tiled
 
@@ -87,56 +178,60 @@ def _judged(net: nn.Module, exam: Evaluator) -> Iterator[Tiled]:
 @dataclass(frozen=True)
 class _Survey:
     net: Tiled
-    exam: Evaluator
+    evaluator: Evaluator
     clean: Logits  # fp64, on the CPU
     ball: Ball
 
     def natural(self) -> Natural:
-        """The images as they are."""
-        labels = self.exam.images.labels.cpu()
+        """Columns of the natural images."""
+        labels = self.evaluator.images.labels.cpu()
         return Natural(
-            np.array(_numbers(self.exam), dtype=np.int64),
+            np.array(_numbers(self.evaluator), dtype=np.int64),
             _array(labels),
             _array(self.clean.argmax(1)),
             _array(marginal_energy(self.clean)),
             _array(joint_energy(self.clean, labels)),
         )
 
-    def of(self, positions: Labels) -> "_Survey":
+    def take(self, positions: Labels) -> "_Survey":
         """The survey of some of the images."""
-        images = self.exam.images.take(positions.to(self.exam.images.labels.device))
-        numbers = [_numbers(self.exam)[i] for i in positions.tolist()]
-        exam = replace(self.exam, images=images, numbers=numbers)
-        return replace(self, exam=exam, clean=self.clean[positions])
+        images = self.evaluator.images.take(positions.to(self.evaluator.images.labels.device))
+        numbers = [_numbers(self.evaluator)[i] for i in positions.tolist()]
+        evaluator = replace(self.evaluator, images=images, numbers=numbers)
+        return replace(self, evaluator=evaluator, clean=self.clean[positions])
 
-    def under(
+    def attack(
         self, name: str, attack: Attack, on_path: Labels | None = None
     ) -> tuple[Shifts, Floats]:
-        """Shifts of all images, and both energies on the paths of those that are asked for."""
+        """Shifts of all images, and both energies on the paths of the images ``on_path``."""
         shifts: list[Shifts] = []
         lines = [np.empty((2, 0, len(TIMES)))]
-        for positions in self._worked(name, attack, shifts):
-            x, y = self.exam.batch(positions)
-            x_adv = attack(self.net, x, y, generator=self.exam.noise(positions, 0)).x_adv
+        for positions in self._batches(name, attack, shifts):
+            x, y = self.evaluator.batch(positions)
+            x_adv = attack(self.net, x, y, generator=self.evaluator.noise(positions, 0)).x_adv
             pair = LogitPair(
                 self.clean[positions].to(x.device), finite_logits(self.net, x_adv).double(), y
             )
             shifts.append(_shifts(pair, self._size(x_adv - x)))
             if on_path is not None:
                 wanted = torch.isin(positions, on_path).nonzero().flatten().to(x.device)
-                lines += [_lines(self.net, x[part], x_adv[part], y[part])
-                          for part in _blocks(wanted, self.net.size)]  # fmt: skip
-        columns = [np.concatenate([getattr(part, field.name) for part in shifts])
-                   for field in fields(Shifts)]  # fmt: skip
+                blocks = _blocks(wanted, self.net.size)
+                lines += [_lines(self.net, x[i], x_adv[i], y[i]) for i in blocks]
+        columns = (np.concatenate([getattr(s, f.name) for s in shifts]) for f in fields(Shifts))
         return Shifts(*columns), np.concatenate(lines, axis=1)
 
-    def _worked(self, name: str, attack: Attack, done: Sequence[Shifts]) -> Iterator[Labels]:
-        """Positions that are searched at once: for the attacks of a library they decide."""
+    def _batches(self, name: str, attack: Attack, done: Sequence[Shifts]) -> Iterator[Labels]:
+        """Positions that are attacked at once; they change the result of a library attack."""
         together = isinstance(attack, LibraryAttack | WorstCase)
         every = torch.arange(len(self.clean))
-        with tqdm(total=len(every), desc=name, unit="img", leave=False,
-                  disable=not self.exam.progress) as bar:  # fmt: skip
-            for positions in _blocks(every, TOGETHER if together else self.exam.batch_size):
+        with tqdm(
+            total=len(every),
+            desc=name,
+            unit="img",
+            leave=False,
+            disable=not self.evaluator.progress,
+        ) as bar:
+            for positions in _blocks(every, TOGETHER if together else self.evaluator.batch_size):
                 yield positions
                 bar.update(len(positions))
                 mean = np.concatenate([part.delta_marginal for part in done]).mean()
@@ -150,11 +245,11 @@ class _Survey:
 
 def _lines(net: Tiled, x: Images, x_adv: Images, y: Labels) -> Floats:
     """Marginal and joint energies of each image at ``TIMES``."""
-    # All points of a path together: a path for itself would fill no tile.
+    # All points of all paths together: a single path would not fill a tile.
     points = torch.cat([torch.lerp(x, x_adv, t) for t in TIMES]).clamp(0, 1)
     logits = finite_logits(net, points).double()
-    found = torch.stack([marginal_energy(logits), joint_energy(logits, y.repeat(len(TIMES)))])
-    return _array(found.reshape(2, len(TIMES), len(x)).transpose(1, 2))
+    energies = torch.stack([marginal_energy(logits), joint_energy(logits, y.repeat(len(TIMES)))])
+    return _array(energies.reshape(2, len(TIMES), len(x)).transpose(1, 2))
 
 
 def _shifts(pair: LogitPair, size: PerExample) -> Shifts:
@@ -170,21 +265,21 @@ def _shifts(pair: LogitPair, size: PerExample) -> Shifts:
     )
 
 
-def _all_logits(net: Tiled, exam: Evaluator) -> Logits:
-    batches = _blocks(torch.arange(len(exam.images)), exam.batch_size)
-    found = [finite_logits(net, exam.batch(positions)[0]) for positions in batches]
-    return torch.cat([logits.double().cpu() for logits in found])
+def _all_logits(net: Tiled, evaluator: Evaluator) -> Logits:
+    batches = _blocks(torch.arange(len(evaluator.images)), evaluator.batch_size)
+    logits = [finite_logits(net, evaluator.batch(positions)[0]) for positions in batches]
+    return torch.cat([part.double().cpu() for part in logits])
 
 
 def _blocks(positions: Labels, size: int) -> Iterator[Labels]:
     yield from (positions[first : first + size] for first in range(0, len(positions), size))
 
 
-def _numbers(exam: Evaluator) -> Sequence[int]:
-    return range(len(exam.images)) if exam.numbers is None else exam.numbers
+def _numbers(evaluator: Evaluator) -> Sequence[int]:
+    return range(len(evaluator.images)) if evaluator.numbers is None else evaluator.numbers
 
 
-def _side_by_side(columns: Sequence[Floats], rows: int) -> Floats:
+def _stack_columns(columns: Sequence[Floats], rows: int) -> Floats:
     return np.stack(columns, axis=1) if columns else np.empty((rows, 0))
 
 

@@ -1,18 +1,20 @@
-"""The files of an analysis: they appear together, or not at all."""
+"""The files of an analysis, the record of its settings, and its tables at W&B."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from tqdm import tqdm
 
+from energy_at import __version__
 from energy_at.analysis.figures import (
     View,
     classes,
@@ -22,15 +24,17 @@ from energy_at.analysis.figures import (
     quiver,
     scatter,
 )
-from energy_at.analysis.landscape import TIMES, Landscape, Natural, Shifts
-from energy_at.analysis.tables import by_quantity
-from energy_at.core import files
-from energy_at.core.files import read_json
+from energy_at.analysis.measure import TIMES, Landscape, Natural, Shifts
+from energy_at.analysis.plan import AnalysisPlan
+from energy_at.analysis.tables import quantity_table
+from energy_at.attacks.registry import AttackKey
+from energy_at.core.files import digest
+from energy_at.evaluation import Evaluator, TrainedModel, result_key
 from energy_at.evaluation.publish import publish
-from energy_at.evaluation.trained_model import TrainedModel
 from energy_at.reporting.figures.style import save
+from energy_at.runs.folder import RunFolder, folder_names
 
-PANELS = 4  # runs that have room side by side
+PANELS = 4  # runs that fit beside each other
 ARRAYS = {
     "natural/{column}": "the images: " + ", ".join(field.name for field in fields(Natural)),
     "ATTACK/{column}": "under an attack: " + ", ".join(field.name for field in fields(Shifts)),
@@ -43,23 +47,66 @@ ARRAYS = {
 }
 
 
-@contextmanager
-def staged(out: Path, key: str) -> Iterator[Path]:
-    """A temporary folder whose files move to ``out`` if nothing is raised.
+def describe(
+    plan: AnalysisPlan,
+    models: Mapping[str, TrainedModel],
+    evaluators: Mapping[str, Evaluator],
+) -> dict[str, Any]:
+    """The settings of an analysis, and the key of its result."""
+    settings = {
+        "split": plan.split,
+        "subset": plan.subset,
+        "subset_seed": plan.subset_seed,
+        "norm": plan.norm,
+        "eps": plan.ball.eps,
+        "eps_text": plan.eps,
+        "attacks": plan.labels,
+        "steps": plan.steps,
+        "iterations": plan.iterations,
+        "queries": plan.queries,
+        "radii": [ball.eps for ball in plan.radii],
+        "seed": plan.seed,
+    }
+    networks, keys = [], []
+    for name, model in models.items():
+        images, indices = evaluators[name].images, list(evaluators[name].numbers or ())
+        keys.append(result_key(model, images, {**settings, "indices": indices}))
+        networks.append(
+            {
+                "name": name,
+                "source": model.source,
+                "which": model.which,
+                "sha256": model.weights_digest,
+                "device": model.device.type,
+                "dataset": model.config.dataset.name,
+                "images": len(images),
+                "of": len(getattr(model.data, plan.split)),
+                "places_sha256": digest(indices),
+            }
+        )
+    return {
+        "key": digest(keys),
+        "networks": networks,
+        **settings,
+        "precision": "fp32, energies fp64",
+        "versions": {"energy_at": __version__, "torch": torch.__version__},
+        "samples.npz": ARRAYS,
+    }
 
-    Raises:
-        ValueError: if ``out`` holds anything but an analysis of the same key.
-    """
-    _require_free(out, key)
-    with files.staged(out) as part:
-        yield part
+
+def subfolders(models: Mapping[str, TrainedModel]) -> dict[str, str]:
+    """A folder name for each of several runs."""
+    places = folder_names([RunFolder(model.folder) for model in models.values()])
+    names = [re.sub(r"[^\w.+=-]+", "_", place).strip("._") or "run" for place in places]
+    unique = [n if names.count(n) == 1 else f"{i}_{n}" for i, n in enumerate(names, 1)]
+    return dict(zip(models, unique, strict=True))
 
 
-def write(folder: Path, text: str, view: View, settings: Mapping[str, Any]) -> None:
-    """Tables and settings of one run, or of several side by side."""
+def write_tables(folder: Path, text: str, view: View, record: Mapping[str, Any]) -> None:
+    """Tables and settings of one run, or of several together."""
     (folder / "table.md").write_text(text + "\n", encoding="utf-8")
-    (folder / "table.csv").write_text(by_quantity(view.runs).csv(), encoding="utf-8")
-    (folder / "settings.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    (folder / "table.csv").write_text(quantity_table(view.runs).csv(), encoding="utf-8")
+    (folder / "settings.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def draw(folder: Path, view: View, sweep: str, *, progress: bool = False) -> None:
@@ -70,11 +117,11 @@ def draw(folder: Path, view: View, sweep: str, *, progress: bool = False) -> Non
 
 
 def figures(view: View, sweep: str) -> Iterator[tuple[str, Figure]]:
-    """Figures by name, one after the other.
+    """Figures by name, drawn one after the other.
 
     Args:
-        view: What they show; of more runs than ``PANELS`` only the sweep has room for all.
-        sweep: Name of the attack of the sweep.
+        view: Runs and attacks; of more runs than ``PANELS`` only the sweep is drawn.
+        sweep: Label of the attack of the sweep.
     """
     yield "delta_vs_eps", delta_vs_eps(view, sweep)
     if len(view.runs) > PANELS:
@@ -88,62 +135,46 @@ def figures(view: View, sweep: str) -> Iterator[tuple[str, Figure]]:
         yield f"quiver_{attack}", quiver(view, attack)
 
 
-def write_samples(file: Path, found: Landscape) -> None:
+def write_samples(file: Path, landscape: Landscape) -> None:
     """Every number of every image, in the arrays that ``ARRAYS`` describes."""
-    arrays: dict[str, NDArray[Any]] = {}
-    groups: dict[str, Natural | Shifts] = {"natural": found.natural, **found.attacks}
-    for group, columns in groups.items():
-        for field in fields(columns):
-            arrays[f"{group}/{field.name}"] = getattr(columns, field.name)
+    arrays: dict[str, Any] = _image_columns(landscape, natural="natural/")
     arrays["path/t"] = np.array(TIMES)
-    for attack, paths in found.paths.items():
+    for attack, paths in landscape.paths.items():
         arrays["path/positions"] = paths.positions
-        arrays[f"path/{attack}/marginal"] = paths.marginal
-        arrays[f"path/{attack}/joint"] = paths.joint
-    for field in fields(found.radii):
-        arrays[f"radii/{field.name}"] = getattr(found.radii, field.name)
-    np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        arrays[f"path/{AttackKey(attack)}/marginal"] = paths.marginal
+        arrays[f"path/{AttackKey(attack)}/joint"] = paths.joint
+    for field in fields(landscape.radii):
+        arrays[f"radii/{field.name}"] = getattr(landscape.radii, field.name)
+    np.savez_compressed(file, **arrays)
 
 
-def publish_energies(cfg: DictConfig, subject: TrainedModel, folder: Path) -> None:
-    """Sends a table of every image's energies for each network, if ``logger=wandb``."""
+def publish_energies(
+    cfg: DictConfig,
+    models: Mapping[str, TrainedModel],
+    landscapes: Mapping[str, Landscape],
+    folder: Path,
+) -> None:
+    """Sends a table with a row for each image of each network, if ``logger=wandb``."""
     if not cfg.logger:
         return
     import wandb
 
-    files = sorted(folder.glob("samples.npz")) or sorted(folder.glob("*/samples.npz"))
     tables = {}
-    for file in files:
-        name = "energies" if file.parent == folder else f"energies/{file.parent.name}"
-        with np.load(file) as arrays:
-            tables[name] = wandb.Table(**_energies_table(arrays))
-    # Not inside: an analysis that is repeated replaces its folder.
-    publish(cfg, subject, folder.parent, "analyse", tables)
+    for name, below in subfolders(models).items():
+        columns = _image_columns(landscapes[name])
+        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+        table = wandb.Table(columns=list(columns), data=[list(row) for row in rows])
+        tables["energies" if len(models) == 1 else f"energies/{below}"] = table
+    # beside the folder: it holds one result, and nothing else
+    publish(cfg, next(iter(models.values())), folder.parent, "analyse", tables)
 
 
-def _energies_table(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """A row for each image: what it is, its energies, and those under every attack, in nats."""
-    natural = [f"natural/{field.name}" for field in fields(Natural)]
-    attacked = [
-        name for name in arrays if name.partition("/")[0] not in ("natural", "path", "radii")
-    ]
-    columns = [*natural, *attacked]
-    values = [arrays[name].tolist() for name in columns]
+def _image_columns(landscape: Landscape, natural: str = "") -> dict[str, NDArray[Any]]:
+    """Columns with an entry for each image: natural, then under each attack (``pgd/joint``)."""
+    groups: dict[str, Natural | Shifts] = {natural: landscape.natural}
+    groups |= {f"{AttackKey(name)}/": shifts for name, shifts in landscape.attacks.items()}
     return {
-        "columns": [name.removeprefix("natural/") for name in columns],
-        "data": [list(row) for row in zip(*values, strict=True)],
+        f"{prefix}{field.name}": getattr(columns, field.name)
+        for prefix, columns in groups.items()
+        for field in fields(columns)
     }
-
-
-def _require_free(out: Path, key: str) -> None:
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise ValueError(f"out={out} is a file: name a folder")
-    if not any(out.iterdir()):
-        return
-    settings = out / "settings.json"
-    if not settings.is_file():
-        raise ValueError(f"{out} holds other files: choose another out=FOLDER")
-    if read_json(settings).get("key") != key:
-        raise ValueError(f"{out} holds an analysis of other settings: choose another out=FOLDER")

@@ -1,72 +1,69 @@
-"""What an analysis asks."""
+"""What an analysis measures: images, a threat model, attacks, and radii of a sweep."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+
+from omegaconf import DictConfig, OmegaConf
 
 from energy_at.attacks import Attack, pgd
 from energy_at.attacks.registry import FROM_LIBRARY, LABELS, named_attack
 from energy_at.attacks.threat import Ball, Linf
+from energy_at.data import ImageSet
+from energy_at.evaluation import EvaluationTarget, TrainedModel
 
+ATTACKS = ("fgsm", "pgd", "trades", "targeted", "cw")  # those that need no library
 FACTORS = (0.25, 0.5, 1.0, 1.5, 2.0)  # radii of the sweep, in units of eps
-NORMS = {"linf": "L-inf", "l2": "L2"}
 LOOPS = ("pgd", "trades", "targeted", "cw")  # attacks that ``steps`` belongs to
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What to measure, and on which images.
+@dataclass(frozen=True, kw_only=True)
+class AnalysisPlan(EvaluationTarget):
+    """Images, threat model and attacks of an analysis; ``balls`` holds one ball.
 
     Attributes:
-        norm: ``linf`` or ``l2``.
-        eps: Radius, as it was written.
-        ball: Threat model of the attacks.
-        balls: Those of the sweep over radii.
+        subset: At most this many images; ``None`` for all.
         names: Of the attacks.
+        radii: Threat models of the PGD sweep.
         steps: Of PGD, TRADES, CW and targeted PGD.
         iterations: Of APGD and FAB.
         queries: Of Square.
-        split: ``test``, ``val`` or ``train``.
-        subset: At most this many images; ``None`` for all.
-        subset_seed: Draws them; ``None`` takes the first ones.
-        seed: Of the noise of the attacks.
     """
 
-    norm: str
-    eps: str
-    ball: Ball
-    balls: Sequence[Ball]
     names: Sequence[str]
+    radii: Sequence[Ball]
+    subset: int | None = 1000
     steps: int = 20
     iterations: int = 100
     queries: int = 5000
-    split: str = "test"
-    subset: int | None = 1000
-    subset_seed: int | None = 0
-    seed: int = 0
+
+    @property
+    def eps(self) -> str:
+        """The radius as it was written."""
+        return next(iter(self.balls))
+
+    @property
+    def ball(self) -> Ball:
+        """Threat model of the attacks."""
+        return self.balls[self.eps]
 
     @cached_property
     def attacks(self) -> dict[str, Attack]:
         """The attacks by name.
 
         Raises:
-            ValueError: if there is no such attack.
+            ValueError: if a name is unknown.
             ImportError: if one needs a library that is not installed.
         """
         return {name: named_attack(name, self.ball, **self._settings(name)) for name in self.names}
 
     @property
     def labels(self) -> dict[str, str]:
-        """The attacks as they are written: ``PGD-20``."""
+        """The attacks as they are printed: ``PGD-20``."""
         return {
             name: f"{LABELS[name]}-{self.steps}" if name in LOOPS else LABELS[name]
             for name in self.names
         }
-
-    @property
-    def norm_text(self) -> str:
-        """The norm as it is written: ``L-inf``."""
-        return NORMS[self.norm]
 
     @property
     def sweep_label(self) -> str:
@@ -76,19 +73,53 @@ class Plan:
     @property
     def sweep(self) -> dict[float, Attack]:
         """PGD at each radius of the sweep."""
-        return {ball.eps: pgd(ball, steps=self.steps) for ball in self.balls}
+        return {ball.eps: pgd(ball, steps=self.steps) for ball in self.radii}
+
+    def images(self, model: TrainedModel) -> tuple[ImageSet, list[int]]:
+        """The subset, or all images if there are no more; and their indices in the split."""
+        every = len(getattr(model.data, self.split))
+        n = None if self.subset is None or self.subset >= every else self.subset
+        return model.select_images(self.split, n, self.subset_seed)
 
     def _settings(self, name: str) -> Mapping[str, int | str]:
         if name in LOOPS:
             return {"steps": self.steps}
         if name not in FROM_LIBRARY:
             return {}
-        if name == "autoattack":
-            return {"steps": self.iterations, "queries": self.queries}
-        return {"steps": self.iterations, "queries": self.queries, "keeps": "worst"}
+        library = {"steps": self.iterations, "queries": self.queries}
+        return library if name == "autoattack" else library | {"keeps": "worst"}
+
+
+def plan_of(cfg: DictConfig, models: Iterable[TrainedModel]) -> AnalysisPlan:
+    """The analysis that a configuration asks for.
+
+    Raises:
+        ValueError: if the networks were trained for different threat models and none is named, or
+            a radius is not a length.
+    """
+    if OmegaConf.is_list(cfg.eps):
+        raise ValueError(
+            f"eps={list(cfg.eps)} must be one radius; eps_list=[4/255,8/255] takes several"
+        )
+    models = list(models)
+    target = AnalysisPlan.fields_of(cfg, models)
+    (ball,) = target["balls"].values()
+    if cfg.eps_list is None:
+        radii = radii_around(ball)
+    else:
+        balls = models[0].threat_models(target["norm"], cfg.eps_list, key="eps_list").values()
+        radii = sorted(balls, key=lambda ball: ball.eps)
+    return AnalysisPlan(
+        **target,
+        names=list(cfg.attacks or ATTACKS),
+        radii=radii,
+        steps=cfg.steps,
+        iterations=cfg.iterations,
+        queries=cfg.queries,
+    )
 
 
 def radii_around(ball: Ball) -> list[Ball]:
-    """``FACTORS`` times the ball, as far as there are such perturbations."""
+    """``FACTORS`` times the ball, up to the largest perturbation that exists."""
     most = 1 if isinstance(ball, Linf) else float("inf")
     return [ball.scaled(factor) for factor in FACTORS if factor * ball.eps <= most]

@@ -1,4 +1,4 @@
-"""What a column of energies says as a whole."""
+"""Statistics of columns of energies."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,18 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import ks_2samp
 
-from energy_at.analysis.columns import Floats, Integers
+from energy_at.analysis.measure import Floats, Integers
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A distribution in a few numbers, in the unit of its values.
+    """Summary of a distribution, in the unit of its values.
 
     Attributes:
         mean: Of the values.
-        std: Their standard deviation, with ``n`` below the fraction line.
+        std: Their population standard deviation (divided by ``n``).
         quantiles: At ``QUANTILES``.
         positive: Share of values above 0.
     """
@@ -50,10 +50,10 @@ def class_means(values: NDArray[Any], labels: Integers, classes: int) -> Floats:
 
 
 def require_every_class(labels: Sequence[int], classes: int) -> None:
-    """Refuses images of which a class has none: it would have no mean.
+    """Refuses images without one of every class: a class without images has no mean.
 
     Raises:
-        ValueError: with the classes, and what to do.
+        ValueError: naming the classes.
     """
     empty = sorted(set(range(classes)) - set(labels))
     if empty:

@@ -12,7 +12,7 @@ import torch
 
 from energy_at import analyse
 from energy_at.analysis import output
-from energy_at.analysis.landscape import QUANTILES, ks_distance
+from energy_at.analysis.statistics import QUANTILES, ks_distance
 from tests.analysis.test_figures import view_of
 from tests.helpers.running import config, everything, typed
 from tests.helpers.wandb_files import Kept, without_key
@@ -22,7 +22,7 @@ analysed = sys.modules["energy_at.analysis.analyse"]
 TWO = ("attacks=[fgsm,pgd]",)
 OUT = "run/analysis/last-linf-8of255-24images"
 FIGURES = {"histograms", "histograms_joint", "path", "classes", "delta_vs_eps"}
-FILES = {"table.md", "table.csv", "samples.npz", "settings.json"}
+FILES = {"table.md", "table.csv", "samples.npz", "settings.json", ".result.json"}
 SETTING = ("dataset=synthetic", "model=small", "model.width=4", "threat.eps=8/255")
 
 
@@ -198,13 +198,15 @@ def test_runs_are_put_side_by_side_and_each_has_its_own_files(type_in, monkeypat
     assert (code, err) == (0, "")
     names = ["FGSM-AT, seed 0", "FGSM-AT + DER, seed 1"]
     assert drawn == {"run": names[:1], "other": names[1:], ".both.part": names}
-    assert {path.name for path in Path("both").iterdir()} == FILES - {"samples.npz"} | {
-        "run", "other"
-    }  # fmt: skip
+    assert {path.name for path in Path("both").iterdir()} == (
+        FILES - {"samples.npz"} | {"run", "other"}
+    )
     assert out.count("| FGSM-AT, seed 0 ") == out.count("| FGSM-AT + DER, seed 1 ") == 2
     type_in("run=other", *FAST, *TWO, "out=alone")
     assert everything("both/other") == {
-        Path("both/other", path.name): content for path, content in everything("alone").items()
+        Path("both/other", path.name): content
+        for path, content in everything("alone").items()
+        if path.name != ".result.json"
     }
 
 
@@ -223,8 +225,23 @@ def test_what_is_there_already_is_not_overwritten_by_anything_else(type_in, with
     before = everything()
     code, _, err = type_in("run=run", *FAST, *TWO, "seed=1")
     assert (code, err.count("\n")) == (1, 1)
-    assert "holds an analysis of other settings: choose another out=FOLDER" in err
+    assert "holds another analysis: choose another out=FOLDER" in err
     assert everything() == before
+
+
+def test_another_activation_is_another_analysis(type_in, here, without_figures):
+    """The same weights fit another activation: the key holds the configuration of the model."""
+    model = ("dataset=synthetic", "model=preactresnet18", "model.width=2", "threat.eps=8/255")
+    trained(here / "deep", *model)
+    argv = ("checkpoint=deep/checkpoints/last.ckpt", *model, *FAST, "attacks=[fgsm]", "out=there")
+    assert type_in(*argv, "model.activation=relu")[0] == 0
+    before = everything("there")
+    code, _, err = type_in(*argv, "model.activation=silu")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "there holds another analysis: choose another out=FOLDER" in err
+    assert everything("there") == before
+    assert type_in(*argv, "model.activation=relu")[0] == 0
+    assert everything("there") == before
 
 
 def test_a_failure_leaves_nothing_behind(type_in, monkeypatch):
@@ -241,7 +258,7 @@ def test_a_failure_leaves_nothing_behind(type_in, monkeypatch):
 @pytest.mark.parametrize(
     ("typed_wrong", "said"),
     [
-        ((), "name one of run=FOLDER, runs=[FOLDER,FOLDER], and checkpoint=FILE with"),
+        ((), "name one of run=FOLDER, runs=[FOLDER,FOLDER], checkpoint=FILE with"),
         (("run=nowhere",), "nowhere is not a run folder"),
         (("run=run", "runs=[run,other]"), "name one of run=FOLDER, runs="),
         (("runs=[]",), "runs=[] names no run"),
@@ -264,7 +281,7 @@ def test_a_failure_leaves_nothing_behind(type_in, monkeypatch):
         (("run=run", "out=run"), "run holds other files: choose another out=FOLDER"),
         (("run=run", "out=run/config.yaml"), "is a file: name a folder"),
         (("run=run", "out=run/config.yaml/x"), "Not a directory"),
-        (("run=run", "no_such_key=1"), "Could not override 'no_such_key'"),
+        (("run=run", "no_such_key=1"), "no_such_key: unknown key"),
         (("run=run", "+no_such_key=1"), "+no_such_key=1: nothing reads no_such_key"),
         (("run=run", "norm=l2", "eps=128"), "eps=128 is above 13.86, but pixels lie in [0, 1]"),
         (("run=run", "norm=l2", "eps_list=[1,14]"), "eps_list=14 is above 13.86"),

@@ -18,7 +18,7 @@ from energy_at.analysis.figures import (
     quiver,
     scatter,
 )
-from energy_at.analysis.landscape import TIMES, Landscape, Natural, Paths, Radii, Shifts
+from energy_at.analysis.measure import TIMES, Landscape, Natural, Paths, Radii, Shifts
 from energy_at.analysis.statistics import ks_distance
 from energy_at.attacks.registry import FROM_LIBRARY, LABELS, OWN
 from energy_at.reporting.figures.accuracy_vs_eps import accuracy_figure
@@ -65,7 +65,7 @@ def landscape_of(attacks, n=60, seed=0, abnormal=slice(0, 10)):
 def view_of(attacks=("pgd",), runs=("FGSM-AT + DER, seed 0",), **settings):
     found = {name: landscape_of(attacks, seed=i, **settings) for i, name in enumerate(runs)}
     title = "CIFAR-10, PreActResNet18 of width 16, L-inf, eps 8/255; 60 test images, eps 8/255"
-    return View(found, {name: LABELS[name] for name in attacks}, title, "L-inf", EPS)
+    return View(found, {name: LABELS[name] for name in attacks}, title, "linf", EPS)
 
 
 FOUR = (
@@ -147,8 +147,10 @@ def test_every_attack_has_a_style_of_its_own():
 
 
 def test_attacks_are_coloured_as_in_the_curve_of_the_accuracy():
-    rows = [{"attack": name, "label": name, "eps": eps, "accuracy": 0.5, "low": 0.4, "high": 0.6}
-            for name, eps in (("clean", 0.0), *((n, 0.1) for n in ATTACK_STYLES))]  # fmt: skip
+    rows = [
+        {"attack": name, "label": name, "eps": eps, "accuracy": 0.5, "low": 0.4, "high": 0.6}
+        for name, eps in (("clean", 0.0), *((n, 0.1) for n in ATTACK_STYLES))
+    ]
     (axes,) = accuracy_figure({"accuracies": rows, "norm": "L-inf"}).axes
     drawn = {line.get_label(): (line.get_color(), line.get_marker()) for line in axes.get_lines()}
     assert drawn == ATTACK_STYLES

@@ -9,16 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from energy_at.analysis.landscape import (
-    QUANTILES,
-    TIMES,
-    Shifts,
-    class_means,
-    ks_distance,
-    landscape,
-    require_every_class,
-    summary,
-)
+from energy_at.analysis.measure import TIMES, Shifts, measure_landscape
 from energy_at.attacks import LibraryAttack, fgsm, pgd, trades
 from energy_at.attacks.registry import named_attack
 from energy_at.attacks.threat import L2, Linf
@@ -38,7 +29,7 @@ def exam_of(n=20, classes=4, **settings):
 
 
 def measured(net, exam, attacks, ball=BALL, **options):
-    return landscape(net, exam, attacks, {}, ball=ball, **options)
+    return measure_landscape(net, exam, attacks, {}, ball=ball, **options)
 
 
 def same(one, other):
@@ -64,9 +55,12 @@ def test_energies_of_a_linear_network_under_fgsm_are_known():
     for i, (y, x) in enumerate([(0, (0.4, 0.2, 0.6)), (1, (0.8, 0.4, 0.2))]):
         moved = [value + eps * sign for value, sign in zip(x, signs[i], strict=True)]
         f, f_adv = (
-            [b + sum(w * v for w, v in zip(row.tolist(), point, strict=True))
-             for row, b in zip(weights, bias, strict=True)] for point in (x, moved)
-        )  # fmt: skip
+            [
+                b + sum(w * v for w, v in zip(row.tolist(), point, strict=True))
+                for row, b in zip(weights, bias, strict=True)
+            ]
+            for point in (x, moved)
+        )
         e, e_adv = (-math.log(sum(map(math.exp, logits))) for logits in (f, f_adv))
         assert found.natural.marginal[i] == pytest.approx(e, abs=1e-6)
         assert found.natural.joint[i] == pytest.approx(-f[y], abs=1e-6)
@@ -227,42 +221,14 @@ def test_a_path_is_a_straight_line_clamped_to_pixels(net):
 def test_the_sweep_holds_the_attack_itself_at_its_radius(net):
     balls = [BALL.scaled(factor) for factor in (0.5, 1.0)]
     sweep = {ball.eps: pgd(ball, steps=2) for ball in balls}
-    found = landscape(net, exam_of(), {"pgd": pgd(BALL, steps=2)}, sweep, ball=BALL, curves=6)
+    found = measure_landscape(
+        net, exam_of(), {"pgd": pgd(BALL, steps=2)}, sweep, ball=BALL, curves=6
+    )
     assert found.radii.eps.tolist() == [0.05, 0.1]
     assert found.radii.delta_marginal.shape == (len(found.radii.positions), 2)
     shifts, positions = found.attacks["pgd"], found.radii.positions
     assert np.array_equal(found.radii.delta_marginal[:, 1], shifts.delta_marginal[positions])
     assert np.array_equal(found.radii.delta_joint[:, 1], shifts.delta_joint[positions])
-
-
-# Statistics
-
-
-def test_summary_of_a_few_numbers():
-    found = summary(np.array([-1.0, 0.0, 1.0, 4.0]))
-    assert (found.mean, found.positive) == (1.0, 0.5)
-    assert found.std == pytest.approx(math.sqrt((4 + 1 + 0 + 9) / 4))
-    assert found.quantiles[QUANTILES.index(0.5)] == 0.5
-    assert found.quantiles[QUANTILES.index(0.25)] == -0.25
-
-
-def test_ks_distance_is_the_largest_gap_of_the_distribution_functions():
-    one, other = np.array([0.0, 1.0, 2.0, 3.0]), np.array([1.5, 2.5, 2.6, 9.0])
-    # at 1: 2 of 4 against 0 of 4; at 2: 3 against 1; at 3: 4 against 3
-    assert ks_distance(one, other) == 0.5
-    assert ks_distance(one, one) == 0
-    assert ks_distance(one, one + 10) == 1
-
-
-def test_class_means_by_hand():
-    means = class_means(np.array([1.0, 2.0, 6.0, -3.0]), np.array([1, 0, 1, 2]), 3)
-    assert means.tolist() == [2.0, 3.5, -3.0]
-
-
-def test_a_class_without_image_is_named():
-    require_every_class([0, 1, 2], 3)
-    with pytest.raises(ValueError, match=r"none of the 3 images is of class 1, 4: .*larger subset"):
-        require_every_class([0, 2, 3], 5)
 
 
 # Negative control: a standard network, which must lose all its accuracy and gain likelihood

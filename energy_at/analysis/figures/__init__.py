@@ -1,7 +1,7 @@
-"""Figures of energy landscapes, of one run or of several side by side, at the size of print.
+"""Figures of energy landscapes of one run or several runs, at print size.
 
 Each function returns a matplotlib figure. An attack has the same colour in all of them; runs are
-told apart as in the figures of their training.
+styled as in the figures of their training.
 """
 
 from energy_at.analysis.figures.curves import classes, delta_vs_eps, histograms, path

@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from energy_at.analysis.columns import Floats
 from energy_at.analysis.figures.page import NATURAL, PAPER, WIDTH, View, legend_below, page
-from energy_at.analysis.landscape import TIMES, Landscape, class_means, ks_distance
+from energy_at.analysis.measure import TIMES, Floats, Landscape
+from energy_at.analysis.statistics import class_means, ks_distance
+from energy_at.evaluation.target import NORMS
 from energy_at.reporting.figures.style import (
     ATTACK_STYLES,
     entitle,
@@ -51,9 +52,9 @@ def path(view: View) -> Figure:
     """Energies from ``x`` through ``x*``: means and bands, a panel for each attack (and run)."""
     with page(view, "t (x at 0, x* at 1)", "energy [nats]") as (figure, panels):
         for (run, attack), axes in panels.items():
-            found, color = view.runs[run].paths[attack], ATTACK_STYLES[attack][0]
-            _band(axes, TIMES, found.marginal, color=color)
-            _band(axes, TIMES, found.joint, color=color, linestyle="--")
+            paths, color = view.runs[run].paths[attack], ATTACK_STYLES[attack][0]
+            _band(axes, TIMES, paths.marginal, color=color)
+            _band(axes, TIMES, paths.joint, color=color, linestyle="--")
             axes.axvline(1, color="0.5", linewidth=0.6, linestyle=":")
             axes.set_xticks([0, 0.5, 1, 1.5])
         handles = [
@@ -67,22 +68,22 @@ def path(view: View) -> Figure:
 
 def delta_vs_eps(view: View, label: str) -> Figure:
     """Delta energies against the radius of an attack: means and bands of the images."""
-    unit, of = (255, "1/255") if view.norm == "L-inf" else (1, "pixel range")
+    unit, unit_label = (255, "1/255") if view.norm == "linf" else (1, "pixel range")
     styles = _run_styles(view)
     with mpl.rc_context(PAPER):
-        height = 2.6 + (legend_height(styles) if view.side_by_side else 0)
+        height = 2.6 + (legend_height(styles) if view.has_columns else 0)
         figure = Figure(figsize=(WIDTH, height), layout="constrained", dpi=300)
         for axes, name in zip(figure.subplots(1, 2), ("marginal", "joint"), strict=True):
-            for run, found in view.runs.items():
-                deltas = getattr(found.radii, f"delta_{name}")
+            for run, landscape in view.runs.items():
+                deltas = getattr(landscape.radii, f"delta_{name}")
                 at_zero = np.zeros((len(deltas), 1))  # no radius, no shift
-                radii = [0.0, *(unit * found.radii.eps)]
+                radii = [0.0, *(unit * landscape.radii.eps)]
                 _band(axes, radii, np.concatenate([at_zero, deltas], axis=1), **styles[run])
             axes.axhline(0, color="0.7", linewidth=0.6, zorder=0)
             axes.axvline(unit * view.eps, color="0.5", linewidth=0.6, linestyle=":")
             what = "dE(x)" if name == "marginal" else "dE(x, y)"
-            axes.set(xlabel=f"eps, {view.norm} [{of}]", ylabel=f"{what} [nats]")
-        if view.side_by_side:
+            axes.set(xlabel=f"eps, {NORMS[view.norm]} [{unit_label}]", ylabel=f"{what} [nats]")
+        if view.has_columns:
             methods_legend(figure, styles)
         entitle(figure, f"{view.title}; {label}, mean and {BAND_LABEL}")
     return figure
@@ -94,26 +95,28 @@ def classes(view: View) -> Figure:
     with mpl.rc_context(PAPER):
         figure = Figure(figsize=(WIDTH, 6.2), layout="constrained", dpi=300)
         grid = figure.subplots(3, len(view.runs), squeeze=False, sharex="col")
-        for column, (run, found) in zip(grid.T, view.runs.items(), strict=True):
+        for column, (run, landscape) in zip(grid.T, view.runs.items(), strict=True):
             for axes, name in zip(column, rows.values(), strict=True):
-                _class_means(axes, found, name)
-            if view.side_by_side:
+                _class_means(axes, landscape, name)
+            if view.has_columns:
                 column[0].set_title(view.wrapped(run))
-            _name_classes(column[-1], found, room=not view.side_by_side)
+            _name_classes(column[-1], landscape, room=not view.has_columns)
         for axes, label in zip(grid[:, 0], rows, strict=True):
             axes.set_ylabel(f"mean {label} [nats]")
         handles = [Line2D([], [], linestyle="", marker="_", color=NATURAL, label="natural")]
-        handles += [Line2D([], [], linestyle="", marker=ATTACK_STYLES[attack][1], markersize=4,
-                           color=ATTACK_STYLES[attack][0], label=label)
-                    for attack, label in view.labels.items()]  # fmt: skip
+        for attack, label in view.labels.items():
+            color, marker = ATTACK_STYLES[attack]
+            handles.append(
+                Line2D([], [], linestyle="", marker=marker, markersize=4, color=color, label=label)
+            )
         figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
         entitle(figure, view.title)
     return figure
 
 
-def _all_of(found: Landscape, name: str) -> Floats:
-    columns = [getattr(shifts, name) for shifts in found.attacks.values()]
-    return np.concatenate([getattr(found.natural, name), *columns])
+def _all_of(landscape: Landscape, name: str) -> Floats:
+    columns = [getattr(shifts, name) for shifts in landscape.attacks.values()]
+    return np.concatenate([getattr(landscape.natural, name), *columns])
 
 
 def _band(axes: Axes, x: Any, rows: Floats, *, color: str, **style: Any) -> None:
@@ -124,9 +127,9 @@ def _band(axes: Axes, x: Any, rows: Floats, *, color: str, **style: Any) -> None
 
 def _run_styles(view: View) -> dict[str, dict[str, Any]]:
     """As in the figures of the training, and a marker of its own for each of several runs."""
-    if not view.side_by_side:
-        return {run: {"color": ATTACK_STYLES["pgd"][0], "marker": "o", "markersize": 3}
-                for run in view.runs}  # fmt: skip
+    if not view.has_columns:
+        style = {"color": ATTACK_STYLES["pgd"][0], "marker": "o", "markersize": 3}
+        return dict.fromkeys(view.runs, style)
     return {
         run: style | {"marker": marker, "markersize": 4}
         for (run, style), marker in zip(
@@ -135,17 +138,17 @@ def _run_styles(view: View) -> dict[str, dict[str, Any]]:
     }
 
 
-def _class_means(axes: Axes, found: Landscape, name: str) -> None:
-    labels = found.natural.label
+def _class_means(axes: Axes, landscape: Landscape, name: str) -> None:
+    labels = landscape.natural.label
     n = int(np.max(labels)) + 1
     few = n <= 20
     if name == "marginal":
-        means = class_means(found.natural.marginal, labels, n)
+        means = class_means(landscape.natural.marginal, labels, n)
         axes.hlines(means, np.arange(n) - 0.42, np.arange(n) + 0.42, color=NATURAL, linewidth=1)
     else:
         axes.axhline(0, color="0.7", linewidth=0.6, zorder=0)
-    for i, (attack, shifts) in enumerate(found.attacks.items()):
-        offset = 0.8 * ((i + 0.5) / len(found.attacks) - 0.5) if few else 0
+    for i, (attack, shifts) in enumerate(landscape.attacks.items()):
+        offset = 0.8 * ((i + 0.5) / len(landscape.attacks) - 0.5) if few else 0
         color, marker = ATTACK_STYLES[attack]
         axes.plot(
             np.arange(n) + offset,
@@ -157,8 +160,8 @@ def _class_means(axes: Axes, found: Landscape, name: str) -> None:
         )
 
 
-def _name_classes(axes: Axes, found: Landscape, *, room: bool) -> None:
-    counts = np.bincount(found.natural.label)
+def _name_classes(axes: Axes, landscape: Landscape, *, room: bool) -> None:
+    counts = np.bincount(landscape.natural.label)
     low, high = np.min(counts), np.max(counts)
     axes.set_xlabel(f"class ({low if low == high else f'{low} to {high}'} images each)")
     if len(counts) > 20:

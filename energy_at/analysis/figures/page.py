@@ -1,4 +1,4 @@
-"""What the figures of energies share: the runs and attacks they show, colours, and panels."""
+"""Page layout of the figures of energies: runs and attacks, colours, panels."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from energy_at.analysis.landscape import Landscape
+from energy_at.analysis.measure import Landscape
 from energy_at.reporting.figures.style import OPEN, entitle
 
 Panels = dict[tuple[str, str], Axes]
@@ -28,13 +28,13 @@ NATURAL = "#000000"
 
 @dataclass(frozen=True)
 class View:
-    """What figures show.
+    """Runs and attacks of a figure or table.
 
     Attributes:
         runs: Landscapes by the name of the run, all of the same attacks.
-        labels: The attacks, as they are written.
+        labels: The attacks, as they are printed.
         title: The setting.
-        norm: ``L-inf`` or ``L2``.
+        norm: ``linf`` or ``l2``.
         eps: Radius of the attacks, in units of the pixel range.
     """
 
@@ -45,12 +45,12 @@ class View:
     eps: float
 
     @property
-    def side_by_side(self) -> bool:
-        """Whether there are several runs."""
+    def has_columns(self) -> bool:
+        """Whether there are several runs: each has a column."""
         return len(self.runs) > 1
 
     def wrapped(self, run: str) -> str:
-        """The name of a run, in as many lines as it needs above its column."""
+        """The name of a run, in lines that fit above its column."""
         return fill(run, int(12 * WIDTH / len(self.runs)))
 
 
@@ -62,9 +62,9 @@ def page(view: View, xlabel: str, ylabel: str) -> Iterator[tuple[Figure, Panels]
     """
     wanted = [(run, attack) for attack in view.labels for run in view.runs]
     alone = 2 if len(wanted) == 4 else min(COLUMNS, len(wanted))
-    columns = len(view.runs) if view.side_by_side else alone
+    columns = len(view.runs) if view.has_columns else alone
     rows = -(-len(wanted) // columns)
-    share: Share = "col" if view.side_by_side else "all"
+    share: Share = "col" if view.has_columns else "all"
     with mpl.rc_context(PAPER):
         width, height = (WIDTH, 1.5) if columns > 1 else (NARROW, 2.2)
         size = (width, 0.9 + min(height * rows, HEIGHT))
@@ -84,13 +84,13 @@ def page(view: View, xlabel: str, ylabel: str) -> Iterator[tuple[Figure, Panels]
         for axes in grid[len(wanted) :]:
             axes.remove()
         yield figure, panels
-        if view.side_by_side:
+        if view.has_columns:
             for run, axes in zip(view.runs, grid, strict=False):
                 axes.set_title(f"{view.wrapped(run)}\n{axes.get_title()}")
         entitle(figure, view.title)
 
 
 def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
-    """As many of them in a row as the width has room for."""
+    """A legend with as many handles in a row as fit."""
     room = 3 if figure.get_figwidth() == WIDTH else 2
     figure.legend(handles=handles, loc="outside lower center", ncols=room, frameon=False)

@@ -12,9 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from energy_at.analysis.columns import Floats
 from energy_at.analysis.figures.page import NARROW, PAPER, WIDTH, View, legend_below
-from energy_at.analysis.landscape import Landscape
+from energy_at.analysis.measure import Floats, Landscape
 from energy_at.reporting.figures.style import entitle
 
 ARROWS = 500  # of a panel at most
@@ -45,7 +44,7 @@ def _plane(view: View, attack: str, draw: Draw, what: str) -> Figure:
         kind for kind in KINDS if any(len(_members(f, attack, kind)) for f in view.runs.values())
     ]
     cells = [(kind, run) for kind in kinds for run in view.runs]
-    columns = len(view.runs) if view.side_by_side else len(kinds)
+    columns = len(view.runs) if view.has_columns else len(kinds)
     rows = len(cells) // columns
     norm = Normalize(0, _highest(view, attack))
     with mpl.rc_context(PAPER):
@@ -53,43 +52,63 @@ def _plane(view: View, attack: str, draw: Draw, what: str) -> Figure:
         figure = Figure(figsize=(width, 1.0 + 2.3 * rows), layout="constrained", dpi=300)
         grid = figure.subplots(rows, columns, squeeze=False)
         for axes, (kind, run) in zip(grid.ravel(), cells, strict=True):
-            found = view.runs[run]
-            members = _members(found, attack, kind)
-            shown = _sample(members) if draw is _arrows else members
-            _frame(axes, found, attack)
-            draw(axes, found, attack, shown, norm)
-            title = _panel_title(kind, len(shown), len(members), alone=len(kinds) == 1)
-            above = view.side_by_side and kind == kinds[0]
+            landscape = view.runs[run]
+            members = _members(landscape, attack, kind)
+            drawn = _sample(members) if draw is _arrows else members
+            _frame(axes, landscape, attack)
+            draw(axes, landscape, attack, drawn, norm)
+            title = _panel_title(kind, len(drawn), len(members), alone=len(kinds) == 1)
+            above = view.has_columns and kind == kinds[0]
             axes.set_title(f"{view.wrapped(run)}\n{title}" if above else title)
         for axes in grid[-1]:
             axes.set_xlabel("E(x) [nats]")
         for axes in grid[:, 0]:
             axes.set_ylabel("E(x, y) [nats]")
-        figure.colorbar(ScalarMappable(norm, COLORS), ax=grid.ravel().tolist(), extend="max",
-                        label="shift norm [nats]", fraction=0.04, pad=0.01)  # fmt: skip
+        figure.colorbar(
+            ScalarMappable(norm, COLORS),
+            ax=grid.ravel().tolist(),
+            extend="max",
+            label="shift norm [nats]",
+            fraction=0.04,
+            pad=0.01,
+        )
         legend_below(figure, [Line2D([], [], label=_diagonal_label(grid), **DIAGONAL)])
         entitle(figure, f"{view.title}; {view.labels[attack]}, {what}")
     return figure
 
 
-def _points(axes: Axes, found: Landscape, attack: str, shown: Indices, norm: Normalize) -> None:
-    natural, shifts = found.natural, found.attacks[attack]
-    axes.scatter(natural.marginal[shown], natural.joint[shown], s=3, color="0.75", linewidths=0,
-                 rasterized=True)  # fmt: skip
+def _points(axes: Axes, landscape: Landscape, attack: str, drawn: Indices, norm: Normalize) -> None:
+    natural, shifts = landscape.natural, landscape.attacks[attack]
+    axes.scatter(
+        natural.marginal[drawn],
+        natural.joint[drawn],
+        s=3,
+        color="0.75",
+        linewidths=0,
+        rasterized=True,
+    )
     # the largest shifts on top, whatever the order of the images
-    order = shown[np.argsort(shifts.shift_norm[shown], kind="stable")]
-    axes.scatter(shifts.marginal[order], shifts.joint[order], s=4, c=shifts.shift_norm[order],
-                 cmap=COLORS, norm=norm, linewidths=0, rasterized=True)  # fmt: skip
+    order = drawn[np.argsort(shifts.shift_norm[drawn], kind="stable")]
+    axes.scatter(
+        shifts.marginal[order],
+        shifts.joint[order],
+        s=4,
+        c=shifts.shift_norm[order],
+        cmap=COLORS,
+        norm=norm,
+        linewidths=0,
+        rasterized=True,
+    )
 
 
-def _arrows(axes: Axes, found: Landscape, attack: str, shown: Indices, norm: Normalize) -> None:
-    natural, shifts = found.natural, found.attacks[attack]
+def _arrows(axes: Axes, landscape: Landscape, attack: str, drawn: Indices, norm: Normalize) -> None:
+    natural, shifts = landscape.natural, landscape.attacks[attack]
     axes.quiver(
-        natural.marginal[shown],
-        natural.joint[shown],
-        -shifts.delta_marginal[shown],
-        -shifts.delta_joint[shown],
-        shifts.shift_norm[shown],
+        natural.marginal[drawn],
+        natural.joint[drawn],
+        -shifts.delta_marginal[drawn],
+        -shifts.delta_joint[drawn],
+        shifts.shift_norm[drawn],
         cmap=COLORS,
         norm=norm,
         angles="xy",
@@ -102,11 +121,11 @@ def _arrows(axes: Axes, found: Landscape, attack: str, shown: Indices, norm: Nor
     )
 
 
-def _frame(axes: Axes, found: Landscape, attack: str) -> None:
+def _frame(axes: Axes, landscape: Landscape, attack: str) -> None:
     """The limits of all images of the run, wide enough to see where the loss is 0."""
-    shifts = found.attacks[attack]
-    marginal = np.concatenate([found.natural.marginal, shifts.marginal])
-    joint = np.concatenate([found.natural.joint, shifts.joint])
+    shifts = landscape.attacks[attack]
+    marginal = np.concatenate([landscape.natural.marginal, shifts.marginal])
+    joint = np.concatenate([landscape.natural.joint, shifts.joint])
     low, high = _widened(marginal)
     bottom, top = _widened(joint)
     reach = low + 0.6 * (high - low)
@@ -127,14 +146,14 @@ def _widened(values: Floats) -> tuple[float, float]:
     return float(np.min(values)) - margin, float(np.max(values)) + margin
 
 
-def _members(found: Landscape, attack: str, kind: str) -> Indices:
-    abnormal = found.attacks[attack].is_abnormal
+def _members(landscape: Landscape, attack: str, kind: str) -> Indices:
+    abnormal = landscape.attacks[attack].is_abnormal
     return np.flatnonzero(abnormal if kind == "AAE" else ~abnormal)
 
 
-def _panel_title(kind: str, shown: int, members: int, *, alone: bool) -> str:
-    if shown < members:
-        return f"{kind}: {shown} of {members:,} (drawn, seed {SEED})"
+def _panel_title(kind: str, drawn: int, members: int, *, alone: bool) -> str:
+    if drawn < members:
+        return f"{kind}: {drawn} of {members:,} (drawn, seed {SEED})"
     other = next(other for other in KINDS if other != kind)
     return f"{kind}: {members:,}" + (f" (no {other})" if alone else "")
 
@@ -143,11 +162,10 @@ def _sample(members: Indices) -> Indices:
     """At most ``ARROWS`` of them, drawn with ``SEED``, in their order."""
     if len(members) <= ARROWS:
         return members
-    drawn = np.random.default_rng(SEED).choice(members, ARROWS, replace=False)
-    return np.sort(drawn)
+    return np.sort(np.random.default_rng(SEED).choice(members, ARROWS, replace=False))
 
 
 def _highest(view: View, attack: str) -> float:
     """The colour scale ends at the 99th percentile: a few images may lie far beyond."""
-    every = [found.attacks[attack].shift_norm for found in view.runs.values()]
+    every = [landscape.attacks[attack].shift_norm for landscape in view.runs.values()]
     return max(float(np.quantile(np.concatenate(every), 0.99)), 1e-6)
