@@ -5,40 +5,18 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from energy_at.benchmark.rows import Clock, Row
 from energy_at.core.device import processor_name
 from energy_at.runs.environment import environment
-
-Around = Callable[[], AbstractContextManager[object]]
-Clock = Callable[[], float]
-
-
-@runtime_checkable
-class Row(Protocol):
-    """One way to do the work of a scenario, in turns of equal work."""
-
-    @property
-    def images(self) -> int:
-        """Images of the last turn."""
-
-    @property
-    def loading(self) -> float | None:
-        """Seconds of the last turn spent on images; ``None`` where they cannot be separated."""
-
-    def turn(self, around: Around = nullcontext) -> None:
-        """Do the work of a turn, inside a context."""
-
-    def close(self) -> None:
-        """Release everything."""
 
 
 @dataclass

@@ -9,8 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from energy_at.benchmark.measure import Key, Result, Row, clock_of, measure
-from energy_at.benchmark.rows import make_row, peak_row
+from energy_at.benchmark.measure import Key, Result, clock_of, measure
+from energy_at.benchmark.rows import Row, make_row, peak_row
 from energy_at.benchmark.scenarios import ROWS, SCALING, SCENARIOS, Setting
 from energy_at.core.device import keep_freed_memory
 from energy_at.reporting.tables import Table

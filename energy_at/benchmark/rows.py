@@ -1,7 +1,7 @@
 """Rows of the benchmark: the reference loop, the same with a library's attack, ours, a full run."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
@@ -19,7 +19,6 @@ from torch.optim import Optimizer
 
 from energy_at.attacks import GradientAttack, pgd
 from energy_at.benchmark import reference
-from energy_at.benchmark.measure import Around, Clock, Row
 from energy_at.benchmark.scenarios import (
     LIBRARIES,
     REFERENCES,
@@ -41,27 +40,9 @@ from energy_at.runs.folder import RunFolder
 from energy_at.sampling import Chains, Langevin, Unguided, generate
 from energy_at.training import AdversarialTraining
 
+Around = Callable[[], AbstractContextManager[object]]
+Clock = Callable[[], float]
 Step = Callable[[Images, Labels], object]
-
-
-def make_row(
-    setting: Setting, scenario: str, name: str, precision: str, clock: Clock
-) -> Row | None:
-    """A row of ``ROWS``; ``None`` if it does not do the work of the scenario at this precision."""
-    about, ours = SCENARIOS[scenario], name not in REFERENCES
-    if precision == "bf16" and (not ours or about.kind == "evaluation"):
-        return None
-    if about.kind == "training":
-        return _training(setting, about, name, precision, clock)
-    if about.kind == "sampling" and name in LIBRARIES:
-        return None
-    net, images = _labelled(setting, ours=ours)
-    if about.kind == "evaluation":
-        step = _evaluation_step(setting, name, net, images)
-    else:
-        step = _sampling_step(setting, name, net, precision)
-    batch = as_floats(images.pixels, channels_last=ours), images.labels
-    return Loop(step, repeat(batch), setting.config.steps, setting.device, clock)
 
 
 @dataclass
@@ -74,6 +55,10 @@ class Loop:
         steps: Batches of a turn.
         device: Where the batches go.
         clock: Reads seconds.
+
+    Attributes:
+        images: Images of the last turn.
+        loading: Seconds of the last turn spent on images; ``None`` where they cannot be separated.
     """
 
     step: Step
@@ -161,6 +146,29 @@ class StepwiseFit(Callback):
 
 class _Closed(Exception):  # noqa: N818  not an error
     pass
+
+
+Row = Loop | StepwiseFit
+
+
+def make_row(
+    setting: Setting, scenario: str, name: str, precision: str, clock: Clock
+) -> Row | None:
+    """A row of ``ROWS``; ``None`` if it does not do the work of the scenario at this precision."""
+    about, ours = SCENARIOS[scenario], name not in REFERENCES
+    if precision == "bf16" and (not ours or about.kind == "evaluation"):
+        return None
+    if about.kind == "training":
+        return _training(setting, about, name, precision, clock)
+    if about.kind == "sampling" and name in LIBRARIES:
+        return None
+    net, images = _labelled(setting, ours=ours)
+    if about.kind == "evaluation":
+        step = _evaluation_step(setting, name, net, images)
+    else:
+        step = _sampling_step(setting, name, net, precision)
+    batch = as_floats(images.pixels, channels_last=ours), images.labels
+    return Loop(step, repeat(batch), setting.config.steps, setting.device, clock)
 
 
 def peak_row(operation: str, precision: str, device: torch.device, clock: Clock) -> Loop:

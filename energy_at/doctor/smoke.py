@@ -1,7 +1,6 @@
 """A known answer and a training of two steps, on every device."""
 
 import math
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -26,13 +25,9 @@ REMEDY = "undo edits in energy_at; if there are none, pip install --force-reinst
 
 def checks() -> Checks:
     names = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
-    kinds: dict[str, Callable[[torch.device], Verdict]] = {
-        "known answers": known_answers,
-        "training": training,
-    }
     return {
         f"{kind} on {name}": partial(check, torch.device(name))
-        for kind, check in kinds.items()
+        for kind, check in (("known answers", known_answers), ("training", training))
         for name in names
     }
 

@@ -134,8 +134,10 @@ def _normalization(state: State, net: Normalized) -> State:
 def _translated(state: State, wanted: set[str]) -> State:
     if not any("batchnorm" in key for key in state):
         return state
-    last = {"batchnorm.": "bn." if "bn.weight" in wanted else "bn1.",
-            "logits.": "linear." if "linear.weight" in wanted else "fc."}  # fmt: skip
+    last = {
+        "batchnorm.": "bn." if "bn.weight" in wanted else "bn1.",
+        "logits.": "linear." if "linear.weight" in wanted else "fc.",
+    }
     renamed = {}
     for key, value in state.items():
         name = key
