@@ -304,7 +304,7 @@ def test_start_as_reference_has_logits_of_the_training_mode(net, batch):
 @pytest.mark.parametrize(
     ("options", "rule"),
     [
-        ({"eps_warmup_epochs": -1.0}, "eps_warmup_epochs must be >= 0, got -1"),
+        ({"eps_warmup_epochs": -1.0}, "eps_warmup_epochs must be a finite number >= 0, got -1.0"),
     ],
 )
 def test_settings_out_of_range_are_refused(net, options, rule):
