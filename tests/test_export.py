@@ -179,7 +179,7 @@ def test_help_shows_an_example(type_in):
         (export, (), "run"),
         (export, ("run=nowhere",), "nowhere is not a run folder"),
         (export, ("run=run", "which=final"), "which=final must be last, best or healthy"),
-        (export, ("run=run", "wich=last"), "Could not override 'wich'"),
+        (export, ("run=run", "wich=last"), "wich: unknown key; did you mean which?"),
     ],
 )  # fmt: skip
 def test_a_mistake_gets_one_line_and_writes_nothing(entry, argv, said, type_in):

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch import nn
 
-from energy_at import evaluate, evaluation
+from energy_at import evaluation
 from energy_at.attacks.registry import CLEAN, AttackKey
 from energy_at.attacks.threat import L2, Linf
 from energy_at.config.build import make
@@ -30,7 +30,6 @@ from energy_at.evaluation import (
     Evaluator,
     TrainedModel,
     gradient_masking,
-    open_model,
     robustness,
 )
 from energy_at.evaluation.output import accuracy, setting_line
@@ -39,25 +38,11 @@ from energy_at.models.weights import exported
 from energy_at.reporting.figures.accuracy_vs_eps import accuracy_figure
 from energy_at.runs.result_folder import RECORD
 from tests.evaluation.test_gradient_masking import Trap
+from tests.evaluation.test_trained_model import brightened, remodelled, retrained
 from tests.helpers.digits_net import digits_net
-from tests.helpers.running import CONF, everything, train_in, typed
+from tests.helpers.running import CONF, everything
 from tests.helpers.standard_net import cifar10_test, standard_net
 
-TRAINING = (
-    "dataset=digits",
-    "model=small",
-    "model.width=8",
-    "threat.eps=0.1",
-    "logger=none",
-    "trainer.max_epochs=1",
-    "trainer.limit_train_batches=1",
-    "trainer.accelerator=cpu",
-    "trainer.enable_progress_bar=false",
-    "validation.attacks.pgd.steps=1",
-    "evaluation.subset=1",
-    "callbacks.progress=null",
-    "callbacks.best=null",
-)
 QUICK = ("attacks=[fgsm,pgd]", "steps=2", "restarts=2", "subset=20", "progress=false")
 MODULES = (
     "energy_at.attacks.autoattack",
@@ -67,32 +52,10 @@ MODULES = (
 Z = 1.959963984540054  # 97.5 % of a standard normal distribution lie below
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """The folder of a run whose last network is a trained one."""
-    folder = train_in(tmp_path_factory.mktemp("trained") / "run", *TRAINING)
-    path = folder / "checkpoints" / "last.ckpt"
-    checkpoint = torch.load(path, weights_only=True)
-    for key, value in digits_net()[0].state_dict().items():
-        checkpoint["state_dict"][f"net.{key}"] = value
-    torch.save(checkpoint, path)
-    return folder
-
-
 @pytest.fixture(autouse=True)
 def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(gradient_masking, "BLACK_BOX_QUERIES", 20)
-
-
-@pytest.fixture
-def run(trained):
-    return Path(shutil.copytree(trained, "run"))
-
-
-@pytest.fixture
-def type_evaluate(monkeypatch, capsys):
-    return lambda *argv: typed(monkeypatch, capsys, evaluate.main, *argv)
 
 
 @pytest.fixture
@@ -105,12 +68,6 @@ def blocks_of_ten(monkeypatch):
 def without_the_library(monkeypatch):
     for name in MODULES:
         monkeypatch.setattr(sys.modules[name], "INSTALLED", False)
-
-
-@pytest.fixture
-def subject(run):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return open_model(compose("evaluate", ["run=run", "device=cpu"]))
 
 
 PLAN = EvaluationPlan(
@@ -477,28 +434,6 @@ def test_another_batch_size_may_go_on(subject):
     assert judged(subject, LONG, "out", 7) == expected
 
 
-def brightened(subject):
-    data = ImageData(subject.data.reader, "", batch_size=4, val_size=100)
-    train, test = data.reader(Path())
-    pixels = test.pixels.clone()
-    pixels[:, :, 0, 0] += 1
-    data.reader = lambda _: (train, ImageSet(pixels, test.labels))
-    return replace(subject, data=data)
-
-
-def retrained(subject):
-    net, _ = digits_net()
-    with torch.no_grad():
-        net.net.classifier[2].bias[0] += 0.01
-    return replace(subject, net=net)
-
-
-def remodelled(subject):
-    config = subject.config.copy()
-    config.model.padding = "same"  # an option that no weight shows
-    return replace(subject, config=config)
-
-
 OTHERS = {
     "images": (brightened, {}),
     "weights": (retrained, {}),
@@ -720,70 +655,22 @@ def test_too_few_classes_are_seen_before_any_attack_is_run(names, said):
     assert not Path("out").exists()
 
 
-@pytest.fixture
-def mistakes(run):
-    """Files and folders to name by mistake."""
-    for name, text in (("empty", None), ("no_yaml", "{a: ["), ("other", "a: 1\n")):
-        Path(name).mkdir()
-        if text is not None:
-            Path(name, "config.yaml").write_text(text)
-    Path("file").write_text("text")
-    whole = Path("run/checkpoints/last.ckpt").read_bytes()
-    Path("cut.ckpt").write_bytes(whole[: len(whole) // 2])
-    for name in ("0", "10", "2"):
-        shutil.copytree("run", Path("sweep", name))
-    Path("taken").mkdir()
-    Path("taken/journal.jsonl").write_text("of somebody else\n")
-
-
-SMALL = ("model=small", "model.width=8")
-
-
 @pytest.mark.usefixtures("mistakes")
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ((), "name one of run=FOLDER, checkpoint=FILE with its model= and dataset="),
-        (("run=run", "checkpoint=file"), "name one of run=FOLDER, checkpoint=FILE"),
-        (("run=nowhere",), "nowhere is not a run folder"),
-        (("run=empty",), "empty is not a run folder"),
-        (("run=file",), "file is not a run folder"),
-        (("run=no_yaml",), "no_yaml/config.yaml is damaged: it is not YAML"),
-        (("run=other",), "other has no checkpoint last.ckpt"),
-        (("run=run", "which=best"), "run has no checkpoint best.ckpt"),
-        (("run=run", "which=healthy"), "run has no checkpoint healthy.ckpt: no epoch of it was"),
-        (("checkpoint=nowhere",), "checkpoint nowhere not found"),
-        (("checkpoint=empty",), "checkpoint empty not found"),
-        (("checkpoint=file",), "file is not a checkpoint"),
-        (("checkpoint=cut.ckpt", *SMALL), "checkpoint cut.ckpt is damaged or truncated"),
-        (("checkpoint=run/checkpoints/last.ckpt",), "is of another network"),
-        (("checkpoint=run/checkpoints/last.ckpt", *SMALL, "dataset=synthetic"), "for 1 channels"),
-        (("checkpoint=run/checkpoints/last.ckpt", *SMALL, "which=best"), "holds no entry best"),
-        (("run=run", "dataset=cifar10"), "run brings its own data set, model and threat: leave"),
-        (("run=run", "++dataset.subset=5"), "brings its own data set, model and threat: leave"),
-        (("run=run", "model.width=4"), "leave out model.width=4"),
-        (("run=run", "threat=l2"), "leave out threat=l2"),
-        (("run=run", "eps=8"), "eps=8 is above 1, but pixels lie in [0, 1]: did you mean 8/255?"),
-        (("run=run", "eps=[8/255,8]"), "eps=8 is above 1"),
-        (("run=run", "eps=0"), "eps=0 must be positive"),
-        (("run=run", "eps=-1/255"), "eps=-1/255 must be positive"),
-        (("run=run", "eps=many"), "eps=many must be a number: write a fraction such as 8/255"),
-        (("run=run", "eps=inf", "norm=l2"), "eps=inf must be a number"),
-        (("run=run", "eps=[]"), "eps=[] names no radius"),
         (("run=run", "eps=1/255,2/255"), "use key=[value1,value2]"),
         (("run=run", "attacks=[fgms]"), "unknown attack 'fgms': choose from fgsm, rs_fgsm"),
         (("run=run", "attacks=[n_fgsm]"), "unknown attack 'n_fgsm'"),
         (("run=run", "attacks=[pgd,pgd]"), "must be a list of different names"),
         (("run=run", "steps=0"), "steps=0 must be an integer >= 1"),
         (("run=run", "subset=361"), "subset=361 is out of reach: there are 360 test images"),
-        (("run=run", "no_such_key=1"), "Could not override 'no_such_key'"),
+        (("run=run", "no_such_key=1"), "no_such_key: unknown key"),
         (("run=run", "+no_such_key=1"), "+no_such_key=1: nothing reads no_such_key, leave it out"),
         (("run=run", "++no_such_key=1"), "++no_such_key=1: nothing reads no_such_key"),
         (("checkpoint=file", "+training.foo=1"), "+training.foo=1: nothing reads training.foo"),
         (("run=run", "+attack=pgd"), "+attack=pgd: nothing reads attack"),
         (("run=run", "~steps"), "Key 'steps' is not in struct\n"),
-        (("run=run", "norm=l2", "eps=128"), "eps=128 is above 8, but pixels lie in [0, 1]"),
-        (("run=sweep",), "sweep holds several runs: name one, such as sweep/0"),
         (("run=run", "out=file", *QUICK), "out=file is a file: name a folder"),
         (("run=run", "out=taken", *QUICK), "taken holds other files: choose another out=FOLDER"),
     ],

@@ -1,0 +1,117 @@
+"""Opening trained networks: what is named, what is refused, what identifies a result."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from energy_at.data import ImageData, ImageSet
+from energy_at.evaluation import result_key
+from tests.helpers.digits_net import digits_net
+from tests.helpers.running import everything
+
+SMALL = ("model=small", "model.width=8")
+
+
+def brightened(subject):
+    data = ImageData(subject.data.reader, "", batch_size=4, val_size=100)
+    train, test = data.reader(Path())
+    pixels = test.pixels.clone()
+    pixels[:, :, 0, 0] += 1
+    data.reader = lambda _: (train, ImageSet(pixels, test.labels))
+    return replace(subject, data=data)
+
+
+def retrained(subject):
+    net, _ = digits_net()
+    with torch.no_grad():
+        net.net.classifier[2].bias[0] += 0.01
+    return replace(subject, net=net)
+
+
+def remodelled(subject):
+    config = subject.config.copy()
+    config.model.padding = "same"  # an option that no weight shows
+    return replace(subject, config=config)
+
+
+@pytest.mark.parametrize("change", [retrained, remodelled], ids=["weights", "model"])
+def test_a_key_depends_on_weights_and_model(subject, change):
+    images = subject.data.test
+    key = result_key(subject, images, {"steps": 1})
+    assert key == result_key(replace(subject), images, {"steps": 1})
+    assert key != result_key(change(subject), images, {"steps": 1})
+
+
+def test_a_key_depends_on_images_and_settings(subject):
+    images = subject.data.test
+    keys = {
+        result_key(subject, images, {"steps": 1, "seed": 0}),
+        result_key(subject, images, {"steps": 1, "seed": 1}),
+        result_key(subject, images.first(10), {"steps": 1, "seed": 0}),
+        result_key(subject, brightened(subject).data.test, {"steps": 1, "seed": 0}),
+    }
+    assert len(keys) == 4
+
+
+def test_a_subset_is_drawn_in_order_and_by_its_seed(subject):
+    images, indices = subject.select_images("test", 9, 1)
+    assert indices == sorted(set(indices))
+    assert torch.equal(images.pixels, subject.data.test.take(torch.tensor(indices)).pixels)
+    assert subject.select_images("test", 9, 1)[1] == indices
+    assert subject.select_images("test", 9, 2)[1] != indices
+    assert subject.select_images("test", 9, None)[1] == list(range(9))
+
+
+def test_threat_models_are_those_of_the_training_or_of_the_data_set(subject):
+    assert {text: ball.eps for text, ball in subject.threat_models(None, None).items()} == {
+        "0.1": 0.1
+    }
+    assert list(subject.threat_models("l2", None)) == ["0.5"]
+    assert list(subject.threat_models("linf", ["8/255", "1 / 10"])) == ["8/255", "1/10"]
+
+
+@pytest.mark.usefixtures("mistakes")
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ((), "name one of run=FOLDER, checkpoint=FILE with its model= and dataset="),
+        (("run=run", "checkpoint=file"), "name one of run=FOLDER, checkpoint=FILE"),
+        (("run=nowhere",), "nowhere is not a run folder"),
+        (("run=empty",), "empty is not a run folder"),
+        (("run=file",), "file is not a run folder"),
+        (("run=no_yaml",), "no_yaml/config.yaml is damaged: it is not YAML"),
+        (("run=other",), "other has no checkpoint last.ckpt"),
+        (("run=run", "which=best"), "run has no checkpoint best.ckpt"),
+        (("run=run", "which=healthy"), "run has no checkpoint healthy.ckpt: no epoch of it was"),
+        (("checkpoint=nowhere",), "checkpoint nowhere not found"),
+        (("checkpoint=empty",), "checkpoint empty not found"),
+        (("checkpoint=file",), "file is not a checkpoint"),
+        (("checkpoint=cut.ckpt", *SMALL), "checkpoint cut.ckpt is damaged or truncated"),
+        (("checkpoint=run/checkpoints/last.ckpt",), "is of another network"),
+        (("checkpoint=run/checkpoints/last.ckpt", *SMALL, "dataset=synthetic"), "for 1 channels"),
+        (("checkpoint=run/checkpoints/last.ckpt", *SMALL, "which=best"), "holds no entry best"),
+        (("run=run", "dataset=cifar10"), "run brings its own data set, model and threat: leave"),
+        (("run=run", "++dataset.subset=5"), "brings its own data set, model and threat: leave"),
+        (("run=run", "model.width=4"), "leave out model.width=4"),
+        (("run=run", "threat=l2"), "leave out threat=l2"),
+        (("run=run", "eps=8"), "eps=8 is above 1, but pixels lie in [0, 1]: did you mean 8/255?"),
+        (("run=run", "eps=[8/255,8]"), "eps=8 is above 1"),
+        (("run=run", "eps=0"), "eps=0 must be positive"),
+        (("run=run", "eps=-1/255"), "eps=-1/255 must be positive"),
+        (("run=run", "eps=many"), "eps=many must be a number, or a fraction such as 8/255"),
+        (("run=run", "eps=inf", "norm=l2"), "eps=inf must be a number"),
+        (("run=run", "eps=[]"), "eps=[] names no radius"),
+        (("run=run", "norm=l2", "eps=128"), "eps=128 is above 8, but pixels lie in [0, 1]"),
+        (("run=sweep",), "sweep holds several runs: name one, such as sweep/0"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_opened_gets_one_line_and_writes_nothing(type_evaluate, wrong, said):
+    before = everything()
+    code, out, err = type_evaluate(*wrong)
+    assert (code, out) == (1, "")
+    assert said in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert everything() == before
