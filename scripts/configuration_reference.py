@@ -14,7 +14,7 @@ PAGE = ROOT / "docs" / "configuration.md"
 COMMANDS = ("train", "evaluate", "analyse", "sample", "report", "export", "watch", "dashboard",
             "doctor", "benchmark")  # fmt: skip
 LINE = re.compile(r"^( *)([A-Za-z_]\w*):(?: +(.*?))?(?:  # (.*))?$")
-INTERNAL = ("defaults", "hydra", "_target_", "_partial_", "made", "reader", "terms")
+INTERNAL = ("defaults", "hydra", "_target_", "_partial_", "reader", "terms")
 INTRODUCTION = """# Configuration reference
 
 Generated from `conf/` by `python scripts/configuration_reference.py`. A group takes one of its

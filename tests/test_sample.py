@@ -443,7 +443,7 @@ MISTAKES = [
     ("start.k=0", "start.k=0 must be an integer >= 1"),
     ("start=nowhere", "choose from class_gaussian, class_pca, local_pca, noise"),
     ("guidance=away", "choose from class_energy, class_stop, none"),
-    ("sampler.stride=3", "There is no such key"),
+    ("sampler.stride=3", "sampler.stride: unknown key; did you mean sampler.steps"),
     ("judge=nowhere", "nowhere is not a run folder"),
     ("out=file", "file is no folder that can be written to: choose another out=FOLDER"),
     ("out=file/below", "file/below is no folder that can be written to"),

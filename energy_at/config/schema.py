@@ -128,7 +128,7 @@ def keys_in(node: Any, prefix: str = "") -> Iterator[str]:
     if not isinstance(node, DictConfig):
         return
     for name in map(str, node):
-        if name.startswith("_") or name in ("ball", "made", "published", "search", "terms"):
+        if name.startswith("_") or name in ("ball", "published", "search", "terms"):
             continue
         yield f"{prefix}{name}"
         if not OmegaConf.is_interpolation(node, name) and not OmegaConf.is_missing(node, name):

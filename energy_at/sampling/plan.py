@@ -1,5 +1,6 @@
 """What is to be sampled, and how."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -56,9 +57,8 @@ class Plan:
 
 
 def plan_of(cfg: DictConfig) -> Plan:
-    """What was asked for."""
-    settings = {name: OmegaConf.to_container(cfg[name], resolve=True) for name in GROUPS}
-    parts = {name: make(cfg[name].made) for name in GROUPS}
+    """The sampling that a configuration describes."""
+    parts = {name: _part(cfg[name]) for name in GROUPS}
     return Plan(
         cfg.n,
         cfg.seed,
@@ -68,11 +68,19 @@ def plan_of(cfg: DictConfig) -> Plan:
         parts["quality"],
         cfg.quality.reference,
         cfg.shown,
-        {name: _shown(values) for name, values in settings.items()},
+        {name: _settings(cfg[name]) for name in GROUPS},
     )
 
 
-def _shown(settings: object) -> dict[str, object]:
-    """Names and values, without what only says how objects are made."""
-    assert isinstance(settings, dict)
-    return {str(name): value for name, value in settings.items() if name != "made"}
+def _part(node: DictConfig) -> Any:
+    """The object of a group, without the keys that are not its arguments."""
+    node = copy.deepcopy(node)
+    OmegaConf.set_struct(node, False)
+    for name in ("name", "reference"):
+        node.pop(name, None)
+    return make(node)
+
+
+def _settings(node: DictConfig) -> dict[str, Any]:
+    """Names and values of a group."""
+    return {str(name): value for name, value in node.items() if name != "_target_"}
