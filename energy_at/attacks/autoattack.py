@@ -12,14 +12,13 @@ from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
 import torch
-from torch import nn
 
 from energy_at.attacks.base import Attack, AttackOptions, AttackResult, Search
 from energy_at.attacks.compose import WorstCase
 from energy_at.attacks.threat import L2, Ball, Linf, clip_to_pixels
 from energy_at.core.rng import ImageNoise, Noise
 from energy_at.core.types import Classifier, Images, Labels
-from energy_at.models.modes import frozen_running_stats, no_graph
+from energy_at.models.modes import frozen_parameters, frozen_running_stats, no_graph
 
 Name = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
 Keeps = Literal["broken", "worst"]
@@ -73,7 +72,8 @@ class LibraryAttack(Search):
         return False
 
     def _run(self, model: Classifier, x: Images, y: Labels, options: AttackOptions) -> AttackResult:
-        with frozen_running_stats(model), _unchanged(model), _restored_generators(x.device):
+        with frozen_running_stats(model), frozen_parameters(model), _restored_generators(x.device):
+            # FAB calls ``backward``, which would leave gradients in the parameters.
             warnings.simplefilter("ignore")  # of gradients of zero, which the checks report
             search = self._make_search(model, x, _seed(options.generator))
             x_adv = self._perturb(search, x.contiguous(), y)
@@ -171,20 +171,6 @@ def _seed(generator: Noise | None) -> int:
         return 0
     seed = generator.seeds[0] if isinstance(generator, ImageNoise) else generator.initial_seed()
     return seed % 2**32
-
-
-@contextmanager
-def _unchanged(model: Classifier) -> Iterator[None]:
-    """FAB calls ``backward``: parameters must not gather what it leaves."""
-    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
-    wanted = [parameter.requires_grad for parameter in parameters]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter, want in zip(parameters, wanted, strict=True):
-            parameter.requires_grad_(want)
 
 
 @contextmanager

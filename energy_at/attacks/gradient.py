@@ -11,7 +11,7 @@ from energy_at.attacks.starts import AtClean, Start
 from energy_at.attacks.threat import Ball, clip_to_pixels
 from energy_at.core.rules import POSITIVE, integer, require
 from energy_at.core.types import Classifier, Images, Labels, Logits
-from energy_at.models.modes import frozen_running_stats, weights_at_rest
+from energy_at.models.modes import frozen_running_stats, input_gradients_only
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class GradientAttack(Search):
             keep = first and options.keep_graph
             with (
                 nullcontext() if first and options.track_stats else frozen_running_stats(model),
-                nullcontext() if keep else weights_at_rest(model),
+                nullcontext() if keep else input_gradients_only(model),
             ):
                 logits = model(x + delta).to(x.dtype)  # energies are fp32 under autocast too
             (grad,) = torch.autograd.grad(gain(logits).sum(), delta, retain_graph=keep)

@@ -34,7 +34,7 @@ class ImageSet:
         """SHA-256 of the pixels and of the labels; they depend on the order."""
         return [_digest(self.pixels), _digest(self.labels)]
 
-    def take(self, indices: Labels) -> "ImageSet":
+    def take(self, indices: Labels | slice) -> "ImageSet":
         """The images at these positions, in this order."""
         return ImageSet(self.pixels[indices], self.labels[indices])
 

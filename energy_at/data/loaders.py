@@ -19,7 +19,47 @@ from energy_at.data.images import ImageSet
 Batch = tuple[Images, Labels]
 
 
-class TrainLoader:
+class _Loader:
+    """Images of a device in batches, of which this process has its part."""
+
+    def __init__(
+        self,
+        images: ImageSet,
+        batch_size: int,
+        *,
+        channels_last: bool = False,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.images = images
+        self.batch_size = batch_size
+        self.channels_last = channels_last
+        self.rank, self.world = rank, world
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.batch_size)
+
+    def part(self, batch: int) -> Part:
+        """The part of a batch that belongs to this process."""
+        left = len(self.images) - batch * self.batch_size
+        return Part(min(left, self.batch_size), self.rank, self.world)
+
+    def _positions(self, batch: int) -> slice:
+        """Positions of this process's images in the order of the epoch."""
+        first, place = batch * self.batch_size, self.part(batch).place
+        return slice(first + place.start, first + place.stop)
+
+
+class EvalLoader(_Loader):
+    """Images in their order, without augmentation."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in range(len(self)):
+            images = self.images.take(self._positions(batch))
+            yield as_floats(images.pixels, self.channels_last), images.labels
+
+
+class TrainLoader(_Loader):
     """Shuffled, augmented batches.
 
     Lightning calls ``set_epoch`` through ``sampler`` before each epoch, and stores and restores
@@ -38,13 +78,10 @@ class TrainLoader:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.images = images
-        self.batch_size = batch_size
-        self.rank, self.world = rank, world
+        super().__init__(images, batch_size, channels_last=channels_last, rank=rank, world=world)
         self.seed = seed
         self.pad = pad
         self.flip = flip
-        self.channels_last = channels_last
         self.epoch = 0
         self._yielded = 0
         self._resume: dict[str, int] | None = None
@@ -65,13 +102,6 @@ class TrainLoader:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._resume = state
 
-    def __len__(self) -> int:
-        return -(-len(self.images) // self.batch_size)
-
-    def part(self, batch: int) -> Part:
-        """The part of a batch that belongs to this process."""
-        return _part(self, batch)
-
     def __iter__(self) -> Iterator[Batch]:
         # A generator starts with its first batch: by then the epoch is set.
         first = self._first_batch()
@@ -80,7 +110,7 @@ class TrainLoader:
         order = torch.randperm(len(self.images), generator=generator).to(device)
         draws = draw(len(order), pad=self.pad, flip=self.flip, generator=generator).to(device)
         for batch in range(first, len(self)):
-            part = _places(self, batch)
+            part = self._positions(batch)
             images = self.images.take(order[part])
             pixels = images.pixels
             if self.pad or self.flip:
@@ -92,50 +122,6 @@ class TrainLoader:
         resume, self._resume = self._resume, None
         self._yielded = resume["batch"] if resume and resume["epoch"] == self.epoch else 0
         return self._yielded
-
-
-class EvalLoader:
-    """Images in their order, without augmentation."""
-
-    def __init__(
-        self,
-        images: ImageSet,
-        batch_size: int,
-        *,
-        channels_last: bool = False,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        self.images = images
-        self.batch_size = batch_size
-        self.channels_last = channels_last
-        self.rank, self.world = rank, world
-
-    def __len__(self) -> int:
-        return -(-len(self.images) // self.batch_size)
-
-    def part(self, batch: int) -> Part:
-        """The part of a batch that belongs to this process."""
-        return _part(self, batch)
-
-    def __iter__(self) -> Iterator[Batch]:
-        for batch in range(len(self)):
-            part = _places(self, batch)
-            yield (
-                as_floats(self.images.pixels[part], self.channels_last),
-                self.images.labels[part],
-            )
-
-
-def _part(loader: TrainLoader | EvalLoader, batch: int) -> Part:
-    left = len(loader.images) - batch * loader.batch_size
-    return Part(min(left, loader.batch_size), loader.rank, loader.world)
-
-
-def _places(loader: TrainLoader | EvalLoader, batch: int) -> slice:
-    """Positions of this process's images in the order of the epoch."""
-    first, place = batch * loader.batch_size, loader.part(batch).place
-    return slice(first + place.start, first + place.stop)
 
 
 def as_floats(pixels: Pixels, channels_last: bool) -> Images:

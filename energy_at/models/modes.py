@@ -1,7 +1,7 @@
 """Context managers that change how a network runs, and restore it."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -41,21 +41,27 @@ def frozen_running_stats(model: Callable[..., Any]) -> Iterator[None]:
 
 
 @contextmanager
-def weights_at_rest(model: Callable[..., Any]) -> Iterator[None]:
-    """Forward passes inside have gradients of their input alone, where the network is compiled.
-
-    Autograd computes the gradients that are asked for; a compiled backward pass always computes
-    those of all weights too.
-    """
-    parameters = model.parameters() if isinstance(model, nn.Module) and is_compiled(model) else ()
-    weights = [weight for weight in parameters if weight.requires_grad]
-    for weight in weights:
-        weight.requires_grad_(False)
+def frozen_parameters(model: Callable[..., Any]) -> Iterator[None]:
+    """Forward passes inside have gradients of their input only."""
+    parameters = model.parameters() if isinstance(model, nn.Module) else ()
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for weight in weights:
-            weight.requires_grad_(True)
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def input_gradients_only(model: Callable[..., Any]) -> AbstractContextManager[None]:
+    """Frozen parameters where the network is compiled.
+
+    Autograd computes the gradients that are asked for; a compiled backward pass always computes
+    those of all parameters too.
+    """
+    compiled = isinstance(model, nn.Module) and is_compiled(model)
+    return frozen_parameters(model) if compiled else nullcontext()
 
 
 @contextmanager
