@@ -175,7 +175,7 @@ def test_help_shows_an_example(type_in):
         (evaluate, (CHECKPOINT, *MODEL, "dataset=digits"), "for 3 channels, the images have 1"),
         (evaluate, (CHECKPOINT, *MODEL, "dataset.classes=7"), "linear.weight is (4, 16), the"),
         (evaluate, (CHECKPOINT, *MODEL, "model.activation=gelu"), "must be relu or silu"),
-        (evaluate, (CHECKPOINT, *MODEL, "model.shortcut=none"), "must be activated, plain or plain3x3"),
+        (evaluate, (CHECKPOINT, *MODEL, "model.shortcut=none"), "must be activated, plain or"),
         (export, (), "run"),
         (export, ("run=nowhere",), "nowhere is not a run folder"),
         (export, ("run=run", "which=final"), "which=final must be last, best or healthy"),

@@ -23,7 +23,13 @@ from energy_at.models.weights import load_weights
 from energy_at.reporting.comparison import grouped
 from energy_at.reporting.document.runs import entries
 from energy_at.runs.checkpoints import read_tensors
-from energy_at.runs.folder import RunFolder, named_folders, require_distinct, runs_in
+from energy_at.runs.folder import (
+    RunFolder,
+    named_folders,
+    require_distinct,
+    require_one_named,
+    runs_in,
+)
 
 BALLS: dict[str, type[Linf] | type[L2]] = {"linf": Linf, "l2": L2}
 
@@ -144,7 +150,7 @@ def open_model(cfg: DictConfig, overrides: Sequence[str] = ()) -> TrainedModel:
         FileNotFoundError: if the run or the checkpoint does not exist.
         ValueError: unless exactly one is named, or if it cannot be opened.
     """
-    _require_one(cfg)
+    require_one_named(cfg)
     return _open_file(cfg) if cfg.run is None else open_run(str(cfg.run), cfg, overrides)
 
 
@@ -155,7 +161,7 @@ def open_models(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Tra
         FileNotFoundError: if a run or the checkpoint does not exist.
         ValueError: unless exactly one key is set, or if the runs have different data sets.
     """
-    _require_one(cfg)
+    require_one_named(cfg)
     if cfg.checkpoint is not None:
         return {Path(cfg.checkpoint).name: open_model(cfg, overrides)}
     if cfg.run is not None:
@@ -200,17 +206,6 @@ def _open_file(cfg: DictConfig) -> TrainedModel:
     if folder.is_file():  # a checkpoint without a suffix
         folder = Path(f"{path.stem}.files")
     return TrainedModel(net, build_data(cfg), cfg, str(path), cfg.which, folder, device)
-
-
-def _require_one(cfg: DictConfig) -> None:
-    keys = {
-        "run": "run=FOLDER",
-        "runs": "runs=[FOLDER,FOLDER]",
-        "checkpoint": "checkpoint=FILE with its model= and dataset=",
-    }
-    offered = [key for key in keys if key in cfg]
-    if len([key for key in offered if cfg[key] is not None]) != 1:
-        raise ValueError(f"name one of {', '.join(keys[key] for key in offered)}")
 
 
 def _require_one_data_set(models: Sequence[TrainedModel]) -> None:

@@ -238,6 +238,22 @@ def failures(sweep: str | Path) -> list[tuple[Path, str]]:
     return [(file.parent, " ".join(file.read_text().split())) for file in files]
 
 
+def require_one_named(cfg: DictConfig) -> None:
+    """Requires one value among the keys ``run``, ``runs`` and ``checkpoint`` that a command has.
+
+    Raises:
+        ValueError: if none or several are set.
+    """
+    keys = {
+        "run": "run=FOLDER",
+        "runs": "runs=[FOLDER,FOLDER]",
+        "checkpoint": "checkpoint=FILE with its model= and dataset=",
+    }
+    offered = [key for key in keys if key in cfg]
+    if len([key for key in offered if cfg[key] is not None]) != 1:
+        raise ValueError(f"name one of {', '.join(keys[key] for key in offered)}")
+
+
 def named_folders(names: Any) -> list[str]:
     """The folders that ``runs=FOLDER`` or ``runs=[FOLDER,FOLDER]`` names, as they were written.
 

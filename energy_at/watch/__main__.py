@@ -3,25 +3,11 @@
 ``python -m energy_at.watch run=FOLDER``
 """
 
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 
 from energy_at.config.cli import command
+from energy_at.runs.folder import named_folders, require_one_named
 from energy_at.watch import Watch, follow, page_server
-
-
-def folders(cfg: DictConfig) -> list[str]:
-    """What to watch.
-
-    Raises:
-        ValueError: unless exactly one of ``run`` and ``runs`` is named.
-    """
-    if (cfg.run is None) == (cfg.runs is None):
-        raise ValueError("name what to watch: run=FOLDER, or runs=[FOLDER,FOLDER]")
-    named = cfg.run if cfg.runs is None else cfg.runs
-    names = [str(name) for name in named] if isinstance(named, ListConfig) else [str(named)]
-    if not names:
-        raise ValueError("runs=[] names no run: write runs=[FOLDER,FOLDER]")
-    return names
 
 
 def serve(watch: Watch, port: int, interval: float) -> None:
@@ -34,7 +20,8 @@ def serve(watch: Watch, port: int, interval: float) -> None:
 
 @command("watch")
 def main(cfg: DictConfig) -> None:
-    watch = Watch(folders(cfg))
+    require_one_named(cfg)
+    watch = Watch(named_folders(cfg.run if cfg.runs is None else cfg.runs))
     if cfg.browser:
         serve(watch, cfg.port, cfg.interval)
     else:

@@ -298,8 +298,8 @@ def test_a_browser_draws_every_curve_of_a_run(served, here):
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        ([], "name what to watch"),
-        (["run=a", "runs=[b]"], "name what to watch"),
+        ([], "name one of run=FOLDER, runs=[FOLDER,FOLDER]"),
+        (["run=a", "runs=[b]"], "name one of run=FOLDER, runs=[FOLDER,FOLDER]"),
         (["runs=[]"], "names no run"),
         (["run=nowhere"], "nowhere is not a run folder"),
         (["run=other"], "other is not a run folder"),
