@@ -1,6 +1,7 @@
 """The data of a run: training images, images held out of them, test images."""
 
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,6 @@ class ImageData(LightningDataModule):
         self.flip = flip
         self.channels_last = channels_last
         self._device = torch.device("cpu")
-        self._loaded: tuple[ImageSet, ImageSet, ImageSet] | None = None
         self._loader: TrainLoader | None = None
         self._position: dict[str, Any] | None = None
 
@@ -71,23 +71,22 @@ class ImageData(LightningDataModule):
             FileNotFoundError: if the data is missing and cannot be downloaded.
             ValueError: if there are fewer images than asked for.
         """
-        if self._loaded is None:
-            self._loaded = self._read()
+        _ = self._sets
 
     @property
     def train(self) -> ImageSet:
         """Training images."""
-        return self._images()[0]
+        return self._sets[0]
 
     @property
     def val(self) -> ImageSet:
         """Held-out images of the training set."""
-        return self._images()[1]
+        return self._sets[1]
 
     @property
     def test(self) -> ImageSet:
         """The test set."""
-        return self._images()[2]
+        return self._sets[2]
 
     def train_dataloader(self) -> TrainLoader:
         """Shuffled, augmented batches."""
@@ -132,7 +131,8 @@ class ImageData(LightningDataModule):
             world=self.world,
         )
 
-    def _read(self) -> tuple[ImageSet, ImageSet, ImageSet]:
+    @cached_property
+    def _sets(self) -> tuple[ImageSet, ImageSet, ImageSet]:
         everything, test = self.reader(self.root)
         train, val = split(everything, self.val_size, self.seed)
         if self.subset is not None:
@@ -144,11 +144,6 @@ class ImageData(LightningDataModule):
             order = torch.Generator().manual_seed(self.seed)
             train = train.take(torch.randperm(len(train), generator=order)[: self.subset])
         return train, val, test
-
-    def _images(self) -> tuple[ImageSet, ImageSet, ImageSet]:
-        self.setup()
-        assert self._loaded is not None
-        return self._loaded
 
     @property
     def device(self) -> torch.device:
