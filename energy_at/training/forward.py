@@ -15,7 +15,8 @@ from energy_at.objectives import Trait
 
 def logits(net: nn.Module, x: Images) -> Logits:
     """Logits of a batch, in the precision of the images under autocast too."""
-    return net(x).to(x.dtype)  # type: ignore[no-any-return]
+    output: Logits = net(x)
+    return output.to(x.dtype)
 
 
 @dataclass(frozen=True)

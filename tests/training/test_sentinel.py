@@ -166,7 +166,7 @@ def test_a_stopped_training_has_its_checkpoints(tmp_path):
         open_resumed(str(tmp_path), [])
 
 
-def test_a_rollback_restores_exactly_and_switches_der_on(tmp_path):
+def test_a_rollback_restores_exactly_and_switches_der_on(tmp_path, capsys):
     step = STEPS + 1
     run, notes = trained_until_alarm(tmp_path, step, *ROLL)
     assert same(notes.batches[step], notes.epochs[0])
@@ -177,6 +177,8 @@ def test_a_rollback_restores_exactly_and_switches_der_on(tmp_path):
     assert returns == [str(float(STEPS))]
     assert any("train/loss/der" in r for r in rows(tmp_path))
     assert run.trainer.global_step == 4 * STEPS  # one epoch is repeated
+    line = "step 4: rollback restores step 3, applies DER of weight 20, extends training by 1 epoch"
+    assert f"{line}\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -297,7 +299,7 @@ def test_a_rollback_survives_a_kill_and_a_resume(tmp_path, rolled, step):
     assert again.module.objective.terms == whole.module.objective.terms
 
 
-def test_a_resume_extends_limited_steps_as_the_rollback_did(tmp_path):
+def test_a_resume_extends_limited_steps_as_the_rollback_did(tmp_path, capsys):
     roll = (*ROLLS, "callbacks.sentinel.rollbacks=1", f"trainer.max_steps={3 * STEPS}")
     broken = prepared(tmp_path, *roll)
     broken.trainer.callbacks.insert(0, Unplugged(5))
@@ -306,6 +308,7 @@ def test_a_resume_extends_limited_steps_as_the_rollback_did(tmp_path):
     again = fitted(tmp_path, *roll, checkpoint=RunFolder(tmp_path).checkpoint())
     (repeated,) = (float(r["alarm/repeated"]) for r in alarms(tmp_path) if "alarm/repeated" in r)
     assert again.trainer.global_step == (3 + repeated) * STEPS > 3 * STEPS
+    assert ": rollback limit (1) reached\n" in capsys.readouterr().err
 
 
 def refuse(**_):

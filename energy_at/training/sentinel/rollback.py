@@ -92,15 +92,15 @@ class Rollback:
         that none comes twice.
         """
         assert self.healthy is not None
-        step = trainer.global_step
+        step, healthy = trainer.global_step, self.healthy["step"]
         self.steps.append(step)
         restore(self.healthy, trainer, module)
-        row = {ROLLBACK: float(self.healthy["step"])}
-        line = f"step {step}: rollback to step {self.healthy['step']} with {self._treat()}"
+        row = {ROLLBACK: float(healthy)}
+        line = f"step {step}: rollback restores step {healthy}, applies {self._treat()}"
         if self.rewinds:
             epochs = self._rewind(trainer, module, self.healthy)
             row[REPEATED] = float(self.repeated)
-            line += f", {epochs} epoch{'' if epochs == 1 else 's'} longer"
+            line += f", extends training by {epochs} epoch{'' if epochs == 1 else 's'}"
         return row, line
 
     def state_dict(self) -> dict[str, Any]:
