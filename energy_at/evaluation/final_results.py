@@ -44,7 +44,7 @@ def evaluate_checkpoints(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[s
             batch_size=data.eval_batch_size,
             channels_last=data.channels_last,
             seed=cfg.seed,
-            progress=cfg.trainer.get("enable_progress_bar") is not False,
+            progress=cfg.trainer.enable_progress_bar is not False,
         )
         for name in cfg.evaluation.images
     }

@@ -75,8 +75,7 @@ class MetricsLog:
         if isinstance(rows, MetricsLog):
             return rows
         names = dict.fromkeys(name for row in rows for name in row)
-        return MetricsLog({name: _curve([row for row in rows if name in row], name)
-                           for name in names})  # fmt: skip
+        return MetricsLog({name: _curve(rows, name) for name in names})
 
     def __contains__(self, name: str) -> bool:
         return len(self[name]) > 0
@@ -168,5 +167,6 @@ def _spread(column: Column) -> Numbers:
 
 
 def _curve(rows: Rows, name: str) -> Curve:
+    rows = [row for row in rows if name in row]
     keys = ("step", "epoch", name)
     return Curve(*(np.array([row.get(key, np.nan) for row in rows], float) for key in keys))
