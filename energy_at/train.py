@@ -1,7 +1,4 @@
-"""Trains a robust classifier.
-
-``python -m energy_at.train model=preactresnet18 reg=der attack=fgsm``
-"""
+"""Trains a robust classifier: ``python -m energy_at.train reg=der attack=fgsm``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +7,6 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from energy_at.config.cli import Job, command, overrides
-from energy_at.config.schema import check
 from energy_at.core.ranks import is_first
 
 if TYPE_CHECKING:
@@ -29,7 +25,7 @@ def main(cfg: DictConfig, job: Job) -> float | None:
     folder, typed = RunFolder(job.folder), overrides()
     if cfg.resume is not None:
         changes = [o for o in typed if not o.lstrip("+").startswith("resume=")]
-        train(*open_resumed(cfg.resume, typed), overrides=changes)
+        train(*open_resumed(cfg.resume, typed), typed=changes)
     elif job.in_sweep and folder.results_file.is_file():
         print(f"{folder.path} has finished before: kept")
     elif job.in_sweep and folder.has_checkpoint():
@@ -37,53 +33,27 @@ def main(cfg: DictConfig, job: Job) -> float | None:
     else:
         if job.in_sweep and is_first():
             folder.forget_start()
-        train(cfg, folder, overrides=typed)
-    if not (job.in_sweep and folder.results_file.is_file()):  # or another process writes them
-        return None
-    return FinishedRun(folder).score()
+        train(cfg, folder, typed=typed)
+    has_results = job.in_sweep and folder.results_file.is_file()  # or another process writes them
+    return FinishedRun(folder).score() if has_results else None
 
 
 def train(
-    cfg: DictConfig,
-    folder: "RunFolder",
-    checkpoint: Path | None = None,
-    overrides: Sequence[str] = (),
+    cfg: DictConfig, folder: "RunFolder", checkpoint: Path | None = None, typed: Sequence[str] = ()
 ) -> None:
-    """Fits, evaluates the last and the best checkpoint, and writes results, table and figure.
-
-    Of several processes that fit together, the first one does all the writing.
-    """
-    from lightning import seed_everything
-
-    from energy_at.config.build import build
-    from energy_at.config.preflight import require_sound
+    """Fits, evaluates the last and the best checkpoint, and writes results, table and figure."""
+    from energy_at.config.preflight import prepare
     from energy_at.evaluation.final_results import finish
-    from energy_at.runs.checkpoints import read_checkpoint
-    from energy_at.runs.folder import RunFolder, accuracies_in
-    from energy_at.training.launch import fit, require_startable, worker_command
-    from energy_at.training.loggers import wandb as loggers
+    from energy_at.training.launch import fit
+    from energy_at.training.loggers import wandb
 
-    check(cfg)
-    seed_everything(cfg.seed, workers=True, verbose=False)
-    wandb_id = read_checkpoint(checkpoint).get("wandb_id") if checkpoint else None
-    run = build(cfg, folder, wandb_id=wandb_id)
-    require_sound(cfg, run)
-    require_startable(run.trainer, run.data)
-    first = run.trainer.is_global_zero
-    if first and checkpoint is None:
-        RunFolder.create(folder.path, cfg, overrides, train_images=len(run.data.train))
-    elif first:
-        folder.note_resume(cfg, overrides)
-    place = "hydra.run.dir" if checkpoint is None else "resume"
-    others = [*overrides, f'{place}="{folder.path}"', "hydra.mode=RUN"]
+    run = prepare(cfg, folder, checkpoint, typed)
     try:
-        with worker_command(run.trainer, others):
-            fit(run.trainer, run.module, run.data, folder.path, checkpoint)
-        if first:
-            results = finish(cfg, run, folder)
-            loggers.conclude(run.trainer.loggers, accuracies_in(results), folder.saved())
+        fit(run.trainer, run.module, run.data, folder.path, checkpoint, typed)
+        if run.trainer.is_global_zero:  # of several processes, the first one does all the writing
+            finish(cfg, run, folder)
     finally:
-        loggers.finish(run.trainer.loggers)
+        wandb.finish(run.trainer.loggers)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,51 @@
 """Pre-flight checks: what needs several objects, before a training writes anything."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from lightning import seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig
 
 from energy_at.attacks import Attack, NoAttack
-from energy_at.config.build import Run, keys_of, make_attacks
+from energy_at.config.build import Run, build, keys_of, make_attacks
+from energy_at.config.schema import check
 from energy_at.core.rules import ArgumentError
 from energy_at.data.loaders import as_floats
 from energy_at.models.modes import eval_mode, no_graph
 from energy_at.objectives import Trait
+from energy_at.runs.checkpoints import read_checkpoint
+from energy_at.runs.folder import RunFolder
 from energy_at.training import CompiledNet, Sentinel
 from energy_at.training.callbacks import callbacks_of
+from energy_at.training.launch import require_startable
 from energy_at.training.module import require_batches
+
+
+def prepare(
+    cfg: DictConfig, folder: RunFolder, checkpoint: Path | None, overrides: Sequence[str]
+) -> Run:
+    """Seeds, builds and checks a run, and opens its folder: nothing is written before.
+
+    Args:
+        cfg: Its configuration.
+        folder: Where it writes.
+        checkpoint: To resume from; ``None`` for a new run.
+        overrides: That were typed.
+    """
+    check(cfg)
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    wandb_id = read_checkpoint(checkpoint).get("wandb_id") if checkpoint else None
+    run = build(cfg, folder, wandb_id=wandb_id)
+    require_sound(cfg, run)
+    require_startable(run.trainer, run.data)
+    if run.trainer.is_global_zero:
+        if checkpoint is None:
+            RunFolder.create(folder.path, cfg, overrides, train_images=len(run.data.train))
+        else:
+            folder.note_resume(cfg, overrides)
+    return run
 
 
 def require_sound(cfg: DictConfig, run: Run) -> None:

@@ -1,20 +1,13 @@
-"""What may be typed: keys that exist, and values of the right type.
+"""Types of values, and ranges of those that no class of ours takes.
 
-The classes that take the values check their ranges (``energy_at.core.rules``). The rules of keys
-that no class of ours takes stand here.
+The classes that take the other values check them by ``energy_at.core.rules``.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from difflib import SequenceMatcher
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from energy_at.config import CONF
 from energy_at.core.rules import TRUTH, Rule, integer, is_list, number, one_of, or_null, some_of
 
 
@@ -38,133 +31,6 @@ def require_rules(cfg: DictConfig, rules: Mapping[str, Rule]) -> None:
         if value is not _MISSING and not holds(value):
             shown = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
             raise ValueError(f"{key}={shown} must be {must}")
-
-
-# Keys and choices
-
-
-def require_single(overrides: Sequence[str]) -> None:
-    """Refuses several choices of a group, which Hydra would lay over each other key by key.
-
-    Raises:
-        ValueError: with the override.
-    """
-    for override in overrides:
-        group, _, chosen = override.lstrip("+").partition("=")
-        if group in SINGLE and chosen.startswith("["):
-            first, *others = chosen.strip("[]").split(",")
-            sweep = f", or each in turn: -m {group}={','.join([first, *others])}" if others else ""
-            combined = ", or a combination that has a file: reg=der_gradalign"
-            raise ValueError(
-                f"{override}: {group} takes one choice, such as {group}={first}"
-                + (combined if group == "reg" else "")
-                + sweep
-            )
-
-
-def require_read(cfg: DictConfig, name: str, overrides: Sequence[str]) -> None:
-    """Refuses a key that was added with ``+`` and that nobody reads: it would change nothing.
-
-    Legal are arguments of everything that has a ``_target_``, which refuses those that it does not
-    know, and further things with a ``_target_``: callbacks, attacks, terms.
-
-    Raises:
-        ValueError: with the override.
-    """
-    added = [o for o in overrides if o.startswith("+") and not _is_argument(cfg, key_of(o))]
-    if not added:
-        return
-    known = composed(name, overrides)
-    for override in added:
-        key = key_of(override)
-        if OmegaConf.select(known, key, default=_MISSING) is _MISSING:
-            hint = _suggest(key, keys_in(known))
-            raise ValueError(f"{override}: nothing reads {key}, leave it out{hint}")
-
-
-def unknown_key(key: str, name: str, overrides: Sequence[str]) -> str:
-    """One line about a key that is not in the configuration, with the nearest ones."""
-    group, _, rest = key.partition(".")
-    cfg = composed(name, [o for o in overrides if key_of(o) != key], all_of_it=True)
-    choices = {
-        choice: {f"{group}.{own}" for own in keys_in(OmegaConf.load(file))}
-        for choice, file in choices_of(group).items()
-        if group in cfg.hydra.runtime.choices
-    }
-    if having := [choice for choice, keys in choices.items() if key in keys]:
-        chosen = cfg.hydra.runtime.choices.get(group)
-        first, *others = sorted(having, key=lambda choice: choice != "der")
-        more = f" (or {', '.join(others)})" if others else ""
-        return f"{group}={chosen} has no {rest}: add {group}={first}{more}"
-    known = {*keys_in(cfg), *(k for keys in choices.values() for k in keys)}
-    if not key.startswith("hydra."):
-        known = {k for k in known if not k.startswith("hydra.")}
-    return f"{key}: unknown key{_suggest(key, known)}"
-
-
-def unknown_choice(group: str, choice: str, options: Iterable[str]) -> str:
-    """One line about a choice that a group does not have, with the nearest one."""
-    near = [f"{group}={option}" for option in nearest(choice, options, 1)]
-    hint = f"did you mean {near[0]}? " if near else ""
-    return f"{group}={choice}: unknown choice; {hint}choose from {', '.join(options)}"
-
-
-def choices_of(group: str) -> dict[str, Path]:
-    """Files of a configuration group by choice."""
-    return {file.stem: file for file in sorted(Path(CONF, group).glob("*.yaml"))}
-
-
-def composed(name: str, overrides: Sequence[str], *, all_of_it: bool = False) -> DictConfig:
-    """The configuration of a command with the groups that were chosen, as far as they exist."""
-    chosen = [o for o in overrides if o.partition("=")[2] in choices_of(o.partition("=")[0])]
-    with ExitStack() as stack:
-        if not GlobalHydra.instance().is_initialized():
-            stack.enter_context(initialize_config_dir(CONF, version_base="1.3"))
-        return compose(name, chosen, return_hydra_config=all_of_it)
-
-
-def keys_in(node: Any, prefix: str = "") -> Iterator[str]:
-    """Every key that people type, full and dotted; not those that only say how objects are made."""
-    if not isinstance(node, DictConfig):
-        return
-    for name in map(str, node):
-        if name.startswith("_") or name in ("ball", "published", "search", "terms"):
-            continue
-        yield f"{prefix}{name}"
-        if not OmegaConf.is_interpolation(node, name) and not OmegaConf.is_missing(node, name):
-            yield from keys_in(node[name], f"{prefix}{name}.")
-
-
-def nearest(word: str, words: Iterable[str], n: int = 3) -> list[str]:
-    """The most similar of some names, of which those with another path may share the last part."""
-
-    def likeness(other: str) -> float:
-        last = SequenceMatcher(None, word.rpartition(".")[2], other.rpartition(".")[2]).ratio()
-        part = 0.8 if len(word) > 2 and word in other else 0.0
-        return max(SequenceMatcher(None, word, other).ratio(), 0.9 * last, part)
-
-    found = sorted(((likeness(other), other) for other in words), key=lambda one: (-one[0], one[1]))
-    best = found[0][0] if found else 0
-    return [other for ratio, other in found[:n] if ratio >= max(0.6, best - 0.1)]
-
-
-def key_of(override: str) -> str:
-    """Where ``+key=value``, or ``+group@package=choice``, puts something."""
-    return override.lstrip("+~").partition("=")[0].rpartition("@")[2]
-
-
-def _suggest(key: str, known: Iterable[str]) -> str:
-    near = nearest(key, (other for other in known if not key.startswith(f"{other}.")))
-    return f"; did you mean {' or '.join(near)}?" if near else "; --help lists all keys"
-
-
-def _is_argument(cfg: DictConfig, key: str) -> bool:
-    parts = key.split(".")
-    nodes = [OmegaConf.select(cfg, ".".join(parts[: i + 1])) for i in range(len(parts))]
-    return any(isinstance(node, DictConfig) and "_target_" in node for node in nodes)
-
-
-# Rules
 
 
 def _names_such_as(example: str) -> Rule:
@@ -195,10 +61,6 @@ def _are_paths(value: Any) -> bool:
     return all(map(is_path, value)) if is_list(value) else is_path(value)
 
 
-SINGLE = (  # groups whose choices exclude each other; those of callbacks and logger add up
-    *("dataset", "model", "threat", "attack", "loss", "reg", "optimizer", "schedule", "trainer"),
-    *("experiment", "scale", "sweep"),
-)
 _MISSING = object()
 _RESERVED = "/\\#?%:"  # W&B has them in no name
 _GROUP: Rule = ("a group of keys: set the keys in it", lambda v: isinstance(v, DictConfig))

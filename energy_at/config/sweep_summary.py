@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from energy_at.config.cli import one_line_errors
+from energy_at.config.errors import one_line_errors
 from energy_at.config.schema import check_start
 from energy_at.core.files import remove_empty
 

@@ -13,15 +13,16 @@ from energy_at.evaluation.robustness import Evaluator
 from energy_at.reporting.figures.style import delta_energy_figure, save
 from energy_at.reporting.tables import results_table
 from energy_at.runs.checkpoints import read_checkpoint
-from energy_at.runs.folder import RunFolder
+from energy_at.runs.folder import RunFolder, accuracies_in
 from energy_at.training.callbacks import callbacks_of
 from energy_at.training.flops import forward_equivalents
+from energy_at.training.loggers import wandb
 from energy_at.training.sentinel.callback import Sentinel
 from energy_at.training.sentinel.remedies import Remedies
 
 
-def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, Any]:
-    """Evaluates a trained network, writes its results and figure, and returns the results."""
+def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
+    """Evaluates a trained network; writes its results, table and figure, and logs them."""
     results = evaluate_checkpoints(cfg, run, folder)
     results |= {"held_out": held_out(run.data.val)} | alarms(run)
     folder.write_results(results)  # may have taken hours: written before anything else can fail
@@ -30,7 +31,7 @@ def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, Any]:
         save(delta_energy_figure({folder.path.name: log}), folder.path / "delta_energy")
     print(results_table([folder]).markdown())
     print(f"run folder: {folder.path}")
-    return results
+    wandb.conclude(run.trainer.loggers, accuracies_in(results), folder.saved())
 
 
 def evaluate_checkpoints(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, Any]:

@@ -79,9 +79,21 @@ def fit(
     data: ImageData,
     folder: Path,
     checkpoint: Path | None,
+    overrides: Sequence[str],
 ) -> None:
-    """Trains to the end, or ends the process with a line that says how to resume."""
-    with suppress(SystemExit):  # how Lightning ends on a signal, with code 0 for SIGTERM
+    """Trains to the end, or ends the process with a line that says how to resume.
+
+    Args:
+        trainer: Of this process.
+        module: What is trained.
+        data: The images.
+        folder: Of the run.
+        checkpoint: To resume from.
+        overrides: That were typed; the other processes are started with them.
+    """
+    place = "hydra.run.dir" if checkpoint is None else "resume"
+    command = [*overrides, f'{place}="{folder}"', "hydra.mode=RUN"]
+    with worker_command(trainer, command), suppress(SystemExit):  # with 0 for SIGTERM
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     terminated = trainer.received_sigterm
     if terminated or not trainer.state.finished:

@@ -29,7 +29,7 @@ from ray.exceptions import RuntimeEnvSetupError, WorkerCrashedError
 from submitit.core.utils import FailedJobError, UncompletedJobError
 
 from energy_at import train
-from energy_at.config.cli import explained
+from energy_at.config.errors import explained
 from energy_at.config.schema import check_start
 from energy_at.config.sweep_summary import summary
 from energy_at.runs.folder import runs_below
