@@ -86,6 +86,10 @@ class L2:
         return replace(self, eps=factor * self.eps)
 
 
+NORMS: dict[str, type[Linf] | type[L2]] = {"linf": Linf, "l2": L2}
+NORM_LABELS = {"linf": "L-inf", "l2": "L2"}
+
+
 def clip_to_pixels(x: Images, delta: Images) -> Images:
     """The perturbation nearest ``delta`` that keeps ``x + delta`` an image in [0, 1]."""
     return (x + delta).clamp(0, 1) - x

@@ -9,12 +9,10 @@ from omegaconf import DictConfig
 
 from energy_at.attacks import Attack, restarted_pgd
 from energy_at.attacks.registry import LABELS, AttackKey, named_attack
-from energy_at.attacks.threat import Ball
+from energy_at.attacks.threat import NORM_LABELS, Ball
 from energy_at.data import ImageSet
 from energy_at.evaluation.robustness import Evaluator, Journal
 from energy_at.evaluation.trained_model import TrainedModel
-
-NORMS = {"linf": "L-inf", "l2": "L2"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +60,7 @@ class EvaluationTarget:
     @property
     def norm_label(self) -> str:
         """``L-inf`` or ``L2``."""
-        return NORMS[self.norm]
+        return NORM_LABELS[self.norm]
 
     def images(self, model: TrainedModel) -> tuple[ImageSet, list[int]]:
         """The images on the device of a network, and their indices in the split.

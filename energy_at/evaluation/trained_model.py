@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from energy_at import __version__
-from energy_at.attacks.threat import L2, Ball, Linf
+from energy_at.attacks.threat import NORMS, Ball
 from energy_at.config.build import build_data, make, reopened
 from energy_at.config.resolvers import parse_pixels
 from energy_at.core.device import device_of
@@ -30,8 +30,6 @@ from energy_at.runs.folder import (
     require_one_named,
     runs_in,
 )
-
-BALLS: dict[str, type[Linf] | type[L2]] = {"linf": Linf, "l2": L2}
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class TrainedModel:
     def norm(self) -> str:
         """``linf`` or ``l2``, of the threat model that it was trained for."""
         ball = make(self.config.threat.ball)
-        return next(name for name, kind in BALLS.items() if isinstance(ball, kind))
+        return next(name for name, kind in NORMS.items() if isinstance(ball, kind))
 
     def threat_models(self, norm: str | None, eps: Any, *, key: str = "eps") -> dict[str, Ball]:
         """Balls by their radius as it was written.
@@ -83,7 +81,7 @@ class TrainedModel:
             raise ValueError(f"{key}=[] names no radius: write {key}=[4/255,8/255]")
         most = 1 if norm == "linf" else math.sqrt(self.data.test.pixels[0].numel())
         texts = [str(radius).replace(" ", "") for radius in radii]
-        return {text: BALLS[norm](parse_pixels(key, text, most)) for text in texts}
+        return {text: NORMS[norm](parse_pixels(key, text, most)) for text in texts}
 
     def select_images(
         self, split: str, n: int | None, seed: int | None

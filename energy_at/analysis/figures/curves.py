@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from energy_at.analysis.figures.page import NATURAL, PAPER, WIDTH, View, legend_below, page
 from energy_at.analysis.measure import TIMES, Floats, Landscape
 from energy_at.analysis.statistics import class_means, ks_distance
-from energy_at.evaluation.target import NORMS
+from energy_at.attacks.threat import NORM_LABELS
 from energy_at.reporting.figures.style import (
     ATTACK_STYLES,
     entitle,
@@ -82,7 +82,9 @@ def delta_vs_eps(view: View, label: str) -> Figure:
             axes.axhline(0, color="0.7", linewidth=0.6, zorder=0)
             axes.axvline(unit * view.eps, color="0.5", linewidth=0.6, linestyle=":")
             what = "dE(x)" if name == "marginal" else "dE(x, y)"
-            axes.set(xlabel=f"eps, {NORMS[view.norm]} [{unit_label}]", ylabel=f"{what} [nats]")
+            axes.set(
+                xlabel=f"eps, {NORM_LABELS[view.norm]} [{unit_label}]", ylabel=f"{what} [nats]"
+            )
         if view.has_columns:
             methods_legend(figure, styles)
         entitle(figure, f"{view.title}; {label}, mean and {BAND_LABEL}")
