@@ -447,7 +447,7 @@ MISTAKES = [
     ("judge=nowhere", "nowhere is not a run folder"),
     ("out=file", "file is no folder that can be written to: choose another out=FOLDER"),
     ("out=file/below", "file/below is no folder that can be written to"),
-    ("quality=classifier judge=none n=60", "quality=classifier looks through"),
+    ("quality=classifier judge=none n=60", "quality=classifier needs the standard"),
     ("quality=classifier n=49", "49 images are too few for FID"),
     ("quality=inception n=60 quality.weights=no.pth", "quality.weights=no.pth is not there"),
     ("quality=inception n=60 quality.weights=file", "file is not a checkpoint"),

@@ -287,7 +287,7 @@ def _sampling_step(setting: Setting, name: str, net: nn.Module, precision: str) 
 
     def chains(x: Images, y: Labels) -> Chains:
         number, zero = torch.arange(len(y), device=y.device), torch.zeros(len(y), device=y.device)
-        return Chains.begun(number, y, x, zero, CountedNoise(number))
+        return Chains.start_at(number, y, x, zero, CountedNoise(number))
 
     def step(x: Images, y: Labels) -> None:
         if name == "reference":

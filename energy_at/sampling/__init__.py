@@ -1,11 +1,18 @@
-"""A classifier as a generator: starts, Langevin dynamics, and where each sample stops."""
+"""A robust classifier as a generator: starts, Langevin dynamics and guidance."""
 
-from energy_at.sampling.chains import Chains, Stop
 from energy_at.sampling.guidance import ClassEnergy, Guidance, Unguided
-from energy_at.sampling.langevin import ENERGIES, Langevin, generate
-from energy_at.sampling.pca import Principal, principal
-from energy_at.sampling.starts import ClassGaussian, ClassPCA, Fitted, LocalPCA, Start, Uniform
-from energy_at.sampling.training_images import TrainingImages, embedded
+from energy_at.sampling.langevin import ENERGIES, Chains, Langevin, Stop, generate
+from energy_at.sampling.starts import (
+    ClassGaussian,
+    ClassPCA,
+    Fitted,
+    LocalPCA,
+    PrincipalComponents,
+    Start,
+    Uniform,
+    find_components,
+)
+from energy_at.sampling.training_images import TrainingImages, embed
 
 __all__ = [
     "ENERGIES",
@@ -17,13 +24,13 @@ __all__ = [
     "Guidance",
     "Langevin",
     "LocalPCA",
-    "Principal",
+    "PrincipalComponents",
     "Start",
     "Stop",
     "TrainingImages",
     "Unguided",
     "Uniform",
-    "embedded",
+    "embed",
+    "find_components",
     "generate",
-    "principal",
 ]

@@ -11,7 +11,7 @@ from energy_at.core.types import Labels
 from energy_at.data import ImageSet
 from energy_at.sampling import TrainingImages
 from energy_at.sampling.samples import Samples
-from energy_at.sampling.training_images import as_rows, embedded
+from energy_at.sampling.training_images import as_rows, embed
 
 SAMPLES, START, HELD_OUT, MEANS = "samples", "start alone", "held-out images", "class means"
 MOST = 2000  # images whose nearest training image is looked for, and of a class whose pairs count
@@ -89,7 +89,7 @@ def judged(judge: nn.Module | None, images: ImageSet, *, channels_last: bool) ->
     if judge is None:
         return None
     device = next(judge.parameters()).device
-    logits, _ = embedded(judge, images.pixels.to(device), channels_last=channels_last)
+    logits, _ = embed(judge, images.pixels.to(device), channels_last=channels_last)
     return float((logits.argmax(1).cpu() == images.labels).float().mean())
 
 

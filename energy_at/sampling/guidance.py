@@ -1,4 +1,4 @@
-"""Where a sample is led to, how hard, and when it has arrived."""
+"""Energy guidance: each sample's target energy, the pull towards it, and the stopping rule."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -11,12 +11,12 @@ from energy_at.core.rng import CountedNoise
 from energy_at.core.rules import TRUTH, number, one_of, require
 from energy_at.core.types import Labels, PerExample
 
-DRAWS = ("empirical", "mean")
+TARGET_DRAW = -1  # index of the noise draw for targets; steps count from 0
 
 
 @runtime_checkable
 class Guidance(Protocol):
-    """Target energies, the pull towards them, and the rule that ends a sample."""
+    """Target energies in nats, the pull towards them, and the stopping rule."""
 
     def targets(
         self,
@@ -25,49 +25,46 @@ class Guidance(Protocol):
         labels: Int[Tensor, " images"],
         noise: CountedNoise,
     ) -> PerExample:
-        """A target for each sample of class ``y``, from the energies of the training images."""
+        """Target energy of each sample of class ``y``, from the energies of training images."""
 
     def pull(self, energy: PerExample, target: PerExample) -> PerExample:
-        """How much of the way down in energy each sample goes; below zero it goes up."""
+        """Factor of the energy gradient in [-1, 1]; negative values raise the energy."""
 
     def reached(self, energy: PerExample, target: PerExample) -> Bool[Tensor, " batch"]:
-        """Which samples have arrived."""
+        """Mask of the samples that stop."""
 
 
 @dataclass(frozen=True)
 class Unguided:
-    """Down in energy, without a target and without an end but the cap on steps."""
+    """Plain descent in energy up to the maximum number of steps; the target is minus infinity."""
 
     def targets(
         self, y: Labels, energies: Tensor, labels: Tensor, noise: CountedNoise
     ) -> PerExample:
-        """No target: minus infinity."""
         return torch.full(y.shape, -torch.inf, device=y.device)
 
     def pull(self, energy: PerExample, target: PerExample) -> PerExample:
-        """All the way down, always."""
         return torch.ones_like(energy)
 
     def reached(self, energy: PerExample, target: PerExample) -> Bool[Tensor, " batch"]:
-        """None."""
         return torch.zeros_like(energy, dtype=torch.bool)
 
 
 @dataclass(frozen=True)
 class ClassEnergy:
-    """Towards the energies that the network gives the training images of the class.
+    """Guidance to the energies of the class's training images under the network.
 
-    Our reading of arXiv 2505.22486, which we know by its abstract. The predecessor descends without
-    a pull and ends a sample at the class's mean: ``draw="mean", pulls=False``.
+    Our interpretation of the abstract of arXiv 2505.22486. Mirza et al. (ECCV 2024) descend without
+    a pull and stop at the mean energy of the class: ``draw="mean", pulls=False``.
 
     Attributes:
-        draw: ``"empirical"``: each sample has the energy of a training image of its class that is
-            drawn at random; ``"mean"``: all have the mean of their class.
-        tolerance: A sample has arrived when its energy is so near its target, in nats.
-        width: Nearer than this, in nats, the pull falls to zero in proportion; farther away it is
-            one in size. Zero for a pull of constant size.
-        pulls: Whether a sample below its target is led up to it; if not, it goes down as without
-            guidance, and has arrived when it is at its target or below.
+        draw: ``"empirical"``: the target is the energy of a random training image of the class;
+            ``"mean"``: the mean energy of the class.
+        tolerance: A sample stops when its energy is within this distance of its target, in nats.
+        width: Distance in nats below which the pull falls to zero in proportion, as the slope of
+            Huber's loss; 0 for a pull of constant size.
+        pulls: Whether a sample below its target is pulled up. If not, it descends as without
+            guidance, and stops at its target or below.
     """
 
     draw: str = "empirical"
@@ -76,7 +73,7 @@ class ClassEnergy:
     pulls: bool = True
 
     def __post_init__(self) -> None:
-        require("draw", self.draw, one_of(*DRAWS))
+        require("draw", self.draw, one_of("empirical", "mean"))
         require("tolerance", self.tolerance, number(0))
         require("width", self.width, number(0))
         require("pulls", self.pulls, TRUTH)
@@ -84,35 +81,29 @@ class ClassEnergy:
     def targets(
         self, y: Labels, energies: Tensor, labels: Tensor, noise: CountedNoise
     ) -> PerExample:
-        """The class's mean energy, or that of one of its images, drawn at random.
+        """The mean energy of the class, or that of a random image of it.
 
         Raises:
             ValueError: if a class has no images.
         """
-        share = noise.uniform(DRAW, 1)[:, 0]
-        found = torch.empty_like(share)
+        share = noise.uniform(TARGET_DRAW, 1)[:, 0]
+        targets = torch.empty_like(share)
         for label in torch.unique(y).tolist():
             of_class = energies[labels == label]
             if not len(of_class):
                 raise ValueError(f"class {label} has no training images: it has no target energy")
             if self.draw == "mean":
-                found[y == label] = of_class.mean()
+                targets[y == label] = of_class.mean()
             else:
-                places = (share[y == label] * len(of_class)).long()
-                found[y == label] = of_class[places]
-        return found
+                targets[y == label] = of_class[(share[y == label] * len(of_class)).long()]
+        return targets
 
     def pull(self, energy: PerExample, target: PerExample) -> PerExample:
-        """The slope of Huber's distance to the target."""
         if not self.pulls:
             return torch.ones_like(energy)
-        gap = energy - target
-        return gap.sign() if self.width == 0 else (gap / self.width).clamp(-1, 1)
+        difference = energy - target
+        return difference.sign() if self.width == 0 else (difference / self.width).clamp(-1, 1)
 
     def reached(self, energy: PerExample, target: PerExample) -> Bool[Tensor, " batch"]:
-        """Whether each energy is near its target."""
-        gap = energy - target
-        return gap.abs() <= self.tolerance if self.pulls else gap <= self.tolerance
-
-
-DRAW = -1  # numbers of draws: steps count from 0
+        difference = energy - target
+        return (difference.abs() if self.pulls else difference) <= self.tolerance

@@ -1,62 +1,110 @@
-"""Langevin dynamics with momentum on the energy of a classifier, sample by sample.
+"""Langevin dynamics with momentum on the energy of a classifier.
 
-``v <- zeta v - (eta / 2) grad_x E``, ``x <- clamp(x + v + noise, 0, 1)``: the predecessor's sampler
-(Mirza et al., ECCV 2024). With ``zeta = 0`` and noise of standard deviation ``sqrt(eta)`` it is
-Langevin dynamics of ``exp(-E)``; with neither it is gradient descent with step ``eta / 2``.
+``v <- zeta v - (eta / 2) grad_x E``, ``x <- clamp(x + v + noise, 0, 1)`` (Mirza et al., ECCV
+2024). With ``zeta = 0`` and noise of standard deviation ``sqrt(eta)`` it is Langevin dynamics of
+``exp(-E)``; with neither it is gradient descent with step ``eta / 2``.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from enum import IntEnum
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from energy_at.attacks.threat import L2
+from energy_at.core.rng import CountedNoise
 from energy_at.core.rules import POSITIVE, TRUTH, integer, number, one_of, or_null, require
 from energy_at.core.types import Images, Labels, Logits, PerExample
 from energy_at.energy.energies import joint_energy, marginal_energy
 from energy_at.models.modes import full_precision
-from energy_at.sampling.chains import Chains, Stop
 from energy_at.sampling.guidance import Guidance
 
 Energy = Callable[[Logits, Labels], PerExample]
 
-
-def _marginal(logits: Logits, _: Labels) -> PerExample:
-    return marginal_energy(logits)
-
-
-def _conditional(logits: Logits, y: Labels) -> PerExample:
-    return joint_energy(logits, y) - marginal_energy(logits)
-
-
-def _cross_entropy(logits: Logits, y: Labels) -> PerExample:
-    return F.cross_entropy(logits, y, reduction="none")
-
-
 ENERGIES: dict[str, Energy] = {
     "joint": joint_energy,  # E(x, y)
-    "marginal": _marginal,  # E(x)
-    "conditional": _conditional,  # E(x, y) - E(x) = -log p(y | x)
-    "cross_entropy": _cross_entropy,  # the same number, as the loss computes it
+    "marginal": lambda logits, _: marginal_energy(logits),  # E(x)
+    # E(x, y) - E(x) = -log p(y | x)
+    "conditional": lambda logits, y: joint_energy(logits, y) - marginal_energy(logits),
+    # The same value, computed as the training loss computes it
+    "cross_entropy": lambda logits, y: F.cross_entropy(logits, y, reduction="none"),
 }
 PRECISIONS = ("fp32", "bf16")
 
 
+class Stop(IntEnum):
+    """Why a chain has stopped."""
+
+    CAP = 0  # it has taken the maximum number of steps
+    REACHED = 1  # its energy is within the tolerance of its target
+
+
 @dataclass(frozen=True)
-class Langevin:
-    """How a sample moves.
+class Chains:
+    """A batch of Markov chains, one per sample; they may be at different steps.
 
     Attributes:
-        steps: The most that a sample takes.
-        step_size: ``eta``, in squared pixels a nat; in pixels with ``normalize``.
-        momentum: ``zeta``, from 0 up to below 1.
-        noise: Standard deviation of the noise of a step, in pixels.
-        energy: What is descended, a name of ``ENERGIES``.
+        number: Index of each sample; with the seed it determines the sample.
+        y: Class labels.
+        start: Initial images.
+        x: Current images, in [0, 1].
+        velocity: Momentum terms, in pixels per step.
+        target: Target energies of the guidance, in nats.
+        steps: Steps taken so far.
+        keys: Keys of each sample's noise.
+        stop: Reason for stopping, a ``Stop``; meaningful for stopped chains only.
+    """
+
+    number: Labels
+    y: Labels
+    start: Images
+    x: Images
+    velocity: Images
+    target: PerExample
+    steps: Labels
+    keys: Labels
+    stop: Int[Tensor, " batch"]
+
+    @classmethod
+    def start_at(
+        cls, number: Labels, y: Labels, x: Images, target: PerExample, noise: CountedNoise
+    ) -> "Chains":
+        """Chains at step 0; ``x`` is clipped to [0, 1]."""
+        x = x.clamp(0, 1)
+        zeros = torch.zeros_like(number)
+        return cls(number, y, x, x, torch.zeros_like(x), target, zeros, noise.keys, zeros)
+
+    def __len__(self) -> int:
+        return len(self.number)
+
+    @property
+    def noise(self) -> CountedNoise:
+        return CountedNoise(self.keys)
+
+    def take(self, chosen: Bool[Tensor, " batch"] | slice) -> "Chains":
+        return Chains(*(getattr(self, field.name)[chosen] for field in fields(self)))
+
+    @classmethod
+    def concat(cls, parts: Sequence["Chains"]) -> "Chains":
+        columns = ([getattr(part, f.name) for part in parts] for f in fields(cls))
+        return cls(*(torch.cat(column) for column in columns))
+
+
+@dataclass(frozen=True)
+class Langevin:
+    """Langevin dynamics with momentum.
+
+    Attributes:
+        steps: Maximum number of steps, >= 0.
+        step_size: ``eta`` > 0, in squared pixels per nat; in pixels with ``normalize``.
+        momentum: ``zeta`` in [0, 1).
+        noise: Standard deviation of a step's noise, in pixels.
+        energy: The energy that is minimized, a name of ``ENERGIES``.
         normalize: Divide each sample's gradient by its L2 norm.
         radius: Largest L2 distance from the start, in pixels; ``None`` for no limit.
         precision: ``fp32``, or ``bf16`` for the network alone; energies and steps are fp32.
@@ -84,41 +132,52 @@ class Langevin:
     def advance(
         self, net: nn.Module, chains: Chains, guidance: Guidance
     ) -> tuple[Chains, Chains, PerExample]:
-        """One step of every sample: one forward pass, one gradient of the input.
+        """Take one step: one forward pass, one gradient with respect to the input.
 
         Args:
             net: In evaluation mode.
-            chains: Samples that have not stopped.
-            guidance: Where they go.
+            chains: Chains that have not stopped.
+            guidance: Direction in energy and stopping rule.
 
         Returns:
-            Samples that go on, samples that have stopped, and the energies before the step.
+            The active chains, the stopped chains, and the energies before the step in nats. A
+            chain that has reached its target is not moved.
 
         Raises:
-            ValueError: if an energy or a gradient is not finite; if the first step throws every
-                sample farther than two images can be apart.
+            ValueError: if an energy or a gradient is not finite, or if the first step of every
+                chain is longer than the diameter of [0, 1]^d.
         """
-        energy, gradient = self._slopes(net, chains, guidance)
+        energy, gradient = self._gradients(net, chains, guidance)
         finite = torch.isfinite(energy) & torch.isfinite(gradient.flatten(1).sum(1))
         reached = guidance.reached(energy, chains.target)
-        moved = self._moved(chains, gradient)
+        moved = self._move(chains, gradient)
         x = torch.where(reached[:, None, None, None], chains.x, moved.x)
         steps = torch.where(reached, chains.steps, moved.steps)
         stop = torch.where(reached, int(Stop.REACHED), int(Stop.CAP))
         stopped = reached | (steps >= self.steps)
-        thrown = (chains.steps == 0) & _beyond_all_images(moved.velocity)
+        lengths = torch.linalg.vector_norm(moved.velocity.flatten(1), dim=1)
+        too_far = (chains.steps == 0) & (lengths > math.sqrt(x[0].numel()))
         moved = replace(moved, x=x, steps=steps, stop=stop)
-        if not bool((stopped | ~finite | thrown).any()):  # the one wait for the device in a step
+        if not bool((stopped | ~finite | too_far).any()):  # the only device synchronisation
             return moved, moved.take(slice(0, 0)), energy
-        self._require_finite(finite, chains)
-        self._require_descent(thrown)
+        if not bool(finite.all()):
+            raise ValueError(
+                f"an energy, or its gradient, is not finite at step "
+                f"{int(chains.steps[~finite].min())}: the network is damaged, or "
+                f"sampler.step_size={self.step_size:g} is too large"
+            )
+        if bool(too_far.all()):  # a single one may be an outlier
+            raise ValueError(
+                f"sampler.step_size={self.step_size:g} is too large: the first step of every "
+                "sample is longer than the diameter of the image space"
+            )
         return moved.take(~stopped), moved.take(stopped), energy
 
-    def _slopes(
+    def _gradients(
         self, net: nn.Module, chains: Chains, guidance: Guidance
     ) -> tuple[PerExample, Images]:
-        """Energies, and the gradients of what is descended."""
-        # One memory format, whoever has joined the batch: the last bits depend on it.
+        """Energies, and their gradients multiplied by the pull of the guidance."""
+        # One memory format for every batch: the last bits depend on it.
         x = chains.x.detach().clone(memory_format=torch.channels_last).requires_grad_(True)
         with torch.enable_grad():
             with self._precision(x.device):
@@ -128,31 +187,15 @@ class Langevin:
             (gradient,) = torch.autograd.grad((pull * energy).sum(), x)
         return energy.detach(), gradient
 
-    def _require_finite(self, finite: Bool[Tensor, " batch"], chains: Chains) -> None:
-        if not bool(finite.all()):
-            raise ValueError(
-                f"an energy, or its gradient, is not finite at step "
-                f"{int(chains.steps[~finite].min())}: the network is damaged, or "
-                f"sampler.step_size={self.step_size:g} is too large"
-            )
-
-    def _require_descent(self, thrown: Bool[Tensor, " batch"]) -> None:
-        # Of all of them: the gradient of a few may be an outlier, and their samples bad ones.
-        if bool(thrown.all()):
-            raise ValueError(
-                f"sampler.step_size={self.step_size:g} throws every sample farther than two images "
-                "can be apart, with its first step: choose a smaller one"
-            )
-
-    def _moved(self, chains: Chains, gradient: Images) -> Chains:
+    def _move(self, chains: Chains, gradient: Images) -> Chains:
         if self.normalize:
             norms = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
             gradient = gradient / norms.clamp_min(1e-12)[:, None, None, None]
         velocity = self.momentum * chains.velocity - 0.5 * self.step_size * gradient
         x = chains.x + velocity
         if self.noise > 0:
-            drawn = chains.noise.normal(chains.steps, x[0].numel())
-            x = x + self.noise * drawn.reshape(x.shape)
+            noise = chains.noise.normal(chains.steps, x[0].numel())
+            x = x + self.noise * noise.reshape(x.shape)
         if self.radius is not None:
             x = chains.start + L2(self.radius).project(x - chains.start)
         return replace(chains, x=x.clamp(0, 1), velocity=velocity, steps=chains.steps + 1)
@@ -163,68 +206,53 @@ class Langevin:
         return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
-def _beyond_all_images(step: Images) -> Bool[Tensor, " batch"]:
-    """Which steps are longer than the diameter of [0, 1]^d."""
-    lengths: PerExample = torch.linalg.vector_norm(step.flatten(1), dim=1)
-    return lengths > math.sqrt(step[0].numel())
-
-
 def generate(
     net: nn.Module,
     sampler: Langevin,
     guidance: Guidance,
     starts: Iterable[Chains],
     batch_size: int,
-    seen: Callable[[Tensor], object] = lambda _: None,
+    on_step: Callable[[PerExample], object] = lambda _: None,
 ) -> Iterator[Chains]:
-    """Samples as they stop; the next ones take their places, so that the batch stays full.
+    """Yield chains as they stop; waiting chains replace them, so that the batch stays full.
 
     Args:
-        net: In evaluation mode; nobody but it decides whether a sample depends on its batch.
-        sampler: How they move.
-        guidance: Where they go.
-        starts: Samples that have taken no step, in portions of any size.
-        batch_size: Samples that move at once.
-        seen: Is shown the energies of every step.
+        net: In evaluation mode. A ``Tiled`` network makes each sample independent of its batch.
+        sampler: The dynamics.
+        guidance: Target energies and stopping rule.
+        starts: Chains at step 0, in batches of any size.
+        batch_size: Largest number of chains that move at the same time.
+        on_step: Called with the energies of each step.
 
     Yields:
-        Samples that have stopped, in no particular order.
+        Stopped chains, in no particular order.
     """
     queue = _Queue(starts)
-    active = _filled(None, queue, batch_size)
-    while active is not None and sampler.steps == 0:
+    active = queue.fill(None, batch_size)
+    while active and sampler.steps == 0:
         yield active
-        active = _filled(None, queue, batch_size)
-    while active is not None:
+        active = queue.fill(None, batch_size)
+    while active:
         active, stopped, energies = sampler.advance(net, active, guidance)
-        seen(energies)
-        if len(stopped):
+        on_step(energies)
+        if stopped:
             yield stopped
-            active = _filled(active, queue, batch_size)
-
-
-def _filled(active: Chains | None, queue: "_Queue", batch_size: int) -> Chains | None:
-    """The samples with new ones up to the size of the batch; ``None`` if there are none left."""
-    parts = [active] if active is not None and len(active) else []
-    room = batch_size - sum(map(len, parts))
-    while room and (new := queue.next(room)) is not None:
-        parts.append(new)
-        room -= len(new)
-    return Chains.joined(parts) if parts else None
+            active = queue.fill(active, batch_size)
 
 
 class _Queue:
-    """Portions of samples, handed out in others."""
+    """Chains that wait for a free place in the batch."""
 
-    def __init__(self, portions: Iterable[Chains]) -> None:
-        self._portions = iter(portions)
+    def __init__(self, starts: Iterable[Chains]) -> None:
+        self._starts = filter(len, starts)
         self._rest: Chains | None = None
 
-    def next(self, most: int) -> Chains | None:
-        """Up to so many samples; ``None`` at the end."""
-        portion = self._rest if self._rest is not None else next(self._portions, None)
-        if portion is None:
-            return None
-        rest = portion.take(slice(most, None))
-        self._rest = rest if len(rest) else None
-        return portion.take(slice(0, most))
+    def fill(self, active: Chains | None, batch_size: int) -> Chains | None:
+        """The active chains and waiting ones, up to ``batch_size``; ``None`` if none are left."""
+        parts = [active] if active else []
+        room = batch_size - sum(map(len, parts))
+        while room and (waiting := self._rest or next(self._starts, None)):
+            parts.append(waiting.take(slice(room)))
+            self._rest = waiting.take(slice(room, None))
+            room -= len(parts[-1])
+        return Chains.concat(parts) if parts else None

@@ -12,7 +12,7 @@ from energy_at.core.files import replacing
 from energy_at.core.rng import CountedNoise
 from energy_at.core.types import Labels, PerExample
 from energy_at.evaluation.trained_model import TrainedModel
-from energy_at.sampling import ENERGIES, Chains, TrainingImages, embedded
+from energy_at.sampling import ENERGIES, Chains, TrainingImages, embed
 from energy_at.sampling.keys import key_of, network_key
 from energy_at.sampling.plan import Plan
 from energy_at.sampling.starts import BLOCK
@@ -56,7 +56,7 @@ class Material:
         target = plan.guidance.targets(y, self.energies, self.images.labels, noise)
         x = rows.reshape(len(rows), *self.images.pixels.shape[1:])
         x = x.contiguous(memory_format=torch.channels_last)
-        return Chains.begun(number.to(device), y, x, target, noise)
+        return Chains.start_at(number.to(device), y, x, target, noise)
 
 
 def prepared(subject: TrainedModel, plan: Plan, cache: Path) -> Material:
@@ -76,8 +76,8 @@ def prepared(subject: TrainedModel, plan: Plan, cache: Path) -> Material:
         lambda: _embedding(subject, images),
     )
     start = plan.settings["start"]
-    of_start = [start, of_images, *(of_network if plan.start.wants_features else [])]
-    features = seen["features"].to(device) if plan.start.wants_features else None
+    of_start = [start, of_images, *(of_network if plan.start.needs_features else [])]
+    features = seen["features"].to(device) if plan.start.needs_features else None
     fit = cached(
         cache / f"start-{start['name']}-{key_of(of_start)[:12]}.safetensors",
         lambda: plan.start.fit(images, features),
@@ -87,7 +87,7 @@ def prepared(subject: TrainedModel, plan: Plan, cache: Path) -> Material:
 
 
 def _embedding(subject: TrainedModel, images: TrainingImages) -> Tensors:
-    logits, features = embedded(
+    logits, features = embed(
         subject.net, images.pixels, channels_last=subject.config.training.channels_last
     )
     return {"logits": logits, "features": features}

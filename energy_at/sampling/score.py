@@ -10,7 +10,7 @@ from torch import nn
 from energy_at.data import ImageSet
 from energy_at.energy.energies import joint_energy, marginal_energy
 from energy_at.evaluation.trained_model import TrainedModel
-from energy_at.sampling import ENERGIES, embedded
+from energy_at.sampling import ENERGIES, embed
 from energy_at.sampling.controls import (
     HELD_OUT,
     SAMPLES,
@@ -25,7 +25,13 @@ from energy_at.sampling.controls import (
 from energy_at.sampling.keys import key_of
 from energy_at.sampling.plan import Plan
 from energy_at.sampling.prepare import Material, cached
-from energy_at.sampling.quality import FEWEST, ExtractorModule, Features, features_of, scores
+from energy_at.sampling.quality import (
+    MIN_IMAGES,
+    ExtractorModule,
+    Features,
+    compute_scores,
+    extract_features,
+)
 from energy_at.sampling.samples import Samples, as_bytes
 from energy_at.sampling.summary import Found
 
@@ -53,7 +59,7 @@ def measured(
     subject: TrainedModel, plan: Plan, material: Material, samples: Samples, eyes: Eyes
 ) -> Found:
     """Energies of the samples, their controls, and a row of scores for each set."""
-    logits, _ = embedded(
+    logits, _ = embed(
         subject.net,
         samples.pixels.to(subject.device),
         channels_last=subject.config.training.channels_last,
@@ -123,8 +129,8 @@ def _scored(
         name: _seen(images, eyes.extractor, subject, name, eyes)
         for name, images in {**every, REFERENCE: real}.items()
     }
-    enough = [name for name, images in every.items() if len(images) >= FEWEST]
-    return {name: asdict(scores(seen[name], seen[REFERENCE])) for name in enough}
+    enough = [name for name, images in every.items() if len(images) >= MIN_IMAGES]
+    return {name: asdict(compute_scores(seen[name], seen[REFERENCE])) for name in enough}
 
 
 def _seen(
@@ -133,7 +139,7 @@ def _seen(
     """What the extractor sees; of everything but the samples, looked at once and kept."""
 
     def look() -> Features:
-        return features_of(
+        return extract_features(
             extractor, images.pixels, subject.device, label=name, progress=eyes.progress
         )
 

@@ -1,8 +1,11 @@
-"""Where samples begin: noise, or normal distributions fitted to the training images of a class.
+"""Start distributions: uniform noise, or normal distributions fitted to a class's training images.
 
-A start is fitted once, to tensors that can be kept in a file; whoever has them and the images draws
-from it. The last bits of a draw depend on its company, so whoever wants the same bits again draws
-in the same company: in whole blocks of ``BLOCK`` numbers, whoever of them is wanted.
+A start is fitted once, to tensors that are cached in a file. The last bits of a draw depend on the
+batch it is drawn in, so samples are always drawn in whole blocks of ``BLOCK`` numbers.
+
+With centred images ``X`` (n, d), the covariance ``X^T X / (n - 1)`` and the Gram matrix ``X X^T``
+share their eigenvalues, and an eigenvector ``p`` of the latter gives the principal direction
+``X^T p / |X^T p|``. Components are computed from the smaller of the two matrices.
 """
 
 from abc import ABC, abstractmethod
@@ -15,35 +18,102 @@ from torch import Tensor
 
 from energy_at.core.rng import CountedNoise
 from energy_at.core.rules import integer, number, one_of, require
-from energy_at.sampling.pca import Principal, kept, principal
-from energy_at.sampling.training_images import TrainingImages, as_rows
+from energy_at.sampling.training_images import Features, Rows, TrainingImages, as_rows
 
 BLOCK = 32
-ANCHOR, SPREAD = -2, -3  # numbers of draws: steps count from 0, guidance has -1
+ANCHOR_DRAW, START_DRAW = -2, -3  # indices of noise draws: steps count from 0, guidance has -1
+SHARE_OF_VARIANCE = number(0, 1, above=True)
 Fitted = Mapping[str, Tensor]
 Points = Float[Tensor, "batch pixels"]
-Features = Float[Tensor, "images features"]
+
+
+@dataclass(frozen=True)
+class PrincipalComponents:
+    """Mean and principal components of points (images, pixels).
+
+    Attributes:
+        mean: Mean of the points.
+        vectors: Orthonormal columns: directions in pixels, or weights of the points if ``dual``.
+        deviations: Standard deviations along the directions, in decreasing order.
+        dual: Whether the columns are eigenvectors of the Gram matrix.
+    """
+
+    mean: Float[Tensor, " pixels"]
+    vectors: Float[Tensor, "entries components"]
+    deviations: Float[Tensor, " components"]
+    dual: bool
+
+    def draw(self, points: Rows, z: Float[Tensor, "batch entries"], scale: float) -> Points:
+        """Draw from the normal distribution with this mean and these components.
+
+        ``z`` is projected onto the components, so that their signs and order change no draw.
+
+        Args:
+            points: The points that the components were computed from.
+            z: N(0, 1), one number per entry of a column.
+            scale: Factor of the standard deviations.
+        """
+        along = z @ self.vectors
+        if not self.dual:
+            return self.mean + scale * (along * self.deviations) @ self.vectors.T
+        weights = along @ self.vectors.T / max(len(points) - 1, 1) ** 0.5
+        drawn: Tensor = self.mean + scale * weights @ (points - self.mean)
+        return drawn
+
+
+def find_components(points: Rows, variance: float = 1.0) -> PrincipalComponents:
+    """The fewest principal components that explain a share ``variance`` in (0, 1] of the variance.
+
+    Raises:
+        ValueError: if ``variance`` is outside (0, 1], or there are no points.
+    """
+    require("variance", variance, SHARE_OF_VARIANCE)
+    if not len(points):
+        raise ValueError("no images to find principal components of")
+    mean = points.mean(0)
+    centred = (points - mean).double()
+    dual = len(points) <= points.shape[1]
+    values, vectors = torch.linalg.eigh(centred @ centred.T if dual else centred.T @ centred)
+    values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
+    count = int(_keep_mask(values, variance).sum())
+    deviations = (values[:count] / max(len(points) - 1, 1)).sqrt()
+    dtype = points.dtype
+    return PrincipalComponents(mean, vectors[:, :count].to(dtype), deviations.to(dtype), dual)
+
+
+def _keep_mask(
+    values: Float[Tensor, "*batch components"], variance: float
+) -> Float[Tensor, "*batch components"]:
+    """1 for the components to keep, 0 for the others; eigenvalues are in decreasing order.
+
+    Eigenvalues below the precision of the largest count as zero: centring removes one direction.
+    """
+    total = values.sum(-1, keepdim=True)
+    before = values.cumsum(-1) - values
+    nonzero = values > 1e-10 * values.amax(-1, keepdim=True)
+    return ((before < variance * total * (1 - 1e-12)) & nonzero).to(values)
 
 
 class Start(ABC):
-    """A distribution of images for each class; fitted to pixels alone unless it says otherwise."""
+    """A start distribution for each class."""
 
     @property
-    def wants_features(self) -> bool:
-        """Whether it is fitted to features of a network too."""
+    def needs_features(self) -> bool:
+        """Whether it is fitted to features of the network too."""
         return False
 
     def require(self, images: TrainingImages) -> None:
-        """Refuses images that it cannot be fitted to, before anything is done.
+        """Check that the start can be fitted to these images.
 
         Raises:
             ValueError: if a class has too few images.
         """
-        images.require_all()
+        for label in range(images.classes):
+            images.places(label)
 
     @abstractmethod
     def fit(self, images: TrainingImages, features: Features | None = None) -> Fitted:
-        """What is to be kept, found once for a data set and a network.
+        """Tensors to cache for a data set and a network.
 
         Raises:
             ValueError: if a class has too few images.
@@ -51,7 +121,7 @@ class Start(ABC):
 
     @abstractmethod
     def draw(self, label: int, noise: CountedNoise, images: TrainingImages, fit: Fitted) -> Points:
-        """An image of the class for each key of the noise, as rows of pixels."""
+        """Draw one image of the class for each key of the noise, as rows of pixels."""
 
 
 @dataclass(frozen=True)
@@ -59,23 +129,21 @@ class Uniform(Start):
     """Every pixel uniform in [0, 1]."""
 
     def fit(self, images: TrainingImages, features: Features | None = None) -> Fitted:
-        """Nothing to be found."""
         return {}
 
     def draw(self, label: int, noise: CountedNoise, images: TrainingImages, fit: Fitted) -> Points:
-        """Uniform noise, whatever the class."""
-        return noise.uniform(SPREAD, images.pixels[0].numel())
+        return noise.uniform(START_DRAW, images.pixels[0].numel())
 
 
 @dataclass(frozen=True)
 class ClassGaussian(Start):
-    """The normal distribution with mean and covariance of the class (Santurkar et al., 2019).
+    """Normal distribution with the mean and covariance of the class (Santurkar et al., 2019).
 
-    Drawn as ``mean + scale X^T z / sqrt(n - 1)`` with the centred images ``X`` and ``z`` from
-    N(0, 1): its covariance is that of the images, without finding any component of it.
+    Drawn as ``mean + scale X^T z / sqrt(n - 1)`` with the centred images ``X`` (n, pixels) and
+    ``z`` from N(0, 1), which has the covariance of the images without a decomposition of it.
 
     Attributes:
-        scale: Standard deviations are multiplied by it.
+        scale: Factor of the standard deviations, >= 0.
     """
 
     scale: float = 1.0
@@ -84,13 +152,11 @@ class ClassGaussian(Start):
         require("scale", self.scale, number(0))
 
     def fit(self, images: TrainingImages, features: Features | None = None) -> Fitted:
-        """The means of the classes."""
         return {"means": torch.stack([images.of(c).mean(0) for c in range(images.classes)])}
 
     def draw(self, label: int, noise: CountedNoise, images: TrainingImages, fit: Fitted) -> Points:
-        """Draws of the class's normal distribution."""
         rows = images.of(label)
-        z = noise.normal(SPREAD, len(rows)) / max(len(rows) - 1, 1) ** 0.5
+        z = noise.normal(START_DRAW, len(rows)) / max(len(rows) - 1, 1) ** 0.5
         mean = fit["means"][label]
         drawn: Tensor = mean + self.scale * z @ (rows - mean)
         return drawn
@@ -98,61 +164,52 @@ class ClassGaussian(Start):
 
 @dataclass(frozen=True)
 class ClassPCA(Start):
-    """The class's normal distribution along its main principal components.
+    """Normal distribution along the principal components of the class (Mirza et al., ECCV 2024).
 
-    ``x = mean + scale sum_i a_i sd_i u_i`` with ``a_i`` from N(0, 1), components kept up to a share
-    of the variance; the predecessor's start (Mirza et al., ECCV 2024), its scale in standard
-    deviations: 0.005 of its singular values with 5,000 images is 0.354.
+    ``x = mean + scale sum_i a_i sd_i u_i`` with ``a_i`` from N(0, 1). The paper scales singular
+    values by 0.005: 0.354 standard deviations with 5,000 images.
 
     Attributes:
         variance: Share of the variance that is kept, in (0, 1].
-        scale: Standard deviations are multiplied by it.
+        scale: Factor of the standard deviations, >= 0.
     """
 
     variance: float = 0.99
     scale: float = 0.354
 
     def __post_init__(self) -> None:
-        require("variance", self.variance, number(0, 1, above=True))
+        require("variance", self.variance, SHARE_OF_VARIANCE)
         require("scale", self.scale, number(0))
 
     def fit(self, images: TrainingImages, features: Features | None = None) -> Fitted:
-        """The principal components of every class."""
-        found: dict[str, Tensor] = {}
+        fit: dict[str, Tensor] = {}
         for label in range(images.classes):
-            part = principal(images.of(label), self.variance)
-            found[f"mean.{label}"] = part.mean
-            found[f"vectors.{label}"] = part.vectors.contiguous()
-            found[f"deviations.{label}"] = part.deviations
-            found[f"dual.{label}"] = torch.tensor(part.dual)
-        return found
-
-    def components(self, label: int, fit: Fitted) -> Principal:
-        """The principal components of a class."""
-        names = ("mean", "vectors", "deviations")
-        mean, vectors, deviations = (fit[f"{name}.{label}"] for name in names)
-        return Principal(mean, vectors, deviations, bool(fit[f"dual.{label}"]))
+            part = find_components(images.of(label), self.variance)
+            fit[f"mean.{label}"] = part.mean
+            fit[f"vectors.{label}"] = part.vectors.contiguous()
+            fit[f"deviations.{label}"] = part.deviations
+            fit[f"dual.{label}"] = torch.tensor(part.dual)
+        return fit
 
     def draw(self, label: int, noise: CountedNoise, images: TrainingImages, fit: Fitted) -> Points:
-        """Draws of the class's normal distribution along its components."""
-        part = self.components(label, fit)
-        z = noise.normal(SPREAD, len(part.vectors))
-        return part.drawn(images.of(label), z, self.scale)
+        names = ("mean", "vectors", "deviations")
+        mean, vectors, deviations = (fit[f"{name}.{label}"] for name in names)
+        part = PrincipalComponents(mean, vectors, deviations, bool(fit[f"dual.{label}"]))
+        return part.draw(images.of(label), noise.normal(START_DRAW, len(vectors)), self.scale)
 
 
 @dataclass(frozen=True)
 class LocalPCA(Start):
-    """The normal distribution of an image of the class and its nearest neighbours in the class.
+    """Normal distribution of a random image of the class and its nearest neighbours in the class.
 
-    For each sample an anchor is drawn among the training images of its class; principal components
-    are found of the anchor and its ``k`` nearest neighbours. Our reading of "local class-wise PCA"
-    (arXiv 2505.22486), which we know by its abstract.
+    Our interpretation of "local class-wise PCA" in the abstract of arXiv 2505.22486: each sample
+    draws an anchor image; components are those of the anchor and its ``k`` nearest neighbours.
 
     Attributes:
-        k: Neighbours of an anchor, besides itself.
-        by: ``"features"`` of the robust network, or ``"pixels"``: what is near.
+        k: Number of neighbours of an anchor, >= 1.
+        by: Distance between ``"features"`` of the robust network, or between ``"pixels"``.
         variance: Share of the variance that is kept, in (0, 1].
-        scale: Standard deviations are multiplied by it.
+        scale: Factor of the standard deviations, >= 0.
     """
 
     k: int = 20
@@ -163,20 +220,14 @@ class LocalPCA(Start):
     def __post_init__(self) -> None:
         require("k", self.k, integer(1))
         require("by", self.by, one_of("features", "pixels"))
-        require("variance", self.variance, number(0, 1, above=True))
+        require("variance", self.variance, SHARE_OF_VARIANCE)
         require("scale", self.scale, number(0))
 
     @property
-    def wants_features(self) -> bool:
-        """Whether neighbours are found by them."""
+    def needs_features(self) -> bool:
         return self.by == "features"
 
     def require(self, images: TrainingImages) -> None:
-        """Refuses classes that are smaller than a neighbourhood.
-
-        Raises:
-            ValueError: with the first of them.
-        """
         for label in range(images.classes):
             others = len(images.places(label)) - 1
             if self.k > others:
@@ -187,43 +238,39 @@ class LocalPCA(Start):
                 )
 
     def fit(self, images: TrainingImages, features: Features | None = None) -> Fitted:
-        """The neighbours of every training image, by their places within the class, nearest first.
+        """Neighbours of each image, as indices within its class, nearest first.
 
         Raises:
             ValueError: if a class has too few images.
         """
         self.require(images)
-        found = torch.full((len(images.labels), self.k), -1, dtype=torch.int32)
+        neighbours = torch.full((len(images.labels), self.k), -1, dtype=torch.int32)
         for label in range(images.classes):
             places = images.places(label)
             rows = images.of(label)
             if self.by == "features":
                 assert features is not None
                 rows = features[places]
-            found[places.cpu()] = _nearest(rows, self.k).cpu()
-        return {"neighbours": found}
+            neighbours[places.cpu()] = _nearest(rows, self.k).cpu()
+        return {"neighbours": neighbours}
 
     def draw(self, label: int, noise: CountedNoise, images: TrainingImages, fit: Fitted) -> Points:
-        """Draws of the normal distributions around anchors of the class."""
         places = images.places(label)
-        share = noise.uniform(ANCHOR, 1)[:, 0]
+        share = noise.uniform(ANCHOR_DRAW, 1)[:, 0]
         anchors = places[(share * len(places)).long()]
         around = places[fit["neighbours"][anchors.to(fit["neighbours"].device)].to(places)]
         chosen = torch.cat([anchors[:, None], around], 1)
         points = as_rows(images.pixels[chosen.flatten()]).reshape(*chosen.shape, -1)
-        z = noise.normal(SPREAD, self.k + 1)
-        return self._spread(points, z)
+        return self._draw_around(points, noise.normal(START_DRAW, self.k + 1))
 
-    def _spread(
-        self,
-        points: Float[Tensor, "batch near pixels"],
-        z: Float[Tensor, "batch near"],
+    def _draw_around(
+        self, points: Float[Tensor, "batch near pixels"], z: Float[Tensor, "batch near"]
     ) -> Points:
-        """The dual form of ``Principal.drawn`` for a batch of neighbourhoods."""
+        """``PrincipalComponents.draw`` in its dual form, for a batch of neighbourhoods."""
         mean = points.mean(1, keepdim=True)
         centred = points - mean
         values, vectors = torch.linalg.eigh((centred @ centred.mT).double())
-        keep = kept(values.flip(1).clamp_min(0), self.variance).flip(1)
+        keep = _keep_mask(values.flip(1).clamp_min(0), self.variance).flip(1)
         along = (vectors.mT @ z.double()[:, :, None]) * keep[:, :, None]
         weights = (vectors @ along / self.k**0.5).to(points)
         drawn: Tensor = mean + self.scale * weights.mT @ centred
@@ -231,11 +278,11 @@ class LocalPCA(Start):
 
 
 def _nearest(rows: Float[Tensor, "images entries"], k: int) -> Tensor:
-    """Places of the nearest other rows, nearest first; always the same of rows at one distance."""
-    found = []
+    """Indices of the ``k`` nearest other rows, nearest first; ties keep their order."""
+    nearest = []
     for first in range(0, len(rows), 1024):
         distances = torch.cdist(rows[first : first + 1024], rows)
         own = torch.arange(len(distances), device=rows.device)
         distances[own, own + first] = torch.inf
-        found.append(distances.sort(stable=True, dim=1).indices[:, :k])
-    return torch.cat(found).to(torch.int32)
+        nearest.append(distances.sort(stable=True, dim=1).indices[:, :k])
+    return torch.cat(nearest).to(torch.int32)

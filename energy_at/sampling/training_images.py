@@ -1,4 +1,4 @@
-"""The training images of every class, and what a network makes of them."""
+"""Training images by class, and their logits and features under a network."""
 
 from dataclasses import dataclass, field
 
@@ -9,17 +9,19 @@ from torch import Tensor, nn
 from energy_at.core.types import Images, Labels, Logits, Pixels
 from energy_at.models.modes import eval_mode, full_precision, no_graph
 
-BATCH = 256  # fixed, so that the same bits come out every time
+Rows = Float[Tensor, "images pixels"]
+Features = Float[Tensor, "images features"]
+BATCH = 256  # fixed: the last bits depend on it
 
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """Images as bytes, found by their class.
+    """Training images as bytes, with their labels.
 
     Attributes:
-        pixels: All of them.
-        labels: Their classes.
-        classes: Number of classes, those without images too.
+        pixels: Bytes, shape (images, channels, height, width).
+        labels: Class labels.
+        classes: Number of classes, including those without images.
     """
 
     pixels: Pixels
@@ -27,77 +29,77 @@ class TrainingImages:
     classes: int
     _rows: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def of(self, label: int) -> Float[Tensor, "images pixels"]:
-        """The images of a class as rows of pixels in [0, 1].
+    def of(self, label: int) -> Rows:
+        """Images of a class as rows of pixels in [0, 1].
 
-        Those of the class that was asked for last are kept: blocks of samples ask class by class.
+        The last class is cached, since samples are drawn class by class; the floats of all classes
+        would take four times the memory of the data set.
 
         Raises:
-            ValueError: if there are none.
+            ValueError: if the class has no images.
         """
         if label not in self._rows:
             rows = as_rows(self.pixels[self.places(label)])
-            self._rows.clear()  # floats of all classes would be four times the data set
+            self._rows.clear()
             self._rows[label] = rows
         return self._rows[label]
 
     def places(self, label: int) -> Labels:
-        """Where the images of a class are.
+        """Indices of the images of a class.
 
         Raises:
-            ValueError: if there are none.
+            ValueError: if the class has no images.
         """
         places = (self.labels == label).nonzero().flatten()
         if not len(places):
             raise ValueError(f"class {label} has no training images: no start can be fitted to it")
         return places
 
-    def require_all(self) -> None:
-        """Refuses classes of which there is nothing to learn.
-
-        Raises:
-            ValueError: with the first class that has no images.
-        """
-        for label in range(self.classes):
-            self.places(label)
-
     def means(self) -> Images:
-        """The mean image of every class."""
+        """Mean image of each class, shape (classes, channels, height, width)."""
         shape = (self.classes, *self.pixels.shape[1:])
         return torch.stack([self.of(c).mean(0) for c in range(self.classes)]).reshape(shape)
 
 
-def as_rows(pixels: Pixels) -> Float[Tensor, "images pixels"]:
-    """Pixels in [0, 1], a row for each image."""
+def as_rows(pixels: Pixels) -> Rows:
+    """Images as rows of pixels in [0, 1]."""
     return pixels.flatten(1).to(torch.float32) / 255
 
 
-def embedded(
-    net: nn.Module, pixels: Pixels, *, channels_last: bool = False
-) -> tuple[Logits, Float[Tensor, "images features"]]:
-    """Logits and features of images: what the last linear layer of the network is given.
+def logits_and_features(net: nn.Module, x: Images) -> tuple[Logits, Features]:
+    """Logits, and the input of the last linear layer.
 
     Raises:
-        ValueError: if the network has no linear layer, or a logit is not finite.
+        ValueError: if the network has no linear layer.
     """
     linear = [module for module in net.modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise ValueError("the network has no linear layer to take features from: start.by=pixels")
-    seen: list[Tensor] = []
-    hook = linear[-1].register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
-    device = next(net.parameters()).device
+    features: list[Tensor] = []
+    hook = linear[-1].register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
     try:
-        with eval_mode(net), full_precision(device.type), no_graph():
-            parts = torch.split(pixels, BATCH)
-            logits = [net(_floats(part, device, channels_last)) for part in parts]
+        logits = net(x)
     finally:
         hook.remove()
-    found = torch.cat(logits).float()
-    if not bool(torch.isfinite(found).all()):
+    return logits, torch.cat(features).flatten(1)
+
+
+def embed(
+    net: nn.Module, pixels: Pixels, *, channels_last: bool = False
+) -> tuple[Logits, Features]:
+    """Logits and features of images, in evaluation mode and full precision.
+
+    Raises:
+        ValueError: if the network has no linear layer, or a logit is not finite.
+    """
+    device = next(net.parameters()).device
+    found = []
+    with eval_mode(net), full_precision(device.type), no_graph():
+        for part in torch.split(pixels, BATCH):
+            x = part.to(device).to(torch.float32) / 255
+            x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
+            found.append(logits_and_features(net, x))
+    logits, features = (torch.cat(parts).float() for parts in zip(*found, strict=True))
+    if not bool(torch.isfinite(logits).all()):
         raise ValueError("the network's energies of its training images are not finite")
-    return found, torch.cat(seen).flatten(1).float()
-
-
-def _floats(pixels: Pixels, device: torch.device, channels_last: bool) -> Images:
-    x = pixels.to(device).to(torch.float32) / 255
-    return x.contiguous(memory_format=torch.channels_last) if channels_last else x
+    return logits, features

@@ -6,7 +6,7 @@ from scipy.stats import chisquare
 
 from energy_at.core.rng import CountedNoise
 from energy_at.sampling import ClassEnergy, Guidance, Langevin, Stop, Unguided
-from tests.sampling.test_langevin import Gaussians, begun, finished
+from tests.sampling.test_langevin import Gaussians, finished, start_at
 
 ENERGIES = torch.tensor([1.0, 2.0, 4.0, -3.0, -5.0])
 LABELS = torch.tensor([0, 0, 0, 1, 1])
@@ -106,7 +106,7 @@ def starts():
 
 
 def test_samples_are_led_to_their_target_from_above_and_from_below():
-    chains = begun(starts(), target=torch.full((20,), 0.8))
+    chains = start_at(starts(), target=torch.full((20,), 0.8))
     sampler = Langevin(steps=400, step_size=0.02, momentum=0.0, noise=0.0)
     samples = finished(BOWL, sampler, chains, ClassEnergy(tolerance=0.02))
     energies = -BOWL(samples.x)[:, 0]
@@ -119,7 +119,7 @@ def test_samples_are_led_to_their_target_from_above_and_from_below():
 
 def test_an_arrived_sample_stays_where_it_was_seen_to_have_arrived():
     """The step that finds it there does not move it, nor is it counted."""
-    chains = begun(starts(), target=-BOWL(starts())[:, 0])
+    chains = start_at(starts(), target=-BOWL(starts())[:, 0])
     samples = finished(BOWL, Langevin(steps=5, noise=0.1), chains, ClassEnergy(tolerance=1e-6))
     assert samples.x.equal(chains.x)
     assert samples.steps.tolist() == [0] * 20
@@ -127,7 +127,7 @@ def test_an_arrived_sample_stays_where_it_was_seen_to_have_arrived():
 
 
 def test_each_sample_stops_by_one_rule():
-    chains = begun(starts(), target=torch.full((20,), 0.8))
+    chains = start_at(starts(), target=torch.full((20,), 0.8))
     sampler = Langevin(steps=3, step_size=0.02, momentum=0.0, noise=0.0)
     samples = finished(BOWL, sampler, chains, ClassEnergy(tolerance=0.1))
     reached, cap = (int((samples.stop == stop).sum()) for stop in (Stop.REACHED, Stop.CAP))

@@ -28,17 +28,17 @@ class Gaussians(nn.Module):
         return -0.5 * torch.einsum("bki,kij,bkj->bk", gap, self.precisions, gap)
 
 
-def begun(x, y=None, target=None):
+def start_at(x, y=None, target=None):
     number = torch.arange(len(x))
     y = torch.zeros_like(number) if y is None else y
     target = torch.full((len(x),), -torch.inf) if target is None else target
-    return Chains.begun(number, y, x, target, CountedNoise.of(number.tolist()))
+    return Chains.start_at(number, y, x, target, CountedNoise.of(number.tolist()))
 
 
 def finished(net, sampler, chains, guidance=DOWN, batch_size=10_000, seen=lambda _: None):
     """All of the samples, in their order."""
     stopped = generate(net, sampler, guidance, iter([chains]), batch_size, seen)
-    whole = Chains.joined(list(stopped))
+    whole = Chains.concat(list(stopped))
     order = whole.number.argsort()
     return Chains(*(getattr(whole, field.name)[order] for field in fields(Chains)))
 
@@ -71,7 +71,7 @@ def test_on_a_gaussian_the_mean_and_the_covariance_are_its_own(classes):
     y = torch.arange(n) % classes
     sampler = Langevin(steps=60, step_size=eta, momentum=0.0, noise=math.sqrt(eta))
     x = torch.full((n, 1, 2, 2), 0.5)
-    samples = finished(Gaussians(means, precisions), sampler, begun(x, y)).x.flatten(1)
+    samples = finished(Gaussians(means, precisions), sampler, start_at(x, y)).x.flatten(1)
     for label in range(classes):
         ours = samples[y == label]
         within = (ours - means[label]) @ rotation[label]  # coordinates that are independent
@@ -87,19 +87,19 @@ def test_without_noise_and_momentum_it_is_gradient_descent(net, batch):
     sampler = Langevin(steps=7, step_size=0.3, momentum=0.0, noise=0.0)
     expected = descended(net.eval(), x, y, steps=7, eta=0.3)
     assert (expected - x).abs().max() > 0.02
-    torch.testing.assert_close(finished(net, sampler, begun(x, y)).x, expected)
+    torch.testing.assert_close(finished(net, sampler, start_at(x, y)).x, expected)
 
 
 def test_with_momentum_it_is_the_heavy_ball(net, batch):
     x, y = batch
     sampler = Langevin(steps=7, step_size=0.3, momentum=0.8, noise=0.0)
     expected = descended(net.eval(), x, y, steps=7, eta=0.3, zeta=0.8)
-    torch.testing.assert_close(finished(net, sampler, begun(x, y)).x, expected)
+    torch.testing.assert_close(finished(net, sampler, start_at(x, y)).x, expected)
 
 
 def test_the_noise_of_a_step_is_new_and_as_large_as_it_says():
     flat = Gaussians(torch.zeros(1, 1024), torch.zeros(1, 1024, 1024))
-    chains = begun(torch.full((20, 1, 32, 32), 0.5))
+    chains = start_at(torch.full((20, 1, 32, 32), 0.5))
     sampler = Langevin(steps=9, momentum=0.9, noise=0.01)
     first, _, _ = sampler.advance(flat, chains, DOWN)
     second, _, _ = sampler.advance(flat, first, DOWN)
@@ -113,7 +113,7 @@ def test_the_noise_of_a_step_is_new_and_as_large_as_it_says():
 def test_pixels_stay_pixels(net, batch):
     x, y = batch
     sampler = Langevin(steps=4, step_size=50.0, noise=0.5)
-    samples = finished(net.eval(), sampler, begun(3 * x - 1, y))
+    samples = finished(net.eval(), sampler, start_at(3 * x - 1, y))
     assert samples.start.equal((3 * x - 1).clamp(0, 1))
     assert samples.x.min() == 0
     assert samples.x.max() == 1
@@ -122,21 +122,21 @@ def test_pixels_stay_pixels(net, batch):
 def test_a_normalized_step_is_half_the_step_size_long(net, batch):
     x, y = 0.4 + 0.2 * batch[0], batch[1]
     sampler = Langevin(steps=3, step_size=0.2, momentum=0.0, noise=0.0, normalize=True)
-    moved, _, _ = sampler.advance(net.eval(), begun(x, y), DOWN)
+    moved, _, _ = sampler.advance(net.eval(), start_at(x, y), DOWN)
     torch.testing.assert_close((moved.x - x).flatten(1).norm(dim=1), torch.full((6,), 0.1))
 
 
 def test_a_flat_energy_moves_nothing_even_normalized():
     flat = Gaussians(torch.zeros(1, 4), torch.zeros(1, 4, 4))
     sampler = Langevin(steps=3, noise=0.0, normalize=True)
-    chains = begun(torch.rand(5, 1, 2, 2))
+    chains = start_at(torch.rand(5, 1, 2, 2))
     assert finished(flat, sampler, chains).x.equal(chains.x)
 
 
 def test_no_step_leaves_the_trust_region(net, batch):
     x, y = batch
     sampler = Langevin(steps=30, step_size=5.0, noise=0.05, radius=0.7)
-    active, farthest = begun(x, y), 0.0
+    active, farthest = start_at(x, y), 0.0
     while len(active):
         active, stopped, _ = sampler.advance(net.eval(), active, DOWN)
         for part in (active, stopped):
@@ -149,7 +149,7 @@ def test_no_step_leaves_the_trust_region(net, batch):
 def test_a_wide_trust_region_changes_nothing(net, batch):
     x, y = batch
     found = [
-        finished(net.eval(), Langevin(steps=3, radius=radius), begun(x, y)).x
+        finished(net.eval(), Langevin(steps=3, radius=radius), start_at(x, y)).x
         for radius in (None, 1e4)
     ]
     torch.testing.assert_close(*found)
@@ -179,7 +179,7 @@ def test_energies_are_what_their_names_say():
 def test_what_is_named_is_descended(net, batch, name):
     x, y = batch
     sampler = Langevin(steps=5, step_size=0.02, momentum=0.0, noise=0.0, energy=name)
-    samples = finished(net.eval(), sampler, begun(x, y))
+    samples = finished(net.eval(), sampler, start_at(x, y))
     assert bool((ENERGIES[name](net(samples.x), y) < ENERGIES[name](net(x), y)).all())
 
 
@@ -188,7 +188,7 @@ def test_what_is_named_is_descended(net, batch, name):
 
 def test_no_steps_give_the_starts(batch):
     x, _ = batch
-    samples = finished(nn.Identity(), Langevin(steps=0), begun(x), batch_size=4)
+    samples = finished(nn.Identity(), Langevin(steps=0), start_at(x), batch_size=4)
     assert samples.x.equal(x)
     assert samples.steps.tolist() == [0] * 6
     assert samples.stop.tolist() == [Stop.CAP] * 6
@@ -208,9 +208,9 @@ def test_an_energy_that_is_not_finite_is_refused_with_its_step():
             return torch.where(value < 1, torch.nan, -value) * torch.ones(2)
 
     with pytest.raises(ValueError, match=r"not finite at step 0: .*step_size=1.5"):
-        finished(Cliff(), sampler, begun(torch.zeros(3, 1, 1, 1)))
+        finished(Cliff(), sampler, start_at(torch.zeros(3, 1, 1, 1)))
     with pytest.raises(ValueError, match="not finite at step 1"):
-        finished(Falling(), sampler, begun(torch.full((3, 1, 2, 2), 0.5)))
+        finished(Falling(), sampler, start_at(torch.full((3, 1, 2, 2), 0.5)))
 
 
 def test_a_gradient_that_is_not_finite_is_refused_at_the_last_step_too():
@@ -219,7 +219,7 @@ def test_a_gradient_that_is_not_finite_is_refused_at_the_last_step_too():
             return (x.flatten(1).sum(1, keepdim=True) * 0).sqrt() * torch.ones(2)
 
     with pytest.raises(ValueError, match="not finite"):
-        finished(Root(), Langevin(steps=1, noise=0.0), begun(torch.rand(3, 1, 2, 2)))
+        finished(Root(), Langevin(steps=1, noise=0.0), start_at(torch.rand(3, 1, 2, 2)))
 
 
 @pytest.mark.parametrize("normalize", [False, True])
@@ -232,10 +232,10 @@ def test_a_step_that_throws_every_image_out_of_the_pixels_is_refused(normalize):
     for share in (0.99, 1.01):
         sampler = Langevin(1, 2 * share * length, 0.0, 0.0, normalize=normalize)
         if share < 1:
-            finished(Line(), sampler, begun(torch.zeros(3, 1, 2, 2)))
+            finished(Line(), sampler, start_at(torch.zeros(3, 1, 2, 2)))
         else:
-            with pytest.raises(ValueError, match=r"^sampler\.step_size=.* throws every sample"):
-                finished(Line(), sampler, begun(torch.zeros(3, 1, 2, 2)))
+            with pytest.raises(ValueError, match=r"^sampler\.step_size=.* is too large: the first"):
+                finished(Line(), sampler, start_at(torch.zeros(3, 1, 2, 2)))
 
 
 def test_an_outlier_among_them_ends_nothing():
@@ -245,7 +245,7 @@ def test_an_outlier_among_them_ends_nothing():
             return slopes * x.flatten(1).sum(1, keepdim=True) * torch.ones(2)
 
     start = torch.full((3, 1, 2, 2), 0.5)
-    found = finished(Steep(), Langevin(1, 1.0, 0.0, 0.0), begun(start))
+    found = finished(Steep(), Langevin(1, 1.0, 0.0, 0.0), start_at(start))
     assert found.x[0].eq(1).all()
     torch.testing.assert_close(found.x[1:], start[1:], atol=1e-3, rtol=0)
 
@@ -273,12 +273,12 @@ def test_bf16_is_the_networks_alone(net, batch):
     net.eval().layers[-1].register_forward_hook(lambda *given: kinds.add(given[-1].dtype))
     exact, rough = (Langevin(steps=4, noise=0.0, precision=p) for p in ("fp32", "bf16"))
     energies = []
-    samples = finished(net, rough, begun(x, y), seen=energies.append)
+    samples = finished(net, rough, start_at(x, y), seen=energies.append)
     assert kinds == {torch.bfloat16}
     assert {samples.x.dtype, samples.velocity.dtype, *(e.dtype for e in energies)} == {
         torch.float32
     }
-    expected = finished(net, exact, begun(x, y)).x
+    expected = finished(net, exact, start_at(x, y)).x
     assert 0 < (samples.x - expected).abs().max() < 0.02 * (expected - x).abs().max() + 0.01
     assert not samples.x.to(torch.bfloat16).float().equal(samples.x)
 
@@ -315,7 +315,7 @@ def forward_work(net, image):
 def test_a_step_costs_a_forward_pass_and_an_input_gradient(net, batch):
     x, y = batch
     unit = forward_work(net.eval(), x[0])
-    sampler, chains = Langevin(steps=5), begun(x, y)
+    sampler, chains = Langevin(steps=5), start_at(x, y)
     assert work(lambda: sampler.advance(net, chains, DOWN)) == 2 * unit * 6  # no weight gradient
     assert all(p.grad is None for p in net.parameters())
 
@@ -328,12 +328,12 @@ def spread(net, n):
     """Samples that arrive after 0, 1, ... 7 steps, and two of ten that never do."""
     x, y = torch.rand(n, 3, 8, 8), torch.arange(n) % 4
     seen = []
-    finished(net.eval(), BRISK, begun(x, y), seen=seen.append)
+    finished(net.eval(), BRISK, start_at(x, y), seen=seen.append)
     path = torch.stack(seen)  # energies by step and sample; they fall
     assert bool((path.diff(dim=0) < 0).all())
     between = torch.cat([path[:1] + 1, (path[1:] + path[:-1]) / 2, path[-1:] - 9, path[-1:] - 9])
     when = torch.arange(n) % 10
-    return begun(x, y, between[when, torch.arange(n)]), when.clamp(max=8)
+    return start_at(x, y, between[when, torch.arange(n)]), when.clamp(max=8)
 
 
 def test_the_work_is_that_of_the_samples_that_have_not_stopped(net):
@@ -367,7 +367,7 @@ def test_the_batch_is_full_from_the_first_step_to_the_last_of_the_queue(net, ste
 def test_a_tiled_network_works_in_whole_tiles(net):
     x, y = torch.rand(32, 3, 8, 8), torch.arange(32) % 4
     unit, tiled = forward_work(net.eval(), x[0]), Tiled(net, 16).eval()
-    whole, part = (begun(x[:n], y[:n]) for n in (32, 17))
+    whole, part = (start_at(x[:n], y[:n]) for n in (32, 17))
     for chains in (whole, part):
         assert work(lambda c=chains: Langevin().advance(tiled, c, DOWN)) == 2 * unit * 32
 
@@ -376,7 +376,7 @@ def test_a_tiled_network_works_in_whole_tiles(net):
 def test_a_tiled_network_gives_the_same_bits_for_any_batch_size(net, batch_size):
     x, y = torch.rand(33, 3, 8, 8), torch.arange(33) % 4
     targets = -net.eval()(x).detach()[torch.arange(33), y] - 0.05 * y
-    chains = begun(x.contiguous(memory_format=torch.channels_last), y, targets)
+    chains = start_at(x.contiguous(memory_format=torch.channels_last), y, targets)
     sampler = Langevin(steps=5, step_size=0.05, noise=0.01, normalize=True, radius=0.3)
     guidance = ClassEnergy(tolerance=0.02)
     found = [
@@ -389,6 +389,6 @@ def test_a_tiled_network_gives_the_same_bits_for_any_batch_size(net, batch_size)
 
 def test_the_network_keeps_its_parameters_and_their_gradients(net, batch):
     before = {name: value.clone() for name, value in net.eval().state_dict().items()}
-    finished(net, Langevin(steps=3), begun(*batch))
+    finished(net, Langevin(steps=3), start_at(*batch))
     assert all(value.equal(before[name]) for name, value in net.state_dict().items())
     assert all(p.requires_grad and p.grad is None for p in net.parameters())

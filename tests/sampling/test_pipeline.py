@@ -62,7 +62,7 @@ def cache(tmp_path):
 
 def begun(material, wish, done=()):
     """All samples at their start, in order."""
-    return in_order(Chains.joined(list(material.portions(wish, set(done)))))
+    return in_order(Chains.concat(list(material.portions(wish, set(done)))))
 
 
 def in_order(chains):

@@ -24,9 +24,9 @@ from energy_at.sampling.quality import (
     Features,
     Inception,
     NoExtractor,
-    features_of,
+    compute_scores,
+    extract_features,
     require_enough,
-    scores,
 )
 
 CPU = torch.device("cpu")
@@ -67,14 +67,28 @@ class Stub(FeatureExtractorBase):
         return tuple({"logits": seen[:, :3], "values": seen}[name] for name in self.features_list)
 
 
-STUB = ExtractorModule(Stub(), "logits", "values", "stub")
+class Lite0(Stub):
+    """Our EfficientNet, as torch-fidelity calls extractors."""
+
+    def __init__(self, name, features_list, **_):
+        super().__init__(name, features_list)
+        self.net = EfficientNetLite0().load(CPU).module
+
+    def forward(self, pixels):
+        found = dict(zip(("logits", "values"), self.net(pixels), strict=True))
+        return tuple(found[name] for name in self.features_list)
+
+
+STUB = ExtractorModule(Stub(), "stub")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _registered():
     register_feature_extractor("stub", Stub)
+    register_feature_extractor("efficientnet-lite0", Lite0)
     yield
     del FEATURE_EXTRACTORS_REGISTRY["stub"]
+    del FEATURE_EXTRACTORS_REGISTRY["efficientnet-lite0"]
 
 
 def images(n, *, seed=0, shape=(3, 4, 5), low=0, high=256):
@@ -83,7 +97,7 @@ def images(n, *, seed=0, shape=(3, 4, 5), low=0, high=256):
 
 
 def seen(extractor, pixels):
-    return features_of(extractor, pixels, CPU, label="", progress=False)
+    return extract_features(extractor, pixels, CPU, label="", progress=False)
 
 
 def normal(n, mean, covariance, *, exact=False):
@@ -115,7 +129,7 @@ def test_fid_of_gaussians_is_known():
     first, second = covariance(1), covariance(2)
     expected = frechet(mean, other, first, second)
     exactly = [normal(500, *law, exact=True) for law in ((mean, first), (other, second))]
-    assert scores(*exactly).fid == pytest.approx(expected, rel=1e-6)
+    assert compute_scores(*exactly).fid == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.slow
@@ -124,18 +138,18 @@ def test_fid_of_samples_of_gaussians_is_nearly_known():
     first, second = covariance(1), covariance(2)
     expected = frechet(mean, other, first, second)
     drawn = [normal(1500, *law) for law in ((mean, first), (other, second))]
-    assert scores(*drawn).fid == pytest.approx(expected, rel=0.15)
+    assert compute_scores(*drawn).fid == pytest.approx(expected, rel=0.15)
 
 
 def test_fid_of_a_shift_is_its_square():
     mean, apart = torch.zeros(4).double(), torch.tensor([3.0, 0, 4, 0]).double()
     sets = [normal(100, at, torch.eye(4).double(), exact=True) for at in (mean, apart)]
-    assert scores(*sets).fid == pytest.approx(25, rel=1e-6)
+    assert compute_scores(*sets).fid == pytest.approx(25, rel=1e-6)
 
 
 def test_a_set_against_itself_is_perfect():
     whole = normal(100, torch.zeros(4).double(), covariance(1))
-    found = scores(whole, whole)
+    found = compute_scores(whole, whole)
     assert found.fid == pytest.approx(0, abs=1e-5)
     assert (found.precision, found.recall) == (1, 1)
 
@@ -143,7 +157,7 @@ def test_a_set_against_itself_is_perfect():
 def test_sets_far_apart_share_nothing():
     ours = normal(100, torch.zeros(4).double(), torch.eye(4).double())
     theirs = normal(80, torch.full((4,), 100.0).double(), torch.eye(4).double())
-    found = scores(ours, theirs)
+    found = compute_scores(ours, theirs)
     assert (found.precision, found.recall) == (0, 0)
     assert (found.images, found.reference, found.kid_subset) == (100, 80, 80)
     assert found.kid > 1
@@ -152,7 +166,7 @@ def test_sets_far_apart_share_nothing():
 def test_precision_falls_with_outliers_and_recall_with_missing_modes():
     real = torch.cat([torch.randn(60, 4), torch.randn(60, 4) + 50])
     ours = torch.cat([torch.randn(60, 4), torch.randn(30, 4) - 50])
-    found = scores(Features(torch.zeros(90, 2), ours), Features(torch.zeros(120, 2), real))
+    found = compute_scores(Features(torch.zeros(90, 2), ours), Features(torch.zeros(120, 2), real))
     assert found.precision == pytest.approx(2 / 3, abs=0.08)
     assert found.recall == pytest.approx(1 / 2, abs=0.08)
 
@@ -160,11 +174,11 @@ def test_precision_falls_with_outliers_and_recall_with_missing_modes():
 def test_the_inception_score_counts_classes_that_are_told_apart():
     values = torch.randn(2000, 4)
     sure = 100 * torch.eye(5)[torch.arange(2000) % 5]
-    found = scores(Features(sure, values), Features(sure, values))
+    found = compute_scores(Features(sure, values), Features(sure, values))
     assert found.inception_score == pytest.approx(5, rel=0.03)  # of ten parts of 200 images
     assert found.inception_score <= 5
     same = torch.randn(1, 5).expand(2000, -1)
-    found = scores(Features(same, values), Features(same, values))
+    found = compute_scores(Features(same, values), Features(same, values))
     assert found.inception_score == pytest.approx(1)
     assert found.inception_score_std == pytest.approx(0, abs=1e-6)
 
@@ -172,7 +186,7 @@ def test_the_inception_score_counts_classes_that_are_told_apart():
 def test_more_features_than_images_are_said():
     for n, full in ((60, False), (200, True)):
         whole = Features(torch.zeros(n, 2), torch.randn(n, 60))
-        assert scores(whole, whole).full_rank is full
+        assert compute_scores(whole, whole).full_rank is full
 
 
 @pytest.mark.parametrize(
@@ -182,7 +196,7 @@ def test_a_handful_is_refused(ours, real, said):
     with pytest.raises(ValueError, match=f"{said}.* too few for FID"):
         require_enough(ours, real)
     with pytest.raises(ValueError, match="too few"):
-        scores(*(Features(torch.zeros(n, 2), torch.randn(n, 3)) for n in (ours, real)))
+        compute_scores(*(Features(torch.zeros(n, 2), torch.randn(n, 3)) for n in (ours, real)))
 
 
 # Extractors
@@ -297,7 +311,7 @@ def test_the_numbers_are_torch_fidelitys(tmp_path, channels):
         **dict.fromkeys(("isc", "fid", "kid", "prc"), True),
         **dict.fromkeys(("cuda", "verbose", "cache"), False),
     )
-    assert_equal(scores(*(seen(STUB, p) for p in pixels)), theirs)
+    assert_equal(compute_scores(*(seen(STUB, p) for p in pixels)), theirs)
 
 
 @pytest.mark.slow
@@ -312,7 +326,7 @@ def test_the_numbers_of_efficientnet_are_torch_fidelitys(tmp_path):
         **dict.fromkeys(("cuda", "verbose", "cache"), False),
     )
     extractor = EfficientNetLite0().load(CPU)
-    assert_equal(scores(*(seen(extractor, p) for p in pixels)), theirs, rel=1e-5)
+    assert_equal(compute_scores(*(seen(extractor, p) for p in pixels)), theirs, rel=1e-5)
 
 
 def random_inception(path, monkeypatch):
@@ -343,4 +357,4 @@ def test_the_numbers_of_inception_are_those_of_torch_fidelitys_command(tmp_path,
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     theirs = json.loads(done.stdout[done.stdout.index("{") :])
     extractor = Inception(weights).load(CPU)
-    assert_equal(scores(*(seen(extractor, p) for p in pixels)), theirs, rel=1e-4)
+    assert_equal(compute_scores(*(seen(extractor, p) for p in pixels)), theirs, rel=1e-4)

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from torch import nn
 
 from energy_at.core.rng import CountedNoise
 from energy_at.models import small
@@ -16,8 +17,8 @@ from energy_at.sampling import (
     Start,
     TrainingImages,
     Uniform,
-    embedded,
-    principal,
+    embed,
+    find_components,
 )
 
 STARTS = [Uniform(), ClassGaussian(), ClassPCA(), LocalPCA(k=3, by="pixels")]
@@ -58,13 +59,15 @@ def assert_law(points, mean, covariance):
 @pytest.mark.parametrize(("count", "size"), [(40, 12), (8, 12), (12, 12)])
 def test_components_are_those_of_an_svd_up_to_sign(count, size):
     points = torch.randn(count, size, dtype=torch.double) @ torch.randn(size, size).double()
-    part = principal(points)
+    part = find_components(points)
     _, values, directions = torch.linalg.svd(points - points.mean(0), full_matrices=False)
     kept = min(count - 1, size)
     assert part.dual == (count <= size)
     assert len(part.deviations) == kept
     torch.testing.assert_close(part.deviations, values[:kept] / math.sqrt(count - 1))
-    found = part.directions(points)
+    found = part.vectors.T  # rows, in pixels or as weights of the points
+    if part.dual:
+        found = nn.functional.normalize(found @ (points - points.mean(0)), dim=1)
     torch.testing.assert_close(
         (found * directions[:kept]).sum(1).abs(), torch.ones(kept, dtype=torch.double)
     )
@@ -76,30 +79,28 @@ def test_as_few_components_as_hold_the_variance(count, variance):
     points = torch.randn(count, 12, dtype=torch.double) @ torch.randn(12, 12).double()
     shares = torch.linalg.svdvals(points - points.mean(0)) ** 2
     held = (shares / shares.sum()).cumsum(0)
-    kept = len(principal(points, variance).deviations)
+    kept = len(find_components(points, variance).deviations)
     assert held[kept - 1] >= variance - 1e-9
     assert kept == 1 or held[kept - 2] < variance
 
 
 def test_equal_points_have_no_components_and_are_drawn_as_they_are():
     points = torch.full((5, 4), 0.25)
-    part = principal(points)
+    part = find_components(points)
     assert part.deviations.tolist() == []
-    assert part.drawn(points, torch.randn(3, len(part.vectors)), 1.0).equal(
-        torch.full((3, 4), 0.25)
-    )
+    assert part.draw(points, torch.randn(3, len(part.vectors)), 1.0).equal(torch.full((3, 4), 0.25))
 
 
 @pytest.mark.parametrize("variance", [0.0, -0.5, 1.01, math.nan])
 def test_a_variance_that_is_no_share_is_refused(variance):
-    for make in (ClassPCA, LocalPCA, lambda variance: principal(torch.rand(3, 2), variance)):
+    for make in (ClassPCA, LocalPCA, lambda variance: find_components(torch.rand(3, 2), variance)):
         with pytest.raises(ValueError, match=r"^variance must be a finite number > 0 and <= 1"):
             make(variance=variance)
 
 
 def test_no_points_have_no_components():
     with pytest.raises(ValueError, match="no images"):
-        principal(torch.zeros(0, 3))
+        find_components(torch.zeros(0, 3))
 
 
 # Training images
@@ -288,7 +289,7 @@ def test_a_class_without_images_is_refused(start):
 
 def test_features_are_what_the_last_linear_layer_is_given(net):
     pixels = torch.randint(0, 256, (300, 3, 8, 8), dtype=torch.uint8)
-    logits, features = embedded(net, pixels)
+    logits, features = embed(net, pixels)
     layers = net.eval().layers
     with torch.no_grad():
         expected = layers[:-1](pixels / 255)
@@ -299,7 +300,7 @@ def test_features_are_what_the_last_linear_layer_is_given(net):
 
 def test_a_network_is_embedded_in_evaluation_mode_and_given_back_as_it_was(net):
     before = {name: value.clone() for name, value in net.train().state_dict().items()}
-    embedded(net, torch.randint(0, 256, (9, 3, 8, 8), dtype=torch.uint8))
+    embed(net, torch.randint(0, 256, (9, 3, 8, 8), dtype=torch.uint8))
     assert net.training
     assert all(value.equal(before[name]) for name, value in net.state_dict().items())
 
@@ -307,7 +308,7 @@ def test_a_network_is_embedded_in_evaluation_mode_and_given_back_as_it_was(net):
 def test_a_network_without_a_linear_layer_has_no_features():
     bare = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 8), torch.nn.Flatten())
     with pytest.raises(ValueError, match=r"start\.by=pixels"):
-        embedded(bare, torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
+        embed(bare, torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
 
 
 def test_energies_that_are_not_finite_are_refused():
@@ -315,7 +316,7 @@ def test_energies_that_are_not_finite_are_refused():
     with torch.no_grad():
         next(broken.parameters()).fill_(torch.nan)
     with pytest.raises(ValueError, match="not finite"):
-        embedded(broken, torch.zeros(2, 1, 8, 8, dtype=torch.uint8))
+        embed(broken, torch.zeros(2, 1, 8, 8, dtype=torch.uint8))
 
 
 # Size
@@ -323,7 +324,7 @@ def test_energies_that_are_not_finite_are_refused():
 TINY_IMAGENET = """
 import resource, sys
 import torch
-from energy_at.noise import CountedNoise
+from energy_at.core.rng import CountedNoise
 from energy_at.sampling import ClassPCA, LocalPCA, TrainingImages
 pixels = torch.randint(0, 256, (200 * {images}, 3, 64, 64), dtype=torch.uint8)
 images = TrainingImages(pixels, torch.arange(200 * {images}) % 200, 200)

