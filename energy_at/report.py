@@ -12,11 +12,12 @@ from energy_at.config.cli import command
 
 @command("report")
 def main(cfg: DictConfig) -> str:
-    from energy_at.reporting.report import failed_in, finished_in, report
+    from energy_at.reporting.document import report
+    from energy_at.reporting.finished_run import failed_jobs, finished_runs
 
     names = [str(n) for n in (cfg.runs if isinstance(cfg.runs, ListConfig) else [cfg.runs])]
-    runs = [run for name in names for run in finished_in(name)]
-    failed = [line for name in names for line in failed_in(name, alone=len(names) == 1)]
+    runs = [run for name in names for run in finished_runs(name)]
+    failed = [line for name in names for line in failed_jobs(name, alone=len(names) == 1)]
     return report(runs, Path(str(cfg.out or "report")), failed)
 
 

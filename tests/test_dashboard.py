@@ -81,5 +81,5 @@ def test_panels_are_told_apart_by_their_titles():
 
 def test_the_gap_is_an_expression_of_two_metrics():
     made = workspace.workspace("me", "project", "name")
-    (gap,) = [p for s in made.sections for p in s.panels if p.title.startswith("FGSM-PGD")]
+    (gap,) = [p for s in made.sections for p in s.panels if p.title.startswith("FGSM - PGD")]
     assert gap.custom_expressions == ["${val/acc/fgsm} - ${val/acc/pgd}"]

@@ -13,17 +13,18 @@ import pytest
 from PIL import Image
 
 from energy_at import report
-from energy_at.reporting.comparison import grouped
-from energy_at.reporting.document.accuracy import accuracies, strong_evaluations
+from energy_at.reporting.comparison import entries, grouped
+from energy_at.reporting.document import RECORD, written_files
+from energy_at.reporting.document import report as write_report
+from energy_at.reporting.document.accuracy import accuracies, evaluations_of
 from energy_at.reporting.document.curves import drawn_by_step
-from energy_at.reporting.document.html import Grid
-from energy_at.reporting.document.manifest import RECORD, written
-from energy_at.reporting.document.overview import compared, environment
-from energy_at.reporting.document.runs import Gallery, entries
+from energy_at.reporting.document.html import Gallery, Grid
+from energy_at.reporting.document.overview import environment, overview
+from energy_at.reporting.finished_run import failed_jobs, finished_runs
 from energy_at.runs.folder import RunFolder
-from tests.helpers.pages import Page
+from tests.helpers.pages import BROWSER, Page
 from tests.helpers.running import TINY, config, everything, typed
-from tests.reporting.test_artifacts import CONTENT
+from tests.reporting.test_document import CONTENT
 
 composed = functools.cache(config)
 BASE = (*TINY, "trainer.max_epochs=12")
@@ -31,8 +32,6 @@ SOUND = tuple(0.2 + 0.02 * i for i in range(12))
 LOST = (0.2, 0.3, 0.4, 0.42, 0.44, 0.1, *[0.0] * 6)
 OVERFITTED = (0.3, 0.44, 0.46, 0.46, 0.46, 0.46, 0.42, 0.40, 0.38, 0.36, 0.34, 0.32)
 ODD = 'a<b>&"c'
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 def log(pgd):
@@ -95,7 +94,7 @@ def two(tmp_path_factory):
     Image.new("RGB", (8, 8), "green").save(rich.path / "samples" / "pca" / "grid.png")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        report.report([RunFolder(Path("plain")), RunFolder(Path(ODD))], Path("report"))
+        write_report([RunFolder(Path("plain")), RunFolder(Path(ODD))], Path("report"))
     return folder
 
 
@@ -129,38 +128,37 @@ def named(folders):
 
 
 def test_the_report_has_its_sections_in_both_forms(told, page):
-    titles = ["What was compared", "Robust accuracy", "Training", "Checks", "Energy analysis",
+    titles = ["Runs", "Robust accuracy", "Training", "Checks", "Energy analysis",
               "Samples", "Environment"]  # fmt: skip
     assert list(told) == titles
     assert [page.text.index(title) for title in titles] == sorted(map(page.text.index, titles))
 
 
 def test_differences_onsets_checks_and_environment_are_told(told):
-    assert "| reg.name " in told["What was compared"]
-    assert "| 18 " in told["What was compared"]  # CO from the sixth validation
-    assert "plain (collapsed)" in told["Robust accuracy"]
+    assert "| reg.name " in told["Runs"]
+    assert "| collapsed at step 18 " in told["Runs"]  # the sixth validation
+    assert "| collapsed at 18 " in told["Robust accuracy"]
     assert "40.0 [37.0, 43.0]" in told["Robust accuracy"]
-    assert "CO from step 18" in told["Training"]
+    assert "collapsed at step 18" in told["Training"]
     assert "| warning " in told["Checks"]
     assert "| pgd " in told["Energy analysis"]
     assert "The runs differ in git_commit." in told["Environment"]
-    assert 'no commit holds: a\\<b\\>\\&"c.' in told["Environment"]
+    assert 'source tree of: a\\<b\\>\\&"c.' in told["Environment"]
     assert "    python -m energy_at.train reg=none" in told["Environment"]
 
 
-def test_a_run_that_has_not_learned_is_marked_wherever_it_stands(tmp_path):
+def test_a_run_that_is_not_robust_is_marked_in_every_table(tmp_path):
     folder = write(tmp_path / "guess", pgd=(0.25,) * 12)
-    folder.metrics_file.write_text(folder.metrics_file.read_text().replace(",0.9,", ",0.25,"))
     evaluate(folder)
     groups = grouped([folder])
     found = entries(groups)
-    runs = next(block for block in compared(found).blocks if isinstance(block, Grid))
-    assert (runs.table.rows[0][-3:-1], runs.marked) == (("not learned", "not learned"), {0})
-    section = accuracies(groups, found, strong_evaluations(found), Gallery(tmp_path))
+    runs = next(block for block in overview(found).blocks if isinstance(block, Grid))
+    assert (runs.table.rows[0][-2], runs.marked) == ("not robust", {0})
+    section = accuracies(groups, found, evaluations_of(found), Gallery(tmp_path))
     methods, checkpoints, strong = (block for block in section.blocks if isinstance(block, Grid))
-    assert (methods.table.rows[0][3:6], methods.marked) == (("not learned",) * 3, {0})
-    assert (checkpoints.table.rows[0][0], checkpoints.marked) == ("guess (not learned)", {0})
-    assert {row[0] for row in strong.table.rows} == {"guess (not learned)"}
+    assert (methods.table.rows[0][3:6], methods.marked) == (("not robust",) * 3, {0})
+    assert (checkpoints.table.rows[0][-1], checkpoints.marked) == ("not robust", {0})
+    assert {row[2] for row in strong.table.rows} == {"not robust"}
     assert strong.marked == set(range(len(strong.table.rows)))
 
 
@@ -168,8 +166,8 @@ def test_a_run_that_has_not_learned_is_marked_wherever_it_stands(tmp_path):
     ("title", "command"),
     [("Robust accuracy", "evaluate"), ("Checks", "evaluate"), ("Energy analysis", "analyse")],
 )
-def test_what_was_not_measured_is_said_with_its_command(told, title, command):
-    line = f"not measured for plain: `python -m energy_at.{command} run=plain`"
+def test_what_is_missing_is_named_with_its_command(told, title, command):
+    line = f"missing for plain: `python -m energy_at.{command} run=plain`"
     assert line in told[title].splitlines()
 
 
@@ -201,10 +199,10 @@ def test_one_run_shows_what_was_typed_under_the_path_that_was_typed(here, type_r
     assert code == 0, err
     assert out.splitlines()[-1].endswith("report.md, report.html")
     told = sections(here)
-    assert "    reg.weight=7" in told["What was compared"].splitlines()
-    assert "deep/run" in told["What was compared"]
+    assert "    reg.weight=7" in told["Runs"].splitlines()
+    assert "deep/run" in told["Runs"]
     assert "Samples" not in told
-    assert "RO from step 9" in told["Training"]
+    assert "overfitted at step 9" in told["Training"]
     assert str(here) not in (here / "report" / "report.html").read_text()
 
 
@@ -213,26 +211,26 @@ def test_runs_without_a_log_are_reported_by_their_accuracies(here, type_report):
     code, out, err = type_report("runs=quiet")
     assert code == 0, err
     assert "delta_energy" not in out
-    assert "No training step was logged in quiet: `logger=csv` does." in sections(here)["Training"]
+    assert "No training step was logged in quiet: use `logger=csv`." in sections(here)["Training"]
 
 
 def test_seeds_of_many_runs_share_a_column(tmp_path):
     folders = [write(tmp_path / f"{reg}{seed}", f"reg={reg}", f"seed={seed}")
                for reg in ("none", "der") for seed in range(4)]  # fmt: skip
-    grid = compared(named(folders)).blocks[-1]
+    grid = overview(named(folders)).blocks[-1]
     assert grid.table.columns == ("key", "FGSM-AT", "FGSM-AT + DER")
     assert grid.table.rows[0] == ("seed", "0, 1, 2, 3", "0, 1, 2, 3")
     assert grid.table.rows[1] == ("reg.name", "none", "DER")
 
 
 def test_runs_of_one_configuration_differ_in_nothing(tmp_path):
-    grid = compared(named([write(tmp_path / name) for name in "ab"])).blocks[-1]
+    grid = overview(named([write(tmp_path / name) for name in "ab"])).blocks[-1]
     assert grid.markdown() == "The runs share one configuration."
 
 
 def test_runs_of_one_environment_have_one_column(tmp_path):
     said, grid, *_ = environment(named([write(tmp_path / name) for name in "ab"])).blocks
-    assert said.markdown() == "All runs were made in the same environment."
+    assert said.markdown() == "All runs have the same environment."
     assert grid.table.columns == ("", "all runs")
     assert ("torch", "2.6.0") in grid.table.rows
 
@@ -254,14 +252,14 @@ def test_of_very_many_runs_one_of_each_method_is_drawn_by_step(tmp_path):
 
 def test_runs_of_one_method_and_seed_have_labels_of_their_own(tmp_path):
     found = named([write(tmp_path / name) for name in "ab"])
-    assert [entry.label for entry in found] == ["FGSM-AT, seed 0, a", "FGSM-AT, seed 0, b"]
+    assert [str(entry.label) for entry in found] == ["FGSM-AT, seed 0, a", "FGSM-AT, seed 0, b"]
 
 
 @pytest.mark.slow
 def test_the_same_run_gives_the_same_bytes(here):
     write(here / "run")
     for out in ("one", "other"):
-        report.report([RunFolder(Path("run"))], Path(out))
+        write_report([RunFolder(Path("run"))], Path(out))
     assert bytes_of(here / "one") == bytes_of(here / "other")
 
 
@@ -272,12 +270,12 @@ def test_a_smaller_report_removes_what_only_the_larger_one_wrote_and_nothing_els
     (out / "figures" / "mine.png").write_text("mine")
     (out / "figures" / "steps_2.pdf").write_text("changed")
     (here / "outside.md").write_bytes((out / "table.md").read_bytes())
-    record = written(out)
+    record = written_files(out)
     (out / RECORD).write_text(json.dumps({"files": record | {"../outside.md": record["table.md"]}}))
-    report.report([RunFolder(Path("plain"))], Path("report"))
+    write_report([RunFolder(Path("plain"))], Path("report"))
     kept = {RECORD, "figures/mine.png", "figures/steps_2.pdf"}
-    assert {"figures/steps_1.png", "report.html"} <= written(out).keys() < record.keys()
-    assert bytes_of(out).keys() == written(out).keys() | kept
+    assert {"figures/steps_1.png", "report.html"} <= written_files(out).keys() < record.keys()
+    assert bytes_of(out).keys() == written_files(out).keys() | kept
     assert (here / "outside.md").exists()
 
 
@@ -379,12 +377,12 @@ def failing(here):
 
 
 def test_jobs_of_a_sweep_that_failed_are_named_with_their_reason(failing, capsys):
-    assert [run.path for run in report.finished_in(failing)] == [Path("sweep/0")]
+    assert [run.path for run in finished_runs(failing)] == [Path("sweep/0")]
     assert capsys.readouterr().err == ""
-    assert report.failed_in(failing, alone=True) == FAILED
-    first, _ = report.failed_in(failing, alone=False)
+    assert failed_jobs(failing, alone=True) == FAILED
+    first, _ = failed_jobs(failing, alone=False)
     assert first.startswith("job sweep/1 failed: reg.weight=-1 must be")
-    section = compared(entries(grouped(report.finished_in(failing))), FAILED)
+    section = overview(entries(grouped(finished_runs(failing))), FAILED)
     said = [block.markdown() for block in section.blocks]
     assert said[said.index("2 jobs have no result:") + 1].split("    job ")[1:] == [
         "1 failed: reg.weight=-1 must be a finite number >= 0\n",

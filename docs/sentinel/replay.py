@@ -26,9 +26,9 @@ from energy_at.overfitting.alarms import Alarm, Thresholds
 from energy_at.overfitting.detector import Detector
 from energy_at.overfitting.onset import MARGIN, RunStatus, status_of
 from energy_at.overfitting.signals import WINDOW, running_means
-from energy_at.reporting.comparison import method
-from energy_at.reporting.figures.markers import Mark, mark_alarms
-from energy_at.reporting.figures.style import DELTA, ERROR, OPEN, WIDTH, save
+from energy_at.reporting.describe import MethodLabel
+from energy_at.reporting.figures.style import OPEN, WIDTH, Mark, mark_alarms, save
+from energy_at.reporting.panels import DELTA_X, PGD
 from energy_at.reporting.tables import Table
 from energy_at.runs.folder import RunFolder
 from energy_at.runs.metrics_log import Curve
@@ -80,7 +80,7 @@ class Watch:
         beta = f" {cfg.reg.weight:g}" if "der" in cfg.reg.terms else ""
         rate = f"{cfg.optimizer.lr:g} {str(cfg.schedule._target_).rpartition('.')[2]}"
         named = "name" in cfg.reg  # older configurations say less
-        what = f"{method(cfg)}{beta}" if named else self.folder.path.name
+        what = f"{MethodLabel.of(cfg)}{beta}" if named else self.folder.path.name
         return f"{cfg.dataset.name}{size}, {what}, eps {cfg.threat.eps}, lr {rate}, seed {cfg.seed}"
 
     @cached_property
@@ -214,9 +214,9 @@ def _said(alarms: Sequence[Alarm]) -> str:
 def _panel(axes: Axes, watch: Watch) -> None:
     log = watch.folder.log()
     share, per_epoch = log["train/aae_share"].binned(BINS), log.steps_per_epoch
-    axes.plot(share.steps / per_epoch, 100 * share.mean, color=DELTA, linewidth=0.6,
+    axes.plot(share.steps / per_epoch, 100 * share.mean, color=DELTA_X.color, linewidth=0.6,
               label="AAE share, training [%]")  # fmt: skip
-    axes.plot(watch.pgd.steps / per_epoch, 100 * watch.pgd.values, color=ERROR, linewidth=0.9,
+    axes.plot(watch.pgd.steps / per_epoch, 100 * watch.pgd.values, color=PGD.color, linewidth=0.9,
               marker=".", markersize=2, label="PGD accuracy, held-out [%]")  # fmt: skip
     truth = watch.fall or watch.overfitted
     if truth is not None:

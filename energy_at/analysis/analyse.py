@@ -1,7 +1,7 @@
 """Analyses the energies of trained networks: measures them, writes tables and figures."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +23,8 @@ from energy_at.analysis.tables import attack_table, clean_accuracy, unchanged_im
 from energy_at.attacks.autoattack import require_classes
 from energy_at.evaluation import Evaluator, TrainedModel, open_models
 from energy_at.evaluation.publish import require_wandb_only
-from energy_at.reporting.describe import setting
+from energy_at.reporting.describe import method_labels, setting
+from energy_at.reporting.figures.style import Style, method_styles
 from energy_at.runs.result_folder import ResultFolder
 
 
@@ -147,7 +148,18 @@ def _view(subjects: Mapping[str, Subject], plan: AnalysisPlan) -> View:
     who = f"{next(iter(subjects))}: {shared}" if len(subjects) == 1 else shared
     where = f"{_image_count(subjects)} {plan.split} images under {plan.norm_label}, eps {plan.eps}"
     landscapes = {name: subject.landscape for name, subject in subjects.items()}
-    return View(landscapes, plan.labels, f"{who}; {where}", plan.norm, plan.ball.eps)
+    return View(
+        landscapes, plan.labels, f"{who}; {where}", plan.norm, plan.ball.eps, _styles(subjects)
+    )
+
+
+def _styles(subjects: Mapping[str, Subject]) -> dict[str, Style]:
+    """Of several runs, as in the figures of their training."""
+    if len(subjects) == 1:
+        return {}
+    methods = method_labels([subject.model.config for subject in subjects.values()])
+    labels = [replace(label, run=name) for label, name in zip(methods, subjects, strict=True)]
+    return dict(zip(subjects, method_styles(labels).values(), strict=True))
 
 
 def _image_count(subjects: Mapping[str, Subject]) -> str:

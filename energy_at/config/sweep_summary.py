@@ -137,16 +137,17 @@ def unfinished(sweep: Path) -> list["RunFolder"]:
 
 def compared_runs(sweep: Path) -> str | None:
     """Writes ``comparison`` (Markdown, CSV, figure) and ``runs.csv`` of all finished runs."""
-    from energy_at.reporting.comparison import FILES, write_comparison
-    from energy_at.reporting.finished_run import FinishedRun
-    from energy_at.reporting.sweep_curves import write_dependences
+    from energy_at.reporting.comparison import FILES, grouped, write_comparison
+    from energy_at.reporting.sweep_curves import write_sweep_curves
     from energy_at.runs.folder import runs_below
 
     finished = [folder for folder in runs_below(sweep) if folder.results_file.is_file()]
     if not finished:
         return None
-    text = _with_files(write_comparison(finished, sweep), sweep, FILES)
-    return "\n".join([text, *write_dependences([FinishedRun(run) for run in finished], sweep)])
+    groups = grouped(finished)
+    runs = [run for found in groups.values() for run in found]
+    text = _with_files(write_comparison(groups, sweep), sweep, FILES)
+    return "\n".join([text, *write_sweep_curves(runs, sweep)])
 
 
 def compared_samplings(sweep: Path) -> str | None:

@@ -10,8 +10,10 @@ from omegaconf import DictConfig
 from energy_at.config.build import Run, build_module, make_attacks
 from energy_at.data import ImageSet, as_floats
 from energy_at.evaluation.robustness import Evaluator
-from energy_at.reporting.figures.style import delta_energy_figure, save
-from energy_at.reporting.tables import results_table
+from energy_at.reporting.comparison import results_table
+from energy_at.reporting.figures.delta_energy import delta_energy_figure
+from energy_at.reporting.figures.style import save
+from energy_at.reporting.finished_run import FinishedRun
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder, accuracies_in
 from energy_at.training.callbacks import callbacks_of
@@ -29,7 +31,7 @@ def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
     folder.write_results(results | {"training": cost(cfg, run)})
     if folder.metrics_file.is_file() and "train/loss" in (log := folder.log()):
         save(delta_energy_figure({folder.path.name: log}), folder.path / "delta_energy")
-    print(results_table([folder]).markdown())
+    print(results_table([FinishedRun(folder)]).markdown())
     print(f"run folder: {folder.path}")
     wandb.conclude(run.trainer.loggers, accuracies_in(results), folder.saved())
 

@@ -20,8 +20,7 @@ from energy_at.core.device import device_of
 from energy_at.core.files import digest
 from energy_at.data import ImageData, ImageSet
 from energy_at.models.weights import load_weights
-from energy_at.reporting.comparison import grouped
-from energy_at.reporting.document.runs import entries
+from energy_at.reporting.comparison import entries, grouped
 from energy_at.runs.checkpoints import read_tensors
 from energy_at.runs.folder import (
     RunFolder,
@@ -169,7 +168,7 @@ def open_models(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Tra
     require_distinct(folders)
     models = [open_run(str(folder.path), cfg, overrides) for folder in folders]
     _require_one_data_set(models)
-    labels = {entry.path: entry.label for entry in entries(grouped(folders))}
+    labels = {entry.path: str(entry.label) for entry in entries(grouped(folders))}
     return {labels[f.path]: model for f, model in zip(folders, models, strict=True)}
 
 

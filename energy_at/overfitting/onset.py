@@ -36,6 +36,9 @@ class RunStatus:
         kinds: dict[str, Kind] = {"collapsed": "CO", "overfitted": "RO"}
         return {} if self.step is None else {kinds[self.kind]: self.step}
 
+    def __str__(self) -> str:
+        return self.kind if self.step is None else f"{self.kind} at step {self.step}"
+
     def is_result(self, step: float = inf) -> bool:
         """Whether the accuracies of a checkpoint are a result.
 

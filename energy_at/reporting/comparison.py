@@ -1,242 +1,231 @@
-"""Methods compared over seeds: one row each; a run that is no result is marked, never averaged."""
+"""Runs and methods in tables: each run and checkpoint, and each method over its seeds."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from energy_at.overfitting.alarms import ALARMS
-from energy_at.reporting.describe import setting
-from energy_at.reporting.figures.style import methods_figure, save
-from energy_at.reporting.finished_run import APART, FinishedRun
-from energy_at.reporting.tables import Table
+from energy_at.reporting.describe import MethodLabel, leaves, method_labels, setting
+from energy_at.reporting.figures.delta_energy import methods_figure
+from energy_at.reporting.figures.style import save
+from energy_at.reporting.finished_run import FinishedRun, typed_keys
+from energy_at.reporting.panels import AAE, ATTACKED, DELTA_X, DELTA_XY
+from energy_at.reporting.tables import (
+    Table,
+    each_cell,
+    mean_cell,
+    steps_of_runs_cell,
+)
 from energy_at.runs.folder import RunFolder, folder_names
 
 FILES = ("comparison.md", "comparison.csv", "comparison.png", "comparison.pdf", "runs.csv")
+ACCURACIES = ("clean", "fgsm", "pgd")
 COSTS = ("forward passes", "minutes with validation")
-MEASURED = ("AAE share %", "collapse at step", "first alarm at step", *COSTS)
-EACH = ("AAE share %", "collapse at step", "first alarm", "alarm at step", "alarm in epoch", *COSTS)
-NAMED = ("attack", "loss", "reg")  # groups whose choice is part of the method's name
+NO_SENTINEL = "no sentinel"
+Groups = Mapping[MethodLabel, Sequence[FinishedRun]]
 
 
-def method(cfg: DictConfig) -> str:
-    """``FGSM-AT + DER``, ``TRADES``, ``MART (PGD) + AWP``: base method, regularizers, AWP."""
-    attack, loss, reg = (OmegaConf.select(cfg, f"{group}.name") for group in NAMED)
-    if None in (attack, loss, reg):
-        return "method without name"  # of a configuration older than the names
-    base = f"{attack}-AT" if loss == "AT" else loss if attack == "TRADES" else f"{loss} ({attack})"
-    base = "standard training" if attack == "none" else base
-    added = [] if reg == "none" else [reg]
-    awp = OmegaConf.select(cfg, "training.awp.gamma")
-    return " + ".join([base, *added, *(["AWP"] if awp else [])])
+@dataclass(frozen=True)
+class Entry:
+    """A run with the names of its folder and its method, and a label that no other run has."""
+
+    run: FinishedRun
+    place: str
+    method: MethodLabel
+    label: MethodLabel
+
+    @property
+    def path(self) -> Path:
+        """Its folder, as typed."""
+        return self.run.folder.path
 
 
-def grouped(folders: Sequence[RunFolder]) -> dict[str, list[FinishedRun]]:
-    """Runs that differ in their seed alone, under a name that tells them from all others."""
-    groups: dict[str, list[FinishedRun]] = {}
-    for folder in folders:
-        run = FinishedRun(folder)
-        groups.setdefault(run.settings, []).append(run)
-    typed = [_typed(runs[0]) for runs in groups.values()]
-    shared = set.intersection(*map(set, typed)) if typed else set()
-    names = [
-        ", ".join([method(runs[0].config), *(o for o in own if o not in shared)])
-        for runs, own in zip(groups.values(), typed, strict=True)
-    ]
-    places = folder_names([runs[0].folder for runs in groups.values()])
-    return {
-        name if names.count(name) == 1 else f"{name} ({place})": runs
-        for name, place, runs in zip(names, places, groups.values(), strict=True)
-    }
+def grouped(folders: Sequence[RunFolder]) -> dict[MethodLabel, list[FinishedRun]]:
+    """Runs that differ in their seed only, by the label of their method."""
+    runs = [FinishedRun(folder) for folder in folders]
+    groups: dict[frozenset[tuple[str, str]], list[FinishedRun]] = {}
+    for run in runs:
+        groups.setdefault(frozenset(leaves(run.config).items()), []).append(run)
+    labels = method_labels([first.config for first, *_ in groups.values()], typed_keys(runs))
+    return dict(zip(labels, groups.values(), strict=True))
 
 
-def write_comparison(folders: Sequence[RunFolder], out: Path) -> str:
-    """Writes ``FILES`` to ``out``: the comparison, every single run, all curves in one figure.
+def entries(groups: Groups) -> list[Entry]:
+    """All runs, method by method, as ``FGSM-AT + DER, seed 0``."""
+    runs = [(method, run) for method, found in groups.items() for run in found]
+    places = folder_names([run.folder for _, run in runs])
+    labels = [replace(method, run=f"seed {run.config.seed}") for method, run in runs]
+    count = Counter(labels)
+    return [
+        Entry(run, place, method, label if count[label] == 1
+              else replace(label, run=f"{label.run}, {place}"))
+        for (method, run), place, label in zip(runs, places, labels, strict=True)
+    ]  # fmt: skip
+
+
+def by_status(groups: Groups) -> dict[MethodLabel, list[FinishedRun]]:
+    """The same groups, with runs that are no result in groups of their own, by their status."""
+    found: dict[MethodLabel, list[FinishedRun]] = {}
+    for label, runs in groups.items():
+        for run in runs:
+            found.setdefault(replace(label, status=run.mark()), []).append(run)
+    return found
+
+
+def configs(groups: Groups) -> list[DictConfig]:
+    """Configurations of all runs."""
+    return [run.config for runs in groups.values() for run in runs]
+
+
+def write_comparison(groups: Groups, out: Path) -> str:
+    """Writes ``FILES`` to ``out``: the comparison, every run, all curves in one figure.
 
     Returns:
         The comparison as Markdown.
     """
-    return write_groups(grouped(folders), out)
-
-
-def write_groups(groups: dict[str, list[FinishedRun]], out: Path) -> str:
-    """The same of runs that are grouped already."""
     table = comparison_table(groups)
     out.mkdir(parents=True, exist_ok=True)
     (out / "comparison.md").write_text(table.markdown() + "\n")
     (out / "comparison.csv").write_text(table.csv())
     (out / "runs.csv").write_text(runs_table(groups).csv())
-    logs = {name: [run.log for run in runs] for name, runs in parted(groups).items()}
+    logs = {label: [run.log for run in runs] for label, runs in by_status(groups).items()}
     save(methods_figure(logs, title=setting(configs(groups))), out / "comparison")
     return table.markdown()
 
 
-def parted(groups: dict[str, list[FinishedRun]]) -> dict[str, list[FinishedRun]]:
-    """The same groups, runs that are no result in groups of their own: no curve averages them."""
-    found: dict[str, list[FinishedRun]] = {}
-    for name, runs in groups.items():
-        for run in runs:
-            label = f"{name} ({run.mark()})" if run.mark() else name
-            found.setdefault(label, []).append(run)
-    return found
+def results_table(runs: Sequence[FinishedRun]) -> Table:
+    """One row for each run, checkpoint and image set.
+
+    Accuracies are shares of all images, in percent. Accuracy under the training attack, AAE share
+    and delta energies (nats) are means over the last epoch of training.
+    """
+    trained = (ATTACKED, AAE, DELTA_X, DELTA_XY)
+    rows = []
+    for run, name in zip(runs, folder_names([run.folder for run in runs]), strict=True):
+        means = [run.last_epoch_mean(metric.key) for metric in trained]
+        cells = [
+            ""
+            if mean is None
+            else mean_cell([metric.scale * mean], ".1f" if metric.unit == "%" else metric.form)
+            for metric, mean in zip(trained, means, strict=True)
+        ]
+        rows += [
+            (name, checkpoint, images, str(shares["n"]),
+             *(mean_cell([100 * shares[key]]) if key in shares else "" for key in ACCURACIES),
+             *(cells if checkpoint == "last" else [""] * len(cells)),
+             run.status_at(checkpoint))
+            for checkpoint in run.checkpoints
+            for images, shares in run.results[checkpoint].items() if images != "step"
+        ]  # fmt: skip
+    columns = ("run", "checkpoint", "images", "n", "clean %", "FGSM %", "PGD %",
+               "train adv %", "AAE share %", "dE(x)", "dE(x, y)", "status")  # fmt: skip
+    return Table(columns, rows)
 
 
-def configs(groups: dict[str, list[FinishedRun]]) -> list[DictConfig]:
-    """Configurations of all runs."""
-    return [run.config for runs in groups.values() for run in runs]
-
-
-def comparison_table(groups: dict[str, list[FinishedRun]]) -> Table:
+def comparison_table(groups: Groups) -> Table:
     """One row for each method and checkpoint, on test images; mean and range over seeds.
 
-    A method with a run that collapsed, or has not learned, has no accuracy to show: it says how
-    many runs did, and from which step.
+    A method has no accuracy if one of its runs collapsed or is not robust: its status says how
+    many, and from which step.
     """
     columns = ("method", "checkpoint", "runs", "clean %", "FGSM %", f"{_pgd(groups)} %",
-               *MEASURED)  # fmt: skip
-    return Table(columns, [row for name, runs in groups.items() for row in _rows(name, runs)])
+               "AAE share %", "status", "first alarm at step", *COSTS)  # fmt: skip
+    return Table(columns, [row for label, runs in groups.items() for row in _rows(label, runs)])
 
 
-def runs_table(groups: dict[str, list[FinishedRun]]) -> Table:
-    """One row for each run and checkpoint as it was measured, be it a result or not."""
+def runs_table(groups: Groups) -> Table:
+    """One row for each run and checkpoint with its accuracies, whether they are a result or not."""
     columns = ("method", "run", "seed", "checkpoint", "clean %", "FGSM %", f"{_pgd(groups)} %",
-               *EACH)  # fmt: skip
+               "AAE share %", "status", "lost at step", "first alarm", "alarm at step",
+               "alarm in epoch", *COSTS)  # fmt: skip
     rows = [
         (
-            name,
-            place,
-            str(run.config.seed),
+            str(entry.method),
+            entry.place,
+            str(entry.run.config.seed),
             checkpoint,
-            *(_cell([run.percent(checkpoint, share)]) for share in ("clean", "fgsm", "pgd")),
-            _cell([run.trained_percent("aae_share")]),
-            run.fate,
-            *_first_alarm(run),
-            *_costs([run]),
+            *(mean_cell([entry.run.percent(checkpoint, name)]) for name in ACCURACIES),
+            mean_cell([_aae_share(entry.run)]),
+            entry.run.status.kind,
+            "" if entry.run.status.step is None else str(entry.run.status.step),
+            *_first_alarm(entry.run),
+            *_costs([entry.run]),
         )
-        for name, run, place in _placed(groups)
-        for checkpoint in _checkpoints(run)
+        for entry in entries(groups)
+        for checkpoint in entry.run.checkpoints
     ]
     return Table(columns, rows)
 
 
-def _placed(groups: dict[str, list[FinishedRun]]) -> list[tuple[str, FinishedRun, str]]:
-    """Every run with the names of its method and its folder."""
-    runs = [(name, run) for name, found in groups.items() for run in found]
-    places = folder_names([run.folder for _, run in runs])
-    return [(name, run, place) for (name, run), place in zip(runs, places, strict=True)]
-
-
-def _rows(name: str, runs: list[FinishedRun]) -> list[tuple[str, ...]]:
-    lost = any(run.mark() for run in runs)
+def _rows(label: MethodLabel, runs: Sequence[FinishedRun]) -> list[tuple[str, ...]]:
+    shares = [_aae_share(run) for run in runs]
+    alarms = [alarm for run in runs for alarm in run.first_alarms]
+    has_sentinel = any(run.has_sentinel for run in runs)
     return [
         (
-            name,
+            str(label),
             checkpoint,
             str(len(runs)),
-            *_shown(runs, checkpoint),
-            (_each if lost else _cell)([run.trained_percent("aae_share") for run in runs]),
-            _fate(runs),
-            _alarms(runs),
+            *_accuracies(runs, checkpoint),
+            each_cell(shares) if any(run.mark() for run in runs) else mean_cell(shares),
+            _status(runs),
+            steps_of_runs_cell(sorted(alarms, key=lambda alarm: alarm[0]), len(runs))
+            or ("none" if has_sentinel else NO_SENTINEL),
             *_costs(runs),
         )
-        for checkpoint in _checkpoints(runs[0])
+        for checkpoint in runs[0].checkpoints
     ]
 
 
-def _fate(runs: list[FinishedRun]) -> str:
-    """``474, 316 (2 of 3 runs); not learned (1 of 3 runs)``, or ``none``, or ``not logged``."""
-    steps = [run.fate for run in runs if run.mark() == "collapsed"]
-    unlearned = [run.fate for run in runs if run.mark() == "not learned"]
-    lost = [
-        f"{said} ({len(fates)} of {len(runs)} runs)"
-        for said, fates in ((", ".join(steps), steps), ("not learned", unlearned))
-        if fates
-    ]
-    sound = "none" if all(run.fate == "none" for run in runs) else "not logged"
-    return "; ".join(lost) or sound
+def _accuracies(runs: Sequence[FinishedRun], checkpoint: str) -> list[str]:
+    marks = sorted({run.mark(checkpoint) for run in runs} - {""})
+    if marks:
+        return [", ".join(marks)] * len(ACCURACIES)
+    return [mean_cell([run.percent(checkpoint, name) for run in runs]) for name in ACCURACIES]
 
 
-def _alarms(runs: list[FinishedRun]) -> str:
-    """``CO 331, 305 (2 of 3 runs); RO 240 (1 of 3 runs)``, or ``none``, or ``no sentinel``."""
-    found = [
-        f"{kind} {', '.join(steps)} ({len(steps)} of {len(runs)} runs)"
-        for kind in ALARMS
-        if (steps := [str(run.alarms[kind]) for run in runs if kind in run.alarms])
-    ]
-    return "; ".join(found) or ("none" if any(run.watched for run in runs) else "no sentinel")
+def _status(runs: Sequence[FinishedRun]) -> str:
+    """``robust``, or ``collapsed at 474, 316 (2 of 3 runs); not robust (1 of 3 runs)``."""
+    found = [run.status for run in runs]
+    for kind in ("robust", "not logged"):
+        if all(status.kind == kind for status in found):
+            return kind
+    lost = [(s.kind if s.step is None else f"{s.kind} at", s.step) for s in found
+            if s.kind != "robust"]  # fmt: skip
+    return steps_of_runs_cell(lost, len(runs))
 
 
 def _first_alarm(run: FinishedRun) -> tuple[str, str, str]:
-    """``CO``, its step, and the epoch that it was in, from 1 on."""
-    if not run.alarms:
-        return ("none" if run.watched else "no sentinel", "", "")
-    kind, step = next(iter(run.alarms.items()))
-    known = "train/loss" in run.log
-    return kind, str(step), str(ceil(step / run.log.steps_per_epoch)) if known else ""
+    """``CO``, its step, and its epoch, counted from 1."""
+    if not run.first_alarms:
+        return ("none" if run.has_sentinel else NO_SENTINEL, "", "")
+    kind, step = run.first_alarms[0]
+    epoch = "" if run.steps is None else str(ceil(step / run.log.steps_per_epoch))
+    return kind, str(step), epoch
 
 
-def _shown(runs: list[FinishedRun], checkpoint: str) -> list[str]:
-    marks = sorted({run.mark(checkpoint) for run in runs} - {""})
-    if marks:
-        return [", ".join(marks)] * 3
-    return [
-        _cell([run.percent(checkpoint, share) for run in runs])
-        for share in ("clean", "fgsm", "pgd")
-    ]
+def _aae_share(run: FinishedRun) -> float | None:
+    share = run.last_epoch_mean(AAE.key)
+    return None if share is None else AAE.scale * share
 
 
-def _costs(runs: list[FinishedRun]) -> tuple[str, str]:
+def _costs(runs: Sequence[FinishedRun]) -> tuple[str, str]:
     seconds = [run.cost("seconds") for run in runs]
     return (
-        _cell([run.cost("forward_equivalents") for run in runs]),
-        _cell([None if s is None else s / 60 for s in seconds]),
+        mean_cell([run.cost("forward_equivalents") for run in runs]),
+        mean_cell([None if s is None else s / 60 for s in seconds]),
     )
 
 
-def _cell(values: Sequence[float | None]) -> str:
-    """``34.2`` of one run, ``34.2 [32.7, 35.6]`` of several that differ."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return ""
-    mean, low, high = sum(known) / len(known), min(known), max(known)
-    spread = f" [{low:.1f}, {high:.1f}]" if f"{low:.1f}" != f"{high:.1f}" else ""
-    return f"{mean:.1f}{spread}"
-
-
-def _each(values: Sequence[float | None]) -> str:
-    """``0.4, 69.1``: values that no mean may join."""
-    cells = [_cell([value]) for value in values]
-    return ", ".join(cells) if any(cells) else ""
-
-
-def _checkpoints(run: FinishedRun) -> list[str]:
-    return [name for name in run.folder.results() if name in ("last", "best")]
-
-
-def _pgd(groups: dict[str, list[FinishedRun]]) -> str:
-    """``PGD-50-10`` if all runs were judged by the same attack."""
+def _pgd(groups: Groups) -> str:
+    """``PGD-50-10`` if all runs were evaluated with the same attack."""
     names = set()
     for runs in groups.values():
         attack = runs[0].config.evaluation.attacks.get("pgd")
-        if attack is None:
-            continue
-        restarts = attack.get("restarts", 1)
-        names.add(f"PGD-{attack.steps}" + (f"-{restarts}" if restarts > 1 else ""))
+        if attack is not None:
+            restarts = attack.get("restarts", 1)
+            names.add(f"PGD-{attack.steps}" + (f"-{restarts}" if restarts > 1 else ""))
     return names.pop() if len(names) == 1 else "PGD"
-
-
-def _typed(run: FinishedRun) -> list[str]:
-    """The overrides of the run that its method's name and the seed do not say."""
-    overrides = map(_as_in_yaml, run.folder.overrides())
-    return [o for o in overrides if not _says_nothing(o.lstrip("+~").split("=")[0])]
-
-
-def _as_in_yaml(override: str) -> str:
-    """Hydra turns the ``false`` of a sweep into ``False``."""
-    key, sign, value = override.partition("=")
-    return f"{key}{sign}{value.lower() if value in ('True', 'False') else value}"
-
-
-def _says_nothing(key: str) -> bool:
-    return key in NAMED or any(key == apart or key.startswith(f"{apart}.") for apart in APART)

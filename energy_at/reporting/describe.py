@@ -1,14 +1,26 @@
-"""Configurations in words: what runs have in common, and where they differ."""
+"""Configurations in words: names of methods, what runs share, and where they differ."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from energy_at.reporting.tables import Table
 
-NOT_THERE = "-"
+NOT_COMPARED = (  # keys in which repetitions of a run may differ: the seed, and no result
+    "seed",
+    "resume",
+    "logger",
+    "hydra",
+    "callbacks.progress",
+    "dataset.root",
+    "dataset.download",
+    "trainer.enable_progress_bar",
+)
+MISSING = "-"
 DATASETS = {
     "digits": "handwritten digits (8x8)",
     "mnist5k": "MNIST (5,000 images)",
@@ -23,31 +35,136 @@ NETWORKS = {"preactresnet18": "PreActResNet18", "resnet18": "ResNet-18", "small"
 BALLS = {"Linf": "L-inf", "L2": "L2"}
 
 
+@dataclass(frozen=True)
+class MethodLabel:
+    """Name of the method of one or several runs: ``FGSM-AT + DER, reg.weight=1``.
+
+    Attributes:
+        base: Base method, such as ``FGSM-AT``, ``TRADES`` or ``MART (PGD)``.
+        regularizers: Their names; none if all their weights are 0.
+        awp: Whether the weights were perturbed (AWP).
+        settings: Keys, with values, in which it differs from the other methods of a comparison.
+        run: Seed, and folder if needed, of a single run.
+        status: ``collapsed`` or ``not robust``, for runs whose accuracies are no result.
+    """
+
+    base: str
+    regularizers: tuple[str, ...] = ()
+    awp: bool = False
+    settings: tuple[tuple[str, str], ...] = ()
+    run: str = ""
+    status: str = ""
+
+    @staticmethod
+    def of(config: DictConfig, *, without_zeros: bool = True) -> "MethodLabel":
+        """Base method, regularizers and AWP of a resolved configuration.
+
+        Args:
+            config: Of the run.
+            without_zeros: Leave out regularizers of weight 0.
+        """
+        attack, loss = config.attack.name, config.loss.name
+        base = (
+            f"{attack}-AT" if loss == "AT" else loss if attack == "TRADES" else f"{loss} ({attack})"
+        )
+        base = "standard training" if attack == "none" else base
+        terms = config.reg.terms.values()
+        names = str(config.reg.name).split(" + ") if terms else []
+        weights = [term.get("weight", 1.0) for term in terms]
+        if without_zeros and len(names) == len(weights):
+            names = [name for name, weight in zip(names, weights, strict=True) if weight != 0]
+        return MethodLabel(base, tuple(names), bool(_select(config, "training.awp.gamma")))
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """Everything that is added to the base method."""
+        return (*self.regularizers, "AWP") if self.awp else self.regularizers
+
+    def number(self, key: str) -> float | None:
+        """Value of a setting that is a number; ``None`` for any other."""
+        return as_number(dict(self.settings).get(key))
+
+    def without(self, *keys: str) -> "MethodLabel":
+        """The same without some settings."""
+        return replace(self, settings=tuple(pair for pair in self.settings if pair[0] not in keys))
+
+    def __str__(self) -> str:
+        settings = [f"{key}={value}" for key, value in self.settings]
+        parts = [" + ".join([self.base, *self.added]), *settings, *([self.run] if self.run else [])]
+        return ", ".join(parts) + (f" ({self.status})" if self.status else "")
+
+
+def method_labels(
+    configs: Sequence[DictConfig], typed: Collection[str] = (), *, without_zeros: bool = True
+) -> list[MethodLabel]:
+    """A label for each configuration, with the settings that set apart equal methods.
+
+    Named are the keys that were typed and differ, and of the others as few as are needed. Keys of
+    ``attack``, ``loss``, ``reg`` and AWP are compared among runs with the same choice of these.
+
+    Args:
+        configs: Resolved configurations.
+        typed: Keys that the user has set, in any of them.
+        without_zeros: Leave out regularizers of weight 0.
+    """
+    methods = [MethodLabel.of(config, without_zeros=without_zeros) for config in configs]
+    values = [_settings(config) for config in configs]
+    keys = sorted({key: None for found in values for key in found}, key=lambda key: key.count("."))
+    known: list[tuple[Any, ...]] = [(method,) for method in methods]
+    settings: list[tuple[tuple[str, str], ...]] = [()] * len(configs)
+    for key in [*(k for k in typed if k in keys), *(k for k in keys if k not in typed)]:
+        cells = [found.get(key) for found in values]
+        finer = [(*before, cell) for before, cell in zip(known, cells, strict=True)]
+        scopes = [
+            _scope(key, method, config) for method, config in zip(methods, configs, strict=True)
+        ]
+        choices: dict[Any, set[str | None]] = {}
+        for scope, cell in zip(scopes, cells, strict=True):
+            choices.setdefault(scope, set()).add(cell)
+        if all(len(found) == 1 for found in choices.values()):
+            continue
+        if key in typed or len(set(finer)) > len(set(known)):
+            known = finer
+            settings = [
+                before if cell is None or len(choices[scope]) == 1 else (*before, (key, cell))
+                for before, scope, cell in zip(settings, scopes, cells, strict=True)
+            ]
+    return [replace(m, settings=own) for m, own in zip(methods, settings, strict=True)]
+
+
+def as_number(value: Any) -> float | None:
+    """A number, or a fraction such as ``8/255``, as a float; ``None`` for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return float(Fraction(value) if isinstance(value, str) else value)
+    except (ValueError, ZeroDivisionError):
+        return None
+
+
 def setting(configs: Sequence[DictConfig]) -> str:
     """``CIFAR-10, PreActResNet18 of width 16, L-inf, eps 8/255, 20 epochs``: what all runs share.
 
     What differs between the runs, and what their configuration does not say, is left out.
     """
-    parts = (_dataset, _network, _threat, _epochs)
-    said = [{part(config) for config in configs} for part in parts]
-    return ", ".join(found.pop() or "" for found in said if len(found) == 1 and None not in found)
+    parts = [
+        {part(config) for config in configs} for part in (_dataset, _network, _threat, _epochs)
+    ]
+    return ", ".join(found.pop() or "" for found in parts if len(found) == 1 and None not in found)
 
 
-def differences(columns: Mapping[str, DictConfig], apart: Sequence[str]) -> Table:
+def differences(columns: Mapping[str, DictConfig]) -> Table:
     """One row for each key whose resolved value differs, one column for each configuration.
 
     A key that repeats another, as interpolation makes it, stands in that one's row.
 
     Args:
         columns: Configurations by name.
-        apart: Keys, or groups of keys, to leave out.
     """
-    values = [_leaves(config) for config in columns.values()]
-    keys = [key for key in dict.fromkeys(k for found in values for k in found)
-            if not any(key == a or key.startswith(f"{a}.") for a in apart)]  # fmt: skip
+    values = [leaves(config) for config in columns.values()]
     rows: dict[tuple[str, ...], list[str]] = {}
-    for key in keys:
-        cells = tuple(found.get(key, NOT_THERE) for found in values)
+    for key in dict.fromkeys(key for found in values for key in found):
+        cells = tuple(found.get(key, MISSING) for found in values)
         if len(set(cells)) > 1:
             rows.setdefault((key.rpartition(".")[2], *cells), []).append(key)
     return Table(
@@ -56,15 +173,13 @@ def differences(columns: Mapping[str, DictConfig], apart: Sequence[str]) -> Tabl
     )
 
 
-def _with_copies(keys: Sequence[str]) -> str:
-    first, *copies = sorted(keys, key=lambda key: (key.count("."), keys.index(key)))
-    return f"{first} (and {', '.join(copies)})" if copies else first
-
-
-def _leaves(config: DictConfig) -> dict[str, str]:
+def leaves(config: DictConfig) -> dict[str, str]:
+    """Values by dotted key, as they are typed, without those of ``NOT_COMPARED``."""
     found: dict[str, str] = {}
 
     def walk(prefix: str, value: Any) -> None:
+        if prefix in NOT_COMPARED:
+            return
         if isinstance(value, dict) and value:
             for key, below in value.items():
                 walk(f"{prefix}.{key}" if prefix else str(key), below)
@@ -73,6 +188,33 @@ def _leaves(config: DictConfig) -> dict[str, str]:
 
     walk("", OmegaConf.to_container(config))
     return found
+
+
+def _settings(config: DictConfig) -> dict[str, str]:
+    """The same, with the choice of a group under the name of the group: ``model``, ``dataset``."""
+    found: dict[str, str] = {}
+    for key, value in leaves(config).items():
+        group, _, last = key.rpartition(".")
+        if group and last in ("_target_", "name"):
+            found[group] = value.rpartition(".")[2] if last == "_target_" else value
+        else:
+            found[key] = value
+    return found
+
+
+def _scope(key: str, method: MethodLabel, config: DictConfig) -> Any:
+    """Choice of the group that a key belongs to, if the name of the method states that choice."""
+    group = key.partition(".")[0]
+    if group in ("attack", "loss"):
+        return config[group].name
+    if group == "reg":
+        return method.regularizers
+    return method.awp if key.startswith("training.awp.") else None
+
+
+def _with_copies(keys: Sequence[str]) -> str:
+    first, *copies = sorted(keys, key=lambda key: (key.count("."), keys.index(key)))
+    return f"{first} (and {', '.join(copies)})" if copies else first
 
 
 def _dataset(config: DictConfig) -> str | None:

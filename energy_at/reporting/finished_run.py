@@ -1,30 +1,23 @@
-"""A run that has finished, read once: what tables and figures need of it."""
+"""A finished run as tables and figures need it, and the finished runs of a sweep."""
 
-import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from energy_at.overfitting.onset import collapse_step, is_chance, overfitting_step
-from energy_at.runs.folder import RunFolder
+from energy_at.overfitting.onset import RunStatus, status_of
+from energy_at.runs.folder import RunFolder, failures, runs_below, runs_in
 from energy_at.runs.metrics_log import MetricsLog
-
-APART = (  # what runs of one row may differ in: the seed, and what changes no result
-    "seed",
-    "resume",
-    "logger",
-    "hydra",
-    "callbacks.progress",
-    "dataset.root",
-    "dataset.download",
-    "trainer.enable_progress_bar",
-)
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What a comparison needs of a run that has finished."""
+    """A run folder with results."""
 
     folder: RunFolder
 
@@ -39,98 +32,81 @@ class FinishedRun:
         return self.folder.log()
 
     @cached_property
-    def validations(self) -> list[dict[str, float]]:
-        """PGD accuracies on held-out images, with their steps."""
-        return self.log.rows("val/acc/pgd")
+    def results(self) -> dict[str, Any]:
+        """Content of ``results.json``."""
+        return self.folder.results()
 
     @cached_property
-    def collapsed(self) -> int | None:
-        """Step from which it is collapsed; ``None`` if it is not."""
-        return collapse_step(self.validations, self.config.dataset.classes)
+    def status(self) -> RunStatus:
+        """Whether it kept its robustness, by its validations.
 
-    @cached_property
-    def overfitted(self) -> int | None:
-        """Step from which it overfits robustly; ``None`` if it does not, or is no result at all."""
-        if self.mark():
-            return None
-        return overfitting_step(self.validations, self.config.dataset.classes)
-
-    @property
-    def onsets(self) -> dict[str, int]:
-        """Steps from which its robustness is lost, by ``CO`` or ``RO``."""
-        steps = {"CO": self.collapsed, "RO": self.overfitted}
-        return {name: step for name, step in steps.items() if step is not None}
-
-    def learned(self, checkpoint: str = "last") -> bool:
-        """Whether held-out images said so when the checkpoint was made, clean or under PGD.
-
-        Where no validation was logged, by what its evaluation measured, on held-out or else on test
-        images; a run that has neither counts as one that has learned.
+        A run that logged none is ``not robust`` if its evaluation says so, on held-out images or
+        else on test images.
         """
-        results = self.folder.results()
-        held_out = results.get("held_out", {})
-        images = held_out.get("images", self.config.dataset.val_size)
-        chance = held_out.get("chance", 1 / self.config.dataset.classes)
-        of_checkpoint = results.get(checkpoint, {})
-        step = of_checkpoint.get("step", float("inf"))
-        found = {name: self._validated(f"val/acc/{name}", step) for name in ("clean", "pgd")}
-        if found["clean"] is None:
-            measured = of_checkpoint.get("val") or of_checkpoint.get("test") or {}
-            found = {name: measured.get(name) for name in found}
-            images = measured.get("n", images)
-        known = [accuracy for accuracy in found.values() if accuracy is not None]
-        return found["clean"] is None or not all(is_chance(a, images, chance) for a in known)
+        clean = {row["step"]: row for row in self.log.rows("val/acc/clean")}
+        rows = [clean.get(row["step"], {}) | row for row in self.log.rows("val/acc/pgd")]
+        status = status_of(rows, *validation_images(self.config, self.results))
+        final = self.results.get(self.final, {})
+        accuracies = final.get("val") or final.get("test") or {}
+        if status.kind == "not logged" and "pgd" in accuracies:
+            row = {"step": 0.0, "val/acc/pgd": accuracies["pgd"]}
+            _, chance = validation_images(self.config, self.results)
+            evaluated = status_of([row], accuracies["n"], chance)
+            return evaluated if evaluated.kind == "not robust" else status
+        return status
 
     def mark(self, checkpoint: str = "last") -> str:
-        """Why the accuracies of a checkpoint are no result, in a word or two; nothing if they are.
+        """``collapsed`` or ``not robust`` if a checkpoint is no result, else empty.
 
-        A checkpoint from before a collapse is sound.
+        A checkpoint from before a collapse is a result.
         """
-        if checkpoint == "last" and self.collapsed is not None:
-            return "collapsed"
-        return "" if self.learned(checkpoint) else "not learned"
+        step = self.results.get(checkpoint, {}).get("step", math.inf)
+        is_result = self.status.is_result(math.inf if checkpoint == "last" else step)
+        return "" if is_result else self.status.kind
 
-    def _validated(self, name: str, step: float) -> float | None:
-        """The last value of a validation up to a step."""
-        curve = self.log[name]
-        values = curve.values[curve.steps <= step]
-        return float(values[-1]) if len(values) else None
+    def status_at(self, checkpoint: str) -> str:
+        """Status of a checkpoint: the best one of a run that collapsed later is ``robust``."""
+        kind = self.status.kind
+        return (
+            "robust"
+            if kind in ("collapsed", "overfitted")
+            and checkpoint != "last"
+            and not self.mark(checkpoint)
+            else kind
+        )
 
     @property
-    def settings(self) -> str:
-        """Everything that its results depend on, but for the seed."""
-        config = self.config.copy()
-        for key in APART:
-            if OmegaConf.select(config, key) is not None:
-                OmegaConf.update(config, key, None)
-        return json.dumps(OmegaConf.to_container(config), sort_keys=True)
-
-    def percent(self, checkpoint: str, name: str) -> float | None:
-        """A test accuracy in percent; ``None`` if it was not measured."""
-        shares = self.folder.results().get(checkpoint, {}).get("test", {})
-        return 100 * shares[name] if name in shares else None
+    def checkpoints(self) -> list[str]:
+        """Those that were evaluated: ``last``, ``best``."""
+        return [name for name in self.results if name in ("last", "best")]
 
     @property
     def final(self) -> str:
         """The last checkpoint if it was evaluated, else the best one."""
-        return "best" if "last" not in self.folder.results() else "last"
+        return "last" if "last" in self.results else "best"
+
+    def percent(self, checkpoint: str, name: str) -> float | None:
+        """A test accuracy in percent; ``None`` if it was not evaluated."""
+        shares = self.results.get(checkpoint, {}).get("test", {})
+        return 100 * shares[name] if name in shares else None
 
     def held_out_percent(self) -> float | None:
-        """PGD accuracy of the final network on held-out images; ``None`` if it was not measured.
+        """PGD accuracy of the final network on held-out images; ``None`` if there is none.
 
-        As its evaluation measured it, or else the last validation.
+        From its evaluation, or else from the last validation.
         """
-        of_final = self.folder.results().get(self.final, {})
-        share = of_final.get("val", {}).get("pgd")
+        final = self.results.get(self.final, {})
+        share = final.get("val", {}).get("pgd")
         if share is None:
-            share = self._validated("val/acc/pgd", of_final.get("step", float("inf")))
+            curve = self.log["val/acc/pgd"]
+            values = curve.values[curve.steps <= final.get("step", math.inf)]
+            share = values[-1] if len(values) else None
         return None if share is None else 100 * float(share)
 
     def score(self) -> float | None:
         """What a search maximizes: PGD accuracy of the final network on held-out images.
 
-        A run that collapsed or has not learned scores 0, lucky as a constant prediction may be;
-        ``None`` where nothing was measured.
+        0 for a run whose accuracies are no result; ``None`` if there is no accuracy.
         """
         held_out = self.held_out_percent()
         if held_out is None:
@@ -139,30 +115,72 @@ class FinishedRun:
 
     def cost(self, name: str) -> float | None:
         """``"forward_equivalents"`` of an image, or ``"seconds"`` of training."""
-        value = self.folder.results().get("training", {}).get(name)
+        value = self.results.get("training", {}).get(name)
         return None if value is None else float(value)
 
+    def last_epoch_mean(self, key: str) -> float | None:
+        """Mean of a training metric over the last epoch; ``None`` if it was not logged."""
+        mean = self.log.last_epoch_mean(key)
+        return None if math.isnan(mean) else mean
+
     @property
-    def alarms(self) -> dict[str, int]:
+    def steps(self) -> int | None:
+        """Optimizer steps that were logged; ``None`` if none was."""
+        steps = self.log["train/loss"].steps
+        return int(steps[-1]) if len(steps) else None
+
+    @property
+    def first_alarms(self) -> list[tuple[str, int]]:
         """Step of the first alarm of each kind that the sentinel raised, in the order of steps."""
         first: dict[str, int] = {}
         for kind, step in self.log.alarms:
             first.setdefault(kind, step)
-        return first
+        return list(first.items())
 
     @property
-    def watched(self) -> bool:
-        """Whether there was a sentinel."""
+    def has_sentinel(self) -> bool:
         return OmegaConf.select(self.config, "callbacks.sentinel") is not None
 
     @property
-    def fate(self) -> str:
-        """Step from which it is collapsed, ``not learned``, ``none``, or that no log can tell."""
-        if self.collapsed is not None:
-            return str(self.collapsed)
-        return self.mark() or ("none" if self.validations else "not logged")
+    def typed_keys(self) -> list[str]:
+        """Keys that were set on the command line."""
+        return [override.lstrip("+~").partition("=")[0] for override in self.folder.overrides()]
 
-    def trained_percent(self, name: str) -> float | None:
-        """Mean of a share in training over the last epoch; ``None`` if it was not logged."""
-        key = f"train/{name}"
-        return 100 * self.log.last_epoch_mean(key) if key in self.log else None
+
+def validation_images(config: DictConfig, results: Mapping[str, Any]) -> tuple[int, float]:
+    """Number of held-out images, and the share of their most frequent class.
+
+    Args:
+        config: Of the run, with the planned number of images and the number of classes.
+        results: Of the run, which hold both if it has finished.
+    """
+    held_out = results.get("held_out", {})
+    images = held_out.get("images", config.dataset.val_size)
+    return images, held_out.get("chance", 1 / config.dataset.classes)
+
+
+def typed_keys(runs: Sequence[FinishedRun]) -> list[str]:
+    """Keys that were set in any run, in their order."""
+    return list(dict.fromkeys(key for run in runs for key in run.typed_keys))
+
+
+def finished_runs(name: str) -> list[RunFolder]:
+    """The run of this folder, or the finished ones of a sweep; others are named on stderr."""
+    if not runs_below(name) and not RunFolder(Path(name)).config_file.is_file() and failures(name):
+        return []
+    runs = runs_in(name)
+    unfinished = [run for run in runs if not run.results_file.is_file()]
+    running = [str(run.path) for run in unfinished if not run.error_file.is_file()]
+    if len(runs) > 1 and running:
+        sys.stderr.write(f"not finished, left out: {', '.join(running)}\n")
+    if len(runs) > 1 or len(running) < len(unfinished):
+        return [run for run in runs if run not in unfinished]
+    return runs
+
+
+def failed_jobs(name: str, *, alone: bool) -> list[str]:
+    """A line for each failed job of a sweep; with its number only, if the sweep is the only one."""
+    return [
+        f"job {path.relative_to(name) if alone and path != Path(name) else path} failed: {why}"
+        for path, why in failures(name)
+    ]

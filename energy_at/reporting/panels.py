@@ -1,7 +1,7 @@
-"""The panels, once: a W&B workspace, a report and a live view draw the same ones.
+"""One table of metrics and panels: figures, tables, terminal, browser and W&B derive from it.
 
-Keys of curves are those of ``metrics.csv`` and of W&B's history; those of a ``Scatter`` and of
-``Scores`` are of a run's configuration and of W&B's summary.
+Keys of metrics are those of ``metrics.csv`` and of W&B's history; those of a ``Scatter`` and of
+``Scores`` are keys of a run's configuration and of W&B's summary.
 """
 
 from collections.abc import Iterator
@@ -10,21 +10,58 @@ from typing import Any, Literal
 
 from energy_at.overfitting.alarms import ALARMS
 
+Unit = Literal["nats", "%", "1", "images/s"]
 Often = Literal["step", "epoch"]
 
 
 @dataclass(frozen=True)
-class Line:
-    """One curve: a metric, or the difference of two."""
+class Metric:
+    """One curve: a logged metric, or the difference of two.
+
+    Attributes:
+        key: Column of ``metrics.csv``.
+        label: Name in panels and on axes.
+        unit: Shares are logged from 0 to 1 and shown in ``%``.
+        short: Name in the progress bar and in columns of tables.
+        form: Format of the logged value.
+        color: In figures of a single run; Okabe and Ito's palette.
+        summary: What W&B keeps of it.
+        minus: Key of the metric that is subtracted.
+    """
 
     key: str
     label: str
+    unit: Unit = "nats"
+    short: str = ""
+    form: str = ".3f"
+    color: str = "#0072B2"
+    summary: str = "last"
     minus: str | None = None
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """What it is drawn from."""
+        """Columns of ``metrics.csv``."""
         return (self.key,) if self.minus is None else (self.key, self.minus)
+
+    @property
+    def name(self) -> str:
+        """Identifies the curve: ``val/acc/fgsm - val/acc/pgd``."""
+        return " - ".join(self.keys)
+
+    @property
+    def scale(self) -> int:
+        """Factor from the logged to the shown value."""
+        return 100 if self.unit == "%" else 1
+
+    @property
+    def axis(self) -> str:
+        """Label of an axis, with the unit."""
+        return f"{self.label} [{self.unit}]"
+
+    @property
+    def column(self) -> str:
+        """Title of a column."""
+        return f"{self.short} %" if self.unit == "%" else self.short
 
 
 @dataclass(frozen=True)
@@ -32,16 +69,18 @@ class Panel:
     """Curves over optimizer steps, on one axis.
 
     Attributes:
-        title: Above it.
-        unit: Of its axis; shares are logged from 0 to 1 and shown in ``%``.
+        title: Above the panel.
         lines: Its curves; those of held-out images are logged after every epoch.
-        every: How often its first curve is logged.
+        every: How often the first curve is logged.
     """
 
     title: str
-    unit: str
-    lines: tuple[Line, ...]
+    lines: tuple[Metric, ...]
     every: Often = "step"
+
+    @property
+    def unit(self) -> Unit:
+        return self.lines[0].unit
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -79,7 +118,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Images:
-    """Pictures of a sampling."""
+    """Images of a sampling."""
 
     title: str
     keys: tuple[str, ...]
@@ -96,88 +135,114 @@ class Section:
     panels: tuple[AnyPanel, ...]
 
 
-def _shift(name: str, label: str) -> tuple[Panel, Panel]:
-    """A shift of energies in training, and on held-out images: their scales can be far apart."""
-    training = Line(f"train/delta_energy/{name}", f"{label}, training")
-    held_out = Line(f"val/delta_energy/{name}", f"{label}, held-out")
+def _shift(name: str, label: str, color: str, summary: str) -> tuple[Metric, Metric]:
+    """A shift of energies on training and on held-out images."""
+    key = f"delta_energy/{name}"
     return (
-        Panel(training.label, "nats", (training,)),
-        Panel(held_out.label, "nats", (held_out,), "epoch"),
+        Metric(f"train/{key}", f"{label}, training", short=label, form="+.3f", color=color,
+               summary=summary),
+        Metric(f"val/{key}", f"{label}, held-out", form="+.3f", color=color),
+    )  # fmt: skip
+
+
+def _accuracy(attack: str, split: str = "val") -> Metric:
+    images = {"val": "held-out", "test": "test"}[split]
+    return Metric(
+        f"{split}/acc/{attack.lower()}", f"{attack} accuracy, {images}", "%", attack, ".2f",
+        summary="max,last",
+    )  # fmt: skip
+
+
+DELTA_X, HELD_OUT_X = _shift("marginal", "dE(x)", "#D55E00", "min,max,last")
+DELTA_XY, HELD_OUT_XY = _shift("joint", "dE(x, y)", "#E69F00", "min,max,last")
+SHIFT, HELD_OUT_SHIFT = _shift("shift_norm", "shift norm", "#009E73", "max,last")
+AAE = Metric("train/aae_share", "AAE share, training", "%", "AAE share", ".2f", summary="max,last")
+HELD_OUT_AAE = Metric("val/aae_share", "AAE share, held-out", "%")
+CLEAN = Metric("train/acc/clean", "clean accuracy, training", "%", "clean", ".2f")
+ATTACKED = Metric("train/acc/adv", "accuracy under training attack", "%", "adv", ".2f")
+HELD_OUT_CLEAN, FGSM, PGD = map(_accuracy, ("clean", "FGSM", "PGD"))
+TEST_CLEAN, TEST_PGD = _accuracy("clean", "test"), _accuracy("PGD", "test")
+FGSM_MINUS_PGD = Metric(
+    FGSM.key, "FGSM - PGD accuracy, held-out", "%", "FGSM-PGD", minus=PGD.key
+)  # fmt: skip
+LOSS = Metric("train/loss", "loss, training", short="loss", summary="min,last")
+RATE = Metric("perf/images_per_s", "images per second", "images/s", "img/s", ".0f")
+
+_PANELS_OF_ENERGIES = tuple(
+    Panel(
+        f"{kind} energy",
+        (
+            Metric(f"train/energy/{kind}_clean", symbol),
+            Metric(f"train/energy/{kind}_adv", symbol.replace("x", "x*", 1)),
+        ),
     )
-
-
-def _both(title: str, name: str, label: str) -> Panel:
-    """A share of training images at every step, and of held-out images after every epoch."""
-    lines = (Line(f"train/{name}", f"{label}, training"), Line(f"val/{name}", f"{label}, held-out"))
-    return Panel(title, "%", lines)
-
-
-def _held_out(attack: str) -> Panel:
-    label = f"{attack} accuracy, held-out"
-    return Panel(label, "%", (Line(f"val/acc/{attack.lower()}", label),), "epoch")
-
-
-DELTA_X, HELD_OUT_X = _shift("marginal", "dE(x)")
-DELTA_XY, HELD_OUT_XY = _shift("joint", "dE(x, y)")
-SHIFT, HELD_OUT_SHIFT = _shift("shift_norm", "shift norm")
-AAE = _both("abnormal adversarial examples", "aae_share", "AAE share")
-CLEAN = _both("clean accuracy", "acc/clean", "clean accuracy")
-ATTACKED = Panel(
-    "accuracy under the training attack",
-    "%",
-    (Line("train/acc/adv", "accuracy under training attack"),),
+    for kind, symbol in {"marginal": "E(x)", "joint": "E(x, y)"}.items()
 )
-FGSM, PGD = _held_out("FGSM"), _held_out("PGD")
-GAP = Panel(
-    "FGSM-PGD gap, held-out",
-    "%",
-    (Line("val/acc/fgsm", "FGSM - PGD accuracy, held-out", minus="val/acc/pgd"),),
-    "epoch",
-)
-LOSSES = Panel(
-    "cross-entropy, held-out",
-    "nats",
-    (
-        Line("val/ce/clean", "cross-entropy, held-out"),
-        Line("val/ce/pgd", "cross-entropy under PGD, held-out"),
-    ),
-    "epoch",
-)
-LOSS = Panel("loss", "nats", (Line("train/loss", "loss, training"),))
-RATE = Panel("learning rate", "1", (Line("lr", "learning rate"),))
-LOGITS = Panel("scale of the logits", "1", (Line("train/logit_scale", "RMS of clean logits"),))
 
 
-def _energies(title: str, kind: str, symbol: str) -> Panel:
-    lines = (
-        Line(f"train/energy/{kind}_clean", symbol),
-        Line(f"train/energy/{kind}_adv", symbol.replace("x", "x*", 1)),
-    )
-    return Panel(title, "nats", lines)
+def _alone(metric: Metric, every: Often = "step") -> Panel:
+    return Panel(metric.label, (metric,), every)
 
 
-ALARM = Panel("alarms", "1", tuple(Line(key, f"{name} alarm") for name, key in ALARMS.items()))
+def _against_weight(metric: Metric) -> Scatter:
+    return Scatter(metric.label, metric.unit, "reg.weight", f"last/{metric.key}")
+
 
 SECTIONS = (
-    Section("Delta energies", (DELTA_X, DELTA_XY, SHIFT, HELD_OUT_X, HELD_OUT_XY, HELD_OUT_SHIFT)),
-    Section("Robustness", (AAE, GAP, PGD, FGSM, CLEAN, ATTACKED)),
-    Section("Alarms", (ALARM,)),
+    Section(
+        "Delta energies",
+        (
+            *map(_alone, (DELTA_X, DELTA_XY, SHIFT)),
+            *(_alone(metric, "epoch") for metric in (HELD_OUT_X, HELD_OUT_XY, HELD_OUT_SHIFT)),
+        ),
+    ),
+    Section(
+        "Robustness",
+        (
+            Panel("abnormal adversarial examples", (AAE, HELD_OUT_AAE)),
+            *(_alone(metric, "epoch") for metric in (FGSM_MINUS_PGD, PGD, FGSM)),
+            Panel("clean accuracy", (CLEAN, HELD_OUT_CLEAN)),
+            _alone(ATTACKED),
+        ),
+    ),
+    Section(
+        "Alarms",
+        (
+            Panel(
+                "alarms",
+                tuple(Metric(key, f"{name} alarm", "1") for name, key in ALARMS.items()),
+            ),
+        ),
+    ),
     Section(
         "Energies",
         (
-            _energies("marginal energy", "marginal", "E(x)"),
-            _energies("joint energy", "joint", "E(x, y)"),
-            LOGITS,
+            *_PANELS_OF_ENERGIES,
+            Panel(
+                "scale of the logits", (Metric("train/logit_scale", "RMS of clean logits", "1"),)
+            ),
         ),
     ),
-    Section("Optimization", (LOSS, LOSSES, RATE)),
+    Section(
+        "Optimization",
+        (
+            Panel("loss", (LOSS,)),
+            Panel(
+                "cross-entropy, held-out",
+                (
+                    Metric("val/ce/clean", "cross-entropy, held-out"),
+                    Metric("val/ce/pgd", "cross-entropy under PGD, held-out"),
+                ),
+                "epoch",
+            ),
+            _alone(Metric("lr", "learning rate", "1")),
+        ),
+    ),
     Section(
         "Sweep over beta",
         (
-            Scatter("PGD accuracy, held-out", "%", "reg.weight", "last/val/acc/pgd"),
-            Scatter("PGD accuracy, test", "%", "reg.weight", "last/test/acc/pgd"),
-            Scatter("clean accuracy, test", "%", "reg.weight", "last/test/acc/clean"),
-            Scatter("highest dE(x)", "nats", "reg.weight", "train/delta_energy/marginal.max"),
+            *map(_against_weight, (PGD, TEST_PGD, TEST_CLEAN)),
+            Scatter("max dE(x)", "nats", "reg.weight", f"{DELTA_X.key}.max"),
         ),
     ),
     Section(
@@ -188,7 +253,7 @@ SECTIONS = (
             Scores("KID", "sample/kid"),
             Scores("precision", "sample/precision"),
             Scores("recall", "sample/recall"),
-            Scores("judged right", "sample/judge"),
+            Scores("classifier accuracy", "sample/judge"),
             Images("samples, and nearest training images", ("samples/grid", "samples/nearest")),
         ),
     ),
@@ -203,12 +268,20 @@ def curve_panels() -> Iterator[tuple[str, Panel]]:
                 yield section.title, panel
 
 
+METRICS = {line.name: line for _, panel in curve_panels() for line in panel.lines}
+
+
 def specification() -> list[dict[str, Any]]:
     """All panels as plain data."""
     return [
         {
             "title": section.title,
-            "panels": [{"kind": type(p).__name__.lower(), **asdict(p)} for p in section.panels],
+            "panels": [
+                {"kind": type(p).__name__.lower()}
+                | ({"unit": p.unit} if isinstance(p, Panel) else {})
+                | asdict(p)
+                for p in section.panels
+            ],
         }
         for section in SECTIONS
     ]

@@ -1,25 +1,42 @@
-"""What became of the runs of a sweep against a number that was swept, such as the weight of DER."""
+"""Results of a sweep against a number that was swept, such as ``reg.weight``: table and figure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
-from energy_at.reporting.figures.style import save
-from energy_at.reporting.figures.sweep_curves import Point, dependence_figure
-from energy_at.reporting.finished_run import APART, FinishedRun
-from energy_at.reporting.tables import Table
+from energy_at.reporting.describe import NOT_COMPARED, MethodLabel, as_number, method_labels
+from energy_at.reporting.figures.style import (
+    OPEN,
+    WIDTH,
+    Style,
+    legend_height,
+    method_styles,
+    methods_legend,
+    save,
+)
+from energy_at.reporting.finished_run import FinishedRun, typed_keys
+from energy_at.reporting.panels import DELTA_X, DELTA_XY, PGD, TEST_CLEAN, TEST_PGD, Metric
+from energy_at.reporting.tables import Table, mean_and_range, mean_cell
 
 CURVES = 6  # more of them, as a search over several numbers makes, are joined to one
-DELTA = {"dE(x)": "train/delta_energy/marginal", "dE(x, y)": "train/delta_energy/joint"}
-HELD_OUT = "held-out PGD %"
+MEASURES = {  # columns, and what they hold
+    "held-out PGD %": PGD,
+    "test clean %": TEST_CLEAN,
+    "test PGD %": TEST_PGD,
+    "dE(x)": DELTA_X,
+    "dE(x, y)": DELTA_XY,
+}
+PANELS = (PGD, TEST_PGD, DELTA_X, DELTA_XY)
+WIDE = 20  # ratio of the greatest to the least positive value from which the axis is logarithmic
 
 
 @dataclass(frozen=True)
-class Dependence:
+class SweepCurves:
     """Runs by the value of one key.
 
     Attributes:
@@ -28,7 +45,7 @@ class Dependence:
     """
 
     key: str
-    curves: Mapping[str, Mapping[float, Sequence[FinishedRun]]]
+    curves: Mapping[MethodLabel, Mapping[float, Sequence[FinishedRun]]]
 
     @property
     def stem(self) -> str:
@@ -38,147 +55,141 @@ class Dependence:
     def table(self) -> Table:
         """One row for each value: mean and range over seeds of the runs that are results.
 
-        Accuracies of the last network in percent, PGD on held-out and on test images; delta
-        energies (nats) of the last epoch on training images. Of a lost run is said what it is.
+        Accuracies of the last network in percent, on held-out and on test images; delta energies
+        (nats) of the last epoch on training images; and how many runs are no result.
         """
-        columns = (self.key, "with", "runs", HELD_OUT, "test clean %", "test PGD %", *DELTA, "lost")
-        rows = [
-            (f"{value:.6g}", name, str(len(runs)), *_cells(runs), _lost(runs))
-            for name, curve in self.curves.items()
-            for value, runs in curve.items()
-        ]
-        return Table(columns, rows)
+        rows = []
+        for label, curve in self.curves.items():
+            for value, runs in curve.items():
+                marks = [run.mark() for run in runs if run.mark()]
+                results = [run for run in runs if not run.mark()]
+                rows.append(
+                    (
+                        f"{value:.6g}",
+                        str(_name(label, runs)),
+                        str(len(runs)),
+                        *(
+                            mean_cell([_value(run, metric) for run in results], _form(metric))
+                            for metric in MEASURES.values()
+                        ),
+                        ", ".join(f"{mark} ({marks.count(mark)})" for mark in dict.fromkeys(marks)),
+                    )
+                )
+        return Table((self.key, "method", "runs", *MEASURES, "no result"), rows)
 
     def best(self) -> str:
-        """Which value, all of whose runs are results, is best on held-out images."""
+        """The value with the best PGD accuracy on held-out images, of those without a lost run."""
         found = {
-            (name, value): spread([run.held_out_percent() for run in runs])
-            for name, curve in self.curves.items()
+            (label, value): mean_and_range([run.held_out_percent() for run in runs])
+            for label, curve in self.curves.items()
             for value, runs in curve.items()
             if not any(run.mark() for run in runs)
         }
         known = {place: accuracy for place, accuracy in found.items() if accuracy is not None}
         if not known:
-            why = "for every value some run collapsed or has not learned"
-            why = "no run was measured on held-out images" if found else why
-            return f"No best {self.key} is named: {why}."
-        (name, value), (mean, low, high) = max(known.items(), key=lambda item: item[1][0])
-        runs = len(self.curves[name][value])
-        among = f", {name}" if name else ""
+            why = "for every value some run collapsed or is not robust"
+            why = "no run was evaluated on held-out images" if found else why
+            return f"No best {self.key}: {why}."
+        (label, value), (mean, low, high) = max(known.items(), key=lambda item: item[1][0])
+        runs = self.curves[label][value]
+        among = f", {_name(label, runs)}" if len(self.curves) > 1 else ""
         return (
             f"Best on held-out images: {self.key}={value:.6g}{among}, with PGD accuracy "
-            f"{mean:.1f} % [{low:.1f}, {high:.1f}], {runs} run{'s'[: runs > 1]}. "
-            "Test images had no say."
+            f"{mean:.1f} % [{low:.1f}, {high:.1f}], {len(runs)} run{'s'[: len(runs) > 1]}. "
+            "Test images were not used for this choice."
         )
 
-    def points(self) -> dict[str, list[Point]]:
-        """What its figure shows."""
-        return {
-            name: [
-                Point(x, _measured(run), bool(run.mark())) for x, runs in c.items() for run in runs
-            ]
-            for name, c in self.curves.items()
-        }
+    def figure(self) -> Figure:
+        """Mean over seeds with a bar from the least to the greatest; a cross for each lost run."""
+        styles = {k: s | {"marker": "o"} for k, s in method_styles(list(self.curves)).items()}
+        with mpl.rc_context(OPEN):
+            figure = Figure(figsize=(WIDTH, 5.6 + legend_height(styles)), layout="constrained")
+            for axes, metric in zip(figure.subplots(2, 2).flat, PANELS, strict=True):
+                for label, curve in self.curves.items():
+                    _draw(axes, curve, metric, styles[label])
+                axes.set(xlabel=self.key, ylabel=metric.axis)
+                positive = sorted(x for curve in self.curves.values() for x in curve if x > 0)
+                if positive and positive[-1] > WIDE * positive[0]:
+                    axes.set_xscale("symlog", linthresh=positive[0])
+            methods_legend(figure, styles)
+        return figure
 
 
-def dependences(runs: Sequence[FinishedRun]) -> list[Dependence]:
-    """One for each number of which several values were typed, over runs that know it."""
-    typed = [_typed(run) for run in runs]
-    keys = dict.fromkeys(key for own in typed for key in own)
-    numbers = {key: [_number(run, key) for run in runs] for key in keys}
+def sweep_curves(runs: Sequence[FinishedRun]) -> list[SweepCurves]:
+    """One for each number that was set to several values while all else was the same."""
+    ignored = (*NOT_COMPARED, "sweep")
+    typed = [key for key in typed_keys(runs)
+             if not any(f"{key}.".startswith(f"{other}.") for other in ignored)]  # fmt: skip
+    numbers = {key: [as_number(OmegaConf.select(run.config, key)) for run in runs] for key in typed}
     swept = [
-        key for key, found in numbers.items()
-        if len({number for number in found if number is not None}) > 1
-        and all(number is not None for number, own in zip(found, typed, strict=True) if key in own)
-    ]  # fmt: skip
-    return [_dependence(key, runs, typed, numbers[key], swept) for key in swept]
+        key
+        for key, values in numbers.items()
+        if len(set(values) - {None}) > 1
+        and all(v is not None for v, run in zip(values, runs, strict=True) if key in run.typed_keys)
+    ]
+    labels = method_labels([run.config for run in runs], typed, without_zeros=False)
+    found = [_curves(key, runs, labels, numbers[key], swept) for key in swept]
+    return [one for one in found if any(len(curve) > 1 for curve in one.curves.values())]
 
 
-def write_dependences(runs: Sequence[FinishedRun], out: Path) -> list[str]:
-    """Writes the table (CSV) and the figure of each.
+def write_sweep_curves(runs: Sequence[FinishedRun], out: Path) -> list[str]:
+    """Writes the table (CSV) and the figure for each swept number.
 
     Returns:
-        What is best, in a sentence each.
+        A sentence about the best value of each.
     """
-    found = dependences(runs)
+    found = sweep_curves(runs)
     for one in found:
         (out / f"{one.stem}.csv").write_text(one.table().csv())
-        save(dependence_figure(one.key, one.points()), out / one.stem)
+        save(one.figure(), out / one.stem)
     return [one.best() for one in found]
 
 
-def spread(values: Sequence[float | None]) -> tuple[float, float, float] | None:
-    """Mean, least and greatest of what is known."""
-    known = [value for value in values if value is not None and value == value]
-    return (sum(known) / len(known), min(known), max(known)) if known else None
-
-
-def _dependence(
+def _curves(
     key: str,
     runs: Sequence[FinishedRun],
-    typed: Sequence[Mapping[str, str]],
+    labels: Sequence[MethodLabel],
     numbers: Sequence[float | None],
     swept: Sequence[str],
-) -> Dependence:
-    differing = {k for own in typed for k in own if len({o.get(k) for o in typed}) > 1} - {key}
-    names = [", ".join(f"{k}={v}" for k, v in own.items() if k in differing) for own in typed]
-    if len(set(names)) > CURVES:
-        others = differing - set(swept)
-        names = [", ".join(f"{k}={v}" for k, v in own.items() if k in others) for own in typed]
-    curves: dict[str, dict[float, list[FinishedRun]]] = {}
-    for run, name, number in zip(runs, names, numbers, strict=True):
+) -> SweepCurves:
+    methods = [label.without(key) for label in labels]
+    if len(set(methods)) > CURVES:
+        methods = [label.without(*swept) for label in labels]
+    curves: dict[MethodLabel, dict[float, list[FinishedRun]]] = {}
+    for run, method, number in zip(runs, methods, numbers, strict=True):
         if number is not None:
-            curves.setdefault(name, {}).setdefault(number, []).append(run)
-    return Dependence(key, {name: dict(sorted(c.items())) for name, c in curves.items()})
+            curves.setdefault(method, {}).setdefault(number, []).append(run)
+    return SweepCurves(key, {method: dict(sorted(c.items())) for method, c in curves.items()})
 
 
-def _typed(run: FinishedRun) -> dict[str, str]:
-    """Values by key, but for what changes no result, and for sweeps that name others."""
-    pairs = [override.lstrip("+").partition("=") for override in run.folder.overrides()]
-    apart = (*APART, "sweep")
-    return {
-        key: value for key, _, value in pairs
-        if not any(key == a or key.startswith(f"{a}.") for a in apart)
-    }  # fmt: skip
+def _name(label: MethodLabel, runs: Sequence[FinishedRun]) -> MethodLabel:
+    """The base method where the weight of the regularizer is 0."""
+    return label if MethodLabel.of(runs[0].config).regularizers else replace(label, regularizers=())
 
 
-def _number(run: FinishedRun, key: str) -> float | None:
-    value: Any = OmegaConf.select(run.config, key)
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        return float(Fraction(value) if isinstance(value, str) else value)
-    except (ValueError, ZeroDivisionError):
-        return None
+def _value(run: FinishedRun, metric: Metric) -> float | None:
+    if metric == PGD:
+        return run.held_out_percent()
+    if metric in (TEST_CLEAN, TEST_PGD):
+        return run.percent(run.final, metric.short.lower())
+    return run.last_epoch_mean(metric.key)
 
 
-def _measured(run: FinishedRun) -> dict[str, float | None]:
-    means = {name: run.log.last_epoch_mean(key) for name, key in DELTA.items()}
-    return {
-        HELD_OUT: run.held_out_percent(),
-        "test clean %": run.percent(run.final, "clean"),
-        "test PGD %": run.percent(run.final, "pgd"),
-        **means,
-    }
+def _form(metric: Metric) -> str:
+    return ".1f" if metric.unit == "%" else metric.form
 
 
-def _cells(runs: Sequence[FinishedRun]) -> list[str]:
-    sound = [_measured(run) for run in runs if not run.mark()]
-    names = (HELD_OUT, "test clean %", "test PGD %", *DELTA)
-    forms = [".1f"] * 3 + ["+.3f"] * 2
-    return [
-        _cell([one[name] for one in sound], form) for name, form in zip(names, forms, strict=True)
-    ]
-
-
-def _cell(values: Sequence[float | None], form: str) -> str:
-    found = spread(values)
-    if found is None:
-        return ""
-    mean, low, high = (f"{number:{form}}" for number in found)
-    return mean if low == high else f"{mean} [{low}, {high}]"
-
-
-def _lost(runs: Sequence[FinishedRun]) -> str:
-    marks = [run.mark() for run in runs if run.mark()]
-    return ", ".join(f"{mark} ({marks.count(mark)})" for mark in dict.fromkeys(marks))
+def _draw(
+    axes: Axes, curve: Mapping[float, Sequence[FinishedRun]], metric: Metric, style: Style
+) -> None:
+    means: dict[float, tuple[float, float, float]] = {}
+    for x, runs in curve.items():
+        lost = [value for run in runs if run.mark() and (value := _value(run, metric)) is not None]
+        axes.plot([x] * len(lost), lost, "x", color=style["color"])
+        found = mean_and_range(_value(run, metric) for run in runs if not run.mark())
+        if found is not None:
+            means[x] = found
+    if means:
+        bars = [[mean - low, high - mean] for mean, low, high in means.values()]
+        heights = [mean for mean, *_ in means.values()]
+        axes.errorbar(list(means), heights, yerr=list(zip(*bars, strict=True)), capsize=3, **style)

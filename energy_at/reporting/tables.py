@@ -1,27 +1,9 @@
-"""Results of runs as a table: Markdown for people, CSV for machines."""
+"""Tables, Markdown for people and CSV for machines, and the cells that several tables share."""
 
 import csv
 import io
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from energy_at.runs.folder import RunFolder, folder_names
-
-COLUMNS = (
-    "run",
-    "checkpoint",
-    "images",
-    "n",
-    "clean %",
-    "FGSM %",
-    "PGD %",
-    "train adv %",
-    "AAE share %",
-    "dE(x)",
-    "dE(x, y)",
-)
 
 
 @dataclass(frozen=True)
@@ -29,10 +11,10 @@ class Table:
     """Rows of cells that are ready to print."""
 
     columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
 
     def markdown(self) -> str:
-        """A Markdown table whose columns line up; a ``|`` in a cell ends none."""
+        """A Markdown table with aligned columns; a ``|`` in a cell is escaped."""
         lines = [[cell.replace("|", r"\|") for cell in line] for line in (self.columns, *self.rows)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         lines.insert(1, ["-" * width for width in widths])
@@ -50,55 +32,39 @@ class Table:
         return out.getvalue()
 
 
-def results_table(folders: Sequence[RunFolder]) -> Table:
-    """One row for each run, checkpoint and image set.
-
-    Accuracies are shares of all images, in percent. ``train adv`` (accuracy under the training
-    attack), AAE share and delta energies (nats) are means over the last epoch of training.
-    """
-    rows = [
-        row
-        for folder, name in zip(folders, folder_names(folders), strict=True)
-        for row in _run_rows(folder, name)
-    ]
-    return Table(COLUMNS, rows)
+def mean_and_range(values: Iterable[float | None]) -> tuple[float, float, float] | None:
+    """Mean, lowest and highest of the values that are known; ``None`` if none is."""
+    known = [value for value in values if value is not None and value == value]
+    return (sum(known) / len(known), min(known), max(known)) if known else None
 
 
-def _run_rows(folder: RunFolder, name: str) -> list[tuple[str, ...]]:
-    trained = _trained(folder)
-    return [
-        (
-            name,
-            which,
-            images,
-            *_accuracies(shares),
-            *(trained if which == "last" else [""] * 4),
-        )
-        for which, sets in folder.results().items()
-        if which in ("last", "best")
-        for images, shares in sets.items()
-        if images != "step"
-    ]
+def mean_cell(values: Iterable[float | None], form: str = ".1f") -> str:
+    """``34.2`` of one value, ``34.2 [32.7, 35.6]`` of several that differ, else empty."""
+    found = mean_and_range(values)
+    if found is None:
+        return ""
+    mean, low, high = (f"{value:{form}}" for value in found)
+    return mean if low == high else f"{mean} [{low}, {high}]"
 
 
-def _accuracies(shares: dict[str, Any]) -> tuple[str, ...]:
-    return (
-        str(shares["n"]),
-        *(
-            f"{100 * shares[name]:.1f}" if name in shares else ""
-            for name in ("clean", "fgsm", "pgd")
-        ),
+def each_cell(values: Sequence[float | None], form: str = ".1f") -> str:
+    """``0.4, 69.1``: values of runs that no mean may join."""
+    cells = [mean_cell([value], form) for value in values]
+    return ", ".join(cells) if any(cells) else ""
+
+
+def steps_cell(steps: Iterable[tuple[str, int | None]]) -> str:
+    """``CO 52, RO 240``: events of one run with their optimizer steps, in order."""
+    return ", ".join(kind if step is None else f"{kind} {step}" for kind, step in steps)
+
+
+def steps_of_runs_cell(steps: Iterable[tuple[str, int | None]], runs: int) -> str:
+    """``CO 331, 305 (2 of 3 runs); RO 240 (1 of 3 runs)``: one event of each kind and run."""
+    kinds: dict[str, list[str]] = {}
+    for kind, step in steps:
+        kinds.setdefault(kind, []).append("" if step is None else str(step))
+    return "; ".join(
+        " ".join([kind, ", ".join(filter(None, found))]).rstrip()
+        + (f" ({len(found)} of {runs} runs)" if runs > 1 else "")
+        for kind, found in kinds.items()
     )
-
-
-def _trained(folder: RunFolder) -> list[str]:
-    keys = ["acc/adv", "aae_share", "delta_energy/marginal", "delta_energy/joint"]
-    log = folder.log()
-    means = [log.last_epoch_mean(f"train/{key}") for key in keys]
-    forms = [
-        f"{100 * means[0]:.1f}",
-        f"{100 * means[1]:.1f}",
-        f"{means[2]:+.3f}",
-        f"{means[3]:+.3f}",
-    ]
-    return ["" if math.isnan(m) else form for m, form in zip(means, forms, strict=True)]

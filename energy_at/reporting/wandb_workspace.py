@@ -1,4 +1,4 @@
-"""Weights & Biases: its server, the key for it, and the panels as a workspace."""
+"""Weights & Biases: the panels as a workspace, its server, and the API key."""
 
 import importlib
 import netrc
@@ -11,14 +11,14 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
-from energy_at.reporting.panels import SECTIONS, AnyPanel, Images, Panel, Scatter, Scores
+from energy_at.reporting.panels import SECTIONS, AnyPanel, Panel, Scatter, Scores
 
 STEP = "trainer/global_step"  # x axis of every metric, as Lightning names it
 PATIENCE = 5.0  # seconds within which a server must answer
 
 
 def workspace(entity: str, project: str, name: str) -> Any:
-    """The workspace, not yet saved.
+    """All panels as a workspace, to be saved by the caller.
 
     Args:
         entity: Account or team.
@@ -28,9 +28,16 @@ def workspace(entity: str, project: str, name: str) -> Any:
     Raises:
         ImportError: if wandb-workspaces is not installed.
     """
-    ws, wr = _library("workspaces"), _library("reports.v2")
+    try:
+        ws = importlib.import_module("wandb_workspaces.workspaces")
+        wr = importlib.import_module("wandb_workspaces.reports.v2")
+    except ImportError as error:
+        raise ImportError(
+            "the dashboard needs wandb-workspaces: pip install 'energy_at[dashboard]', "
+            "or add --dry-run to see the specification"
+        ) from error
     sections = [
-        ws.Section(name=s.title, panels=[_drawn(wr, panel) for panel in s.panels], is_open=True)
+        ws.Section(name=s.title, panels=[_plot(wr, panel) for panel in s.panels], is_open=True)
         for s in SECTIONS
     ]
     settings = ws.WorkspaceSettings(x_axis=STEP)
@@ -39,48 +46,32 @@ def workspace(entity: str, project: str, name: str) -> Any:
     )
 
 
-def _library(part: str) -> Any:
-    try:
-        return importlib.import_module(f"wandb_workspaces.{part}")
-    except ImportError as error:
-        raise ImportError(
-            "the dashboard needs wandb-workspaces: pip install 'energy_at[dashboard]', "
-            "or add --dry-run to see the specification"
-        ) from error
-
-
-def _drawn(wr: Any, panel: AnyPanel) -> Any:
+def _plot(wr: Any, panel: AnyPanel) -> Any:
     if isinstance(panel, Panel):
-        return _curves(wr, panel)
+        differences = [f"${{{line.key}}} - ${{{line.minus}}}" for line in panel.lines if line.minus]
+        return wr.LinePlot(
+            title=panel.title,
+            x=STEP,
+            y=list(panel.keys),
+            title_x="optimizer step",
+            title_y="share" if panel.unit == "%" else panel.unit,
+            custom_expressions=differences or None,
+        )
     if isinstance(panel, Scatter):
         x, y = wr.Config(panel.x), wr.SummaryMetric(panel.y)
         return wr.ScatterPlot(title=f"{panel.title} against {panel.x}", x=x, y=y)
     if isinstance(panel, Scores):
         return wr.BarPlot(title=panel.title, metrics=[panel.key])
-    assert isinstance(panel, Images)
     return wr.MediaBrowser(title=panel.title, media_keys=list(panel.keys))
 
 
-def _curves(wr: Any, panel: Panel) -> Any:
-    """W&B draws either metrics or expressions of them."""
-    expressions = [f"${{{line.key}}} - ${{{line.minus}}}" for line in panel.lines if line.minus]
-    return wr.LinePlot(
-        title=panel.title,
-        x=STEP,
-        y=list(panel.keys),
-        title_x="optimizer step",
-        title_y="share" if panel.unit == "%" else panel.unit,
-        custom_expressions=expressions or None,
-    )
-
-
 def server() -> str:
-    """Where W&B is."""
+    """Address of W&B."""
     return os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
 
 
 def has_wandb_key() -> bool:
-    """Whether wandb would find a key where it looks for one: environment, then netrc."""
+    """Whether wandb finds an API key: in the environment, or in netrc."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = urlsplit(server()).hostname or ""
@@ -94,7 +85,7 @@ def has_wandb_key() -> bool:
 
 
 def is_reachable(url: str) -> bool:
-    """Whether anything answers at an address within ``PATIENCE`` seconds."""
+    """Whether an address answers within ``PATIENCE`` seconds."""
     answered = threading.Event()
 
     def ask() -> None:

@@ -1,4 +1,4 @@
-"""A training while it runs: what its folder says, in the terminal or in the browser."""
+"""Live view of trainings, from their folders, in the terminal or in the browser."""
 
 from energy_at.watch.server import page_server
 from energy_at.watch.state import Watch

@@ -1,4 +1,4 @@
-"""The live view in a browser: a page, and the numbers that it asks for."""
+"""Live view of runs in a browser: a page, and the numbers that it requests."""
 
 import errno
 import json
@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 from energy_at.reporting.panels import specification
 from energy_at.watch.state import Watch
 
-HOST = "127.0.0.1"  # of this machine only: whoever can ask sees the runs
+HOST = "127.0.0.1"  # this machine only: everybody who can connect sees the runs
 NAMES = (HOST, "localhost")
 PAGE = Path(__file__).with_name("page.html")
 
@@ -21,8 +21,8 @@ class PageServer(ThreadingHTTPServer):
 
     Args:
         watch: The runs.
-        port: Of this machine; 0 for any that is free.
-        interval: Seconds after which the page asks again.
+        port: 0 for any that is free.
+        interval: Seconds between two requests of the page.
     """
 
     def __init__(self, watch: Watch, port: int, interval: float) -> None:
@@ -32,7 +32,7 @@ class PageServer(ThreadingHTTPServer):
         self._lock = threading.Lock()
 
     def answer(self, known: dict[str, int]) -> bytes:
-        """What ``answer`` says, to one request at a time."""
+        """``answer``, one request at a time."""
         with self._lock:
             return answer(self._watch, known)
 
@@ -43,7 +43,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
         url = urlsplit(self.path)
-        if host not in NAMES:  # a page elsewhere, whose name has been pointed at this machine
+        if host not in NAMES:  # another site, whose name was made to resolve to this machine
             self.send_error(403)
         elif url.path == "/":
             self._send(_page(self.server.interval), "text/html; charset=utf-8")
@@ -53,7 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(404)
 
     def log_message(self, *_: Any) -> None:
-        """Says nothing of requests."""
+        """Keeps requests out of the terminal."""
 
     def _send(self, content: bytes, kind: str) -> None:
         self.send_response(200)
@@ -65,33 +65,33 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def page_server(watch: Watch, port: int, interval: float) -> PageServer:
-    """A server of the page, not yet serving; takes what ``PageServer`` does.
+    """A ``PageServer``, not yet serving.
 
     Raises:
-        ValueError: if the port cannot be had.
+        ValueError: if the port is not available.
     """
     try:
         return PageServer(watch, port, interval)
     except OSError as error:
         taken = error.errno in (errno.EADDRINUSE, errno.EACCES)
-        why = "is in use, or not yours" if taken else str(error.strerror)
+        why = "is in use, or reserved" if taken else str(error.strerror)
         raise ValueError(
             f"port={port} {why}: choose another, or port=0 for any that is free"
         ) from error
 
 
 def answer(watch: Watch, known: dict[str, int]) -> bytes:
-    """How things stand, with the curves of every run that is not known at its version.
+    """The state of all runs, with the curves that the page does not have yet, as JSON.
 
     Args:
         watch: The runs.
-        known: Versions by folder.
+        known: Versions that the page has, by folder.
     """
-    watch.look()
+    watch.update()
     runs = []
-    for state, watched in zip(watch.states(), watch.watched.values(), strict=True):
+    for state, run in zip(watch.states(), watch.runs.values(), strict=True):
         if known.get(state["folder"]) != state["version"]:
-            state["curves"] = watched.curves()
+            state["curves"] = run.curves()
         runs.append(state)
     return json.dumps({"behind": watch.behind, "runs": runs}, allow_nan=False).encode()
 

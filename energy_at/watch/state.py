@@ -1,8 +1,11 @@
-"""Runs that are watched: where each of them is, and its curves so far."""
+"""State of watched runs, read from their folders: progress, curves, alarms and results."""
 
+import csv
 import math
+import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +13,104 @@ from omegaconf import DictConfig, OmegaConf
 
 from energy_at.core.files import read_json
 from energy_at.overfitting.alarms import ALARMS, REPEATED
-from energy_at.overfitting.onset import collapse_step, overfitting_step
-from energy_at.reporting.panels import Line, curve_panels
+from energy_at.overfitting.onset import RunStatus, status_of
+from energy_at.reporting.finished_run import validation_images
+from energy_at.reporting.panels import DELTA_X, METRICS, PGD, RATE, Metric
 from energy_at.runs.folder import RunFolder, accuracies_in, folder_names, runs_in
-from energy_at.watch.tail import Row, Tail, Trace
 
-LINES = {
-    " - ".join(line.keys): (line, 100.0 if panel.unit == "%" else 1.0)
-    for _, panel in curve_panels()
-    for line in panel.lines
-}
-RATE = "perf/images_per_s"
 ROWS_AT_ONCE = 50  # that a training writes together: callbacks.energy.every
 QUIET = 120.0  # seconds without a row that any training may need, to validate
+AT_ONCE = 4 << 20  # bytes of one read: a log of a million rows is shown while it is read
+
+Row = dict[str, float]
 
 
-class Watched:
+class Tail:
+    """New rows of a growing ``metrics.csv``, each byte of it read once.
+
+    The file may not exist yet. Its writer replaces it when a column is added, and when a resumed
+    run truncates it: then it is read again from its beginning.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.behind = False  # whether there is more to read now
+        self._columns: list[str] = []
+        self._place = 0
+        self._inode = 0
+
+    def read(self, most: int = AT_ONCE) -> tuple[list[Row], bool]:
+        """New rows, without empty cells and incomplete lines; whether they start from the top.
+
+        Raises:
+            ValueError: if the file is no text, or a cell is not a number.
+        """
+        if not self.path.is_file():
+            return [], self._restart()
+        with self.path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            restarts = status.st_ino != self._inode or status.st_size < self._place
+            if restarts:
+                self._restart()
+                self._inode = status.st_ino
+            file.seek(self._place)
+            data = file.read(most)
+        whole = data[: data.rfind(b"\n") + 1]
+        self._place += len(whole)
+        self.behind = bool(whole) and self._place < status.st_size and len(data) == most
+        return self._rows(whole), restarts
+
+    def _restart(self) -> bool:
+        known = self._place > 0
+        self._columns, self._place, self._inode, self.behind = [], 0, 0, False
+        return known
+
+    def _rows(self, data: bytes) -> list[Row]:
+        with suppress(ValueError):  # of which UnicodeDecodeError is one
+            lines = data.decode().splitlines()
+            if not self._columns and lines:
+                self._columns = next(csv.reader(lines[:1]))
+                lines = lines[1:]
+            return [
+                {k: float(v) for k, v in zip(self._columns, line.split(","), strict=False) if v}
+                for line in lines
+            ]
+        raise ValueError(f"{self.path} is damaged: a cell is not a number")
+
+
+class Trace:
+    """A growing curve in at most ``MOST`` bins, each of equally many values."""
+
+    MOST = 400
+
+    def __init__(self) -> None:
+        self.bins: list[list[float]] = []  # step, lowest, mean and highest value
+        self.last = math.nan
+        self._size = 1  # values of a bin
+        self._open: list[tuple[float, float]] = []
+
+    def add(self, step: float, value: float) -> None:
+        """Appends a value; one that is not finite leaves a gap."""
+        if not math.isfinite(value):
+            return
+        self.last = value
+        self._open.append((step, value))
+        if len(self._open) < self._size:
+            return
+        self.bins.append(_bin(self._open))
+        self._open = []
+        if len(self.bins) >= self.MOST:
+            pairs = zip(*[iter(self.bins)] * 2, strict=True)
+            self.bins = [[(a[0] + b[0]) / 2, min(a[1], b[1]), (a[2] + b[2]) / 2, max(a[3], b[3])]
+                         for a, b in pairs]  # fmt: skip
+            self._size *= 2
+
+    def points(self) -> list[list[float]]:
+        """All bins, and the values that fill none yet."""
+        return self.bins + ([_bin(self._open)] if self._open else [])
+
+
+class WatchedRun:
     """One run folder, read as it grows."""
 
     def __init__(self, folder: RunFolder) -> None:
@@ -36,41 +121,41 @@ class Watched:
 
     def _clear(self) -> None:
         self._config: DictConfig | None = None
-        self.traces = {name: Trace() for name in LINES}
+        self.traces = {name: Trace() for name in METRICS}
         self.step, self.epoch, self.rate = 0, 0, math.nan
         self.alarms: list[dict[str, Any]] = []
         self._validations: list[Row] = []
-        self._first_epoch = 0  # steps of it, as far as it is known
+        self._first_epoch = 0  # its steps, as far as they are known
         self._repeated = 0  # epochs, after rollbacks
 
-    def look(self) -> None:
-        """Reads what is new."""
-        rows, anew = self.tail.look()
-        if anew:
+    def update(self) -> None:
+        """Reads new rows."""
+        rows, restarts = self.tail.read()
+        if restarts:
             self._clear()
         for row in rows:
             self._take(row)
-        self.version += bool(rows or anew)
+        self.version += bool(rows or restarts)
 
     def _take(self, row: Row) -> None:
         step = row.get("step", 0.0)
         self.step, self.epoch = int(step), int(row.get("epoch", self.epoch))
-        self.rate = row.get(RATE, self.rate)
+        self.rate = row.get(RATE.key, self.rate)
         self._repeated = int(row.get(REPEATED, self._repeated))
         if self.epoch == 0:
             self._first_epoch = max(self._first_epoch, self.step)
-        for name, (line, scale) in LINES.items():
-            if all(key in row for key in line.keys):
-                self.traces[name].add(step, scale * _value(row, line))
+        for name, metric in METRICS.items():
+            if all(key in row for key in metric.keys):
+                self.traces[name].add(step, _value(row, metric))
         for name, key in ALARMS.items():
             if row.get(key):
                 self.alarms.append({"name": name, "step": self.step, "kind": "alarm"})
-        if "val/acc/pgd" in row:
+        if PGD.key in row:
             self._validations.append(row)
 
     @property
     def config(self) -> DictConfig | None:
-        """Its configuration, as soon as it is written; a resumed run may have changed it."""
+        """Its configuration, once it is written; a resumed run may have changed it."""
         if self._config is None and self.folder.config_file.is_file():
             self._config = self.folder.config()
         return self._config
@@ -80,11 +165,19 @@ class Watched:
         config = self.config
         steps, batch = self._steps(config), _get(config, "dataset.batch_size", 0)
         left = (steps - self.step) * batch / self.rate if steps and self.rate > 0 else None
-        age = self._age()
+        path = self.folder.metrics_file
+        age = max(0.0, time.time() - path.stat().st_mtime) if path.is_file() else None
+        robustness = self._robustness(config)
+        status, detail = self._status(steps, age, batch, robustness)
+        onsets = [
+            {"name": kind, "step": step, "kind": "onset"}
+            for kind, step in robustness.onsets.items()
+        ]
         return {
             "name": name,
             "folder": str(self.folder.path),
-            "status": self._status(steps, age, batch),
+            "status": status,
+            "detail": detail,
             "step": self.step,
             "steps": steps,
             "epoch": self.epoch + 1 if self.step else 0,
@@ -93,7 +186,7 @@ class Watched:
             "seconds_left": left,
             "age": age,
             "last": {key: t.last for key, t in self.traces.items() if math.isfinite(t.last)},
-            "marks": self.alarms + self._onsets(config),
+            "marks": self.alarms + onsets,
             "results": self._results(config),
             "samplings": self._samplings(),
             "version": self.version,
@@ -108,20 +201,23 @@ class Watched:
         }
 
     @property
-    def is_over(self) -> bool:
-        """Whether nothing more will come."""
+    def has_ended(self) -> bool:
+        """Whether it finished or failed."""
         return self.folder.results_file.is_file() or self._error() is not None
 
-    def _status(self, steps: int | None, age: float | None, batch: int) -> str:
+    def _status(
+        self, steps: int | None, age: float | None, batch: int, robustness: RunStatus
+    ) -> tuple[str, str]:
+        """A word, and what more there is to say."""
         if (error := self._error()) is not None:
-            return f"failed: {error}"
+            return "failed", error
         if self.folder.results_file.is_file():
-            return "finished"
+            return "finished", str(robustness)
         if age is None or not self.step:
-            return "waiting for the first step"
+            return "waiting", "no step yet"
         if age > max(QUIET, 3 * ROWS_AT_ONCE * batch / (self.rate or math.nan)):
-            return "silent: stopped, or stuck"
-        return "evaluating" if steps and self.step >= steps else "training"
+            return "silent", "stopped, or stuck"
+        return "evaluating" if steps and self.step >= steps else "training", ""
 
     def _epochs(self, config: DictConfig | None) -> int | None:
         """Of the whole training, with those that a rollback repeats."""
@@ -141,39 +237,31 @@ class Watched:
             return None
         return per_epoch * epochs if epochs else None
 
-    def _age(self) -> float | None:
-        """Seconds since the last row was written."""
-        path = self.folder.metrics_file
-        return max(0.0, time.time() - path.stat().st_mtime) if path.is_file() else None
-
     def _error(self) -> str | None:
         file = self.folder.error_file
         return file.read_text().strip() if file.is_file() else None
 
-    def _onsets(self, config: DictConfig | None) -> list[dict[str, Any]]:
-        """Steps from which the PGD accuracy on held-out images has been lost so far."""
-        classes = _get(config, "dataset.classes", None)
-        judges = {"CO": collapse_step, "RO": overfitting_step} if classes else {}
-        steps = {name: judge(self._validations, classes) for name, judge in judges.items()}
-        return [
-            {"name": name, "step": step, "kind": "onset"}
-            for name, step in steps.items()
-            if step is not None
-        ]
+    def _robustness(self, config: DictConfig | None) -> RunStatus:
+        """As of now, by the validations so far."""
+        if config is None:
+            return RunStatus("not logged")
+        finished = self.folder.results_file.is_file()
+        results = self.folder.results() if finished else {}
+        return status_of(self._validations, *validation_images(config, results))
 
     def _results(self, config: DictConfig | None) -> dict[str, float]:
         """Accuracies after training, and what a sweep is drawn against."""
         if config is None or not self.folder.results_file.is_file():
             return {}
-        highest = [point[3] for point in self.traces["train/delta_energy/marginal"].points()]
+        highest = [point[3] for point in self.traces[DELTA_X.name].points()]
         return (
             {key: 100 * share for key, share in accuracies_in(self.folder.results()).items()}
             | {"reg.weight": float(_get(config, "reg.weight", 0.0))}
-            | ({"train/delta_energy/marginal.max": max(highest)} if highest else {})
+            | ({f"{DELTA_X.key}.max": max(highest)} if highest else {})
         )
 
     def _samplings(self) -> dict[str, dict[str, float]]:
-        """Scores of the samples that were drawn of it."""
+        """Scores of its samples."""
         found = sorted(self.folder.path.glob("samples/*/samples.json"))
         return {
             file.parent.name: {
@@ -184,54 +272,55 @@ class Watched:
 
 
 class Watch:
-    """All runs that some folders hold; a sweep's jobs join as they begin.
+    """All runs in some folders; jobs of a sweep join as they begin.
 
     Raises:
-        FileNotFoundError: if one is no run, no sweep and not empty.
+        FileNotFoundError: if a folder is no run, no sweep and not empty.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = list(names)
-        self.watched: dict[Path, Watched] = {}
+        self.runs: dict[Path, WatchedRun] = {}
         for folder in [folder for name in self.names for folder in _runs(name)]:
             self._join(folder)
 
-    def look(self) -> None:
-        """Reads what is new."""
+    def update(self) -> None:
+        """Reads new runs and rows."""
         for name in self.names:
             if not RunFolder(Path(name)).config_file.is_file():
-                for folder in _begun(name):
-                    self._join(folder)
-        for watched in self.watched.values():
-            watched.look()
+                with suppress(FileNotFoundError):  # a folder without its configuration yet
+                    for folder in _runs(name):
+                        self._join(folder)
+        for run in self.runs.values():
+            run.update()
 
     @property
     def behind(self) -> bool:
-        """Whether there is more to read at once."""
-        return any(watched.tail.behind for watched in self.watched.values())
+        """Whether there is more to read now."""
+        return any(run.tail.behind for run in self.runs.values())
 
     @property
-    def is_over(self) -> bool:
-        """Whether nothing more will come."""
-        return not self.behind and all(watched.is_over for watched in self.watched.values())
+    def has_ended(self) -> bool:
+        """Whether all runs finished or failed."""
+        return not self.behind and all(run.has_ended for run in self.runs.values())
 
     def states(self) -> list[dict[str, Any]]:
-        """Of every run, without its curves."""
-        runs = list(self.watched.values())
-        names = folder_names([watched.folder for watched in runs])
-        typed = [watched.folder.overrides() for watched in runs]
+        """Of every run, without its curves; ``overrides`` are those that not all runs share."""
+        runs = list(self.runs.values())
+        names = folder_names([run.folder for run in runs])
+        typed = [run.folder.overrides() for run in runs]
         shared = set(typed[0]).intersection(*typed)
         return [
-            watched.state(name) | {"apart": " ".join(o for o in overrides if o not in shared)}
-            for watched, name, overrides in zip(runs, names, typed, strict=True)
+            run.state(name) | {"overrides": " ".join(o for o in own if o not in shared)}
+            for run, name, own in zip(runs, names, typed, strict=True)
         ]
 
     def _join(self, folder: RunFolder) -> None:
-        if any(folder.path in other.parents for other in self.watched):
+        if any(folder.path in other.parents for other in self.runs):
             return
         for other in folder.path.parents:  # an empty folder has become a sweep
-            self.watched.pop(other, None)
-        self.watched.setdefault(folder.path, Watched(folder))
+            self.runs.pop(other, None)
+        self.runs.setdefault(folder.path, WatchedRun(folder))
 
 
 def _runs(name: str) -> list[RunFolder]:
@@ -241,15 +330,13 @@ def _runs(name: str) -> list[RunFolder]:
     return runs_in(name)
 
 
-def _begun(name: str) -> list[RunFolder]:
-    try:
-        return _runs(name)
-    except FileNotFoundError:  # between making its folder and writing its configuration
-        return []
+def _bin(values: list[tuple[float, float]]) -> list[float]:
+    steps, found = zip(*values, strict=True)
+    return [sum(steps) / len(steps), min(found), sum(found) / len(found), max(found)]
 
 
-def _value(row: Row, line: Line) -> float:
-    return row[line.key] - (row[line.minus] if line.minus else 0.0)
+def _value(row: Row, metric: Metric) -> float:
+    return metric.scale * (row[metric.key] - (row[metric.minus] if metric.minus else 0.0))
 
 
 def _get(config: DictConfig | None, key: str, default: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The live view in a terminal."""
+"""Live view of runs in a terminal."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -17,27 +17,33 @@ from energy_at.reporting.panels import (
     DELTA_X,
     DELTA_XY,
     FGSM,
-    GAP,
+    FGSM_MINUS_PGD,
+    HELD_OUT_AAE,
+    HELD_OUT_CLEAN,
     HELD_OUT_X,
     LOSS,
     PGD,
     SHIFT,
 )
-from energy_at.watch.state import LINES, Watch
+from energy_at.watch.state import Watch
 
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 40  # of a sparkline
 NARROW = 100  # columns of a terminal that has no room for ranges
-ALONE = 2  # runs that have room for their curves; more get a line each
-PANELS = (DELTA_X, DELTA_XY, SHIFT, HELD_OUT_X, AAE, GAP, PGD, FGSM, CLEAN, ATTACKED, LOSS)
-SHORT = {  # columns of a line for each run
-    "dE(x)": "train/delta_energy/marginal",
-    "dE(x, y)": "train/delta_energy/joint",
-    "AAE %": "train/aae_share",
-    "FGSM-PGD %": "val/acc/fgsm - val/acc/pgd",
-    "PGD %": "val/acc/pgd",
+DETAILED = 2  # runs that have room for their curves; more get a line each
+CURVES = (DELTA_X, DELTA_XY, SHIFT, HELD_OUT_X, AAE, HELD_OUT_AAE, FGSM_MINUS_PGD, PGD, FGSM,
+          CLEAN, HELD_OUT_CLEAN, ATTACKED, LOSS)  # fmt: skip
+COLUMNS = (DELTA_X, DELTA_XY, AAE, FGSM_MINUS_PGD, PGD)  # of a line for each run
+NARROW_COLUMNS = (DELTA_X, AAE, PGD)
+STATUS_WIDTH = 26  # of such a line
+COLORS = {
+    "waiting": "magenta",
+    "training": "green",
+    "evaluating": "magenta",
+    "silent": "yellow",
+    "finished": "blue",
+    "failed": "red",
 }
-SHORTEST = ("dE(x)", "AAE %", "PGD %")  # those of a narrow terminal
 
 
 def follow(
@@ -48,39 +54,39 @@ def follow(
     console: Console | None = None,
     wait: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Shows the runs until all of them are over.
+    """Shows the runs until all of them have ended.
 
     Args:
         watch: The runs.
-        interval: Seconds between two looks.
-        once: Show how things stand, and end; where the output is no terminal in any case.
-        console: Where to.
-        wait: Lets the time between two looks pass.
+        interval: Seconds between two updates.
+        once: Show the current state and return, as is done if the output is no terminal.
+        console: Where to show them.
+        wait: Called between two updates.
     """
     console = console or Console()
     if once or not console.is_terminal:
-        watch.look()
+        watch.update()
         while watch.behind:
-            watch.look()
-        console.print(shown(watch, console.width))
+            watch.update()
+        console.print(render(watch, console.width))
         return
     with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
         while True:
-            watch.look()
-            live.update(shown(watch, console.width), refresh=True)
-            if watch.is_over:
+            watch.update()
+            live.update(render(watch, console.width), refresh=True)
+            if watch.has_ended:
                 return
             if not watch.behind:
                 wait(interval)
 
 
-def shown(watch: Watch, width: int) -> RenderableType:
-    """All runs: each with its curves, or of many a line each; in so many columns."""
+def render(watch: Watch, width: int) -> RenderableType:
+    """All runs: a few with their curves, many with a line each."""
     states = watch.states()
-    if len(states) > ALONE:
-        return _lines(states, narrow=width < NARROW)
-    every = zip(states, watch.watched.values(), strict=True)
-    return Group(*(_alone(state, watched.curves(), width) for state, watched in every))
+    if len(states) > DETAILED:
+        return _table(states, narrow=width < NARROW)
+    every = zip(states, watch.runs.values(), strict=True)
+    return Group(*(_details(state, run.curves(), width) for state, run in every))
 
 
 def sparkline(means: Sequence[float], width: int = WIDTH) -> str:
@@ -102,28 +108,28 @@ def clock(seconds: float | None) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def _alone(
+def _details(
     state: dict[str, Any], curves: dict[str, list[list[float]]], width: int
 ) -> RenderableType:
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
     wide = width >= NARROW
-    titles = [("", "left"), ("now", "right"), ("", "left"), ("range", "left")]
-    for title, justify in titles[: 3 + wide]:
-        table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    table.add_column("", no_wrap=True)
+    table.add_column("now", justify="right", no_wrap=True)
+    for title in ("", "range")[: 1 + wide]:
+        table.add_column(title, no_wrap=True)
     blocks = max(8, min(WIDTH, width - (75 if wide else 52)))
-    for panel in PANELS:
-        for name in (" - ".join(line.keys) for line in panel.lines):
-            if name in curves:
-                means = [point[2] for point in curves[name]]
-                label, unit = LINES[name][0].label, "" if panel.unit == "1" else panel.unit
-                now = f"{state['last'][name]:.4g} {unit}"
-                span = [f"{min(means):.3g} to {max(means):.3g}"] * wide
-                table.add_row(label, now, Text(sparkline(means, blocks), style="cyan"), *span)
-    return Group(Text(""), _head(state), _where(state), _progress(state), table, *_marks(state))
-
-
-def _head(state: dict[str, Any]) -> Text:
-    return Text.assemble((state["name"], "bold"), "  ", (state["status"], _style(state)))
+    for metric in CURVES:
+        if metric.name in curves:
+            means = [point[2] for point in curves[metric.name]]
+            now = f"{state['last'][metric.name]:.4g} {'' if metric.unit == '1' else metric.unit}"
+            span = [f"{min(means):.3g} to {max(means):.3g}"] * wide
+            table.add_row(metric.label, now, Text(sparkline(means, blocks), style="cyan"), *span)
+    head = Text.assemble((state["name"], "bold"), "  ", _status(state))
+    marks = [Text(describe(mark), style="bold red") for mark in state["marks"]]
+    bar = ProgressBar(
+        total=state["steps"] or 1, completed=state["step"] * bool(state["steps"]), width=60
+    )
+    return Group(Text(""), head, _where(state), bar, table, *marks)
 
 
 def _where(state: dict[str, Any]) -> Text:
@@ -140,29 +146,20 @@ def _where(state: dict[str, Any]) -> Text:
     return Text("  ".join(parts), style="dim")
 
 
-def _progress(state: dict[str, Any]) -> RenderableType:
-    return ProgressBar(total=state["steps"] or 1, completed=state["step"] * bool(state["steps"]),
-                       width=60)  # fmt: skip
-
-
-def _marks(state: dict[str, Any]) -> list[Text]:
-    return [Text(said(mark), style="bold red") for mark in state["marks"]]
-
-
-def said(mark: dict[str, Any]) -> str:
-    """A mark in words."""
+def describe(mark: dict[str, Any]) -> str:
+    """An alarm, or an onset of CO or RO, in words."""
     if mark["kind"] == "alarm":
         return f"alarm: {mark['name']} at step {mark['step']:,}"
     return f"{mark['name']} by held-out PGD accuracy since step {mark['step']:,}"
 
 
-def _lines(states: Sequence[dict[str, Any]], *, narrow: bool) -> Table:
+def _table(states: Sequence[dict[str, Any]], *, narrow: bool) -> Table:
     table = Table(box=None, padding=(0, 1 if narrow else 2, 0, 0), header_style="dim")
-    names = [f"{state['name']} {state['apart']}" for state in states]
+    names = [f"{state['name']} {state['overrides']}" for state in states]
     table.add_column("run", overflow="fold", min_width=min(30, max(map(len, names))))
-    table.add_column("status", min_width=8)
-    numbers = {name: SHORT[name] for name in (SHORTEST if narrow else SHORT)}
-    for title in ("step", "left", *numbers):
+    table.add_column("status", min_width=8, max_width=STATUS_WIDTH, no_wrap=True)
+    metrics = NARROW_COLUMNS if narrow else COLUMNS
+    for title in ("step", "left", *(metric.column for metric in metrics)):
         table.add_column(title, justify="right", no_wrap=True, min_width=5)
     table.add_column("marks")
     for name, state in zip(names, states, strict=True):
@@ -171,22 +168,16 @@ def _lines(states: Sequence[dict[str, Any]], *, narrow: bool) -> Table:
         marks = ", ".join(f"{m['name']} {m['kind']} {m['step']:,}" for m in state["marks"])
         table.add_row(
             name,
-            Text(_brief(state["status"], 1 if narrow else 2), style=_style(state)),
+            Text(state["status"], style=COLORS[state["status"]]) if narrow else _status(state),
             share,
             clock(state["seconds_left"]),
-            *(f"{last[key]:.3g}" if key in last else "-" for key in numbers.values()),
+            *(f"{last[m.name]:.3g}" if m.name in last else "-" for m in metrics),
             Text(marks, style="bold red"),
         )
     return table
 
 
-def _brief(status: str, parts: int) -> str:
-    """``failed: the loss is nan at step 3``, without what to do about it."""
-    return ": ".join(status.split(": ")[:parts])
-
-
-def _style(state: dict[str, Any]) -> str:
-    word = str(state["status"]).partition(":")[0]
-    return {"training": "green", "finished": "blue", "failed": "red", "silent": "yellow"}.get(
-        word, "magenta"
-    )
+def _status(state: dict[str, Any]) -> Text:
+    """``training``, or ``finished: collapsed at step 12``."""
+    text = ": ".join(filter(None, (state["status"], state["detail"])))
+    return Text(text, style=COLORS[state["status"]])

@@ -21,8 +21,9 @@ from energy_at.analysis.figures import (
 from energy_at.analysis.measure import TIMES, Landscape, Natural, Paths, Radii, Shifts
 from energy_at.analysis.statistics import ks_distance
 from energy_at.attacks.registry import FROM_LIBRARY, LABELS, OWN
+from energy_at.reporting.describe import MethodLabel
 from energy_at.reporting.figures.accuracy_vs_eps import accuracy_figure
-from energy_at.reporting.figures.style import ATTACK_STYLES, METHOD_COLORS
+from energy_at.reporting.figures.style import ATTACK_STYLES, METHOD_COLORS, method_styles
 
 NINE = ("fgsm", "pgd", "trades", "targeted", "cw", "apgd_ce", "apgd_dlr", "fab", "square")
 EPS = 8 / 255
@@ -62,18 +63,21 @@ def landscape_of(attacks, n=60, seed=0, abnormal=slice(0, 10)):
     )
 
 
-def view_of(attacks=("pgd",), runs=("FGSM-AT + DER, seed 0",), **settings):
-    found = {name: landscape_of(attacks, seed=i, **settings) for i, name in enumerate(runs)}
-    title = "CIFAR-10, PreActResNet18 of width 16, L-inf, eps 8/255; 60 test images, eps 8/255"
-    return View(found, {name: LABELS[name] for name in attacks}, title, "linf", EPS)
-
-
 FOUR = (
-    "FGSM-AT, seed 0",
-    "FGSM-AT + DER, seed 0",
-    "FGSM-AT + GradAlign, seed 0",
-    "MART (PGD) + DER + AWP, seed 0",
+    MethodLabel("FGSM-AT", run="seed 0"),
+    MethodLabel("FGSM-AT", ("DER",), run="seed 0"),
+    MethodLabel("FGSM-AT", ("GradAlign",), run="seed 0"),
+    MethodLabel("MART (PGD)", ("DER",), awp=True, run="seed 0"),
 )
+
+
+def view_of(attacks=("pgd",), runs=FOUR[1:2], **settings):
+    found = {str(run): landscape_of(attacks, seed=i, **settings) for i, run in enumerate(runs)}
+    styles = {str(run): style for run, style in method_styles(runs).items()}
+    title = "CIFAR-10, PreActResNet18 of width 16, L-inf, eps 8/255; 60 test images, eps 8/255"
+    return View(found, {name: LABELS[name] for name in attacks}, title, "linf", EPS, styles)
+
+
 FIGURES = {
     "histograms": histograms,
     "path": path,

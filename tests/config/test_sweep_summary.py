@@ -264,7 +264,7 @@ def test_a_run_without_log_is_compared_by_its_accuracies(copy):
     assert quiet["method"] == "FGSM-AT + DER"
     assert quiet["clean %"] == logged["clean %"]
     assert quiet["AAE share %"] == ""
-    assert quiet["collapse at step"] == "not learned (2 of 2 runs)"  # as their evaluation says
+    assert quiet["status"] == "not robust (2 of 2 runs)"  # as their evaluation says
 
 
 def test_runs_are_found_in_folders_of_folders(copy):

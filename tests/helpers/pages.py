@@ -1,8 +1,11 @@
 """An HTML page as its parser sees it."""
 
 import base64
+import shutil
 from html.parser import HTMLParser
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 

@@ -6,10 +6,10 @@ import io
 import itertools
 
 import pytest
-from omegaconf import open_dict
 
-from energy_at.reporting.comparison import comparison_table, grouped, method, parted, runs_table
+from energy_at.reporting.comparison import by_status, comparison_table, grouped, runs_table
 from energy_at.reporting.figures.style import method_styles
+from energy_at.reporting.finished_run import FinishedRun
 from energy_at.runs.folder import RunFolder
 from tests.helpers.running import TINY as TINY_SHORT
 from tests.helpers.running import config
@@ -64,27 +64,6 @@ def run_rows(folders):
 # Names
 
 
-@pytest.mark.parametrize(
-    ("overrides", "name"),
-    [
-        (("attack=fgsm",), "FGSM-AT"),
-        (("attack=rs_fgsm",), "RS-FGSM-AT"),
-        (("attack=fgsm", "reg=der"), "FGSM-AT + DER"),
-        (("attack=n_fgsm", "reg=aaer"), "N-FGSM-AT + AAER"),
-        (("attack=pgd", "training.awp.gamma=0.01"), "PGD-AT + AWP"),
-        (("attack=pgd", "reg=der", "training.awp.gamma=0.01"), "PGD-AT + DER + AWP"),
-        (("attack=fgsm", "reg=der_gradalign"), "FGSM-AT + DER + GradAlign"),
-        (("attack=trades", "loss=trades"), "TRADES"),
-        (("attack=trades", "loss=trades", "reg=der"), "TRADES + DER"),
-        (("attack=fgsm", "loss=trades"), "TRADES (FGSM)"),
-        (("attack=pgd", "loss=mart"), "MART (PGD)"),
-        (("attack=trades", "loss=weat_adv"), "WEAT-adv"),
-    ],
-)
-def test_a_method_is_named_by_attack_loss_regularizer_and_awp(overrides, name):
-    assert method(composed(*TINY, *overrides)) == name
-
-
 def test_runs_that_differ_in_the_seed_alone_are_one_row(write):
     jobs = [("none", 0), ("none", 1), ("der", 1), ("der", 2), ("der", 3)]
     assert [
@@ -126,15 +105,24 @@ def test_a_default_that_is_typed_makes_no_other_method(write):
     assert row["runs"] == "2"
 
 
-def test_names_that_nothing_typed_tells_apart_hold_the_folder(write):
+def test_runs_without_a_record_are_told_apart_by_their_configuration(write):
     one, two = write("threat.eps=8/255"), write("threat.eps=16/255")
     for folder in (one, two):
         folder.environment_file.unlink()
     names = [row["method"] for row in rows([one, two])]
-    assert names == ["FGSM-AT (0)", "FGSM-AT (1)"]
+    assert names == ["FGSM-AT, threat.eps=8/255", "FGSM-AT, threat.eps=16/255"]
 
 
-def test_runs_of_two_sweeps_that_nothing_tells_apart_are_all_there(tmp_path):
+def test_a_resumed_run_is_named_by_what_it_ran_with(write):
+    resumed, other = write("trainer.max_epochs=13"), write("trainer.max_epochs=14")
+    folder = resumed.environment_file
+    folder.write_text(folder.read_text().replace('"trainer.max_epochs=13"',
+                      '"trainer.max_epochs=12", "trainer.max_epochs=13"'))  # fmt: skip
+    names = [row["method"] for row in rows([resumed, other])]
+    assert names == ["FGSM-AT, trainer.max_epochs=13", "FGSM-AT, trainer.max_epochs=14"]
+
+
+def test_jobs_of_two_sweeps_are_named_by_their_paths(tmp_path):
     folders = []
     for sweep, eps in (("a", 8), ("b", 16)):
         folder = RunFolder.create(tmp_path / sweep / "0", composed(*TINY, f"threat.eps={eps}/255"))
@@ -142,15 +130,7 @@ def test_runs_of_two_sweeps_that_nothing_tells_apart_are_all_there(tmp_path):
         folder.write_results({"last": {"step": 3, "test": LAST}})
         folders.append(folder)
     paths = [str(tmp_path / sweep / "0") for sweep in "ab"]
-    assert [row["method"] for row in rows(folders)] == [f"FGSM-AT ({path})" for path in paths]
     assert [row["run"] for row in run_rows(folders)] == paths
-
-
-def test_a_configuration_older_than_the_names_is_compared_all_the_same():
-    old = composed(*TINY).copy()
-    with open_dict(old):
-        del old.training.awp, old.attack.name
-    assert method(old) == "method without name"
 
 
 # Numbers
@@ -167,7 +147,7 @@ def test_one_run_shows_its_numbers(write):
             "FGSM %": "50.0",
             "PGD-20 %": "25.0",
             "AAE share %": "12.5",
-            "collapse at step": "none",
+            "status": "robust",
             "first alarm at step": "none",
             "forward passes": "5.0",
             "minutes with validation": "1.5",
@@ -257,24 +237,24 @@ def test_a_collapsed_run_is_never_averaged(write):
     sound, lost = write("seed=0", pgd=0.4), write("seed=1", log=metrics(LOST, aae=0.75), pgd=0.0)
     (row,) = rows([sound, lost])
     assert [row[name] for name in ("clean %", "FGSM %", "PGD-20 %")] == ["collapsed"] * 3
-    assert row["collapse at step"] == "2 (1 of 2 runs)"
+    assert row["status"] == "collapsed at 2 (1 of 2 runs)"
 
 
 def test_every_collapse_names_its_step(write):
     logs = (metrics(LOST), metrics(PGD), metrics((0.4, 0.3, 0.1)))
     (row,) = rows([write(f"seed={i}", log=log) for i, log in enumerate(logs)])
-    assert row["collapse at step"] == "2, 3 (2 of 3 runs)"
+    assert row["status"] == "collapsed at 2, 3 (2 of 3 runs)"
 
 
 def test_a_collapse_leaves_other_methods_alone(write):
     folders = [write("reg=none", log=metrics(LOST)), write("reg=der", pgd=0.375)]
     lost, sound = rows(folders)
     assert lost["PGD-20 %"] == "collapsed"
-    assert (sound["PGD-20 %"], sound["collapse at step"]) == ("37.5", "none")
+    assert (sound["PGD-20 %"], sound["status"]) == ("37.5", "robust")
 
 
 def test_the_best_checkpoint_of_a_collapsed_run_keeps_its_numbers(write):
-    last, best = rows([write(log=metrics(LOST), best={"pgd": 0.38})])
+    last, best = rows([write(log=metrics((0.3, 0.4, 0.0)), best={"pgd": 0.38})])
     assert last["PGD-20 %"] == "collapsed"
     assert best["PGD-20 %"] == "38.0"
 
@@ -283,10 +263,10 @@ def test_the_table_of_runs_has_the_numbers_of_collapsed_ones_too(write):
     folders = [write("seed=3", pgd=0.4), write("seed=5", log=metrics(LOST, aae=0.75), pgd=0.015)]
     sound, lost = run_rows(folders)
     assert (sound["run"], sound["seed"], sound["PGD-20 %"]) == ("0", "3", "40.0")
-    assert sound["collapse at step"] == "none"
+    assert (sound["status"], sound["lost at step"]) == ("robust", "")
     assert (lost["run"], lost["seed"], lost["PGD-20 %"]) == ("1", "5", "1.5")
     assert (lost["clean %"], lost["FGSM %"], lost["AAE share %"]) == ("80.0", "50.0", "75.0")
-    assert lost["collapse at step"] == "2"
+    assert (lost["status"], lost["lost at step"]) == ("collapsed", "2")
     assert {row["method"] for row in (sound, lost)} == {"FGSM-AT"}
     assert (lost["checkpoint"], lost["forward passes"], lost["minutes with validation"]) == (
         "last",
@@ -295,70 +275,83 @@ def test_the_table_of_runs_has_the_numbers_of_collapsed_ones_too(write):
     )
 
 
-# Never learned
+# Never robust
 
 
 GUESSED = metrics((0.25, 0.25, 0.25), clean=(0.5, 0.3, 0.25))  # of four classes, 64 images
 
 
-def test_a_run_that_has_not_learned_is_never_averaged(write):
+def test_a_run_that_is_not_robust_is_never_averaged(write):
     (row,) = rows([write("seed=0"), write("seed=1", log=GUESSED, pgd=0.25)])
-    assert [row[name] for name in ("clean %", "FGSM %", "PGD-20 %")] == ["not learned"] * 3
-    assert row["collapse at step"] == "not learned (1 of 2 runs)"
+    assert [row[name] for name in ("clean %", "FGSM %", "PGD-20 %")] == ["not robust"] * 3
+    assert row["status"] == "not robust (1 of 2 runs)"
     assert row["AAE share %"] == "25.0, 25.0"
 
 
-def test_the_table_of_runs_says_that_one_has_not_learned_and_what_was_measured(write):
+def test_the_table_of_runs_says_that_one_is_not_robust_and_its_accuracies(write):
     sound, lost = run_rows([write("seed=0"), write("seed=1", log=GUESSED, pgd=0.25)])
-    assert (sound["collapse at step"], lost["collapse at step"]) == ("none", "not learned")
-    assert lost["PGD-20 %"] == "25.0"
+    assert (sound["status"], lost["status"]) == ("robust", "not robust")
+    assert (lost["PGD-20 %"], lost["lost at step"]) == ("25.0", "")
 
 
 def test_runs_may_be_lost_in_both_ways(write):
     logs = (metrics(LOST), GUESSED, metrics())
     (row,) = rows([write(f"seed={i}", log=log) for i, log in enumerate(logs)])
-    assert row["PGD-20 %"] == "collapsed, not learned"
-    assert row["collapse at step"] == "2 (1 of 3 runs); not learned (1 of 3 runs)"
+    assert row["PGD-20 %"] == "collapsed, not robust"
+    assert row["status"] == "collapsed at 2 (1 of 3 runs); not robust (1 of 3 runs)"
 
 
-def test_a_checkpoint_is_judged_by_the_validation_of_its_own_step(write):
-    """The best one is of step 2."""
-    early = metrics((0.3, 0.4, 0.25), clean=(0.5, 0.6, 0.25))
-    late = metrics((0.25, 0.26, 0.4), clean=(0.25, 0.26, 0.6))
-    last, best = rows([write(log=early, best={"pgd": 0.42})])
-    assert (last["PGD-20 %"], best["PGD-20 %"]) == ("not learned", "42.0")
-    last, best = rows([write(log=late, best={"pgd": 0.26})])
-    assert (last["PGD-20 %"], best["PGD-20 %"]) == ("40.0", "not learned")
+def test_no_checkpoint_of_a_run_that_never_was_robust_is_a_result(write):
+    last, best = rows([write(log=GUESSED, best={"pgd": 0.3})])
+    assert last["PGD-20 %"] == best["PGD-20 %"] == "not robust"
 
 
-@pytest.mark.parametrize("clean", [(0.5,) * 3, None], ids=["clean", "not logged"])
-def test_a_run_without_robustness_has_learned_all_the_same(write, clean):
-    folder = write(log=metrics((0.2, 0.2, 0.2), clean=clean), pgd=0.2)
-    assert rows([folder])[0]["PGD-20 %"] == "20.0"
+def test_a_run_that_lost_everything_has_collapsed_and_keeps_its_best_checkpoint(write):
+    log = metrics((0.3, 0.4, 0.25), clean=(0.5, 0.6, 0.25))
+    last, best = rows([write(log=log, best={"pgd": 0.42})])
+    assert (last["PGD-20 %"], best["PGD-20 %"]) == ("collapsed", "42.0")
+    assert last["status"] == best["status"] == "collapsed at 3"
+
+
+def test_accuracy_on_clean_images_makes_no_run_robust(write):
+    folder = write(log=metrics((0.2, 0.2, 0.2), clean=(0.5,) * 3), pgd=0.2)
+    assert rows([folder])[0]["PGD-20 %"] == "not robust"
+
+
+def test_a_run_without_validations_is_not_robust_if_its_evaluation_says_so(write):
+    quiet = "step,epoch,train/loss\n1,0,1.0\n"
+    guessed, robust = write("reg=none", log=quiet, pgd=0.25), write("reg=der", log=quiet, pgd=0.4)
+    assert [row["status"] for row in rows([guessed, robust])] == ["not robust", "not logged"]
 
 
 def test_chance_is_that_of_the_images_that_were_held_out(write):
-    folder = write(log=metrics((0.3,) * 3, clean=(0.45,) * 3))
-    assert rows([folder])[0]["collapse at step"] == "none"
+    folder = write(log=metrics((0.4,) * 3, clean=(0.45,) * 3))
+    assert rows([folder])[0]["status"] == "robust"
     results = folder.results() | {"held_out": {"images": 1000, "chance": 0.45}}
     folder.write_results(results)
-    assert rows([folder])[0]["collapse at step"] == "not learned (1 of 1 runs)"
+    assert rows([folder])[0]["status"] == "not robust"
 
 
-def test_a_run_that_has_not_learned_does_not_overfit(write):
-    log = metrics((0.5,) * 6 + (0.25,) * 6, clean=(0.6,) * 6 + (0.25,) * 6)
-    folder = write(log=log)
-    folder.write_results({"last": {"step": 12, "test": LAST}})
-    (runs,) = grouped([folder]).values()
-    assert (runs[0].mark(), runs[0].onsets) == ("not learned", {})
+def test_a_run_that_overfits_robustly_is_a_result_and_says_when(write):
+    log = metrics((0.3, 0.44, 0.46, 0.46, 0.46, 0.46, 0.42, 0.40, 0.38, 0.36, 0.34, 0.32))
+    (row,) = rows([write("seed=0", log=log)])
+    assert (row["PGD-20 %"], row["status"]) == ("40.0", "overfitted at 3")
+
+
+def test_a_search_counts_a_run_that_is_no_result_as_zero(write):
+    val = {"clean": 0.9, "pgd": 0.26, "n": 64}
+    for log, score in ((GUESSED, 0.0), (metrics(LOST), 0.0), (metrics(), 0.26)):
+        folder = write(log=log)
+        folder.write_results({"last": {"step": 3, "val": val, "test": LAST}})
+        assert FinishedRun(folder).score() == pytest.approx(score)
 
 
 def test_no_curve_averages_runs_that_are_no_result(write):
     logs = (metrics(LOST), GUESSED, metrics())
-    groups = parted(grouped([write(f"seed={i}", log=log) for i, log in enumerate(logs)]))
-    assert {name: len(runs) for name, runs in groups.items()} == {
+    groups = by_status(grouped([write(f"seed={i}", log=log) for i, log in enumerate(logs)]))
+    assert {str(label): len(runs) for label, runs in groups.items()} == {
         "FGSM-AT (collapsed)": 1,
-        "FGSM-AT (not learned)": 1,
+        "FGSM-AT (not robust)": 1,
         "FGSM-AT": 1,
     }
     styles = method_styles(list(groups))

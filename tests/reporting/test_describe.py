@@ -5,15 +5,22 @@ import functools
 import pytest
 from omegaconf import OmegaConf
 
-from energy_at.reporting.describe import NOT_THERE, differences, setting
+from energy_at.reporting.describe import (
+    MISSING,
+    MethodLabel,
+    as_number,
+    differences,
+    method_labels,
+    setting,
+)
 from tests.helpers.running import TINY, config
 
 composed = functools.cache(config)
 
 
-def rows(*configs, apart=()):
+def rows(*configs):
     columns = {str(i): OmegaConf.create(config) for i, config in enumerate(configs)}
-    return differences(columns, apart).rows
+    return differences(columns).rows
 
 
 @pytest.mark.parametrize(
@@ -52,7 +59,7 @@ def test_equal_configurations_differ_in_nothing():
 
 
 def test_a_key_that_only_some_have_is_marked_as_missing():
-    assert rows({"a": {}}, {"a": {"b": 1}}) == [("a", "{}", NOT_THERE), ("a.b", NOT_THERE, "1")]
+    assert rows({"a": {}}, {"a": {"b": 1}}) == [("a", "{}", MISSING), ("a.b", MISSING, "1")]
 
 
 def test_values_are_written_as_typed():
@@ -68,11 +75,97 @@ def test_a_key_that_repeats_another_is_in_its_row():
 
 def test_keys_that_change_no_result_are_left_out():
     one, other = ({"seed": s, "logger": {"csv": s}, "loggers": s} for s in (1, 2))
-    assert rows(one, other, apart=("seed", "logger")) == [("loggers", "1", "2")]
+    assert rows(one, other) == [("loggers", "1", "2")]
 
 
 def test_two_methods_differ_in_their_regularizer_alone():
-    found = differences({r: composed(*TINY, f"reg={r}") for r in ("none", "der")}, ())
+    found = differences({r: composed(*TINY, f"reg={r}") for r in ("none", "der")})
     assert found.columns == ("key", "none", "der")
     assert found.rows[0] == ("reg.name", "none", "DER")
     assert all(row[0].startswith("reg.") for row in found.rows)
+
+
+# Names of methods
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        (("attack=fgsm",), "FGSM-AT"),
+        (("attack=rs_fgsm",), "RS-FGSM-AT"),
+        (("attack=fgsm", "reg=der"), "FGSM-AT + DER"),
+        (("attack=fgsm", "reg=der", "reg.weight=0"), "FGSM-AT"),
+        (("attack=n_fgsm", "reg=aaer"), "N-FGSM-AT + AAER"),
+        (("attack=pgd", "training.awp.gamma=0.01"), "PGD-AT + AWP"),
+        (("attack=pgd", "reg=der", "training.awp.gamma=0.01"), "PGD-AT + DER + AWP"),
+        (("attack=fgsm", "reg=der_gradalign"), "FGSM-AT + DER + GradAlign"),
+        (("attack=fgsm", "reg=der_gradalign", "reg.der.weight=0"), "FGSM-AT + GradAlign"),
+        (("attack=trades", "loss=trades"), "TRADES"),
+        (("attack=trades", "loss=trades", "reg=der"), "TRADES + DER"),
+        (("attack=fgsm", "loss=trades"), "TRADES (FGSM)"),
+        (("attack=pgd", "loss=mart"), "MART (PGD)"),
+        (("attack=trades", "loss=weat_adv"), "WEAT-adv"),
+        (("attack=none",), "standard training"),
+    ],
+)
+def test_a_method_is_named_by_attack_loss_regularizer_and_awp(overrides, name):
+    assert str(MethodLabel.of(composed(*TINY, *overrides))) == name
+
+
+def resolved(*overrides):
+    return OmegaConf.create(OmegaConf.to_container(composed(*overrides), resolve=True))
+
+
+def labels(*choices, typed=()):
+    return list(map(str, method_labels([resolved(*TINY, *own) for own in choices], typed)))
+
+
+def test_values_are_those_of_the_resolved_configuration():
+    """A resume with more epochs has both numbers in what was typed."""
+    found = labels(("trainer.max_epochs=12",), ("trainer.max_epochs=13",),
+                   typed=["trainer.max_epochs"])  # fmt: skip
+    assert found == ["FGSM-AT, trainer.max_epochs=12", "FGSM-AT, trainer.max_epochs=13"]
+
+
+def test_a_weight_of_zero_is_the_base_method():
+    found = labels(*[("reg=der", f"reg.weight={weight}") for weight in (0, 1, 5)],
+                   typed=["reg", "reg.weight"])  # fmt: skip
+    assert found == ["FGSM-AT", "FGSM-AT + DER, reg.weight=1", "FGSM-AT + DER, reg.weight=5"]
+
+
+def test_settings_that_nobody_typed_are_named_by_as_few_as_needed():
+    found = labels(("threat.eps=8/255",), ("threat.eps=16/255",), ("threat=l2",))
+    assert found == ["FGSM-AT, threat.eps=8/255", "FGSM-AT, threat.eps=16/255",
+                     "FGSM-AT, threat.eps=128/255"]  # fmt: skip
+
+
+def test_the_choice_of_a_group_has_the_name_of_the_group():
+    assert labels(("model=small",), ("model=resnet18",), typed=["model"]) == [
+        "FGSM-AT, model=small",
+        "FGSM-AT, model=resnet18",
+    ]
+
+
+def test_settings_of_a_regularizer_are_compared_among_runs_that_have_it():
+    found = labels(("reg=der",), ("reg=aaer", "reg.weight=1"), typed=["reg", "reg.weight"])
+    assert found == ["FGSM-AT + DER", "FGSM-AT + AAER"]
+
+
+def test_every_typed_number_that_differs_is_named():
+    found = labels(*[("reg=der", f"reg.weight={i}", f"reg.gamma={i}") for i in (1, 2)],
+                   typed=["reg.weight", "reg.gamma"])  # fmt: skip
+    assert found[0] == "FGSM-AT + DER, reg.weight=1, reg.gamma=1"
+
+
+def test_runs_that_differ_in_what_changes_no_result_have_one_name():
+    assert (
+        labels(("seed=0",), ("seed=1", "logger=csv"), typed=["seed", "logger"]) == ["FGSM-AT"] * 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [("8/255", 8 / 255), (3, 3.0), ("0.5", 0.5), (True, None), ("none", None), ("1/0", None)],
+)
+def test_numbers_and_fractions_are_numbers(value, number):
+    assert as_number(value) == number

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from energy_at.reporting.figures.style import LINE_STYLES, method_styles, methods_figure, save
+from energy_at.reporting.describe import MethodLabel
+from energy_at.reporting.figures import delta_energy
+from energy_at.reporting.figures.style import method_styles, save
+from energy_at.runs.metrics_log import MetricsLog
 
 MARGINAL, JOINT, ACCURACY = range(3)  # panels from left to right
 
@@ -31,7 +34,14 @@ def rows(scale, epochs=3):
     return logged
 
 
-SEEDS = {"FGSM-AT": [rows(10), rows(20)], "FGSM-AT + DER": [rows(1), rows(2), rows(6)]}
+def methods_figure(methods):
+    return delta_energy.methods_figure(
+        {label: [MetricsLog.of(seed) for seed in seeds] for label, seeds in methods.items()}
+    )
+
+
+AT, DER = MethodLabel("FGSM-AT"), MethodLabel("FGSM-AT", ("DER",))
+SEEDS = {AT: [rows(10), rows(20)], DER: [rows(1), rows(2), rows(6)]}
 
 
 @pytest.fixture
@@ -58,7 +68,7 @@ def curves(axes, name, methods, *, thick):
 @pytest.mark.parametrize(
     ("panel", "scale"), [(MARGINAL, 1), (JOINT, -2), (ACCURACY, 1)], ids=["dE(x)", "dE(x,y)", "PGD"]
 )
-@pytest.mark.parametrize(("name", "mean"), [("FGSM-AT", 15), ("FGSM-AT + DER", 3)])
+@pytest.mark.parametrize(("name", "mean"), [(AT, 15), (DER, 3)])
 def test_a_method_has_one_thick_line_at_the_mean_of_its_seeds(figure, panel, scale, name, mean):
     (line,) = curves(figure.axes[panel], name, SEEDS, thick=True)
     assert line == pytest.approx(np.array([[e, scale * mean * e] for e in (1, 2, 3)]))
@@ -66,21 +76,21 @@ def test_a_method_has_one_thick_line_at_the_mean_of_its_seeds(figure, panel, sca
 
 @pytest.mark.parametrize(("panel", "scale"), [(MARGINAL, 1), (JOINT, -2), (ACCURACY, 1)])
 def test_each_seed_has_a_thin_line(figure, panel, scale):
-    thin = curves(figure.axes[panel], "FGSM-AT + DER", SEEDS, thick=False)
+    thin = curves(figure.axes[panel], DER, SEEDS, thick=False)
     assert len(thin) == 3
     for line, seed in zip(thin, (1, 2, 6), strict=True):
         assert line == pytest.approx(np.array([[e, scale * seed * e] for e in (1, 2, 3)]))
 
 
 def test_one_seed_has_one_line():
-    alone = {"FGSM-AT": [rows(10)]}
+    alone = {AT: [rows(10)]}
     figure = methods_figure(alone)
-    assert [len(curves(axes, "FGSM-AT", alone, thick=True)) for axes in figure.axes] == [1, 1, 1]
-    assert [len(curves(axes, "FGSM-AT", alone, thick=False)) for axes in figure.axes] == [0, 0, 0]
+    assert [len(curves(axes, AT, alone, thick=True)) for axes in figure.axes] == [1, 1, 1]
+    assert [len(curves(axes, AT, alone, thick=False)) for axes in figure.axes] == [0, 0, 0]
 
 
 def test_accuracy_is_in_percent(figure):
-    (line,) = curves(figure.axes[ACCURACY], "FGSM-AT", SEEDS, thick=True)
+    (line,) = curves(figure.axes[ACCURACY], AT, SEEDS, thick=True)
     assert line[-1, 1] == pytest.approx(45)
 
 
@@ -93,7 +103,7 @@ def test_axes_are_labelled_with_units(figure):
 
 def test_the_legend_names_every_method_in_its_style(figure):
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == list(SEEDS)
+    assert [text.get_text() for text in legend.get_texts()] == list(map(str, SEEDS))
     styles = method_styles(list(SEEDS))
     for line, name in zip(legend.get_lines(), SEEDS, strict=True):
         assert style(line) == (to_hex(styles[name]["color"]), styles[name]["linestyle"])
@@ -101,21 +111,21 @@ def test_the_legend_names_every_method_in_its_style(figure):
 
 def test_epochs_without_validation_have_no_point():
     sparse = [row for row in rows(10, 4) if "val/acc/pgd" not in row or row["epoch"] % 2]
-    (line,) = curves(methods_figure({"A": [sparse]}).axes[ACCURACY], "A", {"A": 0}, thick=True)
+    (line,) = curves(methods_figure({AT: [sparse]}).axes[ACCURACY], AT, {AT: 0}, thick=True)
     assert line[:, 0] == pytest.approx([2, 4])
 
 
 def test_the_mean_ends_where_the_shortest_seed_ends():
-    seeds = {"FGSM-AT": [rows(20, epochs=4), rows(10, epochs=2)]}
+    seeds = {AT: [rows(20, epochs=4), rows(10, epochs=2)]}
     axes = methods_figure(seeds).axes[ACCURACY]
-    assert curves(axes, "FGSM-AT", seeds, thick=True)[0][:, 0] == pytest.approx([1, 2])
-    assert [len(line) for line in curves(axes, "FGSM-AT", seeds, thick=False)] == [4, 2]
+    assert curves(axes, AT, seeds, thick=True)[0][:, 0] == pytest.approx([1, 2])
+    assert [len(line) for line in curves(axes, AT, seeds, thick=False)] == [4, 2]
 
 
 def test_a_single_epoch_can_be_seen():
     (line,) = [
         line
-        for line in methods_figure({"A": [rows(10, epochs=1)]}).axes[ACCURACY].get_lines()
+        for line in methods_figure({AT: [rows(10, epochs=1)]}).axes[ACCURACY].get_lines()
         if list(line.get_xdata()) == [1]
     ]
     assert line.get_marker() not in ("None", "", None)
@@ -134,9 +144,9 @@ def test_files_are_the_same_bytes_every_time(tmp_path):
 
 def test_the_legend_of_a_study_fits_into_its_figure():
     names = [
-        f"{attack}-AT{reg}, threat.eps={eps}/255"
-        for attack, reg, eps in itertools.product(
-            ("FGSM", "RS-FGSM", "N-FGSM"), ("", " + DER", " + GradAlign"), (8, 16)
+        MethodLabel(f"{attack}-AT", regularizers, settings=(("threat.eps", f"{eps}/255"),))
+        for attack, regularizers, eps in itertools.product(
+            ("FGSM", "RS-FGSM", "N-FGSM"), ((), ("DER",), ("GradAlign",)), (8, 16)
         )
     ]
     figure = methods_figure({name: [rows(10)] for name in names})
@@ -148,55 +158,3 @@ def test_the_legend_of_a_study_fits_into_its_figure():
     for axes in figure.axes:
         label = axes.yaxis.label.get_window_extent()
         assert label.y1 <= figure.bbox.y1
-
-
-# Styles
-
-REGULARIZERS = ("", " + DER", " + GradAlign", " + ELLE", " + ELLE-A", " + AAER", " + AWP")
-BASES = ("FGSM-AT", "RS-FGSM-AT", "N-FGSM-AT", "TRADES")
-
-
-def test_regularizers_are_told_apart_by_colour():
-    styles = method_styles([f"FGSM-AT{reg}" for reg in REGULARIZERS])
-    assert len({found["color"] for found in styles.values()}) == len(REGULARIZERS)
-    assert {found["linestyle"] for found in styles.values()} == {"-"}
-
-
-def test_a_regularizer_keeps_its_colour_in_any_order_and_on_any_base():
-    names = [f"{base}{reg}" for base in BASES for reg in REGULARIZERS]
-    forwards, backwards = method_styles(names), method_styles(names[::-1])
-    for reg in REGULARIZERS:
-        colours = {s[f"{base}{reg}"]["color"] for s in (forwards, backwards) for base in BASES}
-        assert colours == {method_styles([f"PGD-AT{reg}"])[f"PGD-AT{reg}"]["color"]}
-
-
-def test_a_setting_in_the_name_changes_no_colour():
-    alone = method_styles(["FGSM-AT + DER"])["FGSM-AT + DER"]
-    for setting in ("threat.eps=16/255", "trainer.limit_train_batches=3"):
-        name = f"FGSM-AT + DER, {setting}"
-        assert method_styles([name])[name]["color"] == alone["color"]
-        name = f"FGSM-AT, {setting}"
-        assert method_styles([name])[name]["color"] == method_styles(["PGD-AT"])["PGD-AT"]["color"]
-
-
-def test_base_methods_are_told_apart_by_dashes():
-    names = [f"{base}{reg}" for reg in ("", " + DER") for base in BASES]
-    styles = method_styles(names)
-    dashes = [styles[base]["linestyle"] for base in BASES]
-    assert len(set(map(str, dashes))) == len(BASES) <= len(LINE_STYLES)
-    assert [styles[f"{base} + DER"]["linestyle"] for base in BASES] == dashes
-
-
-@pytest.mark.parametrize(
-    "names",
-    [
-        ("FGSM-AT, threat.eps=8/255", "FGSM-AT, threat.eps=16/255"),
-        ("FGSM-AT + DER, reg.weight=1", "FGSM-AT + DER, reg.weight=20"),
-        ("FGSM-AT + DER", "FGSM-AT + DER + GradAlign"),
-        ("PGD-AT + DER", "PGD-AT + DER + AWP"),
-        ("PGD-AT", "TRADES", "MART (PGD)", "WEAT-adv", "WEAT-nat"),
-    ],
-)
-def test_no_two_methods_are_drawn_alike(names):
-    styles = [tuple(map(str, found.values())) for found in method_styles(names).values()]
-    assert len(set(styles)) == len(names)

@@ -5,11 +5,11 @@ import itertools
 
 import pytest
 
-from energy_at.reporting.comparison import grouped
-from energy_at.reporting.document.against import against
-from energy_at.reporting.document.runs import Gallery, entries
+from energy_at.reporting.comparison import entries, grouped
+from energy_at.reporting.document.curves import against
+from energy_at.reporting.document.html import Gallery
 from energy_at.reporting.finished_run import FinishedRun
-from energy_at.reporting.sweep_curves import dependences, write_dependences
+from energy_at.reporting.sweep_curves import sweep_curves, write_sweep_curves
 from energy_at.runs.folder import RunFolder
 from tests.helpers.running import TINY, config
 
@@ -67,7 +67,7 @@ def sweep(write):
 
 
 def test_runs_are_told_by_the_weight_with_mean_and_range_over_seeds(sweep):
-    (one,) = dependences(sweep)
+    (one,) = sweep_curves(sweep)
     assert one.key == "reg.weight"
     found = rows(one)
     assert [row["reg.weight"] for row in found] == ["0", "2", "5"]
@@ -78,15 +78,24 @@ def test_runs_are_told_by_the_weight_with_mean_and_range_over_seeds(sweep):
 
 
 def test_a_lost_run_is_marked_and_never_averaged(sweep):
-    (one,) = dependences(sweep)
+    (one,) = sweep_curves(sweep)
     first = rows(one)[0]
     assert first["held-out PGD %"] == "20.0"
-    assert first["lost"] == "collapsed (1)"
-    assert [point.lost for point in one.points()[""]] == [False, True] + [False] * 4
+    assert first["no result"] == "collapsed (1)"
+    (curve,) = one.curves.values()
+    marks = [run.mark() for runs in curve.values() for run in runs]
+    assert marks == ["", "collapsed", "", "", "", ""]
+    crosses = [line for line in one.figure().axes[0].get_lines() if line.get_marker() == "x"]
+    assert [list(line.get_xdata()) for line in crosses if len(line.get_xdata())] == [[0]]
+
+
+def test_a_weight_of_zero_is_called_by_the_base_method(sweep):
+    (one,) = sweep_curves(sweep)
+    assert [row["method"] for row in rows(one)] == ["FGSM-AT", "FGSM-AT + DER", "FGSM-AT + DER"]
 
 
 def test_the_best_is_named_by_held_out_images_alone(sweep):
-    (one,) = dependences(sweep)
+    (one,) = sweep_curves(sweep)
     assert one.best().startswith(
         "Best on held-out images: reg.weight=2, with PGD accuracy 55.0 % [50.0, 60.0], 2 runs."
     )
@@ -94,9 +103,9 @@ def test_the_best_is_named_by_held_out_images_alone(sweep):
 
 def test_a_value_with_a_lost_run_is_never_the_best(write):
     runs = [write("reg=der", f"reg.weight={w}", log=LOST, held_out=0.9) for w in (1, 2)]
-    (one,) = dependences(runs)
+    (one,) = sweep_curves(runs)
     assert one.best() == (
-        "No best reg.weight is named: for every value some run collapsed or has not learned."
+        "No best reg.weight: for every value some run collapsed or is not robust."
     )
 
 
@@ -109,29 +118,36 @@ def test_radii_are_numbers_and_other_choices_curves(write):
     runs = [
         write(f"reg={reg}", f"threat.eps={eps}/255") for reg in ("none", "der") for eps in (8, 4)
     ]
-    (one,) = dependences(runs)
+    (one,) = sweep_curves(runs)
     assert one.key == "threat.eps"
-    assert list(one.curves) == ["reg=none", "reg=der"]
-    assert list(one.curves["reg=der"]) == pytest.approx([4 / 255, 8 / 255])
+    assert list(map(str, one.curves)) == ["FGSM-AT", "FGSM-AT + DER"]
+    assert list(list(one.curves.values())[1]) == pytest.approx([4 / 255, 8 / 255])
 
 
 def test_a_search_over_two_numbers_is_one_curve_of_each(write):
     runs = [write("reg=der", f"reg.weight={i}", f"reg.gamma={i / 10}") for i in range(1, 9)]
-    weight, gamma = dependences(runs)
+    weight, gamma = sweep_curves(runs)
     assert (weight.key, gamma.key) == ("reg.weight", "reg.gamma")
-    assert list(weight.curves) == [""]
+    assert list(map(str, weight.curves)) == ["FGSM-AT + DER"]
 
 
 def test_seeds_and_names_are_no_numbers_to_draw_against(write):
     assert (
-        dependences([write(f"reg={reg}", f"seed={s}") for reg in ("none", "der") for s in (0, 1)])
+        sweep_curves([write(f"reg={reg}", f"seed={s}") for reg in ("none", "der") for s in (0, 1)])
         == []
     )
 
 
+def test_runs_that_differ_in_the_method_too_are_no_sweep(write):
+    runs = [write("reg=none", "trainer.max_epochs=2"), write("reg=der", "trainer.max_epochs=3")]
+    assert sweep_curves(runs) == []
+
+
 def test_the_sweep_and_its_report_hold_table_and_figure(sweep, tmp_path):
-    assert write_dependences(sweep, tmp_path)[0].startswith("Best on held-out images: reg.weight=2")
-    assert (tmp_path / "against_reg_weight.csv").read_text().startswith("reg.weight,with,runs,")
+    assert write_sweep_curves(sweep, tmp_path)[0].startswith(
+        "Best on held-out images: reg.weight=2"
+    )
+    assert (tmp_path / "against_reg_weight.csv").read_text().startswith("reg.weight,method,runs,")
     assert (tmp_path / "against_reg_weight.png").read_bytes()[:4] == b"\x89PNG"
     groups = grouped([run.folder for run in sweep])
     (section,) = against(entries(groups), Gallery(tmp_path / "report"))

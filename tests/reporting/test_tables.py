@@ -1,13 +1,24 @@
-"""The table of runs, from rows and results written by hand."""
+"""Tables and their cells, and the table of runs, from rows and results written by hand."""
 
 import csv
+import functools
 import io
 
 import pytest
-from omegaconf import OmegaConf
 
-from energy_at.reporting.tables import Table, results_table
+from energy_at.reporting.comparison import results_table
+from energy_at.reporting.finished_run import FinishedRun
+from energy_at.reporting.tables import (
+    Table,
+    each_cell,
+    mean_cell,
+    steps_cell,
+    steps_of_runs_cell,
+)
 from energy_at.runs.folder import RunFolder
+from tests.helpers.running import TINY, config
+
+composed = functools.cache(config)
 
 METRICS = """\
 step,epoch,train/loss,train/acc/adv,train/aae_share,train/delta_energy/marginal,train/delta_energy/joint,val/acc/pgd
@@ -29,12 +40,12 @@ RESULTS = {
 
 
 def run(path, *, metrics=METRICS, results=RESULTS):
-    folder = RunFolder.create(path, OmegaConf.create({"seed": 0}))
+    folder = RunFolder.create(path, composed(*TINY))
     if metrics is not None:
         folder.metrics_file.write_text(metrics)
     if results is not None:
         folder.write_results(results)
-    return folder
+    return FinishedRun(folder)
 
 
 def as_dicts(table):
@@ -44,6 +55,7 @@ def as_dicts(table):
 def test_numbers_of_a_run_are_those_of_its_files(tmp_path):
     val, test, best = as_dicts(results_table([run(tmp_path / "fgsm_at")]))
     trained = {
+        "status": "robust",
         "train adv %": "60.0",
         "AAE share %": "50.0",
         "dE(x)": "+0.750",
@@ -68,6 +80,7 @@ def test_numbers_of_a_run_are_those_of_its_files(tmp_path):
         "PGD %": "0.0",
     }
     assert best == dict.fromkeys(trained, "") | {
+        "status": "robust",
         "run": "fgsm_at",
         "checkpoint": "best",
         "images": "test",
@@ -138,3 +151,38 @@ def test_a_small_table_by_hand():
 def test_a_bar_in_a_cell_ends_no_cell():
     lines = Table(("run", "n"), [("a|b", "1")]).markdown().splitlines()
     assert lines == ["| run  | n |", "| ---- | - |", r"| a\|b | 1 |"]
+
+
+@pytest.mark.parametrize(
+    ("values", "cell"),
+    [
+        ([], ""),
+        ([None, float("nan")], ""),
+        ([34.21], "34.2"),
+        ([34.21, None], "34.2"),
+        ([32.7, 34.3, 35.6], "34.2 [32.7, 35.6]"),
+        ([34.21, 34.19], "34.2"),
+    ],
+)
+def test_a_mean_has_its_range_where_values_differ(values, cell):
+    assert mean_cell(values) == cell
+
+
+def test_a_format_holds_for_mean_and_range():
+    assert mean_cell([0.5, 1.0], "+.3f") == "+0.750 [+0.500, +1.000]"
+
+
+def test_values_that_no_mean_may_join_stand_side_by_side():
+    assert each_cell([0.41, 69.1]) == "0.4, 69.1"
+    assert each_cell([None]) == ""
+
+
+def test_steps_are_named_by_kind():
+    assert steps_cell([("CO", 52), ("RO", 240)]) == "CO 52, RO 240"
+    assert steps_cell([]) == ""
+
+
+def test_steps_of_several_runs_are_counted_by_kind():
+    steps = [("CO", 331), ("CO", 305), ("not robust", None)]
+    assert steps_of_runs_cell(steps, 3) == "CO 331, 305 (2 of 3 runs); not robust (1 of 3 runs)"
+    assert steps_of_runs_cell([("CO", 331)], 1) == "CO 331"

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
+from energy_at.reporting.describe import MethodLabel
 from energy_at.reporting.figures.style import method_styles, save, svg
 from energy_at.reporting.figures.training_curves import (
     PANELS,
@@ -14,6 +15,10 @@ from energy_at.reporting.figures.training_curves import (
 from energy_at.runs.metrics_log import Curve, MetricsLog
 
 STYLE = {"color": "#D55E00"}
+KEYS = [metric.key for metric in PANELS]
+A = MethodLabel("FGSM-AT")
+DER = MethodLabel("FGSM-AT", ("DER",))
+LOST = MethodLabel("FGSM-AT", status="collapsed")
 
 
 def log(epochs=3, per_epoch=4, scale=1.0):
@@ -22,7 +27,7 @@ def log(epochs=3, per_epoch=4, scale=1.0):
     of = np.floor((steps - 1) / per_epoch)
     ends = np.arange(1.0, epochs + 1)
     curves = {"train/loss": Curve(steps, of, steps)}
-    for key in (*PANELS, "val/acc/clean"):
+    for key in (*KEYS, "val/acc/clean"):
         where, number, count = (
             (ends * per_epoch, ends - 1, ends) if key.startswith("val/") else (steps, of, steps)
         )
@@ -32,7 +37,7 @@ def log(epochs=3, per_epoch=4, scale=1.0):
 
 
 def panel(figure, key):
-    return figure.axes[list(PANELS).index(key)]
+    return figure.axes[KEYS.index(key)]
 
 
 def marks(axes):
@@ -42,7 +47,7 @@ def marks(axes):
     return [(line.get_xdata()[0], line.get_linestyle(), line.get_color()) for line in lines], labels
 
 
-@pytest.mark.parametrize("key", [key for key in PANELS if key.startswith("train/")])
+@pytest.mark.parametrize("key", [key for key in KEYS if key.startswith("train/")])
 def test_steps_and_epoch_means_are_drawn(key):
     axes = panel(steps_figure(Training(log()), STYLE), key)
     thin, thick = axes.get_lines()[:2]
@@ -77,7 +82,7 @@ def test_a_long_training_is_drawn_as_a_band_of_few_bins():
 
 
 def test_the_colour_is_that_of_the_method():
-    style = method_styles(["FGSM-AT + DER"])["FGSM-AT + DER"]
+    style = method_styles([DER])[DER]
     for axes in steps_figure(Training(log()), style).axes:
         assert {to_hex(line.get_color()) for line in axes.get_lines()} >= {to_hex(style["color"])}
 
@@ -96,26 +101,26 @@ def test_a_sound_run_has_no_mark():
 
 
 METHODS = {
-    "FGSM-AT (collapsed)": [Training(log(), {"CO": 8}), Training(log(), {"CO": 12})],
-    "FGSM-AT + DER": [Training(log(scale=2.0))],
+    LOST: [Training(log(), {"CO": 8}), Training(log(), {"CO": 12})],
+    DER: [Training(log(scale=2.0))],
 }
 
 
 def test_every_onset_is_marked_at_its_epoch_in_the_colour_of_its_method():
-    color = method_styles(list(METHODS))["FGSM-AT (collapsed)"]["color"]
+    color = method_styles(list(METHODS))[LOST]["color"]
     for axes in epochs_figure(METHODS).axes:
         assert marks(axes) == ([(2, "--", color), (3, "--", color)], ["CO", "CO"])
 
 
 def test_marks_that_are_close_share_a_label():
-    runs = {"A": [Training(log(epochs=100), {"CO": step}) for step in (200, 204, 300)]}
+    runs = {A: [Training(log(epochs=100), {"CO": step}) for step in (200, 204, 300)]}
     lines, labels = marks(epochs_figure(runs).axes[0])
     assert [where for where, *_ in lines] == [50, 51, 75]
     assert labels == ["CO", "", "CO"]
 
 
 def test_methods_show_the_mean_of_their_seeds_by_epoch():
-    seeds = {"A": [Training(log(scale=1.0)), Training(log(scale=3.0))]}
+    seeds = {A: [Training(log(scale=1.0)), Training(log(scale=3.0))]}
     axes = panel(epochs_figure(seeds), "train/delta_energy/marginal")
     thick = max(axes.get_lines(), key=lambda line: line.get_linewidth())
     assert list(thick.get_xdata()) == [1, 2, 3]
@@ -125,7 +130,7 @@ def test_methods_show_the_mean_of_their_seeds_by_epoch():
 @pytest.mark.parametrize("figure", [steps_figure(Training(log()), STYLE), epochs_figure(METHODS)])
 def test_axes_have_units_and_shares_their_whole_range(figure):
     assert len(figure.axes) == 8
-    for key, axes in zip(PANELS, figure.axes, strict=True):
+    for key, axes in zip(KEYS, figure.axes, strict=True):
         unit = "[%]" if "/acc/" in key or key.endswith("share") else "[nats]"
         assert axes.get_ylabel().endswith(unit)
         low, high = axes.get_ylim()
@@ -148,7 +153,7 @@ def test_labels_and_title_fit_into_their_figure():
 
 def test_what_was_not_logged_leaves_its_panel_empty():
     bare = MetricsLog({"train/loss": log()["train/loss"]})
-    for figure in (steps_figure(Training(bare), STYLE), epochs_figure({"A": [Training(bare)]})):
+    for figure in (steps_figure(Training(bare), STYLE), epochs_figure({A: [Training(bare)]})):
         assert len(figure.axes) == 8
         figure.draw_without_rendering()
 

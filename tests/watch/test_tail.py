@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from energy_at.training.loggers.csv import MetricsCSV
-from energy_at.watch.tail import Tail, Trace
+from energy_at.watch.state import Tail, Trace
 
 
 @pytest.fixture
@@ -24,25 +24,25 @@ def steps(rows):
 
 def test_rows_come_once_and_in_their_order(log):
     tail = Tail(log.path)
-    assert tail.look() == ([], False)  # no file yet
+    assert tail.read() == ([], False)  # no file yet
     write(log, 1, 2)
-    assert steps(tail.look()[0]) == [1, 2]
-    assert tail.look() == ([], False)
+    assert steps(tail.read()[0]) == [1, 2]
+    assert tail.read() == ([], False)
     write(log, 3)
-    assert tail.look() == ([{"step": 3.0, "loss": 0.375}], False)
+    assert tail.read() == ([{"step": 3.0, "loss": 0.375}], False)
 
 
 def test_what_was_read_is_not_read_again(log, monkeypatch):
     write(log, *range(1000))
     tail = Tail(log.path)
-    tail.look()
+    tail.read()
     place = tail._place
     write(log, 1000)
     assert log.path.stat().st_size > place > 5000
     with log.path.open("r+b") as file:  # spoilt where nobody may look any more
         file.seek(20)
         file.write(b"x" * 1000)
-    assert steps(tail.look()[0]) == [1000]
+    assert steps(tail.read()[0]) == [1000]
 
 
 def test_a_line_that_is_not_whole_waits(log):
@@ -50,26 +50,26 @@ def test_a_line_that_is_not_whole_waits(log):
     tail = Tail(log.path)
     with log.path.open("a") as file:
         file.write("2,0.")
-    assert steps(tail.look()[0]) == [1]
+    assert steps(tail.read()[0]) == [1]
     with log.path.open("a") as file:
         file.write("25\n")
-    assert tail.look()[0] == [{"step": 2.0, "loss": 0.25}]
+    assert tail.read()[0] == [{"step": 2.0, "loss": 0.25}]
 
 
-def test_a_new_column_or_a_resume_begins_anew(log):
+def test_a_new_column_or_a_resume_begins_restarts(log):
     tail = Tail(log.path)
     write(log, 1, 2)
-    tail.look()
+    tail.read()
     write(log, 3, gap=0.5)
-    rows, anew = tail.look()
-    assert anew
+    rows, restarts = tail.read()
+    assert restarts
     assert steps(rows) == [1, 2, 3]
     assert "gap" not in rows[0]  # an empty cell
     assert rows[2]["gap"] == 0.5
     log.truncate(1)
     write(log, 2)
-    rows, anew = tail.look()
-    assert anew
+    rows, restarts = tail.read()
+    assert restarts
     assert steps(rows) == [1, 2]
 
 
@@ -77,7 +77,7 @@ def test_a_long_log_is_read_in_parts(log):
     write(log, *range(1000))
     tail, seen = Tail(log.path), []
     for _ in range(1000):
-        rows, _ = tail.look(most=500)
+        rows, _ = tail.read(most=500)
         assert len(rows) < 100
         seen += rows
         if not tail.behind:
@@ -88,8 +88,8 @@ def test_a_long_log_is_read_in_parts(log):
 @pytest.mark.parametrize("cells", [b"1,0.5\n2,abc\n", b"1,\xa2\xff\n"])
 def test_a_cell_without_a_number_is_damage(log, cells):
     log.path.write_bytes(b"step,loss\n" + cells)
-    with pytest.raises(ValueError, match=r"metrics.csv is damaged: a cell holds no number"):
-        Tail(log.path).look()
+    with pytest.raises(ValueError, match=r"metrics.csv is damaged: a cell is not a number"):
+        Tail(log.path).read()
 
 
 def test_a_curve_of_any_length_stays_short_and_keeps_range_and_mean():

@@ -17,9 +17,8 @@ from energy_at.training.loggers.csv import MetricsCSV
 from energy_at.watch import Watch, follow, page_server
 from energy_at.watch import __main__ as entry
 from energy_at.watch.terminal import clock, sparkline
-from tests.helpers.pages import Page
+from tests.helpers.pages import BROWSER, Page
 from tests.helpers.running import TINY, config, typed
-from tests.test_report import BROWSER
 
 PER_EPOCH = 4
 RUN = (*TINY, "trainer.max_epochs=3", "dataset.batch_size=16", "reg=der")
@@ -41,7 +40,7 @@ def begin(path, composed, weight=1.0):
     return RunFolder.create(path, composed, [f"reg.weight={weight:g}"], train_images=60)
 
 
-def train(run, epochs, pgd=(0.3, 0.3, 0.0), alarm=None):
+def train(run, epochs, pgd=(0.4, 0.4, 0.0), alarm=None):
     """Writes epochs as a training does."""
     log = MetricsCSV(run.metrics_file)
     for epoch in epochs:
@@ -53,13 +52,13 @@ def train(run, epochs, pgd=(0.3, 0.3, 0.0), alarm=None):
             if step == alarm:
                 row["alarm/co"] = 1.0
             log.log_metrics(row, step=step)
-        accuracies = {"val/acc/fgsm": 0.4, "val/acc/pgd": pgd[epoch], "epoch": epoch}
+        accuracies = {"val/acc/fgsm": 0.5, "val/acc/pgd": pgd[epoch], "epoch": epoch}
         log.log_metrics(accuracies, step=(epoch + 1) * PER_EPOCH)
     log.save()
 
 
 def state(watch):
-    watch.look()
+    watch.update()
     (found,) = watch.states()
     return found
 
@@ -77,22 +76,26 @@ def test_an_empty_folder_waits_then_trains_then_ends(here, composed):
     folder = here / "run"
     folder.mkdir()
     watch = Watch(["run"])
-    assert state(watch)["status"] == "waiting for the first step"
+    assert state(watch)["status"] == "waiting"
     run = begin(folder, composed)
-    assert state(watch)["status"] == "waiting for the first step"
+    assert state(watch)["status"] == "waiting"
     train(run, [0])
     found = state(watch)
     assert (found["status"], found["step"], found["steps"]) == ("training", 4, 12)
     assert (found["epoch"], found["epochs"]) == (1, 3)
     assert found["seconds_left"] == 8 * 16 / 32
-    assert not watch.is_over
+    assert not watch.has_ended
     train(run, [1, 2])
     assert state(watch)["status"] == "evaluating"
     run.write_results({"last": {"step": 12, "test": {"pgd": 0.25, "n": 100}}})
     found = state(watch)
-    assert (found["status"], found["step"]) == ("finished", 12)
+    assert (found["status"], found["detail"], found["step"]) == (
+        "finished",
+        "collapsed at step 12",
+        12,
+    )
     assert found["results"]["last/test/acc/pgd"] == 25
-    assert watch.is_over
+    assert watch.has_ended
 
 
 def test_a_run_that_was_killed_falls_silent(begun, monkeypatch):
@@ -102,15 +105,16 @@ def test_a_run_that_was_killed_falls_silent(begun, monkeypatch):
     written = begun.metrics_file.stat().st_mtime
     monkeypatch.setattr("energy_at.watch.state.time.time", lambda: written + 600)
     found = state(watch)
-    assert found["status"] == "silent: stopped, or stuck"
+    assert (found["status"], found["detail"]) == ("silent", "stopped, or stuck")
     assert found["age"] == pytest.approx(600)
 
 
 def test_a_job_that_failed_says_why(begun):
     (begun.path / "error.txt").write_text("the loss is nan at step 3\n")
     watch = Watch(["run"])
-    assert state(watch)["status"] == "failed: the loss is nan at step 3"
-    assert watch.is_over
+    found = state(watch)
+    assert (found["status"], found["detail"]) == ("failed", "the loss is nan at step 3")
+    assert watch.has_ended
 
 
 def test_values_are_in_percent_and_the_gap_is_a_difference(begun):
@@ -150,7 +154,7 @@ def test_a_resumed_run_is_not_counted_twice(begun):
     after = state(watch)
     assert after["version"] > before["version"]
     assert (after["step"], after["steps"]) == (before["step"], before["steps"])
-    (watched,) = watch.watched.values()
+    (watched,) = watch.runs.values()
     assert len(watched.curves()["train/delta_energy/marginal"]) == 2 * PER_EPOCH
 
 
@@ -160,9 +164,9 @@ def test_jobs_join_a_sweep_as_they_begin(here, composed):
     assert len(watch.states()) == 1  # the folder itself may become a run
     for job, weight in enumerate((0, 2)):
         train(begin(here / "sweep" / str(job), composed, weight), [0])
-        watch.look()
+        watch.update()
     assert [s["name"] for s in watch.states()] == ["0", "1"]
-    assert [s["apart"] for s in watch.states()] == ["reg.weight=0", "reg.weight=2"]
+    assert [s["overrides"] for s in watch.states()] == ["reg.weight=0", "reg.weight=2"]
 
 
 # In the terminal
@@ -285,8 +289,14 @@ def test_a_browser_draws_every_curve_of_a_run(served, here):
     dom = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
     page = Page(dom)
     drawn = [a["aria-label"] for a in page.all("svg") if "aria-label" in a]
-    assert drawn == ["dE(x), training", "abnormal adversarial examples", "FGSM-PGD gap, held-out",
-                     "PGD accuracy, held-out", "FGSM accuracy, held-out", "alarms"]  # fmt: skip
+    assert drawn == [
+        "dE(x), training",
+        "abnormal adversarial examples",
+        "FGSM - PGD accuracy, held-out",
+        "PGD accuracy, held-out",
+        "FGSM accuracy, held-out",
+        "alarms",
+    ]
     assert all("NaN" not in a.get("d", "") for a in page.all("path"))
     assert page.text.count("CO alarm") >= len(drawn)
     assert "step 8/12" in page.text

@@ -18,7 +18,6 @@ from energy_at.reporting.figures.style import (
     ATTACK_STYLES,
     entitle,
     legend_height,
-    method_styles,
     methods_legend,
 )
 
@@ -134,9 +133,7 @@ def _run_styles(view: View) -> dict[str, dict[str, Any]]:
         return dict.fromkeys(view.runs, style)
     return {
         run: style | {"marker": marker, "markersize": 4}
-        for (run, style), marker in zip(
-            method_styles(list(view.runs)).items(), cycle("os^DvPX"), strict=False
-        )
+        for (run, style), marker in zip(view.styles.items(), cycle("os^DvPX"), strict=False)
     }
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from textwrap import fill
 from typing import Literal
 
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from energy_at.analysis.measure import Landscape
-from energy_at.reporting.figures.style import OPEN, entitle
+from energy_at.reporting.figures.style import OPEN, Style, entitle
 
 Panels = dict[tuple[str, str], Axes]
 Share = Literal["all", "col"]
@@ -36,6 +36,7 @@ class View:
         title: The setting.
         norm: ``linf`` or ``l2``.
         eps: Radius of the attacks, in units of the pixel range.
+        styles: Of the lines of several runs, by their names.
     """
 
     runs: Mapping[str, Landscape]
@@ -43,6 +44,7 @@ class View:
     title: str
     norm: str
     eps: float
+    styles: Mapping[str, Style] = field(default_factory=dict)
 
     @property
     def has_columns(self) -> bool:

@@ -1,56 +1,139 @@
-"""A report of several runs, as Markdown and as one HTML page that loads nothing."""
+"""The report of several runs: Markdown, one HTML page that loads nothing, tables and figures."""
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from energy_at.reporting.comparison import configs
+from energy_at.core.files import read_json, staged
+from energy_at.reporting import comparison
+from energy_at.reporting.comparison import (
+    Groups,
+    configs,
+    entries,
+    grouped,
+    results_table,
+    write_comparison,
+)
 from energy_at.reporting.describe import setting
-from energy_at.reporting.document.accuracy import accuracies, checks, strong_evaluations
-from energy_at.reporting.document.against import against
-from energy_at.reporting.document.curves import DELTA_ENERGY, PANELS, curves, energies, grids
-from energy_at.reporting.document.html import Document
-from energy_at.reporting.document.overview import compared, environment
-from energy_at.reporting.document.runs import Gallery, entries
-from energy_at.reporting.finished_run import FinishedRun
+from energy_at.reporting.document.accuracy import accuracies, checks, evaluations_of
+from energy_at.reporting.document.curves import (
+    DELTA_ENERGY,
+    PANELS,
+    against,
+    energies,
+    grids,
+    training,
+)
+from energy_at.reporting.document.html import Document, Gallery, Picture
+from energy_at.reporting.document.overview import environment, overview
+from energy_at.runs.folder import RunFolder, require_distinct
 
-__all__ = ["PANELS", "write_report"]
+RECORD = "report.json"  # digests of the files that a report has written
 
 
-def write_report(
-    groups: dict[str, list[FinishedRun]], out: Path, failed: Sequence[str] = ()
-) -> list[str]:
-    """Writes the report, and the figures that it shows, to ``out``.
+def report(folders: Sequence[RunFolder], out: Path, failed: Sequence[str] = ()) -> str:
+    """Writes tables, comparison, figures and the document that shows them.
 
-    The same runs, typed alike, give the same bytes.
+    Files that only an earlier report into the same folder has written are removed.
+
+    Args:
+        folders: Finished runs.
+        out: Where to write.
+        failed: A line for each failed job of their sweeps.
+
+    Returns:
+        The table of a few runs, the comparison of many; where the files are; and what failed.
+
+    Raises:
+        ValueError: if there is no run, or one is named twice.
+    """
+    if not folders and failed:
+        raise ValueError(f"no run has finished: {'; '.join(failed)}")
+    if not folders:
+        raise ValueError("runs=[] names no run: write runs=[FOLDER,FOLDER]")
+    require_distinct(folders)
+    groups = grouped(folders)
+    runs = {run.folder: run for found in groups.values() for run in found}
+    table = results_table([runs[folder] for folder in folders])
+    earlier = written_files(out)
+    with staged(out) as part:
+        compared = write_comparison(groups, part)
+        (part / "table.md").write_text(table.markdown() + "\n")
+        (part / "table.csv").write_text(table.csv())
+        files = ["table.md", "table.csv", *comparison.FILES, *write_document(groups, part, failed)]
+        _write_record(part)
+    _remove_earlier(out, earlier)
+    printed = table.markdown() if len(folders) <= PANELS else compared
+    return "\n".join([printed, f"written to {out}/: {', '.join(files)}", *failed])
+
+
+def write_document(groups: Groups, out: Path, failed: Sequence[str] = ()) -> list[str]:
+    """Writes ``report.md``, ``report.html``, and the figures that they show, to ``out``.
+
+    The same runs under the same paths give the same bytes.
 
     Args:
         groups: Finished runs by method.
-        out: The folder; made if it is not there.
-        failed: A line for each job that left no result.
+        out: The folder; made if it does not exist.
+        failed: A line for each failed job.
 
     Returns:
-        Names of the files, but for those below ``figures``.
+        Names of the files, without those below ``figures``.
     """
     found, gallery = entries(groups), Gallery(out)
-    strong = strong_evaluations(found)
-    measured = (checks(found, strong), energies(found, gallery), *grids(found, gallery))
+    strong = evaluations_of(found)
     sections = (
-        compared(found, failed),
+        overview(found, failed),
         accuracies(groups, found, strong, gallery),
         *against(found, gallery),
-        curves(groups, found, gallery),
-        *measured,
+        training(groups, found, gallery),
+        checks(found, strong),
+        energies(found, gallery),
+        *grids(found, gallery),
         environment(found),
     )
     document = Document("Report on adversarial training", setting(configs(groups)), sections)
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.md").write_text(document.markdown(), encoding="utf-8")
     (out / "report.html").write_text(document.html(), encoding="utf-8")
-    drawn = [f"{DELTA_ENERGY}.png", f"{DELTA_ENERGY}.pdf"] if _shows(document) else []
-    return [*drawn, "report.md", "report.html"]
+    blocks = [block for section in sections for block in section.blocks]
+    pictures = [block.file for block in blocks if isinstance(block, Picture)]
+    figures = [f"{DELTA_ENERGY}.png", f"{DELTA_ENERGY}.pdf"]
+    return [*(figures if figures[0] in pictures else []), "report.md", "report.html"]
 
 
-def _shows(document: Document) -> bool:
-    """Whether the delta-energy figure is among its pictures."""
-    blocks = [block for section in document.sections for block in section.blocks]
-    return any(getattr(block, "file", None) == f"{DELTA_ENERGY}.png" for block in blocks)
+def written_files(folder: Path) -> dict[str, str]:
+    """Digests of the files that the last report has written into a folder; empty without one.
+
+    Raises:
+        ValueError: if the record is damaged.
+    """
+    record = folder / RECORD
+    if not record.is_file():
+        return {}
+    files = read_json(record).get("files")
+    if not isinstance(files, dict):
+        raise ValueError(f"{record} is damaged: it names no files")
+    return files
+
+
+def _write_record(folder: Path) -> None:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    digests = {file.relative_to(folder).as_posix(): _digest(file) for file in files}
+    (folder / RECORD).write_text(json.dumps({"files": digests}, indent=2) + "\n")
+
+
+def _remove_earlier(folder: Path, earlier: Mapping[str, str]) -> None:
+    """Removes files that only the earlier report has written, unless somebody changed them."""
+    for name in earlier.keys() - written_files(folder).keys():
+        file = folder / name
+        inside = folder.resolve() in file.resolve().parents
+        if inside and file.is_file() and _digest(file) == earlier[name]:
+            file.unlink()
+            if not any(file.parent.iterdir()):
+                file.parent.rmdir()
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -1,102 +1,162 @@
-"""Robust accuracy, and the checks that stand behind it."""
+"""Robust accuracy: checkpoints, strong evaluations, and checks for gradient masking."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from energy_at.reporting.comparison import comparison_table
-from energy_at.reporting.document.artifacts import WARNING, Evaluation, evaluations
-from energy_at.reporting.document.html import Block, Code, Grid, Heading, Paragraph, Section
-from energy_at.reporting.document.runs import Entry, Gallery
-from energy_at.reporting.finished_run import FinishedRun
-from energy_at.reporting.tables import Table, results_table
-
-LAST_EPOCH = (
-    "Accuracy under the training attack (train adv), AAE share and delta "
-    "energies (nats) are means over the last epoch of training."
+from energy_at.core.files import read_json
+from energy_at.reporting.comparison import Entry, Groups, comparison_table, results_table
+from energy_at.reporting.document.html import (
+    Block,
+    Code,
+    Gallery,
+    Grid,
+    Heading,
+    Paragraph,
+    Section,
 )
+from energy_at.reporting.tables import Table
 
+WARNING = "warning"
+RESULTS = {True: "pass", False: WARNING, None: "not run"}
+LAST_EPOCH = (
+    "Accuracy under the training attack (train adv), AAE share and delta energies (nats) are means "
+    "over the last epoch of training."
+)
 ON_TEST = (
-    "Test images; mean and range over seeds. A run that collapsed, or has not learned, is never "
+    "Test images; mean and range over seeds. Runs that collapsed, or are not robust, are never "
     "averaged."
 )
-Found = Sequence[tuple[Entry, Evaluation]]
 
 
-def strong_evaluations(found: Sequence[Entry]) -> list[tuple[Entry, Evaluation]]:
-    """Every evaluation with its run."""
-    return [(entry, one) for entry in found for one in evaluations(entry.path)]
+@dataclass(frozen=True)
+class Accuracy:
+    """Robust accuracy with its 95 % interval, as text."""
+
+    attack: str
+    eps: float
+    eps_text: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """Result of a check for gradient masking; its meaning unless it passed."""
+
+    name: str
+    result: str
+    finding: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One strong evaluation of a run."""
+
+    name: str
+    network: str
+    images: str
+    norm: str
+    accuracies: tuple[Accuracy, ...]
+    checks: tuple[Check, ...]
+    pictures: tuple[Path, ...]
+
+    def by_radius(self) -> Iterator[tuple[str, dict[str, str]]]:
+        """Accuracies by attack, for each radius in turn; the clean ones in all."""
+        clean = {a.attack: a.text for a in self.accuracies if a.eps == 0}
+        radii = {a.eps: a.eps_text for a in self.accuracies if a.eps > 0} or {0.0: "0"}
+        for eps, text in sorted(radii.items()):
+            yield text, clean | {a.attack: a.text for a in self.accuracies if a.eps == eps}
+
+
+Evaluations = Sequence[tuple[Entry, Evaluation]]
+
+
+def evaluations_of(found: Sequence[Entry]) -> list[tuple[Entry, Evaluation]]:
+    """Every strong evaluation with its run.
+
+    Raises:
+        ValueError: if a file of one is damaged.
+    """
+    return [(entry, evaluation) for entry in found for evaluation in evaluations(entry.path)]
+
+
+def evaluations(run: Path) -> list[Evaluation]:
+    """Strong evaluations of a run folder, by name.
+
+    Raises:
+        ValueError: if a file of one is damaged.
+    """
+    return [_evaluation(file) for file in sorted(run.glob("evaluation/*/evaluation.json"))]
 
 
 def accuracies(
-    groups: Mapping[str, list[FinishedRun]], found: Sequence[Entry], strong: Found, gallery: Gallery
+    groups: Groups, found: Sequence[Entry], strong: Evaluations, gallery: Gallery
 ) -> Section:
-    """The comparison, every checkpoint, and the strong evaluation where there is one."""
-    table = comparison_table(dict(groups))
-    fate = table.columns.index("collapse at step")
-    lost = frozenset(
-        i for i, row in enumerate(table.rows) if row[fate] not in ("none", "not logged")
-    )
-    return Section(
-        "Robust accuracy",
-        (
-            Paragraph((ON_TEST,)),
-            Grid("comparison of methods", table, lost),
-            Heading("Every checkpoint"),
-            Paragraph((LAST_EPOCH,)),
-            _checkpoints(found),
-            Heading("Strong evaluation"),
-            *_strong(found, strong, gallery),
-        ),
-    )  # fmt: skip
-
-
-def checks(found: Sequence[Entry], strong: Found) -> Section:
-    """What the checks for gradient masking have found."""
-    rows: list[tuple[str, ...]] = [
-        (entry.place, one.name, one.network, check.verdict, check.name, check.finding,
-         check.meaning)
-        for entry, one in strong
-        for check in one.checks
-    ]  # fmt: skip
-    failed = frozenset(i for i, row in enumerate(rows) if row[3] == WARNING)
-    columns = ("run", "evaluation", "network", "result", "check", "finding", "meaning")
-    grid = [Grid("checks", Table(columns, rows), failed)] if rows else []
-    return Section("Checks", (*grid, *not_measured(found, [e for e, _ in strong], "evaluate")))
-
-
-def not_measured(found: Sequence[Entry], measured: Sequence[Entry], command: str) -> list[Block]:
-    """One line for the runs that lack something, with the command that measures it."""
-    missing = [entry for entry in found if entry not in measured]
-    if not missing:
-        return []
-    which = "" if len(missing) == len(found) else f" for {', '.join(e.place for e in missing)}"
-    run = str(missing[0].path) if len(missing) == 1 else "FOLDER"
-    return [Paragraph((f"not measured{which}: ", Code(f"python -m energy_at.{command} run={run}")))]
-
-
-def _checkpoints(found: Sequence[Entry]) -> Grid:
-    table = results_table([entry.run.folder for entry in found])
-    runs = {entry.place: entry.run for entry in found}
-    marks = [runs[place].mark(which) for place, which, *_ in table.rows]
-    rows = [(_marked(row[0], mark), *row[1:]) for row, mark in zip(table.rows, marks, strict=True)]
-    marked = frozenset(i for i, mark in enumerate(marks) if mark)
-    return Grid("every checkpoint", replace(table, rows=rows), marked)
-
-
-def _strong(found: Sequence[Entry], strong: Found, gallery: Gallery) -> list[Block]:
-    grid: list[Block] = []
-    if strong:
-        grid = [
-            Paragraph(("Accuracy in percent with its 95 % interval (Wilson).",)),
-            _strong_grid(strong),
-        ]
+    """The comparison, every checkpoint, and the strong evaluations."""
+    methods = comparison_table(groups)
+    lost = [
+        any(run.status.onsets or run.mark() for run in runs)
+        for runs in groups.values()
+        for _ in runs[0].checkpoints
+    ]
+    checkpoints = results_table([entry.run for entry in found])
+    marks = [
+        entry.run.mark(checkpoint)
+        for entry in found
+        for checkpoint in entry.run.checkpoints
+        for images in entry.run.results[checkpoint]
+        if images != "step"
+    ]
     pictures = [
         gallery.copy(path, f"figures/evaluation_{i}_{j}", _caption(entry, one, path))
         for i, (entry, one) in enumerate(strong, 1)
         for j, path in enumerate(one.pictures, 1)
     ]
-    return [*grid, *not_measured(found, [e for e, _ in strong], "evaluate"), *pictures]
+    intervals: list[Block] = [Paragraph(("Accuracy in percent with its 95 % interval (Wilson).",))]
+    return Section(
+        "Robust accuracy",
+        (
+            Paragraph((ON_TEST,)),
+            Grid("comparison of methods", methods, _where(lost)),
+            Heading("Every checkpoint"),
+            Paragraph((LAST_EPOCH,)),
+            Grid("every checkpoint", checkpoints, _where(marks)),
+            Heading("Strong evaluation"),
+            *([*intervals, _strong_grid(strong)] if strong else []),
+            *missing(found, [entry for entry, _ in strong], "evaluate"),
+            *pictures,
+        ),
+    )
+
+
+def checks(found: Sequence[Entry], strong: Evaluations) -> Section:
+    """Results of the checks for gradient masking."""
+    columns = ("run", "evaluation", "network", "result", "check", "finding", "meaning")
+    every = [(entry, one, check) for entry, one in strong for check in one.checks]
+    rows = [
+        (entry.place, one.name, one.network, check.result, check.name, check.finding, check.meaning)
+        for entry, one, check in every
+    ]
+    failed = _where([check.result == WARNING for _, _, check in every])
+    grid = [Grid("checks", Table(columns, rows), failed)] if rows else []
+    return Section("Checks", (*grid, *missing(found, [e for e, _ in strong], "evaluate")))
+
+
+def missing(found: Sequence[Entry], having: Sequence[Entry], command: str) -> list[Block]:
+    """One line for the runs that lack something, with the command that produces it."""
+    lacking = [entry for entry in found if entry not in having]
+    if not lacking:
+        return []
+    which = "" if len(lacking) == len(found) else f" for {', '.join(e.place for e in lacking)}"
+    run = str(lacking[0].path) if len(lacking) == 1 else "FOLDER"
+    return [Paragraph((f"missing{which}: ", Code(f"python -m energy_at.{command} run={run}")))]
+
+
+def _where(flags: Sequence[object]) -> frozenset[int]:
+    return frozenset(i for i, flag in enumerate(flags) if flag)
 
 
 def _caption(entry: Entry, one: Evaluation, path: Path) -> str:
@@ -104,23 +164,60 @@ def _caption(entry: Entry, one: Evaluation, path: Path) -> str:
     return f"{entry.label}, {one.name}: {drawn}, {one.norm}, {one.images}"
 
 
-def _strong_grid(strong: Found) -> Grid:
+def _strong_grid(strong: Evaluations) -> Grid:
     attacks = list(dict.fromkeys(a.attack for _, one in strong for a in one.accuracies))
-    found = [
-        (_marked(entry.place, mark), bool(mark), entry, one, eps, cells)
-        for entry, one in strong
-        for mark in [entry.run.mark(one.network)]
-        for eps, cells in one.by_radius()
-    ]
+    found = [(entry, one, eps, cells) for entry, one in strong for eps, cells in one.by_radius()]
+    marks = [entry.run.mark(one.network) for entry, one, *_ in found]
     rows = [
-        (run, entry.method, one.name, one.network, one.images, f"{one.norm} {eps}",
-         *(cells.get(attack, "") for attack in attacks))
-        for run, _, entry, one, eps, cells in found
-    ]  # fmt: skip
-    columns = ("run", "method", "evaluation", "network", "images", "eps")
+        (
+            entry.place,
+            str(entry.method),
+            entry.run.status_at(one.network),
+            one.name,
+            one.network,
+            one.images,
+            f"{one.norm} {eps}",
+            *(cells.get(attack, "") for attack in attacks),
+        )
+        for entry, one, eps, cells in found
+    ]
+    columns = ("run", "method", "status", "evaluation", "network", "images", "eps")
     table = Table((*columns, *(f"{attack} %" for attack in attacks)), rows)
-    return Grid("strong evaluation", table, frozenset(i for i, row in enumerate(found) if row[1]))
+    return Grid("strong evaluation", table, _where(marks))
 
 
-def _marked(run: str, mark: str) -> str:
-    return f"{run} ({mark})" if mark else run
+def _evaluation(file: Path) -> Evaluation:
+    content = read_json(file)
+    with suppress(KeyError, TypeError, AttributeError, ValueError):
+        left_out = [Check("left out", RESULTS[None], str(line), "") for line
+                    in content["left_out"]]  # fmt: skip
+        return Evaluation(
+            file.parent.name,
+            str(content["network"]["which"] or "weights"),
+            _images(content["dataset"]),
+            str(content["norm"]),
+            tuple(map(_accuracy, content["accuracies"])),
+            (*map(_check, content["checks"]), *left_out),
+            tuple(sorted(file.parent.glob("*.png"))),
+        )
+    raise ValueError(f"{file} is damaged: it holds no evaluation")
+
+
+def _images(dataset: dict[str, Any]) -> str:
+    """``cifar10 test, 1,000 of 10,000``."""
+    count, of = int(dataset["images"]), int(dataset["of"])
+    some = f"{count:,}" if count == of else f"{count:,} of {of:,}"
+    return f"{dataset['name']} {dataset['split']}, {some}"
+
+
+def _accuracy(entry: dict[str, Any]) -> Accuracy:
+    mean, low, high = (100 * float(entry[key]) for key in ("accuracy", "low", "high"))
+    text = f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+    return Accuracy(str(entry["label"]), float(entry["eps"]), str(entry["eps_text"]), text)
+
+
+def _check(entry: dict[str, Any]) -> Check:
+    passed, meaning = entry["passed"], str(entry["meaning"])
+    return Check(
+        str(entry["name"]), RESULTS[passed], str(entry["finding"]), "" if passed else meaning
+    )

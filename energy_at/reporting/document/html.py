@@ -1,4 +1,4 @@
-"""A report as a list of sections, written as Markdown and as one HTML page that loads nothing."""
+"""Blocks and sections of a report, as Markdown and as one HTML page that loads nothing."""
 
 import base64
 import re
@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
+from energy_at.reporting.figures.style import save, svg
 from energy_at.reporting.tables import Table
 
 _STYLE = Path(__file__).with_name("document.css")
 SHORT = 32  # characters of a cell that is kept on one line
-_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
 class Code:
-    """What is to be typed, or is the name of a file."""
+    """A command, or the name of a file."""
 
     text: str
 
@@ -31,44 +34,39 @@ class Link:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Words, code and citations, one after the other."""
+    """Words, code and citations."""
 
     parts: tuple[str | Code | Link, ...]
 
     def markdown(self) -> str:
-        """One line."""
         return "".join(_inline_markdown(part) for part in self.parts)
 
     def html(self) -> str:
-        """A paragraph."""
         return f"<p>{''.join(_inline_html(part) for part in self.parts)}</p>"
 
 
 @dataclass(frozen=True)
 class Heading:
-    """Of a part of a section."""
+    """Title of a part of a section."""
 
     text: str
 
     def markdown(self) -> str:
-        """Third level."""
         return f"### {plain(self.text)}"
 
     def html(self) -> str:
-        """Third level."""
         return f"<h3>{escape(self.text)}</h3>"
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A table with a name; some of its rows may need attention."""
+    """A table with a name; marked rows are highlighted."""
 
     name: str
     table: Table
     marked: frozenset[int] = frozenset()
 
     def markdown(self) -> str:
-        """Columns that line up."""
         columns = tuple(map(plain, self.table.columns))
         return Table(columns, [tuple(map(plain, row)) for row in self.table.rows]).markdown()
 
@@ -93,17 +91,16 @@ class Lines:
     lines: tuple[str, ...]
 
     def markdown(self) -> str:
-        """Indented: no line can end it."""
+        """Indented, so that no line can end the block."""
         return "\n".join(f"    {line}" for line in self.lines)
 
     def html(self) -> str:
-        """As typed."""
         return f'<pre tabindex="0"><code>{escape(chr(10).join(self.lines))}</code></pre>'
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image, inside the page, and beside the Markdown as a file."""
+    """An image: embedded in the page, a file for the Markdown."""
 
     file: str  # relative to the report, a PNG
     content: bytes  # what the page shows, SVG or PNG
@@ -114,8 +111,7 @@ class Picture:
         return f"![{plain(self.caption)}]({self.file})\n\n{plain(self.caption)}"
 
     def html(self) -> str:
-        """The image itself."""
-        kind = _TYPES[".png" if self.content.startswith(b"\x89PNG") else ".svg"]
+        kind = "image/png" if self.content.startswith(b"\x89PNG") else "image/svg+xml"
         data = base64.b64encode(self.content).decode()
         return (
             f'<figure><div class="scroll" role="region" tabindex="0" '
@@ -123,6 +119,34 @@ class Picture:
             f'src="data:{kind};base64,{data}"></div>'
             f"<figcaption>{escape(self.caption)}</figcaption></figure>"
         )
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The folder that the report and its pictures are written to."""
+
+    out: Path
+
+    def draw(self, figure: Figure, file: str, caption: str) -> Picture:
+        """Writes a figure as PNG and PDF; the page shows it as SVG."""
+        target = self.out / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        save(figure, target)
+        return Picture(f"{file}.png", svg(figure), caption)
+
+    def copy(self, source: Path, file: str, caption: str) -> Picture:
+        """Copies an image from a run folder.
+
+        Raises:
+            ValueError: if it is no PNG.
+        """
+        content = source.read_bytes()
+        if not content.startswith(_PNG):
+            raise ValueError(f"{source} is damaged: it is no PNG image")
+        target = self.out / f"{file}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+        return Picture(f"{file}.png", content, caption)
 
 
 Block = Paragraph | Heading | Grid | Lines | Picture
@@ -145,14 +169,14 @@ class Document:
     sections: tuple[Section, ...]
 
     def markdown(self) -> str:
-        """For a reader of text, its pictures beside it."""
+        """Text with links to the files of its pictures."""
         blocks = [f"# {plain(self.title)}", plain(self.subtitle)]
         for section in self.sections:
             blocks += [f"## {plain(section.title)}", *(b.markdown() for b in section.blocks)]
         return "\n\n".join(block for block in blocks if block) + "\n"
 
     def html(self) -> str:
-        """One page: no script, nothing that is loaded."""
+        """One page without scripts that loads nothing."""
         items = "".join(
             f'<li><a href="#part{i}">{escape(section.title)}</a></li>'
             for i, section in enumerate(self.sections, 1)
@@ -171,7 +195,7 @@ class Document:
 
 
 def plain(text: str) -> str:
-    """Text of which Markdown changes nothing, nor, once it is in a cell, a table."""
+    """Escapes what Markdown would interpret, in text and in cells of tables."""
     text = re.sub(r"([\\`*<>&~]|\](?=[(\[])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))", r"\\\1", text)
     return " ".join(text.split())
 
@@ -187,7 +211,7 @@ def _head(title: str) -> str:
 
 
 def _cell(text: str, start: str = "td") -> str:
-    """Only a long cell may have several lines."""
+    """Only long cells may wrap."""
     kind = ' class="long"' if len(text) > SHORT else ""
     return f"<{start}{kind}>{escape(text)}</{start[:2]}>"
 

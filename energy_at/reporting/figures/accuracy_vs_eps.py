@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from energy_at.reporting.figures.style import ATTACK_STYLES
+from energy_at.reporting.figures.style import ATTACK_STYLES, OPEN
 
 
 def accuracy_figure(found: Mapping[str, Any], title: str = "") -> Figure:
@@ -23,7 +23,7 @@ def accuracy_figure(found: Mapping[str, Any], title: str = "") -> Figure:
         if row["attack"] != "clean":
             curves.setdefault(row["attack"], [clean]).append(row)
     unit = 255 if found["norm"] == "L-inf" else 1
-    with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
+    with mpl.rc_context(OPEN):
         figure = Figure(figsize=(5.2, 3.4), layout="constrained")
         axes = figure.subplots()
         for attack, rows in curves.items():

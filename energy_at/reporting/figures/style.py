@@ -1,8 +1,9 @@
-"""Figures from the rows of ``metrics.csv``; each function returns a matplotlib figure."""
+"""Style of all figures: page sizes, colours, legends, alarms, and files."""
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -10,19 +11,18 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
-from energy_at.overfitting.alarms import Rows
-from energy_at.reporting.figures.markers import Mark, alarms_of, mark_alarms
+from energy_at.reporting.describe import MethodLabel
 from energy_at.runs.metrics_log import MetricsLog
 
-MOST = 2000  # points of a curve by step: more of them are drawn as bins
-WIDTH = 10.5  # of a figure with several panels, in inches
+WIDTH = 10.5  # inches: of a figure with several panels
+OPEN: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 
+Style = dict[str, Any]  # colour, dashes and marker of a line
 # Okabe and Ito's palette: safe for colour-blind readers
-ERROR, DELTA, JOINT = "#0072B2", "#D55E00", "#E69F00"
 METHOD_COLORS = {
     "": "#000000",
     "DER": "#D55E00",
@@ -32,10 +32,7 @@ METHOD_COLORS = {
     "AAER": "#CC79A7",
     "AWP": "#E69F00",
 }
-LOST = (" (collapsed)", " (not learned)")
-OPEN: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
-# Colour and marker of each attack: Okabe and Ito's palette, then Tol's.
-ATTACK_STYLES: dict[str, tuple[str, str]] = {
+ATTACK_STYLES = {  # colour and marker in every figure: Okabe and Ito's palette, then Tol's
     "fgsm": ("#E69F00", "o"),
     "rs_fgsm": ("#F0E442", "o"),
     "pgd": ("#0072B2", "s"),
@@ -50,144 +47,138 @@ ATTACK_STYLES: dict[str, tuple[str, str]] = {
     "square": ("#999999", "h"),
     "autoattack": ("#D55E00", "*"),
 }
+SEQUENTIAL = ("viridis", 0.0, 0.83)  # colour map of swept numbers; its upper end is too light
+SWEPT = 3  # values from which a number has colours of its own
 LINE_STYLES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (7, 2, 1, 2, 1, 2)), (0, (8, 4)))
 MARKERS = ("", "o", "s", "^", "D", "v", "P", "X")
 
+ALARM = "0.25"  # colour of a triangle that belongs to no curve
+LABEL_DISTANCE = 0.08  # of the width of a panel, between labels
+LANE = 13  # points between alarms of different kinds
 
-def delta_energy_figure(runs: Mapping[str, MetricsLog | Rows], title: str = "") -> Figure:
-    """Delta energy on the training set and PGD error on held-out images over training.
 
-    One panel for each run, two side by side, on the same axes: dE(x) and dE(x, y) per step (thin)
-    and per epoch (thick) on the right axis, PGD error after each epoch on the left axis
-    (arXiv 2505.22486). Triangles are alarms of the sentinel.
+def method_styles(labels: Sequence[MethodLabel]) -> dict[MethodLabel, Style]:
+    """Colour by regularizer, the same in every figure, or by a swept number; dashes by the rest.
+
+    Methods that differ only in a number, of which there are ``SWEPT`` values or more, have the
+    colours of a sequential map, in the order of the number.
     """
-    if not runs:
-        raise ValueError("no run to draw")
-    with mpl.rc_context({"font.size": 9, "axes.spines.top": False}):
-        columns, lines = min(2, len(runs)), -(-len(runs) // 2)
-        figure = Figure(figsize=(max(5.6, 4.2 * columns), 0.4 + 2.8 * lines), layout="constrained")
-        panels = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
-        for axes in panels[len(runs) :]:
-            axes.remove()
-        twins = [
-            _panel(axes, name, MetricsLog.of(rows))
-            for axes, (name, rows) in zip(panels, runs.items(), strict=False)
-        ]
-        _share_limits(twins, columns)
-        entitle(figure, title)
-        for axes in panels[: len(runs) : columns]:
-            axes.set_ylabel("PGD error,\nheld-out images [%]", color=ERROR)
-        for twin in _rightmost(twins, columns):
-            twin.set_ylabel("delta energy,\ntraining images [nats]", color=DELTA)
-        handles = [*panels[0].get_lines()[:1], *twins[0].get_lines()[1::2]]
-        figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
-    return figure
-
-
-def methods_figure(methods: Mapping[str, Sequence[MetricsLog | Rows]], title: str = "") -> Figure:
-    """All methods on the same axes, over epochs: a thick line for each, thin ones for its seeds.
-
-    From left to right dE(x) and dE(x, y) on the training set, epoch means in nats, and PGD accuracy
-    on held-out images. Triangles are alarms of the sentinel.
-    """
-    if not methods:
-        raise ValueError("no run to draw")
-    styles = method_styles(list(methods))
-    panels = {
-        "dE(x), training images [nats]": "train/delta_energy/marginal",
-        "dE(x, y), training images [nats]": "train/delta_energy/joint",
-        "PGD accuracy, held-out images [%]": "val/acc/pgd",
-    }
-    logs = {name: [MetricsLog.of(rows) for rows in seeds] for name, seeds in methods.items()}
-    with mpl.rc_context(OPEN):
-        figure = Figure(figsize=(WIDTH, 3.1 + legend_height(styles)), layout="constrained")
-        for axes, (label, key) in zip(figure.subplots(1, 3), panels.items(), strict=True):
-            for name, seeds in logs.items():
-                method_curves(axes, seeds, key, styles[name])
-            mark_alarms(axes, method_alarms(logs, styles))
-            axes.set(xlabel="epoch", ylabel=label)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.axhline(0, color="0.7", linewidth=0.6, zorder=0)
-        methods_legend(figure, styles)
-        entitle(figure, title)
-    return figure
-
-
-def method_alarms(
-    logs: Mapping[str, Sequence[MetricsLog]], styles: Mapping[str, dict[str, Any]]
-) -> list[Mark]:
-    """Of all runs, in the colours of their methods."""
-    return [
-        mark
-        for name, seeds in logs.items()
-        for log in seeds
-        for mark in alarms_of(log, color=styles[name]["color"])
-    ]
-
-
-def entitle(figure: Figure, title: str) -> None:
-    """The setting, above all panels; nothing without one."""
-    if title:
-        figure.suptitle(fill(title, int(15 * figure.get_figwidth())), fontsize="medium")
-
-
-def methods_legend(figure: Figure, styles: Mapping[str, dict[str, Any]]) -> None:
-    """Every method in its style, below all panels."""
-    handles = [Line2D([], [], **style) for style in styles.values()]
-    columns = _legend_columns(styles)
-    figure.legend(handles, list(styles), loc="outside lower center", ncols=columns, frameon=False)
-
-
-def legend_height(styles: Mapping[str, Any]) -> float:
-    """Of the legend of these methods, in inches."""
-    return 0.18 * -(-len(styles) // _legend_columns(styles))
-
-
-def _legend_columns(styles: Mapping[str, Any]) -> int:
-    return max(1, min(4, 130 // (max(map(len, styles)) + 8)))
-
-
-def method_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour by the regularizer, the same in every figure; dashes, then markers, by all else."""
-    variants: dict[tuple[str, ...], int] = {}
+    key = _swept(labels)
+    numbers = sorted({n for label in labels if key and (n := label.number(key)) is not None})
+    families: dict[MethodLabel, int] = {}
+    variants: dict[tuple[MethodLabel, tuple[str, ...]], int] = {}
     styles = {}
-    for name in names:
-        plain, mark = _without_mark(name)
-        method, *settings = plain.split(", ")
-        base, *added = method.split(" + ")
-        variant = (base, *added[1:], *settings, mark)
-        round_, dash = divmod(variants.setdefault(variant, len(variants)), len(LINE_STYLES))
-        styles[name] = {
-            "color": METHOD_COLORS.get(added[0] if added else "", "#999999"),
+    for label in labels:
+        number = label.number(key) if key else None
+        if key and number is not None:
+            name, first, last = SEQUENTIAL
+            place = numbers.index(number) / (len(numbers) - 1)
+            color = to_hex(mpl.colormaps[name](first + place * (last - first)))
+            variant = families.setdefault(label.without(key), len(families))
+        else:
+            first_added, *others = label.added or ("",)
+            color = METHOD_COLORS.get(first_added, "#999999")
+            plain = replace(label, regularizers=(), awp=False)
+            variant = variants.setdefault((plain, tuple(others)), len(variants))
+        round_, dash = divmod(variant, len(LINE_STYLES))
+        styles[label] = {
+            "color": color,
             "linestyle": LINE_STYLES[dash],
             "marker": MARKERS[round_ % len(MARKERS)],
         }
     return styles
 
 
-def _without_mark(name: str) -> tuple[str, str]:
-    """The name of a method, and how runs of it are marked that are no result."""
-    mark = next((mark for mark in LOST if name.endswith(mark)), "")
-    return name.removesuffix(mark), mark
+def _swept(labels: Sequence[MethodLabel]) -> str | None:
+    """The first key of which some method has ``SWEPT`` values, all of them numbers."""
+    for key in dict.fromkeys(key for label in labels for key, _ in label.settings):
+        having = [label for label in labels if key in dict(label.settings)]
+        values: dict[MethodLabel, set[float | None]] = {}
+        for label in having:
+            family = replace(label.without(key), status="")
+            values.setdefault(family, set()).add(label.number(key))
+        if all(None not in v for v in values.values()) and max(map(len, values.values())) >= SWEPT:
+            return key
+    return None
 
 
-def method_curves(axes: Axes, seeds: Sequence[MetricsLog], key: str, style: dict[str, Any]) -> None:
-    """Epoch means: thick for the mean of the seeds, thin for each of them; shares in percent."""
-    scale = percent(key)
-    curves = [{e: scale * v for e, v in log[key].epoch_means().items()} for log in seeds]
-    if len(curves) > 1:
-        for curve in curves:
-            thin = {**style, "marker": ""}
-            axes.plot(list(curve), list(curve.values()), linewidth=0.7, alpha=0.45, **thin)
-    epochs = sorted(set.intersection(*map(set, curves)))
-    means = [float(np.mean([curve[epoch] for curve in curves])) for epoch in epochs]
-    shown = style if len(epochs) > 1 else {**style, "marker": style["marker"] or "o"}
-    axes.plot(epochs, means, linewidth=1.8, markersize=4, **shown)
+def entitle(figure: Figure, title: str) -> None:
+    """The setting, above all panels; nothing if empty."""
+    if title:
+        figure.suptitle(fill(title, int(15 * figure.get_figwidth())), fontsize="medium")
 
 
-def percent(key: str) -> int:
-    """100 for a share that is shown in percent, 1 for anything else."""
-    return 100 if "/acc/" in key or key.endswith("_share") else 1
+def methods_legend(figure: Figure, styles: Mapping[Any, Style]) -> None:
+    """Every method in its style, below all panels."""
+    handles = [Line2D([], [], **style) for style in styles.values()]
+    names, columns = list(map(str, styles)), _legend_columns(styles)
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
+
+
+def legend_height(styles: Mapping[Any, Any]) -> float:
+    """Of the legend of these methods, in inches."""
+    return 0.18 * -(-len(styles) // _legend_columns(styles))
+
+
+def _legend_columns(styles: Mapping[Any, Any]) -> int:
+    return max(1, min(4, 130 // (max(len(str(name)) for name in styles) + 8)))
+
+
+@dataclass(frozen=True)
+class Mark:
+    """``CO`` or ``RO``, its place on the horizontal axis, and the colour of the run."""
+
+    kind: str
+    where: float
+    color: str = ALARM
+
+
+def alarms_of(log: MetricsLog, *, by_epoch: bool = True, color: str = ALARM) -> list[Mark]:
+    """Alarms of the sentinel in a run, for a panel by epoch, or else by optimizer step."""
+    alarms = log.alarms
+    unit = log.steps_per_epoch if by_epoch and alarms else 1.0
+    return [Mark(kind, step / unit, color) for kind, step in alarms]
+
+
+def method_alarms(
+    logs: Mapping[MethodLabel, Sequence[MetricsLog]], styles: Mapping[MethodLabel, Style]
+) -> list[Mark]:
+    """Of all runs, in the colours of their methods."""
+    return [
+        mark
+        for label, seeds in logs.items()
+        for log in seeds
+        for mark in alarms_of(log, color=styles[label]["color"])
+    ]
+
+
+def mark_alarms(axes: Axes, alarms: Sequence[Mark]) -> None:
+    """A triangle for each alarm, each kind in a lane of its own; to call after the curves."""
+    for lane, kind in enumerate(sorted({mark.kind for mark in alarms})):
+        for mark, label in labelled(axes, [mark for mark in alarms if mark.kind == kind]):
+            axes.annotate(
+                f"{label}\n\N{BLACK DOWN-POINTING TRIANGLE}",
+                (mark.where, 1.0),
+                color=mark.color,
+                xycoords=("data", "axes fraction"),
+                xytext=(0, -1 - LANE * lane),
+                textcoords="offset points",
+                ha="center",
+                va="top",
+                fontsize="xx-small",
+                linespacing=0.9,
+                annotation_clip=False,
+            )
+
+
+def labelled(axes: Axes, marks: Sequence[Mark]) -> Iterator[tuple[Mark, str]]:
+    """Marks from left to right; of those close to each other only the first has a label."""
+    distance = LABEL_DISTANCE * float(np.diff(axes.get_xlim())[0])
+    last = -np.inf
+    for mark in sorted(marks, key=lambda mark: mark.where):
+        free = mark.where - last > distance
+        last = mark.where if free else last
+        yield mark, mark.kind if free else ""
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
@@ -204,55 +195,7 @@ def svg(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": "energy_at", "svg.fonttype": "path"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return re.sub(rb' d="[^"]*"', _to_hundredths, buffer.getvalue())
-
-
-def _to_hundredths(path: re.Match[bytes]) -> bytes:
-    """A hundredth of a point cannot be seen; without more the file has half its size."""
-    return re.sub(rb"(\.\d\d)\d+", rb"\1", path.group())
-
-
-def _panel(axes: Axes, name: str, log: MetricsLog) -> Axes:
-    twin, steps_per_epoch = axes.twinx(), log.steps_per_epoch
-    validated = log["val/acc/pgd"]
-    axes.plot(
-        validated.steps / steps_per_epoch, 100 * (1 - validated.values),
-        color=ERROR, marker="o", markersize=3, label="PGD error (held-out)",
-    )  # fmt: skip
-    _curve(twin, log, "train/delta_energy/marginal", DELTA, "dE(x) (training)")
-    _curve(twin, log, "train/delta_energy/joint", JOINT, "dE(x, y) (training)")
-    twin.axhline(0, color="0.7", linewidth=0.6, zorder=0)
-    mark_alarms(axes, alarms_of(log))
-    axes.set(title=name, xlabel="epoch", ylim=(-3, 103))
-    axes.set_zorder(twin.get_zorder() + 1)
-    axes.patch.set_visible(False)
-    return twin
-
-
-def _curve(axes: Axes, log: MetricsLog, key: str, color: str, label: str) -> None:
-    steps = log[key].binned(MOST)
-    epochs = steps.steps / log.steps_per_epoch
-    axes.plot(epochs, steps.mean, color=color, linewidth=0.5, alpha=0.3)
-    if len(log[key]) > MOST:
-        axes.fill_between(epochs, steps.low, steps.high, color=color, alpha=0.15, linewidth=0)
-    means = log[key].epoch_means()
-    axes.plot(list(means), list(means.values()), color=color, label=label)
-
-
-def _rightmost(twins: Sequence[Axes], columns: int) -> list[Axes]:
-    return [t for i, t in enumerate(twins, 1) if i % columns == 0 or i == len(twins)]
-
-
-def _share_limits(twins: Sequence[Axes], columns: int) -> None:
-    """The same right axis everywhere, set by the epoch means: single steps may leave it."""
-    means = np.concatenate(
-        [np.asarray(line.get_ydata()) for t in twins for line in t.get_lines()[1:4:2]]
+    # a hundredth of a point cannot be seen; without more digits the file has half its size
+    return re.sub(
+        rb' d="[^"]*"', lambda d: re.sub(rb"(\.\d\d)\d+", rb"\1", d.group()), buffer.getvalue()
     )
-    means = means[np.isfinite(means)]
-    low, high = (means.min(), means.max()) if len(means) else (-1.0, 1.0)
-    margin = 0.15 * max(high - low, 0.1)
-    for twin in twins:
-        twin.set_ylim(min(low, 0) - margin, max(high, 0) + margin)
-    shown = _rightmost(twins, columns)
-    for twin in twins:
-        twin.tick_params(labelright=twin in shown)

@@ -5,6 +5,7 @@ import time
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
+from energy_at.reporting.panels import ATTACKED, CLEAN, DELTA_X, LOSS, RATE
 from energy_at.training.callbacks import callbacks_of
 from energy_at.training.callbacks.energy_monitor import EnergyMonitor
 
@@ -33,10 +34,12 @@ class RunProgress(TQDMProgressBar):
     ) -> dict[str, int | str | float | dict[str, float]]:
         """Numbers after the bar."""
         row = next((monitor.latest for monitor in callbacks_of(trainer, EnergyMonitor)), {})
-        shown: dict[str, int | str | float | dict[str, float]] = {
-            label: f"{row[name]:{form}}" for label, name, form in _SHOWN if name in row
+        values: dict[str, int | str | float | dict[str, float]] = {
+            metric.short: f"{row[metric.key]:{metric.form}}"
+            for metric in (LOSS, CLEAN, ATTACKED, DELTA_X, RATE)
+            if metric.key in row
         }
-        return shown | {"left": self._left(trainer)}
+        return values | {"left": self._left(trainer)}
 
     def _left(self, trainer: Trainer) -> str:
         start, first = self._clock if hasattr(self, "_clock") else (0.0, 0)
@@ -45,12 +48,3 @@ class RunProgress(TQDMProgressBar):
             return "?"
         seconds = int((time.monotonic() - start) / done * (total - trainer.global_step))
         return f"{seconds // 60}:{seconds % 60:02d}"
-
-
-_SHOWN = [
-    ("loss", "train/loss", ".3f"),
-    ("clean", "train/acc/clean", ".2f"),
-    ("adv", "train/acc/adv", ".2f"),
-    ("dE(x)", "train/delta_energy/marginal", "+.3f"),
-    ("img/s", "perf/images_per_s", ".0f"),
-]

@@ -12,18 +12,10 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from energy_at.reporting.panels import METRICS
 from energy_at.reporting.wandb_workspace import STEP, has_wandb_key, is_reachable, server
 
-SUMMARIES = {  # W&B keeps the last value of all other metrics
-    "train/delta_energy/marginal": "min,max,last",
-    "train/delta_energy/joint": "min,max,last",
-    "train/delta_energy/shift_norm": "max,last",
-    "train/aae_share": "max,last",
-    "train/loss": "min,last",
-    "val/acc/clean": "max,last",
-    "val/acc/fgsm": "max,last",
-    "val/acc/pgd": "max,last",
-}
+SUMMARIES = {line.key: line.summary for line in METRICS.values() if line.summary != "last"}
 INIT = 30.0  # seconds to begin a run
 FINISH = 60.0  # seconds to upload the rest at the end of a training
 

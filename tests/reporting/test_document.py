@@ -4,13 +4,15 @@ import json
 
 import pytest
 
-from energy_at.reporting.document.artifacts import analyses, evaluations, picture, samples
+from energy_at.reporting.document.accuracy import evaluations
+from energy_at.reporting.document.curves import analyses, samples
+from energy_at.reporting.document.html import Gallery
 
 PNG = b"\x89PNG\r\n\x1a\nrest"
 
 
 def accuracy(attack, eps, text, share):
-    known = {"attack": attack, "eps": eps, "eps_text": text, "images": 1000}
+    known = {"attack": attack, "label": attack, "eps": eps, "eps_text": text, "images": 1000}
     interval = {"low": share - 0.03, "high": share + 0.03}
     return known | {"right": int(1000 * share), "accuracy": share} | interval
 
@@ -30,7 +32,7 @@ CONTENT = {
         {"name": "two", "passed": False, "finding": "f", "meaning": "m"},
         {"name": "three", "passed": None, "finding": "f", "meaning": "m"},
     ],
-    "seconds": 1.5,
+    "left_out": [],
 }
 
 
@@ -54,8 +56,8 @@ def test_an_evaluation_is_read(tmp_path):
     assert (one.name, one.network, one.norm) == ("strong", "best", "Linf")
     assert one.images == "cifar10 test, 1,000 of 10,000"
     assert one.pictures == (folder / "curve.png",)
-    verdicts = [(check.verdict, check.meaning) for check in one.checks]
-    assert verdicts == [("pass", ""), ("warning", "m"), ("not run", "m")]
+    results = [(check.result, check.meaning) for check in one.checks]
+    assert results == [("pass", ""), ("warning", "m"), ("not run", "m")]
 
 
 def test_accuracies_are_by_radius_from_the_smallest_each_with_the_clean_one(tmp_path):
@@ -68,7 +70,7 @@ def test_accuracies_are_by_radius_from_the_smallest_each_with_the_clean_one(tmp_
     ]
 
 
-def test_an_attack_is_named_by_its_label_where_it_has_one(tmp_path):
+def test_an_attack_is_named_by_its_label(tmp_path):
     write(
         tmp_path, CONTENT | {"accuracies": [accuracy("pgd", 0.1, "0.1", 0.5) | {"label": "PGD-50"}]}
     )
@@ -78,7 +80,7 @@ def test_an_attack_is_named_by_its_label_where_it_has_one(tmp_path):
 def test_what_was_left_out_is_a_check_that_did_not_run(tmp_path):
     write(tmp_path, CONTENT | {"left_out": ["autoattack: not installed"]})
     last = evaluations(tmp_path)[0].checks[-1]
-    assert (last.verdict, last.finding) == ("not run", "autoattack: not installed")
+    assert (last.result, last.finding) == ("not run", "autoattack: not installed")
 
 
 def test_an_evaluation_without_attack_has_its_clean_accuracy(tmp_path):
@@ -136,7 +138,9 @@ def test_samples_are_found_in_folders_of_folders(tmp_path):
 def test_a_picture_that_is_none_is_named(tmp_path):
     (tmp_path / "good.png").write_bytes(PNG)
     (tmp_path / "bad.png").write_bytes(b"<html>")
-    assert picture(tmp_path / "good.png") == PNG
+    gallery = Gallery(tmp_path / "report")
+    picture = gallery.copy(tmp_path / "good.png", "figures/a", "caption")
+    assert picture.content == PNG == (tmp_path / "report" / "figures" / "a.png").read_bytes()
     with pytest.raises(ValueError, match="no PNG") as caught:
-        picture(tmp_path / "bad.png")
+        gallery.copy(tmp_path / "bad.png", "figures/b", "caption")
     assert str(tmp_path / "bad.png") in str(caught.value)
