@@ -57,7 +57,7 @@ def one_line_errors(
 ) -> Iterator[None]:
     """Turns a user's mistake into one line and exit code 1; a defect of ours keeps its traceback.
 
-    A run folder that Hydra has made and nobody has written to is removed again.
+    An empty run folder that Hydra has made is removed again.
     ``HYDRA_FULL_ERROR=1`` shows every traceback. A Ctrl-C ends in one line too, with exit code 130,
     and a reader that has closed (``| head``) in silence, with 141, as a shell expects.
 
@@ -208,7 +208,7 @@ def _is_lightnings(error: BaseException) -> bool:
 
 
 def _without_bad_advice(line: str) -> str:
-    """Hydra would have a misspelt key appended with +, where nobody reads it."""
+    """The message without the advice to append the key with +, where it would not be read."""
     line = line.partition(" full_key: ")[0]  # OmegaConf repeats the key, for programmers
     if line.startswith("Config group override must be a string"):
         return "a group takes the name of one of its choices, such as reg=none: --help lists them"

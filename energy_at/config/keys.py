@@ -39,7 +39,7 @@ def require_single(overrides: Sequence[str]) -> None:
 
 
 def require_read(cfg: DictConfig, name: str, overrides: Sequence[str]) -> None:
-    """Refuses a key that was added with ``+`` and that nobody reads: it would change nothing.
+    """Refuses a key that was added with ``+`` and that is not read: it would change nothing.
 
     Legal are arguments of everything that has a ``_target_``, which refuses those that it does not
     know, and further things with a ``_target_``: callbacks, attacks, terms.
