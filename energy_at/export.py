@@ -25,14 +25,14 @@ def export(run: str | Path, which: str, out: Path) -> Path:
     from safetensors import SafetensorError
     from safetensors.torch import save
 
-    from energy_at.config.build import reopened
+    from energy_at.config.build import reopen
     from energy_at.models import Normalized
     from energy_at.models.weights import exported
     from energy_at.runs.folder import RunFolder
 
     folder = RunFolder.open(run)
     cfg = folder.config()
-    module, _ = reopened(folder, which)
+    module, _ = reopen(folder, which)
     about = {
         "energy_at": __version__,
         "dataset": str(cfg.dataset.name),

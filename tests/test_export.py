@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 import energy_at
 from energy_at import evaluate, export
-from energy_at.config.build import make, reopened
+from energy_at.config.build import make, reopen
 from energy_at.models.weights import load_weights
 from energy_at.runs.checkpoints import read_tensors
 from energy_at.runs.folder import RunFolder
@@ -103,7 +103,7 @@ def test_the_options_of_an_evaluation_hold_for_a_file_too(type_in, run):
 
 
 def test_the_exported_weights_are_those_of_the_run(run):
-    module, _ = reopened(RunFolder.open(run), "last")
+    module, _ = reopen(RunFolder.open(run), "last")
     file = export.export(run, "last", Path("deep/folder/weights.safetensors"))
     net = make(OmegaConf.create(json.loads(metadata(file)["model"])))
     assert not states_equal(net, module.net)

@@ -189,7 +189,7 @@ def build_loggers(cfg: DictConfig, folder: Path, job_type: str, **options: Any) 
     return loggers
 
 
-def reopened(
+def reopen(
     folder: RunFolder, which: str = "last", cfg: DictConfig | None = None
 ) -> tuple[AdversarialTraining, ImageData]:
     """Network and data of a run that has been trained, with its configuration or with ``cfg``.

@@ -19,7 +19,7 @@ from hydra.errors import (
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from energy_at.config.keys import unknown_choice, unknown_key
-from energy_at.config.schema import required
+from energy_at.config.schema import rule_of
 from energy_at.core.files import remove_empty
 from energy_at.core.ranks import is_first
 from energy_at.core.rules import ArgumentError
@@ -74,7 +74,7 @@ def one_line_errors(
         with _readers_may_close():
             yield
     except Exception as error:
-        line = explained(error, command)
+        line = explain(error, command)
         if folder is not None and keep_going:
             _write_error(folder, error, line)
             return
@@ -133,7 +133,7 @@ def _wants_traceback() -> bool:
     return os.environ.get("HYDRA_FULL_ERROR") == "1" and _NOT_ASKED not in os.environ
 
 
-def explained(error: BaseException, command: str | None = None) -> str | None:
+def explain(error: BaseException, command: str | None = None) -> str | None:
     """One line for a mistake that we foresaw, wherever a framework has wrapped it."""
     chain = list(_chain(error))
     for found in chain:
@@ -171,7 +171,7 @@ def _of_a_choice(error: BaseException, command: str | None) -> str | None:
         return f"{error.full_key}= is missing: type it; --help shows how"
     if isinstance(error, OverrideParseException):
         return _unreadable(error)
-    if isinstance(error, ValidationError) and (must := required(str(error.full_key))):
+    if isinstance(error, ValidationError) and (must := rule_of(str(error.full_key))):
         return f"{error.full_key}={error.value} must be {must}"
     return None
 

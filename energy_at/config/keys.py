@@ -50,7 +50,7 @@ def require_read(cfg: DictConfig, name: str, overrides: Sequence[str]) -> None:
     added = [o for o in overrides if o.startswith("+") and not _is_argument(cfg, key_of(o))]
     if not added:
         return
-    known = composed(name, overrides)
+    known = compose_groups(name, overrides)
     for override in added:
         key = key_of(override)
         if OmegaConf.select(known, key, default=_MISSING) is _MISSING:
@@ -61,7 +61,7 @@ def require_read(cfg: DictConfig, name: str, overrides: Sequence[str]) -> None:
 def unknown_key(key: str, name: str, overrides: Sequence[str]) -> str:
     """One line about a key that is not in the configuration, with the nearest ones."""
     group, _, rest = key.partition(".")
-    cfg = composed(name, [o for o in overrides if key_of(o) != key], all_of_it=True)
+    cfg = compose_groups(name, [o for o in overrides if key_of(o) != key], all_of_it=True)
     choices = {
         choice: {f"{group}.{own}" for own in keys_in(OmegaConf.load(file))}
         for choice, file in choices_of(group).items()
@@ -90,7 +90,7 @@ def choices_of(group: str) -> dict[str, Path]:
     return {file.stem: file for file in sorted(Path(CONF, group).glob("*.yaml"))}
 
 
-def composed(name: str, overrides: Sequence[str], *, all_of_it: bool = False) -> DictConfig:
+def compose_groups(name: str, overrides: Sequence[str], *, all_of_it: bool = False) -> DictConfig:
     """The configuration of a command with the groups that were chosen, as far as they exist."""
     chosen = [o for o in overrides if o.partition("=")[2] in choices_of(o.partition("=")[0])]
     with ExitStack() as stack:

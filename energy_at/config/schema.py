@@ -217,7 +217,7 @@ def check_start(cfg: DictConfig) -> None:
         require_rules(cfg, {f"hydra.{part}.{key}": rule for key, rule in rules.items()})
 
 
-def required(key: str) -> str | None:
+def rule_of(key: str) -> str | None:
     """What a key of a sweeper or a launcher must be; ``None`` for any other."""
     _, _, name = key.partition("hydra.")
     part, _, last = name.partition(".")

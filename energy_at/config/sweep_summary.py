@@ -26,7 +26,7 @@ class SweepSummary(Callback):
     """
 
     def __init__(self, of: str = "runs") -> None:
-        self.compared = {"runs": compared_runs, "samplings": compared_samplings}[of]
+        self.compare = {"runs": compare_runs, "samplings": compare_samplings}[of]
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Makes the folder of a single run, which Hydra would not name if it cannot be made."""
@@ -51,7 +51,7 @@ class SweepSummary(Callback):
         if not folder.exists():  # W&B's agents will run the jobs
             return
         with one_line_errors():
-            print(summary(folder, self.compared))
+            print(summary(folder, self.compare))
         if failures(folder) or unfinished(folder):
             sys.exit(1)
 
@@ -114,7 +114,7 @@ def summary(sweep: Path, compared: Callable[[Path], str | None] | None = None) -
     """
     from energy_at.runs.folder import failures
 
-    lines = [(compared or compared_runs)(sweep) or "no job has finished"]
+    lines = [(compared or compare_runs)(sweep) or "no job has finished"]
     for run in unfinished(sweep):
         job = run.path.relative_to(sweep)
         lines.append(
@@ -135,7 +135,7 @@ def unfinished(sweep: Path) -> list["RunFolder"]:
     ]
 
 
-def compared_runs(sweep: Path) -> str | None:
+def compare_runs(sweep: Path) -> str | None:
     """Writes ``comparison`` (Markdown, CSV, figure) and ``runs.csv`` of all finished runs."""
     from energy_at.reporting.comparison import FILES, grouped, write_comparison
     from energy_at.reporting.sweep_curves import write_sweep_curves
@@ -150,7 +150,7 @@ def compared_runs(sweep: Path) -> str | None:
     return "\n".join([text, *write_sweep_curves(runs, sweep)])
 
 
-def compared_samplings(sweep: Path) -> str | None:
+def compare_samplings(sweep: Path) -> str | None:
     """Writes ``tradeoff`` (Markdown, CSV, figure) of all finished samplings."""
     from energy_at.reporting.sampling_tradeoff import FILES, samplings_below, write_tradeoff
 

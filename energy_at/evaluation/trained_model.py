@@ -14,7 +14,7 @@ from torch import nn
 
 from energy_at import __version__
 from energy_at.attacks.threat import NORMS, Ball
-from energy_at.config.build import build_data, make, reopened
+from energy_at.config.build import build_data, make, reopen
 from energy_at.config.resolvers import parse_pixels
 from energy_at.core.device import device_of
 from energy_at.core.files import digest
@@ -189,7 +189,7 @@ def open_run(run: str, cfg: DictConfig, overrides: Sequence[str] = ()) -> Traine
     folder, which = RunFolder.open(run), cfg.which or "last"
     config = OmegaConf.merge(folder.config(), OmegaConf.from_dotlist(moved))
     assert isinstance(config, DictConfig)
-    module, data = reopened(folder, which, config)
+    module, data = reopen(folder, which, config)
     device = device_of(cfg.device)
     return TrainedModel(module.net.to(device), data, config, str(run), which, folder.path, device)
 

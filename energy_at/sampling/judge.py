@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
 from energy_at.config import CONF
-from energy_at.config.build import build, reopened
+from energy_at.config.build import build, reopen
 from energy_at.evaluation.trained_model import TrainedModel
 from energy_at.runs.folder import RunFolder
 from energy_at.sampling.keys import key_of
@@ -69,7 +69,7 @@ def require_judge(subject: TrainedModel, wish: str) -> None:
 
 
 def _opened(folder: RunFolder, subject: TrainedModel) -> nn.Module:
-    module, _ = reopened(folder, "last", folder.config())
+    module, _ = reopen(folder, "last", folder.config())
     net: nn.Module = module.net.to(subject.device).eval()
     return net.requires_grad_(False)
 

@@ -29,7 +29,7 @@ from ray.exceptions import RuntimeEnvSetupError, WorkerCrashedError
 from submitit.core.utils import FailedJobError, UncompletedJobError
 
 from energy_at import train
-from energy_at.config.errors import explained
+from energy_at.config.errors import explain
 from energy_at.config.schema import check_start
 from energy_at.config.sweep_summary import summary
 from energy_at.runs.folder import runs_below
@@ -320,7 +320,7 @@ def test_a_word_where_a_launcher_has_declared_a_number_is_met_by_its_name():
     with pytest.raises(ValidationError) as met:
         config.hydra.launcher.n_jobs = "many"
     must = "hydra.launcher.n_jobs=many must be an integer >= 1, or -1 for all cores"
-    assert explained(met.value) == must
+    assert explain(met.value) == must
 
 
 @pytest.mark.parametrize(
@@ -340,7 +340,7 @@ def test_what_is_swept_has_values(override, said):
     with pytest.raises(ValueError, match=said) as met:
         parse_sweep(HydraContext(loader, Callbacks()), None, [override])
     assert str(met.value).startswith(override)
-    assert explained(met.value) == str(met.value)
+    assert explain(met.value) == str(met.value)
 
 
 @pytest.mark.parametrize(
@@ -355,8 +355,8 @@ def test_what_is_swept_has_values(override, said):
 def test_an_override_that_cannot_be_read_gets_a_line_without_the_parsers_words(override, said):
     with pytest.raises(OverrideParseException) as met:
         OverridesParser.create().parse_overrides([override])
-    assert explained(met.value).startswith(said)
-    assert "https:" not in explained(met.value)
+    assert explain(met.value).startswith(said)
+    assert "https:" not in explain(met.value)
 
 
 @pytest.mark.parametrize("extra", ["joblib", "submitit", "optuna", "ray"])
@@ -365,9 +365,9 @@ def test_a_launcher_that_is_not_installed_says_how_to_get_it(extra, type_train, 
 
     names = {"joblib": "hydra/launcher/joblib", "submitit": "hydra/launcher/submitit_local"}
     missing = MissingConfigException("no", names.get(extra, f"hydra/sweeper/{extra}"), ["basic"])
-    assert explained(missing).endswith(f"pip install 'energy_at[{extra}]'")
+    assert explain(missing).endswith(f"pip install 'energy_at[{extra}]'")
     unknown = RuntimeError(f"Unknown plugin class : 'hydra_plugins.hydra_{extra}_launcher.x'")
-    assert explained(unknown).endswith(f"pip install 'energy_at[{extra}]'")
+    assert explain(unknown).endswith(f"pip install 'energy_at[{extra}]'")
 
 
 def test_without_ray_its_launcher_says_how_to_get_it(monkeypatch):

@@ -15,7 +15,7 @@ import torch
 from lightning import Callback
 
 from energy_at import train
-from energy_at.config.build import reopened
+from energy_at.config.build import reopen
 from energy_at.evaluation import final_results
 from energy_at.reporting import comparison
 from energy_at.runs.checkpoints import read_checkpoint
@@ -265,4 +265,4 @@ def test_a_checkpoint_of_another_network_is_named(type_train, run, tmp_path):
     type_train(*SHORT, "trainer.max_epochs=1", "model.width=6", "hydra.run.dir=wide")
     shutil.copy("wide/checkpoints/last.ckpt", "run/checkpoints/last.ckpt")
     with pytest.raises(ValueError, match="is of another network than run"):
-        reopened(RunFolder(Path("run")))
+        reopen(RunFolder(Path("run")))
