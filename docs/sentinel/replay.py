@@ -25,7 +25,7 @@ from energy_at.config.build import make
 from energy_at.overfitting.alarms import Alarm, Thresholds
 from energy_at.overfitting.detector import Detector
 from energy_at.overfitting.onset import MARGIN, RunStatus, status_of
-from energy_at.overfitting.signals import WINDOW, running_means
+from energy_at.overfitting.signals import LEARNED, WINDOW, running_means
 from energy_at.reporting.describe import MethodLabel
 from energy_at.reporting.figures.style import OPEN, WIDTH, Mark, mark_alarms, save
 from energy_at.reporting.panels import DELTA_X, PGD
@@ -33,7 +33,6 @@ from energy_at.reporting.tables import Table
 from energy_at.runs.folder import RunFolder
 from energy_at.runs.metrics_log import Curve
 
-ROBUST = 1.5  # times chance
 COLUMNS = ("set", "run", "steps an epoch", "what happened", "alarm by steps alone",
            "alarm with held-out images", "latency, steps", "latency, epochs",
            "verdict")  # fmt: skip
@@ -93,7 +92,7 @@ class Watch:
         if int(self.folder.config().attack.steps) > 1:
             return None
         accuracies = self.pgd.values
-        robust = np.flatnonzero(accuracies >= ROBUST * self.chance)
+        robust = np.flatnonzero(accuracies >= LEARNED * self.chance)
         first = int(robust[0]) if len(robust) else 0
         best = np.maximum.accumulate(np.maximum(accuracies, self.chance))
         fallen = np.flatnonzero(accuracies < best / 2)
@@ -118,7 +117,7 @@ class Watch:
     @property
     def learned(self) -> bool:
         """Whether it was ever better than a guess."""
-        return bool(np.max(self.pgd.values) >= ROBUST * self.chance)
+        return bool(np.max(self.pgd.values) >= LEARNED * self.chance)
 
     def alarms(self, *, held_out: bool) -> list[Alarm]:
         """What the sentinel says, with or without the rows of the validations."""

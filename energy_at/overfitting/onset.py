@@ -114,20 +114,3 @@ def _overfitting(accuracies: Floats) -> int | None:
     if means[best] - means[-1] < max(MARGIN, 4 * deviation * (2 / WINDOW) ** 0.5):
         return None
     return best + int(np.argmax(accuracies[best : best + WINDOW]))
-
-
-def collapse_step(rows: Rows, classes: int) -> int | None:
-    """Step of a collapse that lasts to the end; to be replaced by ``status_of``."""
-    validated = [row for row in rows if "val/acc/pgd" in row]
-    pgd = np.array([row["val/acc/pgd"] for row in validated])
-    fallen = pgd < np.maximum(np.maximum.accumulate(pgd), 1 / classes) / 2
-    return int(validated[_last_stretch(fallen)]["step"]) if len(pgd) and fallen[-1] else None
-
-
-def overfitting_step(rows: Rows, classes: int) -> int | None:
-    """Step of the onset of robust overfitting; to be replaced by ``status_of``."""
-    validated = [row for row in rows if "val/acc/pgd" in row]
-    if collapse_step(rows, classes) is not None:
-        return None
-    onset = _overfitting(np.array([row["val/acc/pgd"] for row in validated]))
-    return None if onset is None else int(validated[onset]["step"])

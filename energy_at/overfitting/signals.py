@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 
 WINDOW = 5  # validations of a running mean
 CLEAR = 1.5  # factor between a threshold and a value that is clear of it
-_LEARNED = 1.5  # times chance
+LEARNED = 1.5  # times chance: least accuracy of a network with robustness to lose
 
 
 def aae_share_and_alignment(row: Row) -> tuple[float, float]:
@@ -57,7 +57,7 @@ def standard_error(accuracy: float, images: int | None) -> float:
 
 def has_learned(accuracy: float, classes: int) -> bool:
     """Whether there is robustness to lose."""
-    return accuracy >= _LEARNED / classes
+    return accuracy >= LEARNED / classes
 
 
 def running_means(accuracies: Floats) -> Floats:
