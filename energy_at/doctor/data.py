@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from energy_at.config.build import make
-from energy_at.config.keys import composed
+from energy_at.config.keys import compose_groups
 from energy_at.data.images import ImageSet
 from energy_at.data.tiny_imagenet import URL, tiny_imagenet, training_files, val_files
 from energy_at.doctor.findings import Checks, Verdict, require
@@ -27,7 +27,7 @@ def checks(datasets: Sequence[str], root: Path) -> Checks:
 
 def check_named(name: str, root: Path) -> Verdict:
     """Compose the configuration of a data set and check it."""
-    return readable(composed("doctor", [f"dataset={name}"]).dataset, root)
+    return readable(compose_groups("doctor", [f"dataset={name}"]).dataset, root)
 
 
 def readable(dataset: DictConfig, root: Path) -> Verdict:
