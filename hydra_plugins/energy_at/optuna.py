@@ -164,14 +164,14 @@ def require_seeds(study: Any, used: Sequence[str], folder: Path) -> None:
 
 
 def _worthless(number: int) -> str:
-    """Where a study keeps how many runs of a trial had collapsed or not learned."""
+    """Where a study keeps how many runs of a trial collapsed, or are not robust."""
     return f"worthless runs of trial {number}"
 
 
 def _counted_as_zero(lost: int, runs: int) -> str:
     each = "counts" if lost == 1 else "count each"
-    have = "has" if lost == 1 else "have"
-    return f", though {lost} of its {runs} runs collapsed or {have} not learned, and {each} as 0"
+    are = "is" if lost == 1 else "are"
+    return f", though {lost} of its {runs} runs collapsed or {are} not robust, and {each} as 0"
 
 
 def _none_of(trials: int) -> str:

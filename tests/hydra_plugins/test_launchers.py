@@ -525,7 +525,7 @@ def test_a_best_trial_with_a_collapsed_run_says_so_and_keeps_to_its_seeds(monkey
     code, out, err = typed(monkeypatch, capsys, train.main, *search, "seed=0,1")
     assert code == 0, err
     assert out.startswith("highest mean of 1 trial on held-out images: reg.weight=")
-    said = "(9.0 %), though 1 of its 2 runs collapsed or has not learned, and counts as 0"
+    said = "(9.0 %), though 1 of its 2 runs collapsed or is not robust, and counts as 0"
     assert out.splitlines()[0].endswith(said)
     before = everything()
     code, out, err = typed(monkeypatch, capsys, train.main, *search, "seed=0,1,2")

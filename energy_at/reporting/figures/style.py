@@ -47,7 +47,7 @@ ATTACK_STYLES = {  # colour and marker in every figure: Okabe and Ito's palette,
     "square": ("#999999", "h"),
     "autoattack": ("#D55E00", "*"),
 }
-SEQUENTIAL = ("viridis", 0.0, 0.83)  # colour map of swept numbers; its upper end is too light
+SEQUENTIAL = ("viridis", 0.15, 0.83)  # colour map of swept numbers: not black, not too light
 SWEPT = 3  # values from which a number has colours of its own
 LINE_STYLES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (7, 2, 1, 2, 1, 2)), (0, (8, 4)))
 MARKERS = ("", "o", "s", "^", "D", "v", "P", "X")
