@@ -241,8 +241,8 @@ def test_the_folder_of_a_job_is_known_before_it_runs():
 @pytest.mark.parametrize(
     ("mistake", "said"),
     [
-        (("hydra/launcher=jobli",), "there is no hydra/launcher/jobli: choose from basic, "),
-        (("sweep=der_wait",), "there is no sweep/der_wait: choose from der_weight, eps, none"),
+        (("hydra/launcher=jobli",), "unknown choice; did you mean hydra/launcher=joblib? choose"),
+        (("sweep=der_wait",), "did you mean sweep=der_weight? choose from der_weight, eps,"),
         (("reg=der", "reg.wait=0,1"), "reg.wait: unknown key; did you mean reg.weight"),
         (("hydra/sweeper=optuna", "reg=der"), "has nothing to search: name bounds"),
         (
