@@ -41,11 +41,13 @@ test-slow: install ## Run the tests that take minutes
 gpu: install ## Run the benchmark and the study at full size; re-run to resume
 	PYTHON=$(PY) bash scripts/gpu_study.sh
 
-lint: install ## Check style, types and layers
+lint: install ## Check style, types, layers, the words of the prose and the configuration reference
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+	$(PY) scripts/check_language.py
+	$(PY) scripts/configuration_reference.py --check
 
 lock: install ## Write requirements.lock from pyproject.toml
 	$(PY) -m pip install --quiet uv
