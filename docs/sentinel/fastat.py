@@ -1,7 +1,7 @@
 """Replay the held-out CO signal over the public curves of the FastAT benchmark.
 
 ``python docs/sentinel/fastat.py curves.csv.gz`` prints a Markdown table. The curves (arXiv
-2604.22853: 186 runs of 20 fast methods, per-epoch accuracies of raw and EMA weights) are not part of
+2604.22853: 186 runs of 20 fast methods, per-epoch accuracies of raw and EMA weights) are not in
 this repository. A run counts as collapsed from the first epoch on at which FGSM accuracy exceeds
 PGD-10 accuracy by more than 25 points.
 """
