@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 import energy_at
 from energy_at.attacks.threat import Linf
-from energy_at.config.keys import composed
+from energy_at.config.keys import compose_groups
 from energy_at.data.images import ImageSet
 from energy_at.doctor import __main__ as doctor
 from energy_at.doctor import data, installation
@@ -48,7 +48,7 @@ def type_in(monkeypatch, capsys):
 
 
 def check(name, root, **changes):
-    cfg = composed("doctor", [f"dataset={name}"]).dataset
+    cfg = compose_groups("doctor", [f"dataset={name}"]).dataset
     with open_dict(cfg):
         cfg.update(changes)
     return data.readable(cfg, root)
