@@ -20,12 +20,10 @@ from energy_at import sample, train
 from energy_at.evaluation.trained_model import open_run
 from energy_at.reporting import panels
 from energy_at.runs.folder import RunFolder
-from energy_at.sampling import Stop, judge, output
-from energy_at.sampling import pipeline as sampled
-from energy_at.sampling.generation import FILES
-from energy_at.sampling.progress import SamplingBar
-from energy_at.sampling.samples import Parts
-from tests.evaluation.test_evaluate import TRAINING, trained  # noqa: F401  a fixture
+from energy_at.runs.result_folder import ResultFolder
+from energy_at.sampling import FILES, Stop, classifier, output, pipeline
+from energy_at.sampling.samples import Parts, SamplingBar
+from tests.evaluation.conftest import TRAINING, trained_digits  # noqa: F401  a fixture
 from tests.helpers.running import typed
 from tests.helpers.wandb_files import Kept, without_key
 
@@ -38,9 +36,9 @@ FIGURES = [f"{name}.{kind}" for name in ("grid", "start", "nearest", "distributi
 @pytest.fixture(autouse=True)
 def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(judge, "STEPS", 1)
-    monkeypatch.setattr(judge, "EPOCHS", 1)
-    monkeypatch.setitem(judge.WIDTH, "cpu", 2)
+    monkeypatch.setattr(classifier, "STEPS", 1)
+    monkeypatch.setattr(classifier, "EPOCHS", 1)
+    monkeypatch.setitem(classifier.WIDTH, "cpu", 2)
 
 
 @pytest.fixture
@@ -50,8 +48,8 @@ def without_figures(monkeypatch):
 
 
 @pytest.fixture
-def run(trained):  # noqa: F811
-    return Path(shutil.copytree(trained, "run"))
+def run(trained_digits):  # noqa: F811
+    return Path(shutil.copytree(trained_digits, "run"))
 
 
 @pytest.fixture
@@ -60,17 +58,17 @@ def type_sample(monkeypatch, capsys):
 
 
 @pytest.fixture(scope="module")
-def done(trained, tmp_path_factory):  # noqa: F811
+def done(trained_digits, tmp_path_factory):  # noqa: F811
     """A run that was sampled with everything, and what was said."""
     folder = tmp_path_factory.mktemp("sampled")
-    shutil.copytree(trained, folder / "run")
+    shutil.copytree(trained_digits, folder / "run")
     argv = ["run=run", "n=70", "quality=classifier", "out=made", "logger=wandb", *QUICK]
     with pytest.MonkeyPatch.context() as patch:
         without_key(patch, folder / "home")
         patch.chdir(folder)
-        patch.setattr(judge, "STEPS", 1)
-        patch.setattr(judge, "EPOCHS", 1)
-        patch.setitem(judge.WIDTH, "cpu", 2)
+        patch.setattr(classifier, "STEPS", 1)
+        patch.setattr(classifier, "EPOCHS", 1)
+        patch.setitem(classifier.WIDTH, "cpu", 2)
         patch.setattr(sys, "argv", ["sample", *argv])
         sample.main()
     return folder
@@ -151,9 +149,15 @@ def test_the_report_holds_the_configuration_and_all_numbers(made):
     assert set(found["seconds"]) == {"prepare", "sample", "measure"}
     assert list(found["sets"]) == ["samples", "start alone", "held-out images", "class means"]
     for row in found["sets"].values():
-        assert {"fid", "kid", "inception_score", "precision", "recall", "judge", "variety"} <= (
-            row.keys()
-        )
+        assert {
+            "fid",
+            "kid",
+            "inception_score",
+            "precision",
+            "recall",
+            "classifier_accuracy",
+            "variety",
+        } <= (row.keys())
         assert row["images"] == 70
     assert found["sets"]["class means"]["variety"] == 0
     for name in ("samples", "start alone", "held-out images"):
@@ -224,29 +228,29 @@ def test_a_logger_that_trainings_alone_write_is_refused(type_sample):
 
 def test_nothing_else_is_left(made):
     assert sorted(path.name for path in made.iterdir()) == sorted(
-        [*FILES, *FIGURES, "classes", "wandb"]
+        [*FILES, *FIGURES, ".result.json", "classes", "wandb"]
     )
     assert {path.name for path in Path("run/samples").iterdir()} == {"cache"}
 
 
-def test_the_judge_is_trained_once_and_again_typing_draws_nothing(
+def test_the_classifier_is_trained_once_and_a_second_call_draws_nothing(
     made, tmp_path, type_sample, monkeypatch, without_figures
 ):
     again = shutil.copytree(made, tmp_path / "again")
-    judges = list(Path("run/samples/cache").glob("judge-*"))
-    assert len(judges) == 1
+    folders = list(Path("run/samples/cache").glob("classifier-*"))
+    assert len(folders) == 1
     before = columns(made)
 
     def never(*_, **__):
         raise AssertionError("not again")
 
-    monkeypatch.setattr(judge, "_train", never)
-    monkeypatch.setattr(sampled, "generate", never)
+    monkeypatch.setattr(classifier, "_train", never)
+    monkeypatch.setattr(pipeline, "generate", never)
     code, out, err = type_sample("run=run", "n=70", "quality=none", f"out={again}", *QUICK)
     assert (code, err) == (0, "")
     assert same(columns(again), before)
     assert report(again)["of_earlier_attempts"] == 70
-    assert "70 samples are of an earlier attempt" in out
+    assert "without the time of 70 samples from an earlier attempt" in out
 
 
 # The same images
@@ -276,8 +280,8 @@ class Tired(SamplingBar):
 
     finishes = 0
 
-    def finished(self, samples):
-        super().finished(samples)
+    def count(self, samples):
+        super().count(samples)
         type(self).finishes += 1
         if self.finishes == 2:
             raise KeyboardInterrupt
@@ -289,16 +293,16 @@ def test_what_was_cut_off_goes_on(run, type_sample, monkeypatch, without_figures
     expected = sampled_columns(type_sample, "whole", *overrides)
     monkeypatch.setattr(Parts, "EVERY", every)
     with monkeypatch.context() as patch:
-        patch.setattr(sampled, "SamplingBar", Tired)
+        patch.setattr(pipeline, "SamplingBar", Tired)
         patch.setattr(Tired, "finishes", 0)
         code, _, err = type_sample("run=run", "out=again", *BARE, *overrides)
     assert (code, "re-run the same command to resume" in err) == (130, True)
-    kept = Parts(Path("again/parts"), str(expected["key"])).done
+    kept = Parts(ResultFolder(Path("again"), "sampling", str(expected["key"]))).done
     assert 0 < len(kept) < 23
     numbers = []
-    of = sampled.Samples.of
+    of = pipeline.Samples.of
     monkeypatch.setattr(
-        sampled.Samples, "of", lambda chains: numbers.extend(chains.number.tolist()) or of(chains)
+        pipeline.Samples, "of", lambda chains: numbers.extend(chains.number.tolist()) or of(chains)
     )
     assert same(sampled_columns(type_sample, "again", *overrides), expected)
     assert sorted(numbers) == sorted(set(range(23)) - kept)
@@ -312,12 +316,12 @@ def test_a_folder_of_other_samples_is_refused_and_kept(run, type_sample, without
     for change in ("n=4", "seed=1", "start.scale=2", "sampler.noise=0", "guidance=none"):
         code, _, err = type_sample("run=run", "out=made", *BARE, "n=3", change)
         assert code == 1
-        assert err == "error: made holds other samples: choose another out=FOLDER\n"
+        assert err == "error: made holds another sampling: choose another out=FOLDER\n"
     assert everything("made") == before
 
 
-def test_damaged_samples_are_said_to_be(run, type_sample):
-    Path("made").mkdir()
+def test_damaged_samples_are_refused(run, type_sample, without_figures):
+    sampled_columns(type_sample, "made", "n=3")
     Path("made/samples.npz").write_bytes(b"PK")
     code, _, err = type_sample("run=run", "out=made", "n=3", *BARE)
     assert code == 1
@@ -386,7 +390,7 @@ def test_a_run_that_cannot_be_written_to_is_sampled_elsewhere(
     before = everything("run")
     code, _, err = type_sample("run=run", "n=3", *BARE)
     assert code == 1
-    assert re.fullmatch(r"error: run/samples/\S+ is no folder that can be .*out=FOLDER\n", err)
+    assert re.fullmatch(r"error: run/samples/\S+ is not a writable folder: .*out=FOLDER\n", err)
     monkeypatch.setattr(
         os,
         "access",
@@ -394,7 +398,7 @@ def test_a_run_that_cannot_be_written_to_is_sampled_elsewhere(
     )
     sampled_columns(type_sample, "elsewhere", "n=3")
     assert everything("run") == before
-    assert Path("elsewhere/cache").is_dir()
+    assert Path("elsewhere/.cache").is_dir()
 
 
 # A sweep
@@ -445,8 +449,8 @@ MISTAKES = [
     ("guidance=away", "choose from class_energy, class_stop, none"),
     ("sampler.stride=3", "sampler.stride: unknown key; did you mean sampler.steps"),
     ("judge=nowhere", "nowhere is not a run folder"),
-    ("out=file", "file is no folder that can be written to: choose another out=FOLDER"),
-    ("out=file/below", "file/below is no folder that can be written to"),
+    ("out=file", "file is not a writable folder: choose another out=FOLDER"),
+    ("out=file/below", "file/below is not a writable folder"),
     ("quality=classifier judge=none n=60", "quality=classifier needs the standard"),
     ("quality=classifier n=49", "49 images are too few for FID"),
     ("quality=inception n=60 quality.weights=no.pth", "quality.weights=no.pth is not there"),
@@ -472,7 +476,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(run, type_sample, mistake, sai
     assert everything() == before
 
 
-def test_a_judge_of_another_data_set_is_refused(run, type_sample):
+def test_a_classifier_of_another_data_set_is_refused(run, type_sample):
     shutil.copytree(run, "other")
     path = Path("other/config.yaml")
     path.write_text(path.read_text().replace("name: digits", "name: letters"))
@@ -486,27 +490,27 @@ def test_a_judge_of_another_data_set_is_refused(run, type_sample):
     assert everything() == before
 
 
-def test_any_run_of_the_data_set_may_judge(run, type_sample, without_figures):
+def test_any_run_of_the_data_set_may_be_the_classifier(run, type_sample, without_figures):
     code, _, err = type_sample("run=run", "judge=run", "n=20", "quality=none", "out=made", *QUICK)
     assert (code, err) == (0, "")
     found = columns("made")
     pixels = torch.from_numpy(found["pixels"]).permute(0, 3, 1, 2) / 255
     with torch.no_grad():
         right = (opened_net()(pixels).argmax(1).numpy() == found["label"]).mean()
-    assert report("made")["sets"]["samples"]["judge"] == pytest.approx(right)
+    assert report("made")["sets"]["samples"]["classifier_accuracy"] == pytest.approx(right)
 
 
-def test_a_judge_that_was_cut_off_is_trained_again(run, type_sample, monkeypatch, without_figures):
+def test_an_interrupted_classifier_is_trained_again(run, type_sample, monkeypatch, without_figures):
     def cut(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr("lightning.Trainer.fit", cut)
         assert type_sample("run=run", "n=3", "quality=none", "out=made", *QUICK)[0] == 130
-    assert not list(Path("run/samples/cache").glob("judge-*[!t]"))
+    assert not list(Path("run/samples/cache").glob("classifier-*[!t]"))
     code, _, err = type_sample("run=run", "n=3", "quality=none", "out=made", *QUICK)
     assert (code, err) == (0, "")
-    (folder,) = Path("run/samples/cache").glob("judge-*")
+    (folder,) = Path("run/samples/cache").glob("classifier-*")
     assert RunFolder.open(folder).has_checkpoint()
 
 
@@ -522,7 +526,7 @@ def test_a_network_that_is_damaged_is_one_line(run, type_sample):
     assert not Path("made").exists()
 
 
-# Standard training, which the judge is
+# Standard training, which the classifier uses
 
 
 def test_no_attack_has_no_regularizer_and_no_trades(type_sample, monkeypatch, capsys):

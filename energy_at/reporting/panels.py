@@ -253,7 +253,7 @@ SECTIONS = (
             Scores("KID", "sample/kid"),
             Scores("precision", "sample/precision"),
             Scores("recall", "sample/recall"),
-            Scores("classifier accuracy", "sample/judge"),
+            Scores("classifier accuracy", "sample/classifier_accuracy"),
             Images("samples, and nearest training images", ("samples/grid", "samples/nearest")),
         ),
     ),

@@ -21,7 +21,7 @@ SCORES = {
     "kid": ("KID", 1, ".4f"),
     "precision": ("precision", 1, ".3f"),
     "recall": ("recall", 1, ".3f"),
-    "judge": ("judge %", 100, ".1f"),
+    "classifier_accuracy": ("classifier accuracy %", 100, ".1f"),
     "variety": ("variety", 1, ".3f"),
     "copied": ("copied %", 100, ".1f"),
 }

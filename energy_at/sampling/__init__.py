@@ -1,7 +1,10 @@
-"""A robust classifier as a generator: starts, Langevin dynamics and guidance."""
+"""A robust classifier as a generator: starts, Langevin dynamics, guidance, scores."""
 
 from energy_at.sampling.guidance import ClassEnergy, Guidance, Unguided
 from energy_at.sampling.langevin import ENERGIES, Chains, Langevin, Stop, generate
+from energy_at.sampling.output import FILES
+from energy_at.sampling.pipeline import Options, sample, sample_command
+from energy_at.sampling.prepare import SamplingPlan
 from energy_at.sampling.starts import (
     ClassGaussian,
     ClassPCA,
@@ -16,6 +19,7 @@ from energy_at.sampling.training_images import TrainingImages, embed
 
 __all__ = [
     "ENERGIES",
+    "FILES",
     "Chains",
     "ClassEnergy",
     "ClassGaussian",
@@ -24,7 +28,9 @@ __all__ = [
     "Guidance",
     "Langevin",
     "LocalPCA",
+    "Options",
     "PrincipalComponents",
+    "SamplingPlan",
     "Start",
     "Stop",
     "TrainingImages",
@@ -33,4 +39,6 @@ __all__ = [
     "embed",
     "find_components",
     "generate",
+    "sample",
+    "sample_command",
 ]

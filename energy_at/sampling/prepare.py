@@ -1,23 +1,101 @@
-"""What samples are drawn from: training images, their energies and fitted starts, kept in files."""
+"""What to sample, and what samples are drawn from: training images, energies, a fitted start."""
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from energy_at.core.files import replacing
+from energy_at import __version__
+from energy_at.config.build import make
+from energy_at.core.files import digest, replacing
 from energy_at.core.rng import CountedNoise
 from energy_at.core.types import Labels, PerExample
-from energy_at.evaluation.trained_model import TrainedModel
-from energy_at.sampling import ENERGIES, Chains, TrainingImages, embed
-from energy_at.sampling.keys import key_of, network_key
-from energy_at.sampling.plan import Plan
-from energy_at.sampling.starts import BLOCK
+from energy_at.evaluation import TrainedModel, result_key
+from energy_at.sampling.guidance import Guidance
+from energy_at.sampling.langevin import ENERGIES, Chains, Langevin
+from energy_at.sampling.quality import Extractor
+from energy_at.sampling.starts import BLOCK, Start
+from energy_at.sampling.training_images import TrainingImages, embed
 
+GROUPS = ("start", "guidance", "sampler", "quality")
 Tensors = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class SamplingPlan:
+    """What to sample.
+
+    Attributes:
+        n: Number of images; number ``i`` is of class ``i`` modulo the number of classes.
+        seed: Of everything that is drawn; each image has its own.
+        start: Where samples start.
+        guidance: Their target energies, and when they stop.
+        sampler: How they move.
+        extractor: Of the features that they are scored by.
+        reference: Split that they are compared with.
+        shown: Images of each class in the grid.
+        settings: Names and values of all this, as in the configuration.
+    """
+
+    n: int
+    seed: int
+    start: Start
+    guidance: Guidance
+    sampler: Langevin
+    extractor: Extractor
+    reference: str
+    shown: int
+    settings: Mapping[str, Any]
+
+    @property
+    def image_settings(self) -> dict[str, Any]:
+        """The settings that the images depend on; scores depend on more."""
+        parts = {name: self.settings[name] for name in ("start", "guidance", "sampler")}
+        return {"n": self.n, "seed": self.seed} | parts
+
+    def title(self) -> str:
+        """Start, guidance and sampler in one line."""
+        start, guidance = (str(self.settings[name]["name"]) for name in ("start", "guidance"))
+        sampler = self.settings["sampler"]
+        return f"start {start}, guidance {guidance}, {sampler['energy']} energy, " + (
+            f"at most {sampler['steps']} steps of {sampler['step_size']:g}"
+        )
+
+
+def plan_of(cfg: DictConfig) -> SamplingPlan:
+    """The sampling that a configuration asks for."""
+    parts = {name: _build(cfg[name]) for name in GROUPS}
+    return SamplingPlan(
+        n=cfg.n,
+        seed=cfg.seed,
+        start=parts["start"],
+        guidance=parts["guidance"],
+        sampler=parts["sampler"],
+        extractor=parts["quality"],
+        reference=cfg.quality.reference,
+        shown=cfg.shown,
+        settings={name: _settings(cfg[name]) for name in GROUPS},
+    )
+
+
+def _build(group: DictConfig) -> Any:
+    """The object of a group, without the keys that are not its arguments."""
+    group = copy.deepcopy(group)  # with its parents: messages name the whole key
+    OmegaConf.set_struct(group, False)
+    for name in ("name", "reference"):
+        group.pop(name, None)
+    return make(group)
+
+
+def _settings(group: DictConfig) -> dict[str, Any]:
+    """Names and values of a group."""
+    return {str(name): value for name, value in group.items() if name != "_target_"}
 
 
 @dataclass(frozen=True)
@@ -34,10 +112,11 @@ class Material:
     energies: PerExample
     fit: Tensors
 
-    def portions(self, plan: Plan, done: set[int]) -> Iterator[Chains]:
-        """Samples at their start, class by class; those that are done are left out.
+    def portions(self, plan: SamplingPlan, done: set[int]) -> Iterator[Chains]:
+        """Samples at their start, class by class, without the numbers that are ``done``.
 
-        Whoever is wanted, whole blocks of ``BLOCK`` numbers of one class are drawn.
+        Whole blocks of ``BLOCK`` numbers of one class are drawn, so that the last bits of a start
+        do not depend on which samples are missing.
         """
         classes = self.images.classes
         for label in range(classes):
@@ -47,7 +126,7 @@ class Material:
                 if any(wanted):
                     yield self._block(plan, number, label).take(torch.tensor(wanted))
 
-    def _block(self, plan: Plan, number: Labels, label: int) -> Chains:
+    def _block(self, plan: SamplingPlan, number: Labels, label: int) -> Chains:
         device = self.energies.device
         noise = CountedNoise.of(number.tolist(), plan.seed)
         noise = CountedNoise(noise.keys.to(device))
@@ -59,50 +138,53 @@ class Material:
         return Chains.start_at(number.to(device), y, x, target, noise)
 
 
-def prepared(subject: TrainedModel, plan: Plan, cache: Path) -> Material:
-    """The material, fitted once for a network and its data, then read from ``cache``.
+def prepare(model: TrainedModel, plan: SamplingPlan, cache: Path) -> Material:
+    """The material, computed once for a network and its data, then read from ``cache``.
 
     Raises:
         ValueError: if the start cannot be fitted to these images.
     """
-    device = subject.device
-    data = subject.data.train
-    classes = int(subject.config.dataset.classes)
+    device, data = model.device, model.data.train
+    classes = int(model.config.dataset.classes)
     images = TrainingImages(data.pixels.to(device), data.labels.to(device), classes)
     plan.start.require(images)
-    of_images, of_network = data.digests(), network_key(subject)
-    seen = cached(
-        cache / f"embedding-{key_of(of_images, of_network)[:12]}.safetensors",
-        lambda: _embedding(subject, images),
+    key = result_key(model, data, {"cache": "embedding"})
+    embedding = cached(
+        cache / f"embedding-{key[:12]}.safetensors", lambda: _embedding(model, images)
     )
     start = plan.settings["start"]
-    of_start = [start, of_images, *(of_network if plan.start.needs_features else [])]
-    features = seen["features"].to(device) if plan.start.needs_features else None
+    features = embedding["features"].to(device) if plan.start.needs_features else None
+    of_network = None if features is None else key
+    key = cache_key(start, data.digests(), of_network)
     fit = cached(
-        cache / f"start-{start['name']}-{key_of(of_start)[:12]}.safetensors",
+        cache / f"start-{start['name']}-{key[:12]}.safetensors",
         lambda: plan.start.fit(images, features),
     )
-    energies = ENERGIES[plan.sampler.energy](seen["logits"].to(device), images.labels)
+    energies = ENERGIES[plan.sampler.energy](embedding["logits"].to(device), images.labels)
     return Material(images, energies, {name: value.to(device) for name, value in fit.items()})
 
 
-def _embedding(subject: TrainedModel, images: TrainingImages) -> Tensors:
+def _embedding(model: TrainedModel, images: TrainingImages) -> Tensors:
     logits, features = embed(
-        subject.net, images.pixels, channels_last=subject.config.training.channels_last
+        model.net, images.pixels, channels_last=model.config.training.channels_last
     )
     return {"logits": logits, "features": features}
 
 
-def cached(path: Path, find: Callable[[], Tensors]) -> Tensors:
-    """What the file holds; found and written if it is not there, or damaged."""
+def cache_key(*values: Any) -> str:
+    """Digest of these values and of the versions that compute with them."""
+    return digest([*values, __version__, torch.__version__])
+
+
+def cached(path: Path, compute: Callable[[], Tensors]) -> Tensors:
+    """The tensors in a file; computed and written if it is missing or damaged."""
     if path.is_file():
         try:
             return load_file(path)
         except Exception:  # safetensors raises its own kinds
             path.unlink()
-    found = {name: value.detach().cpu().contiguous() for name, value in find().items()}
-    if not found:
-        return found
-    with replacing(path) as part:
-        save_file(found, part)
-    return found
+    tensors = {name: value.detach().cpu().contiguous() for name, value in compute().items()}
+    if tensors:
+        with replacing(path) as part:
+            save_file(tensors, part)
+    return tensors

@@ -1,4 +1,4 @@
-"""Finished samples: columns, files, and parts that survive a kill."""
+"""Finished samples: columns, files, parts that survive a kill, and the progress bar."""
 
 import time
 from collections.abc import Sequence
@@ -12,10 +12,12 @@ import torch
 from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
 from energy_at.core.files import replacing
 from energy_at.core.types import Labels, PerExample, Pixels
-from energy_at.sampling import Chains
+from energy_at.runs.result_folder import ResultFolder
+from energy_at.sampling.langevin import Chains, Stop
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,11 @@ class Samples:
     Attributes:
         number: Of each.
         pixels: Bytes.
-        start: Bytes that it began as.
+        start: Bytes of the start.
         label: Its class.
-        steps: That it took.
+        steps: Number of steps that it took.
         stop: Why it stopped, a ``Stop``.
-        target: Energy that it was led to, in nats; minus infinity without guidance.
+        target: Its target energy, in nats; minus infinity without guidance.
     """
 
     number: Labels
@@ -53,15 +55,34 @@ class Samples:
             chains.target.cpu(),
         )
 
-    def __len__(self) -> int:
-        return len(self.number)
-
     @classmethod
-    def joined(cls, parts: Sequence["Samples"]) -> "Samples":
-        """All of them, by number."""
+    def concat(cls, parts: Sequence["Samples"]) -> "Samples":
+        """All samples of the parts, by number."""
         whole = [torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)]
         order = whole[0].argsort()
         return cls(*(column[order] for column in whole))
+
+    @classmethod
+    def read(cls, path: Path) -> "Samples | None":
+        """The samples in a file of ``arrays``; ``None`` if it is damaged."""
+        try:
+            with np.load(path) as file:
+                columns = {f.name: torch.from_numpy(file[f.name]) for f in fields(cls)}
+        except (BadZipFile, EOFError, KeyError, OSError, ValueError):
+            return None
+        for name in ("pixels", "start"):
+            columns[name] = columns[name].permute(0, 3, 1, 2).contiguous()
+        return cls(**columns)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Columns as arrays; images as (n, height, width, channels), as most tools read them."""
+        columns = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name in ("pixels", "start"):
+            columns[name] = columns[name].permute(0, 2, 3, 1)
+        return {name: column.contiguous().numpy() for name, column in columns.items()}
+
+    def __len__(self) -> int:
+        return len(self.number)
 
 
 def as_bytes(x: Tensor) -> Pixels:
@@ -69,36 +90,21 @@ def as_bytes(x: Tensor) -> Pixels:
     return (x * 255).round().to(torch.uint8).cpu().contiguous()
 
 
-def arrays(samples: Samples) -> dict[str, NDArray[np.generic]]:
-    """Columns as arrays; images as (n, height, width, channels), as most tools read them."""
-    found = {f.name: getattr(samples, f.name) for f in fields(samples)}
-    for name in ("pixels", "start"):
-        found[name] = found[name].permute(0, 2, 3, 1)
-    return {name: column.contiguous().numpy() for name, column in found.items()}
-
-
 class Parts:
-    """Finished samples on disk while others are on their way.
+    """Files of finished samples, so that an interrupted sampling resumes.
 
     Args:
-        folder: Of the parts; made with the first.
-        key: Of the samples.
-
-    Raises:
-        ValueError: if the folder holds parts of other samples.
+        result: The folder of the sampling; claimed with the first file.
     """
 
     EVERY = 20.0  # seconds between two files
 
-    def __init__(self, folder: Path, key: str) -> None:
-        self.folder, self.key = folder, key
-        self.finished: list[Samples] = []
+    def __init__(self, result: ResultFolder) -> None:
+        self.result, self.folder = result, result.path / "parts"
         self._fresh: list[Samples] = []
         self._written = time.monotonic()
-        for path in sorted(folder.glob("*.npz")):
-            part = self._read(path)
-            if part is not None:
-                self.finished.append(part)
+        read = [Samples.read(path) for path in sorted(self.folder.glob("*.npz"))]
+        self.finished = [part for part in read if part is not None]  # damaged: drawn again
 
     @property
     def done(self) -> set[int]:
@@ -106,49 +112,58 @@ class Parts:
         return {int(i) for part in self.finished for i in part.number}
 
     def add(self, samples: Samples) -> None:
-        """Keeps finished samples; not later than after some seconds, on disk."""
+        """Keeps finished samples; they are on disk after ``EVERY`` seconds at the latest."""
         self.finished.append(samples)
         self._fresh.append(samples)
         if time.monotonic() - self._written > self.EVERY:
             self.write()
 
     def write(self) -> None:
-        """Writes what is not on disk yet."""
+        """Writes the samples that are not on disk yet."""
         self._written = time.monotonic()
         if not self._fresh:
             return
+        self.result.claim()
         last = max((int(path.stem) for path in self.folder.glob("*.npz")), default=-1)
-        path = self.folder / f"{last + 1:06d}.npz"
-        with replacing(path) as part, part.open("wb") as file:
-            whole: dict[str, Any] = _columns(Samples.joined(self._fresh))
-            np.savez(file, key=np.array(self.key), **whole)
+        with replacing(self.folder / f"{last + 1:06d}.npz") as part, part.open("wb") as file:
+            arrays: dict[str, Any] = Samples.concat(self._fresh).arrays()
+            np.savez(file, **arrays)
         self._fresh = []
 
     def remove(self) -> None:
-        """Removes the files: the whole is written."""
+        """Removes the files, once all samples are written elsewhere."""
         for path in self.folder.glob("*.npz"):
             path.unlink()
         if self.folder.is_dir():
             self.folder.rmdir()
 
-    def _read(self, path: Path) -> Samples | None:
-        """The samples of a file; ``None`` if it is damaged: they are drawn again."""
-        found = read_columns(path)
-        if found is None:
-            return None
-        if str(found["key"]) != self.key:
-            raise ValueError(f"{self.folder.parent} holds other samples: choose another out=FOLDER")
-        return Samples(*(torch.from_numpy(found[f.name]) for f in fields(Samples)))
 
+class SamplingBar(tqdm):  # type: ignore[misc]
+    """Progress bar: finished images, rate, mean energy, share that reached its target.
 
-def read_columns(path: Path) -> dict[str, NDArray[Any]] | None:
-    """The key and the columns of a file of samples; ``None`` if it is damaged."""
-    try:
-        with np.load(path) as found:
-            return {name: found[name] for name in ("key", *(f.name for f in fields(Samples)))}
-    except (BadZipFile, EOFError, KeyError, OSError, ValueError):
-        return None
+    Args:
+        total: Number of images.
+        done: Images that an earlier attempt has finished.
+        disable: Show nothing.
+    """
 
+    def __init__(self, total: int, done: int, *, disable: bool) -> None:
+        super().__init__(total=total, initial=done, desc="sampling", unit="img", disable=disable)
+        self._energies: Tensor | None = None
+        self._finished = self._reached = 0
 
-def _columns(samples: Samples) -> dict[str, NDArray[np.generic]]:
-    return {f.name: getattr(samples, f.name).numpy() for f in fields(samples)}
+    def show_energies(self, energies: Tensor) -> None:
+        """Keeps the energies of a step on the device until samples finish."""
+        self._energies = energies
+        self.update(0)
+
+    def count(self, samples: Samples) -> None:
+        """Counts finished samples."""
+        self._finished += len(samples)
+        self._reached += int((samples.stop == Stop.REACHED).sum())
+        if self._energies is not None and not self.disable:
+            energy, share = float(self._energies.mean()), self._reached / self._finished
+            self.set_postfix_str(
+                f"energy {energy:+.2f}, {100 * share:.0f} % at target", refresh=False
+            )
+        self.update(len(samples))

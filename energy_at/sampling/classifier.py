@@ -1,0 +1,125 @@
+"""The independent classifier: standard training on the data set, done once for all samplings."""
+
+import shutil
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from lightning import seed_everything
+from omegaconf import DictConfig, OmegaConf, open_dict
+from torch import nn
+
+from energy_at.config import CONF
+from energy_at.config.build import build, reopen
+from energy_at.evaluation import TrainedModel
+from energy_at.runs.folder import RunFolder
+from energy_at.sampling.prepare import cache_key
+
+STEPS, EPOCHS = 400, 12  # at least; a standard classifier learns fast
+WIDTH = {"cpu": 16}  # elsewhere 64
+OMITTED = (
+    "callbacks.best=null",
+    "callbacks.energy=null",
+    "validation.attacks.fgsm=null",
+    "validation.attacks.pgd=null",
+    "trainer.limit_val_batches=0",
+    "trainer.num_sanity_val_steps=0",
+)
+
+
+def load_classifier(
+    model: TrainedModel, choice: str, cache: Path, *, progress: bool
+) -> nn.Module | None:
+    """The independent classifier on the device of the network.
+
+    Args:
+        model: The network whose samples it classifies.
+        choice: ``auto`` trains one, or takes the one trained before; ``none``; or a run's folder.
+        cache: Folder that a trained one is kept in.
+        progress: Show a bar.
+
+    Raises:
+        FileNotFoundError: if ``choice`` is a folder without a run.
+        ValueError: if the run is of another data set.
+    """
+    require_classifier(model, choice)
+    if choice == "none":
+        return None
+    if choice != "auto":
+        return _open(RunFolder.open(choice), model)
+    key = cache_key("classifier", model.data.train.digests(), STEPS, EPOCHS, model.device.type)
+    folder = RunFolder(cache / f"classifier-{key[:12]}")
+    if not folder.has_checkpoint():
+        _train(model, folder, progress=progress)
+    return _open(folder, model)
+
+
+def require_classifier(model: TrainedModel, choice: str) -> None:
+    """Refuses a run of another data set, before anything is computed.
+
+    Raises:
+        FileNotFoundError: if ``choice`` is a folder without a run.
+        ValueError: if the run is of another data set.
+    """
+    if choice in ("auto", "none"):
+        return
+    theirs, ours = RunFolder.open(choice).config().dataset, model.config.dataset
+    if any(ours[key] != theirs[key] for key in ("name", "classes", "channels", "size")):
+        raise ValueError(
+            f"judge={choice} is a classifier of {theirs.name}, {theirs.classes} classes, but "
+            f"samples are of {ours.name}, {ours.classes} classes"
+        )
+
+
+def _open(folder: RunFolder, model: TrainedModel) -> nn.Module:
+    module, _ = reopen(folder, "last", folder.config())
+    net: nn.Module = module.net.to(model.device).eval()
+    return net.requires_grad_(False)
+
+
+def _train(model: TrainedModel, folder: RunFolder, *, progress: bool) -> None:
+    """A run of ``experiment=standard`` on the training images of the network.
+
+    Its folder is renamed when training ends: an interrupted one is not used.
+    """
+    part = RunFolder(folder.path.with_name(f"{folder.path.name}.part"))
+    shutil.rmtree(part.path, ignore_errors=True)
+    images, data = len(model.data.train), model.config.dataset
+    epochs = max(EPOCHS, round(STEPS * data.batch_size / images))
+    precision = "bf16-mixed" if data.size >= 32 else "32-true"
+    overrides = [
+        "experiment=standard",
+        f"model.width={WIDTH.get(model.device.type, 64)}",
+        f"trainer.max_epochs={epochs}",
+        f"trainer.precision={precision}",
+        f"trainer.accelerator={'gpu' if model.device.type == 'cuda' else 'cpu'}",
+        f"trainer.enable_progress_bar={str(progress).lower()}",
+        "logger=none",
+        *OMITTED,
+    ]
+    cfg = _compose(overrides, model.config)
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    run = build(cfg, part)
+    RunFolder.create(part.path, cfg, overrides)
+    try:
+        with torch.enable_grad():
+            run.trainer.fit(run.module, datamodule=run.data)
+    except SystemExit:  # how Lightning ends on a signal
+        raise KeyboardInterrupt from None
+    part.path.rename(folder.path)
+
+
+def _compose(overrides: list[str], like: DictConfig) -> DictConfig:
+    def composed() -> DictConfig:
+        return compose("train", overrides=overrides, return_hydra_config=False)
+
+    if GlobalHydra.instance().is_initialized():
+        cfg = composed()
+    else:
+        with initialize_config_dir(CONF, version_base="1.3"):
+            cfg = composed()
+    with open_dict(cfg):
+        cfg.dataset = OmegaConf.to_container(like.dataset, resolve=True)
+        cfg.seed = like.seed  # it splits the data: what is held out stays held out
+    return cfg

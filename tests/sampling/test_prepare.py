@@ -1,0 +1,219 @@
+"""What samples are drawn from: training images, energies, fitted starts, and their cache."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
+
+from energy_at.data import ImageData
+from energy_at.data.readers import digits
+from energy_at.evaluation import TrainedModel
+from energy_at.models import small
+from energy_at.sampling import ENERGIES, Chains
+from energy_at.sampling.prepare import cached, plan_of, prepare
+from tests.helpers.running import CONF
+
+
+def plan(*overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return plan_of(compose("sample", ["n=40", "start.k=5", *overrides]))
+
+
+def other(*overrides):
+    """The same without what only local PCA has."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return plan_of(compose("sample", ["n=40", *overrides]))
+
+
+def subject(*, seed=0, images=300, classes=10, act="relu"):
+    train, test = digits(Path())
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        net = small(channels=1, classes=classes, width=4, mean=[0.3], std=[0.4]).eval()
+    data = ImageData(
+        lambda _: (train.first(images), test.first(100)), "", batch_size=4, val_size=20
+    )
+    config = OmegaConf.create(
+        {
+            "dataset": {"name": "digits", "classes": classes, "channels": 1},
+            "model": {"act": act},
+            "training": {"channels_last": False},
+        }
+    )
+    return TrainedModel(net, data, config, "here", None, Path("here"), torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def digits_subject():
+    return subject()
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
+
+
+def at_start(material, wish, done=()):
+    """All samples at their start, in order."""
+    return in_order(Chains.concat(list(material.portions(wish, set(done)))))
+
+
+def in_order(chains):
+    order = chains.number.argsort()
+    return {name: value[order] for name, value in vars(chains).items()}
+
+
+def alike(a, b):
+    return a.keys() == b.keys() and all(a[name].equal(b[name]) for name in a)
+
+
+# What samples are drawn from
+
+
+def test_the_material_is_the_training_images_and_their_energies(digits_subject, cache):
+    for name, energy in ENERGIES.items():
+        material = prepare(digits_subject, plan(f"sampler.energy={name}"), cache)
+        train = digits_subject.data.train
+        assert material.images.pixels.equal(train.pixels)
+        with torch.no_grad():
+            expected = energy(digits_subject.net(train.pixels / 255), train.labels)
+        torch.testing.assert_close(material.energies, expected)
+
+
+def test_samples_are_numbered_and_take_the_classes_in_turn(digits_subject, cache):
+    wish = plan("n=47")
+    found = at_start(prepare(digits_subject, wish, cache), wish)
+    assert found["number"].tolist() == list(range(47))
+    assert found["y"].equal(torch.arange(47) % 10)
+    assert found["steps"].tolist() == [0] * 47
+    assert found["x"].shape == (47, 1, 8, 8)
+
+
+def test_fewer_samples_than_classes_are_of_the_first_classes(digits_subject, cache):
+    wish = plan("n=3")
+    assert at_start(prepare(digits_subject, wish, cache), wish)["y"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("start", ["noise", "class_gaussian", "class_pca", "local_pca"])
+def test_the_first_of_more_samples_are_the_same(digits_subject, cache, start):
+    few, many = (other(f"start={start}", f"n={n}") for n in (23, 400))
+    material = prepare(digits_subject, many, cache)
+    expected = {name: value[:23] for name, value in at_start(material, many).items()}
+    assert alike(at_start(material, few), expected)
+
+
+def test_what_is_done_is_left_out_and_changes_nothing(digits_subject, cache):
+    wish = plan()
+    material = prepare(digits_subject, wish, cache)
+    whole, done = at_start(material, wish), set(range(3, 33))
+    kept = torch.tensor([i not in done for i in range(40)])
+    assert alike(at_start(material, wish, done), {k: v[kept] for k, v in whole.items()})
+
+
+def test_another_seed_draws_other_samples_and_targets(digits_subject, cache):
+    first, second = (plan(f"seed={seed}") for seed in (0, 1))
+    material = prepare(digits_subject, first, cache)
+    a, b = at_start(material, first), at_start(material, second)
+    assert not set(a["keys"].tolist()) & set(b["keys"].tolist())
+    assert ((a["x"] - b["x"]).abs().flatten(1).max(1).values > 0).all()
+    assert not a["target"].equal(b["target"])
+
+
+def test_targets_are_energies_of_the_class(digits_subject, cache):
+    wish = plan()
+    material = prepare(digits_subject, wish, cache)
+    found, labels = at_start(material, wish), material.images.labels
+    for y, target in zip(found["y"], found["target"], strict=True):
+        assert target in material.energies[labels == y]
+
+
+# The cache
+
+
+def entries(cache):
+    return {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}
+
+
+def test_what_was_fitted_is_read_the_next_time(digits_subject, cache):
+    wish = plan()
+    before = at_start(prepare(digits_subject, wish, cache), wish)
+    kept = entries(cache)
+    assert {name.split("-")[0] for name in kept} == {"embedding", "start"}
+    assert alike(at_start(prepare(digits_subject, wish, cache), wish), before)
+    assert entries(cache) == kept
+
+
+@pytest.mark.parametrize("start", ["class_gaussian", "class_pca", "local_pca"])
+def test_the_file_holds_what_was_fitted(digits_subject, cache, start):
+    wish = other(f"start={start}")
+    fit = prepare(digits_subject, wish, cache).fit
+    (path,) = cache.glob("start-*.safetensors")
+    assert alike(load_file(path), dict(fit))
+
+
+@pytest.mark.parametrize("by", ["features", "pixels"])
+def test_the_key_of_a_start_is_everything_that_it_depends_on(digits_subject, cache, by):
+    def starts(of, *overrides):
+        prepare(of, plan(f"start.by={by}", *overrides), cache)
+        return {path.name for path in cache.glob("start-*")}
+
+    known = starts(digits_subject)
+    for same in (["seed=3"], ["n=11"], ["sampler.steps=3", "guidance=none"], ["quality=none"]):
+        assert starts(digits_subject, *same) == known
+    for changed in (["start.k=4"], ["start.variance=0.5"]):
+        before, known = known, starts(digits_subject, *changed)
+        assert len(known) == len(before) + 1
+    before, known = known, starts(subject(images=290))
+    assert len(known) == len(before) + 1
+    for of in (subject(seed=1), subject(act="silu")):
+        before, known = known, starts(of)
+        assert len(known) == len(before) + (by == "features")
+
+
+def test_another_network_has_other_energies(digits_subject, cache):
+    found = [prepare(of, plan(), cache).energies for of in (digits_subject, subject(seed=1))]
+    assert not found[0].equal(found[1])
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a file of tensors", None])
+def test_a_damaged_file_is_found_again(digits_subject, cache, damage):
+    wish = plan()
+    before = at_start(prepare(digits_subject, wish, cache), wish)
+    for path in cache.iterdir():
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2] if damage is None else damage)
+    assert alike(at_start(prepare(digits_subject, wish, cache), wish), before)
+    assert all(load_file(path) for path in cache.iterdir())
+
+
+def test_nothing_half_written_is_left(cache):
+    def broken():
+        raise RuntimeError("the power is out")
+
+    with pytest.raises(RuntimeError):
+        cached(cache / "x.safetensors", broken)
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["start.k=200"], r"start.k=200 is more than the \d+ other images of class \d"),
+        (["start.k=200", "start.by=pixels"], "start.k=200 is more"),
+    ],
+)
+def test_what_cannot_be_fitted_leaves_nothing(digits_subject, cache, overrides, said):
+    with pytest.raises(ValueError, match=said):
+        prepare(digits_subject, plan(*overrides), cache)
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize("start", ["noise", "class_gaussian", "class_pca", "local_pca"])
+@pytest.mark.parametrize("guidance", ["none", "class_energy"])
+def test_a_class_without_images_is_refused_before_anything_is_done(cache, start, guidance):
+    with pytest.raises(ValueError, match="class 10 has no training images"):
+        prepare(subject(classes=11), other(f"start={start}", f"guidance={guidance}"), cache)
+    assert not cache.exists()
