@@ -44,7 +44,7 @@ USE = {  # pattern: what to write instead
     r"sound(er|est|ness|ly)?": "healthy, valid",
 }
 PATTERN = re.compile(r"\b(?:" + "|".join(f"(?:{key})" for key in USE) + r")\b", re.IGNORECASE)
-CODE = re.compile(r"``?[^`]*``?|https?://\S+|\]\([^)]*\)")
+CODE = re.compile(r"``?[^`]*``?|https?://\S+|\]\([^)]*\)|\bjudge=\S+")  # judge= is a key
 
 
 def instead(word: str) -> str:

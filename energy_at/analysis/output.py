@@ -34,7 +34,7 @@ from energy_at.evaluation.publish import publish
 from energy_at.reporting.figures.style import save
 from energy_at.runs.folder import RunFolder, folder_names
 
-PANELS = 4  # runs that fit beside each other
+PANELS = 4  # runs that fit side by side
 ARRAYS = {
     "natural/{column}": "the images: " + ", ".join(field.name for field in fields(Natural)),
     "ATTACK/{column}": "under an attack: " + ", ".join(field.name for field in fields(Shifts)),
@@ -165,7 +165,7 @@ def publish_energies(
         rows = zip(*(column.tolist() for column in columns.values()), strict=True)
         table = wandb.Table(columns=list(columns), data=[list(row) for row in rows])
         tables["energies" if len(models) == 1 else f"energies/{below}"] = table
-    # beside the folder: it holds one result, and nothing else
+    # next to the folder, which holds one result and nothing else
     publish(cfg, next(iter(models.values())), folder.parent, "analyse", tables)
 
 

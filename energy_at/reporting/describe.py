@@ -1,4 +1,4 @@
-"""Configurations in words: names of methods, what runs share, and where they differ."""
+"""Labels of configurations: names of methods, what runs share, and where they differ."""
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -97,7 +97,7 @@ class MethodLabel:
 def method_labels(
     configs: Sequence[DictConfig], typed: Collection[str] = (), *, without_zeros: bool = True
 ) -> list[MethodLabel]:
-    """A label for each configuration, with the settings that set apart equal methods.
+    """A label for each configuration, with the settings that distinguish equal methods.
 
     Named are the keys that were typed and differ, and of the others as few as are needed. Keys of
     ``attack``, ``loss``, ``reg`` and AWP are compared among runs with the same choice of these.

@@ -91,7 +91,7 @@ class FinishedRun:
         return 100 * shares[name] if name in shares else None
 
     def held_out_percent(self) -> float | None:
-        """PGD accuracy of the final network on held-out images; ``None`` if there is none.
+        """PGD accuracy of the final network on held-out images; ``None`` if it is missing.
 
         From its evaluation, or else from the last validation.
         """

@@ -242,7 +242,7 @@ class WatchedRun:
         return file.read_text().strip() if file.is_file() else None
 
     def _robustness(self, config: DictConfig | None) -> RunStatus:
-        """As of now, by the validations so far."""
+        """The current status, by the validations so far."""
         if config is None:
             return RunStatus("not logged")
         finished = self.folder.results_file.is_file()

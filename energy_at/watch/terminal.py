@@ -147,7 +147,7 @@ def _where(state: dict[str, Any]) -> Text:
 
 
 def describe(mark: dict[str, Any]) -> str:
-    """An alarm, or an onset of CO or RO, in words."""
+    """An alarm, or an onset of CO or RO, as text."""
     if mark["kind"] == "alarm":
         return f"alarm: {mark['name']} at step {mark['step']:,}"
     return f"{mark['name']} by held-out PGD accuracy since step {mark['step']:,}"

@@ -21,7 +21,7 @@ Share = Literal["all", "col"]
 WIDTH = 7.0  # inches: of the text of a page
 NARROW = 5.2  # inches: of a panel alone
 HEIGHT = 9.0  # inches: of all panels of a page together, at most
-COLUMNS = 3  # panels of one run in a row
+COLUMNS = 3  # panels of one run
 PAPER = OPEN | {"font.size": 8, "axes.titlesize": 8, "legend.fontsize": 8, "axes.linewidth": 0.6}
 NATURAL = "#000000"
 
@@ -93,6 +93,6 @@ def page(view: View, xlabel: str, ylabel: str) -> Iterator[tuple[Figure, Panels]
 
 
 def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
-    """A legend with as many handles in a row as fit."""
+    """A legend whose rows hold as many handles as fit."""
     room = 3 if figure.get_figwidth() == WIDTH else 2
     figure.legend(handles=handles, loc="outside lower center", ncols=room, frameon=False)

@@ -15,7 +15,7 @@ def accuracy_figure(found: Mapping[str, Any], title: str = "") -> Figure:
 
     Args:
         found: An evaluation, as ``evaluation.json`` holds it, at two radii or more.
-        title: What was judged.
+        title: What was evaluated.
     """
     clean = next(row for row in found["accuracies"] if row["attack"] == "clean")
     curves: dict[str, list[Mapping[str, Any]]] = {}

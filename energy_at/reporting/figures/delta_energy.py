@@ -1,4 +1,4 @@
-"""Delta energy over training: of single runs beside their PGD error, and of methods over seeds."""
+"""Delta energy over training: single runs with their PGD error, and methods over seeds."""
 
 from collections.abc import Mapping, Sequence
 

@@ -33,7 +33,7 @@ def grid(images: Bytes, labels: NDArray[np.int64], names: Sequence[str], per_cla
         images: (n, height, width, channels).
         labels: Their classes.
         names: Of the classes.
-        per_class: Columns, or fewer if no class has so many, or the page no room.
+        per_class: Columns; fewer if the classes have fewer samples, or the page no room.
     """
     blocks = -(-len(names) // ROWS)
     room = per_class if blocks == 1 else min(per_class, max(1, COLUMNS // blocks))
@@ -64,7 +64,7 @@ def _block(axes: Axes, rows: Sequence[Bytes], names: Sequence[str], shape: tuple
 
 
 def class_grid(images: Bytes) -> Image:
-    """Images of one class, ten in a row, each at least 64 pixels wide; no axes.
+    """Images of one class in rows of ten, each at least 64 pixels wide; no axes.
 
     Args:
         images: (n, height, width, channels).
