@@ -60,10 +60,14 @@ def entries(groups: Groups) -> list[Entry]:
     labels = [replace(method, run=f"seed {run.config.seed}") for method, run in runs]
     count = Counter(labels)
     return [
-        Entry(run, place, method, label if count[label] == 1
-              else replace(label, run=f"{label.run}, {place}"))
+        Entry(
+            run,
+            place,
+            method,
+            label if count[label] == 1 else replace(label, run=f"{label.run}, {place}"),
+        )
         for (method, run), place, label in zip(runs, places, labels, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def by_status(groups: Groups) -> dict[MethodLabel, list[FinishedRun]]:
@@ -113,15 +117,33 @@ def results_table(runs: Sequence[FinishedRun]) -> Table:
             for metric, mean in zip(trained, means, strict=True)
         ]
         rows += [
-            (name, checkpoint, images, str(shares["n"]),
-             *(mean_cell([100 * shares[key]]) if key in shares else "" for key in ACCURACIES),
-             *(cells if checkpoint == "last" else [""] * len(cells)),
-             run.status_at(checkpoint))
+            (
+                name,
+                checkpoint,
+                images,
+                str(shares["n"]),
+                *(mean_cell([100 * shares[key]]) if key in shares else "" for key in ACCURACIES),
+                *(cells if checkpoint == "last" else [""] * len(cells)),
+                run.status_at(checkpoint),
+            )
             for checkpoint in run.checkpoints
-            for images, shares in run.results[checkpoint].items() if images != "step"
-        ]  # fmt: skip
-    columns = ("run", "checkpoint", "images", "n", "clean %", "FGSM %", "PGD %",
-               "train adv %", "AAE share %", "dE(x)", "dE(x, y)", "status")  # fmt: skip
+            for images, shares in run.results[checkpoint].items()
+            if images != "step"
+        ]
+    columns = (
+        "run",
+        "checkpoint",
+        "images",
+        "n",
+        "clean %",
+        "FGSM %",
+        "PGD %",
+        "train adv %",
+        "AAE share %",
+        "dE(x)",
+        "dE(x, y)",
+        "status",
+    )
     return Table(columns, rows)
 
 
@@ -131,16 +153,39 @@ def comparison_table(groups: Groups) -> Table:
     A method has no accuracy if one of its runs collapsed or is not robust: its status says how
     many, and from which step.
     """
-    columns = ("method", "checkpoint", "runs", "clean %", "FGSM %", f"{_pgd(groups)} %",
-               "AAE share %", "status", "first alarm at step", *COSTS)  # fmt: skip
+    columns = (
+        "method",
+        "checkpoint",
+        "runs",
+        "clean %",
+        "FGSM %",
+        f"{_pgd(groups)} %",
+        "AAE share %",
+        "status",
+        "first alarm at step",
+        *COSTS,
+    )
     return Table(columns, [row for label, runs in groups.items() for row in _rows(label, runs)])
 
 
 def runs_table(groups: Groups) -> Table:
     """One row for each run and checkpoint with its accuracies, whether they are a result or not."""
-    columns = ("method", "run", "seed", "checkpoint", "clean %", "FGSM %", f"{_pgd(groups)} %",
-               "AAE share %", "status", "lost at step", "first alarm", "alarm at step",
-               "alarm in epoch", *COSTS)  # fmt: skip
+    columns = (
+        "method",
+        "run",
+        "seed",
+        "checkpoint",
+        "clean %",
+        "FGSM %",
+        f"{_pgd(groups)} %",
+        "AAE share %",
+        "status",
+        "lost at step",
+        "first alarm",
+        "alarm at step",
+        "alarm in epoch",
+        *COSTS,
+    )
     rows = [
         (
             str(entry.method),
@@ -193,8 +238,9 @@ def _status(runs: Sequence[FinishedRun]) -> str:
     for kind in ("robust", "not logged"):
         if all(status.kind == kind for status in found):
             return kind
-    lost = [(s.kind if s.step is None else f"{s.kind} at", s.step) for s in found
-            if s.kind != "robust"]  # fmt: skip
+    lost = [
+        (s.kind if s.step is None else f"{s.kind} at", s.step) for s in found if s.kind != "robust"
+    ]
     return steps_of_runs_cell(lost, len(runs))
 
 

@@ -118,8 +118,11 @@ class SweepCurves:
 def sweep_curves(runs: Sequence[FinishedRun]) -> list[SweepCurves]:
     """One for each number that was set to several values while all else was the same."""
     ignored = (*NOT_COMPARED, "sweep")
-    typed = [key for key in typed_keys(runs)
-             if not any(f"{key}.".startswith(f"{other}.") for other in ignored)]  # fmt: skip
+    typed = [
+        key
+        for key in typed_keys(runs)
+        if not any(f"{key}.".startswith(f"{other}.") for other in ignored)
+    ]
     numbers = {key: [as_number(OmegaConf.select(run.config, key)) for run in runs] for key in typed}
     swept = [
         key

@@ -101,8 +101,10 @@ class Trace:
         self._open = []
         if len(self.bins) >= self.MOST:
             pairs = zip(*[iter(self.bins)] * 2, strict=True)
-            self.bins = [[(a[0] + b[0]) / 2, min(a[1], b[1]), (a[2] + b[2]) / 2, max(a[3], b[3])]
-                         for a, b in pairs]  # fmt: skip
+            self.bins = [
+                [(a[0] + b[0]) / 2, min(a[1], b[1]), (a[2] + b[2]) / 2, max(a[3], b[3])]
+                for a, b in pairs
+            ]
             self._size *= 2
 
     def points(self) -> list[list[float]]:

@@ -31,8 +31,21 @@ BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 40  # of a sparkline
 NARROW = 100  # columns of a terminal that has no room for ranges
 DETAILED = 2  # runs that have room for their curves; more get a line each
-CURVES = (DELTA_X, DELTA_XY, SHIFT, HELD_OUT_X, AAE, HELD_OUT_AAE, FGSM_MINUS_PGD, PGD, FGSM,
-          CLEAN, HELD_OUT_CLEAN, ATTACKED, LOSS)  # fmt: skip
+CURVES = (
+    DELTA_X,
+    DELTA_XY,
+    SHIFT,
+    HELD_OUT_X,
+    AAE,
+    HELD_OUT_AAE,
+    FGSM_MINUS_PGD,
+    PGD,
+    FGSM,
+    CLEAN,
+    HELD_OUT_CLEAN,
+    ATTACKED,
+    LOSS,
+)
 COLUMNS = (DELTA_X, DELTA_XY, AAE, FGSM_MINUS_PGD, PGD)  # of a line for each run
 NARROW_COLUMNS = (DELTA_X, AAE, PGD)
 STATUS_WIDTH = 26  # of such a line

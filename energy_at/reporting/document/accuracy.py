@@ -189,8 +189,7 @@ def _strong_grid(strong: Evaluations) -> Grid:
 def _evaluation(file: Path) -> Evaluation:
     content = read_json(file)
     with suppress(KeyError, TypeError, AttributeError, ValueError):
-        left_out = [Check("left out", RESULTS[None], str(line), "") for line
-                    in content["left_out"]]  # fmt: skip
+        left_out = [Check("left out", RESULTS[None], str(line), "") for line in content["left_out"]]
         return Evaluation(
             file.parent.name,
             str(content["network"]["which"] or "weights"),

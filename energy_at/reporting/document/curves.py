@@ -136,8 +136,9 @@ def analyses(run: Path) -> list[Analysis]:
     """Analyses in a run folder, by name."""
     # a hidden folder is an analysis that is still being written
     folders = sorted(path for path in run.glob("analysis/[!.]*") if path.is_dir())
-    found = [Analysis(f.name, _table(f / "table.csv"), tuple(sorted(f.glob("*.png"))))
-             for f in folders]  # fmt: skip
+    found = [
+        Analysis(f.name, _table(f / "table.csv"), tuple(sorted(f.glob("*.png")))) for f in folders
+    ]
     return [analysis for analysis in found if analysis.table or analysis.pictures]
 
 

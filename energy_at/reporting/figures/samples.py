@@ -131,7 +131,7 @@ def tradeoff_figure(curves: Mapping[str, Sequence[Mapping[str, float]]], title: 
     panels = {
         "variety": (VARIETY, "fid", "FID (less is better)"),
         "recall": ("recall (variety)", "precision", "precision (quality)"),
-    }  # fmt: skip
+    }
     with mpl.rc_context(OPEN):
         figure = Figure(figsize=(9.4, 3.9), layout="constrained")
         for axes, (x, (xlabel, y, ylabel)) in zip(
