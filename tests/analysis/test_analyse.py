@@ -13,6 +13,7 @@ import torch
 from energy_at import analyse
 from energy_at.analysis import output
 from energy_at.analysis.statistics import QUANTILES, ks_distance
+from energy_at.reporting.describe import MethodLabel
 from tests.analysis.test_figures import view_of
 from tests.helpers.running import config, everything, typed
 from tests.helpers.wandb_files import Kept, without_key
@@ -212,7 +213,8 @@ def test_runs_are_put_side_by_side_and_each_has_its_own_files(type_in, monkeypat
 
 @pytest.mark.parametrize(("runs", "all_of_them"), [(1, True), (4, True), (5, False)])
 def test_more_runs_than_have_room_share_one_figure(runs, all_of_them):
-    view = view_of(("fgsm",), [f"FGSM-AT, seed {seed}" for seed in range(runs)])
+    labels = [MethodLabel("FGSM-AT", run=f"seed {seed}") for seed in range(runs)]
+    view = view_of(("fgsm",), labels)
     names = {name for name, _ in output.figures(view, "PGD-20")}
     assert names == (FIGURES | {"scatter_fgsm", "quiver_fgsm"} if all_of_them else {"delta_vs_eps"})
 

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from energy_at.config.build import build_data, build_module, build_trainer, make_attacks
 from energy_at.config.schema import check
 from energy_at.runs.folder import RunFolder
-from energy_at.sampling.plan import plan_of
+from energy_at.sampling.prepare import plan_of
 from tests.helpers.running import CONF
 
 
