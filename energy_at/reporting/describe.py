@@ -32,6 +32,7 @@ DATASETS = {
     "synthetic": "synthetic images",
 }
 NETWORKS = {"preactresnet18": "PreActResNet18", "resnet18": "ResNet-18", "small": "small CNN"}
+MAX_SETTINGS = 3  # of a label
 BALLS = {"Linf": "L-inf", "L2": "L2"}
 
 
@@ -99,8 +100,9 @@ def method_labels(
 ) -> list[MethodLabel]:
     """A label for each configuration, with the settings that distinguish equal methods.
 
-    Named are the keys that were typed and differ, and of the others as few as are needed. Keys of
-    ``attack``, ``loss``, ``reg`` and AWP are compared among runs with the same choice of these.
+    Named are the keys that were typed and differ, and of the others as few as are needed; of the
+    typed ones too if more than ``MAX_SETTINGS`` differ. Keys of ``attack``, ``loss``, ``reg`` and
+    AWP are compared among runs with the same choice of these.
 
     Args:
         configs: Resolved configurations.
@@ -108,6 +110,20 @@ def method_labels(
         without_zeros: Leave out regularizers of weight 0.
     """
     methods = [MethodLabel.of(config, without_zeros=without_zeros) for config in configs]
+    settings = _distinguish(configs, methods, typed, name_all=True)
+    if any(len(own) > MAX_SETTINGS for own in settings):
+        settings = _distinguish(configs, methods, typed, name_all=False)
+    return [replace(m, settings=own) for m, own in zip(methods, settings, strict=True)]
+
+
+def _distinguish(
+    configs: Sequence[DictConfig],
+    methods: Sequence[MethodLabel],
+    typed: Collection[str],
+    *,
+    name_all: bool,
+) -> list[tuple[tuple[str, str], ...]]:
+    """Keys and values for each configuration: all typed ones that differ, or as few as needed."""
     values = [_settings(config) for config in configs]
     keys = sorted({key: None for found in values for key in found}, key=lambda key: key.count("."))
     known: list[tuple[Any, ...]] = [(method,) for method in methods]
@@ -123,13 +139,13 @@ def method_labels(
             choices.setdefault(scope, set()).add(cell)
         if all(len(found) == 1 for found in choices.values()):
             continue
-        if key in typed or len(set(finer)) > len(set(known)):
+        if (name_all and key in typed) or len(set(finer)) > len(set(known)):
             known = finer
             settings = [
                 before if cell is None or len(choices[scope]) == 1 else (*before, (key, cell))
                 for before, scope, cell in zip(settings, scopes, cells, strict=True)
             ]
-    return [replace(m, settings=own) for m, own in zip(methods, settings, strict=True)]
+    return settings
 
 
 def as_number(value: Any) -> float | None:

@@ -169,3 +169,17 @@ def test_runs_that_differ_in_what_changes_no_result_have_one_name():
 )
 def test_numbers_and_fractions_are_numbers(value, number):
     assert as_number(value) == number
+
+
+def test_many_typed_keys_that_differ_are_named_only_as_far_as_needed():
+    one = ("trainer.max_epochs=2", "dataset.batch_size=8", "threat.eps=0.1", "optimizer.lr=0.1")
+    other = ("trainer.max_epochs=3", "dataset.batch_size=16", "threat.eps=0.2", "optimizer.lr=0.2")
+    typed = [override.partition("=")[0] for override in one]
+    assert labels(one, other, typed=typed) == [
+        "FGSM-AT, trainer.max_epochs=2",
+        "FGSM-AT, trainer.max_epochs=3",
+    ]
+    assert labels(one[:2], other[:2], typed=typed) == [
+        "FGSM-AT, trainer.max_epochs=2, dataset.batch_size=8",
+        "FGSM-AT, trainer.max_epochs=3, dataset.batch_size=16",
+    ]
