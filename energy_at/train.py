@@ -18,14 +18,13 @@ def main(cfg: DictConfig, job: Job) -> float | None:
     from energy_at.core.device import keep_freed_memory
     from energy_at.reporting.finished_run import FinishedRun
     from energy_at.runs.folder import RunFolder
-    from energy_at.runs.resume import open_resumed
+    from energy_at.runs.resume import changes_of, open_resumed
 
     if cfg.training.keep_memory:
         keep_freed_memory()
     folder, typed = RunFolder(job.folder), overrides()
     if cfg.resume is not None:
-        changes = [o for o in typed if not o.lstrip("+").startswith("resume=")]
-        train(*open_resumed(cfg.resume, typed), typed=changes)
+        train(*open_resumed(cfg.resume, typed), typed=changes_of(typed))
     elif job.in_sweep and folder.results_file.is_file():
         print(f"{folder.path} has finished before: kept")
     elif job.in_sweep and folder.has_checkpoint():

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from energy_at.attacks import Attack
 from energy_at.config.cli import quieten
+from energy_at.config.trust import require_trusted
 from energy_at.core.rules import ArgumentError
 from energy_at.data import ImageData
 from energy_at.objectives import Objective
@@ -45,8 +46,10 @@ def make(cfg: Any) -> Any:
     dataclasses inside it into configs again.
 
     Raises:
-        ValueError: with the key of an argument that breaks its rule.
+        ValueError: with the key of an argument that breaks its rule, or of a target that is not
+            trusted.
     """
+    require_trusted(cfg)
     try:
         return instantiate(cfg, _convert_="all")
     except InstantiationException as error:

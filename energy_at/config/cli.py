@@ -18,6 +18,7 @@ from energy_at.config import CONF
 from energy_at.config.errors import error_file, one_line_errors, raising
 from energy_at.config.keys import require_read, require_single
 from energy_at.config.schema import check
+from energy_at.config.trust import take_trusted
 from energy_at.core.files import remove_empty
 
 RERUN = "re-run the same command to resume"
@@ -69,6 +70,7 @@ def command(
                 require_single(overrides())
                 require_read(cfg, name, overrides())
                 check(cfg)
+                take_trusted(cfg)
                 result = body(cfg, job) if jobs else body(cfg)
                 if not isinstance(result, str):
                     return result

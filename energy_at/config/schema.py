@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from energy_at.config.trust import require_trusted, set_trusted
 from energy_at.core.rules import TRUTH, Rule, integer, is_list, number, one_of, or_null, some_of
 
 
@@ -112,6 +113,7 @@ _BY_RULE: tuple[tuple[Rule, str], ...] = (
     (_PROJECT, "project logger.wandb.project"),
     (("a name", lambda value: isinstance(value, str) and value.strip() != ""), "name"),
     (or_null(("a list of words, such as [co,cifar10]", _are_words)), "logger.wandb.tags"),
+    (("a list of packages, such as [my_package]", _are_words), "trust"),
     (or_null(_names_such_as("fgsm,pgd")), "attacks"),
     (or_null(_names_such_as("fgsm,trades")), "scenarios"),
     (or_null(_names_such_as("reference,full")), "rows"),
@@ -211,9 +213,12 @@ def check_start(cfg: DictConfig) -> None:
     Raises:
         ValueError: with the key, the value and what it must be.
     """
+    set_trusted(OmegaConf.select(cfg, "trust", default=[]))
     for part, choices in STARTS.items():
         target = OmegaConf.select(cfg, f"hydra.{part}._target_", default="")
         rules = choices.get(str(target).rpartition(".")[2], {})
+        for key, below in cfg.hydra[part].items():  # Hydra itself builds plugins only
+            require_trusted(below, f"hydra.{part}.{key}")
         require_rules(cfg, {f"hydra.{part}.{key}": rule for key, rule in rules.items()})
 
 

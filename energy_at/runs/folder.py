@@ -140,6 +140,10 @@ class RunFolder:
             raise ValueError(f"{self.config_file} is damaged: it is not YAML") from error
         if not isinstance(cfg, DictConfig):
             raise ValueError(f"{self.config_file} is damaged: it holds no configuration")
+        if "${" in OmegaConf.to_yaml(cfg):  # it would be resolved here: ${oc.env:SECRET}
+            raise ValueError(
+                f"{self.config_file} holds an interpolation ${{...}}, which no run saves: refused"
+            )
         return cfg
 
     def record(self) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def open_resumed(path: str, overrides: Sequence[str]) -> tuple[DictConfig, RunFo
     if not path:
         raise ValueError("resume= names no run: write resume=FOLDER")
     folder = RunFolder.open(path)
-    changes = [o for o in overrides if not o.lstrip("+").startswith("resume=")]
+    changes = changes_of(overrides)
     for change in changes:
         if not change.lstrip("+").startswith(CHANGEABLE):
             raise ValueError(
@@ -56,6 +56,11 @@ def open_resumed(path: str, overrides: Sequence[str]) -> tuple[DictConfig, RunFo
             "it further, energy_at.evaluate evaluates it again"
         )
     return cfg, folder, checkpoint
+
+
+def changes_of(overrides: Sequence[str]) -> list[str]:
+    """Those that change the configuration of a run that is resumed."""
+    return [o for o in overrides if not o.lstrip("+").startswith(("resume=", "trust="))]
 
 
 def job_folder(output: Path, sweep: Path, overrides: Sequence[str]) -> RunFolder:
