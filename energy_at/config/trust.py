@@ -2,8 +2,8 @@
 
 Hydra imports and calls whatever a ``_target_`` names. Here that is only what the YAML files of this
 project name, and classes and functions of torch, torchvision, timm and Lightning that make
-networks, optimizers, callbacks and loggers. Anything else has to be trusted by whoever types the
-command: a run folder or a checkpoint is never asked.
+networks, optimizers, callbacks and loggers. Anything else has to be trusted on the command line: a
+run folder or a checkpoint is never asked.
 """
 
 import os

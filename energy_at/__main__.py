@@ -1,0 +1,76 @@
+"""``energy-at COMMAND ...`` is ``python -m energy_at.COMMAND ...``; alone it lists the commands.
+
+``eval "$(energy-at completion bash)"``, or ``zsh``, completes commands, groups, choices and keys.
+"""
+
+import os
+import sys
+from difflib import get_close_matches
+from string import Template
+
+from energy_at import __version__
+
+COMMANDS = {
+    "train": "train a robust classifier; -m for a sweep",
+    "evaluate": "robust accuracy under FGSM, PGD and AutoAttack",
+    "analyse": "energies of images under attack",
+    "sample": "generate images, with IS and FID",
+    "report": "tables, figures and a page about several runs",
+    "watch": "follow a training in the terminal or the browser",
+    "export": "weights as one safetensors file",
+    "dashboard": "set up the workspace of W&B",
+    "benchmark": "measure the speed of a training step",
+    "doctor": "check this installation",
+}
+COMPLETION = Template("""\
+_energy_at() {
+  local word="$${COMP_WORDS[COMP_CWORD]}" command="$${COMP_WORDS[1]}"
+  if [ "$$COMP_CWORD" -eq 1 ]; then
+    COMPREPLY=($$(compgen -W "$commands" -- "$$word"))
+    [ "$${#COMPREPLY[@]}" -eq 1 ] && COMPREPLY=("$${COMPREPLY[*]} ")
+  else
+    COMPREPLY=($$(compgen -W "$$(COMP_LINE="energy-at $${COMP_WORDS[*]:2}" \\
+      "$python" -m "energy_at.$$command" -sc query=bash 2>/dev/null)" -- "$$word"))
+  fi
+}
+COMP_WORDBREAKS=$${COMP_WORDBREAKS//=}
+complete -o nospace -o default -F _energy_at energy-at
+""")
+SHELLS = {"bash": "", "zsh": "autoload -U +X compinit bashcompinit && compinit && bashcompinit\n"}
+
+
+def main() -> None:
+    name, *arguments = sys.argv[1:] or ["--help"]
+    if name in COMMANDS:
+        # What launchers and further GPUs start again is then the command itself.
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, "-m", f"energy_at.{name}", *arguments])
+    elif name == "completion":
+        print(completion(*arguments[:1]), end="")
+    elif name in ("-h", "--help"):
+        print(listing())
+    elif name == "--version":
+        print(f"energy_at {__version__}")
+    else:
+        near = get_close_matches(name, COMMANDS, n=1)
+        hint = f": did you mean {near[0]}?" if near else f": choose from {', '.join(COMMANDS)}"
+        sys.exit(f"error: unknown command {name}{hint}")
+
+
+def listing() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name.ljust(width)}  {what}" for name, what in COMMANDS.items()]
+    usage = "energy-at COMMAND [KEY=VALUE ...], or python -m energy_at.COMMAND [KEY=VALUE ...]"
+    return "\n".join([usage, "", *lines, "", "energy-at COMMAND --help prints every key."])
+
+
+def completion(shell: str = "bash") -> str:
+    """A script for the shell; the answers come from Hydra."""
+    if shell not in SHELLS:
+        sys.exit(f"error: completion {shell} must be one of {', '.join(SHELLS)}")
+    script = COMPLETION.substitute(commands=" ".join(COMMANDS), python=sys.executable)
+    return SHELLS[shell] + script
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""One name for all commands, and completion in the shell."""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+
+from energy_at.__main__ import COMMANDS, completion
+from tests.helpers.running import everything
+
+PYTHON = sys.executable
+
+
+def energy_at(*words, **options):
+    command = [PYTHON, "-m", "energy_at", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+def test_alone_it_lists_the_commands_and_every_one_exists():
+    done = energy_at()
+    assert (done.returncode, done.stderr) == (0, "")
+    for name in COMMANDS:
+        assert f"\n  {name} " in done.stdout
+        assert find_spec(f"energy_at.{name}")
+
+
+def test_a_command_gets_its_words_and_its_exit_code(here):
+    done = energy_at("train", "reg=derr")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "der" in done.stderr
+    assert "python -m energy_at.export" in energy_at("export", "--help").stdout
+    assert not everything()
+
+
+def test_an_unknown_command_is_named_with_the_nearest():
+    done = energy_at("trian", "reg=der")
+    assert (done.returncode, done.stderr) == (
+        1, "error: unknown command trian: did you mean train?\n",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("energy-at tr", ["train "]),
+        ("energy-at train reg=de", ["reg=der", "reg=der_gradalign"]),
+        ("energy-at train reg=der trainer.max_ep", ["trainer.max_epochs="]),
+        ("energy-at evaluate spl", ["split="]),
+    ],
+)
+def test_the_shell_completes_commands_choices_and_keys(typed, offered, tmp_path):
+    script = f"""{completion("bash")}
+        COMP_LINE={typed!r}
+        COMP_WORDS=({typed})
+        COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+        _energy_at
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stdout.splitlines() == offered
+
+
+def test_a_shell_without_a_script_is_refused():
+    done = energy_at("completion", "tcsh")
+    assert (done.returncode, done.stderr) == (
+        1, "error: completion tcsh must be one of bash, zsh\n",
+    )  # fmt: skip
