@@ -25,12 +25,11 @@ from energy_at.benchmark.scenarios import (
     SCENARIOS,
     Scenario,
     Setting,
-    random_images,
 )
 from energy_at.config.build import build, build_data, build_module, make
 from energy_at.core.rng import CountedNoise
 from energy_at.core.types import Images, Labels
-from energy_at.data import ImageSet, as_floats
+from energy_at.data import ImageSet, as_floats, synthetic
 from energy_at.data.loaders import Batch
 from energy_at.evaluation.robustness import Evaluator
 from energy_at.models.compile import begin_step, compile_net
@@ -312,10 +311,9 @@ def _labelled(setting: Setting, *, ours: bool) -> tuple[nn.Module, ImageSet]:
     kind = torch.channels_last if ours else torch.contiguous_format
     net = make(cfg.model).to(setting.device, memory_format=kind).eval()
     data = cfg.dataset
-    images, _ = random_images(
-        channels=data.channels, size=data.size, classes=data.classes, n=setting.batch_size
-    )
-    images = images.first(setting.batch_size).to(setting.device)
+    shape = {"channels": data.channels, "size": data.size, "classes": data.classes}
+    images, _ = synthetic(Path(), **shape, n_train=setting.batch_size)
+    images = images.to(setting.device)
     with torch.no_grad():
         labels = net(as_floats(images.pixels, ours)).argmax(1)
     if ours and (mode := cfg.training.compile) is not None:

@@ -3,14 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf, open_dict
-
-from energy_at.data import ImageSet
 
 Kind = Literal["training", "evaluation", "sampling"]
 
@@ -147,11 +144,13 @@ class Setting:
         with open_dict(cfg):
             for name in ("dataset", "model", "threat", "optimizer", "seed"):
                 cfg[name] = self.config[name]
+            images = self.batch_size * (self.config.steps * self.turns + 2) + cfg.dataset.classes
             cfg.dataset.reader = {
-                "_target_": "energy_at.benchmark.scenarios.random_images",
+                "_target_": "energy_at.data.synthetic",
                 "_partial_": True,
                 **{key: cfg.dataset[key] for key in ("channels", "size", "classes")},
-                "n": self.batch_size * (self.config.steps * self.turns + 2) + cfg.dataset.classes,
+                "n_train": images,
+                "n_test": cfg.dataset.classes,
             }
         cfg.training = OmegaConf.merge(cfg.training, self.config.training)
         cfg.dataset.val_size = cfg.dataset.classes
@@ -160,20 +159,6 @@ class Setting:
         cfg.trainer.accelerator = "gpu" if self.device.type == "cuda" else "cpu"
         cfg.callbacks.energy.every = self.config.steps  # one transfer to the host in every turn
         return cfg
-
-
-def random_images(
-    _: Path = Path(), *, channels: int, size: int, classes: int, n: int
-) -> tuple[ImageSet, ImageSet]:
-    """Random bytes of the shape of a data set: the content does not change the cost."""
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(count: int) -> ImageSet:
-        shape = (count, channels, size, size)
-        pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-        return ImageSet(pixels, torch.arange(count) % classes)
-
-    return draw(max(n, 2 * classes)), draw(classes)
 
 
 def select(key: str, names: Sequence[str] | None, known: Sequence[str]) -> list[str]:
