@@ -27,7 +27,7 @@ from energy_at.overfitting.detector import Detector
 from energy_at.overfitting.onset import MARGIN, RunStatus, status_of
 from energy_at.overfitting.signals import LEARNED, WINDOW, running_means
 from energy_at.reporting.describe import MethodLabel
-from energy_at.reporting.figures.style import OPEN, WIDTH, Mark, mark_alarms, save
+from energy_at.reporting.figures import OPEN, WIDTH, Mark, mark_alarms, save
 from energy_at.reporting.panels import DELTA_X, PGD
 from energy_at.reporting.tables import Table
 from energy_at.runs.folder import RunFolder

@@ -24,7 +24,7 @@ from energy_at.attacks.autoattack import require_classes
 from energy_at.evaluation import Evaluator, TrainedModel, open_models
 from energy_at.evaluation.publish import require_wandb_only
 from energy_at.reporting.describe import method_labels, setting
-from energy_at.reporting.figures.style import Style, method_styles
+from energy_at.reporting.figures import Style, method_styles
 from energy_at.runs.result_folder import ResultFolder
 
 

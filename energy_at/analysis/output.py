@@ -31,7 +31,7 @@ from energy_at.attacks.registry import AttackKey
 from energy_at.core.files import digest
 from energy_at.evaluation import Evaluator, TrainedModel, result_key
 from energy_at.evaluation.publish import publish
-from energy_at.reporting.figures.style import save
+from energy_at.reporting.figures import save
 from energy_at.runs.folder import RunFolder, folder_names
 
 PANELS = 4  # runs that fit side by side

@@ -15,8 +15,8 @@ from energy_at.evaluation.robustness import Journal
 from energy_at.evaluation.target import EvaluationPlan
 from energy_at.evaluation.trained_model import TrainedModel, open_model
 from energy_at.reporting.describe import setting
-from energy_at.reporting.figures.accuracy_vs_eps import accuracy_figure
-from energy_at.reporting.figures.style import save
+from energy_at.reporting.figures import save
+from energy_at.reporting.figures.results import accuracy_figure
 from energy_at.runs.environment import environment
 from energy_at.runs.result_folder import ResultFolder
 

@@ -11,8 +11,8 @@ from energy_at.config.build import Run, build_module, make_attacks
 from energy_at.data import ImageSet, as_floats
 from energy_at.evaluation.robustness import Evaluator
 from energy_at.reporting.comparison import results_table
-from energy_at.reporting.figures.delta_energy import delta_energy_figure
-from energy_at.reporting.figures.style import save
+from energy_at.reporting.figures import save
+from energy_at.reporting.figures.training_curves import delta_energy_figure
 from energy_at.reporting.finished_run import FinishedRun
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder, accuracies_in

@@ -9,8 +9,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from energy_at.reporting.describe import MethodLabel, leaves, method_labels, setting
-from energy_at.reporting.figures.delta_energy import methods_figure
-from energy_at.reporting.figures.style import save
+from energy_at.reporting.figures import save
+from energy_at.reporting.figures.training_curves import methods_figure
 from energy_at.reporting.finished_run import FinishedRun, typed_keys
 from energy_at.reporting.panels import AAE, ATTACKED, DELTA_X, DELTA_XY
 from energy_at.reporting.tables import (

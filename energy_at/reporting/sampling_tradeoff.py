@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from energy_at.core.files import read_json
-from energy_at.reporting.figures.samples import tradeoff_figure
-from energy_at.reporting.figures.style import save
+from energy_at.reporting.figures import save
+from energy_at.reporting.figures.results import tradeoff_figure
 from energy_at.reporting.tables import Table
 from energy_at.runs.folder import job_order
 

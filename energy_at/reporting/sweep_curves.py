@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 from energy_at.reporting.describe import NOT_COMPARED, MethodLabel, as_number, method_labels
-from energy_at.reporting.figures.style import (
+from energy_at.reporting.figures import (
     OPEN,
     WIDTH,
     Style,

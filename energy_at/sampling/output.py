@@ -14,13 +14,13 @@ from omegaconf import DictConfig, OmegaConf
 from energy_at.core.files import read_json
 from energy_at.evaluation import TrainedModel
 from energy_at.evaluation.publish import publish
-from energy_at.reporting.figures.samples import (
+from energy_at.reporting.figures import save
+from energy_at.reporting.figures.results import (
     class_grid,
     distributions_figure,
     grid,
     nearest_figure,
 )
-from energy_at.reporting.figures.style import save
 from energy_at.reporting.tables import Table
 from energy_at.runs.environment import environment
 from energy_at.sampling.langevin import Stop

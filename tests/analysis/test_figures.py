@@ -22,8 +22,8 @@ from energy_at.analysis.measure import TIMES, Landscape, Natural, Paths, Radii, 
 from energy_at.analysis.statistics import ks_distance
 from energy_at.attacks.registry import FROM_LIBRARY, LABELS, OWN
 from energy_at.reporting.describe import MethodLabel
-from energy_at.reporting.figures.accuracy_vs_eps import accuracy_figure
-from energy_at.reporting.figures.style import ATTACK_STYLES, METHOD_COLORS, method_styles
+from energy_at.reporting.figures import ATTACK_STYLES, METHOD_COLORS, method_styles
+from energy_at.reporting.figures.results import accuracy_figure
 
 NINE = ("fgsm", "pgd", "trades", "targeted", "cw", "apgd_ce", "apgd_dlr", "fab", "square")
 EPS = 8 / 255

@@ -35,7 +35,7 @@ from energy_at.evaluation import (
 from energy_at.evaluation.output import accuracy, setting_line
 from energy_at.evaluation.robustness import Journal
 from energy_at.models.weights import exported
-from energy_at.reporting.figures.accuracy_vs_eps import accuracy_figure
+from energy_at.reporting.figures.results import accuracy_figure
 from energy_at.runs.result_folder import RECORD
 from tests.evaluation.test_gradient_masking import Trap
 from tests.evaluation.test_trained_model import brightened, remodelled, retrained

@@ -8,7 +8,7 @@ import itertools
 import pytest
 
 from energy_at.reporting.comparison import by_status, comparison_table, grouped, runs_table
-from energy_at.reporting.figures.style import method_styles
+from energy_at.reporting.figures import method_styles
 from energy_at.reporting.finished_run import FinishedRun
 from energy_at.runs.folder import RunFolder
 from tests.helpers.running import TINY as TINY_SHORT

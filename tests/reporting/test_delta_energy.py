@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from energy_at.reporting.figures import delta_energy
-from energy_at.reporting.figures.style import save, svg
+from energy_at.reporting.figures import save, svg, training_curves
 from energy_at.runs.metrics_log import Curve, MetricsLog
 
 STEPS, EPOCHS = 4, 3  # steps of an epoch, epochs
@@ -28,7 +27,7 @@ def rows(sign):
 
 def delta_energy_figure(runs, title=""):
     logs = {name: MetricsLog.of(run) for name, run in runs.items()}
-    return delta_energy.delta_energy_figure(logs, title)
+    return training_curves.delta_energy_figure(logs, title)
 
 
 RUNS = {"fgsm": rows(1.0), "fgsm + DER": rows(-0.5)}

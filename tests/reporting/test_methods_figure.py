@@ -7,8 +7,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from energy_at.reporting.describe import MethodLabel
-from energy_at.reporting.figures import delta_energy
-from energy_at.reporting.figures.style import method_styles, save
+from energy_at.reporting.figures import method_styles, save, training_curves
 from energy_at.runs.metrics_log import MetricsLog
 
 MARGINAL, JOINT, ACCURACY = range(3)  # panels from left to right
@@ -35,7 +34,7 @@ def rows(scale, epochs=3):
 
 
 def methods_figure(methods):
-    return delta_energy.methods_figure(
+    return training_curves.methods_figure(
         {label: [MetricsLog.of(seed) for seed in seeds] for label, seeds in methods.items()}
     )
 

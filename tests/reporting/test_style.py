@@ -7,9 +7,14 @@ import pytest
 from matplotlib.colors import to_hex, to_rgb
 
 from energy_at.reporting.describe import MethodLabel
-from energy_at.reporting.figures.delta_energy import delta_energy_figure, methods_figure
-from energy_at.reporting.figures.style import LINE_STYLES, METHOD_COLORS, SWEPT, method_styles
-from energy_at.reporting.figures.training_curves import Training, epochs_figure, steps_figure
+from energy_at.reporting.figures import LINE_STYLES, METHOD_COLORS, SWEPT, method_styles
+from energy_at.reporting.figures.training_curves import (
+    Training,
+    delta_energy_figure,
+    epochs_figure,
+    methods_figure,
+    steps_figure,
+)
 from energy_at.runs.metrics_log import MetricsLog
 from tests.helpers.logs import WORKS, row, validation
 
@@ -161,3 +166,10 @@ def test_a_fraction_is_a_number_and_families_are_told_apart_by_dashes():
 def test_fewer_values_than_a_sweep_keep_the_colour_of_their_method():
     labels = [der(("reg.weight", str(weight))) for weight in range(SWEPT - 1)]
     assert {s["color"] for s in method_styles(labels).values()} == {METHOD_COLORS["DER"]}
+
+
+def test_a_weight_of_zero_counts_as_a_value_of_the_sweep():
+    labels = [AT, der(("reg.weight", "1")), der(("reg.weight", "5"))]
+    colors = [style["color"] for style in method_styles(labels).values()]
+    ends = [to_hex(mpl.colormaps["viridis"](place)) for place in (0.15, 0.83)]
+    assert colors == [METHOD_COLORS[""], *ends]

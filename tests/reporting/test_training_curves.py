@@ -5,7 +5,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from energy_at.reporting.describe import MethodLabel
-from energy_at.reporting.figures.style import method_styles, save, svg
+from energy_at.reporting.figures import method_styles, save, svg
 from energy_at.reporting.figures.training_curves import (
     PANELS,
     Training,

@@ -14,7 +14,7 @@ from energy_at.analysis.figures.page import NATURAL, PAPER, WIDTH, View, legend_
 from energy_at.analysis.measure import TIMES, Floats, Landscape
 from energy_at.analysis.statistics import class_means, ks_distance
 from energy_at.attacks.threat import NORM_LABELS
-from energy_at.reporting.figures.style import (
+from energy_at.reporting.figures import (
     ATTACK_STYLES,
     entitle,
     legend_height,

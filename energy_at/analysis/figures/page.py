@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from energy_at.analysis.measure import Landscape
-from energy_at.reporting.figures.style import OPEN, Style, entitle
+from energy_at.reporting.figures import OPEN, Style, entitle
 
 Panels = dict[tuple[str, str], Axes]
 Share = Literal["all", "col"]

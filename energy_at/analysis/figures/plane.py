@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from energy_at.analysis.figures.page import NARROW, PAPER, WIDTH, View, legend_below
 from energy_at.analysis.measure import Floats, Landscape
-from energy_at.reporting.figures.style import entitle
+from energy_at.reporting.figures import entitle
 
 ARROWS = 500  # of a panel at most
 SEED = 0  # draws them

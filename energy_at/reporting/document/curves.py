@@ -18,9 +18,13 @@ from energy_at.reporting.document.html import (
     Picture,
     Section,
 )
-from energy_at.reporting.figures.delta_energy import delta_energy_figure
-from energy_at.reporting.figures.style import method_styles
-from energy_at.reporting.figures.training_curves import Training, epochs_figure, steps_figure
+from energy_at.reporting.figures import method_styles
+from energy_at.reporting.figures.training_curves import (
+    Training,
+    delta_energy_figure,
+    epochs_figure,
+    steps_figure,
+)
 from energy_at.reporting.sweep_curves import sweep_curves
 from energy_at.reporting.tables import Table
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from energy_at.reporting.figures.style import save, svg
+from energy_at.reporting.figures import save, svg
 from energy_at.reporting.tables import Table
 
 _STYLE = Path(__file__).with_name("document.css")

@@ -1,1 +1,209 @@
-"""Figures of trainings, sweeps and samples."""
+"""Figures of trainings and their results; what they share: style, legends, alarms and files."""
+
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from energy_at.reporting.describe import MethodLabel
+from energy_at.runs.metrics_log import MetricsLog
+
+WIDTH = 10.5  # inches: of a figure with several panels
+OPEN: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+
+Style = dict[str, Any]  # colour, dashes and marker of a line
+# Okabe and Ito's palette: safe for colour-blind readers
+METHOD_COLORS = {
+    "": "#000000",
+    "DER": "#D55E00",
+    "GradAlign": "#0072B2",
+    "ELLE": "#009E73",
+    "ELLE-A": "#56B4E9",
+    "AAER": "#CC79A7",
+    "AWP": "#E69F00",
+}
+ATTACK_STYLES = {  # colour and marker in every figure: Okabe and Ito's palette, then Tol's
+    "fgsm": ("#E69F00", "o"),
+    "rs_fgsm": ("#F0E442", "o"),
+    "pgd": ("#0072B2", "s"),
+    "trades": ("#009E73", "^"),
+    "targeted": ("#56B4E9", "v"),
+    "cw": ("#CC79A7", "D"),
+    "apgd_ce": ("#332288", "P"),
+    "apgd_dlr": ("#882255", "X"),
+    "apgd_t": ("#44AA99", "p"),
+    "fab": ("#8B5A2B", "<"),
+    "fab_t": ("#DDCC77", ">"),
+    "square": ("#999999", "h"),
+    "autoattack": ("#D55E00", "*"),
+}
+SEQUENTIAL = ("viridis", 0.15, 0.83)  # colour map of swept numbers: not black, not too light
+SWEPT = 3  # values from which a number has colours of its own
+LINE_STYLES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (7, 2, 1, 2, 1, 2)), (0, (8, 4)))
+MARKERS = ("", "o", "s", "^", "D", "v", "P", "X")
+
+ALARM = "0.25"  # colour of a triangle that belongs to no curve
+LABEL_DISTANCE = 0.08  # of the width of a panel, between labels
+LANE = 13  # points between alarms of different kinds
+
+
+def method_styles(labels: Sequence[MethodLabel]) -> dict[MethodLabel, Style]:
+    """Colour by regularizer, the same in every figure, or by a swept number; dashes by the rest.
+
+    Methods that differ only in a number, of which there are ``SWEPT`` values or more, have the
+    colours of a sequential map, in the order of the number.
+    """
+    key = _swept(labels)
+    numbers = sorted({n for label in labels if key and (n := label.number(key)) is not None})
+    families: dict[MethodLabel, int] = {}
+    variants: dict[tuple[MethodLabel, tuple[str, ...]], int] = {}
+    styles = {}
+    for label in labels:
+        number = label.number(key) if key else None
+        if key and number is not None:
+            name, first, last = SEQUENTIAL
+            place = numbers.index(number) / (len(numbers) - 1)
+            color = to_hex(mpl.colormaps[name](first + place * (last - first)))
+            variant = families.setdefault(label.without(key), len(families))
+        else:
+            first_added, *others = label.added or ("",)
+            color = METHOD_COLORS.get(first_added, "#999999")
+            plain = replace(label, regularizers=(), awp=False)
+            variant = variants.setdefault((plain, tuple(others)), len(variants))
+        round_, dash = divmod(variant, len(LINE_STYLES))
+        styles[label] = {
+            "color": color,
+            "linestyle": LINE_STYLES[dash],
+            "marker": MARKERS[round_ % len(MARKERS)],
+        }
+    return styles
+
+
+def _swept(labels: Sequence[MethodLabel]) -> str | None:
+    """The first key of which some method has ``SWEPT`` values, all of them numbers.
+
+    A regularizer of weight 0 has the label of its base method, and counts as a value.
+    """
+    for key in dict.fromkeys(key for label in labels for key, _ in label.settings):
+        values: dict[MethodLabel, set[float | None]] = {}
+        for label in labels:
+            if key in dict(label.settings):
+                family = replace(label.without(key), status="")
+                has_zero = key.startswith("reg.") and replace(family, regularizers=()) in labels
+                values.setdefault(family, {0.0} if has_zero else set()).add(label.number(key))
+        if all(None not in v for v in values.values()) and max(map(len, values.values())) >= SWEPT:
+            return key
+    return None
+
+
+def entitle(figure: Figure, title: str) -> None:
+    """The setting, above all panels; nothing if empty."""
+    if title:
+        figure.suptitle(fill(title, int(15 * figure.get_figwidth())), fontsize="medium")
+
+
+def methods_legend(figure: Figure, styles: Mapping[Any, Style]) -> None:
+    """Every method in its style, below all panels."""
+    handles = [Line2D([], [], **style) for style in styles.values()]
+    names, columns = list(map(str, styles)), _legend_columns(styles)
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
+
+
+def legend_height(styles: Mapping[Any, Any]) -> float:
+    """Of the legend of these methods, in inches."""
+    return 0.18 * -(-len(styles) // _legend_columns(styles))
+
+
+def _legend_columns(styles: Mapping[Any, Any]) -> int:
+    return max(1, min(4, 130 // (max(len(str(name)) for name in styles) + 8)))
+
+
+@dataclass(frozen=True)
+class Mark:
+    """``CO`` or ``RO``, its place on the horizontal axis, and the colour of the run."""
+
+    kind: str
+    where: float
+    color: str = ALARM
+
+
+def alarms_of(log: MetricsLog, *, by_epoch: bool = True, color: str = ALARM) -> list[Mark]:
+    """Alarms of the sentinel in a run, for a panel by epoch, or else by optimizer step."""
+    alarms = log.alarms
+    unit = log.steps_per_epoch if by_epoch and alarms else 1.0
+    return [Mark(kind, step / unit, color) for kind, step in alarms]
+
+
+def method_alarms(
+    logs: Mapping[MethodLabel, Sequence[MetricsLog]], styles: Mapping[MethodLabel, Style]
+) -> list[Mark]:
+    """Of all runs, in the colours of their methods."""
+    return [
+        mark
+        for label, seeds in logs.items()
+        for log in seeds
+        for mark in alarms_of(log, color=styles[label]["color"])
+    ]
+
+
+def mark_alarms(axes: Axes, alarms: Sequence[Mark]) -> None:
+    """A triangle for each alarm, each kind in a lane of its own; to call after the curves."""
+    font: Any = {"va": "top", "fontsize": "xx-small", "linespacing": 0.9, "annotation_clip": False}
+    for lane, kind in enumerate(sorted({mark.kind for mark in alarms})):
+        for mark, label in labelled(axes, [mark for mark in alarms if mark.kind == kind]):
+            text = f"{label}\n\N{BLACK DOWN-POINTING TRIANGLE}"
+            write_at_top(axes, text, mark, -1 - LANE * lane, **font)
+
+
+def write_at_top(axes: Axes, text: str, mark: Mark, points: float, **font: Any) -> None:
+    """Text above (points > 0) or below the upper edge of a panel, at a mark, in its colour."""
+    axes.annotate(
+        text,
+        (mark.where, 1.0),
+        (0, points),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        ha="center",
+        color=mark.color,
+        **font,
+    )
+
+
+def labelled(axes: Axes, marks: Sequence[Mark]) -> Iterator[tuple[Mark, str]]:
+    """Marks from left to right; of those close to each other only the first has a label."""
+    distance = LABEL_DISTANCE * float(np.diff(axes.get_xlim())[0])
+    last = -np.inf
+    for mark in sorted(marks, key=lambda mark: mark.where):
+        free = mark.where - last > distance
+        last = mark.where if free else last
+        yield mark, mark.kind if free else ""
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Writes ``stem.png`` and ``stem.pdf``."""
+    paths = [stem.with_name(stem.name + suffix) for suffix in (".png", ".pdf")]
+    figure.savefig(paths[0], dpi=160, metadata={"Software": None})
+    with mpl.rc_context({"pdf.fonttype": 42}):  # many publishers take no Type 3 fonts
+        figure.savefig(paths[1], metadata={"CreationDate": None})
+    return paths
+
+
+def svg(figure: Figure) -> bytes:
+    """The figure for a web page, the same bytes every time."""
+    buffer = io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": "energy_at", "svg.fonttype": "path"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    # a hundredth of a point cannot be seen; without more digits the file has half its size
+    return re.sub(
+        rb' d="[^"]*"', lambda d: re.sub(rb"(\.\d\d)\d+", rb"\1", d.group()), buffer.getvalue()
+    )

@@ -1,4 +1,4 @@
-"""Eight panels of what a training logs: of one run by step, of many by epoch."""
+"""Curves of trainings: the paper's figure of delta energies, one run by step, methods by epoch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from energy_at.overfitting.alarms import Kind
+from energy_at.reporting import panels
 from energy_at.reporting.describe import MethodLabel
-from energy_at.reporting.figures.delta_energy import method_curves
-from energy_at.reporting.figures.style import (
+from energy_at.reporting.figures import (
+    ALARM,
     OPEN,
     WIDTH,
     Mark,
@@ -27,26 +28,20 @@ from energy_at.reporting.figures.style import (
     method_alarms,
     method_styles,
     methods_legend,
+    write_at_top,
 )
-from energy_at.reporting.panels import (
-    AAE,
-    ATTACKED,
-    CLEAN,
-    DELTA_X,
-    DELTA_XY,
-    FGSM,
-    HELD_OUT_CLEAN,
-    PGD,
-    SHIFT,
-    Metric,
-)
+from energy_at.reporting.panels import DELTA_X, DELTA_XY, PGD, Metric
 from energy_at.runs.metrics_log import Binned, Curve, MetricsLog
 
-BINS = 400  # of a curve by step: a panel can show no more
+FINE_BINS = 2000  # of a curve by step, in the figure of delta energies
+BINS = 400  # in one of eight panels, which can show no more
 LINE = 24  # characters of an axis label
-PANELS = (DELTA_X, DELTA_XY, SHIFT, AAE, CLEAN, ATTACKED, FGSM, PGD)
-HELD_OUT = {CLEAN: HELD_OUT_CLEAN}  # drawn into the panel of the other
-MARKS = {"CO": "--", "RO": ":"}
+PANELS = (
+    *(DELTA_X, DELTA_XY, panels.SHIFT, panels.AAE),
+    *(panels.CLEAN, panels.ATTACKED, panels.FGSM, PGD),
+)
+HELD_OUT = {panels.CLEAN: panels.HELD_OUT_CLEAN}  # drawn into the panel of the other
+ONSETS = {"CO": "--", "RO": ":"}
 
 
 @dataclass(frozen=True)
@@ -57,6 +52,66 @@ class Training:
     onsets: Mapping[Kind, int] = field(default_factory=dict)
 
 
+def delta_energy_figure(runs: Mapping[str, MetricsLog], title: str = "") -> Figure:
+    """Delta energy on the training set and PGD error on held-out images over training.
+
+    One panel for each run, two side by side, on the same axes: dE(x) and dE(x, y) per step (thin)
+    and per epoch (thick) on the right axis, PGD error after each epoch on the left axis
+    (arXiv 2505.22486). Triangles are alarms of the sentinel.
+
+    Raises:
+        ValueError: if there is no run, or a run has no training step.
+    """
+    if not runs:
+        raise ValueError("no run to draw")
+    with mpl.rc_context({"font.size": 9, "axes.spines.top": False}):
+        columns, lines = min(2, len(runs)), -(-len(runs) // 2)
+        figure = Figure(figsize=(max(5.6, 4.2 * columns), 0.4 + 2.8 * lines), layout="constrained")
+        grid = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
+        for axes in grid[len(runs) :]:
+            axes.remove()
+        panels_of_runs = zip(grid, runs.items(), strict=False)
+        twins = [_run(axes, name, log) for axes, (name, log) in panels_of_runs]
+        rightmost = [t for i, t in enumerate(twins, 1) if i % columns == 0 or i == len(twins)]
+        _share_limits(twins)
+        entitle(figure, title)
+        for axes in grid[: len(runs) : columns]:
+            axes.set_ylabel("PGD error,\nheld-out images [%]", color=PGD.color)
+        for twin in twins:
+            twin.tick_params(labelright=twin in rightmost)
+        for twin in rightmost:
+            twin.set_ylabel("delta energy,\ntraining images [nats]", color=DELTA_X.color)
+        handles = [*grid[0].get_lines()[:1], *twins[0].get_lines()[1::2]]
+        figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def methods_figure(methods: Mapping[MethodLabel, Sequence[MetricsLog]], title: str = "") -> Figure:
+    """Delta energies and PGD accuracy by epoch: mean of the seeds (thick), each seed (thin).
+
+    Shift of the energies on training images, accuracy on held-out images. Triangles are alarms of
+    the sentinel.
+
+    Raises:
+        ValueError: if there is no method.
+    """
+    if not methods:
+        raise ValueError("no run to draw")
+    styles = method_styles(list(methods))
+    with mpl.rc_context(OPEN):
+        figure = Figure(figsize=(WIDTH, 3.1 + legend_height(styles)), layout="constrained")
+        for axes, metric in zip(figure.subplots(1, 3), (DELTA_X, DELTA_XY, PGD), strict=True):
+            for label, seeds in methods.items():
+                _method_curves(axes, seeds, metric, styles[label])
+            mark_alarms(axes, method_alarms(methods, styles))
+            axes.set(xlabel="epoch", ylabel=metric.axis)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            _zero_line(axes)
+        methods_legend(figure, styles)
+        entitle(figure, title)
+    return figure
+
+
 def steps_figure(training: Training, style: Style, title: str = "") -> Figure:
     """One run by optimizer step: its range and mean, its epoch means (thick), onsets and alarms.
 
@@ -65,22 +120,16 @@ def steps_figure(training: Training, style: Style, title: str = "") -> Figure:
     Raises:
         ValueError: if the run has no training step.
     """
-    per_epoch = training.log.steps_per_epoch
-    color = str(style["color"])
+    log, color = training.log, str(style["color"])
     with mpl.rc_context(OPEN):
-        figure, grid = _panels(0.0)
+        figure, grid = _eight_panels(f"optimizer step ({log.steps_per_epoch:,.0f} per epoch)")
         for axes, metric in zip(grid, PANELS, strict=True):
-            _steps(axes, training.log, metric, color)
-            if metric in HELD_OUT:
-                _held_out(axes, training.log, HELD_OUT[metric], color)
-            for name, step in training.onsets.items():
-                _mark(axes, name, step, f"{name}, step {step}", color="0.25")
-            mark_alarms(axes, alarms_of(training.log, by_epoch=False))
-            axes.set_ylabel(fill(metric.axis, LINE))
+            _steps(axes, log, metric, color)
+            for kind, step in training.onsets.items():
+                _mark_onset(axes, Mark(kind, step, ALARM), f"{kind}, step {step}")
+            mark_alarms(axes, alarms_of(log, by_epoch=False))
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
             axes.xaxis.set_major_locator(MaxNLocator(4))
-        for axes in grid[4:]:
-            axes.set_xlabel(f"optimizer step ({per_epoch:,.0f} per epoch)")
         entitle(figure, title)
     return figure
 
@@ -89,62 +138,116 @@ def epochs_figure(methods: Mapping[MethodLabel, Sequence[Training]], title: str 
     """All methods by epoch: the mean of the seeds (thick), each seed (thin), onsets and alarms."""
     styles = method_styles(list(methods))
     logs = {name: [seed.log for seed in seeds] for name, seeds in methods.items()}
+    onsets = [
+        Mark(kind, step / seed.log.steps_per_epoch, styles[name]["color"])
+        for name, seeds in methods.items()
+        for seed in seeds
+        for kind, step in seed.onsets.items()
+    ]
     with mpl.rc_context(OPEN):
-        figure, grid = _panels(legend_height(styles))
+        figure, grid = _eight_panels("epoch", legend_height(styles))
         for axes, metric in zip(grid, PANELS, strict=True):
             for name, seeds in logs.items():
-                method_curves(axes, seeds, metric, styles[name])
+                _method_curves(axes, seeds, metric, styles[name])
             _scale(axes, metric, [np.asarray(line.get_ydata()) for line in axes.get_lines()])
-            _epoch_marks(axes, methods, styles)
+            for mark, label in labelled(axes, onsets):  # of a crowd only the first has a label
+                _mark_onset(axes, mark, label)
             mark_alarms(axes, method_alarms(logs, styles))
-            axes.set_ylabel(fill(metric.axis, LINE))
         for axes in grid[4:]:
-            axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         methods_legend(figure, styles)
         entitle(figure, title)
     return figure
 
 
-def _panels(extra: float) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(WIDTH, 4.9 + extra), layout="constrained")
-    return figure, list(figure.subplots(2, 4, sharex=True).flat)
+def _run(axes: Axes, name: str, log: MetricsLog) -> Axes:
+    """PGD error of a run; delta energies on a second axis, which is returned."""
+    twin, pgd = axes.twinx(), log[PGD.key]
+    axes.plot(
+        pgd.steps / log.steps_per_epoch,
+        100 * (1 - pgd.values),
+        color=PGD.color,
+        marker="o",
+        markersize=3,
+        label="PGD error (held-out)",
+    )
+    for metric in (DELTA_X, DELTA_XY):
+        curve, color = log[metric.key], metric.color
+        bins, means = curve.binned(FINE_BINS), curve.epoch_means()
+        epochs = bins.steps / log.steps_per_epoch
+        twin.plot(epochs, bins.mean, color=color, linewidth=0.5, alpha=0.3)
+        if len(curve) > FINE_BINS:
+            twin.fill_between(epochs, bins.low, bins.high, color=color, alpha=0.15, linewidth=0)
+        label = f"{metric.short} (training)"
+        twin.plot(list(means), list(means.values()), color=color, label=label)
+    _zero_line(twin)
+    mark_alarms(axes, alarms_of(log))
+    axes.set(title=name, xlabel="epoch", ylim=(-3, 103))
+    axes.set_zorder(twin.get_zorder() + 1)
+    axes.patch.set_visible(False)
+    return twin
+
+
+def _share_limits(twins: Sequence[Axes]) -> None:
+    """The same right axis everywhere, set by the epoch means: single steps may leave it."""
+    means = np.concatenate(
+        [np.asarray(line.get_ydata()) for t in twins for line in t.get_lines()[1:4:2]]
+    )
+    means = means[np.isfinite(means)]
+    low, high = (means.min(), means.max()) if len(means) else (-1.0, 1.0)
+    margin = 0.15 * max(high - low, 0.1)
+    for twin in twins:
+        twin.set_ylim(min(low, 0) - margin, max(high, 0) + margin)
+
+
+def _method_curves(axes: Axes, seeds: Sequence[MetricsLog], metric: Metric, style: Style) -> None:
+    """Epoch means: thick for the mean of the seeds, thin for each of them."""
+    curves = [
+        {epoch: metric.scale * mean for epoch, mean in log[metric.key].epoch_means().items()}
+        for log in seeds
+    ]
+    for curve in curves if len(curves) > 1 else []:
+        thin = style | {"marker": "", "linewidth": 0.7, "alpha": 0.45}
+        axes.plot(list(curve), list(curve.values()), **thin)
+    epochs = sorted(set.intersection(*map(set, curves)))
+    means = [float(np.mean([curve[epoch] for curve in curves])) for epoch in epochs]
+    drawn = style if len(epochs) > 1 else style | {"marker": style["marker"] or "o"}
+    axes.plot(epochs, means, linewidth=1.8, markersize=4, **drawn)
+
+
+def _eight_panels(xlabel: str, legend: float = 0.0) -> tuple[Figure, list[Axes]]:
+    """A panel for each of ``PANELS``, and inches for the legend."""
+    figure = Figure(figsize=(WIDTH, 4.9 + legend), layout="constrained")
+    grid = list(figure.subplots(2, 4, sharex=True).flat)
+    for axes, metric in zip(grid, PANELS, strict=True):
+        axes.set_ylabel(fill(metric.axis, LINE))
+    for axes in grid[4:]:
+        axes.set_xlabel(xlabel)
+    return figure, grid
 
 
 def _steps(axes: Axes, log: MetricsLog, metric: Metric, color: str) -> None:
     curve, scale = log[metric.key], metric.scale
-    per_epoch = log.steps_per_epoch
     if metric.key.startswith("val/"):
         axes.plot(curve.steps, scale * curve.values, color=color, **_dots(curve))
         return _scale(axes, metric, [scale * curve.values])
-    bins = curve.binned(BINS)
-    axes.fill_between(
-        bins.steps, scale * bins.low, scale * bins.high, color=color, alpha=0.2, linewidth=0
-    )
+    bins, means = curve.binned(BINS), curve.epoch_means()
+    low, high = scale * bins.low, scale * bins.high
+    axes.fill_between(bins.steps, low, high, color=color, alpha=0.2, linewidth=0)
     axes.plot(bins.steps, scale * bins.mean, color=color, linewidth=0.5, alpha=0.5)
-    means = curve.epoch_means()
-    middles = [(epoch - 0.5) * per_epoch for epoch in means]
+    middles = [(epoch - 0.5) * log.steps_per_epoch for epoch in means]
     values = scale * np.array(list(means.values()))
     marker = "o" if len(means) == 1 else ""
     axes.plot(middles, values, color=color, linewidth=1.8, marker=marker, markersize=4)
-    return _scale(axes, metric, [values, *_usual(bins)])
-
-
-def _held_out(axes: Axes, log: MetricsLog, metric: Metric, color: str) -> None:
-    curve = log[metric.key]
-    (line,) = axes.plot(
-        curve.steps,
-        metric.scale * curve.values,
-        color=color,
-        linestyle=":",
-        linewidth=1,
-        **_dots(curve),
-    )
-    if len(curve):
+    _scale(axes, metric, [values, *_usual(bins)])
+    if metric in HELD_OUT and len(held_out := log[HELD_OUT[metric].key]):
+        thin: Style = {"color": color, "linestyle": ":", "linewidth": 1, **_dots(held_out)}
+        (line,) = axes.plot(held_out.steps, scale * held_out.values, **thin)
         axes.legend([line], ["held-out"], frameon=False, fontsize="small", loc="best")
+    return None
 
 
-def _dots(curve: Curve) -> dict[str, Any]:
+def _dots(curve: Curve) -> Style:
     """Of a few validations each can be drawn."""
     return {"marker": "o", "markersize": 3} if len(curve) <= 40 else {}
 
@@ -163,35 +266,13 @@ def _scale(axes: Axes, metric: Metric, values: Sequence[Any]) -> None:
     drawn = np.concatenate([np.zeros(1), *(v[np.isfinite(v)] for v in values)])
     margin = 0.06 * max(drawn.max() - drawn.min(), 1e-3)
     axes.set_ylim(drawn.min() - margin, drawn.max() + margin)
+    _zero_line(axes)
+
+
+def _zero_line(axes: Axes) -> None:
     axes.axhline(0, color="0.7", linewidth=0.6, zorder=0)
 
 
-def _epoch_marks(
-    axes: Axes,
-    methods: Mapping[MethodLabel, Sequence[Training]],
-    styles: Mapping[MethodLabel, Style],
-) -> None:
-    """A line in the colour of the method for each onset; of a crowd only the first has a label."""
-    found = [
-        Mark(kind, step / seed.log.steps_per_epoch, styles[name]["color"])
-        for name, seeds in methods.items()
-        for seed in seeds
-        for kind, step in seed.onsets.items()
-    ]
-    for mark, label in labelled(axes, found):
-        _mark(axes, mark.kind, mark.where, label, color=mark.color)
-
-
-def _mark(axes: Axes, kind: str, where: float, label: str, *, color: str) -> None:
-    axes.axvline(where, color=color, linestyle=MARKS[kind], linewidth=0.9, zorder=1)
-    axes.annotate(
-        label,
-        (where, 1.0),
-        xycoords=("data", "axes fraction"),
-        xytext=(0, 2),
-        textcoords="offset points",
-        ha="center",
-        va="bottom",
-        fontsize="x-small",
-        color=color,
-    )
+def _mark_onset(axes: Axes, mark: Mark, label: str) -> None:
+    axes.axvline(mark.where, color=mark.color, linestyle=ONSETS[mark.kind], linewidth=0.9, zorder=1)
+    write_at_top(axes, label, mark, 2, va="bottom", fontsize="x-small")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from energy_at.reporting.figures.samples import COLUMNS, ROWS, grid
+from energy_at.reporting.figures.results import COLUMNS, ROWS, grid
 
 
 def shown(classes, each, per_class):

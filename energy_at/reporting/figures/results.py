@@ -1,6 +1,7 @@
-"""Pictures of samples: grids, nearest training images, distances, energies, quality and variety."""
+"""What a trained network does: robust accuracy against eps, and pictures of its samples."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import matplotlib as mpl
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL.Image import Image, Resampling, fromarray
 
-from energy_at.reporting.figures.style import OPEN, entitle
+from energy_at.reporting.figures import ATTACK_STYLES, OPEN, entitle
 
 START_COLORS = {
     "noise": "#000000",
@@ -22,8 +23,49 @@ SAMPLED, REAL = "#D55E00", "#0072B2"
 ROWS, COLUMNS = 25, 60  # of images that a page of many classes holds
 LINES = {"none": "--", "class_energy": "-", "class_stop": ":"}
 VARIETY = "variety: L2 distance within a class [pixel range]"
+TRADEOFFS = (  # two keys of scores, and the labels of their axes
+    ("variety", "fid", VARIETY, "FID (less is better)"),
+    ("recall", "precision", "recall (variety)", "precision (quality)"),
+)
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float64]
+
+
+def accuracy_figure(found: Mapping[str, Any], title: str = "") -> Figure:
+    """One curve for each attack from the clean accuracy at 0 on, with its 95 % intervals.
+
+    Args:
+        found: An evaluation, as ``evaluation.json`` holds it, at two radii or more.
+        title: What was evaluated.
+    """
+    clean = next(row for row in found["accuracies"] if row["attack"] == "clean")
+    curves: dict[str, list[Mapping[str, Any]]] = {}
+    for row in found["accuracies"]:
+        if row["attack"] != "clean":
+            curves.setdefault(row["attack"], [clean]).append(row)
+    unit = 255 if found["norm"] == "L-inf" else 1
+    with mpl.rc_context(OPEN):
+        figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+        axes = figure.subplots()
+        for attack, rows in curves.items():
+            rows = sorted(rows, key=lambda row: float(row["eps"]))
+            radii = [unit * row["eps"] for row in rows]
+            color, marker = ATTACK_STYLES[attack]
+            low, high, shares = (
+                [100 * row[k] for row in rows] for k in ("low", "high", "accuracy")
+            )
+            axes.fill_between(radii, low, high, color=color, alpha=0.15, linewidth=0)
+            label = rows[-1]["label"]
+            axes.plot(radii, shares, color=color, marker=marker, markersize=4, label=label)
+        axes.set(
+            xlabel=f"eps, {found['norm']} [{'1/255' if unit == 255 else 'pixels'}]",
+            ylabel="accuracy [%]",
+            ylim=(-2, 102),
+            xlim=(0, None),
+        )
+        axes.set_title(fill(title, 72), fontsize=8, parse_math=False)  # a path may hold a $
+        axes.legend(frameon=False)
+    return figure
 
 
 def grid(images: Bytes, labels: NDArray[np.int64], names: Sequence[str], per_class: int) -> Figure:
@@ -46,21 +88,11 @@ def grid(images: Bytes, labels: NDArray[np.int64], names: Sequence[str], per_cla
         figure = Figure(figsize=size, layout="constrained")
         for i, axes in enumerate(figure.subplots(1, blocks, squeeze=False)[0]):
             part = slice(i * height, (i + 1) * height)
-            _block(axes, rows[part], names[part], (height, columns, *images.shape[1:]))
+            _draw(axes, _mosaic(rows[part], (height, columns, *images.shape[1:])))
+            places = [(row + 0.5) * (images.shape[1] + 1) for row in range(len(names[part]))]
+            axes.set_yticks(places, names[part])
+            axes.tick_params(length=0)
     return figure
-
-
-def _block(axes: Axes, rows: Sequence[Bytes], names: Sequence[str], shape: tuple[int, ...]) -> None:
-    """Rows of images with their names, on a canvas of ``shape`` (rows, columns, image)."""
-    height, columns, side, _, channels = shape
-    canvas = np.full((height * (side + 1), columns * (side + 1), channels), 255, np.uint8)
-    for i, row in enumerate(rows):
-        for j, image in enumerate(row):
-            top, left = i * (side + 1), j * (side + 1)
-            canvas[top : top + side, left : left + side] = image
-    _shown(axes, canvas)
-    axes.set_yticks([(i + 0.5) * (side + 1) for i in range(len(rows))], names)
-    axes.tick_params(length=0)
 
 
 def class_grid(images: Bytes) -> Image:
@@ -69,15 +101,10 @@ def class_grid(images: Bytes) -> Image:
     Args:
         images: (n, height, width, channels).
     """
-    count, height, width, channels = images.shape
-    columns = min(10, count)
-    rows = -(-count // columns)
-    canvas = np.full((rows * columns, height + 1, width + 1, channels), 255, np.uint8)
-    canvas[:count, :height, :width] = images
-    canvas = canvas.reshape(rows, columns, height + 1, width + 1, channels)
-    whole = canvas.transpose(0, 2, 1, 3, 4).reshape(rows * (height + 1), -1, channels)
-    picture = fromarray(whole[:, :, 0] if channels == 1 else whole)
-    scale = -(-64 // width)
+    columns = min(10, len(images))
+    rows = [images[i : i + columns] for i in range(0, len(images), columns)]
+    picture = fromarray(_without_gray(_mosaic(rows, (len(rows), columns, *images.shape[1:]))))
+    scale = -(-64 // images.shape[2])
     return picture.resize((scale * picture.width, scale * picture.height), Resampling.NEAREST)
 
 
@@ -89,8 +116,8 @@ def nearest_figure(pairs: Sequence[tuple[Bytes, Bytes, float]], title: str) -> F
         axes = figure.subplots(2, columns, squeeze=False)
         for i, (ours, theirs, distance) in enumerate(pairs):
             for line, image in zip(axes[:, i], (ours, theirs), strict=True):
-                _shown(line, image)
-                line.set(xticks=[], yticks=[])
+                _draw(line, image)
+                line.set_yticks([])
             axes[1, i].set_xlabel(f"{distance:.2f}")
         axes[0, 0].set_ylabel("sample")
         axes[1, 0].set_ylabel("nearest\ntraining image")
@@ -112,10 +139,8 @@ def distributions_figure(
     with mpl.rc_context(OPEN):
         figure = Figure(figsize=(8.4, 3.0), layout="constrained")
         left, right = figure.subplots(1, 2)
-        _histograms(left, distances)
-        left.set(xlabel="L2 distance to the nearest training image [pixel range]", ylabel="density")
-        _histograms(right, energies)
-        right.set(xlabel=f"{symbol} [nats]", ylabel="density")
+        _histograms(left, distances, "L2 distance to the nearest training image [pixel range]")
+        _histograms(right, energies, f"{symbol} [nats]")
         entitle(figure, title)
     return figure
 
@@ -128,52 +153,54 @@ def tradeoff_figure(curves: Mapping[str, Sequence[Mapping[str, float]]], title: 
             and ``steps``.
         title: The setting.
     """
-    panels = {
-        "variety": (VARIETY, "fid", "FID (less is better)"),
-        "recall": ("recall (variety)", "precision", "precision (quality)"),
-    }
     with mpl.rc_context(OPEN):
         figure = Figure(figsize=(9.4, 3.9), layout="constrained")
-        for axes, (x, (xlabel, y, ylabel)) in zip(
-            figure.subplots(1, 2), panels.items(), strict=True
-        ):
+        left, right = figure.subplots(1, 2)
+        for axes, (x, y, xlabel, ylabel) in zip((left, right), TRADEOFFS, strict=True):
             for name, points in curves.items():
                 start, _, guidance = name.partition(", ")
                 color, line = START_COLORS.get(start, "#999999"), LINES.get(guidance, "-.")
                 xs, ys = [p[x] for p in points], [p[y] for p in points]
                 axes.plot(xs, ys, line, color=color, marker="o", markersize=3.5, label=name)
-                for point, a, b in zip(points, xs, ys, strict=True):
-                    said = f"{point['steps']:g}"
-                    axes.annotate(said, (a, b), (2, 3), textcoords="offset points", fontsize=6)
+                for point, place in zip(points, zip(xs, ys, strict=True), strict=True):
+                    steps = f"{point['steps']:g}"
+                    axes.annotate(steps, place, (2, 3), textcoords="offset points", fontsize=6)
             axes.set(xlabel=xlabel, ylabel=ylabel)
-            if y == "fid":  # starts differ by orders of magnitude
-                axes.set_yscale("log")
-        handles, labels = axes.get_legend_handles_labels()
-        figure.legend(
-            handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False
-        )
+        left.set_yscale("log")  # FID: starts differ by orders of magnitude
+        columns = min(4, len(curves))
+        handles, names = right.get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
         entitle(figure, title)
     return figure
 
 
-def _histograms(axes: Axes, columns: Mapping[str, Floats]) -> None:
+def _histograms(axes: Axes, columns: Mapping[str, Floats], xlabel: str) -> None:
     finite = {name: values[np.isfinite(values)] for name, values in columns.items()}
     edges: Any = np.histogram_bin_edges(np.concatenate(list(finite.values())), 40)
     for (name, values), color in zip(finite.items(), (SAMPLED, REAL), strict=False):
         axes.hist(values, edges, density=True, histtype="stepfilled", color=color, alpha=0.25)
         axes.hist(values, edges, density=True, histtype="step", color=color, label=name)
     axes.legend(frameon=False)
+    axes.set(xlabel=xlabel, ylabel="density")
 
 
-def _shown(axes: Axes, image: Bytes) -> None:
-    grey = image.shape[2] == 1
-    axes.imshow(
-        image[:, :, 0] if grey else image,
-        cmap="gray" if grey else None,
-        vmin=0,
-        vmax=255,
-        interpolation="nearest",
-    )
+def _mosaic(rows: Sequence[Bytes], shape: tuple[int, ...]) -> Bytes:
+    """Rows of images, a pixel apart, on a white canvas of ``shape`` (rows, columns, image)."""
+    lines, columns, height, width, channels = shape
+    canvas = np.full((lines, columns, height + 1, width + 1, channels), 255, np.uint8)
+    for i, row in enumerate(rows):
+        canvas[i, : len(row), :height, :width] = row
+    return canvas.transpose(0, 2, 1, 3, 4).reshape(lines * (height + 1), -1, channels)
+
+
+def _draw(axes: Axes, image: Bytes) -> None:
+    cmap = "gray" if image.shape[2] == 1 else None
+    axes.imshow(_without_gray(image), cmap=cmap, vmin=0, vmax=255, interpolation="nearest")
     axes.set_xticks([])
     for side in axes.spines.values():
         side.set_visible(False)
+
+
+def _without_gray(image: Bytes) -> Bytes:
+    """Without the channel of a gray image."""
+    return image[:, :, 0] if image.shape[2] == 1 else image
