@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from energy_at.core.rules import one_of, require
+from energy_at.core.rules import integer, one_of, require
 from energy_at.core.types import Images, Logits
 
 Activation = Literal["relu", "silu"]
@@ -36,6 +36,16 @@ def conv3x3(
     if padding == "same" and stride == 2:
         return _RightBottomConv(channels_in, channels, 3, stride, bias=False)
     return nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)
+
+
+def require_positive(**sizes: int) -> None:
+    """Checks numbers of channels, classes and the like.
+
+    Raises:
+        ValueError: if one is below 1.
+    """
+    for name, size in sizes.items():
+        require(name, size, integer(1))
 
 
 class _RightBottomConv(nn.Conv2d):

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 
 from energy_at.core.rules import TRUTH, one_of, require
-from energy_at.models.layers import activation_function, conv3x3
+from energy_at.models.layers import activation_function, conv3x3, require_positive
 
 Shortcut = Literal["activated", "plain", "plain3x3"]
 
@@ -78,13 +78,14 @@ class PreActResNet(nn.Module):
         *,
         channels: int,
         classes: int,
-        width: int,
+        width: int = 64,
         activation: str = "relu",
         shortcut: str = "activated",
         padding: str = "symmetric",
         final_norm: bool = True,
     ) -> None:
         super().__init__()
+        require_positive(channels=channels, classes=classes, width=width)
         require("shortcut", shortcut, one_of(*get_args(Shortcut)))
         require("final_norm", final_norm, TRUTH)
         self.activation = activation_function(activation)

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from energy_at.models.layers import activation_function, conv3x3
+from energy_at.models.layers import activation_function, conv3x3, require_positive
 
 
 class BasicBlock(nn.Module):
@@ -39,10 +39,11 @@ class ResNet(nn.Module):
         *,
         channels: int,
         classes: int,
-        width: int,
+        width: int = 64,
         activation: str = "relu",
     ) -> None:
         super().__init__()
+        require_positive(channels=channels, classes=classes, width=width)
         self.activation = activation_function(activation)
         widths = [width, *(width * 2**stage for stage in range(len(blocks)))]
         self.conv1 = conv3x3(channels, width)

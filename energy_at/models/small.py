@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from energy_at.models.layers import require_positive
+
 
 class SmallCNN(nn.Module):
     """Two pairs of 3x3 convolutions with max pooling, then two linear layers.
@@ -9,8 +11,9 @@ class SmallCNN(nn.Module):
     Takes images of 8 pixels and more: the last feature map is averaged to 2x2.
     """
 
-    def __init__(self, *, channels: int, classes: int, width: int) -> None:
+    def __init__(self, *, channels: int, classes: int, width: int = 32) -> None:
         super().__init__()
+        require_positive(channels=channels, classes=classes, width=width)
         self.features = nn.Sequential(
             nn.Conv2d(channels, width, 3, padding=1),
             nn.ReLU(),

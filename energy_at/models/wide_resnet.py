@@ -6,7 +6,7 @@ Layers are named as in TRADES (Zhang et al., 2019), so that its checkpoints fit.
 from torch import Tensor, nn
 
 from energy_at.core.rules import require
-from energy_at.models.layers import activation_function, conv3x3
+from energy_at.models.layers import activation_function, conv3x3, require_positive
 
 
 class WideBlock(nn.Module):
@@ -70,9 +70,9 @@ class WideResNet(nn.Module):
 
     def __init__(
         self,
+        *,
         depth: int,
         widen: int,
-        *,
         channels: int,
         classes: int,
         width: int = 16,
@@ -80,6 +80,7 @@ class WideResNet(nn.Module):
         padding: str = "symmetric",
     ) -> None:
         super().__init__()
+        require_positive(channels=channels, classes=classes, width=width, widen=widen)
         require("depth", depth, ("6 n + 4 with n >= 1", lambda v: v >= 10 and v % 6 == 4))
         blocks = (depth - 4) // 6
         wide = width * widen
