@@ -1,6 +1,7 @@
 """Classifiers of images in [0, 1]; every factory puts the normalization inside.
 
-They take ``channels`` and ``classes``, ``mean`` and ``std`` of each channel, and options of the network.
+They take ``channels`` and ``classes``, ``mean`` and ``std`` of each channel, and options of their
+network.
 """
 
 from collections.abc import Sequence
