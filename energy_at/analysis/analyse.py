@@ -1,31 +1,47 @@
 """Analyses the energies of trained networks: measures them, writes tables and figures."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from omegaconf import DictConfig
+from tqdm import tqdm
 
-from energy_at.analysis.figures import View
-from energy_at.analysis.measure import Landscape, measure_landscape
-from energy_at.analysis.output import (
-    describe,
-    draw,
-    publish_energies,
-    subfolders,
-    write_samples,
-    write_tables,
-)
+from energy_at import __version__
+from energy_at.analysis.energy_plane import quiver, scatter
+from energy_at.analysis.figures import classes, delta_vs_eps, histograms, path
+from energy_at.analysis.measure import TIMES, Landscape, Natural, Shifts, measure_landscape
 from energy_at.analysis.plan import AnalysisPlan, plan_of
-from energy_at.analysis.statistics import require_every_class
-from energy_at.analysis.tables import attack_table, clean_accuracy, unchanged_images
+from energy_at.analysis.tables import View, attack_table, quantity_table, unchanged_images
 from energy_at.attacks.autoattack import require_classes
-from energy_at.evaluation import Evaluator, TrainedModel, open_models
-from energy_at.evaluation.publish import require_wandb_only
+from energy_at.attacks.registry import LABELS
+from energy_at.core.files import digest
+from energy_at.evaluation import Evaluator, TrainedModel, open_models, result_key
+from energy_at.evaluation.publish import publish, require_wandb_only
 from energy_at.reporting.describe import method_labels, setting
-from energy_at.reporting.figures import Style, method_styles
+from energy_at.reporting.figures import method_styles, save
+from energy_at.runs.folder import RunFolder, folder_names
 from energy_at.runs.result_folder import ResultFolder
+
+PANELS = 4  # runs that fit side by side
+ARRAYS = {
+    "natural/{column}": "the images: " + ", ".join(field.name for field in fields(Natural)),
+    "ATTACK/{column}": "under an attack: " + ", ".join(field.name for field in fields(Shifts)),
+    "path/t": "t of x_t = x + t (x* - x), clamped to pixels",
+    "path/positions": "images of the paths, as entries of natural/",
+    "path/ATTACK/marginal, joint": "E(x_t), E(x_t, y); a row for each image, a column for each t",
+    "radii/eps": "radii of the PGD sweep, in units of the pixel range",
+    "radii/positions": "images of the sweep, as entries of natural/",
+    "radii/delta_marginal, delta_joint": "dE(x), dE(x, y); a column for each radius",
+}
 
 
 @dataclass(frozen=True)
@@ -37,19 +53,7 @@ class Subject:
     landscape: Landscape
 
 
-@dataclass(frozen=True)
-class Analysis:
-    """The result of an analysis.
-
-    Attributes:
-        folder: Of the files.
-        text: The table as Markdown.
-        landscapes: Energies by the name of the network.
-    """
-
-    folder: Path
-    text: str
-    landscapes: Mapping[str, Landscape]
+Subjects = Mapping[str, Subject]  # by the name of the network
 
 
 def analyse_command(cfg: DictConfig, overrides: Sequence[str] = ()) -> str:
@@ -66,9 +70,12 @@ def analyse_command(cfg: DictConfig, overrides: Sequence[str] = ()) -> str:
     models = open_models(cfg, overrides)
     plan = plan_of(cfg, models.values())
     out = None if cfg.out is None else Path(str(cfg.out))
-    found = analyse(models, plan, out, batch_size=cfg.batch_size, progress=cfg.progress)
-    publish_energies(cfg, models, found.landscapes, found.folder)
-    return f"{found.text}\n\nwritten to {found.folder}/: tables, samples and figures"
+    folder, text, subjects = analyse(
+        models, plan, out, batch_size=cfg.batch_size, progress=cfg.progress
+    )
+    if cfg.logger:
+        _publish(cfg, subjects, folder)
+    return f"{text}\n\nwritten to {folder}/: tables, samples and figures"
 
 
 def analyse(
@@ -78,7 +85,7 @@ def analyse(
     *,
     batch_size: int | None = None,
     progress: bool = True,
-) -> Analysis:
+) -> tuple[Path, str, Subjects]:
     """Measures the energies of all networks and writes the files.
 
     Args:
@@ -87,6 +94,9 @@ def analyse(
         out: The folder of the files; one below ``model.folder``, or ``analysis``, by default.
         batch_size: Images that are attacked at once; it changes no result.
         progress: Show bars.
+
+    Returns:
+        The folder, the table as Markdown, and the energies of each network.
 
     Raises:
         ValueError: if a class has no image, or ``out`` holds anything else.
@@ -100,8 +110,8 @@ def analyse(
         classes = models[name].config.dataset.classes
         require_every_class(evaluator.images.labels.tolist(), classes)
     record = describe(plan, models, evaluators)
-    path = out or _default_path(models, plan, record["networks"][0]["images"])
-    folder = ResultFolder(path, "analysis", record["key"])
+    out = out or _default_path(models, plan, record["networks"][0]["images"])
+    folder = ResultFolder(out, "analysis", record["key"])
     with folder.staged() as part:
         subjects = {}
         for name, model in models.items():
@@ -110,8 +120,65 @@ def analyse(
             found = measure_landscape(model.net, evaluator, attacks, plan.sweep, ball=plan.ball)
             subjects[name] = Subject(model, evaluator, found)
         text = _write(part, subjects, plan, progress=progress)
-    landscapes = {name: subject.landscape for name, subject in subjects.items()}
-    return Analysis(path, text, landscapes)
+    return out, text, subjects
+
+
+def require_every_class(labels: Sequence[int], classes: int) -> None:
+    """Refuses images without one of every class: a class without images has no mean.
+
+    Raises:
+        ValueError: naming the classes.
+    """
+    empty = sorted(set(range(classes)) - set(labels))
+    if empty:
+        names = ", ".join(map(str, empty[:5])) + (", ..." if len(empty) > 5 else "")
+        raise ValueError(
+            f"none of the {len(labels)} images is of class {names}: take more of them with a "
+            "larger subset=, or all with subset=null"
+        )
+
+
+def describe(
+    plan: AnalysisPlan, models: Mapping[str, TrainedModel], evaluators: Mapping[str, Evaluator]
+) -> dict[str, Any]:
+    """The settings of an analysis, and the key of its result."""
+    settings = {
+        "split": plan.split,
+        "subset": plan.subset,
+        "subset_seed": plan.subset_seed,
+        "norm": plan.norm,
+        "eps": plan.ball.eps,
+        "eps_text": plan.eps,
+        "attacks": plan.labels,
+        "steps": plan.steps,
+        "iterations": plan.iterations,
+        "queries": plan.queries,
+        "radii": [ball.eps for ball in plan.radii],
+        "seed": plan.seed,
+    }
+    networks, keys = [], []
+    for name, model in models.items():
+        images, indices = evaluators[name].images, list(evaluators[name].numbers)
+        keys.append(result_key(model, images, {**settings, "indices": indices}))
+        networks.append(
+            {
+                "name": name,
+                **model.identity,
+                "device": model.device.type,
+                "dataset": model.config.dataset.name,
+                "images": len(images),
+                "of": len(getattr(model.data, plan.split)),
+                "places_sha256": digest(indices),
+            }
+        )
+    return {
+        "key": digest(keys),
+        "networks": networks,
+        **settings,
+        "precision": "fp32, energies fp64",
+        "versions": {"energy_at": __version__, "torch": torch.__version__},
+        "samples.npz": ARRAYS,
+    }
 
 
 def _default_path(models: Mapping[str, TrainedModel], plan: AnalysisPlan, n: int) -> Path:
@@ -123,58 +190,62 @@ def _default_path(models: Mapping[str, TrainedModel], plan: AnalysisPlan, n: int
     return model.folder / "analysis" / "-".join(words)
 
 
-def _write(
-    part: Path, subjects: Mapping[str, Subject], plan: AnalysisPlan, *, progress: bool
-) -> str:
+def _write(part: Path, subjects: Subjects, plan: AnalysisPlan, *, progress: bool) -> str:
     """The files of one network; of several, those of each and of all together."""
-    models = {name: subject.model for name, subject in subjects.items()}
     if len(subjects) > 1:
-        for name, folder in subfolders(models).items():
+        for name, folder in _subfolders(subjects).items():
             (part / folder).mkdir()
             _write(part / folder, {name: subjects[name]}, plan, progress=progress)
     else:
         (subject,) = subjects.values()
-        write_samples(part / "samples.npz", subject.landscape)
-    view = _view(subjects, plan)
-    text = _markdown(view, subjects, plan)
+        _write_samples(part / "samples.npz", subject.landscape)
+    models = {name: subject.model for name, subject in subjects.items()}
     evaluators = {name: subject.evaluator for name, subject in subjects.items()}
-    write_tables(part, text, view, describe(plan, models, evaluators))
-    draw(part, view, plan.sweep_label, progress=progress)
+    record, view = describe(plan, models, evaluators), _view(subjects, plan)
+    text = _markdown(view, subjects, plan)
+    (part / "table.md").write_text(text + "\n", encoding="utf-8")
+    (part / "table.csv").write_text(quantity_table(view.runs).csv(), encoding="utf-8")
+    (part / "settings.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    draw(part, view, f"{LABELS['pgd']}-{plan.steps}", progress=progress)
     return text
 
 
-def _view(subjects: Mapping[str, Subject], plan: AnalysisPlan) -> View:
-    shared = setting([subject.model.config for subject in subjects.values()])
-    who = f"{next(iter(subjects))}: {shared}" if len(subjects) == 1 else shared
-    where = f"{_image_count(subjects)} {plan.split} images under {plan.norm_label}, eps {plan.eps}"
-    landscapes = {name: subject.landscape for name, subject in subjects.items()}
-    return View(
-        landscapes, plan.labels, f"{who}; {where}", plan.norm, plan.ball.eps, _styles(subjects)
+def _subfolders(subjects: Subjects) -> dict[str, str]:
+    """A folder name for each of several runs."""
+    places = folder_names([RunFolder(subject.model.folder) for subject in subjects.values()])
+    names = [re.sub(r"[^\w.+=-]+", "_", place).strip("._") or "run" for place in places]
+    unique = [n if names.count(n) == 1 else f"{i}_{n}" for i, n in enumerate(names, 1)]
+    return dict(zip(subjects, unique, strict=True))
+
+
+def _view(subjects: Subjects, plan: AnalysisPlan) -> View:
+    """Energies of all networks; of several runs, styled as in the figures of their training."""
+    configs = [subject.model.config for subject in subjects.values()]
+    who, styles = f"{next(iter(subjects))}: ", {}
+    if len(subjects) > 1:
+        labels = zip(method_labels(configs), subjects, strict=True)
+        found = method_styles([replace(label, run=name) for label, name in labels])
+        who, styles = "", dict(zip(subjects, found.values(), strict=True))
+    title = (
+        f"{who}{setting(configs)}; {_image_count(subjects)} {plan.split} images under "
+        f"{plan.norm_label}, eps {plan.eps}"
     )
+    landscapes = {name: subject.landscape for name, subject in subjects.items()}
+    return View(landscapes, plan.labels, title, plan.norm, plan.ball.eps, styles)
 
 
-def _styles(subjects: Mapping[str, Subject]) -> dict[str, Style]:
-    """Of several runs, as in the figures of their training."""
-    if len(subjects) == 1:
-        return {}
-    methods = method_labels([subject.model.config for subject in subjects.values()])
-    labels = [replace(label, run=name) for label, name in zip(methods, subjects, strict=True)]
-    return dict(zip(subjects, method_styles(labels).values(), strict=True))
-
-
-def _image_count(subjects: Mapping[str, Subject]) -> str:
+def _image_count(subjects: Subjects) -> str:
     counts = sorted({len(subject.evaluator.images) for subject in subjects.values()})
     return " to ".join(f"{count:,}" for count in counts)
 
 
-def _markdown(view: View, subjects: Mapping[str, Subject], plan: AnalysisPlan) -> str:
+def _markdown(view: View, subjects: Subjects, plan: AnalysisPlan) -> str:
     lines = []
     for name, subject in subjects.items():
-        which = f", {subject.model.which} checkpoint" if subject.model.which else ""
-        accuracy = 100 * clean_accuracy(subject.landscape)
-        source = f"{subject.model.source}{which}"
-        lines.append(f"- {name} ({source}), clean accuracy {accuracy:.1f} %")
-    model = next(iter(subjects.values())).model
+        model, natural = subject.model, subject.landscape.natural
+        which = f", {model.which} checkpoint" if model.which else ""
+        accuracy = 100 * (natural.prediction == natural.label).mean()
+        lines.append(f"- {name} ({model.source}{which}), clean accuracy {accuracy:.1f} %")
     every = len(getattr(model.data, plan.split))
     drawn = "the first" if plan.subset_seed is None else f"drawn with seed {plan.subset_seed}"
     some = "all" if plan.subset is None or plan.subset >= every else f"of {every:,}, {drawn}"
@@ -190,3 +261,67 @@ def _markdown(view: View, subjects: Mapping[str, Subject], plan: AnalysisPlan) -
         *unchanged_images(view),
     ]
     return "\n".join(lines)
+
+
+def draw(folder: Path, view: View, sweep: str, *, progress: bool = False) -> None:
+    """Every figure, as PNG and PDF."""
+    every = figures(view, sweep)
+    for name, figure in tqdm(every, desc="figures", leave=False, disable=not progress):
+        save(figure, folder / name)
+
+
+def figures(view: View, sweep: str) -> Iterator[tuple[str, Figure]]:
+    """Figures by name, drawn one after the other.
+
+    Args:
+        view: Runs and attacks; of more runs than ``PANELS`` only the sweep is drawn.
+        sweep: Label of the attack of the sweep.
+    """
+    yield "delta_vs_eps", delta_vs_eps(view, sweep)
+    if len(view.runs) > PANELS:
+        return
+    yield "histograms", histograms(view)
+    yield "histograms_joint", histograms(view, joint=True)
+    yield "path", path(view)
+    yield "classes", classes(view)
+    for attack in view.labels:
+        yield f"scatter_{attack}", scatter(view, attack)
+        yield f"quiver_{attack}", quiver(view, attack)
+
+
+def _write_samples(file: Path, landscape: Landscape) -> None:
+    """Every number of every image, in the arrays that ``ARRAYS`` describes."""
+    arrays: dict[str, Any] = _image_columns(landscape, natural="natural/")
+    arrays["path/t"] = np.array(TIMES)
+    for attack, paths in landscape.paths.items():
+        arrays["path/positions"] = paths.positions
+        arrays[f"path/{attack}/marginal"] = paths.marginal
+        arrays[f"path/{attack}/joint"] = paths.joint
+    for field in fields(landscape.radii):
+        arrays[f"radii/{field.name}"] = getattr(landscape.radii, field.name)
+    np.savez_compressed(file, **arrays)
+
+
+def _publish(cfg: DictConfig, subjects: Subjects, folder: Path) -> None:
+    """Sends a table with a row for each image of each network."""
+    import wandb
+
+    tables = {}
+    for name, below in _subfolders(subjects).items():
+        columns = _image_columns(subjects[name].landscape)
+        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+        table = wandb.Table(columns=list(columns), data=[list(row) for row in rows])
+        tables["energies" if len(subjects) == 1 else f"energies/{below}"] = table
+    # next to the folder, which holds one result and nothing else
+    publish(cfg, next(iter(subjects.values())).model, folder.parent, "analyse", tables)
+
+
+def _image_columns(landscape: Landscape, natural: str = "") -> dict[str, NDArray[Any]]:
+    """Columns with an entry for each image: natural, then under each attack (``pgd/joint``)."""
+    groups: dict[str, Natural | Shifts] = {natural: landscape.natural}
+    groups |= {f"{name}/": shifts for name, shifts in landscape.attacks.items()}
+    return {
+        f"{prefix}{field.name}": getattr(columns, field.name)
+        for prefix, columns in groups.items()
+        for field in fields(columns)
+    }

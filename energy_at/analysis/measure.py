@@ -6,7 +6,6 @@ cross-entropy of a confident image is lost in the rounding of its energies.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -14,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from energy_at.attacks import Attack, LibraryAttack, WorstCase
 from energy_at.attacks.threat import Ball, Linf
@@ -28,8 +26,7 @@ from energy_at.energy.energies import (
     shift_norm,
 )
 from energy_at.energy.pair import LogitPair
-from energy_at.evaluation.robustness import TOGETHER, Evaluator, finite_logits
-from energy_at.models.modes import eval_mode, full_precision
+from energy_at.evaluation.robustness import TOGETHER, Evaluator, batched, finite_logits
 from energy_at.models.tiled import Tiled
 
 Floats = NDArray[np.float64]
@@ -41,21 +38,13 @@ TIMES = tuple(i / 20 for i in range(31))  # along a path: x at 0, x* at 1, and h
 
 @dataclass(frozen=True)
 class Natural:
-    """Columns of the natural images.
+    """Columns of the natural images."""
 
-    Attributes:
-        image: Index in the split that it was taken from.
-        label: True class.
-        prediction: Class of the highest logit.
-        marginal: ``E(x)``.
-        joint: ``E(x, y)``.
-    """
-
-    image: Integers
+    image: Integers  # index in the split that it was taken from
     label: Integers
-    prediction: Integers
-    marginal: Floats
-    joint: Floats
+    prediction: Integers  # class of the highest logit
+    marginal: Floats  # E(x)
+    joint: Floats  # E(x, y)
 
 
 @dataclass(frozen=True)
@@ -87,26 +76,19 @@ class Shifts:
 class Paths:
     """Energies on the straight line from ``x`` through ``x*``, clamped to pixels.
 
-    Attributes:
-        positions: Which of the images, by their entry in ``Natural``.
-        marginal: ``E(x_t)``, a row for each image, a column for each of ``TIMES``.
-        joint: ``E(x_t, y)``.
+    A row for each image at ``positions`` in ``Natural``, a column for each of ``TIMES``.
     """
 
     positions: Integers
-    marginal: Floats
-    joint: Floats
+    marginal: Floats  # E(x_t)
+    joint: Floats  # E(x_t, y)
 
 
 @dataclass(frozen=True)
 class Radii:
-    """Delta energies against the radius of the ball.
+    """Delta energies against the radius of the ball, in units of the pixel range.
 
-    Attributes:
-        positions: Which of the images, by their entry in ``Natural``.
-        eps: Radii, in units of the pixel range.
-        delta_marginal: ``dE(x)``, a row for each image, a column for each radius.
-        delta_joint: ``dE(x, y)``.
+    A row for each image at ``positions`` in ``Natural``, a column for each of ``eps``.
     """
 
     positions: Integers
@@ -148,7 +130,7 @@ def measure_landscape(
         ValueError: if the network returns anything but finite logits.
     """
     spread = torch.arange(0, len(evaluator.images), -(-len(evaluator.images) // curves))
-    with _evaluation_mode(net, evaluator) as tiled:
+    with evaluator.evaluation_mode(net) as tiled:
         survey = _Survey(tiled, evaluator, _all_logits(tiled, evaluator), ball)
         results = {name: survey.attack(name, attack, spread) for name, attack in attacks.items()}
         few = survey.take(spread)
@@ -167,14 +149,6 @@ def measure_landscape(
     )
 
 
-@contextmanager
-def _evaluation_mode(net: nn.Module, evaluator: Evaluator) -> Iterator[Tiled]:
-    device = evaluator.images.labels.device.type
-    tiled = evaluator.tiled(net)
-    with eval_mode(tiled), full_precision(device):
-        yield tiled
-
-
 @dataclass(frozen=True)
 class _Survey:
     net: Tiled
@@ -186,7 +160,7 @@ class _Survey:
         """Columns of the natural images."""
         labels = self.evaluator.images.labels.cpu()
         return Natural(
-            np.array(_numbers(self.evaluator), dtype=np.int64),
+            np.array(self.evaluator.numbers, dtype=np.int64),
             _array(labels),
             _array(self.clean.argmax(1)),
             _array(marginal_energy(self.clean)),
@@ -195,10 +169,7 @@ class _Survey:
 
     def take(self, positions: Labels) -> "_Survey":
         """The survey of some of the images."""
-        images = self.evaluator.images.take(positions.to(self.evaluator.images.labels.device))
-        numbers = [_numbers(self.evaluator)[i] for i in positions.tolist()]
-        evaluator = replace(self.evaluator, images=images, numbers=numbers)
-        return replace(self, evaluator=evaluator, clean=self.clean[positions])
+        return replace(self, evaluator=self.evaluator.take(positions), clean=self.clean[positions])
 
     def attack(
         self, name: str, attack: Attack, on_path: Labels | None = None
@@ -215,7 +186,7 @@ class _Survey:
             shifts.append(_shifts(pair, self._size(x_adv - x)))
             if on_path is not None:
                 wanted = torch.isin(positions, on_path).nonzero().flatten().to(x.device)
-                blocks = _blocks(wanted, self.net.size)
+                blocks = batched(wanted, self.net.size)
                 lines += [_lines(self.net, x[i], x_adv[i], y[i]) for i in blocks]
         columns = (np.concatenate([getattr(s, f.name) for s in shifts]) for f in fields(Shifts))
         return Shifts(*columns), np.concatenate(lines, axis=1)
@@ -224,14 +195,9 @@ class _Survey:
         """Positions that are attacked at once; they change the result of a library attack."""
         together = isinstance(attack, LibraryAttack | WorstCase)
         every = torch.arange(len(self.clean))
-        with tqdm(
-            total=len(every),
-            desc=name,
-            unit="img",
-            leave=False,
-            disable=not self.evaluator.progress,
-        ) as bar:
-            for positions in _blocks(every, TOGETHER if together else self.evaluator.batch_size):
+        size = TOGETHER if together else self.evaluator.batch_size
+        with self.evaluator.bar(name, len(every)) as bar:
+            for positions in batched(every, size):
                 yield positions
                 bar.update(len(positions))
                 mean = np.concatenate([part.delta_marginal for part in done]).mean()
@@ -266,17 +232,9 @@ def _shifts(pair: LogitPair, size: PerExample) -> Shifts:
 
 
 def _all_logits(net: Tiled, evaluator: Evaluator) -> Logits:
-    batches = _blocks(torch.arange(len(evaluator.images)), evaluator.batch_size)
+    batches = batched(torch.arange(len(evaluator.images)), evaluator.batch_size)
     logits = [finite_logits(net, evaluator.batch(positions)[0]) for positions in batches]
     return torch.cat([part.double().cpu() for part in logits])
-
-
-def _blocks(positions: Labels, size: int) -> Iterator[Labels]:
-    yield from (positions[first : first + size] for first in range(0, len(positions), size))
-
-
-def _numbers(evaluator: Evaluator) -> Sequence[int]:
-    return range(len(evaluator.images)) if evaluator.numbers is None else evaluator.numbers
 
 
 def _stack_columns(columns: Sequence[Floats], rows: int) -> Floats:

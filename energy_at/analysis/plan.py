@@ -57,18 +57,13 @@ class AnalysisPlan(EvaluationTarget):
         """
         return {name: named_attack(name, self.ball, **self._settings(name)) for name in self.names}
 
-    @property
+    @cached_property
     def labels(self) -> dict[str, str]:
         """The attacks as they are printed: ``PGD-20``."""
         return {
             name: f"{LABELS[name]}-{self.steps}" if name in LOOPS else LABELS[name]
             for name in self.names
         }
-
-    @property
-    def sweep_label(self) -> str:
-        """The attack of the sweep: ``PGD-20``."""
-        return f"{LABELS['pgd']}-{self.steps}"
 
     @property
     def sweep(self) -> dict[float, Attack]:
@@ -78,8 +73,8 @@ class AnalysisPlan(EvaluationTarget):
     def images(self, model: TrainedModel) -> tuple[ImageSet, list[int]]:
         """The subset, or all images if there are no more; and their indices in the split."""
         every = len(getattr(model.data, self.split))
-        n = None if self.subset is None or self.subset >= every else self.subset
-        return model.select_images(self.split, n, self.subset_seed)
+        n = min(self.subset or every, every)
+        return model.select_images(self.split, n if n < every else None, self.subset_seed)
 
     def _settings(self, name: str) -> Mapping[str, int | str]:
         if name in LOOPS:

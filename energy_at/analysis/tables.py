@@ -1,16 +1,18 @@
-"""Energies in numbers: one row for each attack for people, one for each quantity for machines."""
+"""Statistics of energies, and their tables: one for people, one for machines."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import ks_2samp
 
-from energy_at.analysis.figures import View
-from energy_at.analysis.measure import Landscape, Shifts
-from energy_at.analysis.statistics import QUANTILES, ks_distance, summary
+from energy_at.analysis.measure import Floats, Integers, Landscape, Shifts
+from energy_at.reporting.figures import Style
 from energy_at.reporting.tables import Table
 
+QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 QUANTITIES = {  # of each attack, by the name of its column
     "E(x*)": "marginal",
     "E(x*, y)": "joint",
@@ -19,8 +21,8 @@ QUANTITIES = {  # of each attack, by the name of its column
     "shift norm": "shift_norm",
     "|x* - x|": "size",
 }
-
 ATTACK_COLUMNS = (
+    "run",
     "attack",
     "right %",
     "E(x)",
@@ -44,14 +46,59 @@ QUANTITY_COLUMNS = (
 )
 
 
+@dataclass(frozen=True)
+class View:
+    """Runs and attacks of a figure or table.
+
+    Attributes:
+        runs: Landscapes by the name of the run, all of the same attacks.
+        labels: The attacks, as they are printed.
+        title: The setting.
+        norm: ``linf`` or ``l2``.
+        eps: Radius of the attacks, in units of the pixel range.
+        styles: Of the lines of several runs, by their names.
+    """
+
+    runs: Mapping[str, Landscape]
+    labels: Mapping[str, str]
+    title: str
+    norm: str
+    eps: float
+    styles: Mapping[str, Style] = field(default_factory=dict)
+
+    @property
+    def has_columns(self) -> bool:
+        """Whether there are several runs: each has a column."""
+        return len(self.runs) > 1
+
+
+def summary(values: NDArray[Any]) -> tuple[float, ...]:
+    """Mean, population standard deviation, ``QUANTILES``, and the share of values above 0."""
+    quantiles = np.quantile(values, QUANTILES).tolist()
+    return (values.mean(), values.std(), *quantiles, (values > 0).mean())
+
+
+def ks_distance(one: Floats, other: Floats) -> float:
+    """The largest distance between the distribution functions (Kolmogorov-Smirnov), 0 to 1."""
+    return float(ks_2samp(one, other, method="asymp").statistic)
+
+
+def class_means(values: NDArray[Any], labels: Integers, classes: int) -> Floats:
+    """The mean over the images of each class."""
+    sums = np.bincount(labels, weights=values, minlength=classes)
+    means: Floats = sums / np.bincount(labels, minlength=classes)
+    return means
+
+
 def attack_table(view: View) -> Table:
     """Means and standard deviations over the images, in nats; shares in percent."""
+    first = 0 if view.has_columns else 1  # the name of a single run is left out
     rows = [
-        (*([run] if view.has_columns else []), label, *_cells(landscape, landscape.attacks[attack]))
+        (run, label, *_cells(landscape, landscape.attacks[attack]))[first:]
         for attack, label in view.labels.items()
         for run, landscape in view.runs.items()
     ]
-    return Table((*(["run"] if view.has_columns else []), *ATTACK_COLUMNS), rows)
+    return Table(ATTACK_COLUMNS[first:], rows)
 
 
 def quantity_table(runs: Mapping[str, Landscape]) -> Table:
@@ -66,22 +113,13 @@ def quantity_table(runs: Mapping[str, Landscape]) -> Table:
 
 def unchanged_images(view: View) -> list[str]:
     """A line for each attack that left images unchanged: their delta energy is 0."""
-    lines = []
-    for run, landscape in view.runs.items():
-        for attack, label in view.labels.items():
-            still = int((landscape.attacks[attack].size == 0).sum())
-            if still:
-                who = f"{run}: {label}" if view.has_columns else label
-                lines.append(
-                    f"{who} left {still} of {len(landscape.natural.label)} images unchanged, with "
-                    "delta energies of 0."
-                )
-    return lines
-
-
-def clean_accuracy(landscape: Landscape) -> float:
-    """Share of natural images that are classified correctly."""
-    return float((landscape.natural.prediction == landscape.natural.label).mean())
+    return [
+        f"{f'{run}: ' if view.has_columns else ''}{label} left {still} of "
+        f"{len(landscape.natural.label)} images unchanged, with delta energies of 0."
+        for run, landscape in view.runs.items()
+        for attack, label in view.labels.items()
+        if (still := int((landscape.attacks[attack].size == 0).sum()))
+    ]
 
 
 def _cells(landscape: Landscape, shifts: Shifts) -> tuple[str, ...]:
@@ -113,16 +151,13 @@ def _rows(landscape: Landscape) -> Iterator[tuple[str, ...]]:
         for quantity, name in QUANTITIES.items():
             values = getattr(shifts, name)
             of_natural = getattr(natural, name, None)
-            ks = None if of_natural is None else ks_distance(of_natural, values)
+            ks = "" if of_natural is None else f"{ks_distance(of_natural, values):.6g}"
             yield _row(attack, quantity, values, ks)
 
 
-def _row(
-    attack: str, quantity: str, values: NDArray[Any], ks: float | None = None
-) -> tuple[str, ...]:
-    start = (attack, quantity, str(len(values)))
+def _row(attack: str, quantity: str, values: NDArray[Any], ks: str = "") -> tuple[str, ...]:
     if values.dtype == np.bool_:
-        return (*start, f"{values.mean():.6g}", *[""] * (len(QUANTILES) + 3))
-    result = summary(values)
-    numbers = (result.mean, result.std, *result.quantiles, result.positive)
-    return (*start, *(f"{number:.6g}" for number in numbers), "" if ks is None else f"{ks:.6g}")
+        cells = [f"{values.mean():.6g}", *[""] * (len(QUANTILES) + 2)]
+    else:
+        cells = [f"{number:.6g}" for number in summary(values)]
+    return (attack, quantity, str(len(values)), *cells, ks)

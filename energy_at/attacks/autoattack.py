@@ -25,7 +25,6 @@ Keeps = Literal["broken", "worst"]
 
 _LEAST_CLASSES = {"square": 1, "apgd-dlr": 3, "apgd-t": 4}  # 2 for the others
 
-INSTALLED = find_spec("pyautoattack") is not None
 INSTALL = "pip install 'energy_at[autoattack]'"
 
 
@@ -135,13 +134,17 @@ def autoattack(ball: Ball, *, steps: int = 100, queries: int = 5000) -> WorstCas
     return WorstCase([LibraryAttack(ball, name, steps=steps, queries=queries) for name in names])
 
 
+def is_installed() -> bool:
+    return find_spec("pyautoattack") is not None
+
+
 def require_installed(name: str) -> None:
     """Refuses an attack of a library that is not there.
 
     Raises:
         ImportError: with the way to install it.
     """
-    if not INSTALLED:
+    if not is_installed():
         raise ImportError(f"{name} needs the AutoAttack library: {INSTALL}")
 
 

@@ -13,8 +13,15 @@ def main(cfg: DictConfig) -> str:
     """Measure every scenario, writing after each; returns the table and where the files are."""
     import torch
 
-    from energy_at.benchmark.measure import Result, describe_machine
-    from energy_at.benchmark.results import FILES, measure_scenarios, summary, table, write
+    from energy_at.benchmark.measure import (
+        FILES,
+        Result,
+        describe_machine,
+        measure_scenarios,
+        summary,
+        table,
+        write,
+    )
     from energy_at.benchmark.scenarios import Setting
     from energy_at.core.device import device_of
     from energy_at.reporting.describe import setting as describe_setting

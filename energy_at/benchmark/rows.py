@@ -23,7 +23,6 @@ from energy_at.benchmark.scenarios import (
     LIBRARIES,
     REFERENCES,
     SCENARIOS,
-    Scenario,
     Setting,
 )
 from energy_at.config.build import build, build_data, build_module, make
@@ -46,27 +45,15 @@ Step = Callable[[Images, Labels], object]
 
 @dataclass
 class Loop:
-    """A row that is a plain Python loop.
-
-    Args:
-        step: Does the work of a batch.
-        batches: Enough for all turns.
-        steps: Batches of a turn.
-        device: Where the batches go.
-        clock: Reads seconds.
-
-    Attributes:
-        images: Images of the last turn.
-        loading: Seconds of the last turn spent on images; ``None`` where they cannot be separated.
-    """
+    """A row that is a plain Python loop: a turn does ``steps`` batches."""
 
     step: Step
-    batches: Iterator[Batch]
+    batches: Iterator[Batch]  # enough for all turns
     steps: int
-    device: torch.device
+    device: torch.device  # where the batches go
     clock: Clock
-    loading: float | None = field(default=None, init=False)
-    images: int = field(default=0, init=False)
+    loading: float = field(default=0.0, init=False)  # seconds of the last turn spent on images
+    images: int = field(default=0, init=False)  # of the last turn
 
     def turn(self, around: Around = nullcontext) -> None:
         self.loading, self.images = 0.0, 0
@@ -154,15 +141,15 @@ def make_row(
     setting: Setting, scenario: str, name: str, precision: str, clock: Clock
 ) -> Row | None:
     """A row of ``ROWS``; ``None`` if it does not do the work of the scenario at this precision."""
-    about, ours = SCENARIOS[scenario], name not in REFERENCES
-    if precision == "bf16" and (not ours or about.kind == "evaluation"):
+    ours = name not in REFERENCES
+    if precision == "bf16" and (not ours or scenario == "evaluation"):
         return None
-    if about.kind == "training":
-        return _training(setting, about, name, precision, clock)
-    if about.kind == "sampling" and name in LIBRARIES:
+    if SCENARIOS[scenario].overrides:
+        return _training(setting, scenario, name, precision, clock)
+    if scenario == "sampling" and name in LIBRARIES:
         return None
     net, images = _labelled(setting, ours=ours)
-    if about.kind == "evaluation":
+    if scenario == "evaluation":
         step = _evaluation_step(setting, name, net, images)
     else:
         step = _sampling_step(setting, name, net, precision)
@@ -173,11 +160,7 @@ def make_row(
 def peak_row(operation: str, precision: str, device: torch.device, clock: Clock) -> Loop:
     """The machine's peak at one operation, which bounds the FLOP/s of every other row.
 
-    Args:
-        operation: ``matmul``, of square matrices; ``convolution``, 3x3 with 128 channels.
-        precision: ``fp32`` or ``bf16``.
-        device: Where it runs.
-        clock: Reads seconds.
+    ``matmul`` is of square matrices; ``convolution`` is 3x3 with 128 channels.
     """
     large = device.type == "cuda"
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
@@ -227,7 +210,7 @@ def bare_step(module: AdversarialTraining, optimizer: Optimizer, precision: str)
 
 
 def _training(
-    setting: Setting, scenario: Scenario, name: str, precision: str, clock: Clock
+    setting: Setting, scenario: str, name: str, precision: str, clock: Clock
 ) -> Row | None:
     cfg = setting.training(scenario, precision)
     steps, device = cfg.callbacks.energy.every, setting.device
@@ -310,8 +293,7 @@ def _labelled(setting: Setting, *, ours: bool) -> tuple[nn.Module, ImageSet]:
     torch.manual_seed(cfg.seed)
     kind = torch.channels_last if ours else torch.contiguous_format
     net = make(cfg.model).to(setting.device, memory_format=kind).eval()
-    data = cfg.dataset
-    shape = {"channels": data.channels, "size": data.size, "classes": data.classes}
+    shape = {key: cfg.dataset[key] for key in ("channels", "size", "classes")}
     images, _ = synthetic(Path(), **shape, n_train=setting.batch_size)
     images = images.to(setting.device)
     with torch.no_grad():

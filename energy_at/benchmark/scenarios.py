@@ -3,27 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import torch
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-Kind = Literal["training", "evaluation", "sampling"]
 
-
-@dataclass(frozen=True)
-class Scenario:
-    """A kind of work.
-
-    Attributes:
-        label: In the table.
-        kind: Which command does this work.
-        overrides: Of ``energy_at.train``; empty for other kinds.
-    """
+class Scenario(NamedTuple):
+    """A kind of work: its label in the table, and its overrides of ``energy_at.train``, if any."""
 
     label: str
-    kind: Kind
     overrides: tuple[str, ...] = ()
 
 
@@ -34,18 +24,18 @@ _INACTIVE = ("reg=der", "reg.gamma=1000000.0")
 _TRADES = ("attack=trades", "loss=trades")
 
 SCENARIOS = {
-    "fgsm": Scenario("FGSM-AT", "training", ("attack=fgsm",)),
-    "fgsm_der": Scenario("FGSM + DER, active", "training", ("attack=fgsm", *_ACTIVE)),
-    "fgsm_der_inactive": Scenario("FGSM + DER, inactive", "training", ("attack=fgsm", *_INACTIVE)),
-    "rs_fgsm_der": Scenario("RS-FGSM + DER", "training", ("attack=rs_fgsm", *_ACTIVE)),
-    "n_fgsm_der": Scenario("N-FGSM + DER", "training", ("attack=n_fgsm", *_ACTIVE)),
-    "gradalign": Scenario("FGSM + GradAlign", "training", ("attack=fgsm", "reg=gradalign")),
-    "pgd": Scenario("PGD AT", "training", ("attack=pgd",)),
-    "trades": Scenario("TRADES", "training", _TRADES),
-    "trades_der": Scenario("TRADES + DER", "training", (*_TRADES, "reg=der")),
-    "evaluation": Scenario("evaluation by PGD", "evaluation"),
-    "sampling": Scenario("sampling", "sampling"),
-    "scaling": Scenario("PGD AT of three sizes", "training", ("attack=pgd",)),
+    "fgsm": Scenario("FGSM-AT", ("attack=fgsm",)),
+    "fgsm_der": Scenario("FGSM + DER, active", ("attack=fgsm", *_ACTIVE)),
+    "fgsm_der_inactive": Scenario("FGSM + DER, inactive", ("attack=fgsm", *_INACTIVE)),
+    "rs_fgsm_der": Scenario("RS-FGSM + DER", ("attack=rs_fgsm", *_ACTIVE)),
+    "n_fgsm_der": Scenario("N-FGSM + DER", ("attack=n_fgsm", *_ACTIVE)),
+    "gradalign": Scenario("FGSM + GradAlign", ("attack=fgsm", "reg=gradalign")),
+    "pgd": Scenario("PGD AT", ("attack=pgd",)),
+    "trades": Scenario("TRADES", _TRADES),
+    "trades_der": Scenario("TRADES + DER", (*_TRADES, "reg=der")),
+    "evaluation": Scenario("evaluation by PGD"),
+    "sampling": Scenario("sampling"),
+    "scaling": Scenario("PGD AT of three sizes", ("attack=pgd",)),
 }
 SCALING = "scaling"  # its rows are sizes of the bare loop
 LIBRARIES = ("torchattacks", "foolbox")
@@ -135,9 +125,9 @@ class Setting:
                 sizes[f"{n} x {name}"] = replace(self, config=config)
         return sizes
 
-    def training(self, scenario: Scenario, precision: str) -> DictConfig:
+    def training(self, scenario: str, precision: str) -> DictConfig:
         """The configuration of a training as ``energy_at.train`` composes it."""
-        overrides = [*scenario.overrides, "logger=csv", *_QUIET]
+        overrides = [*SCENARIOS[scenario].overrides, "logger=csv", *_QUIET]
         if "attack=pgd" in overrides or "attack=trades" in overrides:
             overrides.append(f"attack.steps={self.config.attack_steps}")
         cfg = compose("train", overrides)

@@ -1,1 +1,76 @@
-"""Checks of this installation on this machine."""
+"""Checks of this installation: verdicts, and how a check is run."""
+
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from typing import Literal
+
+Status = Literal["pass", "warn", "fail"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The result of a check, and what to do about it.
+
+    Attributes:
+        status: ``"warn"`` where everything works, but not as one might expect.
+        message: What was found.
+        remedy: What the user can do; empty exactly where the check passes.
+    """
+
+    status: Status
+    message: str
+    remedy: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.status == "pass") != (not self.remedy):
+            raise ValueError(f"warn and fail need a remedy, pass has none: {self}")
+
+
+Checks = dict[str, Callable[[], Verdict]]  # by name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding(Verdict):
+    """The verdict of a named check, and the seconds that it took."""
+
+    name: str
+    seconds: float
+
+
+def require(claims: Mapping[str, bool], message: str, remedy: str) -> Verdict:
+    """Pass if every claim holds, else fail naming those that do not.
+
+    Raises:
+        ValueError: without a claim: a check that has measured nothing must not pass.
+    """
+    if not claims:
+        raise ValueError("this check has measured nothing")
+    broken = [claim for claim, holds in claims.items() if not holds]
+    if broken:
+        return Verdict("fail", f"not true: {'; '.join(broken)}", remedy)
+    return Verdict("pass", message)
+
+
+def run_check(name: str, check: Callable[[], Verdict]) -> Finding:
+    """Run a check; an exception is a failure."""
+    start = time.perf_counter()
+    try:
+        verdict = check()
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        text += f" ({Path(last.filename).name}:{last.lineno})"
+        verdict = Verdict("fail", text, _remedy(error))
+    return Finding(**asdict(verdict), name=name, seconds=round(time.perf_counter() - start, 2))
+
+
+def _remedy(error: Exception) -> str:
+    if isinstance(error, PackageNotFoundError):
+        return f"pip install {error.name}; in a checkout of the project: pip install -e ."
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"install the package that brings the module {error.name}: see the line 'packages'"
+    return "see the lines above first; if they all pass, report this line as a bug"

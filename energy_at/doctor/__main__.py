@@ -3,29 +3,29 @@
 Exit code 1 if a check fails; nothing is written but ``out``.
 """
 
+import json
 import sys
 import time
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, get_args
 
 from omegaconf import DictConfig
 
 from energy_at.config.cli import command, quieten
 from energy_at.config.keys import choices_of
 from energy_at.core.files import write_atomic
-from energy_at.doctor.findings import Checks, as_json, row, run_check, summary
+from energy_at.doctor import Checks, Finding, Status, run_check
 
 
 def collect_checks(datasets: Sequence[str], root: Path) -> Checks:
     """Every check by its name; a module that cannot be imported fails as one check."""
     checks: Checks = {}
-    for subject in ("installation", "smoke", "data"):
+    for subject in ("installation", "smoke"):
         try:
-            module = import_module(f"energy_at.doctor.{subject}")
-            checks |= module.checks(datasets, root) if subject == "data" else module.checks()
+            checks |= import_module(f"energy_at.doctor.{subject}").checks(datasets, root)
         except Exception as error:  # the other checks do not depend on it
             checks[subject] = partial(_raise, error)
     return checks
@@ -41,20 +41,40 @@ def main(cfg: DictConfig) -> None:
     datasets = [cfg.dataset.name] if "name" in cfg.dataset else list(choices_of("dataset"))
     checks = collect_checks(datasets, Path(cfg.dataset.root).expanduser())
     quieten()  # the checks have imported Lightning
+    width = max(map(len, checks))
     findings = []
     for check in checks:
-        findings.append(run_check(check, checks[check]))
+        findings.append(found := run_check(check, checks[check]))
         if not cfg.json:
-            print(row(findings[-1], max(map(len, checks))), flush=True)
+            print(f"{found.status:4}  {check:{width}}  {found.message}", flush=True)
+            if found.remedy:
+                print(f"{'':4}  {'':{width}}  remedy: {found.remedy}", flush=True)
     seconds = time.perf_counter() - start
-    print(as_json(findings, seconds) if cfg.json else summary(findings, seconds))
+    counts = {status: sum(f.status == status for f in findings) for status in get_args(Status)}
+    text = _as_json(findings, counts, seconds)
+    summary = ", ".join(f"{number} {status}" for status, number in counts.items())
+    print(text if cfg.json else f"{summary} in {seconds:.1f} s")
     if cfg.out is not None:
         try:
-            write_atomic(Path(str(cfg.out)), as_json(findings, seconds) + "\n")
+            write_atomic(Path(str(cfg.out)), text + "\n")
         except OSError as error:
             raise ValueError(f"cannot write out={cfg.out}: {error.strerror}") from error
-    if any(finding.status == "fail" for finding in findings):
+    if counts["fail"]:
         sys.exit(1)
+
+
+def _as_json(findings: Sequence[Finding], counts: dict[str, int], seconds: float) -> str:
+    checks = [
+        {
+            "name": found.name,
+            "status": found.status,
+            "said": found.message,
+            "remedy": found.remedy,
+            "seconds": found.seconds,
+        }
+        for found in findings
+    ]
+    return json.dumps({**counts, "seconds": round(seconds, 2), "checks": checks}, indent=2)
 
 
 if __name__ == "__main__":

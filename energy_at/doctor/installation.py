@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from energy_at.core.device import processor_name
-from energy_at.doctor.findings import Checks, Verdict, require
+from energy_at.doctor import Checks, Verdict, require
 
 PROJECT = "energy_at"
 MALWARE = {"lightning": ("2.6.2", "2.6.3")}
@@ -21,7 +21,7 @@ QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a Linux container
 SHOWN = (PROJECT, "torch", "torchvision", "lightning", "hydra-core", "numpy", "wandb")
 
 
-def checks() -> Checks:
+def checks(*_: object) -> Checks:
     return {
         "python": python_version,
         "packages": packages,
@@ -46,7 +46,7 @@ def python_version() -> Verdict:
 def packages() -> Verdict:
     """Whether every required package is installed in a supported version that fits the others."""
     needed = requirements(PROJECT)
-    infected = [f"{name} {version(name)}" for name in MALWARE if _is_infected(name)]
+    infected = [f"{name} {_version(name)}" for name in MALWARE if _version(name) in MALWARE[name]]
     if infected:
         return Verdict(
             "fail",
@@ -74,7 +74,12 @@ def packages() -> Verdict:
 def extras() -> Verdict:
     """Which optional extras are installed; none is required."""
     names = distribution(PROJECT).metadata.get_all("Provides-Extra") or []
-    return Verdict("pass", "; ".join(_extra(name) for name in names) or "no extras")
+    found = []
+    for name in names:
+        missing = [r.name for r in requirements(PROJECT, name) if not _is_met(r)]
+        install = f" ({', '.join(missing)}): pip install '{PROJECT}[{name}]'"
+        found.append(f"{name} is not installed{install}" if missing else f"{name} is installed")
+    return Verdict("pass", "; ".join(found) or "no extras")
 
 
 def cpu() -> Verdict:
@@ -83,13 +88,10 @@ def cpu() -> Verdict:
     threads = max(torch.get_num_threads(), int(asked) if asked.isdigit() else 0)
     cores = cores_to_use()
     message = f"{processor_name()}; cores: {cores}, threads: {threads}"
-    if threads > cores:
-        return Verdict(
-            "warn",
-            f"{message}, so they wait for each other",
-            f"export OMP_NUM_THREADS={cores} (and MKL_NUM_THREADS, where it is set)",
-        )
-    return Verdict("pass", message)
+    if threads <= cores:
+        return Verdict("pass", message)
+    remedy = f"export OMP_NUM_THREADS={cores} (and MKL_NUM_THREADS, where it is set)"
+    return Verdict("warn", f"{message}, so they wait for each other", remedy)
 
 
 def cuda() -> Verdict:
@@ -119,7 +121,12 @@ def wandb_mode() -> Verdict:
     if mode is None:
         online = "online: an API key is configured"
         return Verdict("pass", online if has_key else "offline: no API key ('wandb login' sets it)")
-    if not _is_wandb_mode(mode):
+    import wandb  # takes a second, only needed where the mode is set
+
+    settings: dict[str, Any] = {"mode": mode}
+    try:
+        wandb.Settings(**settings)
+    except ValueError:
         return Verdict(
             "fail",
             f"WANDB_MODE={mode} is invalid: a training would run without W&B",
@@ -132,17 +139,6 @@ def wandb_mode() -> Verdict:
             "wandb login, or unset WANDB_MODE to run offline",
         )
     return Verdict("pass", f"{mode}: set by WANDB_MODE")
-
-
-def _is_wandb_mode(mode: str) -> bool:
-    import wandb  # takes a second, only needed where the mode is set
-
-    settings: dict[str, Any] = {"mode": mode}
-    try:
-        wandb.Settings(**settings)
-    except ValueError:
-        return False
-    return True
 
 
 def requirements(package: str, extra: str = "") -> list[Requirement]:
@@ -161,19 +157,8 @@ def cores_to_use() -> int:
     return cores
 
 
-def _extra(name: str) -> str:
-    missing = [r.name for r in requirements(PROJECT, name) if not _is_met(r)]
-    if missing:
-        return f"{name} is not installed ({', '.join(missing)}): pip install '{PROJECT}[{name}]'"
-    return f"{name} is installed"
-
-
 def _applies(requirement: Requirement, extra: str) -> bool:
     return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
-
-
-def _is_infected(package: str) -> bool:
-    return _version(package) in MALWARE[package]
 
 
 def _is_met(requirement: Requirement) -> bool:

@@ -1,24 +1,79 @@
 """Evaluates a network: runs the attacks, checks for gradient masking, writes the files."""
 
+import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
+from scipy.stats import binomtest
 
-from energy_at.attacks.autoattack import INSTALL, INSTALLED, require_classes
+from energy_at.attacks import Attack, restarted_pgd
+from energy_at.attacks.autoattack import INSTALL, is_installed, require_classes
+from energy_at.attacks.registry import CLEAN, LABELS, AttackKey, named_attack
+from energy_at.attacks.threat import Ball
 from energy_at.evaluation.gradient_masking import attack_checks, network_checks
-from energy_at.evaluation.output import FILES, accuracy, describe, setting_line, write_files
-from energy_at.evaluation.robustness import Journal
-from energy_at.evaluation.target import EvaluationPlan
-from energy_at.evaluation.trained_model import TrainedModel, open_model
+from energy_at.evaluation.robustness import Evaluator, Journal, Mask
+from energy_at.evaluation.trained_model import (
+    EvaluationTarget,
+    TrainedModel,
+    open_model,
+    result_key,
+)
 from energy_at.reporting.describe import setting
 from energy_at.reporting.figures import save
 from energy_at.reporting.figures.results import accuracy_figure
+from energy_at.reporting.tables import Table
 from energy_at.runs.environment import environment
 from energy_at.runs.result_folder import ResultFolder
+
+FILES = ("evaluation.json", "evaluation.csv", "evaluation.md", "images.csv")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationPlan(EvaluationTarget):
+    """Images, threat models and attacks of an evaluation.
+
+    Attributes:
+        names: Of the attacks.
+        steps: Of PGD, TRADES, CW and targeted PGD.
+        restarts: Of PGD.
+        left_out: A line for each attack that belongs here but is not available.
+    """
+
+    names: Sequence[str]
+    steps: int = 50
+    restarts: int = 10
+    left_out: Sequence[str] = ()
+
+    @cached_property
+    def attacks(self) -> dict[AttackKey, Attack]:
+        """Every attack at every radius."""
+        return {
+            AttackKey(name, eps): self._attack(name, ball)
+            for eps, ball in self.balls.items()
+            for name in self.names
+        }
+
+    def label(self, name: str) -> str:
+        """``PGD-50-10``: steps and restarts of an attack; a single restart is not written."""
+        settings = self._settings(name)
+        shown = [str(v) for key, v in settings.items() if key != "restarts" or v > 1]
+        return "-".join([LABELS[name], *shown])
+
+    def _attack(self, name: str, ball: Ball) -> Attack:
+        settings = self._settings(name)
+        if name == "pgd":
+            return restarted_pgd(ball, **settings)
+        return named_attack(name, ball, **settings)
+
+    def _settings(self, name: str) -> dict[str, int]:
+        if name == "pgd":
+            return {"steps": self.steps, "restarts": self.restarts}
+        return {"steps": self.steps} if name in ("trades", "cw", "targeted") else {}
 
 
 def evaluate_command(cfg: DictConfig, overrides: Sequence[str] = ()) -> str:
@@ -46,7 +101,7 @@ def plan_of(cfg: DictConfig, model: TrainedModel) -> EvaluationPlan:
     AutoAttack is left out where it is not installed and the user has not named it.
     """
     names, left_out = list(cfg.attacks or ("fgsm", "pgd", "autoattack")), []
-    if cfg.attacks is None and not INSTALLED:
+    if cfg.attacks is None and not is_installed():
         names.remove("autoattack")
         left_out = [f"AutoAttack is not installed: {INSTALL}"]
     return EvaluationPlan(
@@ -82,18 +137,21 @@ def evaluate(
         ValueError: if ``out`` holds another evaluation.
     """
     attacks = plan.attacks
-    images, indices = plan.images(model)
-    record = describe(model, plan, images, indices)
-    path = out or _default_path(model, plan, len(images), record["key"])
-    folder = ResultFolder(path, "evaluation", record["key"])
-    evaluator = plan.evaluator(
-        model, batch_size=batch_size, journal=Journal(folder), progress=progress
-    )
+    evaluator = plan.evaluator(model, batch_size=batch_size, progress=progress)
+    record = describe(model, plan, evaluator)
+    if out is None:
+        radii = list(plan.balls)
+        eps = radii[0] if len(radii) == 1 else f"{radii[0]}-to-{radii[-1]}"
+        n = str(len(evaluator.images))
+        words = (model.which or "weights", plan.norm, eps, n, plan.split)
+        out = ResultFolder.default_path(model.folder / "evaluation", *words, key=record["key"])
+    folder = ResultFolder(out, "evaluation", record["key"])
+    evaluator = replace(evaluator, journal=Journal(folder))
     named = {key.name: attack for key, attack in attacks.items()}
     require_classes(named, lambda: evaluator.classes(model.net))
     correct = evaluator.correct(model.net, attacks)
     checks = network_checks(model.net, evaluator)
-    checks += attack_checks(model.net, evaluator, plan, correct)
+    checks += attack_checks(model.net, evaluator, plan.balls, correct)
     record |= {
         "accuracies": [accuracy(plan, key, mask) for key, mask in correct.items()],
         "checks": [asdict(check) for check in checks],
@@ -101,19 +159,106 @@ def evaluate(
         "environment": environment(),
     }
     with folder.staged() as part:
-        text = write_files(part, record, correct, images.labels.tolist(), indices)
-        _draw(part, model, record)
+        text = _write_files(part, record, evaluator, correct)
+        if len(plan.balls) > 1:
+            title = f"{setting([model.config])}; {setting_line(record)}"
+            save(accuracy_figure(record, title), part / "accuracy")
     return folder.path, text
 
 
-def _default_path(model: TrainedModel, plan: EvaluationPlan, n: int, key: str) -> Path:
-    radii = list(plan.balls)
-    eps = radii[0] if len(radii) == 1 else f"{radii[0]}-to-{radii[-1]}"
-    words = (model.which or "weights", plan.norm, eps, str(n), plan.split)
-    return ResultFolder.default_path(model.folder / "evaluation", *words, key=key)
+def describe(model: TrainedModel, plan: EvaluationPlan, evaluator: Evaluator) -> dict[str, Any]:
+    """The settings of an evaluation, and the key of its result."""
+    indices, every = list(evaluator.numbers), len(getattr(model.data, plan.split))
+    settings: dict[str, Any] = {
+        "dataset": {
+            "name": model.config.dataset.name,
+            "split": plan.split,
+            "images": len(indices),
+            "of": every,
+            "seed": plan.subset_seed if len(indices) < every else None,
+        },
+        "norm": plan.norm_label,
+        "eps": list(plan.balls),
+        "attacks": [plan.label(name) for name in plan.names],
+        "seed": plan.seed,
+        "precision": "fp32",
+    }
+    key = result_key(model, evaluator.images, {**settings, "indices": indices})
+    return {"network": model.identity, **settings, "key": key}
 
 
-def _draw(folder: Path, model: TrainedModel, record: dict[str, Any]) -> None:
-    if len(record["eps"]) > 1:
-        title = f"{setting([model.config])}; {setting_line(record)}"
-        save(accuracy_figure(record, title), folder / "accuracy")
+def accuracy(plan: EvaluationPlan, key: AttackKey, correct: Mask) -> dict[str, Any]:
+    """Accuracy under an attack, with its Wilson interval of 95 %."""
+    count, n = int(correct.sum()), len(correct)
+    low, high = binomtest(count, n).proportion_ci(0.95, method="wilson")
+    return {
+        "attack": key.name,
+        "label": key.name if key == CLEAN else plan.label(key.name),
+        "eps": 0.0 if key == CLEAN else plan.balls[key.eps].eps,
+        "eps_text": key.eps,
+        "right": count,
+        "images": n,
+        "accuracy": count / n,
+        "low": float(low),
+        "high": float(high),
+    }
+
+
+def setting_line(record: Mapping[str, Any]) -> str:
+    """Network, images and norm in one line."""
+    data, network = record["dataset"], record["network"]
+    images = f"all {data['of']}"
+    if data["images"] < data["of"]:
+        drawn = "the first" if data["seed"] is None else f"drawn with seed {data['seed']}"
+        images = f"{data['images']} of {data['of']} ({drawn})"
+    which = f", {network['which']} checkpoint" if network["which"] else ""
+    return (
+        f"{network['source']}{which}: {images} {data['split']} images of {data['name']}, "
+        f"{record['norm']}, fp32, Wilson intervals."
+    )
+
+
+def _write_files(
+    folder: Path,
+    record: Mapping[str, Any],
+    evaluator: Evaluator,
+    correct: Mapping[AttackKey, Mask],
+) -> str:
+    """Writes ``FILES``; returns settings, table and checks as Markdown."""
+    text, accuracies = _markdown(record), record["accuracies"]
+    masks = (mask.int().tolist() for mask in correct.values())
+    images = zip(evaluator.numbers, evaluator.images.labels.tolist(), *masks, strict=True)
+    contents = (
+        json.dumps(record, indent=2) + "\n",
+        _table(accuracies[0], (row.values() for row in accuracies)).csv(),
+        text + "\n",
+        _table(["image", "label", *correct], images).csv(),
+    )
+    for name, content in zip(FILES, contents, strict=True):
+        (folder / name).write_text(content, encoding="utf-8")
+    return text
+
+
+def _table(columns: Iterable[Any], rows: Iterable[Iterable[Any]]) -> Table:
+    return Table(tuple(map(str, columns)), [tuple(map(str, row)) for row in rows])
+
+
+def _markdown(record: Mapping[str, Any]) -> str:
+    rows = [
+        (
+            row["label"],
+            row["eps_text"],
+            f"{row['right']} of {row['images']}",
+            f"{100 * row['accuracy']:.1f}",
+            f"{100 * row['low']:.1f} to {100 * row['high']:.1f}",
+        )
+        for row in record["accuracies"]
+    ]
+    table = Table(("attack", "eps", "right", "accuracy %", "95 % interval"), rows)
+    lines = [setting_line(record), "", table.markdown(), ""]
+    for check in record["checks"]:
+        verdict = {True: "pass", False: "warning", None: "not run"}[check["passed"]]
+        meaning = "" if check["passed"] else f"; {check['meaning']}"
+        lines.append(f"- {verdict}: {check['name']}: {check['finding']}{meaning}")
+    lines += [f"- left out: {line}" for line in record["left_out"]]
+    return "\n".join(lines)

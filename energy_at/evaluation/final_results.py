@@ -53,7 +53,13 @@ def evaluate_checkpoints(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[s
     }
     net = run.module.to(data.device).net
     results: dict[str, Any] = {}
-    for which, (step, state) in _states(cfg, run, folder).items():
+    last = {name: value.clone() for name, value in run.module.state_dict().items()}
+    states = {"last": (run.trainer.global_step, last)}
+    if cfg.callbacks.get("best") is not None and folder.has_checkpoint("best"):
+        best = read_checkpoint(folder.checkpoint("best"))
+        states["best"] = (best["global_step"], best["state_dict"])
+    for which in filter(states.__contains__, cfg.evaluation.checkpoints):
+        step, state = states[which]
         run.module.load_state_dict(state)
         results[which] = {"step": step} | {
             name: evaluator.accuracies(net, attacks) for name, evaluator in evaluators.items()
@@ -114,13 +120,3 @@ def _passes(cfg: DictConfig, run: Run, remedies: Remedies | None) -> float:
     images = run.data.train.first(min(16, len(run.data.train))).to(torch.device("cpu"))
     x = as_floats(images.pixels, cfg.training.channels_last)
     return forward_equivalents(module, x, images.labels)
-
-
-def _states(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, tuple[int, Any]]:
-    """Step and weights of the checkpoints to evaluate."""
-    last = {name: value.clone() for name, value in run.module.state_dict().items()}
-    states = {"last": (run.trainer.global_step, last)}
-    if cfg.callbacks.get("best") is not None and folder.has_checkpoint("best"):
-        best = read_checkpoint(folder.checkpoint("best"))
-        states["best"] = (best["global_step"], best["state_dict"])
-    return {which: states[which] for which in cfg.evaluation.checkpoints if which in states}

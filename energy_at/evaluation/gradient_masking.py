@@ -13,12 +13,12 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from energy_at.attacks import LibraryAttack
-from energy_at.attacks.autoattack import INSTALL, INSTALLED
+from energy_at.attacks.autoattack import INSTALL, is_installed
 from energy_at.attacks.registry import AttackKey
+from energy_at.attacks.threat import Ball
 from energy_at.core.types import Images, Labels, Logits, PerExample
 from energy_at.evaluation.robustness import Evaluator, Mask
-from energy_at.evaluation.target import EvaluationPlan
-from energy_at.models.modes import eval_mode, full_precision, no_graph
+from energy_at.models.modes import no_graph
 
 CHECKED_IMAGES = 250  # whatever the batch size
 SATURATED = 16.6  # nats: beyond this gap 1 - p(y|x) is below the resolution of fp32
@@ -45,30 +45,70 @@ class Check:
 
 def network_checks(net: nn.Module, evaluator: Evaluator) -> list[Check]:
     """Checks outputs and input gradients of the network on the first 250 images."""
-    net = evaluator.tiled(net)
-    positions = torch.arange(min(CHECKED_IMAGES, len(evaluator.images)))
-    with eval_mode(net), full_precision(evaluator.images.labels.device.type):
-        parts = positions.split(evaluator.batch_size)
-        found = [_forward_twice(net, *evaluator.batch(part)) for part in parts]
+    parts = torch.arange(min(CHECKED_IMAGES, len(evaluator.images))).split(evaluator.batch_size)
+    with evaluator.evaluation_mode(net) as tiled:
+        found = [_forward_twice(tiled, *evaluator.batch(part)) for part in parts]
     logits, again, slopes, correct = (torch.cat(values) for values in zip(*found, strict=True))
+    difference = float((logits - again).abs().max())
+    low, high, sums = float(logits.min()), float(logits.max()), logits.sum(1)
+    are_probabilities = low >= -1e-5 and bool(((sums - 1).abs() < 1e-4).all())
+    without_gradient = int(((slopes == 0) & correct).sum())
+    first, second = logits.topk(2, dim=1).values.unbind(1)
+    gaps = first - second
+    saturated = float((gaps > SATURATED).float().mean())
     return [
-        _deterministic(logits, again),
-        _are_logits(logits),
-        _gradients(slopes, correct),
-        _scale(logits),
+        Check(
+            "deterministic forward",
+            difference <= 1e-4 * max(1.0, float(logits.abs().max())),
+            f"two forward passes differ by {difference:.2g}",
+            "the network draws random numbers: average its gradients (expectation over "
+            "transformations), or its accuracy is overstated",
+        ),
+        Check(
+            "outputs are logits",
+            not are_probabilities,
+            f"outputs from {low:.3g} to {high:.3g}, "
+            f"sums from {float(sums.min()):.3g} to {float(sums.max()):.3g}",
+            "the network returns probabilities: energies are meaningless and gradients vanish; "
+            "take its logits",
+        ),
+        Check(
+            "input gradients",
+            without_gradient == 0,
+            f"zero for {without_gradient} of {int(correct.sum())} correctly classified images",
+            "gradient attacks on the cross-entropy cannot move these images: evaluate with cw, "
+            "apgd_dlr and square as well",
+        ),
+        Check(
+            "scale of the logits",
+            saturated < 0.1,
+            f"root mean square {float(logits.square().mean().sqrt()):.3g}, gap between the two "
+            f"most likely classes {float(gaps.median()):.3g} nats (median), "
+            f"beyond fp32 for {100 * saturated:.1f} %",
+            "the softmax saturates: the cross-entropy has nearly no gradient left; evaluate with "
+            "cw or apgd_dlr, which do not depend on the scale",
+        ),
     ]
 
 
 def attack_checks(
-    net: nn.Module, evaluator: Evaluator, plan: EvaluationPlan, correct: Mapping[AttackKey, Mask]
+    net: nn.Module,
+    evaluator: Evaluator,
+    balls: Mapping[str, Ball],
+    correct: Mapping[AttackKey, Mask],
 ) -> list[Check]:
     """Checks at every radius that stronger attacks break more images than weaker ones."""
     checks = []
-    for eps in plan.balls:
-        if {"fgsm", "pgd"} <= set(plan.names):
-            checks.append(stronger(correct, AttackKey("fgsm", eps), AttackKey("pgd", eps)))
-        white = [correct[AttackKey(name, eps)] for name in plan.names if name not in WITH_BLACK_BOX]
-        checks.append(_against_square(net, evaluator, plan, eps, white))
+    for eps, ball in balls.items():
+        fgsm, pgd = AttackKey("fgsm", eps), AttackKey("pgd", eps)
+        if {fgsm, pgd} <= set(correct):
+            checks.append(stronger(correct, fgsm, pgd))
+        white = [
+            mask
+            for key, mask in correct.items()
+            if key.eps == eps and key.name not in WITH_BLACK_BOX
+        ]
+        checks.append(_against_square(net, evaluator, eps, ball, white))
     return checks
 
 
@@ -120,69 +160,19 @@ def _forward_twice(
     return logits, again, grad.flatten(1).abs().amax(1), logits.argmax(1) == y
 
 
-def _deterministic(logits: Logits, again: Logits) -> Check:
-    difference = float((logits - again).abs().max())
-    return Check(
-        "deterministic forward",
-        difference <= 1e-4 * max(1.0, float(logits.abs().max())),
-        f"two forward passes differ by {difference:.2g}",
-        "the network draws random numbers: average its gradients (expectation over "
-        "transformations), or its accuracy is overstated",
-    )
-
-
-def _are_logits(logits: Logits) -> Check:
-    sums, low = logits.sum(1), float(logits.min())
-    probabilities = low >= -1e-5 and bool(((sums - 1).abs() < 1e-4).all())
-    return Check(
-        "outputs are logits",
-        not probabilities,
-        f"outputs from {low:.3g} to {float(logits.max()):.3g}, "
-        f"sums from {float(sums.min()):.3g} to {float(sums.max()):.3g}",
-        "the network returns probabilities: energies are meaningless and gradients vanish; "
-        "take its logits",
-    )
-
-
-def _gradients(slopes: PerExample, correct: Tensor) -> Check:
-    n, total = int(((slopes == 0) & correct).sum()), int(correct.sum())
-    return Check(
-        "input gradients",
-        n == 0,
-        f"zero for {n} of {total} correctly classified images",
-        "gradient attacks on the cross-entropy cannot move these images: evaluate with cw, "
-        "apgd_dlr and square as well",
-    )
-
-
-def _scale(logits: Logits) -> Check:
-    top = logits.topk(2, dim=1).values
-    gaps = top[:, 0] - top[:, 1]
-    share = float((gaps > SATURATED).float().mean())
-    return Check(
-        "scale of the logits",
-        share < 0.1,
-        f"root mean square {float(logits.square().mean().sqrt()):.3g}, gap between the two "
-        f"most likely classes {float(gaps.median()):.3g} nats (median), "
-        f"beyond fp32 for {100 * share:.1f} %",
-        "the softmax saturates: the cross-entropy has nearly no gradient left; evaluate with cw or "
-        "apgd_dlr, which do not depend on the scale",
-    )
-
-
 def _against_square(
-    net: nn.Module, evaluator: Evaluator, plan: EvaluationPlan, eps: str, white: Sequence[Mask]
+    net: nn.Module, evaluator: Evaluator, eps: str, ball: Ball, white: Sequence[Mask]
 ) -> Check:
     name = f"white box stronger than black box at {eps}"
     if not white:
         return Check(name, None, "not run", "needs a white-box attack, such as attacks=[pgd]")
-    if not INSTALLED:
+    if not is_installed():
         return Check(name, None, "not run", f"needs the AutoAttack library: {INSTALL}")
-    n = min(BLACK_BOX_IMAGES, len(evaluator.images))
+    first = torch.arange(min(BLACK_BOX_IMAGES, len(evaluator.images)))
     key = AttackKey("black box", eps)
-    square = LibraryAttack(plan.balls[eps], "square", queries=BLACK_BOX_QUERIES)
-    black = evaluator.first(n).correct(net, {key: square})[key]
-    return black_box(torch.stack(list(white)).all(0)[:n], black, eps)
+    square = LibraryAttack(ball, "square", queries=BLACK_BOX_QUERIES)
+    black = evaluator.take(first).correct(net, {key: square})[key]
+    return black_box(torch.stack(list(white)).all(0)[first], black, eps)
 
 
 def _breaks_more(one: Mask, other: Mask) -> bool:

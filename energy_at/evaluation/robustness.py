@@ -7,8 +7,11 @@ library attacks draw for all images of a block together: there another subset gi
 
 import json
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool
@@ -41,13 +44,10 @@ class Journal:
     def __init__(self, folder: ResultFolder) -> None:
         self.folder = folder
         self.path = folder.path / "journal.jsonl"
-        self._known: dict[str, dict[int, bool]] = {}
+        # by task: images that are finished, and whether each is classified correctly
+        self.known: defaultdict[str, dict[int, bool]] = defaultdict(dict)
         if self.path.is_file():
             self._read()
-
-    def known(self, task: str) -> Mapping[int, bool]:
-        """Images that the task has finished, and whether each is classified correctly."""
-        return self._known.get(task, {})
 
     def note(self, task: str, correct: Mapping[int, bool]) -> None:
         """Writes a finished batch."""
@@ -55,7 +55,7 @@ class Journal:
         line = {"task": task, "images": list(correct), "right": [int(c) for c in correct.values()]}
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
-        self._known.setdefault(task, {}).update(correct)
+        self.known[task].update(correct)
 
     def _read(self) -> None:
         content = self.path.read_bytes()
@@ -64,7 +64,7 @@ class Journal:
             for line in whole.splitlines():
                 entry = json.loads(line)
                 correct = zip(entry["images"], map(bool, entry["right"]), strict=True)
-                self._known.setdefault(entry["task"], {}).update(correct)
+                self.known[entry["task"]].update(correct)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self.path} is damaged: remove it to start again") from error
         if len(whole) < len(content):
@@ -77,7 +77,8 @@ class Evaluator:
 
     Attributes:
         images: The images.
-        numbers: Index of each in the split that it was taken from; the noise depends on it.
+        numbers: Index of each in the split that it was taken from; the noise depends on it. By
+            default its position in ``images``.
         batch_size: Images that are attacked at once; it changes no result.
         channels_last: Memory format of the batches.
         seed: Of the noise.
@@ -86,12 +87,16 @@ class Evaluator:
     """
 
     images: ImageSet
-    numbers: Sequence[int] | None = None
+    numbers: Sequence[int] = ()
     batch_size: int = 250
     channels_last: bool = False
     seed: int = 0
     journal: Journal | None = None
     progress: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.numbers:
+            object.__setattr__(self, "numbers", range(len(self.images)))
 
     def correct(self, net: nn.Module, attacks: Mapping[AttackKey, Attack]) -> dict[AttackKey, Mask]:
         """Which images are classified correctly: ``CLEAN``, and under each attack.
@@ -102,11 +107,11 @@ class Evaluator:
         Raises:
             ValueError: if the network returns anything but finite logits.
         """
-        net = self.tiled(net)
-        with eval_mode(net), full_precision(self.images.labels.device.type):
-            clean = self._clean(net)
+        with self.evaluation_mode(net) as tiled:
+            every = torch.ones(len(self.images), dtype=torch.bool)
+            clean = self._resisting(tiled, str(CLEAN), None, every)
             return {CLEAN: clean} | {
-                key: self._under_attack(net, str(key), attack, clean)
+                key: self._resisting(tiled, str(key), attack, clean)
                 for key, attack in attacks.items()
             }
 
@@ -116,9 +121,13 @@ class Evaluator:
         shares = {key.name: int(mask.sum()) / len(mask) for key, mask in found.items()}
         return shares | {"n": len(self.images)}
 
-    def tiled(self, net: nn.Module) -> Tiled:
-        """The network as it is evaluated: in tiles of fixed size."""
-        return Tiled(net, tile_of(self.images.labels.device))
+    @contextmanager
+    def evaluation_mode(self, net: nn.Module) -> Iterator[Tiled]:
+        """The network as it is evaluated: in tiles of fixed size, fp32 and evaluation mode."""
+        device = self.images.labels.device
+        tiled = Tiled(net, tile_of(device))
+        with eval_mode(tiled), full_precision(device.type):
+            yield tiled
 
     def classes(self, net: nn.Module) -> int:
         """The number of logits of the network.
@@ -126,14 +135,13 @@ class Evaluator:
         Raises:
             ValueError: if the network returns anything but finite logits.
         """
-        net = self.tiled(net)
-        with eval_mode(net), full_precision(self.images.labels.device.type):
-            return finite_logits(net, self.batch(torch.arange(1))[0]).shape[1]
+        with self.evaluation_mode(net) as tiled:
+            return finite_logits(tiled, self.batch(torch.arange(1))[0]).shape[1]
 
-    def first(self, n: int) -> "Evaluator":
-        """The same on the first ``n`` images."""
-        numbers = None if self.numbers is None else self.numbers[:n]
-        return replace(self, images=self.images.first(n), numbers=numbers)
+    def take(self, positions: Labels) -> "Evaluator":
+        """The same on the images at these positions."""
+        images = self.images.take(positions.to(self.images.labels.device))
+        return replace(self, images=images, numbers=self._numbers(positions))
 
     def batch(self, positions: Labels) -> tuple[Images, Labels]:
         """The images at these positions, as the network takes them."""
@@ -142,73 +150,67 @@ class Evaluator:
 
     def noise(self, positions: Labels, *parts: int) -> ImageNoise:
         """Noise of the images at these positions."""
-        return ImageNoise.of([self._number(int(i)) for i in positions], self.seed, *parts)
+        return ImageNoise.of(self._numbers(positions), self.seed, *parts)
 
-    def _clean(self, net: nn.Module) -> Mask:
-        correct = torch.zeros(len(self.images), dtype=torch.bool)
-        task = str(CLEAN)
-        for positions in self._work(task, correct, torch.arange(len(correct)), together=False):
-            x, y = self.batch(positions)
-            self._keep(task, positions, finite_logits(net, x).argmax(1) == y, correct)
-        return correct
+    def bar(self, task: str, total: int, initial: int = 0) -> "tqdm[Any]":
+        """A progress bar that counts images."""
+        shown = self.progress and initial < total
+        return tqdm(
+            desc=task, total=total, initial=initial, unit="img", leave=False, disable=not shown
+        )
 
-    def _under_attack(self, net: nn.Module, name: str, attack: Attack, clean: Mask) -> Mask:
-        correct = clean.clone()
+    def _resisting(
+        self, net: nn.Module, name: str, attack: Attack | None, candidates: Mask
+    ) -> Mask:
+        """Which of the candidates are classified correctly under an attack, or without one."""
+        correct = candidates.clone()
         attempts = attack.attacks if isinstance(attack, WorstCase) else [attack]
         for index, attempt in enumerate(attempts):
             task = f"{name} {index + 1}/{len(attempts)}" if len(attempts) > 1 else name
-            todo = correct.nonzero().flatten()
             together = isinstance(attempt, LibraryAttack)
-            for positions in self._work(task, correct, todo, together=together):
+            for positions in self._work(task, correct, together=together):
                 x, y = self.batch(positions)
-                noise = self.noise(positions, index)
-                x_adv = attempt(net, x, y, generator=noise).x_adv
-                self._keep(task, positions, finite_logits(net, x_adv).argmax(1) == y, correct)
+                if attempt is not None:
+                    x = attempt(net, x, y, generator=self.noise(positions, index)).x_adv
+                found = (finite_logits(net, x).argmax(1) == y).cpu()
+                correct[positions] = found
+                if self.journal is not None:
+                    numbers = self._numbers(positions)
+                    self.journal.note(task, dict(zip(numbers, found.tolist(), strict=True)))
         return correct
 
-    def _work(self, task: str, correct: Mask, todo: Labels, *, together: bool) -> Iterator[Labels]:
-        """Batches of the positions that the journal does not know; the others are filled in."""
-        known = {} if self.journal is None else self.journal.known(task)
-        fresh = []
-        for i in todo.tolist():
-            if self._number(i) in known:
-                correct[i] = known[self._number(i)]
+    def _work(self, task: str, correct: Mask, *, together: bool) -> Iterator[Labels]:
+        """Batches of the correct images; results that the journal knows are filled in."""
+        known = {} if self.journal is None else self.journal.known[task]
+        todo = correct.nonzero().flatten()
+        unfinished = []
+        for i, number in zip(todo.tolist(), self._numbers(todo), strict=True):
+            if number in known:
+                correct[i] = known[number]
             else:
-                fresh.append(i)
-        unfinished = torch.tensor(fresh, dtype=torch.long)
-        with tqdm(
-            total=len(todo),
-            initial=len(todo) - len(fresh),
-            desc=task,
-            unit="img",
-            leave=False,
-            disable=not (self.progress and fresh),
-        ) as bar:
-            for positions in _grouped(unfinished, self.batch_size, together):
-                yield positions
-                bar.update(len(positions))
+                unfinished.append(i)
+        positions = torch.tensor(unfinished, dtype=torch.long)
+        batches = _same_blocks(positions) if together else batched(positions, self.batch_size)
+        with self.bar(task, len(todo), len(todo) - len(positions)) as bar:
+            for batch in batches:
+                yield batch
+                bar.update(len(batch))
                 share = int(correct.sum()) / len(correct)
                 bar.set_postfix_str(f"{100 * share:.1f} % correct", refresh=False)
 
-    def _keep(
-        self, task: str, positions: Labels, found: Bool[Tensor, " batch"], correct: Mask
-    ) -> None:
-        correct[positions] = found.cpu()
-        if self.journal is not None:
-            numbers = [self._number(int(i)) for i in positions]
-            self.journal.note(task, dict(zip(numbers, found.tolist(), strict=True)))
-
-    def _number(self, position: int) -> int:
-        return position if self.numbers is None else self.numbers[position]
+    def _numbers(self, positions: Labels) -> list[int]:
+        return [self.numbers[i] for i in positions.tolist()]
 
 
-def _grouped(positions: Labels, batch_size: int, together: bool) -> Iterator[Labels]:
-    if not together:
-        batches = range(0, len(positions), batch_size)
-        yield from (positions[first : first + batch_size] for first in batches)
-        return
-    for block in sorted(set((positions // TOGETHER).tolist())):
-        yield positions[positions // TOGETHER == block]
+def batched(positions: Labels, size: int) -> Iterator[Labels]:
+    """Parts of this size; the last one may be smaller."""
+    yield from (positions[first : first + size] for first in range(0, len(positions), size))
+
+
+def _same_blocks(positions: Labels) -> Iterator[Labels]:
+    """Positions of one block of ``TOGETHER`` images after the other."""
+    blocks = positions // TOGETHER
+    yield from (positions[blocks == block] for block in blocks.unique())
 
 
 def finite_logits(net: nn.Module, x: Images) -> Logits:

@@ -1,4 +1,4 @@
-"""Trained networks with their data and configuration: of runs, or of published weights."""
+"""Trained networks, of runs or of published weights, and what they are evaluated on."""
 
 import hashlib
 import math
@@ -13,12 +13,13 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from energy_at import __version__
-from energy_at.attacks.threat import NORMS, Ball
+from energy_at.attacks.threat import NORM_LABELS, NORMS, Ball
 from energy_at.config.build import build_data, make, reopen
 from energy_at.config.resolvers import parse_pixels
 from energy_at.core.device import device_of
 from energy_at.core.files import digest
 from energy_at.data import ImageData, ImageSet
+from energy_at.evaluation.robustness import Evaluator
 from energy_at.models.weights import load_weights
 from energy_at.reporting.comparison import entries, grouped
 from energy_at.runs.checkpoints import read_tensors
@@ -105,6 +106,11 @@ class TrainedModel:
         indices = indices[:n]
         return images.take(indices).to(self.device), indices.tolist()
 
+    @property
+    def identity(self) -> dict[str, str | None]:
+        """Source, checkpoint and digest of the weights, for the record of a result."""
+        return {"source": self.source, "which": self.which, "sha256": self.weights_digest}
+
     @cached_property
     def weights_digest(self) -> str:
         """SHA-256 of the names and values of all weights."""
@@ -113,6 +119,82 @@ class TrainedModel:
             found.update(name.encode())
             found.update(value.detach().cpu().contiguous().numpy().tobytes())
         return found.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationTarget:
+    """Images and threat models that a network is evaluated on.
+
+    Attributes:
+        norm: ``linf`` or ``l2``.
+        balls: Threat models by their radius as it was written.
+        split: ``test``, ``val`` or ``train``.
+        subset: Number of images; ``None`` for all.
+        subset_seed: Draws them; ``None`` takes the first ones.
+        seed: Of the noise of the attacks.
+    """
+
+    norm: str
+    balls: Mapping[str, Ball]
+    split: str = "test"
+    subset: int | None = None
+    subset_seed: int | None = 0
+    seed: int = 0
+
+    @staticmethod
+    def fields_of(cfg: DictConfig, models: Sequence[TrainedModel]) -> dict[str, Any]:
+        """The fields that the keys of a command set, with one threat model for all networks.
+
+        Raises:
+            ValueError: if a radius is not a length, or the networks were trained for different
+                threat models and the keys name none.
+        """
+        found = {}
+        for model in models:
+            norm, balls = cfg.norm or model.norm, model.threat_models(cfg.norm, cfg.eps)
+            found[norm, tuple(balls.values())] = balls
+        if len(found) > 1:
+            each = sorted(f"{norm} {', '.join(balls)}" for (norm, _), balls in found.items())
+            raise ValueError(
+                f"the runs have different threat models ({', '.join(each)}): name one for all, "
+                "such as norm=linf eps=8/255"
+            )
+        (((norm, _), balls),) = found.items()
+        keys = ("split", "subset", "subset_seed", "seed")
+        return {"norm": norm, "balls": balls} | {key: cfg[key] for key in keys}
+
+    @property
+    def norm_label(self) -> str:
+        """``L-inf`` or ``L2``."""
+        return NORM_LABELS[self.norm]
+
+    def images(self, model: TrainedModel) -> tuple[ImageSet, list[int]]:
+        """The images on the device of a network, and their indices in the split."""
+        return model.select_images(self.split, self.subset, self.subset_seed)
+
+    def evaluator(
+        self, model: TrainedModel, *, batch_size: int | None = None, progress: bool = False
+    ) -> Evaluator:
+        """Attacks these images, on the device of a network.
+
+        Args:
+            model: The network.
+            batch_size: Images that are attacked at once; that of the data set by default. It
+                changes no result.
+            progress: Show a bar.
+
+        Raises:
+            ValueError: if the split has fewer images.
+        """
+        images, indices = self.images(model)
+        return Evaluator(
+            images,
+            indices,
+            batch_size or model.config.dataset.eval_batch_size,
+            channels_last=model.config.training.channels_last,
+            seed=self.seed,
+            progress=progress,
+        )
 
 
 def result_key(model: TrainedModel, images: ImageSet, settings: Mapping[str, Any]) -> str:
@@ -161,13 +243,17 @@ def open_models(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Tra
     require_one_named(cfg)
     if cfg.checkpoint is not None:
         return {Path(cfg.checkpoint).name: open_model(cfg, overrides)}
-    if cfg.run is not None:
-        folders = [RunFolder.open(cfg.run)]
-    else:
-        folders = [run for name in named_folders(cfg.runs) for run in runs_in(name)]
+    names = named_folders(cfg.runs) if cfg.run is None else []
+    folders = [run for name in names for run in runs_in(name)] or [RunFolder.open(cfg.run)]
     require_distinct(folders)
     models = [open_run(str(folder.path), cfg, overrides) for folder in folders]
-    _require_one_data_set(models)
+    for other in models[1:]:
+        names = [str(model.config.dataset.name) for model in (models[0], other)]
+        if names[0] != names[1]:
+            raise ValueError(
+                f"{models[0].source} is of {names[0]} and {other.source} of {names[1]}: only runs "
+                "of one data set can be compared"
+            )
     labels = {entry.path: str(entry.label) for entry in entries(grouped(folders))}
     return {labels[f.path]: model for f, model in zip(folders, models, strict=True)}
 
@@ -203,14 +289,3 @@ def _open_file(cfg: DictConfig) -> TrainedModel:
     if folder.is_file():  # a checkpoint without a suffix
         folder = Path(f"{path.stem}.files")
     return TrainedModel(net, build_data(cfg), cfg, str(path), cfg.which, folder, device)
-
-
-def _require_one_data_set(models: Sequence[TrainedModel]) -> None:
-    first = models[0]
-    for other in models[1:]:
-        names = [str(model.config.dataset.name) for model in (first, other)]
-        if names[0] != names[1]:
-            raise ValueError(
-                f"{first.source} is of {names[0]} and {other.source} of {names[1]}: only runs of "
-                "one data set can be compared"
-            )

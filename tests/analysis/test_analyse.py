@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from energy_at import analyse
-from energy_at.analysis import output
-from energy_at.analysis.statistics import QUANTILES, ks_distance
+from energy_at.analysis.tables import QUANTILES, ks_distance
 from energy_at.reporting.describe import MethodLabel
 from tests.analysis.test_figures import view_of
 from tests.helpers.running import config, everything, typed
@@ -215,7 +214,7 @@ def test_runs_are_put_side_by_side_and_each_has_its_own_files(type_in, monkeypat
 def test_more_runs_than_have_room_share_one_figure(runs, all_of_them):
     labels = [MethodLabel("FGSM-AT", run=f"seed {seed}") for seed in range(runs)]
     view = view_of(("fgsm",), labels)
-    names = {name for name, _ in output.figures(view, "PGD-20")}
+    names = {name for name, _ in analysed.figures(view, "PGD-20")}
     assert names == (FIGURES | {"scatter_fgsm", "quiver_fgsm"} if all_of_them else {"delta_vs_eps"})
 
 
@@ -251,7 +250,7 @@ def test_a_failure_leaves_nothing_behind(type_in, monkeypatch):
         raise OSError(28, "No space left on device", "samples.npz")
 
     before = everything(), sorted(Path().rglob("*"))
-    monkeypatch.setattr(output.np, "savez_compressed", full)
+    monkeypatch.setattr(analysed.np, "savez_compressed", full)
     code, _, err = type_in("run=run", *FAST, *TWO)
     assert (code, err) == (1, "error: samples.npz: No space left on device\n")
     assert (everything(), sorted(Path().rglob("*"))) == before
@@ -304,7 +303,7 @@ def test_a_mistake_gets_one_line_and_leaves_nothing(type_in, typed_wrong, said):
 
 
 def test_a_missing_extra_gets_one_line(type_in, monkeypatch):
-    monkeypatch.setattr("energy_at.attacks.autoattack.INSTALLED", False)
+    monkeypatch.setattr("energy_at.attacks.autoattack.find_spec", lambda _: None)
     before = everything()
     code, _, err = type_in("run=run", *FAST, "attacks=[fgsm,square]")
     assert (code, err.count("\n")) == (1, 1)

@@ -9,17 +9,10 @@ from matplotlib.colors import to_hex
 from matplotlib.quiver import Quiver
 from matplotlib.text import Text
 
-from energy_at.analysis.figures import (
-    View,
-    classes,
-    delta_vs_eps,
-    histograms,
-    path,
-    quiver,
-    scatter,
-)
+from energy_at.analysis.energy_plane import quiver, scatter
+from energy_at.analysis.figures import classes, delta_vs_eps, histograms, path
 from energy_at.analysis.measure import TIMES, Landscape, Natural, Paths, Radii, Shifts
-from energy_at.analysis.statistics import ks_distance
+from energy_at.analysis.tables import View, ks_distance
 from energy_at.attacks.registry import FROM_LIBRARY, LABELS, OWN
 from energy_at.reporting.describe import MethodLabel
 from energy_at.reporting.figures import ATTACK_STYLES, METHOD_COLORS, method_styles

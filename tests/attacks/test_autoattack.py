@@ -228,7 +228,7 @@ def test_the_worst_point_is_of_every_image_one_that_is_wrong_already_too(name, v
 
 @pytest.fixture
 def _without_the_library(monkeypatch):
-    monkeypatch.setattr(ensemble, "INSTALLED", False)
+    monkeypatch.setattr(ensemble, "find_spec", lambda _: None)
 
 
 @pytest.mark.usefixtures("_without_the_library")

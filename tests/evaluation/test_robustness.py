@@ -98,12 +98,11 @@ def test_the_images_that_are_found_are_bit_by_bit_those_of_any_batch_size(channe
     exam = Evaluator(ImageSet(pixels, torch.arange(34) % 10), channels_last=channels_last)
     found = {}
     for batch_size in (34, 33, 7):
-        x_adv = [
-            pgd(L2(0.5), steps=3)(
-                exam.tiled(net), *exam.batch(part), generator=exam.noise(part)
-            ).x_adv
-            for part in torch.arange(34).split(batch_size)
-        ]
+        with exam.evaluation_mode(net) as tiled:
+            x_adv = [
+                pgd(L2(0.5), steps=3)(tiled, *exam.batch(part), generator=exam.noise(part)).x_adv
+                for part in torch.arange(34).split(batch_size)
+            ]
         found[batch_size] = torch.cat(x_adv)
     assert all(torch.equal(images, found[34]) for images in found.values())
 

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from energy_at.analysis.figures.page import NARROW, PAPER, WIDTH, View, legend_below
+from energy_at.analysis.figures import NARROW, PAPER, WIDTH, legend_below, run_title
 from energy_at.analysis.measure import Floats, Landscape
+from energy_at.analysis.tables import View
 from energy_at.reporting.figures import entitle
 
 ARROWS = 500  # of a panel at most
@@ -59,7 +60,7 @@ def _plane(view: View, attack: str, draw: Draw, what: str) -> Figure:
             draw(axes, landscape, attack, drawn, norm)
             title = _panel_title(kind, len(drawn), len(members), alone=len(kinds) == 1)
             above = view.has_columns and kind == kinds[0]
-            axes.set_title(f"{view.wrapped(run)}\n{title}" if above else title)
+            axes.set_title(f"{run_title(view, run)}\n{title}" if above else title)
         for axes in grid[-1]:
             axes.set_xlabel("E(x) [nats]")
         for axes in grid[:, 0]:

@@ -5,21 +5,16 @@ import math
 import numpy as np
 import pytest
 
-from energy_at.analysis.statistics import (
-    QUANTILES,
-    class_means,
-    ks_distance,
-    require_every_class,
-    summary,
-)
+from energy_at.analysis.analyse import require_every_class
+from energy_at.analysis.tables import QUANTILES, class_means, ks_distance, summary
 
 
 def test_summary_of_a_few_numbers():
-    found = summary(np.array([-1.0, 0.0, 1.0, 4.0]))
-    assert (found.mean, found.positive) == (1.0, 0.5)
-    assert found.std == pytest.approx(math.sqrt((4 + 1 + 0 + 9) / 4))
-    assert found.quantiles[QUANTILES.index(0.5)] == 0.5
-    assert found.quantiles[QUANTILES.index(0.25)] == -0.25
+    mean, std, *quantiles, positive = summary(np.array([-1.0, 0.0, 1.0, 4.0]))
+    assert (mean, positive) == (1.0, 0.5)
+    assert std == pytest.approx(math.sqrt((4 + 1 + 0 + 9) / 4))
+    assert quantiles[QUANTILES.index(0.5)] == 0.5
+    assert quantiles[QUANTILES.index(0.25)] == -0.25
 
 
 def test_ks_distance_is_the_largest_gap_of_the_distribution_functions():

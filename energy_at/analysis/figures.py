@@ -1,29 +1,93 @@
-"""Energies of all images together: distributions, means along paths and radii, class by class."""
+"""Figures of energy landscapes of one run or several runs, at print size.
 
+An attack has the same colour in all of them; runs are styled as in the figures of their training.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import cycle
-from typing import Any
+from textwrap import fill
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
-from energy_at.analysis.figures.page import NATURAL, PAPER, WIDTH, View, legend_below, page
 from energy_at.analysis.measure import TIMES, Floats, Landscape
-from energy_at.analysis.statistics import class_means, ks_distance
+from energy_at.analysis.tables import View, class_means, ks_distance
 from energy_at.attacks.threat import NORM_LABELS
 from energy_at.reporting.figures import (
     ATTACK_STYLES,
+    OPEN,
     entitle,
     legend_height,
     methods_legend,
 )
 
+Panels = dict[tuple[str, str], Axes]
+Share = Literal["all", "col"]
+
+WIDTH = 7.0  # inches: of the text of a page
+NARROW = 5.2  # inches: of a panel alone
+HEIGHT = 9.0  # inches: of all panels of a page together, at most
+COLUMNS = 3  # panels of one run
+PAPER = OPEN | {"font.size": 8, "axes.titlesize": 8, "legend.fontsize": 8, "axes.linewidth": 0.6}
+NATURAL = "#000000"
 BAND = (0.25, 0.75)  # quantiles over the images
 BAND_LABEL = "band of 25 to 75 % of the images"
 COUNTED = 12  # classes that have room for the number of their images
+
+
+@contextmanager
+def page(view: View, xlabel: str, ylabel: str) -> Iterator[tuple[Figure, Panels]]:
+    """A panel for each run and attack: row by row for one run, a column for each of several.
+
+    The panels of a run share their axes: energies are known up to a constant of the network.
+    """
+    wanted = [(run, attack) for attack in view.labels for run in view.runs]
+    alone = 2 if len(wanted) == 4 else min(COLUMNS, len(wanted))
+    columns = len(view.runs) if view.has_columns else alone
+    rows = -(-len(wanted) // columns)
+    share: Share = "col" if view.has_columns else "all"
+    with mpl.rc_context(PAPER):
+        width, height = (WIDTH, 1.5) if columns > 1 else (NARROW, 2.2)
+        size = (width, 0.9 + min(height * rows, HEIGHT))
+        figure = Figure(figsize=size, layout="constrained", dpi=300)
+        grid = figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share).ravel()
+        panels = dict(zip(wanted, grid, strict=False))
+        for place, (_, attack) in enumerate(wanted):
+            axes = grid[place]
+            axes.set_title(view.labels[attack])
+            axes.xaxis.set_major_locator(MaxNLocator(3, min_n_ticks=3))
+            axes.yaxis.set_major_locator(MaxNLocator(4))
+            if place % columns == 0:
+                axes.set_ylabel(ylabel)
+            if place + columns >= len(wanted):
+                axes.set_xlabel(xlabel)
+                axes.tick_params(labelbottom=True)
+        for axes in grid[len(wanted) :]:
+            axes.remove()
+        yield figure, panels
+        if view.has_columns:
+            for run, axes in zip(view.runs, grid, strict=False):
+                axes.set_title(f"{run_title(view, run)}\n{axes.get_title()}")
+        entitle(figure, view.title)
+
+
+def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
+    """A legend whose rows hold as many handles as fit."""
+    room = 3 if figure.get_figwidth() == WIDTH else 2
+    figure.legend(handles=handles, loc="outside lower center", ncols=room, frameon=False)
+
+
+def run_title(view: View, run: str) -> str:
+    """The name of a run, in lines that fit above its column."""
+    return fill(run, int(12 * WIDTH / len(view.runs)))
 
 
 def histograms(view: View, *, joint: bool = False) -> Figure:
@@ -100,7 +164,7 @@ def classes(view: View) -> Figure:
             for axes, name in zip(column, rows.values(), strict=True):
                 _class_means(axes, landscape, name)
             if view.has_columns:
-                column[0].set_title(view.wrapped(run))
+                column[0].set_title(run_title(view, run))
             _name_classes(column[-1], landscape, room=not view.has_columns)
         for axes, label in zip(grid[:, 0], rows, strict=True):
             axes.set_ylabel(f"mean {label} [nats]")
