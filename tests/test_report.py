@@ -16,10 +16,9 @@ from energy_at import report
 from energy_at.reporting.comparison import entries, grouped
 from energy_at.reporting.document import RECORD, written_files
 from energy_at.reporting.document import report as write_report
-from energy_at.reporting.document.accuracy import accuracies, evaluations_of
-from energy_at.reporting.document.curves import drawn_by_step
 from energy_at.reporting.document.html import Gallery, Grid
-from energy_at.reporting.document.overview import environment, overview
+from energy_at.reporting.document.results import accuracies, evaluations_of
+from energy_at.reporting.document.runs import drawn_by_step, environment, overview
 from energy_at.reporting.finished_run import failed_jobs, finished_runs
 from energy_at.runs.folder import RunFolder
 from tests.helpers.pages import BROWSER, Page

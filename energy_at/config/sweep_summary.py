@@ -138,7 +138,7 @@ def unfinished(sweep: Path) -> list["RunFolder"]:
 def compare_runs(sweep: Path) -> str | None:
     """Writes ``comparison`` (Markdown, CSV, figure) and ``runs.csv`` of all finished runs."""
     from energy_at.reporting.comparison import FILES, grouped, write_comparison
-    from energy_at.reporting.sweep_curves import write_sweep_curves
+    from energy_at.reporting.sweeps import write_sweep_curves
     from energy_at.runs.folder import runs_below
 
     finished = [folder for folder in runs_below(sweep) if folder.results_file.is_file()]
@@ -152,10 +152,10 @@ def compare_runs(sweep: Path) -> str | None:
 
 def compare_samplings(sweep: Path) -> str | None:
     """Writes ``tradeoff`` (Markdown, CSV, figure) of all finished samplings."""
-    from energy_at.reporting.sampling_tradeoff import FILES, samplings_below, write_tradeoff
+    from energy_at.reporting.sweeps import TRADEOFF_FILES, samplings_below, write_tradeoff
 
     finished = samplings_below(sweep)
-    return _with_files(write_tradeoff(finished, sweep), sweep, FILES) if finished else None
+    return _with_files(write_tradeoff(finished, sweep), sweep, TRADEOFF_FILES) if finished else None
 
 
 def _with_files(text: str, sweep: Path, names: Sequence[str]) -> str:

@@ -13,17 +13,10 @@ from energy_at.reporting.figures import save
 from energy_at.reporting.figures.training_curves import methods_figure
 from energy_at.reporting.finished_run import FinishedRun, typed_keys
 from energy_at.reporting.panels import AAE, ATTACKED, DELTA_X, DELTA_XY
-from energy_at.reporting.tables import (
-    Table,
-    each_cell,
-    mean_cell,
-    steps_of_runs_cell,
-)
+from energy_at.reporting.tables import Table, each_cell, mean_cell, steps_of_runs_cell
 from energy_at.runs.folder import RunFolder, folder_names
 
 FILES = ("comparison.md", "comparison.csv", "comparison.png", "comparison.pdf", "runs.csv")
-ACCURACIES = ("clean", "fgsm", "pgd")
-COSTS = ("forward passes", "minutes with validation")
 NO_SENTINEL = "no sentinel"
 Groups = Mapping[MethodLabel, Sequence[FinishedRun]]
 
@@ -39,7 +32,6 @@ class Entry:
 
     @property
     def path(self) -> Path:
-        """Its folder, as typed."""
         return self.run.folder.path
 
 
@@ -80,7 +72,6 @@ def by_status(groups: Groups) -> dict[MethodLabel, list[FinishedRun]]:
 
 
 def configs(groups: Groups) -> list[DictConfig]:
-    """Configurations of all runs."""
     return [run.config for runs in groups.values() for run in runs]
 
 
@@ -106,45 +97,28 @@ def results_table(runs: Sequence[FinishedRun]) -> Table:
     Accuracies are shares of all images, in percent. Accuracy under the training attack, AAE share
     and delta energies (nats) are means over the last epoch of training.
     """
-    trained = (ATTACKED, AAE, DELTA_X, DELTA_XY)
+    trained = {"train adv %": ATTACKED, "AAE share %": AAE, "dE(x)": DELTA_X, "dE(x, y)": DELTA_XY}
     rows = []
     for run, name in zip(runs, folder_names([run.folder for run in runs]), strict=True):
-        means = [run.last_epoch_mean(metric.key) for metric in trained]
-        cells = [
-            ""
-            if mean is None
-            else mean_cell([metric.scale * mean], ".1f" if metric.unit == "%" else metric.form)
-            for metric, mean in zip(trained, means, strict=True)
-        ]
+        means = {
+            title: mean_cell([run.last_epoch_mean(metric)], metric.cell_form)
+            for title, metric in trained.items()
+        }
         rows += [
-            (
-                name,
-                checkpoint,
-                images,
-                str(shares["n"]),
-                *(mean_cell([100 * shares[key]]) if key in shares else "" for key in ACCURACIES),
-                *(cells if checkpoint == "last" else [""] * len(cells)),
-                run.status_at(checkpoint),
-            )
-            for checkpoint in run.checkpoints
-            for images, shares in run.results[checkpoint].items()
-            if images != "step"
+            {
+                "run": name,
+                "checkpoint": checkpoint,
+                "images": images,
+                "n": str(shares["n"]),
+                "clean %": _percent_cell(shares, "clean"),
+                "FGSM %": _percent_cell(shares, "fgsm"),
+                "PGD %": _percent_cell(shares, "pgd"),
+                **(means if checkpoint == "last" else dict.fromkeys(means, "")),
+                "status": run.status_at(checkpoint),
+            }
+            for checkpoint, images, shares in run.evaluated
         ]
-    columns = (
-        "run",
-        "checkpoint",
-        "images",
-        "n",
-        "clean %",
-        "FGSM %",
-        "PGD %",
-        "train adv %",
-        "AAE share %",
-        "dE(x)",
-        "dE(x, y)",
-        "status",
-    )
-    return Table(columns, rows)
+    return Table.of(rows)
 
 
 def comparison_table(groups: Groups) -> Table:
@@ -153,83 +127,74 @@ def comparison_table(groups: Groups) -> Table:
     A method has no accuracy if one of its runs collapsed or is not robust: its status says how
     many, and from which step.
     """
-    columns = (
-        "method",
-        "checkpoint",
-        "runs",
-        "clean %",
-        "FGSM %",
-        f"{_pgd(groups)} %",
-        "AAE share %",
-        "status",
-        "first alarm at step",
-        *COSTS,
+    titles = _accuracy_titles(groups)
+    return Table.of(
+        [
+            {
+                "method": str(label),
+                "checkpoint": checkpoint,
+                "runs": str(len(runs)),
+                **{title: _accuracy(runs, checkpoint, key) for key, title in titles.items()},
+                "AAE share %": _aae_share(runs),
+                "status": _status(runs),
+                "first alarm at step": _first_alarms(runs),
+                **_costs(runs),
+            }
+            for label, runs in groups.items()
+            for checkpoint in runs[0].checkpoints
+        ]
     )
-    return Table(columns, [row for label, runs in groups.items() for row in _rows(label, runs)])
 
 
 def runs_table(groups: Groups) -> Table:
     """One row for each run and checkpoint with its accuracies, whether they are a result or not."""
-    columns = (
-        "method",
-        "run",
-        "seed",
-        "checkpoint",
-        "clean %",
-        "FGSM %",
-        f"{_pgd(groups)} %",
-        "AAE share %",
-        "status",
-        "lost at step",
-        "first alarm",
-        "alarm at step",
-        "alarm in epoch",
-        *COSTS,
+    titles = _accuracy_titles(groups)
+    return Table.of(
+        [
+            {
+                "method": str(entry.method),
+                "run": entry.place,
+                "seed": str(run.config.seed),
+                "checkpoint": checkpoint,
+                **{t: mean_cell([run.percent(checkpoint, key)]) for key, t in titles.items()},
+                "AAE share %": mean_cell([run.last_epoch_mean(AAE)]),
+                "status": run.status.kind,
+                "lost at step": "" if run.status.step is None else str(run.status.step),
+                **_first_alarm(run),
+                **_costs([run]),
+            }
+            for entry in entries(groups)
+            for run in (entry.run,)
+            for checkpoint in run.checkpoints
+        ]
     )
-    rows = [
-        (
-            str(entry.method),
-            entry.place,
-            str(entry.run.config.seed),
-            checkpoint,
-            *(mean_cell([entry.run.percent(checkpoint, name)]) for name in ACCURACIES),
-            mean_cell([_aae_share(entry.run)]),
-            entry.run.status.kind,
-            "" if entry.run.status.step is None else str(entry.run.status.step),
-            *_first_alarm(entry.run),
-            *_costs([entry.run]),
-        )
-        for entry in entries(groups)
-        for checkpoint in entry.run.checkpoints
-    ]
-    return Table(columns, rows)
 
 
-def _rows(label: MethodLabel, runs: Sequence[FinishedRun]) -> list[tuple[str, ...]]:
-    shares = [_aae_share(run) for run in runs]
-    alarms = [alarm for run in runs for alarm in run.first_alarms]
-    has_sentinel = any(run.has_sentinel for run in runs)
-    return [
-        (
-            str(label),
-            checkpoint,
-            str(len(runs)),
-            *_accuracies(runs, checkpoint),
-            each_cell(shares) if any(run.mark() for run in runs) else mean_cell(shares),
-            _status(runs),
-            steps_of_runs_cell(sorted(alarms, key=lambda alarm: alarm[0]), len(runs))
-            or ("none" if has_sentinel else NO_SENTINEL),
-            *_costs(runs),
-        )
-        for checkpoint in runs[0].checkpoints
-    ]
+def _percent_cell(shares: Mapping[str, float], name: str) -> str:
+    return mean_cell([100 * shares[name]]) if name in shares else ""
 
 
-def _accuracies(runs: Sequence[FinishedRun], checkpoint: str) -> list[str]:
+def _accuracy_titles(groups: Groups) -> dict[str, str]:
+    """By attack; PGD as ``PGD-50-10`` if all runs were evaluated with the same steps, restarts."""
+    names = set()
+    for runs in groups.values():
+        attack = runs[0].config.evaluation.attacks.get("pgd")
+        if attack is not None:
+            restarts = attack.get("restarts", 1)
+            names.add(f"PGD-{attack.steps}" + (f"-{restarts}" if restarts > 1 else ""))
+    pgd = names.pop() if len(names) == 1 else "PGD"
+    return {"clean": "clean %", "fgsm": "FGSM %", "pgd": f"{pgd} %"}
+
+
+def _accuracy(runs: Sequence[FinishedRun], checkpoint: str, name: str) -> str:
     marks = sorted({run.mark(checkpoint) for run in runs} - {""})
-    if marks:
-        return [", ".join(marks)] * len(ACCURACIES)
-    return [mean_cell([run.percent(checkpoint, name) for run in runs]) for name in ACCURACIES]
+    return ", ".join(marks) or mean_cell([run.percent(checkpoint, name) for run in runs])
+
+
+def _aae_share(runs: Sequence[FinishedRun]) -> str:
+    """Mean of the runs; that of each, if one is no result."""
+    shares = [run.last_epoch_mean(AAE) for run in runs]
+    return each_cell(shares) if any(run.mark() for run in runs) else mean_cell(shares)
 
 
 def _status(runs: Sequence[FinishedRun]) -> str:
@@ -244,34 +209,26 @@ def _status(runs: Sequence[FinishedRun]) -> str:
     return steps_of_runs_cell(lost, len(runs))
 
 
-def _first_alarm(run: FinishedRun) -> tuple[str, str, str]:
+def _first_alarms(runs: Sequence[FinishedRun]) -> str:
+    """The first alarm of each kind and run."""
+    alarms = sorted((a for run in runs for a in run.first_alarms), key=lambda alarm: alarm[0])
+    without = "none" if any(run.has_sentinel for run in runs) else NO_SENTINEL
+    return steps_of_runs_cell(alarms, len(runs)) or without
+
+
+def _first_alarm(run: FinishedRun) -> dict[str, str]:
     """``CO``, its step, and its epoch, counted from 1."""
-    if not run.first_alarms:
-        return ("none" if run.has_sentinel else NO_SENTINEL, "", "")
-    kind, step = run.first_alarms[0]
-    epoch = "" if run.steps is None else str(ceil(step / run.log.steps_per_epoch))
-    return kind, str(step), epoch
+    kind, step, epoch = "none" if run.has_sentinel else NO_SENTINEL, "", ""
+    if run.first_alarms:
+        kind, at = run.first_alarms[0]
+        step = str(at)
+        epoch = "" if run.steps is None else str(ceil(at / run.log.steps_per_epoch))
+    return {"first alarm": kind, "alarm at step": step, "alarm in epoch": epoch}
 
 
-def _aae_share(run: FinishedRun) -> float | None:
-    share = run.last_epoch_mean(AAE.key)
-    return None if share is None else AAE.scale * share
-
-
-def _costs(runs: Sequence[FinishedRun]) -> tuple[str, str]:
-    seconds = [run.cost("seconds") for run in runs]
-    return (
-        mean_cell([run.cost("forward_equivalents") for run in runs]),
-        mean_cell([None if s is None else s / 60 for s in seconds]),
-    )
-
-
-def _pgd(groups: Groups) -> str:
-    """``PGD-50-10`` if all runs were evaluated with the same attack."""
-    names = set()
-    for runs in groups.values():
-        attack = runs[0].config.evaluation.attacks.get("pgd")
-        if attack is not None:
-            restarts = attack.get("restarts", 1)
-            names.add(f"PGD-{attack.steps}" + (f"-{restarts}" if restarts > 1 else ""))
-    return names.pop() if len(names) == 1 else "PGD"
+def _costs(runs: Sequence[FinishedRun]) -> dict[str, str]:
+    minutes = [None if (s := run.cost("seconds")) is None else s / 60 for run in runs]
+    return {
+        "forward passes": mean_cell([run.cost("forward_equivalents") for run in runs]),
+        "minutes with validation": mean_cell(minutes),
+    }

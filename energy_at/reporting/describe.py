@@ -78,7 +78,6 @@ class MethodLabel:
 
     @property
     def added(self) -> tuple[str, ...]:
-        """Everything that is added to the base method."""
         return (*self.regularizers, "AWP") if self.awp else self.regularizers
 
     def number(self, key: str) -> float | None:
@@ -86,7 +85,6 @@ class MethodLabel:
         return as_number(dict(self.settings).get(key))
 
     def without(self, *keys: str) -> "MethodLabel":
-        """The same without some settings."""
         return replace(self, settings=tuple(pair for pair in self.settings if pair[0] not in keys))
 
     def __str__(self) -> str:
@@ -163,9 +161,7 @@ def setting(configs: Sequence[DictConfig]) -> str:
 
     What differs between the runs, and what their configuration does not say, is left out.
     """
-    parts = [
-        {part(config) for config in configs} for part in (_dataset, _network, _threat, _epochs)
-    ]
+    parts = [{part(config) for config in configs} for part in (_data, _network, _threat, _epochs)]
     return ", ".join(found.pop() or "" for found in parts if len(found) == 1 and None not in found)
 
 
@@ -178,15 +174,17 @@ def differences(columns: Mapping[str, DictConfig]) -> Table:
         columns: Configurations by name.
     """
     values = [leaves(config) for config in columns.values()]
-    rows: dict[tuple[str, ...], list[str]] = {}
+    keys: dict[tuple[str, ...], list[str]] = {}
     for key in dict.fromkeys(key for found in values for key in found):
         cells = tuple(found.get(key, MISSING) for found in values)
         if len(set(cells)) > 1:
-            rows.setdefault((key.rpartition(".")[2], *cells), []).append(key)
-    return Table(
-        ("key", *columns),
-        [(_with_copies(repeated), *cells) for (_, *cells), repeated in rows.items()],
-    )
+            keys.setdefault((key.rpartition(".")[2], *cells), []).append(key)
+    rows = []
+    for (_, *texts), copies in keys.items():
+        first, *others = sorted(copies, key=lambda key: key.count("."))
+        name = f"{first} (and {', '.join(others)})" if others else first
+        rows.append((name, *texts))
+    return Table(("key", *columns), rows)
 
 
 def leaves(config: DictConfig) -> dict[str, str]:
@@ -228,41 +226,35 @@ def _scope(key: str, method: MethodLabel, config: DictConfig) -> Any:
     return method.awp if key.startswith("training.awp.") else None
 
 
-def _with_copies(keys: Sequence[str]) -> str:
-    first, *copies = sorted(keys, key=lambda key: (key.count("."), keys.index(key)))
-    return f"{first} (and {', '.join(copies)})" if copies else first
-
-
-def _dataset(config: DictConfig) -> str | None:
+def _data(config: DictConfig) -> str | None:
     name, subset = _select(config, "dataset.name"), _select(config, "dataset.subset")
-    if name is None:
-        return None
     images = f" ({subset:,} training images)" if isinstance(subset, int) else ""
-    return DATASETS.get(name, str(name)) + images
+    return None if name is None else DATASETS.get(name, str(name)) + images
 
 
 def _network(config: DictConfig) -> str | None:
-    target, width = _select(config, "model._target_"), _select(config, "model.width")
-    if target is None:
-        return None
-    name = str(target).rpartition(".")[2]
+    name, width = _factory(config, "model"), _select(config, "model.width")
     if name == "wideresnet":
         name = f"WideResNet-{_select(config, 'model.depth')}-{_select(config, 'model.widen')}"
-        return name if width in (None, 16) else f"{name} of width {width}"
-    return NETWORKS.get(name, name) + ("" if width is None else f" of width {width}")
+        width = None if width == 16 else width
+    of_width = "" if width is None else f" of width {width}"
+    return None if name is None else NETWORKS.get(name, name) + of_width
 
 
 def _threat(config: DictConfig) -> str | None:
-    eps, target = _select(config, "threat.eps"), _select(config, "threat.ball._target_")
-    if eps is None or target is None:
-        return None
-    ball = str(target).rpartition(".")[2]
-    return f"{BALLS.get(ball, ball)}, eps {eps}"
+    eps, ball = _select(config, "threat.eps"), _factory(config, "threat.ball")
+    return None if eps is None or ball is None else f"{BALLS.get(ball, ball)}, eps {eps}"
 
 
 def _epochs(config: DictConfig) -> str | None:
     epochs = _select(config, "trainer.max_epochs")
     return None if epochs is None else f"{epochs} epoch{'' if epochs == 1 else 's'}"
+
+
+def _factory(config: DictConfig, key: str) -> str | None:
+    """Name of the class or function that a group is made by."""
+    target = _select(config, f"{key}._target_")
+    return None if target is None else str(target).rpartition(".")[2]
 
 
 _select: Callable[[DictConfig, str], Any] = OmegaConf.select

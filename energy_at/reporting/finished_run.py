@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from energy_at.overfitting.onset import RunStatus, status_of
+from energy_at.reporting.panels import Metric
 from energy_at.runs.folder import RunFolder, failures, runs_below, runs_in
 from energy_at.runs.metrics_log import MetricsLog
 
@@ -23,17 +24,14 @@ class FinishedRun:
 
     @cached_property
     def config(self) -> DictConfig:
-        """Its resolved configuration."""
         return self.folder.config()
 
     @cached_property
     def log(self) -> MetricsLog:
-        """Its log; empty if it wrote none."""
         return self.folder.log()
 
     @cached_property
     def results(self) -> dict[str, Any]:
-        """Content of ``results.json``."""
         return self.folder.results()
 
     @cached_property
@@ -60,25 +58,31 @@ class FinishedRun:
 
         A checkpoint from before a collapse is a result.
         """
-        step = self.results.get(checkpoint, {}).get("step", math.inf)
-        is_result = self.status.is_result(math.inf if checkpoint == "last" else step)
-        return "" if is_result else self.status.kind
+        step = math.inf
+        if checkpoint != "last":
+            step = self.results.get(checkpoint, {}).get("step", step)
+        return "" if self.status.is_result(step) else self.status.kind
 
     def status_at(self, checkpoint: str) -> str:
         """Status of a checkpoint: the best one of a run that collapsed later is ``robust``."""
         kind = self.status.kind
-        return (
-            "robust"
-            if kind in ("collapsed", "overfitted")
-            and checkpoint != "last"
-            and not self.mark(checkpoint)
-            else kind
-        )
+        from_before = checkpoint != "last" and not self.mark(checkpoint)
+        return "robust" if kind in ("collapsed", "overfitted") and from_before else kind
 
     @property
     def checkpoints(self) -> list[str]:
         """Those that were evaluated: ``last``, ``best``."""
         return [name for name in self.results if name in ("last", "best")]
+
+    @property
+    def evaluated(self) -> list[tuple[str, str, dict[str, float]]]:
+        """Checkpoint, image set and accuracies of each evaluation."""
+        return [
+            (checkpoint, images, shares)
+            for checkpoint in self.checkpoints
+            for images, shares in self.results[checkpoint].items()
+            if images != "step"
+        ]
 
     @property
     def final(self) -> str:
@@ -118,14 +122,13 @@ class FinishedRun:
         value = self.results.get("training", {}).get(name)
         return None if value is None else float(value)
 
-    def last_epoch_mean(self, key: str) -> float | None:
-        """Mean of a training metric over the last epoch; ``None`` if it was not logged."""
-        mean = self.log.last_epoch_mean(key)
-        return None if math.isnan(mean) else mean
+    def last_epoch_mean(self, metric: Metric) -> float | None:
+        """Mean of a training metric over the last epoch, in its unit; ``None`` if not logged."""
+        mean = self.log.last_epoch_mean(metric.key)
+        return None if math.isnan(mean) else metric.scale * mean
 
     @property
     def steps(self) -> int | None:
-        """Optimizer steps that were logged; ``None`` if none was."""
         steps = self.log["train/loss"].steps
         return int(steps[-1]) if len(steps) else None
 
@@ -160,7 +163,6 @@ def validation_images(config: DictConfig, results: Mapping[str, Any]) -> tuple[i
 
 
 def typed_keys(runs: Sequence[FinishedRun]) -> list[str]:
-    """Keys that were set in any run, in their order."""
     return list(dict.fromkeys(key for run in runs for key in run.typed_keys))
 
 

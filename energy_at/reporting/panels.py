@@ -4,14 +4,13 @@ Keys of metrics are those of ``metrics.csv`` and of W&B's history; those of a ``
 ``Scores`` are keys of a run's configuration and of W&B's summary.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from energy_at.overfitting.alarms import ALARMS
 
 Unit = Literal["nats", "%", "1", "images/s"]
-Often = Literal["step", "epoch"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,6 @@ class Metric:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Columns of ``metrics.csv``."""
         return (self.key,) if self.minus is None else (self.key, self.minus)
 
     @property
@@ -55,28 +53,24 @@ class Metric:
 
     @property
     def axis(self) -> str:
-        """Label of an axis, with the unit."""
         return f"{self.label} [{self.unit}]"
 
     @property
     def column(self) -> str:
-        """Title of a column."""
         return f"{self.short} %" if self.unit == "%" else self.short
+
+    @property
+    def cell_form(self) -> str:
+        """Format of the shown value in a table."""
+        return ".1f" if self.unit == "%" else self.form
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves over optimizer steps, on one axis.
-
-    Attributes:
-        title: Above the panel.
-        lines: Its curves; those of held-out images are logged after every epoch.
-        every: How often the first curve is logged.
-    """
+    """Curves over optimizer steps, on one axis."""
 
     title: str
     lines: tuple[Metric, ...]
-    every: Often = "step"
 
     @property
     def unit(self) -> Unit:
@@ -84,7 +78,6 @@ class Panel:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Of the history."""
         return tuple(key for line in self.lines for key in line.keys)
 
 
@@ -99,7 +92,6 @@ class Scatter:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Of the configuration, and of the summary."""
         return (self.x, self.y)
 
 
@@ -112,7 +104,6 @@ class Scores:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Of the summary."""
         return (self.key,)
 
 
@@ -136,7 +127,6 @@ class Section:
 
 
 def _shift(name: str, label: str, color: str, summary: str) -> tuple[Metric, Metric]:
-    """A shift of energies on training and on held-out images."""
     key = f"delta_energy/{name}"
     return (
         Metric(f"train/{key}", f"{label}, training", short=label, form="+.3f", color=color,
@@ -162,13 +152,11 @@ CLEAN = Metric("train/acc/clean", "clean accuracy, training", "%", "clean", ".2f
 ATTACKED = Metric("train/acc/adv", "accuracy under training attack", "%", "adv", ".2f")
 HELD_OUT_CLEAN, FGSM, PGD = map(_accuracy, ("clean", "FGSM", "PGD"))
 TEST_CLEAN, TEST_PGD = _accuracy("clean", "test"), _accuracy("PGD", "test")
-FGSM_MINUS_PGD = Metric(
-    FGSM.key, "FGSM - PGD accuracy, held-out", "%", "FGSM-PGD", minus=PGD.key
-)  # fmt: skip
+FGSM_MINUS_PGD = Metric(FGSM.key, "FGSM - PGD accuracy, held-out", "%", "FGSM-PGD", minus=PGD.key)
 LOSS = Metric("train/loss", "loss, training", short="loss", summary="min,last")
 RATE = Metric("perf/images_per_s", "images per second", "images/s", "img/s", ".0f")
 
-_PANELS_OF_ENERGIES = tuple(
+_OF_ENERGIES = tuple(
     Panel(
         f"{kind} energy",
         (
@@ -178,90 +166,65 @@ _PANELS_OF_ENERGIES = tuple(
     )
     for kind, symbol in {"marginal": "E(x)", "joint": "E(x, y)"}.items()
 )
-
-
-def _alone(metric: Metric, every: Often = "step") -> Panel:
-    return Panel(metric.label, (metric,), every)
-
-
-def _against_weight(metric: Metric) -> Scatter:
-    return Scatter(metric.label, metric.unit, "reg.weight", f"last/{metric.key}")
-
-
-SECTIONS = (
-    Section(
-        "Delta energies",
-        (
-            *map(_alone, (DELTA_X, DELTA_XY, SHIFT)),
-            *(_alone(metric, "epoch") for metric in (HELD_OUT_X, HELD_OUT_XY, HELD_OUT_SHIFT)),
-        ),
-    ),
-    Section(
-        "Robustness",
-        (
-            Panel("abnormal adversarial examples", (AAE, HELD_OUT_AAE)),
-            *(_alone(metric, "epoch") for metric in (FGSM_MINUS_PGD, PGD, FGSM)),
-            Panel("clean accuracy", (CLEAN, HELD_OUT_CLEAN)),
-            _alone(ATTACKED),
-        ),
-    ),
-    Section(
-        "Alarms",
-        (
-            Panel(
-                "alarms",
-                tuple(Metric(key, f"{name} alarm", "1") for name, key in ALARMS.items()),
-            ),
-        ),
-    ),
-    Section(
-        "Energies",
-        (
-            *_PANELS_OF_ENERGIES,
-            Panel(
-                "scale of the logits", (Metric("train/logit_scale", "RMS of clean logits", "1"),)
-            ),
-        ),
-    ),
-    Section(
-        "Optimization",
-        (
-            Panel("loss", (LOSS,)),
-            Panel(
-                "cross-entropy, held-out",
-                (
-                    Metric("val/ce/clean", "cross-entropy, held-out"),
-                    Metric("val/ce/pgd", "cross-entropy under PGD, held-out"),
-                ),
-                "epoch",
-            ),
-            _alone(Metric("lr", "learning rate", "1")),
-        ),
-    ),
-    Section(
-        "Sweep over beta",
-        (
-            *map(_against_weight, (PGD, TEST_PGD, TEST_CLEAN)),
-            Scatter("max dE(x)", "nats", "reg.weight", f"{DELTA_X.key}.max"),
-        ),
-    ),
-    Section(
-        "Samples",
-        (
-            Scores("IS", "sample/inception_score"),
-            Scores("FID", "sample/fid"),
-            Scores("KID", "sample/kid"),
-            Scores("precision", "sample/precision"),
-            Scores("recall", "sample/recall"),
-            Scores("classifier accuracy", "sample/classifier_accuracy"),
-            Images("samples, and nearest training images", ("samples/grid", "samples/nearest")),
-        ),
-    ),
+_OF_ALARMS = Panel(
+    "alarms", tuple(Metric(key, f"{name} alarm", "1") for name, key in ALARMS.items())
+)
+_CROSS_ENTROPIES = (
+    Metric("val/ce/clean", "cross-entropy, held-out"),
+    Metric("val/ce/pgd", "cross-entropy under PGD, held-out"),
+)
+_OF_SCORES = tuple(
+    Scores(title, f"sample/{key}")
+    for title, key in {
+        "IS": "inception_score",
+        "FID": "fid",
+        "KID": "kid",
+        "precision": "precision",
+        "recall": "recall",
+        "classifier accuracy": "classifier_accuracy",
+    }.items()
 )
 
 
+def _alone(*metrics: Metric) -> list[Panel]:
+    return [Panel(metric.label, (metric,)) for metric in metrics]
+
+
+def _against_weight(*metrics: Metric) -> list[Scatter]:
+    return [Scatter(m.label, m.unit, "reg.weight", f"last/{m.key}") for m in metrics]
+
+
+_PANELS: dict[str, Sequence[AnyPanel]] = {  # by the title of their section
+    "Delta energies": _alone(DELTA_X, DELTA_XY, SHIFT, HELD_OUT_X, HELD_OUT_XY, HELD_OUT_SHIFT),
+    "Robustness": (
+        Panel("abnormal adversarial examples", (AAE, HELD_OUT_AAE)),
+        *_alone(FGSM_MINUS_PGD, PGD, FGSM),
+        Panel("clean accuracy", (CLEAN, HELD_OUT_CLEAN)),
+        *_alone(ATTACKED),
+    ),
+    "Alarms": (_OF_ALARMS,),
+    "Energies": (
+        *_OF_ENERGIES,
+        Panel("scale of the logits", (Metric("train/logit_scale", "RMS of clean logits", "1"),)),
+    ),
+    "Optimization": (
+        Panel("loss", (LOSS,)),
+        Panel("cross-entropy, held-out", _CROSS_ENTROPIES),
+        *_alone(Metric("lr", "learning rate", "1")),
+    ),
+    "Sweep over beta": (
+        *_against_weight(PGD, TEST_PGD, TEST_CLEAN),
+        Scatter("max dE(x)", "nats", "reg.weight", f"{DELTA_X.key}.max"),
+    ),
+    "Samples": (
+        *_OF_SCORES,
+        Images("samples, and nearest training images", ("samples/grid", "samples/nearest")),
+    ),
+}
+SECTIONS = tuple(Section(title, tuple(panels)) for title, panels in _PANELS.items())
+
+
 def curve_panels() -> Iterator[tuple[str, Panel]]:
-    """Every panel of curves, with the title of its section."""
     for section in SECTIONS:
         for panel in section.panels:
             if isinstance(panel, Panel):
@@ -272,16 +235,16 @@ METRICS = {line.name: line for _, panel in curve_panels() for line in panel.line
 
 
 def specification() -> list[dict[str, Any]]:
-    """All panels as plain data."""
+    """All panels as plain data; a panel says how often its first curve is logged."""
     return [
-        {
-            "title": section.title,
-            "panels": [
-                {"kind": type(p).__name__.lower()}
-                | ({"unit": p.unit} if isinstance(p, Panel) else {})
-                | asdict(p)
-                for p in section.panels
-            ],
-        }
+        {"title": section.title, "panels": [_plain(panel) for panel in section.panels]}
         for section in SECTIONS
     ]
+
+
+def _plain(panel: AnyPanel) -> dict[str, Any]:
+    kind = {"kind": type(panel).__name__.lower()}
+    if not isinstance(panel, Panel):
+        return kind | asdict(panel)
+    every = "epoch" if panel.lines[0].key.startswith("val/") else "step"
+    return kind | {"unit": panel.unit} | asdict(panel) | {"every": every}

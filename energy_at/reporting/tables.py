@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -12,6 +12,11 @@ class Table:
 
     columns: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
+
+    @staticmethod
+    def of(rows: Sequence[Mapping[str, str]]) -> "Table":
+        """From cells by column, the same columns in every row."""
+        return Table(tuple(rows[0]) if rows else (), [tuple(row.values()) for row in rows])
 
     def markdown(self) -> str:
         """A Markdown table with aligned columns; a ``|`` in a cell is escaped."""
@@ -24,7 +29,6 @@ class Table:
         )
 
     def csv(self) -> str:
-        """The same cells, comma-separated."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(self.columns)

@@ -66,7 +66,6 @@ def _plot(wr: Any, panel: AnyPanel) -> Any:
 
 
 def server() -> str:
-    """Address of W&B."""
     return os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
 
 

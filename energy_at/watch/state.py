@@ -4,7 +4,7 @@ import csv
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -46,13 +46,14 @@ class Tail:
             ValueError: if the file is no text, or a cell is not a number.
         """
         if not self.path.is_file():
-            return [], self._restart()
+            known, self.behind = self._place > 0, False
+            self._restart(0)
+            return [], known
         with self.path.open("rb") as file:
             status = os.fstat(file.fileno())
             restarts = status.st_ino != self._inode or status.st_size < self._place
             if restarts:
-                self._restart()
-                self._inode = status.st_ino
+                self._restart(status.st_ino)
             file.seek(self._place)
             data = file.read(most)
         whole = data[: data.rfind(b"\n") + 1]
@@ -60,10 +61,8 @@ class Tail:
         self.behind = bool(whole) and self._place < status.st_size and len(data) == most
         return self._rows(whole), restarts
 
-    def _restart(self) -> bool:
-        known = self._place > 0
-        self._columns, self._place, self._inode, self.behind = [], 0, 0, False
-        return known
+    def _restart(self, inode: int) -> None:
+        self._columns, self._place, self._inode = [], 0, inode
 
     def _rows(self, data: bytes) -> list[Row]:
         with suppress(ValueError):  # of which UnicodeDecodeError is one
@@ -131,7 +130,6 @@ class WatchedRun:
         self._repeated = 0  # epochs, after rollbacks
 
     def update(self) -> None:
-        """Reads new rows."""
         rows, restarts = self.tail.read()
         if restarts:
             self._clear()
@@ -155,26 +153,24 @@ class WatchedRun:
         if PGD.key in row:
             self._validations.append(row)
 
-    @property
-    def config(self) -> DictConfig | None:
-        """Its configuration, once it is written; a resumed run may have changed it."""
+    def _setting(self, key: str, default: Any = None) -> Any:
+        """From its configuration, once it is written; a resumed run may have changed it."""
         if self._config is None and self.folder.config_file.is_file():
             self._config = self.folder.config()
-        return self._config
+        if self._config is None:
+            return default
+        return OmegaConf.select(self._config, key, default=default)
 
     def state(self, name: str) -> dict[str, Any]:
         """Everything but the curves, as plain data."""
-        config = self.config
-        steps, batch = self._steps(config), _get(config, "dataset.batch_size", 0)
+        steps, batch = self._steps(), self._setting("dataset.batch_size", 0)
         left = (steps - self.step) * batch / self.rate if steps and self.rate > 0 else None
         path = self.folder.metrics_file
         age = max(0.0, time.time() - path.stat().st_mtime) if path.is_file() else None
-        robustness = self._robustness(config)
+        results = self.folder.results() if self.folder.results_file.is_file() else {}
+        robustness = self._robustness(results)
+        onsets = robustness.onsets.items()
         status, detail = self._status(steps, age, batch, robustness)
-        onsets = [
-            {"name": kind, "step": step, "kind": "onset"}
-            for kind, step in robustness.onsets.items()
-        ]
         return {
             "name": name,
             "folder": str(self.folder.path),
@@ -183,13 +179,13 @@ class WatchedRun:
             "step": self.step,
             "steps": steps,
             "epoch": self.epoch + 1 if self.step else 0,
-            "epochs": self._epochs(config),
+            "epochs": self._epochs(),
             "images_per_s": self.rate if math.isfinite(self.rate) else None,
             "seconds_left": left,
             "age": age,
             "last": {key: t.last for key, t in self.traces.items() if math.isfinite(t.last)},
-            "marks": self.alarms + onsets,
-            "results": self._results(config),
+            "marks": self.alarms + [{"name": k, "step": s, "kind": "onset"} for k, s in onsets],
+            "results": self._results(results),
             "samplings": self._samplings(),
             "version": self.version,
         }
@@ -204,15 +200,14 @@ class WatchedRun:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it finished or failed."""
-        return self.folder.results_file.is_file() or self._error() is not None
+        return self.folder.results_file.is_file() or self.folder.error_file.is_file()
 
     def _status(
         self, steps: int | None, age: float | None, batch: int, robustness: RunStatus
     ) -> tuple[str, str]:
         """A word, and what more there is to say."""
-        if (error := self._error()) is not None:
-            return "failed", error
+        if self.folder.error_file.is_file():
+            return "failed", self.folder.error_file.read_text().strip()
         if self.folder.results_file.is_file():
             return "finished", str(robustness)
         if age is None or not self.step:
@@ -221,55 +216,45 @@ class WatchedRun:
             return "silent", "stopped, or stuck"
         return "evaluating" if steps and self.step >= steps else "training", ""
 
-    def _epochs(self, config: DictConfig | None) -> int | None:
+    def _epochs(self) -> int | None:
         """Of the whole training, with those that a rollback repeats."""
-        planned = _get(config, "trainer.max_epochs", None)
+        planned = self._setting("trainer.max_epochs")
         return None if planned is None else planned + self._repeated
 
-    def _steps(self, config: DictConfig | None) -> int | None:
+    def _steps(self) -> int | None:
         """Of the whole training; known from its first epoch, or from the size of its data."""
-        epochs = self._epochs(config)
-        batch = _get(config, "dataset.batch_size", None)
+        epochs, batch = self._epochs(), self._setting("dataset.batch_size")
         images = self.folder.record().get("train_images")
         if self.epoch > 0:
             per_epoch = self._first_epoch
-        elif images and batch and _get(config, "trainer.limit_train_batches", None) is None:
+        elif images and batch and self._setting("trainer.limit_train_batches") is None:
             per_epoch = -(-images // batch)
         else:
             return None
         return per_epoch * epochs if epochs else None
 
-    def _error(self) -> str | None:
-        file = self.folder.error_file
-        return file.read_text().strip() if file.is_file() else None
-
-    def _robustness(self, config: DictConfig | None) -> RunStatus:
+    def _robustness(self, results: Mapping[str, Any]) -> RunStatus:
         """The current status, by the validations so far."""
-        if config is None:
+        if self._config is None:
             return RunStatus("not logged")
-        finished = self.folder.results_file.is_file()
-        results = self.folder.results() if finished else {}
-        return status_of(self._validations, *validation_images(config, results))
+        return status_of(self._validations, *validation_images(self._config, results))
 
-    def _results(self, config: DictConfig | None) -> dict[str, float]:
+    def _results(self, results: Mapping[str, Any]) -> dict[str, float]:
         """Accuracies after training, and what a sweep is drawn against."""
-        if config is None or not self.folder.results_file.is_file():
+        if self._config is None or not self.folder.results_file.is_file():
             return {}
-        highest = [point[3] for point in self.traces[DELTA_X.name].points()]
-        return (
-            {key: 100 * share for key, share in accuracies_in(self.folder.results()).items()}
-            | {"reg.weight": float(_get(config, "reg.weight", 0.0))}
-            | ({f"{DELTA_X.key}.max": max(highest)} if highest else {})
-        )
+        found = {key: 100 * share for key, share in accuracies_in(results).items()}
+        found["reg.weight"] = float(self._setting("reg.weight", 0.0))
+        if bins := self.traces[DELTA_X.name].points():
+            found[f"{DELTA_X.key}.max"] = max(high for *_, high in bins)
+        return found
 
     def _samplings(self) -> dict[str, dict[str, float]]:
-        """Scores of its samples."""
-        found = sorted(self.folder.path.glob("samples/*/samples.json"))
+        files = sorted(self.folder.path.glob("samples/*/samples.json"))
+        scores = {file.parent.name: read_json(file)["sets"]["samples"] for file in files}
         return {
-            file.parent.name: {
-                f"sample/{k}": v for k, v in read_json(file)["sets"]["samples"].items() if v
-            }
-            for file in found
+            name: {f"sample/{key}": value for key, value in found.items() if value}
+            for name, found in scores.items()
         }
 
 
@@ -287,7 +272,6 @@ class Watch:
             self._join(folder)
 
     def update(self) -> None:
-        """Reads new runs and rows."""
         for name in self.names:
             if not RunFolder(Path(name)).config_file.is_file():
                 with suppress(FileNotFoundError):  # a folder without its configuration yet
@@ -298,12 +282,10 @@ class Watch:
 
     @property
     def behind(self) -> bool:
-        """Whether there is more to read now."""
         return any(run.tail.behind for run in self.runs.values())
 
     @property
     def has_ended(self) -> bool:
-        """Whether all runs finished or failed."""
         return not self.behind and all(run.has_ended for run in self.runs.values())
 
     def states(self) -> list[dict[str, Any]]:
@@ -339,7 +321,3 @@ def _bin(values: list[tuple[float, float]]) -> list[float]:
 
 def _value(row: Row, metric: Metric) -> float:
     return metric.scale * (row[metric.key] - (row[metric.minus] if metric.minus else 0.0))
-
-
-def _get(config: DictConfig | None, key: str, default: Any) -> Any:
-    return default if config is None else OmegaConf.select(config, key, default=default)

@@ -12,18 +12,14 @@ from rich.text import Text
 
 from energy_at.reporting.panels import (
     AAE,
-    ATTACKED,
-    CLEAN,
     DELTA_X,
     DELTA_XY,
-    FGSM,
     FGSM_MINUS_PGD,
-    HELD_OUT_AAE,
-    HELD_OUT_CLEAN,
-    HELD_OUT_X,
+    HELD_OUT_SHIFT,
+    HELD_OUT_XY,
     LOSS,
     PGD,
-    SHIFT,
+    curve_panels,
 )
 from energy_at.watch.state import Watch
 
@@ -32,18 +28,13 @@ WIDTH = 40  # of a sparkline
 NARROW = 100  # columns of a terminal that has no room for ranges
 DETAILED = 2  # runs that have room for their curves; more get a line each
 CURVES = (
-    DELTA_X,
-    DELTA_XY,
-    SHIFT,
-    HELD_OUT_X,
-    AAE,
-    HELD_OUT_AAE,
-    FGSM_MINUS_PGD,
-    PGD,
-    FGSM,
-    CLEAN,
-    HELD_OUT_CLEAN,
-    ATTACKED,
+    *(
+        metric
+        for section, panel in curve_panels()
+        for metric in panel.lines
+        if section in ("Delta energies", "Robustness")
+        and metric not in (HELD_OUT_XY, HELD_OUT_SHIFT)
+    ),
     LOSS,
 )
 COLUMNS = (DELTA_X, DELTA_XY, AAE, FGSM_MINUS_PGD, PGD)  # of a line for each run
@@ -160,7 +151,6 @@ def _where(state: dict[str, Any]) -> Text:
 
 
 def describe(mark: dict[str, Any]) -> str:
-    """An alarm, or an onset of CO or RO, as text."""
     if mark["kind"] == "alarm":
         return f"alarm: {mark['name']} at step {mark['step']:,}"
     return f"{mark['name']} by held-out PGD accuracy since step {mark['step']:,}"

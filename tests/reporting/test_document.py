@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from energy_at.reporting.document.accuracy import evaluations
-from energy_at.reporting.document.curves import analyses, samples
 from energy_at.reporting.document.html import Gallery
+from energy_at.reporting.document.results import analyses, evaluations, samples
 
 PNG = b"\x89PNG\r\n\x1a\nrest"
 
@@ -64,7 +63,7 @@ def test_accuracies_are_by_radius_from_the_smallest_each_with_the_clean_one(tmp_
     write(tmp_path, CONTENT)
     (one,) = evaluations(tmp_path)
     clean = {"clean": "80.0 [77.0, 83.0]"}
-    assert list(one.by_radius()) == [
+    assert one.radii == [
         ("8/255", clean | {"fgsm": "50.0 [47.0, 53.0]", "pgd": "40.0 [37.0, 43.0]"}),
         ("16/255", clean | {"pgd": "25.0 [22.0, 28.0]"}),
     ]
@@ -74,7 +73,7 @@ def test_an_attack_is_named_by_its_label(tmp_path):
     write(
         tmp_path, CONTENT | {"accuracies": [accuracy("pgd", 0.1, "0.1", 0.5) | {"label": "PGD-50"}]}
     )
-    assert list(evaluations(tmp_path)[0].by_radius()) == [("0.1", {"PGD-50": "50.0 [47.0, 53.0]"})]
+    assert evaluations(tmp_path)[0].radii == [("0.1", {"PGD-50": "50.0 [47.0, 53.0]"})]
 
 
 def test_what_was_left_out_is_a_check_that_did_not_run(tmp_path):
@@ -85,7 +84,7 @@ def test_what_was_left_out_is_a_check_that_did_not_run(tmp_path):
 
 def test_an_evaluation_without_attack_has_its_clean_accuracy(tmp_path):
     write(tmp_path, CONTENT | {"accuracies": CONTENT["accuracies"][:1]})
-    assert list(evaluations(tmp_path)[0].by_radius()) == [("0", {"clean": "80.0 [77.0, 83.0]"})]
+    assert evaluations(tmp_path)[0].radii == [("0", {"clean": "80.0 [77.0, 83.0]"})]
 
 
 def test_all_images_are_not_said_to_be_some(tmp_path):
@@ -120,10 +119,11 @@ def test_an_analysis_is_its_table_and_its_figures(tmp_path):
     for name in ("quiver.png", "histogram.png"):
         (folder / name).write_bytes(PNG)
     (tmp_path / "analysis" / "empty").mkdir()
-    (one,) = analyses(tmp_path)
-    assert one.table.columns == ("attack", "E(x), mean")
-    assert one.table.rows == [("pgd", "-1.5"), ("fgsm", ""), ("cw", "1")]
-    assert [path.name for path in one.pictures] == ["histogram.png", "quiver.png"]
+    ((name, table, pictures),) = analyses(tmp_path)
+    assert name == "last"
+    assert table.columns == ("attack", "E(x), mean")
+    assert table.rows == [("pgd", "-1.5"), ("fgsm", ""), ("cw", "1")]
+    assert [path.name for path in pictures] == ["histogram.png", "quiver.png"]
 
 
 def test_samples_are_found_in_folders_of_folders(tmp_path):

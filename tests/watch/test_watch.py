@@ -14,9 +14,9 @@ from rich.console import Console
 
 from energy_at.runs.folder import RunFolder
 from energy_at.training.loggers.csv import MetricsCSV
-from energy_at.watch import Watch, follow, page_server
 from energy_at.watch import __main__ as entry
-from energy_at.watch.terminal import clock, sparkline
+from energy_at.watch.state import Watch
+from energy_at.watch.terminal import clock, follow, sparkline
 from tests.helpers.pages import BROWSER, Page
 from tests.helpers.running import TINY, config, typed
 
@@ -236,7 +236,7 @@ def test_sparklines_and_clocks():
 def served(begun):
     """A run that trains, its server, and what asks it."""
     train(begun, [0, 1], alarm=7)
-    with page_server(Watch(["run"]), 0, 0.2) as server:
+    with entry.PageServer(Watch(["run"]), 0, 0.2) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()

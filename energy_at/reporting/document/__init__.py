@@ -16,17 +16,16 @@ from energy_at.reporting.comparison import (
     write_comparison,
 )
 from energy_at.reporting.describe import setting
-from energy_at.reporting.document.accuracy import accuracies, checks, evaluations_of
-from energy_at.reporting.document.curves import (
+from energy_at.reporting.document.html import Document, Gallery, Picture
+from energy_at.reporting.document.results import accuracies, checks, energies, evaluations_of, grids
+from energy_at.reporting.document.runs import (
     DELTA_ENERGY,
     PANELS,
-    against,
-    energies,
-    grids,
+    environment,
+    overview,
+    sweeps,
     training,
 )
-from energy_at.reporting.document.html import Document, Gallery, Picture
-from energy_at.reporting.document.overview import environment, overview
 from energy_at.runs.folder import RunFolder, require_distinct
 
 RECORD = "report.json"  # digests of the files that a report has written
@@ -86,7 +85,7 @@ def write_document(groups: Groups, out: Path, failed: Sequence[str] = ()) -> lis
     sections = (
         overview(found, failed),
         accuracies(groups, found, strong, gallery),
-        *against(found, gallery),
+        *sweeps(found, gallery),
         training(groups, found, gallery),
         checks(found, strong),
         energies(found, gallery),

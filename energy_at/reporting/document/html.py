@@ -2,17 +2,18 @@
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from string import Template
 
 from matplotlib.figure import Figure
 
 from energy_at.reporting.figures import save, svg
 from energy_at.reporting.tables import Table
 
-_STYLE = Path(__file__).with_name("document.css")
+_PAGE = Path(__file__).with_name("page.html")
 SHORT = 32  # characters of a cell that is kept on one line
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -23,6 +24,13 @@ class Code:
 
     text: str
 
+    def markdown(self) -> str:
+        ticks = "``" if "`" in self.text else "`"
+        return f"{ticks}{self.text}{ticks}"
+
+    def html(self) -> str:
+        return f"<code>{escape(self.text)}</code>"
+
 
 @dataclass(frozen=True)
 class Link:
@@ -30,6 +38,12 @@ class Link:
 
     text: str
     address: str
+
+    def markdown(self) -> str:
+        return f"[{plain(self.text)}]({self.address})"
+
+    def html(self) -> str:
+        return f'<a href="{escape(self.address)}">{escape(self.text)}</a>'
 
 
 @dataclass(frozen=True)
@@ -39,10 +53,12 @@ class Paragraph:
     parts: tuple[str | Code | Link, ...]
 
     def markdown(self) -> str:
-        return "".join(_inline_markdown(part) for part in self.parts)
+        parts = (_keep_ends(p) if isinstance(p, str) else p.markdown() for p in self.parts)
+        return "".join(parts)
 
     def html(self) -> str:
-        return f"<p>{''.join(_inline_html(part) for part in self.parts)}</p>"
+        parts = (escape(p) if isinstance(p, str) else p.html() for p in self.parts)
+        return f"<p>{''.join(parts)}</p>"
 
 
 @dataclass(frozen=True)
@@ -71,17 +87,16 @@ class Grid:
         return Table(columns, [tuple(map(plain, row)) for row in self.table.rows]).markdown()
 
     def html(self) -> str:
-        """A table that scrolls inside the page where it is wider."""
         head = "".join(_cell(name, 'th scope="col"') for name in self.table.columns)
-        rows = "\n".join(self._row(i, row) for i, row in enumerate(self.table.rows))
-        return (
-            f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(self.name)}">'
-            f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>"
+        kinds = [' class="marked"' if i in self.marked else "" for i in range(len(self.table.rows))]
+        rows = "\n".join(
+            f"<tr{kind}>{''.join(map(_cell, row))}</tr>"
+            for kind, row in zip(kinds, self.table.rows, strict=True)
         )
-
-    def _row(self, index: int, cells: Sequence[str]) -> str:
-        kind = ' class="marked"' if index in self.marked else ""
-        return f"<tr{kind}>{''.join(map(_cell, cells))}</tr>"
+        return _scrolling(
+            self.name,
+            f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>",
+        )
 
 
 @dataclass(frozen=True)
@@ -91,8 +106,7 @@ class Lines:
     lines: tuple[str, ...]
 
     def markdown(self) -> str:
-        """Indented, so that no line can end the block."""
-        return "\n".join(f"    {line}" for line in self.lines)
+        return "\n".join(f"    {line}" for line in self.lines)  # no line can end the block
 
     def html(self) -> str:
         return f'<pre tabindex="0"><code>{escape(chr(10).join(self.lines))}</code></pre>'
@@ -107,18 +121,13 @@ class Picture:
     caption: str
 
     def markdown(self) -> str:
-        """The file, then its caption."""
         return f"![{plain(self.caption)}]({self.file})\n\n{plain(self.caption)}"
 
     def html(self) -> str:
-        kind = "image/png" if self.content.startswith(b"\x89PNG") else "image/svg+xml"
-        data = base64.b64encode(self.content).decode()
-        return (
-            f'<figure><div class="scroll" role="region" tabindex="0" '
-            f'aria-label="{escape(self.caption)}"><img alt="{escape(self.caption)}" '
-            f'src="data:{kind};base64,{data}"></div>'
-            f"<figcaption>{escape(self.caption)}</figcaption></figure>"
-        )
+        kind = "image/png" if self.content.startswith(_PNG) else "image/svg+xml"
+        caption, data = escape(self.caption), base64.b64encode(self.content).decode()
+        image = _scrolling(self.caption, f'<img alt="{caption}" src="data:{kind};base64,{data}">')
+        return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
 
 
 @dataclass(frozen=True)
@@ -129,9 +138,7 @@ class Gallery:
 
     def draw(self, figure: Figure, file: str, caption: str) -> Picture:
         """Writes a figure as PNG and PDF; the page shows it as SVG."""
-        target = self.out / file
-        target.parent.mkdir(parents=True, exist_ok=True)
-        save(figure, target)
+        save(figure, self._place(file))
         return Picture(f"{file}.png", svg(figure), caption)
 
     def copy(self, source: Path, file: str, caption: str) -> Picture:
@@ -143,10 +150,13 @@ class Gallery:
         content = source.read_bytes()
         if not content.startswith(_PNG):
             raise ValueError(f"{source} is damaged: it is no PNG image")
-        target = self.out / f"{file}.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content)
+        self._place(f"{file}.png").write_bytes(content)
         return Picture(f"{file}.png", content, caption)
+
+    def _place(self, file: str) -> Path:
+        target = self.out / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target
 
 
 Block = Paragraph | Heading | Grid | Lines | Picture
@@ -169,7 +179,6 @@ class Document:
     sections: tuple[Section, ...]
 
     def markdown(self) -> str:
-        """Text with links to the files of its pictures."""
         blocks = [f"# {plain(self.title)}", plain(self.subtitle)]
         for section in self.sections:
             blocks += [f"## {plain(section.title)}", *(b.markdown() for b in section.blocks)]
@@ -177,21 +186,22 @@ class Document:
 
     def html(self) -> str:
         """One page without scripts that loads nothing."""
-        items = "".join(
-            f'<li><a href="#part{i}">{escape(section.title)}</a></li>'
-            for i, section in enumerate(self.sections, 1)
+        items, parts = [], []
+        for i, section in enumerate(self.sections, 1):
+            title, blocks = escape(section.title), "\n".join(b.html() for b in section.blocks)
+            items.append(f'<li><a href="#part{i}">{title}</a></li>')
+            parts.append(f'<section id="part{i}">\n<h2>{title}</h2>\n{blocks}\n</section>')
+        return Template(_PAGE.read_text()).substitute(
+            title=escape(self.title),
+            subtitle=escape(self.subtitle),
+            contents="".join(items),
+            parts="\n".join(parts),
         )
-        parts = "\n".join(
-            f'<section id="part{i}">\n<h2>{escape(section.title)}</h2>\n'
-            + "\n".join(block.html() for block in section.blocks)
-            + "\n</section>"
-            for i, section in enumerate(self.sections, 1)
-        )
-        return (
-            f"{_head(self.title)}<body>\n<main>\n<h1>{escape(self.title)}</h1>\n"
-            f'<p class="subtitle">{escape(self.subtitle)}</p>\n<nav><ol>{items}</ol></nav>\n'
-            f"{parts}\n</main>\n</body>\n</html>\n"
-        )
+
+
+def where(flags: Iterable[object]) -> frozenset[int]:
+    """Rows to mark."""
+    return frozenset(i for i, flag in enumerate(flags) if flag)
 
 
 def plain(text: str) -> str:
@@ -200,38 +210,19 @@ def plain(text: str) -> str:
     return " ".join(text.split())
 
 
-def _head(title: str) -> str:
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{_STYLE.read_text()}</style>\n</head>\n"
-    )
-
-
-def _cell(text: str, start: str = "td") -> str:
-    """Only long cells may wrap."""
-    kind = ' class="long"' if len(text) > SHORT else ""
-    return f"<{start}{kind}>{escape(text)}</{start[:2]}>"
-
-
-def _inline_markdown(part: str | Code | Link) -> str:
-    if isinstance(part, Link):
-        return f"[{plain(part.text)}]({part.address})"
-    if isinstance(part, str):
-        return _keep_ends(part)
-    ticks = "``" if "`" in part.text else "`"
-    return f"{ticks}{part.text}{ticks}"
-
-
 def _keep_ends(text: str) -> str:
     before = " " if text[:1].isspace() else ""
     after = " " if text[-1:].isspace() and text.strip() else ""
     return before + plain(text) + after
 
 
-def _inline_html(part: str | Code | Link) -> str:
-    if isinstance(part, Link):
-        return f'<a href="{escape(part.address)}">{escape(part.text)}</a>'
-    return escape(part) if isinstance(part, str) else f"<code>{escape(part.text)}</code>"
+def _scrolling(name: str, content: str) -> str:
+    """What scrolls inside the page where it is wider, by keyboard too."""
+    label = escape(name)
+    return f'<div class="scroll" role="region" tabindex="0" aria-label="{label}">{content}</div>'
+
+
+def _cell(text: str, start: str = "td") -> str:
+    """Only long cells may wrap."""
+    kind = ' class="long"' if len(text) > SHORT else ""
+    return f"<{start}{kind}>{escape(text)}</{start[:2]}>"

@@ -113,14 +113,12 @@ def entitle(figure: Figure, title: str) -> None:
 
 
 def methods_legend(figure: Figure, styles: Mapping[Any, Style]) -> None:
-    """Every method in its style, below all panels."""
     handles = [Line2D([], [], **style) for style in styles.values()]
     names, columns = list(map(str, styles)), _legend_columns(styles)
     figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
 
 
 def legend_height(styles: Mapping[Any, Any]) -> float:
-    """Of the legend of these methods, in inches."""
     return 0.18 * -(-len(styles) // _legend_columns(styles))
 
 
@@ -190,7 +188,6 @@ def labelled(axes: Axes, marks: Sequence[Mark]) -> Iterator[tuple[Mark, str]]:
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Writes ``stem.png`` and ``stem.pdf``."""
     paths = [stem.with_name(stem.name + suffix) for suffix in (".png", ".pdf")]
     figure.savefig(paths[0], dpi=160, metadata={"Software": None})
     with mpl.rc_context({"pdf.fonttype": 42}):  # many publishers take no Type 3 fonts

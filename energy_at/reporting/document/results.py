@@ -1,8 +1,9 @@
-"""Robust accuracy: checkpoints, strong evaluations, and checks for gradient masking."""
+"""What the runs' evaluations, analyses and samples found: accuracies, checks, energies, images."""
 
-from collections.abc import Iterator, Sequence
+import csv
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,14 @@ from energy_at.reporting.document.html import (
     Heading,
     Paragraph,
     Section,
+    where,
 )
 from energy_at.reporting.tables import Table
 
 WARNING = "warning"
 RESULTS = {True: "pass", False: WARNING, None: "not run"}
+ROWS = 60  # of a table of an analysis
+GRIDS = 12  # of samples of a run
 LAST_EPOCH = (
     "Accuracy under the training attack (train adv), AAE share and delta energies (nats) are means "
     "over the last epoch of training."
@@ -29,16 +33,6 @@ ON_TEST = (
     "Test images; mean and range over seeds. Runs that collapsed, or are not robust, are never "
     "averaged."
 )
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Robust accuracy with its 95 % interval, as text."""
-
-    attack: str
-    eps: float
-    eps_text: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -53,22 +47,15 @@ class Check:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One strong evaluation of a run."""
+    """One strong evaluation of a run; ``radii`` holds each radius and its accuracies by attack."""
 
     name: str
     network: str
     images: str
     norm: str
-    accuracies: tuple[Accuracy, ...]
+    radii: Sequence[tuple[str, dict[str, str]]]
     checks: tuple[Check, ...]
     pictures: tuple[Path, ...]
-
-    def by_radius(self) -> Iterator[tuple[str, dict[str, str]]]:
-        """Accuracies by attack, for each radius in turn; the clean ones in all."""
-        clean = {a.attack: a.text for a in self.accuracies if a.eps == 0}
-        radii = {a.eps: a.eps_text for a in self.accuracies if a.eps > 0} or {0.0: "0"}
-        for eps, text in sorted(radii.items()):
-            yield text, clean | {a.attack: a.text for a in self.accuracies if a.eps == eps}
 
 
 Evaluations = Sequence[tuple[Entry, Evaluation]]
@@ -96,53 +83,90 @@ def accuracies(
     groups: Groups, found: Sequence[Entry], strong: Evaluations, gallery: Gallery
 ) -> Section:
     """The comparison, every checkpoint, and the strong evaluations."""
-    methods = comparison_table(groups)
-    lost = [
+    lost = where(
         any(run.status.onsets or run.mark() for run in runs)
         for runs in groups.values()
         for _ in runs[0].checkpoints
+    )
+    marks = where(e.run.mark(checkpoint) for e in found for checkpoint, *_ in e.run.evaluated)
+    blocks: list[Block] = [
+        Paragraph((ON_TEST,)),
+        Grid("comparison of methods", comparison_table(groups), lost),
+        Heading("Every checkpoint"),
+        Paragraph((LAST_EPOCH,)),
+        Grid("every checkpoint", results_table([entry.run for entry in found]), marks),
+        Heading("Strong evaluation"),
     ]
-    checkpoints = results_table([entry.run for entry in found])
-    marks = [
-        entry.run.mark(checkpoint)
-        for entry in found
-        for checkpoint in entry.run.checkpoints
-        for images in entry.run.results[checkpoint]
-        if images != "step"
-    ]
-    pictures = [
+    if strong:
+        intervals = Paragraph(("Accuracy in percent with its 95 % interval (Wilson).",))
+        blocks += [intervals, _strong_grid(strong)]
+    blocks += missing(found, [entry for entry, _ in strong], "evaluate")
+    blocks += [
         gallery.copy(path, f"figures/evaluation_{i}_{j}", _caption(entry, one, path))
         for i, (entry, one) in enumerate(strong, 1)
         for j, path in enumerate(one.pictures, 1)
     ]
-    intervals: list[Block] = [Paragraph(("Accuracy in percent with its 95 % interval (Wilson).",))]
-    return Section(
-        "Robust accuracy",
-        (
-            Paragraph((ON_TEST,)),
-            Grid("comparison of methods", methods, _where(lost)),
-            Heading("Every checkpoint"),
-            Paragraph((LAST_EPOCH,)),
-            Grid("every checkpoint", checkpoints, _where(marks)),
-            Heading("Strong evaluation"),
-            *([*intervals, _strong_grid(strong)] if strong else []),
-            *missing(found, [entry for entry, _ in strong], "evaluate"),
-            *pictures,
-        ),
-    )
+    return Section("Robust accuracy", tuple(blocks))
 
 
 def checks(found: Sequence[Entry], strong: Evaluations) -> Section:
-    """Results of the checks for gradient masking."""
     columns = ("run", "evaluation", "network", "result", "check", "finding", "meaning")
     every = [(entry, one, check) for entry, one in strong for check in one.checks]
     rows = [
         (entry.place, one.name, one.network, check.result, check.name, check.finding, check.meaning)
         for entry, one, check in every
     ]
-    failed = _where([check.result == WARNING for _, _, check in every])
+    failed = where(check.result == WARNING for _, _, check in every)
     grid = [Grid("checks", Table(columns, rows), failed)] if rows else []
     return Section("Checks", (*grid, *missing(found, [e for e, _ in strong], "evaluate")))
+
+
+def energies(found: Sequence[Entry], gallery: Gallery) -> Section:
+    every = [(entry, *analysis) for entry in found for analysis in analyses(entry.path)]
+    blocks: list[Block] = []
+    for i, (entry, name, table, pictures) in enumerate(every, 1):
+        title = f"{entry.label}: {name}"
+        blocks.append(Heading(title))
+        if table:
+            blocks.append(Grid(title, replace(table, rows=table.rows[:ROWS])))
+            if len(table.rows) > ROWS:
+                blocks.append(Paragraph((f"The first {ROWS} of {len(table.rows)} rows.",)))
+        blocks += [
+            gallery.copy(path, f"figures/analysis_{i}_{j}", f"{entry.label}: {path.stem}")
+            for j, path in enumerate(pictures, 1)
+        ]
+    blocks += missing(found, [entry for entry, *_ in every], "analyse")
+    return Section("Energy analysis", tuple(blocks))
+
+
+def grids(found: Sequence[Entry], gallery: Gallery) -> list[Section]:
+    """Generated images, if there are any."""
+    blocks: list[Block] = []
+    for i, entry in enumerate(found, 1):
+        images = samples(entry.path)
+        for j, path in enumerate(images[:GRIDS], 1):
+            name = path.relative_to(entry.path / "samples").with_suffix("").as_posix()
+            caption = f"{entry.label}: {name}"
+            blocks.append(gallery.copy(path, f"figures/samples_{i}_{j}", caption))
+        if len(images) > GRIDS:
+            more = f"{len(images) - GRIDS} more images of {entry.label} in "
+            blocks.append(Paragraph((more, Code(str(entry.path / "samples")))))
+    return [Section("Samples", tuple(blocks))] if blocks else []
+
+
+def analyses(run: Path) -> list[tuple[str, Table | None, list[Path]]]:
+    """Name, table and figures of each analysis in a run folder, by name."""
+    # a hidden folder is an analysis that is still being written
+    folders = sorted(run.glob("analysis/[!.]*"))
+    found = [(f.name, _table(f / "table.csv"), sorted(f.glob("*.png"))) for f in folders]
+    return [(name, table, pictures) for name, table, pictures in found if table or pictures]
+
+
+def samples(run: Path) -> tuple[Path, ...]:
+    """Figures of generated images, by path; those of single classes are too many for a report."""
+    found = sorted((run / "samples").glob("**/*.png"))
+    left_out = {"classes", "wandb"}  # W&B keeps copies of what was sent to it
+    return tuple(path for path in found if left_out.isdisjoint(path.relative_to(run).parts))
 
 
 def missing(found: Sequence[Entry], having: Sequence[Entry], command: str) -> list[Block]:
@@ -155,19 +179,14 @@ def missing(found: Sequence[Entry], having: Sequence[Entry], command: str) -> li
     return [Paragraph((f"missing{which}: ", Code(f"python -m energy_at.{command} run={run}")))]
 
 
-def _where(flags: Sequence[object]) -> frozenset[int]:
-    return frozenset(i for i, flag in enumerate(flags) if flag)
-
-
 def _caption(entry: Entry, one: Evaluation, path: Path) -> str:
     drawn = "accuracy against eps" if path.stem in ("accuracy", "curve") else path.stem
     return f"{entry.label}, {one.name}: {drawn}, {one.norm}, {one.images}"
 
 
 def _strong_grid(strong: Evaluations) -> Grid:
-    attacks = list(dict.fromkeys(a.attack for _, one in strong for a in one.accuracies))
-    found = [(entry, one, eps, cells) for entry, one in strong for eps, cells in one.by_radius()]
-    marks = [entry.run.mark(one.network) for entry, one, *_ in found]
+    every = [(entry, one, eps, cells) for entry, one in strong for eps, cells in one.radii]
+    attacks = list(dict.fromkeys(attack for *_, cells in every for attack in cells))
     rows = [
         (
             entry.place,
@@ -179,11 +198,12 @@ def _strong_grid(strong: Evaluations) -> Grid:
             f"{one.norm} {eps}",
             *(cells.get(attack, "") for attack in attacks),
         )
-        for entry, one, eps, cells in found
+        for entry, one, eps, cells in every
     ]
     columns = ("run", "method", "status", "evaluation", "network", "images", "eps")
     table = Table((*columns, *(f"{attack} %" for attack in attacks)), rows)
-    return Grid("strong evaluation", table, _where(marks))
+    marks = where(entry.run.mark(one.network) for entry, one, *_ in every)
+    return Grid("strong evaluation", table, marks)
 
 
 def _evaluation(file: Path) -> Evaluation:
@@ -195,7 +215,7 @@ def _evaluation(file: Path) -> Evaluation:
             str(content["network"]["which"] or "weights"),
             _images(content["dataset"]),
             str(content["norm"]),
-            tuple(map(_accuracy, content["accuracies"])),
+            _by_radius(content["accuracies"]),
             (*map(_check, content["checks"]), *left_out),
             tuple(sorted(file.parent.glob("*.png"))),
         )
@@ -209,10 +229,16 @@ def _images(dataset: dict[str, Any]) -> str:
     return f"{dataset['name']} {dataset['split']}, {some}"
 
 
-def _accuracy(entry: dict[str, Any]) -> Accuracy:
-    mean, low, high = (100 * float(entry[key]) for key in ("accuracy", "low", "high"))
-    text = f"{mean:.1f} [{low:.1f}, {high:.1f}]"
-    return Accuracy(str(entry["label"]), float(entry["eps"]), str(entry["eps_text"]), text)
+def _by_radius(rows: Sequence[dict[str, Any]]) -> list[tuple[str, dict[str, str]]]:
+    """Accuracies with their intervals by attack, at each radius in turn; the clean one at all."""
+    cells: dict[tuple[float, str], dict[str, str]] = {}
+    for row in rows:
+        mean, low, high = (100 * float(row[key]) for key in ("accuracy", "low", "high"))
+        at = cells.setdefault((float(row["eps"]), str(row["eps_text"])), {})
+        at[str(row["label"])] = f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+    clean = next((at for (eps, _), at in cells.items() if eps == 0), {})
+    radii = [(text, clean | at) for (eps, text), at in sorted(cells.items()) if eps > 0]
+    return radii or [("0", clean)]
 
 
 def _check(entry: dict[str, Any]) -> Check:
@@ -220,3 +246,14 @@ def _check(entry: dict[str, Any]) -> Check:
     return Check(
         str(entry["name"]), RESULTS[passed], str(entry["finding"]), "" if passed else meaning
     )
+
+
+def _table(file: Path) -> Table | None:
+    """Rows as wide as their header; ``None`` without a file."""
+    if not file.is_file():
+        return None
+    with file.open(newline="") as lines:
+        header, *rows = list(csv.reader(lines)) or [[]]
+    width = len(header)
+    cells = [tuple([*row, *[""] * width][:width]) for row in rows if row]
+    return Table(tuple(header), cells) if header else None
