@@ -17,7 +17,6 @@ from energy_at.reporting.tables import Table, each_cell, mean_cell, steps_of_run
 from energy_at.runs.folder import RunFolder, folder_names
 
 FILES = ("comparison.md", "comparison.csv", "comparison.png", "comparison.pdf", "runs.csv")
-NO_SENTINEL = "no sentinel"
 Groups = Mapping[MethodLabel, Sequence[FinishedRun]]
 
 
@@ -212,13 +211,13 @@ def _status(runs: Sequence[FinishedRun]) -> str:
 def _first_alarms(runs: Sequence[FinishedRun]) -> str:
     """The first alarm of each kind and run."""
     alarms = sorted((a for run in runs for a in run.first_alarms), key=lambda alarm: alarm[0])
-    without = "none" if any(run.has_sentinel for run in runs) else NO_SENTINEL
-    return steps_of_runs_cell(alarms, len(runs)) or without
+    with_sentinel = next((run for run in runs if run.has_sentinel), runs[0])
+    return steps_of_runs_cell(alarms, len(runs)) or with_sentinel.without_alarm
 
 
 def _first_alarm(run: FinishedRun) -> dict[str, str]:
     """``CO``, its step, and its epoch, counted from 1."""
-    kind, step, epoch = "none" if run.has_sentinel else NO_SENTINEL, "", ""
+    kind, step, epoch = run.without_alarm, "", ""
     if run.first_alarms:
         kind, at = run.first_alarms[0]
         step = str(at)

@@ -145,6 +145,11 @@ class FinishedRun:
         return OmegaConf.select(self.config, "callbacks.sentinel") is not None
 
     @property
+    def without_alarm(self) -> str:
+        """What a table shows if there was no alarm."""
+        return "none" if self.has_sentinel else "no sentinel"
+
+    @property
     def typed_keys(self) -> list[str]:
         """Keys that were set on the command line."""
         return [override.lstrip("+~").partition("=")[0] for override in self.folder.overrides()]

@@ -16,7 +16,7 @@ from energy_at.reporting.comparison import (
     write_comparison,
 )
 from energy_at.reporting.describe import setting
-from energy_at.reporting.document.html import Document, Gallery, Picture
+from energy_at.reporting.document.html import Document, Gallery
 from energy_at.reporting.document.results import accuracies, checks, energies, evaluations_of, grids
 from energy_at.reporting.document.runs import (
     DELTA_ENERGY,
@@ -28,13 +28,18 @@ from energy_at.reporting.document.runs import (
 )
 from energy_at.runs.folder import RunFolder, require_distinct
 
+FILES = (
+    *("table.md", "table.csv", *comparison.FILES),
+    *(f"{DELTA_ENERGY}.png", f"{DELTA_ENERGY}.pdf", "report.md", "report.html"),
+)
 RECORD = "report.json"  # digests of the files that a report has written
 
 
 def report(folders: Sequence[RunFolder], out: Path, failed: Sequence[str] = ()) -> str:
     """Writes tables, comparison, figures and the document that shows them.
 
-    Files that only an earlier report into the same folder has written are removed.
+    The same runs under the same paths give the same bytes. Files that only an earlier report into
+    the same folder has written are removed.
 
     Args:
         folders: Finished runs.
@@ -60,27 +65,18 @@ def report(folders: Sequence[RunFolder], out: Path, failed: Sequence[str] = ()) 
         compared = write_comparison(groups, part)
         (part / "table.md").write_text(table.markdown() + "\n")
         (part / "table.csv").write_text(table.csv())
-        files = ["table.md", "table.csv", *comparison.FILES, *write_document(groups, part, failed)]
+        document = _document(groups, Gallery(part), failed)
+        (part / "report.md").write_text(document.markdown(), encoding="utf-8")
+        (part / "report.html").write_text(document.html(), encoding="utf-8")
+        files = [name for name in FILES if (part / name).is_file()]
         _write_record(part)
     _remove_earlier(out, earlier)
     printed = table.markdown() if len(folders) <= PANELS else compared
     return "\n".join([printed, f"written to {out}/: {', '.join(files)}", *failed])
 
 
-def write_document(groups: Groups, out: Path, failed: Sequence[str] = ()) -> list[str]:
-    """Writes ``report.md``, ``report.html``, and the figures that they show, to ``out``.
-
-    The same runs under the same paths give the same bytes.
-
-    Args:
-        groups: Finished runs by method.
-        out: The folder; made if it does not exist.
-        failed: A line for each failed job.
-
-    Returns:
-        Names of the files, without those below ``figures``.
-    """
-    found, gallery = entries(groups), Gallery(out)
+def _document(groups: Groups, gallery: Gallery, failed: Sequence[str]) -> Document:
+    found = entries(groups)
     strong = evaluations_of(found)
     sections = (
         overview(found, failed),
@@ -92,14 +88,7 @@ def write_document(groups: Groups, out: Path, failed: Sequence[str] = ()) -> lis
         *grids(found, gallery),
         environment(found),
     )
-    document = Document("Report on adversarial training", setting(configs(groups)), sections)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "report.md").write_text(document.markdown(), encoding="utf-8")
-    (out / "report.html").write_text(document.html(), encoding="utf-8")
-    blocks = [block for section in sections for block in section.blocks]
-    pictures = [block.file for block in blocks if isinstance(block, Picture)]
-    figures = [f"{DELTA_ENERGY}.png", f"{DELTA_ENERGY}.pdf"]
-    return [*(figures if figures[0] in pictures else []), "report.md", "report.html"]
+    return Document("Report on adversarial training", setting(configs(groups)), sections)
 
 
 def written_files(folder: Path) -> dict[str, str]:

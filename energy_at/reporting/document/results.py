@@ -188,22 +188,20 @@ def _strong_grid(strong: Evaluations) -> Grid:
     every = [(entry, one, eps, cells) for entry, one in strong for eps, cells in one.radii]
     attacks = list(dict.fromkeys(attack for *_, cells in every for attack in cells))
     rows = [
-        (
-            entry.place,
-            str(entry.method),
-            entry.run.status_at(one.network),
-            one.name,
-            one.network,
-            one.images,
-            f"{one.norm} {eps}",
-            *(cells.get(attack, "") for attack in attacks),
-        )
+        {
+            "run": entry.place,
+            "method": str(entry.method),
+            "status": entry.run.status_at(one.network),
+            "evaluation": one.name,
+            "network": one.network,
+            "images": one.images,
+            "eps": f"{one.norm} {eps}",
+            **{f"{attack} %": cells.get(attack, "") for attack in attacks},
+        }
         for entry, one, eps, cells in every
     ]
-    columns = ("run", "method", "status", "evaluation", "network", "images", "eps")
-    table = Table((*columns, *(f"{attack} %" for attack in attacks)), rows)
     marks = where(entry.run.mark(one.network) for entry, one, *_ in every)
-    return Grid("strong evaluation", table, marks)
+    return Grid("strong evaluation", Table.of(rows), marks)
 
 
 def _evaluation(file: Path) -> Evaluation:

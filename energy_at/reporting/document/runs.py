@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from energy_at.reporting.comparison import NO_SENTINEL, Entry, Groups, by_status, configs
+from energy_at.reporting.comparison import Entry, Groups, by_status, configs
 from energy_at.reporting.describe import MethodLabel, differences, setting
 from energy_at.reporting.document.html import (
     Block,
@@ -71,21 +71,19 @@ def overview(found: Sequence[Entry], failed: Sequence[str] = ()) -> Section:
     """The runs, failed jobs, the terms, and where the configurations differ."""
     with_folder = any(entry.place != str(entry.path) for entry in found)
     rows = [
-        (
-            entry.place,
-            *([str(entry.path)] if with_folder else []),
-            str(entry.method),
-            str(entry.run.config.seed),
-            "not logged" if entry.run.steps is None else str(entry.run.steps),
-            str(entry.run.status),
-            steps_cell(entry.run.log.alarms) or ("none" if entry.run.has_sentinel else NO_SENTINEL),
-        )
-        for entry in found
+        {
+            "run": entry.place,
+            **({"folder": str(entry.path)} if with_folder else {}),
+            "method": str(entry.method),
+            "seed": str(run.config.seed),
+            "steps": "not logged" if run.steps is None else str(run.steps),
+            "status": str(run.status),
+            "alarms at step": steps_cell(run.log.alarms) or run.without_alarm,
+        }
+        for entry, run in ((entry, entry.run) for entry in found)
     ]
-    folder = ["folder"] if with_folder else []
-    columns = ("run", *folder, "method", "seed", "steps", "status", "alarms at step")
     lost = where(e.run.status.onsets or e.run.mark() for e in found)
-    blocks: list[Block] = [TERMS, Grid("runs", Table(columns, rows), lost)]
+    blocks: list[Block] = [TERMS, Grid("runs", Table.of(rows), lost)]
     if failed:
         jobs = "1 job has" if len(failed) == 1 else f"{len(failed)} jobs have"
         blocks += [Paragraph((f"{jobs} no result:",)), Lines(tuple(failed))]

@@ -185,7 +185,7 @@ def _histograms(axes: Axes, columns: Mapping[str, Floats], xlabel: str) -> None:
 
 
 def _mosaic(rows: Sequence[Bytes], shape: tuple[int, ...]) -> Bytes:
-    """Rows of images, a pixel apart, on a white canvas of ``shape`` (rows, columns, image)."""
+    """Rows of images on a white canvas of ``shape`` (rows, columns, image), a pixel between."""
     lines, columns, height, width, channels = shape
     canvas = np.full((lines, columns, height + 1, width + 1, channels), 255, np.uint8)
     for i, row in enumerate(rows):
