@@ -90,10 +90,6 @@ class Scatter:
     x: str
     y: str
 
-    @property
-    def keys(self) -> tuple[str, ...]:
-        return (self.x, self.y)
-
 
 @dataclass(frozen=True)
 class Scores:
@@ -101,10 +97,6 @@ class Scores:
 
     title: str
     key: str
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        return (self.key,)
 
 
 @dataclass(frozen=True)
