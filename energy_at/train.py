@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from energy_at.config.cli import Job, command, overrides
-from energy_at.core.ranks import is_first
+from energy_at.core.files import is_first
 
 if TYPE_CHECKING:
     from energy_at.runs.folder import RunFolder
@@ -44,7 +44,7 @@ def train(
     from energy_at.config.preflight import prepare
     from energy_at.evaluation.final_results import finish
     from energy_at.training.launch import fit
-    from energy_at.training.loggers import wandb
+    from energy_at.training.loggers.wandb import wandb_loggers
 
     run = prepare(cfg, folder, checkpoint, typed)
     try:
@@ -52,7 +52,8 @@ def train(
         if run.trainer.is_global_zero:  # of several processes, the first one does all the writing
             finish(cfg, run, folder)
     finally:
-        wandb.finish(run.trainer.loggers)
+        for logger in wandb_loggers(run.trainer.loggers):
+            logger.finish()  # so that the next training of the process begins its own
 
 
 if __name__ == "__main__":

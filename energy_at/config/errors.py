@@ -20,8 +20,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException, Vali
 
 from energy_at.config.keys import unknown_choice, unknown_key
 from energy_at.config.schema import rule_of
-from energy_at.core.files import remove_empty
-from energy_at.core.ranks import is_first
+from energy_at.core.files import is_first, remove_empty
 from energy_at.core.rules import ArgumentError
 
 _EXTRAS = ("joblib", "ray", "submitit", "optuna")  # packages that run sweeps

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, JSON files, and digests of values."""
+"""Files that appear whole or not at all, the process that writes them, and digests of values."""
 
 import hashlib
 import json
@@ -8,6 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # of torchrun, Lightning and srun
+
+
+def is_first() -> bool:
+    """Whether this process is alone, or the one of those training together that writes."""
+    return all(os.environ.get(name, "0") == "0" for name in _RANKS)
 
 
 def digest(value: Any) -> str:

@@ -1,6 +1,6 @@
-"""Random numbers: one generator for a batch, or one for each of its images."""
+"""Random numbers: of one generator for a batch, or of one for each of its images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from energy_at.core.types import Images, Labels, PerExample
+
+Sampler = Callable[[Tensor, torch.Generator | None], Tensor]  # fills a tensor
 
 
 class ImageNoise:
@@ -41,24 +43,11 @@ class ImageNoise:
         part._generators = [self._generators[i] for i in positions]
         return part
 
-    def uniform(self, x: Images) -> Tensor:
-        """Independent U(-1, 1)."""
-        return torch.stack(
-            [torch.empty(x.shape[1:]).uniform_(-1, 1, generator=g) for g in self._of(x)]
-        )
-
-    def normal(self, x: Images) -> Tensor:
-        """Independent N(0, 1)."""
-        return torch.stack([torch.empty(x.shape[1:]).normal_(generator=g) for g in self._of(x)])
-
-    def shares(self, x: Images) -> Tensor:
-        """U(0, 1), one number for each image."""
-        return torch.cat([torch.rand(1, generator=g) for g in self._of(x)])
-
-    def _of(self, x: Images) -> list[torch.Generator]:
+    def draw(self, x: Tensor, sample: Sampler) -> Tensor:
+        """One sample for each image, in the shape of an element of ``x``."""
         if len(x) != len(self._generators):
             raise ValueError(f"noise of {len(self._generators)} images for a batch of {len(x)}")
-        return self._generators
+        return torch.stack([sample(torch.empty(x.shape[1:]), g) for g in self._generators])
 
 
 @dataclass(frozen=True)
@@ -144,12 +133,7 @@ class PartNoise:
         return PartNoise(self.generator, own[chosen.cpu()], self.whole)
 
     def initial_seed(self) -> int:
-        """Seed of the generator."""
         return self.generator.initial_seed()
-
-    def of_whole(self, x: Images) -> Tensor:
-        """An empty tensor for the noise of the whole batch."""
-        return x.new_empty((self.whole, *x.shape[1:]))
 
 
 Noise = torch.Generator | ImageNoise | PartNoise
@@ -157,33 +141,28 @@ Noise = torch.Generator | ImageNoise | PartNoise
 
 def uniform_like(x: Images, noise: Noise | None) -> Images:
     """Independent U(-1, 1), the same numbers whatever the memory format of ``x``."""
-    if isinstance(noise, ImageNoise):
-        return torch.empty_like(x).copy_(noise.uniform(x))
-    if isinstance(noise, PartNoise):
-        drawn = uniform_like(noise.of_whole(x), noise.generator)
-        return torch.empty_like(x).copy_(drawn[noise.part])
-    drawn = torch.empty(x.shape, dtype=x.dtype, device=x.device).uniform_(-1, 1, generator=noise)
-    return torch.empty_like(x).copy_(drawn)
+    return _drawn_like(x, noise, lambda out, g: out.uniform_(-1, 1, generator=g))
 
 
 def normal_like(x: Images, noise: Noise | None) -> Images:
     """Independent N(0, 1), the same numbers whatever the memory format of ``x``."""
-    if isinstance(noise, ImageNoise):
-        return torch.empty_like(x).copy_(noise.normal(x))
-    if isinstance(noise, PartNoise):
-        drawn = normal_like(noise.of_whole(x), noise.generator)
-        return torch.empty_like(x).copy_(drawn[noise.part])
-    drawn = torch.empty(x.shape, dtype=x.dtype, device=x.device).normal_(generator=noise)
-    return torch.empty_like(x).copy_(drawn)
+    return _drawn_like(x, noise, lambda out, g: out.normal_(generator=g))
 
 
 def shares_like(x: Images, noise: Noise | None) -> PerExample:
     """U(0, 1), one number for each image."""
+    return _drawn_like(x[:, 0, 0, 0], noise, lambda out, g: out.uniform_(generator=g))
+
+
+def _drawn_like(x: Tensor, noise: Noise | None, sample: Sampler) -> Tensor:
     if isinstance(noise, ImageNoise):
-        return noise.shares(x).to(x)
-    if isinstance(noise, PartNoise):
-        return shares_like(noise.of_whole(x), noise.generator)[noise.part]
-    return torch.rand(len(x), dtype=x.dtype, device=x.device, generator=noise)
+        drawn = noise.draw(x, sample)
+    elif isinstance(noise, PartNoise):
+        whole = x.new_empty((noise.whole, *x.shape[1:]))
+        drawn = _drawn_like(whole, noise.generator, sample)[noise.part]
+    else:
+        drawn = sample(torch.empty(x.shape, dtype=x.dtype, device=x.device), noise)
+    return torch.empty_like(x).copy_(drawn)
 
 
 def part_of(noise: Noise | None, chosen: Tensor) -> Noise | None:

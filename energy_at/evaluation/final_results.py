@@ -17,10 +17,10 @@ from energy_at.reporting.finished_run import FinishedRun
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder, accuracies_in
 from energy_at.training.callbacks import callbacks_of
-from energy_at.training.flops import forward_equivalents
-from energy_at.training.loggers import wandb
-from energy_at.training.sentinel.callback import Sentinel
-from energy_at.training.sentinel.remedies import Remedies
+from energy_at.training.loggers.wandb import wandb_loggers
+from energy_at.training.module import forward_equivalents
+from energy_at.training.rollback import Remedies
+from energy_at.training.sentinel import Sentinel
 
 
 def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
@@ -33,7 +33,9 @@ def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
         save(delta_energy_figure({folder.path.name: log}), folder.path / "delta_energy")
     print(results_table([FinishedRun(folder)]).markdown())
     print(f"run folder: {folder.path}")
-    wandb.conclude(run.trainer.loggers, accuracies_in(results), folder.saved())
+    for logger in wandb_loggers(run.trainer.loggers):
+        logger.log_summary(accuracies_in(results))
+        logger.log_artifact(folder.saved())
 
 
 def evaluate_checkpoints(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from energy_at.core.ranks import is_first
+from energy_at.core.files import is_first
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder, runs_below
 

@@ -1,13 +1,17 @@
-"""The forward passes of a step; those that the attack has run are not repeated."""
+"""The forward passes of a training step, where none is repeated, and those of a validation."""
 
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from energy_at.attacks import Attack, AttackResult
+from energy_at.core.distributed import Part
+from energy_at.core.rng import Noise
 from energy_at.core.types import Images, Labels, Logits
+from energy_at.energy.metrics import accuracies, cross_entropies, delta_energies
 from energy_at.energy.pair import LogitPair
 from energy_at.models.modes import frozen_running_stats, no_graph
 from energy_at.objectives import Trait
@@ -74,3 +78,37 @@ class Passes:
         # regularizers or callbacks in training mode would change
         with frozen_running_stats(self.net), nullcontext() if trains else no_graph():
             return logits(self.net, x)
+
+
+def validation_metrics(
+    net: nn.Module,
+    attacks: Mapping[str, Attack],
+    x: Images,
+    y: Labels,
+    part: Part,
+    noise: Callable[[], Noise],
+) -> dict[str, Tensor]:
+    """``acc/clean``, ``acc/pgd``, ``ce/...`` and ``delta_energy/...`` of held-out images.
+
+    Args:
+        net: The network, in evaluation mode.
+        attacks: By name; delta energies of the last, strongest one are named without it.
+        x: The images of this process; the values are those of the whole batch.
+        y: Their labels.
+        part: Their place in the batch.
+        noise: Makes a generator for each attack.
+    """
+    with no_graph():
+        clean = net(x)
+    values: dict[str, Tensor] = {}
+    for name, attack in attacks.items():
+        x_adv = attack(net, x, y, generator=noise()).x_adv
+        with no_graph():
+            pair = LogitPair(clean, net(x_adv), y).gathered(part)
+        both = accuracies(pair) | cross_entropies(pair)
+        for kind in ("acc", "ce"):
+            values[f"{kind}/clean"] = both[f"{kind}/clean"]
+            values[f"{kind}/{name}"] = both[f"{kind}/adv"]
+        values |= {f"{name}/{metric}": value for metric, value in delta_energies(pair).items()}
+    strongest = next(reversed([*attacks]), "")
+    return {name.removeprefix(f"{strongest}/"): value for name, value in values.items()}

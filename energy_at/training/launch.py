@@ -28,12 +28,18 @@ def require_startable(trainer: Trainer, data: ImageData) -> None:
     """
     if trainer.world_size == 1:
         return
-    sizes = {"batch_size": len(data.train), "eval_batch_size": len(data.val)}
-    for name, images in sizes.items():
-        _require_images(name, images, getattr(data, name), trainer.world_size)
+    for name, images in {"batch_size": len(data.train), "eval_batch_size": len(data.val)}.items():
+        size = getattr(data, name)
+        last = images % size or min(images, size)
+        if last < trainer.world_size:
+            raise ValueError(
+                f"dataset.{name}={size} leaves {last} of {images} images to the last batch, "
+                f"fewer than the {trainer.world_size} processes: choose another"
+            )
     if trainer.is_global_zero and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         _require_port()
-    if not _started_from_outside(trainer):
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if environment is None or not environment.creates_processes_externally:
         if trainer.num_nodes > 1 and not {"NODE_RANK", "GROUP_RANK"} & os.environ.keys():
             raise ValueError(
                 f"trainer.num_nodes={trainer.num_nodes} needs a process on every node: start them "
@@ -47,12 +53,35 @@ def require_startable(trainer: Trainer, data: ImageData) -> None:
             )
 
 
-@contextmanager
-def worker_command(trainer: Trainer, command: Sequence[str]) -> Iterator[None]:
-    """Sets the command line with which Lightning starts the other processes.
+def fit(
+    trainer: Trainer,
+    module: LightningModule,
+    data: ImageData,
+    folder: Path,
+    checkpoint: Path | None,
+    overrides: Sequence[str],
+) -> None:
+    """Trains to the end, or ends the process with a line that says how to resume.
 
-    By default it repeats that of this process: in a sweep, the sweep. Afterwards the process group
-    and its variables are removed, so that the next training of this process can start its own.
+    Other processes are started with the ``overrides`` of the command line.
+    """
+    place = "hydra.run.dir" if checkpoint is None else "resume"
+    command = [*overrides, f'{place}="{folder}"', "hydra.mode=RUN"]
+    with _worker_command(trainer, command), suppress(SystemExit):  # with 0 for SIGTERM
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    terminated = trainer.received_sigterm
+    if terminated or not trainer.state.finished:
+        if trainer.is_global_zero:
+            step = trainer.global_step
+            sys.stderr.write(f"stopped at step {step}: resume={folder} continues it\n")
+        sys.exit(128 + (signal.SIGTERM if terminated else signal.SIGINT))
+
+
+@contextmanager
+def _worker_command(trainer: Trainer, command: Sequence[str]) -> Iterator[None]:
+    """Sets the command line of the other processes: Lightning's is that of this one, of a sweep.
+
+    Afterwards the process group and its variables are removed: the next training starts its own.
     """
     if trainer.world_size == 1:
         yield
@@ -71,50 +100,6 @@ def worker_command(trainer: Trainer, command: Sequence[str]) -> Iterator[None]:
                 os.environ[name] = value
         if dist.is_initialized():
             dist.destroy_process_group()
-
-
-def fit(
-    trainer: Trainer,
-    module: LightningModule,
-    data: ImageData,
-    folder: Path,
-    checkpoint: Path | None,
-    overrides: Sequence[str],
-) -> None:
-    """Trains to the end, or ends the process with a line that says how to resume.
-
-    Args:
-        trainer: Of this process.
-        module: What is trained.
-        data: The images.
-        folder: Of the run.
-        checkpoint: To resume from.
-        overrides: That were typed; the other processes are started with them.
-    """
-    place = "hydra.run.dir" if checkpoint is None else "resume"
-    command = [*overrides, f'{place}="{folder}"', "hydra.mode=RUN"]
-    with worker_command(trainer, command), suppress(SystemExit):  # with 0 for SIGTERM
-        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-    terminated = trainer.received_sigterm
-    if terminated or not trainer.state.finished:
-        if trainer.is_global_zero:
-            step = trainer.global_step
-            sys.stderr.write(f"stopped at step {step}: resume={folder} continues it\n")
-        sys.exit(128 + (signal.SIGTERM if terminated else signal.SIGINT))
-
-
-def _started_from_outside(trainer: Trainer) -> bool:
-    environment = getattr(trainer.strategy, "cluster_environment", None)
-    return environment is not None and environment.creates_processes_externally
-
-
-def _require_images(name: str, images: int, batch_size: int, world: int) -> None:
-    last = images % batch_size or min(images, batch_size)
-    if last < world:
-        raise ValueError(
-            f"dataset.{name}={batch_size} leaves {last} of {images} images to the last batch, "
-            f"fewer than the {world} processes: choose another"
-        )
 
 
 def _require_port() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.flop_counter import FlopCounterMode
 
 from energy_at.attacks import Attack, AttackResult
 from energy_at.core.distributed import Part
@@ -18,13 +19,10 @@ from energy_at.core.rng import Noise, mixed
 from energy_at.core.rules import number, one_of, require
 from energy_at.core.types import Images, Labels, Logits
 from energy_at.data import EvalLoader, TrainLoader
-from energy_at.energy.pair import LogitPair
 from energy_at.models.modes import eval_mode, frozen_running_stats, full_precision
 from energy_at.objectives import Objective, Vicinity
-from energy_at.training.awp import WeightPerturbation
-from energy_at.training.forward import Passes, logits
-from energy_at.training.optim import sgd
-from energy_at.training.validation import validation_metrics
+from energy_at.training.forward import Passes, logits, validation_metrics
+from energy_at.training.optim import WeightPerturbation, sgd
 
 OptimizerFactory = Callable[[nn.Module], Optimizer]
 ScheduleFactory = Callable[[Optimizer, int], LRScheduler]  # given the number of all steps
@@ -47,8 +45,7 @@ class AdversarialTraining(LightningModule):
         bn_mode: Mode of batch norm in the training attack: statistics of the ``"batch"`` (fast and
             standard AT) or running ones, ``"eval"`` (TRADES). With ``"batch"`` the running
             statistics are updated twice a step, with the attack's first point and with ``x*``, as
-            in the published code of fast AT; with ``"eval"`` the attack does not update them.
-            Regularizers and monitors never do.
+            in the published code of fast AT; with ``"eval"``, with ``x*`` only.
         eps_warmup_epochs: Epochs over which the radius of the training attack rises from 0.
         awp: Perturbs the weights before every step. It ascends the terms that use the pair; probes
             among the regularizers are evaluated at the perturbed weights.
@@ -122,12 +119,16 @@ class AdversarialTraining(LightningModule):
             self.awp.restore()  # if the last step failed
         epoch = self._epochs_done(batch_idx)
         noise = part.noise(self._noise(x.device, self.current_epoch, batch_idx))
+        passes = self._passes()
         found = self._run_attack(x, y, batch_idx, noise)
-        if self._perturbs_weights():
-            self._ascend(x, y, found, epoch, part)
-        pair = self._pair(x, y, found).gathered(part)
-        clean_grad = self._passes().clean_grad(found)
-        losses = self.objective(pair, epoch, Vicinity(self.net, x, y, noise, clean_grad, part))
+        if self.awp is not None and self._perturbs_weights():
+            with frozen_running_stats(self.net):
+                pair = passes.pair(x, y, found).gathered(part)
+            self.awp.ascend(self.net, self.objective(pair, epoch).total)
+            del pair  # and what is left of its graph
+        pair = passes.pair(x, y, found).gathered(part)
+        vicinity = Vicinity(self.net, x, y, noise, passes.clean_grad(found), part)
+        losses = self.objective(pair, epoch, vicinity)
         return {
             "loss": losses.total,
             "parts": losses.parts,
@@ -141,11 +142,9 @@ class AdversarialTraining(LightningModule):
             self.awp.restore()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the state of the objective."""
         checkpoint["objective"] = self.objective.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restores the state of the objective."""
         self.objective.load_state_dict(checkpoint["objective"])
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
@@ -170,17 +169,7 @@ class AdversarialTraining(LightningModule):
                 sync_dist=True,  # all processes have the values of the whole batch
             )
 
-    def attacked_pair(self, x: Images, y: Labels, batch_idx: int = 0) -> LogitPair:
-        """Logits of the batch and of its adversarial images.
-
-        Forward passes that the attack has run are not repeated. Clean logits that no term reads are
-        NaN.
-        """
-        generator = self._noise(x.device, self.current_epoch, batch_idx)
-        return self._pair(x, y, self._run_attack(x, y, batch_idx, generator))
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer of the network, and its schedule stepped after every batch."""
         optimizer = self.optimizer(self.net)
         if self.schedule is None:
             return optimizer
@@ -205,9 +194,6 @@ class AdversarialTraining(LightningModule):
                 generator=noise,
             )
 
-    def _pair(self, x: Images, y: Labels, found: AttackResult) -> LogitPair:
-        return self._passes().pair(x, y, found)
-
     def _passes(self) -> Passes:
         """Shared with the attack if it runs the network in the same mode at the same weights."""
         shared = self.reuse and self.bn_mode == "batch" and not self._perturbs_weights()
@@ -215,12 +201,6 @@ class AdversarialTraining(LightningModule):
 
     def _perturbs_weights(self) -> bool:
         return self.awp is not None and self._epoch >= self.awp.warmup_epochs
-
-    def _ascend(self, x: Images, y: Labels, found: AttackResult, epoch: float, part: Part) -> None:
-        assert self.awp is not None
-        with frozen_running_stats(self.net):
-            pair = self._pair(x, y, found).gathered(part)
-        self.awp.ascend(self.net, self.objective(pair, epoch).total)
 
     def _attack_at(self, batch_idx: int) -> Attack:
         if not self.eps_warmup_epochs:
@@ -251,6 +231,20 @@ class AdversarialTraining(LightningModule):
     def _epoch(self) -> int:
         """Epoch of everything that changes over a training, such as warm-ups."""
         return max(self.current_epoch - self.repeated_epochs, 0)
+
+
+def forward_equivalents(module: AdversarialTraining, x: Images, y: Labels) -> float:
+    """Cost of one optimizer step on a batch, in forward passes of the batch.
+
+    In floating point operations: a backward pass for weights and inputs is about 2. Modifies the
+    module.
+    """
+    with FlopCounterMode(display=False) as step:
+        module.training_step((x, y), 0)["loss"].backward()
+        module.on_after_backward()
+    with FlopCounterMode(display=False) as forward, torch.no_grad(), eval_mode(module.net):
+        module.net(x)
+    return float(step.get_total_flops() / forward.get_total_flops())
 
 
 def require_batches(net: nn.Module, images: int, batch_size: int) -> None:

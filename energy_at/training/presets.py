@@ -1,8 +1,12 @@
 """The three classic methods as LightningModules: base terms and batch-norm mode are fixed.
 
-Each equals the ``experiment=`` of its name; regularizers are added to its loss. The options of all
-are ``val_attacks`` (FGSM and PGD-10 in the ball if left out), ``optimizer``, ``schedule``,
-``eps_warmup_epochs``, ``awp`` and ``seed`` of ``AdversarialTraining``.
+Each equals the ``experiment=`` of its name, and takes
+
+- ``net``: classifier of images in [0, 1];
+- ``ball``: threat model;
+- ``regularizers``: terms added to the loss, such as ``{"der": Weighted(DER("abnormal"), 20)}``;
+- ``options``: ``val_attacks`` (FGSM and PGD-10 in the ball if left out), ``optimizer``,
+  ``schedule``, ``eps_warmup_epochs``, ``awp`` and ``seed`` of ``AdversarialTraining``.
 """
 
 from collections.abc import Mapping
@@ -21,50 +25,40 @@ from energy_at.objectives import (
 )
 from energy_at.training.module import AdversarialTraining
 
-Regularizers = Mapping[str, Weighted]
+Terms = Mapping[str, Weighted]
+_AT: Terms = {"adversarial_ce": Weighted(AdversarialCrossEntropy())}
 
 
 class StandardAT(AdversarialTraining):
     """Standard AT: ``CE(x*, y)`` on PGD examples (Madry et al., 2018).
 
     Args:
-        net: Classifier of images in [0, 1].
-        ball: Threat model.
-        regularizers: Terms added to the loss, such as ``{"der": Weighted(DER("all"), 1)}``.
+        net: See the module, as for ``ball``, ``regularizers`` and ``options``.
         steps: Steps of the training attack.
         alpha: Its step size; ``eps / 4`` if left out.
-        options: See the module.
     """
 
     def __init__(
         self,
         net: nn.Module,
         ball: Ball,
-        regularizers: Regularizers | None = None,
+        regularizers: Terms | None = None,
         *,
         steps: int = 10,
         alpha: float | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(
-            net,
-            pgd(ball, alpha=alpha, steps=steps),
-            _objective({"adversarial_ce": Weighted(AdversarialCrossEntropy())}, regularizers),
-            bn_mode="batch",
-            **_with_defaults(options, ball),
-        )
+        attack = pgd(ball, alpha=alpha, steps=steps)
+        objective = _objective(_AT, regularizers)
+        super().__init__(net, attack, objective, bn_mode="batch", **_with_defaults(options, ball))
 
 
 class FastAT(AdversarialTraining):
     """Fast AT: ``CE(x*, y)`` on examples of a single-step attack (Wong et al., 2020).
 
     Args:
-        net: Classifier of images in [0, 1].
-        ball: Threat model.
-        regularizers: Terms added to the loss, such as
-            ``{"der": Weighted(DER("abnormal"), 20)}``.
+        net: See the module, as for ``ball``, ``regularizers`` and ``options``.
         attack: The single-step attack; FGSM from the clean image if left out.
-        options: See the module.
 
     Raises:
         ValueError: if ``attack`` takes more than one step.
@@ -74,7 +68,7 @@ class FastAT(AdversarialTraining):
         self,
         net: nn.Module,
         ball: Ball,
-        regularizers: Regularizers | None = None,
+        regularizers: Terms | None = None,
         *,
         attack: Attack | None = None,
         **options: Any,
@@ -82,47 +76,35 @@ class FastAT(AdversarialTraining):
         attack = attack or fgsm(ball)
         if attack.steps != 1:
             raise ValueError(f"FastAT takes a single-step attack, got one of {attack.steps} steps")
-        super().__init__(
-            net,
-            attack,
-            _objective({"adversarial_ce": Weighted(AdversarialCrossEntropy())}, regularizers),
-            bn_mode="batch",
-            **_with_defaults(options, ball),
-        )
+        objective = _objective(_AT, regularizers)
+        super().__init__(net, attack, objective, bn_mode="batch", **_with_defaults(options, ball))
 
 
 class Trades(AdversarialTraining):
     """TRADES: ``CE(x, y) + beta KL(p(.|x) || p(.|x*))`` (Zhang et al., 2019).
 
     Args:
-        net: Classifier of images in [0, 1].
-        ball: Threat model.
-        regularizers: Terms added to the loss, such as ``{"der": Weighted(DER("all"), 1)}``.
+        net: See the module, as for ``ball``, ``regularizers`` and ``options``.
         beta: Weight of the divergence (not of DER).
         steps: Steps of the training attack, which runs in evaluation mode.
         alpha: Its step size; ``eps / 4`` if left out.
-        options: See the module.
     """
 
     def __init__(
         self,
         net: nn.Module,
         ball: Ball,
-        regularizers: Regularizers | None = None,
+        regularizers: Terms | None = None,
         *,
         beta: float = 6.0,
         steps: int = 10,
         alpha: float | None = None,
         **options: Any,
     ) -> None:
+        attack = trades(ball, alpha=alpha, steps=steps)
         base = {"clean_ce": Weighted(CleanCrossEntropy()), "kl": Weighted(TradesKL(), beta)}
-        super().__init__(
-            net,
-            trades(ball, alpha=alpha, steps=steps),
-            _objective(base, regularizers),
-            bn_mode="eval",
-            **_with_defaults(options, ball),
-        )
+        objective = _objective(base, regularizers)
+        super().__init__(net, attack, objective, bn_mode="eval", **_with_defaults(options, ball))
 
 
 def _with_defaults(options: dict[str, Any], ball: Ball) -> dict[str, Any]:
@@ -130,5 +112,5 @@ def _with_defaults(options: dict[str, Any], ball: Ball) -> dict[str, Any]:
     return {**options, "val_attacks": options.get("val_attacks") or default}
 
 
-def _objective(base: Regularizers, regularizers: Regularizers | None) -> Objective:
+def _objective(base: Terms, regularizers: Terms | None) -> Objective:
     return Objective({**base, **(regularizers or {})})

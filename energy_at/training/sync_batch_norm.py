@@ -57,22 +57,9 @@ class _Shared(_BatchNorm):
         self.running_var.lerp_(var, momentum)
 
 
-class _Shared1d(_Shared, nn.BatchNorm1d):
-    pass
-
-
-class _Shared2d(_Shared, nn.BatchNorm2d):
-    pass
-
-
-class _Shared3d(_Shared, nn.BatchNorm3d):
-    pass
-
-
 _SHARED: dict[Any, Any] = {
-    nn.BatchNorm1d: _Shared1d,
-    nn.BatchNorm2d: _Shared2d,
-    nn.BatchNorm3d: _Shared3d,
+    plain: type(f"Shared{plain.__name__}", (_Shared, plain), {})
+    for plain in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 }
 
 

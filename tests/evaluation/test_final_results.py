@@ -11,7 +11,7 @@ from energy_at.evaluation.final_results import cost, held_out
 from energy_at.runs.folder import RunFolder
 from energy_at.runs.resume import open_resumed
 from energy_at.train import train
-from energy_at.training.flops import forward_equivalents
+from energy_at.training.module import forward_equivalents
 from tests.helpers.running import TINY, TINY_BN, config, prepared, states_equal
 
 FAST = (*TINY, "trainer.max_epochs=1", "evaluation.images=[test]")

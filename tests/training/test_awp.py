@@ -24,8 +24,7 @@ from energy_at.objectives import (
     Trait,
     Weighted,
 )
-from energy_at.training import AdversarialTraining
-from energy_at.training.awp import WeightPerturbation
+from energy_at.training import AdversarialTraining, WeightPerturbation
 from tests.helpers.nets import TinyNet
 from tests.helpers.running import TINY_BN, fitted, states_equal
 

@@ -6,8 +6,7 @@ from lightning import Trainer
 from torch.utils.data import DataLoader, TensorDataset
 
 from energy_at.attacks.threat import Linf
-from energy_at.training import FastAT
-from energy_at.training.callbacks.finite_guard import FiniteGuard
+from energy_at.training import FastAT, FiniteGuard
 from tests.helpers.nets import TinyNet
 
 

@@ -36,6 +36,11 @@ def module(net, attack, terms, *, skip_flat=False, **options):
     return AdversarialTraining(net, attack, objective, val_attacks={"pgd": pgd(BALL)}, **options)
 
 
+def attacked_pair(training, batch):
+    found = training._run_attack(*batch, 0, torch.Generator().manual_seed(0))
+    return training._passes().pair(*batch, found)
+
+
 def gradients(training, batch):
     training.zero_grad()
     training.training_step(batch, 0)["loss"].backward()
@@ -195,19 +200,19 @@ def test_bf16_trains_every_weight_as_much_as_fp32(attack, reg):
 def test_bf16_keeps_pixels_and_energies_in_fp32(net, batch):
     training = module(net, fgsm(BALL), AT | der())
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        pair = training.attacked_pair(*batch)
+        pair = attacked_pair(training, batch)
     assert {pair.clean.dtype, pair.adv.dtype} == {torch.float32}
 
 
 def test_logits_that_nobody_asked_for_are_nan_and_not_invented(net, batch):
-    pair = module(net, rs_fgsm(BALL), AT).attacked_pair(*batch)
+    pair = attacked_pair(module(net, rs_fgsm(BALL), AT), batch)
     assert pair.clean.isnan().all()
     assert not pair.adv.isnan().any()
 
 
 def test_detached_clean_branch_needs_no_graph_of_it(net, batch):
     training = module(net, rs_fgsm(BALL), AT | der(detach_clean=True))
-    pair = training.attacked_pair(*batch)
+    pair = attacked_pair(training, batch)
     assert not pair.clean.requires_grad
     assert not pair.clean.isnan().any()
 
@@ -229,13 +234,17 @@ def test_eps_warm_up_reaches_the_radius_and_not_before(tmp_path):
     )
     assert run.module._attack_at(0) is run.module.attack  # epoch 2: past the warm-up
     fresh = prepared(tmp_path, *TINY_BN, "training.eps_warmup=1")
-    radii = []
-    fresh.module.attacked_pair = lambda x, y, i: (
-        radii.append(fresh.module._attack_at(i).ball.eps)
-        or AdversarialTraining.attacked_pair(fresh.module, x, y, i)
-    )
+    radii, attack_at = [], fresh.module._attack_at
+
+    def recorded(batch_idx):
+        attack = attack_at(batch_idx)
+        radii.append(attack.ball.eps)
+        return attack
+
+    fresh.module._attack_at = recorded
     fresh.trainer.fit(fresh.module, fresh.data)
     per_epoch = len(radii) // 2
+    assert per_epoch > 1
     expected = [8 / 255 * min(1, (k + 1) / per_epoch) for k in range(len(radii))]
     assert radii == pytest.approx(expected)
 
@@ -295,7 +304,7 @@ def test_start_as_reference_has_logits_of_the_training_mode(net, batch):
     """The attack of an evaluation mode says nothing of the logits that the training compares."""
     training = module(net, rs_fgsm(BALL), AT | der(reference="start"), bn_mode="eval")
     found = training._run_attack(*batch, 0, torch.Generator().manual_seed(0))
-    pair = training._pair(*batch, found)
+    pair = training._passes().pair(*batch, found)
     assert not torch.equal(pair.start, found.start_logits)
     with frozen_running_stats(net):
         torch.testing.assert_close(pair.start, net(found.x_start))

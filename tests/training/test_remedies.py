@@ -5,7 +5,7 @@ import pytest
 from energy_at.attacks import climbs_loss, fgsm, pgd, trades
 from energy_at.attacks.threat import Linf
 from energy_at.objectives import DER, AdversarialCrossEntropy, Objective, Weighted
-from energy_at.training.sentinel.remedies import Remedies
+from energy_at.training.rollback import Remedies
 
 OBJECTIVE = Objective({"ce": Weighted(AdversarialCrossEntropy())}, skip_flat=True)
 WITH_DER = Objective({**OBJECTIVE.terms, "reg": Weighted(DER("all"), 3.0)})

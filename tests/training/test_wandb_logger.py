@@ -60,7 +60,7 @@ def alarmed(tmp_path_factory):
             "validation.attacks.pgd.steps=1", "callbacks.sentinel.classes=100000",
             *(f"callbacks.sentinel.thresholds.{name}={value}" for name, value in limits.items()),
         )  # fmt: skip
-        loggers.finish(run.trainer.loggers)
+        wandb_of(run).finish()
     return Kept(here / "run")
 
 
@@ -212,8 +212,9 @@ def test_a_wandb_that_cannot_begin_leaves_the_training_alone(tmp_path, no_key, m
     monkeypatch.setattr(wandb, "init", broken)
     monkeypatch.setenv("WANDB_MODE", "offline")
     run = one_epoch(tmp_path / "run")
-    loggers.conclude(run.trainer.loggers, {"last/test/acc/pgd": 0.5}, {})
-    loggers.finish(run.trainer.loggers)
+    wandb_of(run).log_summary({"last/test/acc/pgd": 0.5})
+    wandb_of(run).log_artifact({})
+    wandb_of(run).finish()
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "W&B has failed and is disabled: CommError: no way" in err
@@ -235,7 +236,7 @@ def test_a_server_that_refuses_makes_the_run_offline(tmp_path, no_key, monkeypat
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_MODE", "online")
     run = one_epoch(tmp_path / "run")
-    loggers.finish(run.trainer.loggers)
+    wandb_of(run).finish()
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "W&B runs offline: AuthenticationError: the key is wrong; 'wandb sync " in err
@@ -254,7 +255,7 @@ def test_a_failure_in_the_middle_leaves_the_training_alone(tmp_path, no_key, mon
     monkeypatch.setattr(wandb.Run, "log", failing)
     monkeypatch.setenv("WANDB_MODE", "offline")
     run = one_epoch(tmp_path / "run")
-    loggers.finish(run.trainer.loggers)
+    wandb_of(run).finish()
     err = capsys.readouterr().err
     assert err == "W&B has failed and is disabled from here on: BrokenPipeError: gone\n"
     assert len(calls) == 6
@@ -275,7 +276,7 @@ def test_a_server_that_hangs_is_not_waited_for(tmp_path, no_key, monkeypatch, ca
         assert not wandb_workspace.is_reachable(url)
         assert time.monotonic() - start < 2
         run = one_epoch(tmp_path / "run")
-        loggers.finish(run.trainer.loggers)
+        wandb_of(run).finish()
     (folder,) = (tmp_path / "run").glob("wandb/offline-run-*")
     command = capsys.readouterr().err.partition(f"W&B runs offline: {url} does not answer; ")[2]
     assert command.startswith("'wandb sync ")

@@ -30,12 +30,11 @@ def sent(server):
 def fit(folder, after_begin=lambda: None):
     wandb.teardown()  # else it goes on with the address of an earlier run
     run = prepared(folder, *RUN)
-    for logger in run.trainer.loggers:
-        if isinstance(logger, loggers.TolerantWandb):
-            _ = logger.experiment
+    (logger,) = loggers.wandb_loggers(run.trainer.loggers)
+    _ = logger.experiment
     after_begin()
     run.trainer.fit(run.module, run.data)
-    loggers.finish(run.trainer.loggers)
+    logger.finish()
 
 
 def sync(folder, server):

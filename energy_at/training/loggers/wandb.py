@@ -70,7 +70,6 @@ class TolerantWandb(WandbLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Logs Lightning's hyperparameters; ``wandb.init`` has the configuration."""
         with self.tolerate():
             super().log_hyperparams(params)
 
@@ -114,7 +113,12 @@ class TolerantWandb(WandbLogger):
         import wandb
 
         try:
-            return _with_axes(wandb.init(**self._wandb_init))
+            run = wandb.init(**self._wandb_init)
+            run.define_metric(STEP)  # the x axis
+            run.define_metric("*", step_metric=STEP, step_sync=True)
+            for name, summary in SUMMARIES.items():
+                run.define_metric(name, step_metric=STEP, step_sync=True, summary=summary)
+            return run
         except Exception as error:
             if self._wandb_init["mode"] == "offline":
                 _print(f"W&B has failed and is disabled: {_one_line(error)}")
@@ -149,44 +153,9 @@ def wandb_logger(
     return TolerantWandb(save_dir=place, project=project, mode=mode, **options)
 
 
-def conclude(
-    loggers: Iterable[Logger], accuracies: Mapping[str, float], checkpoints: Mapping[str, Path]
-) -> None:
-    """Adds the results of a training to the summary and the artifacts of W&B, if it is used.
-
-    Args:
-        loggers: Of the training.
-        accuracies: Shares by name.
-        checkpoints: Files by name.
-    """
-    for logger in _wandb_of(loggers):
-        logger.log_summary(accuracies)
-        logger.log_artifact(checkpoints)
-
-
-def alert(loggers: Iterable[Logger], title: str, text: str) -> None:
-    """Sends an alert by W&B, if it is used."""
-    for logger in _wandb_of(loggers):
-        logger.alert(title, text)
-
-
-def finish(loggers: Iterable[Logger]) -> None:
-    """Ends the runs at W&B, so that the next training of the process begins its own."""
-    for logger in _wandb_of(loggers):
-        logger.finish()
-
-
-def _wandb_of(loggers: Iterable[Logger]) -> list[TolerantWandb]:
+def wandb_loggers(loggers: Iterable[Logger]) -> list[TolerantWandb]:
+    """Those of W&B; none if it is not used."""
     return [logger for logger in loggers if isinstance(logger, TolerantWandb)]
-
-
-def _with_axes(run: Any) -> Any:
-    """Sets the x axis and the summary of each metric."""
-    run.define_metric(STEP)
-    run.define_metric("*", step_metric=STEP, step_sync=True)
-    for name, summary in SUMMARIES.items():
-        run.define_metric(name, step_metric=STEP, step_sync=True, summary=summary)
-    return run
 
 
 def _one_line(error: Exception) -> str:

@@ -1,24 +1,86 @@
 """Rollbacks: restore a healthy state, rewind the schedule, apply a remedy, extend the training."""
 
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from math import ceil
-from typing import Any
+from typing import Any, Literal, NamedTuple, get_args
 
 from lightning import Trainer
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
-from energy_at.attacks import Attack
-from energy_at.objectives import Objective
+from energy_at.attacks import Attack, with_alpha
+from energy_at.core.rules import number, one_of, require
+from energy_at.objectives import DER, Objective, Weighted
 from energy_at.overfitting.alarms import REPEATED, ROLLBACK
 from energy_at.training.callbacks import callbacks_of
-from energy_at.training.callbacks.ema import EMA
+from energy_at.training.callbacks.networks import EMA
 from energy_at.training.module import AdversarialTraining
-from energy_at.training.sentinel.remedies import Remedies
 
+Remedy = Literal["auto", "der", "beta", "alpha"]
 Snapshot = dict[str, Any]  # tensors and plain values, as a checkpoint may hold them
 _CLOSED = (LambdaLR, OneCycleLR)  # their learning rate is a function of the step alone
 _STATE = ("healthy", "steps", "repeated", "repeated_steps")
+
+
+class Treatment(NamedTuple):
+    """What a training continues with, and a description of what has changed."""
+
+    objective: Objective
+    attack: Attack
+    description: str
+
+
+@dataclass(frozen=True)
+class Remedies:
+    """Changes of the objective or of the training attack against overfitting.
+
+    Attributes:
+        remedy: ``der`` switches DER on, ``beta`` raises its weight, ``alpha`` lowers the step size
+            of the training attack; ``auto`` is ``beta`` for a training with DER, ``der`` without.
+        der: DER as it is switched on.
+        factor: By which weight or step size change at each rollback (``der``: from the second on).
+
+    Raises:
+        ValueError: if a value is out of its range.
+    """
+
+    remedy: Remedy
+    der: Weighted
+    factor: float = 2.0
+
+    def __post_init__(self) -> None:
+        require("remedy", self.remedy, one_of(*get_args(Remedy)))
+        require("factor", self.factor, number(1, above=True))
+
+    def apply(self, objective: Objective, attack: Attack, times: int) -> Treatment:
+        """Objective and attack after ``times`` (>= 1) rollbacks, given those at the beginning.
+
+        Raises:
+            ValueError: if the remedy does not fit the training.
+        """
+        own = next((n for n, w in objective.terms.items() if isinstance(w.term, DER)), None)
+        remedy = ("der" if own is None else "beta") if self.remedy == "auto" else self.remedy
+        if remedy == "alpha":
+            divisor = f"step size / {self.factor**times:g}"
+            with suppress(ValueError):
+                return Treatment(objective, with_alpha(attack, self.factor**-times), divisor)
+            raise ValueError(
+                "callbacks.sentinel.remedy=alpha lowers the step size of the training attack, and "
+                f"{type(attack).__name__} has none: use der, or another attack"
+            )
+        if (remedy == "beta") == (own is None):
+            has, use = ("no DER", "der") if own is None else ("DER", "beta")
+            raise ValueError(
+                f"callbacks.sentinel.remedy={remedy}, but the training has {has}: use {use}"
+            )
+        weighted = self.der if own is None else objective.terms[own]
+        growth = self.factor ** (times - (own is None))
+        stronger = replace(weighted, weight=growth * weighted.weight)
+        terms = {**objective.terms, own or "der": stronger}
+        description = f"DER of weight {stronger.weight:g}"
+        return Treatment(Objective(terms, skip_flat=objective.skip_flat), attack, description)
 
 
 class Rollback:
@@ -49,11 +111,6 @@ class Rollback:
         self._extended = (0, 0)  # epochs and steps that the trainer has been given
         self._began: tuple[AdversarialTraining, Objective, Attack] | None = None
 
-    @property
-    def is_available(self) -> bool:
-        """Whether the limit is not reached."""
-        return len(self.steps) < self.limit
-
     def require_possible(self, trainer: Trainer, objective: Objective, attack: Attack) -> None:
         """Checks the remedy and the schedule before the training begins.
 
@@ -73,15 +130,20 @@ class Rollback:
         """Extends and treats a training that resumes, as before; returns what it began with."""
         if self._began is None or self._began[0] is not module:
             self._began = (module, module.objective, module.attack)
-        self._extend(trainer)
-        module.repeated_epochs = self.repeated
+        self._extend(trainer, module)
         if self.steps:
             self._treat()
         return self._began[1:]
 
     def keep(self, trainer: Trainer, module: AdversarialTraining) -> None:
         """Keeps the present state as the healthy one."""
-        self.healthy = snapshot(trainer, module) | {"repeated": self.repeated}
+        live = {
+            "network": module.state_dict(),
+            "optimizer": trainer.optimizers[0].state_dict()["state"],
+            "objective": module.objective.state_dict(),
+            "averages": [callback.average_state() for callback in callbacks_of(trainer, EMA)],
+        }
+        self.healthy = {"step": trainer.global_step, "repeated": self.repeated, **_on_host(live)}
 
     def roll_back(
         self, trainer: Trainer, module: AdversarialTraining
@@ -94,7 +156,7 @@ class Rollback:
         assert self.healthy is not None
         step, healthy = trainer.global_step, self.healthy["step"]
         self.steps.append(step)
-        restore(self.healthy, trainer, module)
+        _restore(self.healthy, trainer, module)
         row = {ROLLBACK: float(healthy)}
         line = f"step {step}: rollback restores step {healthy}, applies {self._treat()}"
         if self.rewinds:
@@ -104,11 +166,9 @@ class Rollback:
         return row, line
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed training needs."""
         return {name: getattr(self, name) for name in _STATE}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores the state."""
         for name in _STATE:
             setattr(self, name, state[name])
 
@@ -128,8 +188,7 @@ class Rollback:
         epochs = max(0, ceil(lost / per_epoch))
         self.repeated += epochs
         self.repeated_steps += epochs * per_epoch
-        self._extend(trainer)
-        module.repeated_epochs = self.repeated
+        self._extend(trainer, module)
         for config in trainer.lr_scheduler_configs:
             scheduler = config.scheduler
             assert isinstance(scheduler, _CLOSED)
@@ -137,7 +196,7 @@ class Rollback:
             scheduler.step()
         return epochs
 
-    def _extend(self, trainer: Trainer) -> None:
+    def _extend(self, trainer: Trainer, module: AdversarialTraining) -> None:
         """Gives the trainer the epochs, and the steps if it limits them, that it does not have."""
         epochs, steps = self._extended
         loop = trainer.fit_loop
@@ -146,20 +205,10 @@ class Rollback:
         if loop.epoch_loop.max_steps >= 0:
             loop.epoch_loop.max_steps += self.repeated_steps - steps
         self._extended = (self.repeated, self.repeated_steps)
+        module.repeated_epochs = self.repeated
 
 
-def snapshot(trainer: Trainer, module: AdversarialTraining) -> Snapshot:
-    """Network, optimizer, objective and weight averages, on the host."""
-    live = {
-        "network": module.state_dict(),
-        "optimizer": trainer.optimizers[0].state_dict()["state"],
-        "objective": module.objective.state_dict(),
-        "averages": [callback.average_state() for callback in callbacks_of(trainer, EMA)],
-    }
-    return {"step": trainer.global_step, **_on_host(live)}
-
-
-def restore(state: Mapping[str, Any], trainer: Trainer, module: AdversarialTraining) -> None:
+def _restore(state: Snapshot, trainer: Trainer, module: AdversarialTraining) -> None:
     """Restores a snapshot, except for the learning rate."""
     module.load_state_dict(state["network"])
     optimizer = trainer.optimizers[0]

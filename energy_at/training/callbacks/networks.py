@@ -1,12 +1,51 @@
-"""Compiles the network of a training."""
+"""The network of a training in other forms: its weights averaged, its code compiled."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from energy_at.models.compile import Switch, begin_step, compile_net, require_compiler
 from energy_at.objectives import Objective, Trait
 from energy_at.training.module import AdversarialTraining
+
+
+class EMA(EMAWeightAveraging):
+    """Exponential moving average of the weights, validated alongside the live weights.
+
+    Lightning validates the average instead of the live network, whose collapse would then show
+    late or never. Here ``val/...`` is the live network and ``val_ema/...`` the average. Checkpoints
+    hold the average as ``state_dict``, as those of Lightning's callback do.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Creates the average and adds it to the validation."""
+        # Lightning moves the network to its device after this
+        self._device = self._device or trainer.strategy.root_device
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit" and isinstance(pl_module, AdversarialTraining):
+            pl_module.validated_nets["val_ema"] = lambda: self._average.module.net
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keeps the live network, which Lightning would exchange for the average."""
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Does nothing: nothing was exchanged."""
+
+    def average_state(self) -> dict[str, Any]:
+        """State of the average; training continues to change its tensors."""
+        state: dict[str, Any] = self._average.state_dict()
+        return state
+
+    def restore(self, averaged: Mapping[str, Any]) -> None:
+        """Restores an earlier state of the average."""
+        self._average.load_state_dict(averaged)
+
+    @property
+    def _average(self) -> Any:
+        assert self._average_model is not None
+        return self._average_model
 
 
 class CompiledNet(Callback):
@@ -31,16 +70,12 @@ class CompiledNet(Callback):
         Raises:
             ValueError: if it cannot, with the remedy.
         """
-        if Trait.DIFFERENTIATES_TWICE in objective.traits:
-            twice = [
-                name
-                for name, weighted in objective.terms.items()
-                if Trait.DIFFERENTIATES_TWICE in weighted.term.traits
-            ]
-            raise ValueError(
-                f"training.compile={self.mode} has no second derivatives, which {twice[0]} takes: "
-                "training.compile=null, or another regularizer"
-            )
+        for name, weighted in objective.terms.items():
+            if Trait.DIFFERENTIATES_TWICE in weighted.term.traits:
+                raise ValueError(
+                    f"training.compile={self.mode} has no second derivatives, which {name} takes: "
+                    "training.compile=null, or another regularizer"
+                )
         if trainer.world_size > 1:
             raise ValueError(
                 f"training.compile={self.mode} is for one process, since batch norm is shared by "
@@ -58,28 +93,22 @@ class CompiledNet(Callback):
         self._switch.turn(False)
 
     def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, *args: Any, **kwargs: Any
     ) -> None:
         self._begin("train", len(batch[0]))
 
-    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        self._end()
-
     def on_validation_batch_start(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, *args: Any, **kwargs: Any
     ) -> None:
         self._begin("val", len(batch[0]))
+
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        self._end()
 
     def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
         self._end()
 
     def on_exception(self, *args: Any, **kwargs: Any) -> None:
-        """Restores the uncompiled network."""
         self._end()
 
     def _begin(self, stage: str, size: int) -> None:

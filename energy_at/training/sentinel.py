@@ -16,11 +16,10 @@ from energy_at.data import EvalLoader
 from energy_at.objectives import Objective, Weighted
 from energy_at.overfitting import Alarm, Detector, Thresholds
 from energy_at.training.callbacks import callbacks_of
-from energy_at.training.callbacks.energy_monitor import EnergyMonitor
-from energy_at.training.loggers.wandb import alert
+from energy_at.training.callbacks.monitors import EnergyMonitor
+from energy_at.training.loggers.wandb import wandb_loggers
 from energy_at.training.module import AdversarialTraining
-from energy_at.training.sentinel.remedies import Remedies, Remedy
-from energy_at.training.sentinel.rollback import Rollback
+from energy_at.training.rollback import Remedies, Remedy, Rollback
 
 Action = Literal["warn", "stop", "checkpoint", "rollback"]
 
@@ -127,9 +126,7 @@ class Sentinel(Callback):
             self.read(trainer, [{"step": float(trainer.global_step), **row}])
             self._validated_at = trainer.global_step
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Rolls back after everything that follows a step."""
         self._roll_back(trainer)
 
@@ -178,12 +175,13 @@ class Sentinel(Callback):
     def _raise(self, trainer: Trainer, alarm: Alarm) -> None:
         self.alarms.append(alarm)
         _log(trainer, alarm.step, alarm.row())
-        if self.action == "rollback" and self.rollback.is_available:
+        if self.action == "rollback" and len(self.rollback.steps) < self.rollback.limit:
             self._pending = True
         elif self.action == "stop":
             self._stopped_at, trainer.should_stop = trainer.max_epochs or 0, True
         _print(f"{alarm}{self._consequence()}")
-        alert(trainer.loggers, f"{alarm.kind} alarm", str(alarm))
+        for logger in wandb_loggers(trainer.loggers):
+            logger.alert(f"{alarm.kind} alarm", str(alarm))
 
     def _consequence(self) -> str:
         if self.action == "stop":
