@@ -36,13 +36,10 @@ def processor_name() -> str:
 
 
 def keep_freed_memory() -> bool:
-    """Make the C library keep freed blocks for the next step instead of unmapping them.
+    """Makes the C library keep freed blocks for the next step; whether it supports that.
 
     glibc maps every block of 32 MiB or more anew, and the kernel zeroes it page by page; the
     activations of a training step at full size are such blocks. Computed values do not change.
-
-    Returns:
-        Whether the C library supports it.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

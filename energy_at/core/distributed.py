@@ -17,17 +17,11 @@ from energy_at.core.rng import Noise, PartNoise
 
 @dataclass(frozen=True)
 class Part:
-    """The images of a batch that one process works on: contiguous, in the order of the processes.
+    """The images of a batch that one process works on: contiguous, in order of the processes."""
 
-    Attributes:
-        whole: Images of the batch, of all processes together.
-        rank: Number of this process.
-        world: Number of processes.
-    """
-
-    whole: int
-    rank: int = 0
-    world: int = 1
+    whole: int  # images of the batch, of all processes together
+    rank: int = 0  # number of this process
+    world: int = 1  # number of processes
 
     @property
     def sizes(self) -> list[int]:
@@ -42,9 +36,9 @@ class Part:
         return slice(first, first + self.sizes[self.rank])
 
     def joined(self, own: Tensor) -> Tensor:
-        """Gather the values of all images of the batch, given those of the own part.
+        """Values of all images of the batch, of which only the own ones keep their graph.
 
-        All processes must call it together. Only the own values keep their graph.
+        All processes must call it together.
         """
         if self.world == 1:
             return own
@@ -78,7 +72,6 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        """The gradient of a sum needs no saved tensors."""
         del ctx, inputs, output
 
     @staticmethod

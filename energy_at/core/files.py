@@ -41,10 +41,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file to write to; it replaces ``path`` if nothing is raised.
 
-    Missing parent folders are created.
-
-    Raises:
-        OSError: naming ``path``, if it cannot be written.
+    Missing parent folders are created. An ``OSError`` names ``path``.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -58,20 +55,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:
-    """Replaces a file as a whole; text is written as UTF-8.
-
-    Raises:
-        OSError: naming ``path``, if it cannot be written.
-    """
+    """Replaces a file as a whole; text is written as UTF-8. An ``OSError`` names ``path``."""
     with replacing(path) as part:
         part.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 @contextmanager
 def staged(out: Path) -> Iterator[Path]:
-    """A temporary folder whose files move to ``out`` if nothing is raised.
-
-    Other files in ``out`` stay.
+    """A temporary folder whose files move to ``out``, among others, if nothing is raised.
 
     Raises:
         ValueError: if ``out`` is a file.

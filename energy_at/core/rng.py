@@ -17,9 +17,6 @@ class ImageNoise:
     """A generator for each image: what an image draws depends on no other image of its batch.
 
     The numbers are drawn on the CPU, so they are the same on every device.
-
-    Args:
-        seeds: One for each image of the batch.
     """
 
     def __init__(self, seeds: Sequence[int]) -> None:
@@ -32,11 +29,7 @@ class ImageNoise:
         return cls([mixed(*parts, image) for image in images])
 
     def take(self, chosen: Tensor) -> "ImageNoise":
-        """The generators of the chosen images of the batch, shared with this object.
-
-        Args:
-            chosen: A mask over the batch, or positions in it.
-        """
+        """The generators of the chosen images, a mask or positions, shared with this object."""
         positions = torch.arange(len(self.seeds))[chosen.cpu()].tolist()
         part = ImageNoise([])
         part.seeds = [self.seeds[i] for i in positions]
@@ -56,12 +49,9 @@ class CountedNoise:
 
     Stateless, so that images at different draws can share a batch, and computed on the device of
     the images. Splitmix64 (Steele, Lea and Flood, 2014).
-
-    Attributes:
-        keys: One for each image.
     """
 
-    keys: Labels
+    keys: Labels  # one for each image
 
     @classmethod
     def of(cls, images: Sequence[int], *parts: int) -> "CountedNoise":
@@ -72,11 +62,9 @@ class CountedNoise:
         return len(self.keys)
 
     def normal(self, draws: Labels | int, size: int) -> Float[Tensor, "batch size"]:
-        """Independent N(0, 1), by Box and Muller.
+        """Independent N(0, 1), ``size`` for each image, by Box and Muller.
 
-        Args:
-            draws: Number of the draw, of all images or of each; another number, other noise.
-            size: Numbers for each image.
+        ``draws`` is the number of the draw, of all images or of each.
         """
         bits = self._bits(draws, -(-size // 2))
         radius = ((_upper(bits, 40) + 0.5) * 2**-24).log().mul_(-2).sqrt_()
@@ -116,19 +104,13 @@ class PartNoise:
     """One generator for a batch that several processes share: each draws for all, keeps its part.
 
     So the batch sees the numbers that one process would draw for it.
-
-    Attributes:
-        generator: Of the batch, in the same state in all processes.
-        part: Positions of the own images in the batch.
-        whole: Images of the batch.
     """
 
-    generator: torch.Generator
-    part: slice | Tensor
-    whole: int
+    generator: torch.Generator  # of the batch, in the same state in all processes
+    part: slice | Tensor  # positions of the own images in the batch
+    whole: int  # images of the batch
 
     def take(self, chosen: Tensor) -> "PartNoise":
-        """The source of noise of some of the own images."""
         own = torch.arange(self.whole)[self.part]
         return PartNoise(self.generator, own[chosen.cpu()], self.whole)
 

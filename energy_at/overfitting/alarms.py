@@ -35,12 +35,9 @@ class Thresholds:
 
     Attributes:
         window: Optimizer steps of the means of the CO signal.
-        aae_share: CO: least share of abnormal examples; half of what a perturbation has that is
-            independent of the loss. Held-out images that show a robust network raise it half-way
-            from the share of that network.
+        aae_share: CO: least share of abnormal examples.
         alignment: CO: and largest cosine between the shift of the energies and the direction of
-            rising loss; or half the cosine of a network that held-out images show to be robust, if
-            that is less.
+            rising loss.
         ratio: CO on held-out images: the PGD/FGSM accuracy ratio falls below this part of its best.
         divergence: RO: least dE(x) of held-out minus dE(x) of training images, over the sum of
             their shift norms.
@@ -78,11 +75,8 @@ class Alarm:
     """An onset of catastrophic (CO) or robust overfitting (RO).
 
     Attributes:
-        kind: ``CO`` or ``RO``.
         step: Optimizer step of the row that raised it.
         signal: What crossed its threshold: a key of ``BY_SIGNAL``.
-        value: Of the signal at this step.
-        threshold: Of the signal.
         held_out: Whether held-out images raised it; else training steps did.
     """
 

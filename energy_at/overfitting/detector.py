@@ -1,7 +1,7 @@
 """Detects the onset of catastrophic and robust overfitting from the rows that a training logs.
 
-Catastrophic overfitting (CO) shows in the training attack. Two quantities of a step are invariant
-to the scale of images and energies:
+Catastrophic overfitting (CO) shows in the training attack, in two quantities of a step that are
+invariant to the scale of images and energies:
 
 - the share of abnormal examples, whose loss the attack *lowered*: 0 for an attack that works, 1/2
   for a perturbation that is independent of the loss;
@@ -9,25 +9,19 @@ to the scale of images and energies:
   as a cosine: ``(dE(x) - dE(x, y)) / (sqrt(2) ||shift||)``, 1/sqrt(2) for an attack that moves
   E(x, y) alone, 0 for a perturbation that is independent of the loss.
 
-Neither suffices alone: confident examples, frequent late in a healthy training, are shifted along
-``[1, 1]``, which lowers the alignment, or are abnormal by a small margin. An alarm requires the
-means of both over recent steps; they are bounded, so that no single step can raise it. Late in a
-healthy training with a noisy attack both approach those of a failing one. So while held-out images
-show a robust network, its own values set the scale: an alarm then requires half the way from there
-to a failing attack. On held-out images CO shows as PGD accuracy that falls far below FGSM accuracy,
-or stays there from the beginning.
+An alarm requires the means of both over recent steps: confident examples of a healthy training are
+shifted along ``[1, 1]``, or are abnormal by a small margin. While held-out images show a robust
+network, half the way from its own values to a failing attack is required. On held-out images CO
+shows as PGD accuracy that falls far below FGSM accuracy, or stays there from the beginning.
 
-Training images alone cannot distinguish robust overfitting (RO) from learning. It shows as
-divergence of dE(x): the attack raises the energy of ``x*`` on training images and lowers it on
-held-out ones. With half of that divergence, a PGD accuracy on held-out images that falls is a
-signal too; with any divergence and a drop of one standard error, so is a PGD cross-entropy that
-rises.
+Robust overfitting (RO) shows on held-out images, as divergence of dE(x): the attack raises the
+energy of ``x*`` on training images and lowers it on held-out ones. With half of that divergence, a
+PGD accuracy that falls is a signal too; with any divergence and a drop of one standard error, so is
+a PGD cross-entropy that rises.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field, replace
 from math import inf
-from typing import Any
 
 from energy_at.overfitting import alarms, signals
 from energy_at.overfitting.alarms import Alarm, Row, Thresholds
@@ -48,14 +42,7 @@ _ERRORS = 2  # standard errors below which a drop of the accuracy is chance
 
 @dataclass
 class CatastrophicOverfitting(Stateful):
-    """Detects CO from training steps and from held-out images.
-
-    Args:
-        thresholds: Of its signals.
-        classes: Of the data set.
-        climbs_loss: Whether the training attack raises the cross-entropy. Steps of one that does
-            not, such as that of TRADES, cannot show CO and raise no alarm.
-    """
+    """Detects CO from training steps and from held-out images."""
 
     thresholds: Thresholds
     classes: int
@@ -75,7 +62,6 @@ class CatastrophicOverfitting(Stateful):
         self.ratio = Signal("CO", alarms.RATIO, limits.patience, below=True)
 
     def take_step(self, row: Row) -> Alarm | None:
-        """Takes a training step; returns the alarm that it raises."""
         window = self.thresholds.window
         now = [*signals.aae_share_and_alignment(row), row["train/acc/adv"]]
         self.steps = [*self.steps, now][-window:]
@@ -87,7 +73,6 @@ class CatastrophicOverfitting(Stateful):
         return self._alarm(self.failure, row)
 
     def take_validation(self, row: Row) -> Alarm | None:
-        """Takes a validation; returns the alarm that it raises."""
         pgd, fgsm = row["val/acc/pgd"], row.get("val/acc/fgsm", 0.0)
         self.is_robust = False
         if fgsm <= 0:
@@ -110,12 +95,6 @@ class CatastrophicOverfitting(Stateful):
         window = self.thresholds.window
         fails = self._fails(window) or self._fails(window // 4)
         return self.active or self.ratio.on or fails
-
-    def without_steps(self) -> "CatastrophicOverfitting":
-        """A detector without memory of the steps, for a training that restores an older state."""
-        fresh = replace(self)
-        fresh.best_ratio = self.best_ratio
-        return fresh
 
     def _alarm(self, signal: Signal, row: Row) -> Alarm | None:
         recovered = not self.steps or self.failure.has_recovered
@@ -151,14 +130,7 @@ class CatastrophicOverfitting(Stateful):
 
 @dataclass
 class RobustOverfitting(Stateful):
-    """Detects RO from held-out images, compared with training steps.
-
-    Args:
-        thresholds: Of its signals.
-        classes: Of the data set.
-        images: Held-out images of a validation; if ``None``, unknown, a drop of their accuracy is
-            no signal.
-    """
+    """Detects RO from held-out images, compared with training steps."""
 
     thresholds: Thresholds
     classes: int
@@ -180,17 +152,11 @@ class RobustOverfitting(Stateful):
         self.rise = Signal("RO", alarms.RISE, patience)
 
     def take_step(self, row: Row) -> None:
-        """Takes a training step."""
         now = [row["train/delta_energy/marginal"], row["train/delta_energy/shift_norm"]]
         self.steps = [*self.steps, now][-self.thresholds.window :]
 
     def take_validation(self, row: Row, *, collapsed: bool) -> Alarm | None:
-        """Takes a validation; returns the alarm that it raises.
-
-        Args:
-            row: Of ``metrics.csv``.
-            collapsed: Whether CO is active, which hides RO.
-        """
+        """Takes a validation; CO that is active (``collapsed``) hides RO."""
         pgd = row["val/acc/pgd"]
         worse = pgd <= self.best_pgd and has_learned(self.best_pgd, self.classes)
         self.best_pgd = max(self.best_pgd, pgd)
@@ -213,13 +179,6 @@ class RobustOverfitting(Stateful):
         """Whether dE(x) diverges, be it not for long enough, or an alarm has not ended."""
         return self.active or self.divergence.crossings > 0
 
-    def without_steps(self) -> "RobustOverfitting":
-        """A detector without memory of the steps, for a training that restores an older state."""
-        fresh = replace(self)
-        fresh.best_pgd = self.best_pgd
-        fresh.accuracy.best, fresh.loss.best = self.accuracy.best, self.loss.best
-        return fresh
-
     def _update(self, row: Row, worse: bool) -> None:
         limits, half = self.thresholds, self.thresholds.divergence / 2
         marginal, shift = row["val/delta_energy/marginal"], row["val/delta_energy/shift_norm"]
@@ -237,24 +196,28 @@ class RobustOverfitting(Stateful):
         self.rise.update(rise, limits.rise, given=worse and diverged > 0, clear=diverged <= 0)
 
 
-class Detector:
+@dataclass
+class Detector(Stateful):
     """Detects CO and RO from the rows of ``metrics.csv``, in training or from the file.
 
     Its alarms depend on the rows alone, not on when they arrive.
 
     Args:
-        thresholds: Of the signals.
-        classes: Of the data set.
-        climbs_loss: See ``CatastrophicOverfitting``.
-        images: See ``RobustOverfitting``.
+        climbs_loss: Whether the training attack raises the cross-entropy. Steps of one that does
+            not, such as that of TRADES, cannot show CO and raise no alarm.
+        images: Held-out images of a validation; if ``None``, unknown, a drop of their accuracy is
+            no signal.
     """
 
-    def __init__(
-        self,
-        thresholds: Thresholds,
-        classes: int,
-        climbs_loss: bool = True,
-        images: int | None = None,
+    thresholds: InitVar[Thresholds]
+    classes: InitVar[int]
+    climbs_loss: InitVar[bool] = True
+    images: InitVar[int | None] = None
+    co: CatastrophicOverfitting = field(init=False)
+    ro: RobustOverfitting = field(init=False)
+
+    def __post_init__(
+        self, thresholds: Thresholds, classes: int, climbs_loss: bool, images: int | None
     ) -> None:
         self.co = CatastrophicOverfitting(thresholds, classes, climbs_loss)
         self.ro = RobustOverfitting(thresholds, classes, images)
@@ -279,13 +242,7 @@ class Detector:
 
     def reset(self) -> None:
         """Forgets the steps, but not the best values: the training restores an older state."""
-        self.co, self.ro = self.co.without_steps(), self.ro.without_steps()
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state as plain values."""
-        return {"co": self.co.state_dict(), "ro": self.ro.state_dict()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores the state."""
-        self.co.load_state_dict(state["co"])
-        self.ro.load_state_dict(state["ro"])
+        co, ro = replace(self.co), replace(self.ro)
+        co.best_ratio, ro.best_pgd = self.co.best_ratio, self.ro.best_pgd
+        ro.accuracy.best, ro.loss.best = self.ro.accuracy.best, self.ro.loss.best
+        self.co, self.ro = co, ro

@@ -40,11 +40,9 @@ class RunStatus:
         return self.kind if self.step is None else f"{self.kind} at step {self.step}"
 
     def is_result(self, step: float = inf) -> bool:
-        """Whether the accuracies of a checkpoint are a result.
+        """Whether the accuracies of a checkpoint, of ``step`` or the last one, are a result.
 
-        Args:
-            step: Of the checkpoint; of the last one if left out. One from before a collapse is a
-                result; a run that never was robust has none.
+        One from before a collapse is a result; a run that never was robust has none.
         """
         if self.kind == "collapsed":
             return self.step is not None and step < self.step
@@ -57,9 +55,8 @@ def status_of(validations: Rows, images: int, chance: float) -> RunStatus:
     A run has collapsed if, up to its end, its PGD accuracy is below half its best so far, or both
     its PGD and its clean accuracy are at chance. It has overfitted robustly if the running mean
     over five validations of its PGD accuracy ends below its best by 0.03, and by four standard
-    errors of the difference of two such means. That error is estimated from the median second
-    difference of neighbouring validations, which no steady trend enters. The onset is the highest
-    accuracy within the best window.
+    errors of the difference of two such means, estimated from the median second difference of
+    validations. The onset is the highest accuracy within the best window.
 
     Args:
         validations: Rows with ``step``, ``val/acc/pgd`` and, if known, ``val/acc/clean``.
@@ -77,9 +74,10 @@ def status_of(validations: Rows, images: int, chance: float) -> RunStatus:
     fallen = pgd < np.maximum.accumulate(pgd) / 2
     for lost in (fallen, by_chance & is_chance(clean, images, chance)):
         if lost[-1]:
-            return RunStatus("collapsed", int(rows[_last_stretch(lost)]["step"]))
-    if (onset := _overfitting(pgd)) is not None:
-        return RunStatus("overfitted", int(rows[onset]["step"]))
+            onset = np.flatnonzero(np.append(True, ~lost))[-1]  # since when all are lost
+            return RunStatus("collapsed", int(rows[onset]["step"]))
+    if (begin := _overfitting(pgd)) is not None:
+        return RunStatus("overfitted", int(rows[begin]["step"]))
     return RunStatus("robust")
 
 
@@ -87,21 +85,10 @@ def is_chance(accuracy: Floats | float, images: int, chance: float) -> NDArray[n
     """Whether predictions that are independent of the image could have this accuracy.
 
     One-sided binomial test at 1 %: at 10 classes and 500 images an accuracy up to 13.2 % is chance,
-    at 200 classes one up to 1.4 %. A constant prediction always is.
-
-    Args:
-        accuracy: Share of the images that are classified correctly.
-        images: Their number.
-        chance: Share of the most frequent class among them.
+    at 200 classes one up to 1.4 %. A constant prediction, of accuracy ``chance``, always is.
     """
     correct = np.round(np.asarray(accuracy) * images)
     return np.asarray(bdtrc(correct - 1, images, chance) >= _LEVEL)
-
-
-def _last_stretch(flags: NDArray[np.bool_]) -> int:
-    """Index from which all flags are set."""
-    cleared = np.flatnonzero(~flags)
-    return int(cleared[-1]) + 1 if len(cleared) else 0
 
 
 def _overfitting(accuracies: Floats) -> int | None:

@@ -33,10 +33,8 @@ def aae_share_and_alignment(row: Row) -> tuple[float, float]:
 def divergence(marginal: float, shift: float, steps: Sequence[Sequence[float]]) -> float:
     """Divergence of dE(x) on held-out from dE(x) on training images, from -1 to 1.
 
-    Args:
-        marginal: Mean dE(x) of held-out images, nats.
-        shift: Their mean shift norm, nats.
-        steps: The same two of recent training steps, whose medians count.
+    ``marginal`` and ``shift``, in nats, are the mean dE(x) and shift norm of held-out images;
+    ``steps`` holds both of recent training steps, whose medians count.
     """
     trained, trained_shift = np.median(np.array(steps), axis=0)
     total = shift + float(trained_shift)
@@ -46,9 +44,8 @@ def divergence(marginal: float, shift: float, steps: Sequence[Sequence[float]]) 
 def standard_error(accuracy: float, images: int | None) -> float:
     """Standard error of the difference of two running means of an accuracy.
 
-    Binomial, for images that are classified correctly independently of each other and of other
-    validations. All validations have the same images, most of which are always or never correct,
-    so that this is an upper bound. Infinite if the number of images is unknown.
+    Binomial, as if each validation had other images: an upper bound, since all have the same, most
+    of which are always or never correct. Infinite if the number of images is unknown.
     """
     if images is None:
         return inf
@@ -56,7 +53,6 @@ def standard_error(accuracy: float, images: int | None) -> float:
 
 
 def has_learned(accuracy: float, classes: int) -> bool:
-    """Whether there is robustness to lose."""
     return accuracy >= LEARNED / classes
 
 
@@ -70,14 +66,12 @@ class Stateful:
     """A dataclass whose state is every field that its constructor does not take."""
 
     def state_dict(self) -> dict[str, Any]:
-        """The state as plain values."""
         return {
             name: value.state_dict() if isinstance(value, Stateful) else deepcopy(value)
             for name, value in self._state().items()
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores the state."""
         for name, value in self._state().items():
             if isinstance(value, Stateful):
                 value.load_state_dict(state[name])
@@ -95,28 +89,17 @@ class Signal(Stateful):
     The signal is on from the first row that crosses the threshold until ``recovery`` consecutive
     rows are clear of it, by a factor of ``CLEAR``: a value that hovers at its threshold is one loss
     of robustness, not many.
-
-    Attributes:
-        kind: Of the overfitting that it shows.
-        name: A key of ``BY_SIGNAL``.
-        recovery: Consecutive clear rows after which it is off.
-        below: Whether it crosses its threshold downward.
-        held_out: Whether it is measured on held-out images; else in training steps.
-        value: At the last row.
-        threshold: At the last row.
-        crossings: Consecutive rows that crossed, up to the last one.
-        clear_rows: Consecutive rows that were clear, up to the last one.
     """
 
     kind: Kind
-    name: str
-    recovery: int
-    below: bool = False
-    held_out: bool = True
+    name: str  # a key of BY_SIGNAL
+    recovery: int  # consecutive clear rows after which it is off
+    below: bool = False  # whether it crosses its threshold downward
+    held_out: bool = True  # whether it is measured on held-out images; else in training steps
     value: float = field(init=False, default=0.0)
     threshold: float = field(init=False, default=0.0)
-    crossings: int = field(init=False, default=0)
-    clear_rows: int = field(init=False, default=0)
+    crossings: int = field(init=False, default=0)  # consecutive rows, up to the last one
+    clear_rows: int = field(init=False, default=0)  # consecutive rows, up to the last one
     on: bool = field(init=False, default=False)
 
     def update(
@@ -126,14 +109,13 @@ class Signal(Stateful):
 
         Args:
             value: Of the signal.
-            threshold: Of the signal at this row.
+            threshold: Of the signal.
             given: Whether everything else that the signal requires holds.
             clear: Whether the row is clear whatever the value.
         """
+        crossed, is_clear = value >= threshold, value <= threshold / CLEAR
         if self.below:
             crossed, is_clear = value < threshold, value >= CLEAR * threshold
-        else:
-            crossed, is_clear = value >= threshold, value <= threshold / CLEAR
         self.value, self.threshold = value, threshold
         self.crossings = self.crossings + 1 if crossed and given else 0
         self.clear_rows = self.clear_rows + 1 if is_clear or clear else 0
@@ -145,19 +127,14 @@ class Signal(Stateful):
         return self.clear_rows >= self.recovery
 
     def alarm(self, step: float) -> Alarm:
-        """The alarm that the signal raises."""
         return Alarm(self.kind, int(step), self.name, self.value, self.threshold, self.held_out)
 
 
 @dataclass
 class RunningMean(Stateful):
-    """Mean over the last ``WINDOW`` validations, and its best so far.
+    """Mean over the last ``WINDOW`` validations, and its best so far."""
 
-    Args:
-        lowest: Whether the lowest mean is the best one; else the highest.
-    """
-
-    lowest: bool = False
+    lowest: bool = False  # whether the lowest mean is the best one; else the highest
     values: list[float] = field(init=False, default_factory=list)  # of the mean, and one before
     best: float = field(init=False)
 
@@ -165,7 +142,6 @@ class RunningMean(Stateful):
         self.best = inf if self.lowest else 0.0
 
     def update(self, value: float) -> None:
-        """Takes the next validation."""
         self.values = [*self.values, value][-WINDOW - 1 :]
         self.best = (min if self.lowest else max)(self.best, self.current)
 

@@ -18,7 +18,7 @@ from energy_at.objectives import Trait
 
 
 def logits(net: nn.Module, x: Images) -> Logits:
-    """Logits of a batch, in the precision of the images under autocast too."""
+    """Logits of a batch, in the precision of the images, under autocast too."""
     output: Logits = net(x)
     return output.to(x.dtype)
 
@@ -46,10 +46,6 @@ class Passes:
         clean = self._clean_logits(x, found)
         adv = logits(self.net, found.x_adv)
         return LogitPair(torch.full_like(adv, torch.nan) if clean is None else clean, adv, y, start)
-
-    def clean_grad(self, found: AttackResult) -> Images | None:
-        """Gradient at the clean images, if the attack's own can be reused."""
-        return found.clean_grad if self.shared else None
 
     def keeps_graph(self, attack: Attack) -> bool:
         """Whether the loss needs the graph of the attack's first pass."""
@@ -88,15 +84,10 @@ def validation_metrics(
     part: Part,
     noise: Callable[[], Noise],
 ) -> dict[str, Tensor]:
-    """``acc/clean``, ``acc/pgd``, ``ce/...`` and ``delta_energy/...`` of held-out images.
+    """``acc/clean``, ``acc/pgd``, ``ce/...`` and ``delta_energy/...`` of a whole batch.
 
-    Args:
-        net: The network, in evaluation mode.
-        attacks: By name; delta energies of the last, strongest one are named without it.
-        x: The images of this process; the values are those of the whole batch.
-        y: Their labels.
-        part: Their place in the batch.
-        noise: Makes a generator for each attack.
+    ``net`` is in evaluation mode, ``x`` the ``part`` of this process; ``noise`` makes a generator
+    for each attack. Delta energies of the last, strongest attack are named without it.
     """
     with no_graph():
         clean = net(x)

@@ -36,8 +36,10 @@ def require_startable(trainer: Trainer, data: ImageData) -> None:
                 f"dataset.{name}={size} leaves {last} of {images} images to the last batch, "
                 f"fewer than the {trainer.world_size} processes: choose another"
             )
-    if trainer.is_global_zero and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        _require_port()
+    port = os.environ.get("MASTER_PORT")
+    has_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if trainer.is_global_zero and port is not None and not has_store:
+        _require_port(port)
     environment = getattr(trainer.strategy, "cluster_environment", None)
     if environment is None or not environment.creates_processes_externally:
         if trainer.num_nodes > 1 and not {"NODE_RANK", "GROUP_RANK"} & os.environ.keys():
@@ -102,10 +104,7 @@ def _worker_command(trainer: Trainer, command: Sequence[str]) -> Iterator[None]:
             dist.destroy_process_group()
 
 
-def _require_port() -> None:
-    port = os.environ.get("MASTER_PORT")
-    if port is None:
-        return
+def _require_port(port: str) -> None:
     if not (port.isdecimal() and 0 < int(port) < 2**16):
         raise ValueError(f"MASTER_PORT={port} must be a port from 1 to 65535")
     with socket.socket() as probe:

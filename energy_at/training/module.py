@@ -40,7 +40,7 @@ class AdversarialTraining(LightningModule):
         attack: Training attack.
         objective: Loss and regularizers.
         val_attacks: Attacks of the validation; ``"pgd"`` gives ``val/acc/pgd``.
-        optimizer: Factory of the optimizer.
+        optimizer: Factory.
         schedule: Factory of the learning-rate schedule, which is stepped after every batch.
         bn_mode: Mode of batch norm in the training attack: statistics of the ``"batch"`` (fast and
             standard AT) or running ones, ``"eval"`` (TRADES). With ``"batch"`` the running
@@ -91,30 +91,24 @@ class AdversarialTraining(LightningModule):
         self.validated_nets: dict[str, Callable[[], nn.Module]] = {"val": lambda: self.net}
 
     def forward(self, x: Images) -> Logits:
-        """Logits of a batch, in the precision of the images under autocast too."""
         return logits(self.net, x)
 
     def on_train_start(self) -> None:
-        """Checks the size of the last batch."""
         loader = self.trainer.train_dataloader
         if isinstance(loader, TrainLoader):
             require_batches(self.net, len(loader.images), loader.batch_size)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Back-propagates the loss of the whole batch.
-
-        Lightning takes the mean of the processes' gradients, and these are parts of a sum.
-        """
+        # Lightning takes the mean of the processes' gradients, and these are parts of a sum
         world = self.trainer.world_size
         super().backward(world * loss if world > 1 else loss, *args, **kwargs)
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Mapping[str, Any]:
-        """One step of the outer minimisation."""
         x, y = batch
         if batch_idx == 0:
             require_pixels(float(x.min()), float(x.max()), "training")
         part = self._part(len(x), batch_idx)
-        _require_batch(self.net, part.whole)
+        require_batches(self.net, part.whole, part.whole)
         if self.awp is not None:
             self.awp.restore()  # if the last step failed
         epoch = self._epochs_done(batch_idx)
@@ -127,7 +121,8 @@ class AdversarialTraining(LightningModule):
             self.awp.ascend(self.net, self.objective(pair, epoch).total)
             del pair  # and what is left of its graph
         pair = passes.pair(x, y, found).gathered(part)
-        vicinity = Vicinity(self.net, x, y, noise, passes.clean_grad(found), part)
+        clean_grad = found.clean_grad if passes.shared else None
+        vicinity = Vicinity(self.net, x, y, noise, clean_grad, part)
         losses = self.objective(pair, epoch, vicinity)
         return {
             "loss": losses.total,
@@ -210,13 +205,13 @@ class AdversarialTraining(LightningModule):
         return self.attack.scaled(done) if done < 1 else self.attack
 
     def _part(self, own: int, batch_idx: int) -> Part:
-        """The images of this process; other loaders than ours give each process a batch."""
         if self._trainer is None or self._trainer.world_size == 1:
             return Part(own)
         trainer = self.trainer
         loader = trainer.train_dataloader if trainer.training else trainer.val_dataloaders
         if isinstance(loader, TrainLoader | EvalLoader):
             return loader.part(batch_idx)
+        # other loaders give each process a batch
         return Part(own * trainer.world_size, self.global_rank, trainer.world_size)
 
     def _noise(self, device: torch.device, epoch: int, batch_idx: int) -> torch.Generator:
@@ -253,7 +248,12 @@ def require_batches(net: nn.Module, images: int, batch_size: int) -> None:
     Raises:
         ValueError: if it has one image.
     """
-    _require_batch(net, min(images % batch_size or batch_size, images))
+    last = min(images % batch_size or batch_size, images)
+    if last == 1 and any(isinstance(module, _BatchNorm) for module in net.modules()):
+        raise ValueError(
+            "a training batch of one image cannot pass batch norm: choose a dataset.batch_size "
+            "that leaves at least two images in the last batch"
+        )
 
 
 def require_pixels(low: float, high: float, stage: str) -> None:
@@ -269,11 +269,3 @@ def require_pixels(low: float, high: float, stage: str) -> None:
             else "normalization is the network's first layer, not the data's"
         )
         raise ValueError(f"{stage} images must lie in [0, 1], got [{low:g}, {high:g}]: {remedy}")
-
-
-def _require_batch(net: nn.Module, size: int) -> None:
-    if size == 1 and any(isinstance(module, _BatchNorm) for module in net.modules()):
-        raise ValueError(
-            "a training batch of one image cannot pass batch norm: choose a dataset.batch_size "
-            "that leaves at least two images in the last batch"
-        )

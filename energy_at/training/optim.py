@@ -1,7 +1,7 @@
 """SGD, adversarial weight perturbation, and learning-rate schedules stepped after every batch.
 
 A schedule is a factory ``(optimizer, total_steps) -> LRScheduler``; the learning rate of the
-optimizer is its peak.
+optimizer is its peak. Numbers out of range raise a ``ValueError``.
 """
 
 from collections.abc import Sequence
@@ -29,19 +29,10 @@ def sgd(
     nesterov: bool = False,
     decay_norm: bool = True,
 ) -> SGD:
-    """SGD with momentum.
+    """SGD with momentum; a schedule scales the peak learning rate ``lr``.
 
-    Args:
-        net: The network.
-        lr: Peak learning rate; a schedule scales it.
-        momentum: Momentum.
-        weight_decay: Weight decay.
-        nesterov: Whether the momentum is Nesterov's.
-        decay_norm: Whether weight decay applies to scales and shifts of batch norm too, as in the
-            published recipes.
-
-    Raises:
-        ValueError: if a number is out of its range.
+    Weight decay applies to scales and shifts of batch norm too, as in the published recipes, unless
+    ``decay_norm`` is ``False``.
     """
     require("lr", lr, POSITIVE)
     require("momentum", momentum, number(0, 1))
@@ -77,9 +68,6 @@ class WeightPerturbation:
     Args:
         gamma: Size of the perturbation relative to the weights.
         warmup_epochs: Epochs without it.
-
-    Raises:
-        ValueError: if a value is out of its range.
     """
 
     def __init__(self, gamma: float, warmup_epochs: float = 0.0) -> None:
@@ -90,10 +78,7 @@ class WeightPerturbation:
         self._kept: list[tuple[Tensor, Tensor]] = []
 
     def ascend(self, net: nn.Module, loss: Scalar) -> None:
-        """Perturbs the weights of ``net`` along the gradient of ``loss``.
-
-        Where several processes share a batch, along the sum of their gradients.
-        """
+        """Perturbs the weights along the gradient of ``loss``, summed over all processes."""
         weights = [p for p in net.parameters() if p.requires_grad and p.ndim > 1]
         grads = torch.autograd.grad(loss, weights, allow_unused=True)
         self.restore()
@@ -106,7 +91,6 @@ class WeightPerturbation:
         torch.clear_autocast_cache()  # it may hold low-precision copies of the old weights
 
     def restore(self) -> None:
-        """Restores the weights, bit for bit."""
         kept, self._kept = self._kept, []
         with torch.no_grad():
             for weight, value in kept:
@@ -120,11 +104,7 @@ def _unit(grad: Tensor) -> Tensor:
 
 
 def triangular(optimizer: Optimizer, total_steps: int, *, peak: float = 0.5) -> LRScheduler:
-    """Linear from 0 to the peak at the share ``peak`` of all steps, and back (Wong et al., 2020).
-
-    Raises:
-        ValueError: if ``peak`` is out of its range.
-    """
+    """Linear from 0 to the peak at the share ``peak`` of all steps and to 0 (Wong et al., 2020)."""
     require("peak", peak, SHARE)
     knots = [0.0, peak * total_steps, float(total_steps)]
     return LambdaLR(optimizer, lambda step: float(np.interp(step, knots, [0.0, 1.0, 0.0])))
@@ -137,11 +117,7 @@ def piecewise(
     milestones: Sequence[float] = (0.5, 0.75),
     factor: float = 0.1,
 ) -> LRScheduler:
-    """Times ``factor`` at each milestone, a share of all steps (Rice et al., 2020).
-
-    Raises:
-        ValueError: if a milestone is out of its range.
-    """
+    """Times ``factor`` at each milestone, a share of all steps (Rice et al., 2020)."""
     for share in milestones:
         require("milestones", share, SHARE)
     require("factor", factor, number(0, 1, above=True))
@@ -159,7 +135,7 @@ def onecycle(
     """PyTorch's OneCycleLR: cosine up over the share ``pct_start`` of all steps, cosine down.
 
     Raises:
-        ValueError: if ``pct_start`` is out of its range, or there are too few steps.
+        ValueError: if there are too few steps.
     """
     require("pct_start", pct_start, SHARE)
     if pct_start * total_steps <= 1:
@@ -175,6 +151,5 @@ def onecycle(
 
 
 def constant(optimizer: Optimizer, total_steps: int) -> LRScheduler:
-    """The same learning rate throughout."""
     del total_steps
     return LambdaLR(optimizer, lambda _: 1.0)

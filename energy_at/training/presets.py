@@ -32,10 +32,7 @@ _AT: Terms = {"adversarial_ce": Weighted(AdversarialCrossEntropy())}
 class StandardAT(AdversarialTraining):
     """Standard AT: ``CE(x*, y)`` on PGD examples (Madry et al., 2018).
 
-    Args:
-        net: See the module, as for ``ball``, ``regularizers`` and ``options``.
-        steps: Steps of the training attack.
-        alpha: Its step size; ``eps / 4`` if left out.
+    The step size ``alpha`` is ``eps / 4`` if left out.
     """
 
     def __init__(
@@ -56,9 +53,7 @@ class StandardAT(AdversarialTraining):
 class FastAT(AdversarialTraining):
     """Fast AT: ``CE(x*, y)`` on examples of a single-step attack (Wong et al., 2020).
 
-    Args:
-        net: See the module, as for ``ball``, ``regularizers`` and ``options``.
-        attack: The single-step attack; FGSM from the clean image if left out.
+    The attack is FGSM from the clean image if left out.
 
     Raises:
         ValueError: if ``attack`` takes more than one step.
@@ -83,11 +78,8 @@ class FastAT(AdversarialTraining):
 class Trades(AdversarialTraining):
     """TRADES: ``CE(x, y) + beta KL(p(.|x) || p(.|x*))`` (Zhang et al., 2019).
 
-    Args:
-        net: See the module, as for ``ball``, ``regularizers`` and ``options``.
-        beta: Weight of the divergence (not of DER).
-        steps: Steps of the training attack, which runs in evaluation mode.
-        alpha: Its step size; ``eps / 4`` if left out.
+    ``beta`` is not the weight of DER. The attack runs in evaluation mode; its step size ``alpha``
+    is ``eps / 4`` if left out.
     """
 
     def __init__(

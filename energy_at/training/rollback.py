@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 from lightning import Trainer
 from torch import Tensor
@@ -22,14 +22,6 @@ Remedy = Literal["auto", "der", "beta", "alpha"]
 Snapshot = dict[str, Any]  # tensors and plain values, as a checkpoint may hold them
 _CLOSED = (LambdaLR, OneCycleLR)  # their learning rate is a function of the step alone
 _STATE = ("healthy", "steps", "repeated", "repeated_steps")
-
-
-class Treatment(NamedTuple):
-    """What a training continues with, and a description of what has changed."""
-
-    objective: Objective
-    attack: Attack
-    description: str
 
 
 @dataclass(frozen=True)
@@ -54,8 +46,10 @@ class Remedies:
         require("remedy", self.remedy, one_of(*get_args(Remedy)))
         require("factor", self.factor, number(1, above=True))
 
-    def apply(self, objective: Objective, attack: Attack, times: int) -> Treatment:
-        """Objective and attack after ``times`` (>= 1) rollbacks, given those at the beginning.
+    def apply(
+        self, objective: Objective, attack: Attack, times: int
+    ) -> tuple[Objective, Attack, str]:
+        """Objective and attack after ``times`` (>= 1) rollbacks, and a description of the change.
 
         Raises:
             ValueError: if the remedy does not fit the training.
@@ -65,7 +59,7 @@ class Remedies:
         if remedy == "alpha":
             divisor = f"step size / {self.factor**times:g}"
             with suppress(ValueError):
-                return Treatment(objective, with_alpha(attack, self.factor**-times), divisor)
+                return objective, with_alpha(attack, self.factor**-times), divisor
             raise ValueError(
                 "callbacks.sentinel.remedy=alpha lowers the step size of the training attack, and "
                 f"{type(attack).__name__} has none: use der, or another attack"
@@ -80,34 +74,25 @@ class Remedies:
         stronger = replace(weighted, weight=growth * weighted.weight)
         terms = {**objective.terms, own or "der": stronger}
         description = f"DER of weight {stronger.weight:g}"
-        return Treatment(Objective(terms, skip_flat=objective.skip_flat), attack, description)
+        return Objective(terms, skip_flat=objective.skip_flat), attack, description
 
 
 class Rollback:
-    """The rollbacks of one training.
+    """The rollbacks of one training, ``limit`` at most, each followed by the remedy.
 
-    Args:
-        remedies: Applied after each.
-        limit: Rollbacks at most.
-        rewinds: Whether the learning-rate schedule and the warm-ups are restored too, to where they
-            were at the healthy state or less than an epoch before it. The training is then extended
-            by the epochs that it repeats.
-
-    Attributes:
-        healthy: State that the next one restores.
-        steps: Optimizer steps at which there was one.
-        repeated: Epochs by which the training is extended.
-        repeated_steps: Optimizer steps of these epochs.
+    If it ``rewinds``, the learning-rate schedule and the warm-ups are restored too, to where they
+    were at the healthy state or less than an epoch before it, and the training is extended by the
+    epochs that it repeats.
     """
 
     def __init__(self, remedies: Remedies, limit: int, rewinds: bool) -> None:
         self.remedies = remedies
         self.limit = limit
         self.rewinds = rewinds
-        self.healthy: Snapshot | None = None
-        self.steps: list[int] = []
-        self.repeated = 0
-        self.repeated_steps = 0
+        self.healthy: Snapshot | None = None  # which the next one restores
+        self.steps: list[int] = []  # optimizer steps at which there was one
+        self.repeated = 0  # epochs by which the training is extended
+        self.repeated_steps = 0  # optimizer steps of these epochs
         self._extended = (0, 0)  # epochs and steps that the trainer has been given
         self._began: tuple[AdversarialTraining, Objective, Attack] | None = None
 
@@ -141,7 +126,7 @@ class Rollback:
             "network": module.state_dict(),
             "optimizer": trainer.optimizers[0].state_dict()["state"],
             "objective": module.objective.state_dict(),
-            "averages": [callback.average_state() for callback in callbacks_of(trainer, EMA)],
+            "averages": [callback.average.state_dict() for callback in callbacks_of(trainer, EMA)],
         }
         self.healthy = {"step": trainer.global_step, "repeated": self.repeated, **_on_host(live)}
 
@@ -150,8 +135,7 @@ class Rollback:
     ) -> tuple[dict[str, float], str]:
         """Restores the healthy state; returns a row of ``metrics.csv`` and a line for the user.
 
-        Attack noise and data order are functions of the position in the training. They continue, so
-        that none comes twice.
+        Attack noise and data order continue, so that none comes twice.
         """
         assert self.healthy is not None
         step, healthy = trainer.global_step, self.healthy["step"]
@@ -182,7 +166,13 @@ class Rollback:
 
     def _rewind(self, trainer: Trainer, module: AdversarialTraining, healthy: Snapshot) -> int:
         """Rewinds schedule and warm-ups by whole epochs, and extends the training by as many."""
-        per_epoch = _steps_per_epoch(trainer)
+        batches = trainer.num_training_batches
+        if batches == float("inf"):
+            raise ValueError(
+                "callbacks.sentinel.rewind=true repeats whole epochs, and the loader does not know "
+                "how many batches one has: choose rewind=false"
+            )
+        per_epoch = ceil(batches / trainer.accumulate_grad_batches)
         before = (self.repeated - int(healthy["repeated"])) * per_epoch
         lost = trainer.global_step - int(healthy["step"]) - before
         epochs = max(0, ceil(lost / per_epoch))
@@ -209,7 +199,7 @@ class Rollback:
 
 
 def _restore(state: Snapshot, trainer: Trainer, module: AdversarialTraining) -> None:
-    """Restores a snapshot, except for the learning rate."""
+    """Restores all but the learning rate."""
     module.load_state_dict(state["network"])
     optimizer = trainer.optimizers[0]
     groups = optimizer.state_dict()["param_groups"]
@@ -217,17 +207,7 @@ def _restore(state: Snapshot, trainer: Trainer, module: AdversarialTraining) -> 
     optimizer.load_state_dict({"state": _on_host(state["optimizer"]), "param_groups": groups})
     module.objective.load_state_dict(_on_host(state["objective"]))
     for callback, average in zip(callbacks_of(trainer, EMA), state["averages"], strict=True):
-        callback.restore(average)
-
-
-def _steps_per_epoch(trainer: Trainer) -> int:
-    batches = trainer.num_training_batches
-    if batches == float("inf"):
-        raise ValueError(
-            "callbacks.sentinel.rewind=true repeats whole epochs, and the loader does not know how "
-            "many batches one has: choose rewind=false"
-        )
-    return ceil(batches / trainer.accumulate_grad_batches)
+        callback.average.load_state_dict(average)
 
 
 def _on_host(value: Any) -> Any:

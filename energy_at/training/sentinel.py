@@ -28,27 +28,25 @@ class Sentinel(Callback):
     """Raises an alarm at the onset of catastrophic (CO) or robust overfitting (RO).
 
     It reads the rows of the energy monitor as they reach the host, and every validation: ``warn``
-    adds no synchronisation and leaves training bit-identical. An alarm is a line on the terminal, a
-    row of ``metrics.csv``, and an alert of W&B.
+    leaves training bit-identical. An alarm is a line on the terminal, a row of ``metrics.csv``, and
+    an alert of W&B.
 
     Args:
         dirpath: Folder of ``healthy.ckpt``.
-        classes: Of the data set.
-        der: DER as a rollback switches it on.
+        der: See ``Remedies``, as for ``remedy`` and ``factor``.
         action: ``warn``; ``checkpoint`` keeps ``healthy.ckpt``, of the last epoch that ended
             without a signal and, if there are held-out images, robust on them; ``stop`` keeps it
             too and ends the training; ``rollback`` keeps it too, restores it (or the initial
             weights), and applies a remedy.
-        thresholds: Of the signals.
-        remedy: See ``Remedies``.
-        factor: See ``Remedies``.
         rollbacks: Their limit, after which alarms only warn.
-        rewind: Whether a rollback rewinds the learning-rate schedule and the warm-ups as well, and
-            extends the training by the repeated epochs.
+        rewind: Whether a rollback rewinds schedules and warm-ups too, and extends the training by
+            the repeated epochs.
 
     Raises:
         ValueError: if a value is out of its range.
     """
+
+    module: AdversarialTraining  # the training that is watched
 
     def __init__(
         self,
@@ -72,7 +70,6 @@ class Sentinel(Callback):
         self.detector = Detector(thresholds or Thresholds(), classes)
         self.rollback = Rollback(Remedies(remedy, der, factor), rollbacks, rewind)
         self.alarms: list[Alarm] = []
-        self._module: AdversarialTraining | None = None
         self._watches = False
         self._pending = False  # a rollback, at the next step
         self._validated_at = -1  # step
@@ -96,7 +93,7 @@ class Sentinel(Callback):
         """Subscribes to the monitor; a resumed training continues as its rollbacks left it."""
         if not isinstance(pl_module, AdversarialTraining):
             raise TypeError(f"Sentinel needs an AdversarialTraining, got {type(pl_module)}")
-        self._module = pl_module
+        self.module = pl_module
         objective, attack = self.rollback.begin(trainer, pl_module)
         self.require_fitting(trainer, objective, attack)
         self._watches = not isinstance(attack, NoAttack)  # else there is no robustness to lose
@@ -106,7 +103,6 @@ class Sentinel(Callback):
                 monitor.readers.append(self.read)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keeps the initial state to restore."""
         if self.action == "rollback" and self.rollback.healthy is None:
             self.rollback.keep(trainer, self.module)
         if self._stopped_at is not None and (trainer.max_epochs or 0) <= self._stopped_at:
@@ -119,9 +115,10 @@ class Sentinel(Callback):
                 self._raise(trainer, alarm)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reads the validation."""
         if not trainer.sanity_checking:
-            self.detector.ro.images = _held_out(trainer)
+            if isinstance(loader := trainer.val_dataloaders, EvalLoader):
+                batches = int(sum(trainer.num_val_batches))
+                self.detector.ro.images = min(len(loader.images), batches * loader.batch_size)
             row = {k: float(v) for k, v in trainer.callback_metrics.items() if k[:4] == "val/"}
             self.read(trainer, [{"step": float(trainer.global_step), **row}])
             self._validated_at = trainer.global_step
@@ -132,7 +129,10 @@ class Sentinel(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Rolls back before the epoch is saved, or keeps the epoch if it is healthy."""
-        if self._roll_back(trainer) or self.action == "warn" or not self._is_healthy(trainer):
+        if self._roll_back(trainer) or self.action == "warn" or not self.detector.is_healthy:
+            return
+        validated = self._validated_at == trainer.global_step and self.detector.co.is_robust
+        if trainer.enable_validation and not validated:
             return
         if self.action == "rollback":
             self.rollback.keep(trainer, self.module)
@@ -153,24 +153,12 @@ class Sentinel(Callback):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Restores the state, if the training had a sentinel before."""
-        if "sentinel" in checkpoint:
+        if "sentinel" in checkpoint:  # the training had one before
             state = checkpoint["sentinel"]
             self.detector.load_state_dict(state["detector"])
             self.rollback.load_state_dict(state["rollback"])
             self.alarms = [Alarm(**alarm) for alarm in state["alarms"]]
             self._pending, self._stopped_at = state["pending"], state["stopped_at"]
-
-    @property
-    def module(self) -> AdversarialTraining:
-        """The training that is watched."""
-        assert self._module is not None
-        return self._module
-
-    def _is_healthy(self, trainer: Trainer) -> bool:
-        """Whether no step, and no held-out image of this epoch, shows a loss of robustness."""
-        validated = self._validated_at == trainer.global_step and self.detector.co.is_robust
-        return self.detector.is_healthy and (validated or not trainer.enable_validation)
 
     def _raise(self, trainer: Trainer, alarm: Alarm) -> None:
         self.alarms.append(alarm)
@@ -194,7 +182,6 @@ class Sentinel(Callback):
         return ""
 
     def _roll_back(self, trainer: Trainer) -> bool:
-        """Rolls back if an alarm asked for it, and returns whether it did."""
         pending, self._pending = self._pending, False
         if pending:
             row, line = self.rollback.roll_back(trainer, self.module)
@@ -202,14 +189,6 @@ class Sentinel(Callback):
             _log(trainer, trainer.global_step, row)
             _print(line)
         return pending
-
-
-def _held_out(trainer: Trainer) -> int | None:
-    """Images of a validation; ``None`` if the loader is not ours."""
-    loader = trainer.val_dataloaders
-    if not isinstance(loader, EvalLoader):
-        return None
-    return min(len(loader.images), int(sum(trainer.num_val_batches)) * loader.batch_size)
 
 
 def _log(trainer: Trainer, step: int, row: Mapping[str, float]) -> None:

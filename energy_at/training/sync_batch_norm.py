@@ -19,13 +19,11 @@ class SharedBatchNorm(LayerSync):
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Exchanges the classes of the layers, but not their parameters, statistics or names."""
-        _exchange(model, _SHARED)
-        return model
+        return _exchange(model, _SHARED)
 
     def revert(self, model: nn.Module) -> nn.Module:
         """Restores the classes."""
-        _exchange(model, {shared: plain for plain, shared in _SHARED.items()})
-        return model
+        return _exchange(model, {shared: plain for plain, shared in _SHARED.items()})
 
 
 class _Shared(_BatchNorm):
@@ -78,6 +76,7 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return mean_of_all, squares / total, total
 
 
-def _exchange(model: nn.Module, kinds: dict[Any, Any]) -> None:
+def _exchange(model: nn.Module, kinds: dict[Any, Any]) -> nn.Module:
     for module in model.modules():
         module.__class__ = kinds.get(type(module), type(module))
+    return model

@@ -159,7 +159,7 @@ def test_a_stopped_training_has_its_checkpoints(tmp_path):
     again = fitted(tmp_path, *RUN, "callbacks.sentinel.action=stop", checkpoint=last)
     assert again.trainer.global_step == STEPS + 2
     folder = RunFolder(tmp_path)
-    OmegaConf.save(config(*RUN), folder.config_file)
+    OmegaConf.save(config(*RUN), folder.config_file, resolve=True)
     folder.write_results({})
     said = rf"was stopped by the sentinel \(CO alarm at step {STEPS + 2}\): trainer.max"
     with pytest.raises(ValueError, match=said):

@@ -15,7 +15,7 @@ class BestCheckpoint(ModelCheckpoint):
     """``best.ckpt``, by a score on held-out images; the run folder may be moved and resumed."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores the best score. Lightning would forget it in a folder of another name."""
+        # Lightning would forget the best score in a folder of another name
         old, new = state_dict["dirpath"], str(self.dirpath)
         paths = ("best_model_path", "kth_best_model_path", "last_model_path")
         moved = {key: state_dict[key].replace(old, new, 1) for key in paths}
@@ -24,15 +24,7 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """``last.ckpt``, replaced as a whole after every epoch, and optionally within epochs.
-
-    Args:
-        dirpath: Folder of the checkpoint.
-        every_n_steps: Optimizer steps between two checkpoints within an epoch; ``None``: none.
-
-    Raises:
-        ValueError: if ``every_n_steps`` is out of its range.
-    """
+    """``last.ckpt``, replaced as a whole after every epoch, and ``every_n_steps`` within epochs."""
 
     def __init__(self, dirpath: str | Path, every_n_steps: int | None = None) -> None:
         require("every_n_steps", every_n_steps, or_null(integer(1)))
@@ -45,16 +37,13 @@ class LastCheckpoint(ModelCheckpoint):
         )
         self.every_n_steps = every_n_steps
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Writes within the epoch, except after its last batch: the epoch's checkpoint follows.
 
         A run that resumed between the two would skip the validation.
         """
-        if not self.every_n_steps or trainer.is_last_batch:
-            return
-        if trainer.global_step % self.every_n_steps == 0:
+        every = self.every_n_steps
+        if every and not trainer.is_last_batch and trainer.global_step % every == 0:
             trainer.save_checkpoint(Path(self.dirpath or ".") / "last.ckpt")
 
 
@@ -67,7 +56,6 @@ class Continuation(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Adds both, after the callbacks that log the last rows."""
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCSV):
                 checkpoint["metrics_rows"] = logger.count()
@@ -77,7 +65,6 @@ class Continuation(Callback):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Truncates the log to the rows of the checkpoint, in the process that writes it."""
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCSV) and trainer.is_global_zero:
                 logger.truncate(checkpoint["metrics_rows"])

@@ -33,16 +33,10 @@ class _Buffer(Callback):
     def flush(self, trainer: Trainer) -> None:
         """Reads all values that are kept."""
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         self.flush(trainer)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.flush(trainer)
-
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        self.flush(trainer)
+    on_validation_start = on_save_checkpoint = on_train_epoch_end
 
 
 class EnergyMonitor(_Buffer):
@@ -52,10 +46,7 @@ class EnergyMonitor(_Buffer):
     cost one forward pass a step.
 
     Args:
-        every: Steps between two transfers to the host, of rows that keep their own step.
-
-    Raises:
-        ValueError: if ``every`` is out of its range.
+        every: Steps (>= 1) between two transfers to the host, of rows that keep their own step.
     """
 
     def __init__(self, every: int = 50) -> None:
@@ -70,18 +61,15 @@ class EnergyMonitor(_Buffer):
         self._since = time.monotonic()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Requests clean logits of every step."""
         if isinstance(pl_module, AdversarialTraining):
             pl_module.observes_clean = True
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        """Reads the learning rate before the schedule is stepped."""
-        self._lr = trainer.optimizers[0].param_groups[0]["lr"]
+        self._lr = trainer.optimizers[0].param_groups[0]["lr"]  # before the schedule is stepped
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
-        """Measures the step's pair on its device."""
         if not isinstance(outputs, Mapping) or "pair" not in outputs:
             raise TypeError(f"EnergyMonitor needs steps that return a pair, got {type(outputs)}")
         pair = outputs["pair"]
@@ -100,12 +88,9 @@ class EnergyMonitor(_Buffer):
             self.flush(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Excludes the time of the validation from the rate."""
-        self._since = time.monotonic()
+        self._since = time.monotonic()  # the rate excludes the validation
 
-    def on_exception(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        """Logs the steps before a failure."""
-        self.flush(trainer)
+    on_exception = _Buffer.on_train_epoch_end
 
     def flush(self, trainer: Trainer) -> None:
         """Moves all rows from the device to the loggers and the readers."""
@@ -135,10 +120,7 @@ class FiniteGuard(_Buffer):
     No checkpoint of a broken network is written.
 
     Args:
-        every: Steps between two checks; validations and checkpoints are preceded by one.
-
-    Raises:
-        ValueError: if ``every`` is out of its range.
+        every: Steps (>= 1) between two checks; each validation and checkpoint is preceded by one.
     """
 
     def __init__(self, every: int = 50) -> None:
@@ -149,7 +131,6 @@ class FiniteGuard(_Buffer):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
-        """Keeps the loss of the step, on its device."""
         self._losses.append((outputs["loss"] if isinstance(outputs, Mapping) else outputs).detach())
         if isinstance(outputs, Mapping) and "pixels" in outputs:
             self._pixels.append(outputs["pixels"])
@@ -166,7 +147,6 @@ class FiniteGuard(_Buffer):
             raise _broken("a weight is not finite", trainer.global_step)
 
     def flush(self, trainer: Trainer) -> None:
-        """Checks the steps since the last check."""
         losses, self._losses = self._losses, []
         pixels, self._pixels = self._pixels, []
         if not losses:
@@ -188,7 +168,6 @@ class RunProgress(TQDMProgressBar):
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the clock."""
         super().on_train_start(trainer, pl_module)
         self._clock = (time.monotonic(), trainer.global_step)
 
@@ -201,7 +180,6 @@ class RunProgress(TQDMProgressBar):
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        """Numbers after the bar."""
         row = next((monitor.latest for monitor in callbacks_of(trainer, EnergyMonitor)), {})
         values: dict[str, int | str | float | dict[str, float]] = {
             metric.short: f"{row[metric.key]:{metric.form}}"

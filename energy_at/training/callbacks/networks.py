@@ -1,6 +1,5 @@
 """The network of a training in other forms: its weights averaged, its code compiled."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
@@ -25,7 +24,7 @@ class EMA(EMAWeightAveraging):
         self._device = self._device or trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
         if stage == "fit" and isinstance(pl_module, AdversarialTraining):
-            pl_module.validated_nets["val_ema"] = lambda: self._average.module.net
+            pl_module.validated_nets["val_ema"] = lambda: self.average.module.net
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps the live network, which Lightning would exchange for the average."""
@@ -33,17 +32,9 @@ class EMA(EMAWeightAveraging):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Does nothing: nothing was exchanged."""
 
-    def average_state(self) -> dict[str, Any]:
-        """State of the average; training continues to change its tensors."""
-        state: dict[str, Any] = self._average.state_dict()
-        return state
-
-    def restore(self, averaged: Mapping[str, Any]) -> None:
-        """Restores an earlier state of the average."""
-        self._average.load_state_dict(averaged)
-
     @property
-    def _average(self) -> Any:
+    def average(self) -> Any:
+        """The averaged training module, wrapped; training continues to change its tensors."""
         assert self._average_model is not None
         return self._average_model
 
@@ -95,28 +86,16 @@ class CompiledNet(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, *args: Any, **kwargs: Any
     ) -> None:
-        self._begin("train", len(batch[0]))
-
-    def on_validation_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, *args: Any, **kwargs: Any
-    ) -> None:
-        self._begin("val", len(batch[0]))
-
-    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        self._end()
-
-    def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        self._end()
-
-    def on_exception(self, *args: Any, **kwargs: Any) -> None:
-        self._end()
-
-    def _begin(self, stage: str, size: int) -> None:
+        stage = "train" if trainer.training else "val"
+        size = len(batch[0])
         self._sizes[stage] = max(size, self._sizes[stage])
         if self._switch is not None and size == self._sizes[stage]:
             begin_step()
             self._switch.turn(True)
 
-    def _end(self) -> None:
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
         if self._switch is not None:
             self._switch.turn(False)
+
+    on_validation_batch_start = on_train_batch_start
+    on_validation_batch_end = on_exception = on_train_batch_end

@@ -36,7 +36,6 @@ class MetricsCSV(Logger):
 
     @property
     def save_dir(self) -> str:
-        """Folder of the file."""
         return str(self.path.parent)
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
@@ -64,7 +63,6 @@ class MetricsCSV(Logger):
         self.save()
 
     def count(self) -> int:
-        """Rows in the file."""
         self.save()
         return self._rows
 
@@ -87,7 +85,6 @@ class MetricsCSV(Logger):
 
 
 def csv_logger(folder: str | Path) -> MetricsCSV:
-    """``metrics.csv`` in the run folder."""
     return MetricsCSV(Path(folder) / "metrics.csv")
 
 

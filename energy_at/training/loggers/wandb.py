@@ -26,8 +26,7 @@ class TolerantWandb(WandbLogger):
     Args:
         mode: ``online``, ``offline``, or another mode of wandb.
         log_checkpoints: Whether the last and the best checkpoint become an artifact after training.
-        options: Arguments of Lightning's logger or of ``wandb.init``. The ``id`` of an earlier run
-            resumes that run.
+        options: Arguments of Lightning's logger or of ``wandb.init``; ``id`` resumes that run.
     """
 
     def __init__(self, *, mode: str, log_checkpoints: bool = False, **options: Any) -> None:
@@ -49,8 +48,7 @@ class TolerantWandb(WandbLogger):
 
     @property
     def version(self) -> str | None:
-        """Id of the W&B run, even if it has failed since; ``None`` if it never began."""
-        return self._id
+        return self._id  # even if the run has failed since; None if it never began
 
     @contextmanager
     def tolerate(self) -> Iterator[None]:
@@ -75,13 +73,11 @@ class TolerantWandb(WandbLogger):
 
     @rank_zero_only
     def log_summary(self, values: Mapping[str, float]) -> None:
-        """Logs values that belong to no step."""
         with self.tolerate():
             self.experiment.summary.update(dict(values))
 
     @rank_zero_only
     def alert(self, title: str, text: str) -> None:
-        """Sends an alert."""
         with self.tolerate():
             self.experiment.alert(title=title, text=text)
 
@@ -134,11 +130,8 @@ def wandb_logger(
 ) -> TolerantWandb:
     """W&B, online if an API key is configured and the server answers, otherwise offline.
 
-    Args:
-        folder: Of the run.
-        project: At W&B.
-        mode: ``online``, ``offline`` or ``disabled``, as in ``WANDB_MODE``.
-        options: Arguments of ``TolerantWandb`` or of ``wandb.init``.
+    ``mode`` is ``online``, ``offline`` or ``disabled``, as in ``WANDB_MODE``; ``options`` are
+    arguments of ``TolerantWandb`` or of ``wandb.init``.
     """
     mode = mode or os.environ.get("WANDB_MODE") or "online"
     reason = None
