@@ -57,15 +57,7 @@ Subjects = Mapping[str, Subject]  # by the name of the network
 
 
 def analyse_command(cfg: DictConfig, overrides: Sequence[str] = ()) -> str:
-    """Analyses the networks that the configuration names.
-
-    Args:
-        cfg: The configuration of the command ``analyse``.
-        overrides: From the command line.
-
-    Returns:
-        The table, and where the files are.
-    """
+    """Analyses the networks that the configuration names; returns the text to print."""
     require_wandb_only(cfg)
     models = open_models(cfg, overrides)
     plan = plan_of(cfg, models.values())
@@ -102,13 +94,10 @@ def analyse(
         ValueError: if a class has no image, or ``out`` holds anything else.
     """
     attacks = plan.attacks
-    evaluators = {
-        name: plan.evaluator(model, batch_size=batch_size, progress=progress)
-        for name, model in models.items()
-    }
-    for name, evaluator in evaluators.items():
-        classes = models[name].config.dataset.classes
-        require_every_class(evaluator.images.labels.tolist(), classes)
+    evaluators = {}
+    for name, model in models.items():
+        evaluators[name] = plan.evaluator(model, batch_size=batch_size, progress=progress)
+        require_every_class(evaluators[name].images.labels.tolist(), model.config.dataset.classes)
     record = describe(plan, models, evaluators)
     out = out or _default_path(models, plan, record["networks"][0]["images"])
     folder = ResultFolder(out, "analysis", record["key"])

@@ -10,11 +10,10 @@ from energy_at.attacks import Attack, pgd
 from energy_at.attacks.registry import FROM_LIBRARY, LABELS, named_attack
 from energy_at.attacks.threat import Ball, Linf
 from energy_at.data import ImageSet
-from energy_at.evaluation import EvaluationTarget, TrainedModel
+from energy_at.evaluation import LOOPS, EvaluationTarget, TrainedModel
 
 ATTACKS = ("fgsm", "pgd", "trades", "targeted", "cw")  # those that need no library
 FACTORS = (0.25, 0.5, 1.0, 1.5, 2.0)  # radii of the sweep, in units of eps
-LOOPS = ("pgd", "trades", "targeted", "cw")  # attacks that ``steps`` belongs to
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,27 +45,16 @@ OPERATIONS = ("matmul", "convolution")
 
 @dataclass
 class Result:
-    """What the turns of a row take.
-
-    Attributes:
-        scenario: Its name in ``SCENARIOS``.
-        row: Its name in ``ROWS``, a size of ``scaling``, or the operation of a peak.
-        precision: ``fp32`` or ``bf16``.
-        images: Of a turn.
-        seconds: Of each turn.
-        loading: Seconds of each turn spent on images; empty where they cannot be separated.
-        flops: Floating-point operations of a turn.
-        peak: Bytes at the peak of a turn beyond those held before; ``None`` if not available.
-    """
+    """What the turns of a row take."""
 
     scenario: str
-    row: str
+    row: str  # of ``ROWS``, a size of ``scaling``, or the operation of a peak
     precision: str
-    images: int = 0
-    seconds: list[float] = field(default_factory=list)
-    loading: list[float] = field(default_factory=list)
-    flops: float = 0.0
-    peak: int | None = None
+    images: int = 0  # of a turn
+    seconds: list[float] = field(default_factory=list)  # of each turn
+    loading: list[float] = field(default_factory=list)  # of it on images; empty if unknown
+    flops: float = 0.0  # of a turn
+    peak: int | None = None  # bytes beyond those held before a turn; None if not available
 
     @property
     def second(self) -> float:
@@ -251,8 +240,8 @@ def table(results: Sequence[Result]) -> Table:
     beyond the bare loop's, ``loading`` the share of a turn spent on images.
     """
     most = peaks(results)
-    rows = [result for result in results if result.row not in OPERATIONS]
-    return Table(COLUMNS, [_cells(row, rows, most[row.precision]) for row in rows])
+    rows = {(r.scenario, r.row, r.precision): r for r in results if r.row not in OPERATIONS}
+    return Table(COLUMNS, [_cells(row, rows, most[row.precision]) for row in rows.values()])
 
 
 def peaks(results: Sequence[Result]) -> dict[str, float]:
@@ -287,9 +276,9 @@ def write(results: Sequence[Result], about: dict[str, Any], folder: Path) -> Non
     (folder / "benchmark.md").write_text(f"{cells.markdown()}\n\n{summary(results, about)}\n")
 
 
-def _cells(result: Result, results: Sequence[Result], peak: float) -> tuple[str, ...]:
-    reference = _find(results, result.scenario, "reference", "fp32")
-    bare = _find(results, result.scenario, "bare", result.precision)
+def _cells(result: Result, rows: Mapping[Key, Result], peak: float) -> tuple[str, ...]:
+    reference = rows.get((result.scenario, "reference", "fp32"))
+    bare = rows.get((result.scenario, "bare", result.precision))
     loading = sum(result.loading) / sum(result.seconds) if result.loading else None
     over = result.second / bare.second - 1 if bare and result.row == "full" else None
     return (
@@ -305,8 +294,3 @@ def _cells(result: Result, results: Sequence[Result], peak: float) -> tuple[str,
         "" if over is None else f"{100 * over:+.1f}",
         "" if loading is None else f"{100 * loading:.2f}",
     )
-
-
-def _find(results: Sequence[Result], scenario: str, row: str, precision: str) -> Result | None:
-    key = (scenario, row, precision)
-    return next((r for r in results if (r.scenario, r.row, r.precision) == key), None)

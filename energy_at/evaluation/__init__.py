@@ -3,6 +3,7 @@
 from energy_at.evaluation.evaluate import FILES, EvaluationPlan, evaluate, evaluate_command
 from energy_at.evaluation.robustness import Evaluator
 from energy_at.evaluation.trained_model import (
+    LOOPS,
     EvaluationTarget,
     TrainedModel,
     open_model,
@@ -13,6 +14,7 @@ from energy_at.evaluation.trained_model import (
 
 __all__ = [
     "FILES",
+    "LOOPS",
     "EvaluationPlan",
     "EvaluationTarget",
     "Evaluator",

@@ -18,6 +18,7 @@ from energy_at.attacks.threat import Ball
 from energy_at.evaluation.gradient_masking import attack_checks, network_checks
 from energy_at.evaluation.robustness import Evaluator, Journal, Mask
 from energy_at.evaluation.trained_model import (
+    LOOPS,
     EvaluationTarget,
     TrainedModel,
     open_model,
@@ -60,8 +61,7 @@ class EvaluationPlan(EvaluationTarget):
 
     def label(self, name: str) -> str:
         """``PGD-50-10``: steps and restarts of an attack; a single restart is not written."""
-        settings = self._settings(name)
-        shown = [str(v) for key, v in settings.items() if key != "restarts" or v > 1]
+        shown = [str(v) for k, v in self._settings(name).items() if k != "restarts" or v > 1]
         return "-".join([LABELS[name], *shown])
 
     def _attack(self, name: str, ball: Ball) -> Attack:
@@ -73,19 +73,11 @@ class EvaluationPlan(EvaluationTarget):
     def _settings(self, name: str) -> dict[str, int]:
         if name == "pgd":
             return {"steps": self.steps, "restarts": self.restarts}
-        return {"steps": self.steps} if name in ("trades", "cw", "targeted") else {}
+        return {"steps": self.steps} if name in LOOPS else {}
 
 
 def evaluate_command(cfg: DictConfig, overrides: Sequence[str] = ()) -> str:
-    """Evaluates the network that the configuration names.
-
-    Args:
-        cfg: The configuration of the command ``evaluate``.
-        overrides: From the command line.
-
-    Returns:
-        The table, the checks, and where the files are.
-    """
+    """Evaluates the network that the configuration names; returns the text to print."""
     model = open_model(cfg, overrides)
     plan = plan_of(cfg, model)
     for line in plan.left_out:

@@ -60,7 +60,7 @@ def evaluate_checkpoints(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[s
     if cfg.callbacks.get("best") is not None and folder.has_checkpoint("best"):
         best = read_checkpoint(folder.checkpoint("best"))
         states["best"] = (best["global_step"], best["state_dict"])
-    for which in filter(states.__contains__, cfg.evaluation.checkpoints):
+    for which in [name for name in cfg.evaluation.checkpoints if name in states]:
         step, state = states[which]
         run.module.load_state_dict(state)
         results[which] = {"step": step} | {

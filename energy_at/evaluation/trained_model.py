@@ -31,6 +31,8 @@ from energy_at.runs.folder import (
     runs_in,
 )
 
+LOOPS = ("pgd", "trades", "targeted", "cw")  # attacks that the key ``steps`` belongs to
+
 
 @dataclass(frozen=True)
 class TrainedModel:
