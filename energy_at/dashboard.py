@@ -1,6 +1,11 @@
-"""The panels as a workspace at Weights & Biases.
+"""Makes a workspace at Weights & Biases.
 
-``python -m energy_at.dashboard entity=ACCOUNT project=energy_at``
+Delta energies, AAE share, FGSM-PGD gap, energies, alarms, sweep over beta, sampling quality. It
+needs pip install 'energy_at[dashboard]' and an API key.
+
+    python -m energy_at.dashboard entity=ACCOUNT project=energy_at
+    python -m energy_at.dashboard --dry-run
+    python -m energy_at.dashboard --dry-run out=dashboard.json
 """
 
 import json

@@ -1,4 +1,8 @@
-"""The weights of a run as one safetensors file: ``python -m energy_at.export run=FOLDER``."""
+"""The weights of a run, with its normalization, as one safetensors file.
+
+python -m energy_at.export run=FOLDER
+python -m energy_at.export run=FOLDER which=best out=model.safetensors
+"""
 
 import json
 from pathlib import Path

@@ -1,6 +1,9 @@
-"""Tables, figures and one page about several runs, or about a sweep.
+"""A report of several runs, or of a sweep.
 
-``python -m energy_at.report runs=[A,B] out=FOLDER``
+report.html (one file, opens without network), report.md, tables as CSV, figures as PNG and PDF.
+
+    python -m energy_at.report runs=[runs/a,runs/b] out=report
+    python -m energy_at.report runs=SWEEP out=report
 """
 
 from pathlib import Path

@@ -1,4 +1,12 @@
-"""Trains a robust classifier: ``python -m energy_at.train reg=der attack=fgsm``."""
+"""Trains a robust classifier and logs the energies of every step.
+
+python -m energy_at.train model=preactresnet18 reg=der attack=fgsm
+python -m energy_at.train dataset=cifar10 dataset.root=data reg=der reg.weight=20 threat.eps=8/255
+python -m energy_at.train experiment=fast_at_der seed=1
+python -m energy_at.train -m experiment=co scale=cpu reg=none,der,gradalign seed=0,1
+python -m energy_at.train -m sweep=der_weight hydra/launcher=joblib
+python -m energy_at.train resume=FOLDER
+"""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -70,11 +70,18 @@ def group_rows(group: str, files: list[Path]) -> list[tuple[str, str, str]]:
     ]  # fmt: skip
 
 
+def command_rows(conf: Path, command: str) -> list[tuple[str, str, str]]:
+    """The keys of a command, after those of the files that it builds on."""
+    text = (conf / f"{command}.yaml").read_text()
+    shared = [name for name in re.findall(r"^  - (\w+)$", text, re.MULTILINE) if name != "_self_"]
+    return [row for name in shared for row in command_rows(conf, name)] + list(keys(text))
+
+
 def page(conf: Path) -> str:
     """The whole reference."""
     parts = [INTRODUCTION, "## Commands\n"]
     for command in COMMANDS:
-        rows = list(keys((conf / f"{command}.yaml").read_text()))
+        rows = command_rows(conf, command)
         parts += [f"### {command}\n", table(rows) + "\n"]
     parts.append("## Groups\n")
     groups = sorted(folder for folder in conf.rglob("*") if folder.is_dir())

@@ -137,7 +137,6 @@ class Setting:
             images = self.batch_size * (self.config.steps * self.turns + 2) + cfg.dataset.classes
             cfg.dataset.reader = {
                 "_target_": "energy_at.data.synthetic",
-                "_partial_": True,
                 **{key: cfg.dataset[key] for key in ("channels", "size", "classes")},
                 "n_train": images,
                 "n_test": cfg.dataset.classes,

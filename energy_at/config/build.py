@@ -3,7 +3,7 @@
 import copy
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from energy_at.config.cli import quieten
 from energy_at.config.trust import require_trusted
 from energy_at.core.rules import ArgumentError
 from energy_at.data import ImageData
-from energy_at.objectives import Objective
+from energy_at.objectives import Objective, Weighted
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder
 from energy_at.training import AdversarialTraining, CompiledNet, SharedBatchNorm, WeightPerturbation
@@ -39,19 +39,30 @@ class Run:
     trainer: Trainer
 
 
-def make(cfg: Any) -> Any:
+def make(cfg: Any, *, without: Sequence[str] = (), factory: bool = False) -> Any:
     """Instantiates a config into plain Python objects.
 
     Without ``_convert_`` a mapping of objects would come back as a ``DictConfig``, which turns the
     dataclasses inside it into configs again.
+
+    Args:
+        cfg: A node of a configuration.
+        without: Keys of it that are not arguments of its target.
+        factory: Bind the arguments only, for whoever knows the others.
 
     Raises:
         ValueError: with the key of an argument that breaks its rule, or of a target that is not
             trusted.
     """
     require_trusted(cfg)
+    if without:
+        cfg = copy.deepcopy(cfg)  # with its parents: messages name the whole key
+        OmegaConf.set_struct(cfg, False)
+        for name in without:
+            cfg.pop(name, None)
+    options = {"_convert_": "all"} | ({"_partial_": True} if factory else {})
     try:
-        return instantiate(cfg, _convert_="all")
+        return instantiate(cfg, **options)
     except InstantiationException as error:
         if not isinstance(error.__cause__, ArgumentError):
             raise
@@ -111,7 +122,7 @@ def build_data(cfg: DictConfig) -> ImageData:
     data = cfg.dataset
     with keys_of(data):
         return ImageData(
-            make(data.reader),
+            make(data.reader, factory=True),
             data.root,
             batch_size=data.batch_size,
             eval_batch_size=data.eval_batch_size,
@@ -130,8 +141,7 @@ def build_module(cfg: DictConfig) -> AdversarialTraining:
     awp = cfg.training.awp
     with keys_of(awp, warmup_epochs="warmup"):
         perturbation = WeightPerturbation(awp.gamma, awp.warmup) if awp.gamma else None
-    # In a copy: Hydra resolves the parts of a combination where they stand.
-    terms = make(cfg.loss.terms) | make(copy.deepcopy(cfg.reg).terms)
+    terms = make_terms(cfg.loss.terms) | make_terms(cfg.reg.terms)
     net = make(cfg.model)
     if cfg.training.channels_last:
         net = net.to(memory_format=torch.channels_last)
@@ -141,14 +151,19 @@ def build_module(cfg: DictConfig) -> AdversarialTraining:
             make(cfg.attack.search),
             Objective(terms, skip_flat=_skips(cfg)),
             val_attacks=make_attacks(cfg.validation),
-            optimizer=make(cfg.optimizer),
-            schedule=make(cfg.schedule),
+            optimizer=make(cfg.optimizer, factory=True),
+            schedule=make(cfg.schedule, factory=True),
             bn_mode=cfg.training.bn_mode,
             eps_warmup_epochs=cfg.training.eps_warmup,
             awp=perturbation,
             seed=cfg.seed,
             reuse=cfg.training.get("reuse", True),
         )
+
+
+def make_terms(nodes: DictConfig) -> dict[str, Weighted]:
+    """Terms by name; the coefficient of each stands among its own arguments."""
+    return {str(name): _weighted(node) for name, node in nodes.items()}
 
 
 def build_trainer(cfg: DictConfig, folder: RunFolder, wandb_id: str | None = None) -> Trainer:
@@ -188,7 +203,9 @@ def build_loggers(cfg: DictConfig, folder: Path, job_type: str, **options: Any) 
     for name, logger in cfg.logger.items():
         if logger is not None:
             kind = {"job_type": logger.get("job_type") or job_type}
-            loggers.append(make(logger)(folder, **(about | kind if name == "wandb" else {})))
+            loggers.append(
+                make(logger, factory=True)(folder, **(about | kind if name == "wandb" else {}))
+            )
     return loggers
 
 
@@ -216,6 +233,16 @@ def reopen(
 def make_attacks(stage: DictConfig) -> dict[str, Attack]:
     """The attacks of a stage; one that is null is left out."""
     return {name: attack for name, attack in make(stage.attacks).items() if attack is not None}
+
+
+def _weighted(node: DictConfig) -> Weighted:
+    if node._target_ == "energy_at.objectives.Weighted":
+        weighted: Weighted = make(node)
+        return weighted
+    own = {key: node[key] for key in ("weight", "ramp_epochs") if key in node}
+    term = make(node, without=tuple(own))
+    with keys_of(node):
+        return Weighted(term, **own)
 
 
 def _callback(node: DictConfig, folder: RunFolder) -> Callback:

@@ -1,6 +1,7 @@
 """One decorator for all commands."""
 
 import functools
+import inspect
 import logging
 import sys
 import warnings
@@ -12,7 +13,7 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from energy_at.config import CONF
 from energy_at.config.errors import error_file, one_line_errors, raising
@@ -81,6 +82,8 @@ def command(
 
         @functools.wraps(body)
         def main() -> None:
+            about = inspect.cleandoc(sys.modules[body.__module__].__doc__ or "")
+            OmegaConf.register_new_resolver("command_help", lambda: about, replace=True)
             sys.argv[1:] = [(flags or {}).get(argument, argument) for argument in sys.argv[1:]]
             run_command(entry, name)
 

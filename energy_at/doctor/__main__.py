@@ -1,6 +1,12 @@
-"""Checks of this installation, with remedies: ``python -m energy_at.doctor``.
+"""Checks this installation on this machine.
 
-Exit code 1 if a check fails; nothing is written but ``out``.
+Versions, extras, cores, GPU, W&B, FGSM and DER against known answers, a training of two steps,
+data sets. One line each, pass, warn or fail, with the remedy; exit code 1 if a check fails.
+
+    python -m energy_at.doctor
+    python -m energy_at.doctor dataset.root=FOLDER
+    python -m energy_at.doctor dataset=cifar10 dataset.root=FOLDER json=true
+    python -m energy_at.doctor out=doctor.json
 """
 
 import json

@@ -124,7 +124,7 @@ def readable(dataset: DictConfig, root: Path) -> Verdict:
     """Read a data set and compare it with its configuration; download nothing."""
     cfg: Any = OmegaConf.create({"dataset": dataset})
     downloads, cfg.dataset.download = cfg.dataset.download, False
-    reader = make(cfg.dataset.reader)
+    reader = make(cfg.dataset.reader, factory=True)
     try:
         if reader.func is tiny_imagenet:
             return _undecoded_tiny_imagenet(root)

@@ -1,13 +1,12 @@
 """What to sample, and what samples are drawn from: training images, energies, a fitted start."""
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -70,7 +69,7 @@ class SamplingPlan:
 
 def plan_of(cfg: DictConfig) -> SamplingPlan:
     """The sampling that a configuration asks for."""
-    parts = {name: _build(cfg[name]) for name in GROUPS}
+    parts = {name: make(cfg[name], without=("name", "reference")) for name in GROUPS}
     return SamplingPlan(
         n=cfg.n,
         seed=cfg.seed,
@@ -82,15 +81,6 @@ def plan_of(cfg: DictConfig) -> SamplingPlan:
         shown=cfg.shown,
         settings={name: _settings(cfg[name]) for name in GROUPS},
     )
-
-
-def _build(group: DictConfig) -> Any:
-    """The object of a group, without the keys that are not its arguments."""
-    group = copy.deepcopy(group)  # with its parents: messages name the whole key
-    OmegaConf.set_struct(group, False)
-    for name in ("name", "reference"):
-        group.pop(name, None)
-    return make(group)
 
 
 def _settings(group: DictConfig) -> dict[str, Any]:

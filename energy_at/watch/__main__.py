@@ -1,6 +1,12 @@
 """A live view of trainings, in the terminal or in the browser.
 
-``python -m energy_at.watch run=FOLDER``
+Step, rate, time left, delta energies, AAE share, FGSM-PGD gap, alarms; in the terminal until they
+are over, in the browser with every curve.
+
+    python -m energy_at.watch run=FOLDER
+    python -m energy_at.watch run=FOLDER browser=true port=8000
+    python -m energy_at.watch runs=[FOLDER,FOLDER]
+    python -m energy_at.watch run=SWEEP once=true
 """
 
 import errno

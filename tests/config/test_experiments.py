@@ -27,8 +27,8 @@ def terms(*overrides):
 def learning_rates(*overrides):
     """At the start of each epoch."""
     cfg = composed(*overrides)
-    optimizer = make(cfg.optimizer)(torch.nn.Linear(1, 1))
-    schedule = make(cfg.schedule)(optimizer, cfg.trainer.max_epochs)
+    optimizer = make(cfg.optimizer, factory=True)(torch.nn.Linear(1, 1))
+    schedule = make(cfg.schedule, factory=True)(optimizer, cfg.trainer.max_epochs)
     rates = []
     for _ in range(cfg.trainer.max_epochs):
         rates.append(optimizer.param_groups[0]["lr"])

@@ -58,7 +58,7 @@ PLACES = [
     "validation.attacks.pgd",
     "evaluation.attacks.pgd",
     "loss.terms.adversarial_ce",
-    "reg.terms.der.term",
+    "reg.terms.der",
     "optimizer",
     "schedule",
     "callbacks.sentinel",

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from energy_at.config.build import make
+from energy_at.config.build import make_terms
 from energy_at.energy.pair import LogitPair
 from energy_at.objectives import (
     AAER,
@@ -83,7 +83,7 @@ def batch_mean(method, clean, adv, held):
 
 @pytest.mark.parametrize("method", [at, trades, mart, weat_adv, weat_nat])
 def test_a_loss_and_its_gradient_are_those_of_the_formula(method, pair):
-    total = Objective(make(config(f"loss={method.__name__}").loss.terms))(pair).total
+    total = Objective(make_terms(config(f"loss={method.__name__}").loss.terms))(pair).total
     clean, adv = pair.clean.detach(), pair.adv.detach()
     assert total.item() == pytest.approx(batch_mean(method, clean, adv, clean), rel=1e-7)
     of_clean, of_adv = gradient(total, pair.clean, pair.adv)
