@@ -8,7 +8,8 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import FunctionType
+from typing import Any, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -82,7 +83,7 @@ def command(
 
         @functools.wraps(body)
         def main() -> None:
-            about = inspect.cleandoc(sys.modules[body.__module__].__doc__ or "")
+            about = inspect.cleandoc(cast(FunctionType, body).__globals__["__doc__"])
             OmegaConf.register_new_resolver("command_help", lambda: about, replace=True)
             sys.argv[1:] = [(flags or {}).get(argument, argument) for argument in sys.argv[1:]]
             run_command(entry, name)
