@@ -27,7 +27,7 @@ from energy_at.energy.energies import (
 )
 from energy_at.energy.pair import LogitPair
 from energy_at.evaluation.robustness import TOGETHER, Evaluator, batched, finite_logits
-from energy_at.models.tiled import Tiled
+from energy_at.models.modes import Tiled
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

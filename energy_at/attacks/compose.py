@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from energy_at.attacks.base import Attack, AttackOptions, AttackResult, Search
-from energy_at.attacks.goals import misclassify
-from energy_at.attacks.gradient import GradientAttack
+from energy_at.attacks.gradient import GradientAttack, misclassify
 from energy_at.core.rng import part_of
 from energy_at.core.rules import integer, require
 from energy_at.core.types import Classifier, Images, Labels

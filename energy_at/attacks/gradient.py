@@ -1,17 +1,119 @@
-"""One loop for FGSM, RS-FGSM, N-FGSM, PGD and the inner maximisation of TRADES."""
+"""One loop for FGSM, RS-FGSM, N-FGSM, PGD and the inner maximisation of TRADES.
 
+A start draws its first perturbation. A goal, which it raises, binds a batch and returns a function
+of the logits.
+"""
+
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 
 from energy_at.attacks.base import AttackOptions, AttackResult, Search
-from energy_at.attacks.goals import Goal, misclassify
-from energy_at.attacks.starts import AtClean, Start
 from energy_at.attacks.threat import Ball, clip_to_pixels
-from energy_at.core.rules import POSITIVE, integer, require
-from energy_at.core.types import Classifier, Images, Labels, Logits
-from energy_at.models.modes import frozen_running_stats, input_gradients_only
+from energy_at.core.rng import Noise, normal_like
+from energy_at.core.rules import POSITIVE, integer, one_of, require
+from energy_at.core.types import Classifier, Images, Labels, Logits, PerExample
+from energy_at.models.modes import frozen_running_stats, input_gradients_only, no_graph
+
+Gain = Callable[[Logits], PerExample]
+Goal = Callable[[Classifier, Images, Labels], Gain]
+Target = Literal["likeliest", "least_likely", "next"]
+
+
+@runtime_checkable
+class Start(Protocol):
+    """Draws the first perturbation ``eta`` of each image."""
+
+    def __call__(self, x: Images, ball: Ball, generator: Noise | None = None) -> Images:
+        """``eta``, in units of the pixel range, not yet clipped to [0, 1]."""
+
+
+@dataclass(frozen=True)
+class AtClean:
+    """No perturbation: the search starts at ``x``."""
+
+    def __call__(self, x: Images, ball: Ball, generator: Noise | None = None) -> Images:
+        return torch.zeros_like(x)
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Uniform over ``scale`` times the ball (Madry et al., 2018; with 2, de Jorge et al., 2022)."""
+
+    scale: float = 1.0
+
+    def __call__(self, x: Images, ball: Ball, generator: Noise | None = None) -> Images:
+        return self.scale * ball.sample(x, generator)
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Normal noise of standard deviation ``std`` in pixel units (Zhang et al., 2019).
+
+    The published code lets this noise leave [0, 1] until the first step; the attack loop here
+    clips it, as it clips every start.
+    """
+
+    std: float = 0.001
+
+    def __call__(self, x: Images, ball: Ball, generator: Noise | None = None) -> Images:
+        return self.std * normal_like(x, generator)
+
+
+def misclassify(_: Classifier, __: Images, y: Labels) -> Gain:
+    """Cross-entropy to the label, in nats (Madry et al., 2018, eq. 2.1)."""
+    return lambda logits: F.cross_entropy(logits, y, reduction="none")
+
+
+def leave_clean_prediction(model: Classifier, x: Images, _: Labels) -> Gain:
+    """``KL(p(.|x) || p(.|x*))``, in nats; ``p(.|x)`` is computed once (Zhang et al., 2019)."""
+    with no_graph():
+        log_p = model(x).to(x.dtype).log_softmax(1)  # in fp32 under autocast too
+    return lambda logits: F.kl_div(
+        logits.log_softmax(1), log_p, log_target=True, reduction="none"
+    ).sum(1)
+
+
+def widen_margin(_: Classifier, __: Images, y: Labels) -> Gain:
+    """``max_{k != y} f_k - f_y``, positive once misclassified (Carlini & Wagner, 2017, f6)."""
+
+    def gain(logits: Logits) -> PerExample:
+        right = logits.gather(1, y[:, None]).squeeze(1)
+        others = logits.scatter(1, y[:, None], -float("inf"))
+        return others.amax(1) - right
+
+    return gain
+
+
+@dataclass(frozen=True)
+class ReachTarget:
+    """``log p(t|x*)``, in nats, of a wrong class ``t`` chosen once (Kurakin et al., 2017).
+
+    Args:
+        target: The wrong class that is the ``"likeliest"`` or the ``"least_likely"`` at ``x``, or
+            the ``"next"`` one, ``(y + 1) mod K``.
+    """
+
+    target: Target = "least_likely"
+
+    def __post_init__(self) -> None:
+        require("target", self.target, one_of(*get_args(Target)))
+
+    def __call__(self, model: Classifier, x: Images, y: Labels) -> Gain:
+        target = self._choose(model, x, y)
+        return lambda logits: -F.cross_entropy(logits, target, reduction="none")
+
+    def _choose(self, model: Classifier, x: Images, y: Labels) -> Labels:
+        with no_graph():
+            logits = model(x)
+        if self.target == "next":
+            return (y + 1) % logits.shape[1]
+        sign = 1 if self.target == "likeliest" else -1
+        return (sign * logits).scatter(1, y[:, None], -float("inf")).argmax(1)
 
 
 @dataclass(frozen=True)

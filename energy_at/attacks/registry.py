@@ -11,9 +11,17 @@ from typing import Any
 from energy_at.attacks.autoattack import LibraryAttack, autoattack, require_installed
 from energy_at.attacks.base import Attack
 from energy_at.attacks.compose import Restarts, WorstCase
-from energy_at.attacks.goals import ReachTarget, Target, leave_clean_prediction, widen_margin
-from energy_at.attacks.gradient import GradientAttack
-from energy_at.attacks.starts import Gaussian, Uniform
+from energy_at.attacks.gradient import (
+    Gaussian,
+    Goal,
+    GradientAttack,
+    ReachTarget,
+    Target,
+    Uniform,
+    leave_clean_prediction,
+    misclassify,
+    widen_margin,
+)
 from energy_at.attacks.threat import Ball
 from energy_at.core.rules import POSITIVE, integer, require
 
@@ -62,7 +70,7 @@ def n_fgsm(
 def pgd(ball: Ball, *, alpha: float | None = None, steps: int = 10, restarts: int = 1) -> Attack:
     """PGD-n from a random point of the ball, steps of ``eps / 4`` (Madry et al., 2018)."""
     require("restarts", restarts, integer(1))
-    attack = GradientAttack(ball, alpha=_or(alpha, ball.eps / 4), steps=steps, start=Uniform())
+    attack = _from_random_point(ball, alpha, steps, misclassify)
     return attack if restarts == 1 else Restarts(attack, restarts)
 
 
@@ -91,17 +99,16 @@ def targeted(
     ball: Ball, *, alpha: float | None = None, steps: int = 20, target: Target = "least_likely"
 ) -> GradientAttack:
     """PGD towards one wrong class (Kurakin et al., 2017)."""
-    goal = ReachTarget(target)
-    return GradientAttack(
-        ball, alpha=_or(alpha, ball.eps / 4), steps=steps, start=Uniform(), goal=goal
-    )
+    return _from_random_point(ball, alpha, steps, ReachTarget(target))
 
 
 def cw(ball: Ball, *, alpha: float | None = None, steps: int = 20) -> GradientAttack:
     """PGD on the margin of the logits (Carlini & Wagner, 2017, as Madry et al., 2018 bound it)."""
-    return GradientAttack(
-        ball, alpha=_or(alpha, ball.eps / 4), steps=steps, start=Uniform(), goal=widen_margin
-    )
+    return _from_random_point(ball, alpha, steps, widen_margin)
+
+
+def _from_random_point(ball: Ball, alpha: float | None, steps: int, goal: Goal) -> GradientAttack:
+    return GradientAttack(ball, _or(alpha, ball.eps / 4), steps, start=Uniform(), goal=goal)
 
 
 def _or(alpha: float | None, default: float) -> float:
@@ -117,12 +124,10 @@ OWN: dict[str, Callable[..., Attack]] = {
     "cw": cw,
 }
 FROM_LIBRARY: dict[str, Callable[..., Attack]] = {
-    "apgd_ce": partial(LibraryAttack, name="apgd-ce"),
-    "apgd_dlr": partial(LibraryAttack, name="apgd-dlr"),
-    "apgd_t": partial(LibraryAttack, name="apgd-t"),
-    "fab": partial(LibraryAttack, name="fab"),
-    "fab_t": partial(LibraryAttack, name="fab-t"),
-    "square": partial(LibraryAttack, name="square"),
+    **{
+        name: partial(LibraryAttack, name=name.replace("_", "-"))
+        for name in ("apgd_ce", "apgd_dlr", "apgd_t", "fab", "fab_t", "square")
+    },
     "autoattack": autoattack,
 }
 LABELS = {

@@ -1,7 +1,7 @@
 """Threat models: the sets that perturbations live in."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -10,39 +10,42 @@ from energy_at.core.rng import Noise, normal_like, shares_like, uniform_like
 from energy_at.core.types import Images, PerExample
 
 
-@runtime_checkable
-class Ball(Protocol):
-    """A ball of perturbations around zero; ``eps`` is in units of the pixel range [0, 1]."""
+@dataclass(frozen=True)
+class Ball(ABC):
+    """A ball of perturbations around zero.
 
-    @property
-    def eps(self) -> float:
-        """Radius."""
+    Args:
+        eps: Radius, in units of the pixel range [0, 1].
+    """
 
+    eps: float
+
+    @abstractmethod
     def steepest(self, grad: Images) -> Images:
-        """The unit step that raises a function with this gradient the most."""
+        """The unit step that raises a function with this gradient the most; 0 where it is flat."""
 
+    @abstractmethod
     def project(self, delta: Images) -> Images:
         """The nearest perturbation inside the ball, image by image."""
 
+    @abstractmethod
     def sample(self, x: Images, generator: Noise | None = None) -> Images:
         """One perturbation for each image, uniform over the ball."""
 
     def scaled(self, factor: float) -> "Ball":
         """The same ball with ``factor`` times the radius."""
+        return replace(self, eps=factor * self.eps)
 
 
 @dataclass(frozen=True)
-class Linf:
+class Linf(Ball):
     """Perturbations that change no pixel by more than ``eps``."""
-
-    eps: float
 
     def __post_init__(self) -> None:
         if not 0 < self.eps <= 1:
             raise ValueError(f"eps is in pixel units, 0 < eps <= 1; got {self.eps:g}: write 8/255")
 
     def steepest(self, grad: Images) -> Images:
-        """The unit step that raises a function with this gradient the most."""
         return grad.sign()
 
     def project(self, delta: Images) -> Images:
@@ -52,22 +55,16 @@ class Linf:
         """Each pixel's change uniform in ``[-eps, eps]``."""
         return self.eps * uniform_like(x, generator)
 
-    def scaled(self, factor: float) -> "Linf":
-        return replace(self, eps=factor * self.eps)
-
 
 @dataclass(frozen=True)
-class L2:
+class L2(Ball):
     """Perturbations whose Euclidean norm, image by image, is at most ``eps``."""
-
-    eps: float
 
     def __post_init__(self) -> None:
         if not 0 < self.eps < float("inf"):
             raise ValueError(f"eps is an L2 norm in pixel units, eps > 0; got {self.eps:g}")
 
     def steepest(self, grad: Images) -> Images:
-        """The unit step that raises a function with this gradient the most; 0 where it is flat."""
         scaled = scale_to_largest(grad, dim=(1, 2, 3))
         return scaled / _safe(_norms(scaled))[:, None, None, None]
 
@@ -81,9 +78,6 @@ class L2:
         share = shares_like(x, generator)
         radius = self.eps * share.pow(1 / x[0].numel())
         return direction * radius[:, None, None, None]
-
-    def scaled(self, factor: float) -> "L2":
-        return replace(self, eps=factor * self.eps)
 
 
 NORMS: dict[str, type[Linf] | type[L2]] = {"linf": Linf, "l2": L2}

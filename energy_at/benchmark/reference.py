@@ -21,8 +21,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from energy_at.attacks import GradientAttack
-from energy_at.attacks.goals import misclassify
-from energy_at.attacks.starts import Uniform
+from energy_at.attacks.gradient import Uniform, misclassify
 from energy_at.attacks.threat import Ball, Linf
 from energy_at.core.types import Images, Labels, Logits, Scalar
 from energy_at.data import ImageSet

@@ -32,8 +32,7 @@ from energy_at.data import ImageSet, as_floats, synthetic
 from energy_at.data.loaders import Batch
 from energy_at.evaluation.robustness import Evaluator
 from energy_at.models.compile import begin_step, compile_net
-from energy_at.models.modes import full_precision, no_graph
-from energy_at.models.tiled import Tiled, tile_of
+from energy_at.models.modes import Tiled, full_precision, no_graph, tile_of
 from energy_at.runs.folder import RunFolder
 from energy_at.sampling import Chains, Langevin, Unguided, generate
 from energy_at.training import AdversarialTraining

@@ -23,8 +23,7 @@ from energy_at.attacks.registry import CLEAN, AttackKey
 from energy_at.core.rng import ImageNoise
 from energy_at.core.types import Images, Labels, Logits
 from energy_at.data import ImageSet, as_floats
-from energy_at.models.modes import eval_mode, full_precision, no_graph
-from energy_at.models.tiled import Tiled, tile_of
+from energy_at.models.modes import Tiled, eval_mode, full_precision, no_graph, tile_of
 from energy_at.runs.result_folder import ResultFolder
 
 Mask = Bool[Tensor, " images"]  # which images are classified correctly

@@ -1,4 +1,4 @@
-"""Context managers that change how a network runs, and restore it."""
+"""How a network runs: context managers that restore it, and evaluation in tiles of one size."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from energy_at.core.types import Images, Logits
 from energy_at.models.compile import is_compiled
 
 
@@ -101,3 +102,38 @@ def _precisions() -> tuple[list[Any], str, str | bool]:
     # The old attributes cannot be read where a user has set the new ones.
     products = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
     return [*products, backends.mkldnn.matmul, backends.mkldnn.conv], "fp32_precision", "ieee"
+
+
+def tile_of(device: torch.device) -> int:
+    """Images of a tile on this device."""
+    return 16 if device.type == "cpu" else 128
+
+
+class Tiled(nn.Module):
+    """A network in evaluation mode whose logits do not depend on the other images, bit for bit.
+
+    It sees ``size`` images at a time, the last ones padded.
+
+    The kernels of a matrix product, and with them the last bits of an image's logits and gradient,
+    depend on the size of the batch; seen in tiles of one size they do not. A network that cuts its
+    logits off from its input has a gradient of zero instead of none.
+    """
+
+    def __init__(self, net: nn.Module, size: int) -> None:
+        super().__init__()
+        self.net = net
+        self.size = size
+
+    def forward(self, x: Images) -> Logits:
+        padding = -len(x) % self.size
+        if padding:
+            last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+            x = torch.cat([x, torch.zeros_like(x[:1]).expand(padding, -1, -1, -1)])
+            # Kernels, and the last bits with them, depend on the memory format too.
+            kind = torch.channels_last if last else torch.contiguous_format
+            x = x.contiguous(memory_format=kind)
+        tiles: tuple[Images, ...] = torch.split(x, self.size)
+        whole = torch.cat([self.net(tile) for tile in tiles])
+        if x.requires_grad:
+            whole = whole + 0 * x.flatten(1).sum(1, keepdim=True)
+        return whole[: len(x) - padding]

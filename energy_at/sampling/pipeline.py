@@ -11,8 +11,7 @@ from omegaconf import DictConfig
 
 from energy_at.evaluation import TrainedModel, open_model, result_key
 from energy_at.evaluation.publish import require_wandb_only
-from energy_at.models.modes import eval_mode
-from energy_at.models.tiled import Tiled, tile_of
+from energy_at.models.modes import Tiled, eval_mode, tile_of
 from energy_at.runs.result_folder import ResultFolder
 from energy_at.sampling.classifier import load_classifier, require_classifier
 from energy_at.sampling.langevin import generate

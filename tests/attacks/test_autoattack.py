@@ -16,7 +16,7 @@ from energy_at.attacks.threat import L2, Linf
 from energy_at.core.rng import ImageNoise
 from energy_at.data import ImageSet
 from energy_at.evaluation.robustness import Evaluator
-from energy_at.models.tiled import Tiled
+from energy_at.models.modes import Tiled
 from tests.helpers.digits_net import digits_net
 from tests.helpers.nets import TinyNet
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from energy_at.attacks import GradientAttack, cw, fgsm, targeted
-from energy_at.attacks.goals import ReachTarget, leave_clean_prediction, widen_margin
+from energy_at.attacks.gradient import ReachTarget, leave_clean_prediction, widen_margin
 from energy_at.attacks.threat import L2, Linf
 from tests.helpers.nets import TinyNet
 

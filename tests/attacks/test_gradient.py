@@ -17,8 +17,7 @@ from energy_at.attacks import (
     rs_fgsm,
     trades,
 )
-from energy_at.attacks.goals import leave_clean_prediction, misclassify
-from energy_at.attacks.starts import Gaussian, Uniform
+from energy_at.attacks.gradient import Gaussian, Uniform, leave_clean_prediction, misclassify
 from energy_at.attacks.threat import L2, Linf
 from tests.helpers.nets import TinyNet
 

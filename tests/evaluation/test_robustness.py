@@ -10,7 +10,7 @@ from energy_at.attacks.threat import L2, Linf
 from energy_at.data import ImageSet
 from energy_at.evaluation.robustness import Evaluator
 from energy_at.models import preactresnet18
-from energy_at.models.tiled import Tiled
+from energy_at.models.modes import Tiled
 from tests.helpers.nets import TinyNet
 
 BALL = Linf(0.1)

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from energy_at.core.rng import CountedNoise
-from energy_at.models.tiled import Tiled
+from energy_at.models.modes import Tiled
 from energy_at.sampling import ENERGIES, Chains, ClassEnergy, Langevin, Stop, Unguided, generate
 
 DOWN = Unguided()
