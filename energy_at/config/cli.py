@@ -64,20 +64,7 @@ def command(
     def decorate(body: Callable[..., Any]) -> Callable[[], None]:
         @functools.wraps(body)
         def task(cfg: DictConfig) -> Any:
-            quieten()
-            job = _this_job() if jobs else Job(Path.cwd())
-            hint = on_interrupt.format(folder=job.folder, out=cfg.get("out"))
-            folder = None if job.folder == Path.cwd() else job.folder
-            with one_line_errors(folder, keep_going=job.in_sweep, on_interrupt=hint):
-                require_single(overrides())
-                require_read(cfg, name, overrides())
-                check(cfg)
-                take_trusted(cfg)
-                result = body(cfg, job) if jobs else body(cfg)
-                if not isinstance(result, str):
-                    return result
-                print(result)
-            return None
+            return _run(body, cfg, name, jobs, on_interrupt)
 
         entry = hydra.main(version_base="1.3", config_path=CONF, config_name=name)(task)
 
@@ -85,12 +72,31 @@ def command(
         def main() -> None:
             about = inspect.cleandoc(cast(FunctionType, body).__globals__["__doc__"])
             OmegaConf.register_new_resolver("command_help", lambda: about, replace=True)
-            sys.argv[1:] = [(flags or {}).get(argument, argument) for argument in sys.argv[1:]]
+            arguments = [(flags or {}).get(argument, argument) for argument in sys.argv[1:]]
+            # Hydra takes -m in front of the overrides only.
+            sys.argv[1:] = sorted(arguments, key=lambda a: a not in ("-m", "--multirun"))
             run_command(entry, name)
 
         return main
 
     return decorate
+
+
+def _run(body: Callable[..., Any], cfg: DictConfig, name: str, jobs: bool, hint: str) -> Any:
+    quieten()
+    job = _this_job() if jobs else Job(Path.cwd())
+    hint = hint.format(folder=job.folder, out=cfg.get("out"))
+    folder = None if job.folder == Path.cwd() else job.folder
+    with one_line_errors(folder, keep_going=job.in_sweep, on_interrupt=hint):
+        require_single(overrides())
+        require_read(cfg, name, overrides())
+        check(cfg)
+        take_trusted(cfg)
+        result = body(cfg, job) if jobs else body(cfg)
+        if not isinstance(result, str):
+            return result
+        print(result)
+    return None
 
 
 def overrides() -> list[str]:
