@@ -17,6 +17,7 @@ from energy_at.attacks.base import Attack, AttackOptions, AttackResult, Search
 from energy_at.attacks.compose import WorstCase
 from energy_at.attacks.threat import L2, Ball, Linf, clip_to_pixels
 from energy_at.core.rng import ImageNoise, Noise
+from energy_at.core.rules import integer, one_of, require
 from energy_at.core.types import Classifier, Images, Labels
 from energy_at.models.modes import frozen_parameters, frozen_running_stats, no_graph
 
@@ -59,12 +60,9 @@ class LibraryAttack(Search):
         require_installed(self.name)
         if not isinstance(self.ball, Linf | L2):
             raise ValueError(f"{self.name} is for Linf and L2 balls, got {self.ball}")
-        if self.name not in get_args(Name):
-            raise ValueError(f"no such attack: {self.name}")
-        if self.steps < 1 or self.queries < 1:
-            raise ValueError(
-                f"need steps >= 1 and queries >= 1, got {self.steps} and {self.queries}"
-            )
+        require("name", self.name, one_of(*get_args(Name)))
+        require("steps", self.steps, integer(1))
+        require("queries", self.queries, integer(1))
 
     @property
     def starts_clean(self) -> bool:

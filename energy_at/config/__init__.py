@@ -1,9 +1,100 @@
-"""Configuration: compose, validate, build."""
+"""Configuration: compose, validate, build.
 
+Importing it registers the resolvers of the YAML files.
+"""
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
-from energy_at.config import resolvers as resolvers  # registered before anything is composed
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 
 _PACKAGE = Path(__file__).parents[1]
 # inside an installed package, next to it in a checkout
 CONF = str(next((p for p in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if p.is_dir()), _PACKAGE))
+
+
+def parse_pixels(name: str, value: str | float, limit: float | None = 1) -> float:
+    """Reads a length in pixel units from ``8/255`` or ``0.03``.
+
+    Raises:
+        ValueError: if it is not a number, not positive, or above ``limit`` (1: the pixel range).
+    """
+    try:
+        number = float(Fraction(str(value).replace(" ", "")))
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"{name}={value} must be a number, or a fraction such as 8/255") from None
+    if limit is not None and number > limit:
+        raise ValueError(
+            f"{name}={value} is above {limit:.4g}, but pixels lie in [0, 1]: "
+            f"did you mean {value}/255?"
+        )
+    if number <= 0:
+        raise ValueError(f"{name}={value} must be positive: write a fraction such as 8/255")
+    return number
+
+
+def _by_eps(eps: float, at: Sequence[float], values: Sequence[float]) -> float:
+    import numpy as np  # here: most configurations need none, and --help is waited for
+
+    return float(np.interp(255 * eps, at, values))
+
+
+def _log_by_eps(eps: float, at: Sequence[float], values: Sequence[float]) -> float:
+    import numpy as np
+
+    return math.exp(np.interp(255 * eps, at, np.log(values)))
+
+
+def _samples(wish: str, steps: int) -> str:
+    if wish != "auto":
+        return wish
+    return "abnormal" if int(steps) == 1 else "all"
+
+
+def _run_dir(resume: str | None, default: str) -> str:
+    """The folder of the run to resume, if there is one."""
+    return resume if resume and (Path(resume) / "config.yaml").is_file() else default
+
+
+def _sweep_name() -> str | None:
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return None
+    return Path(HydraConfig.get().sweep.dir).name
+
+
+def register_resolvers() -> None:
+    """Registers the resolvers of the YAML files.
+
+    ``${pixels:threat.eps,8/255}`` is 8/255, checked; ``${times:1.25,8/255}`` is a product;
+    ``${diameter:3,32}`` is the largest L2 distance between two images of this shape;
+    ``${samples:auto,1}`` names the examples that DER applies to under an attack of N steps;
+    ``${by_steps:1,20,1}`` chooses between a value for one step and one for more;
+    ``${by_eps:EPS,[8,16],[1,2]}`` interpolates between values given at 255 EPS, constant beyond
+    the last, ``log_by_eps`` their logarithms, and ``step_by_eps`` takes the first value up to 8,
+    the second up to 16, and so on; ``${pick:TABLE,NAME,DEFAULT}`` looks up a name;
+    ``${sweep_name:}`` is the folder of the sweep that a job belongs to, null without one.
+    """
+    resolvers: dict[str, Callable[..., Any]] = {
+        "pixels": parse_pixels,
+        "diameter": lambda channels, size: math.sqrt(channels * size**2),
+        "times": lambda a, b: float(Fraction(str(a)) * Fraction(str(b))),
+        "samples": _samples,
+        "by_steps": lambda steps, one, more: float(one if int(steps) == 1 else more),
+        "pick": lambda table, name, default: table[name if name in table else default],
+        "by_eps": _by_eps,
+        "log_by_eps": _log_by_eps,
+        "step_by_eps": lambda eps, at, values: float(values[bisect_left(at, 255 * eps - 1e-6)]),
+        "run_dir": _run_dir,
+        "sweep_name": _sweep_name,
+    }
+    for name, resolver in resolvers.items():
+        OmegaConf.register_new_resolver(name, resolver, replace=True)
+
+
+register_resolvers()

@@ -138,9 +138,15 @@ def explain(error: BaseException, command: str | None = None) -> str | None:
     for found in chain:
         if (line := _of_a_choice(found, command)) is not None:
             return line
-    ours = [one for one in reversed(chain) if isinstance(one, _MISTAKES) and _raised_here(one)]
+    ours = [
+        one
+        for one in reversed(chain)
+        if isinstance(one, _MISTAKES) and _raised_in(one, "energy_at")
+    ]
     for found in sorted(ours, key=lambda one: isinstance(one, ArgumentError)):
-        return _line_of(found)
+        if isinstance(found, ArgumentError):  # of a key of the command, which is called the same
+            return f"{found.argument}={found.value} must be {found.must}"
+        return " ".join(str(found).split())
     for found in chain:
         if isinstance(found, OSError) and found.filename is not None:
             return f"{found.filename}: {found.strerror}"
@@ -148,12 +154,6 @@ def explain(error: BaseException, command: str | None = None) -> str | None:
         if _is_a_frameworks(found):
             return _without_bad_advice(" ".join(str(found).split()))
     return None
-
-
-def _line_of(error: BaseException) -> str:
-    if isinstance(error, ArgumentError):  # of a key of the command, which is called the same
-        return f"{error.argument}={error.value} must be {error.must}"
-    return " ".join(str(error).split())
 
 
 def _of_a_choice(error: BaseException, command: str | None) -> str | None:
@@ -187,8 +187,10 @@ def _unreadable(error: OverrideParseException) -> str:
 
 
 def _is_a_frameworks(error: BaseException) -> bool:
-    raised_there = any(_raised_in(error, package) for package in ("hydra", *_EXTRAS))
-    return isinstance(error, _FRAMEWORK) or raised_there or _is_lightnings(error)
+    # Lightning's by name: a broken Lightning must not keep the doctor from speaking.
+    if type(error).__name__ == "MisconfigurationException" or isinstance(error, _FRAMEWORK):
+        return True
+    return any(_raised_in(error, package) for package in ("hydra", *_EXTRAS))
 
 
 def _missing_extra(error: BaseException) -> str | None:
@@ -199,11 +201,6 @@ def _missing_extra(error: BaseException) -> str | None:
     else:
         sought = str(error) if str(error).startswith("Unknown plugin class") else ""
     return next((extra for extra in _EXTRAS if extra in sought), None)
-
-
-def _is_lightnings(error: BaseException) -> bool:
-    # By name: a broken Lightning must not keep the doctor from speaking.
-    return type(error).__name__ == "MisconfigurationException"
 
 
 def _without_bad_advice(line: str) -> str:
@@ -220,10 +217,6 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
-
-
-def _raised_here(error: BaseException) -> bool:
-    return _raised_in(error, "energy_at")
 
 
 def _raised_in(error: BaseException, package: str) -> bool:

@@ -57,11 +57,11 @@ def require_sound(cfg: DictConfig, run: Run) -> None:
     images, batch_size = len(run.data.train), run.data.batch_size
     require_batches(run.module.net, images, batch_size)
     run.data.test.first(cfg.evaluation.subset)
-    require_fitting(run)
-    require_attack(run)
+    _require_fitting(run)
+    _require_attack(run)
     make_attacks(cfg.evaluation)
     for checkpoint in callbacks_of(run.trainer, ModelCheckpoint):
-        require_known(checkpoint.monitor, run.module.val_attacks)
+        _require_known(checkpoint.monitor, run.module.val_attacks)
     for sentinel in callbacks_of(run.trainer, Sentinel):
         sentinel.require_fitting(run.trainer, run.module.objective, run.module.attack)
     for compiled in callbacks_of(run.trainer, CompiledNet):
@@ -84,12 +84,8 @@ def _made(factory: Callable[..., Any], *arguments: Any) -> Any:
         raise ValueError(f"optimizer or schedule: {error}") from error
 
 
-def require_fitting(run: Run) -> None:
-    """Refuses a network that does not take these images, or has no logit for some class.
-
-    Raises:
-        ValueError: if it does not fit.
-    """
+def _require_fitting(run: Run) -> None:
+    """Refuses a network that does not take these images, or has no logit for some class."""
     images = run.data.test.first(min(2, len(run.data.test)))
     shape = tuple(images.pixels.shape[1:])
     try:
@@ -107,12 +103,8 @@ def require_fitting(run: Run) -> None:
         )
 
 
-def require_attack(run: Run) -> None:
-    """Refuses terms that compare clean and adversarial images where there is no attack.
-
-    Raises:
-        ValueError: if there is one.
-    """
+def _require_attack(run: Run) -> None:
+    """Refuses terms that compare clean and adversarial images where there is no attack."""
     compares = Trait.READS_CLEAN | Trait.READS_START | Trait.TRAINS_START
     if isinstance(run.module.attack, NoAttack) and run.module.objective.traits & compares:
         raise ValueError(
@@ -121,12 +113,8 @@ def require_attack(run: Run) -> None:
         )
 
 
-def require_known(monitor: str | None, attacks: Mapping[str, Attack]) -> None:
-    """Refuses to choose a checkpoint by an accuracy that no validation measures.
-
-    Raises:
-        ValueError: if it is neither the clean accuracy nor that of a validation attack.
-    """
+def _require_known(monitor: str | None, attacks: Mapping[str, Attack]) -> None:
+    """Refuses to choose a checkpoint by an accuracy that no validation measures."""
     stage, _, name = (monitor or "").rpartition("/acc/")
     if stage and name not in {"clean", *attacks}:
         known = ", ".join(f"{stage}/acc/{known}" for known in ("clean", *attacks))

@@ -11,8 +11,8 @@ from energy_at.data.readers import (
     mnist5k,
     svhn,
     synthetic,
+    tiny_imagenet,
 )
-from energy_at.data.tiny_imagenet import tiny_imagenet
 
 __all__ = [
     "EvalLoader",

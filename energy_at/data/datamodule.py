@@ -75,7 +75,6 @@ class ImageData(LightningDataModule):
 
     @property
     def train(self) -> ImageSet:
-        """Training images."""
         return self._sets[0]
 
     @property
@@ -85,11 +84,9 @@ class ImageData(LightningDataModule):
 
     @property
     def test(self) -> ImageSet:
-        """The test set."""
         return self._sets[2]
 
     def train_dataloader(self) -> TrainLoader:
-        """Shuffled, augmented batches."""
         self._loader = TrainLoader(
             self.train.to(self.device),
             self.batch_size,
@@ -118,7 +115,6 @@ class ImageData(LightningDataModule):
             self._loader.load_state_dict(state_dict)
 
     def val_dataloader(self) -> EvalLoader:
-        """Held-out images in a fixed order."""
         return self.eval_loader(self.val)
 
     def eval_loader(self, images: ImageSet) -> EvalLoader:
@@ -156,10 +152,8 @@ class ImageData(LightningDataModule):
 
     @property
     def rank(self) -> int:
-        """Rank of this process."""
         return self.trainer.global_rank if self.trainer else 0
 
     @property
     def world(self) -> int:
-        """Number of processes."""
         return self.trainer.world_size if self.trainer else 1

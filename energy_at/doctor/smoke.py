@@ -17,8 +17,13 @@ from energy_at.config.build import make
 from energy_at.config.keys import compose_groups
 from energy_at.core.types import Images, Logits
 from energy_at.data import ImageData, ImageSet
-from energy_at.data.readers import synthetic
-from energy_at.data.tiny_imagenet import URL, tiny_imagenet, training_files, val_files
+from energy_at.data.readers import (
+    TINY_IMAGENET_URL,
+    synthetic,
+    tiny_imagenet,
+    training_files,
+    val_files,
+)
 from energy_at.doctor import Checks, Verdict, require
 from energy_at.energy.pair import LogitPair
 from energy_at.models import preactresnet18
@@ -157,7 +162,7 @@ def _undecoded_tiny_imagenet(root: Path) -> Verdict:
     folder = root / "tiny-imagenet-200"
     if not folder.is_dir():
         tiny_imagenet(root)  # raises, with the remedy
-    again = f"unpack {URL} to {folder} again"
+    again = f"unpack {TINY_IMAGENET_URL} to {folder} again"
     try:
         names = (folder / "wnids.txt").read_text().split()
         classes = {name: label for label, name in enumerate(names)}

@@ -14,8 +14,8 @@ from torch import nn
 
 from energy_at import __version__
 from energy_at.attacks.threat import NORM_LABELS, NORMS, Ball
+from energy_at.config import parse_pixels
 from energy_at.config.build import build_data, make, reopen
-from energy_at.config.resolvers import parse_pixels
 from energy_at.core.device import device_of
 from energy_at.core.files import digest
 from energy_at.data import ImageData, ImageSet

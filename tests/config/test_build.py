@@ -9,8 +9,8 @@ from lightning import Callback, LightningModule, Trainer
 from omegaconf import OmegaConf
 
 from energy_at.attacks.threat import L2, Linf
+from energy_at.config import parse_pixels
 from energy_at.config.build import build_module
-from energy_at.config.resolvers import parse_pixels
 from energy_at.data import ImageData
 from energy_at.objectives import DER
 from tests.helpers.running import CONF, TINY, TINY_BN, choices, config, fitted, prepared

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import chi2_contingency, chisquare
 
-from energy_at.data.augment import Draws, crop_and_flip, draw
+from energy_at.data.loaders import Draws, crop_and_flip, draw
 
 
 def generator(seed=0):

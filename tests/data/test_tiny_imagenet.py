@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from energy_at.data.tiny_imagenet import tiny_imagenet
+from energy_at.data.readers import tiny_imagenet
 
 WNIDS = ["n03", "n01", "n02"]  # the order of the file is the order of the classes
 COLOURS = {"n03": (200, 30, 30), "n01": (30, 200, 30), "n02": (30, 30, 200)}

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
 from energy_at import train
-from energy_at.config.resolvers import register_resolvers
+from energy_at.config import register_resolvers
 from energy_at.overfitting.alarms import ALARMS
 from energy_at.reporting import wandb_workspace
 from energy_at.reporting.panels import Panel, Scatter, specification
