@@ -6,9 +6,9 @@ Constants are those of the papers at every radius; a step size left out follows 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
-from energy_at.attacks.autoattack import LibraryAttack, autoattack, require_installed
+from energy_at.attacks.autoattack import LibraryAttack, Name, autoattack, require_installed
 from energy_at.attacks.base import Attack
 from energy_at.attacks.compose import Restarts, WorstCase
 from energy_at.attacks.gradient import (
@@ -124,10 +124,7 @@ OWN: dict[str, Callable[..., Attack]] = {
     "cw": cw,
 }
 FROM_LIBRARY: dict[str, Callable[..., Attack]] = {
-    **{
-        name: partial(LibraryAttack, name=name.replace("_", "-"))
-        for name in ("apgd_ce", "apgd_dlr", "apgd_t", "fab", "fab_t", "square")
-    },
+    **{name.replace("-", "_"): partial(LibraryAttack, name=name) for name in get_args(Name)},
     "autoattack": autoattack,
 }
 LABELS = {
