@@ -70,7 +70,8 @@ def command(
 
         @functools.wraps(body)
         def main() -> None:
-            about = inspect.cleandoc(cast(FunctionType, body).__globals__["__doc__"])
+            module = cast(FunctionType, inspect.unwrap(body)).__globals__
+            about = inspect.cleandoc(module["__doc__"])
             OmegaConf.register_new_resolver("command_help", lambda: about, replace=True)
             arguments = [(flags or {}).get(argument, argument) for argument in sys.argv[1:]]
             # Hydra takes -m in front of the overrides only.
