@@ -93,10 +93,15 @@ def choices_of(group: str) -> dict[str, Path]:
 def compose_groups(name: str, overrides: Sequence[str], *, all_of_it: bool = False) -> DictConfig:
     """The configuration of a command with the groups that were chosen, as far as they exist."""
     chosen = [o for o in overrides if o.partition("=")[2] in choices_of(o.partition("=")[0])]
+    return compose_command(name, chosen, all_of_it=all_of_it)
+
+
+def compose_command(name: str, overrides: Sequence[str], *, all_of_it: bool = False) -> DictConfig:
+    """The configuration of a command, also inside another command."""
     with ExitStack() as stack:
         if not GlobalHydra.instance().is_initialized():
             stack.enter_context(initialize_config_dir(CONF, version_base="1.3"))
-        return compose(name, chosen, return_hydra_config=all_of_it)
+        return compose(name, list(overrides), return_hydra_config=all_of_it)
 
 
 def keys_in(node: Any, prefix: str = "") -> Iterator[str]:

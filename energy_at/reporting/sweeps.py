@@ -1,9 +1,8 @@
 """Results of a sweep: of trainings against a swept number, of samplings as quality and variety."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ PANELS = (PGD, TEST_PGD, DELTA_X, DELTA_XY)
 WIDE = 20  # ratio of the greatest to the least positive value from which the axis is logarithmic
 
 TRADEOFF_FILES = ("tradeoff.md", "tradeoff.csv", "tradeoff.png", "tradeoff.pdf")
-SCORES = {
+SCORES = {  # title, factor and format
     "inception_score": ("IS", 1, ".2f"),
     "fid": ("FID", 1, ".2f"),
     "kid": ("KID", 1, ".4f"),
@@ -49,10 +48,12 @@ SCORES = {
     "recall": ("recall", 1, ".3f"),
     "classifier_accuracy": ("classifier accuracy %", 100, ".1f"),
     "variety": ("variety", 1, ".3f"),
+    "nearest": ("nearest", 1, ".3f"),
     "copied": ("copied %", 100, ".1f"),
 }
 DRAWN = ("fid", "precision", "recall", "variety")
 STEPS = "sampler.steps"
+Report = Mapping[str, Any]  # what ``samples.json`` holds
 
 
 @dataclass(frozen=True)
@@ -202,132 +203,108 @@ def _draw(
         axes.errorbar(list(means), heights, yerr=list(zip(*bars, strict=True)), capsize=3, **style)
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """The report of a finished sampling, as ``samples.json`` holds it."""
-
-    report: Mapping[str, Any]
-
-    @cached_property
-    def chosen(self) -> dict[str, Any]:
-        """Every setting by its key; a group's choice by the group's name."""
-        found: dict[str, Any] = {}
-        for group, settings in self.report["settings"].items():
-            found[group] = settings["name"]
-            found |= {f"{group}.{k}": v for k, v in settings.items() if k != "name"}
-        named = {"run": self.report["network"]["source"]}
-        return named | found | {name: self.report[name] for name in ("n", "seed")}
-
-    def score(self, name: str, of: str = "samples") -> float | None:
-        """A score of one of its sets; ``None`` if it was not measured."""
-        value = self.report["sets"][of].get(name)
-        return None if value is None else float(value)
+def samplings_below(folder: Path) -> list[Report]:
+    """Reports of all finished samplings, by their folders."""
+    return [read_json(path) for path in sorted(folder.rglob("samples.json"), key=job_order)]
 
 
-def samplings_below(folder: Path) -> list[Sampling]:
-    return [Sampling(read_json(p)) for p in sorted(folder.rglob("samples.json"), key=job_order)]
-
-
-def write_tradeoff(samplings: Sequence[Sampling], out: Path) -> str:
-    """Writes ``TRADEOFF_FILES``: a row for each sampling and the controls, a curve for each start.
+def write_tradeoff(reports: Sequence[Report], out: Path) -> str:
+    """Writes ``TRADEOFF_FILES``: a row for each sampling and for the controls, a curve for each start.
 
     Returns:
         The table as Markdown.
     """
-    table, title = tradeoff_table(samplings), _shared(samplings)
+    settings = zip(*map(_setting, reports), strict=True)
+    setting = ", ".join(parts[0] for parts in settings if len(set(parts)) == 1)
+    table = _tradeoff_table(reports)
+    text = f"{setting}\n\n{table.markdown()}"
     out.mkdir(parents=True, exist_ok=True)
-    text = f"{title}\n\n{table.markdown()}"
     (out / "tradeoff.md").write_text(text + "\n")
     (out / "tradeoff.csv").write_text(table.csv())
-    save(tradeoff_figure(_tradeoffs(samplings), title), out / "tradeoff")
+    save(tradeoff_figure(_tradeoffs(reports), setting), out / "tradeoff")
     return text
 
 
-def tradeoff_table(samplings: Sequence[Sampling]) -> Table:
-    """One row for each sampling, then the start alone of each start, then held-out images."""
-    keys = _differing(samplings)
-    of_start = [k for k in keys if k in ("run", "start", "n", "seed") or k.startswith("start.")]
-    scores = [name for name in SCORES if any(s.score(name) is not None for s in samplings)]
-
-    def row(
-        images: str, s: Sampling, known: Collection[str], steps: str = "", arrived: str = ""
-    ) -> dict[str, str]:
-        found = {"images": images}
-        found |= {key: _cell(s.chosen.get(key)) if key in known else "" for key in keys}
-        found |= {"mean steps": steps, "arrived %": arrived}
-        for name in scores:
-            title, scale, form = SCORES[name]
-            value = s.score(name, images)
-            found[title] = "" if value is None else format(scale * value, form)
-        return found
-
-    rows = []
-    for s in samplings:
-        arrived = 100 * s.report["stopped"]["reached"] / s.report["n"]
-        rows.append(row("samples", s, keys, f"{s.report['mean_steps']:.1f}", f"{arrived:.1f}"))
-    alone: dict[tuple[str, ...], dict[str, str]] = {}
-    for s in samplings:
-        one = row("start alone", s, of_start, "0")
-        alone.setdefault(tuple(one[key] for key in keys), one)
-    return Table.of([*rows, *alone.values(), row("held-out images", samplings[0], ())])
+def score_cells(scores: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Cells of a table; empty where a score was not measured."""
+    forms = [(scores.get(name), *SCORES[name][1:]) for name in names]
+    return ["" if value is None else format(factor * value, form) for value, factor, form in forms]
 
 
-def _differing(samplings: Sequence[Sampling]) -> list[str]:
+def _setting(report: Report) -> tuple[str, ...]:
+    """Data, number, seed, and what the samples were measured by."""
+    reference, measured = report["reference"], "not measured by features"
+    if report["extractor"] != "none":
+        images = f"{reference['images']} {reference['split']} images"
+        measured = f"scores by {report['extractor']} against {images}"
+    return report["dataset"], f"{report['n']} samples", f"seed {report['seed']}", measured
+
+
+def _chosen(report: Report) -> dict[str, Any]:
+    """Every setting by its key; a group's choice by the group's name."""
+    found = {"run": report["network"]["source"]}
+    for group, settings in report["settings"].items():
+        found[group] = settings["name"]
+        found |= {f"{group}.{k}": v for k, v in settings.items() if k != "name"}
+    return found | {name: report[name] for name in ("n", "seed")}
+
+
+def _differing(choices: Sequence[Mapping[str, Any]]) -> list[str]:
     """Keys of the settings in which samplings differ that have them."""
-    differ = []
-    for key in dict.fromkeys(key for sampling in samplings for key in sampling.chosen):
-        group, dot, _ = key.partition(".")
-        values: dict[str, set[str]] = {}
-        for s in samplings:
-            if key in s.chosen:  # another choice of the group has settings of its own
-                choice = str(s.chosen[group]) if dot else ""
-                values.setdefault(choice, set()).add(json.dumps(s.chosen[key]))
-        if any(len(found) > 1 for found in values.values()):
-            differ.append(key)
-    return differ
+    values: dict[str, dict[str, set[str]]] = {}
+    for chosen in choices:
+        for key, value in chosen.items():
+            group, dot, _ = key.partition(".")
+            choice = chosen[group] if dot else ""  # each choice of a group has its own settings
+            values.setdefault(key, {}).setdefault(choice, set()).add(json.dumps(value))
+    return [key for key, found in values.items() if max(map(len, found.values())) > 1]
 
 
-def _tradeoffs(samplings: Sequence[Sampling]) -> dict[str, list[dict[str, float]]]:
+def _tradeoff_table(reports: Sequence[Report]) -> Table:
+    """One row for each sampling, then the start alone of each start, then held-out images."""
+    choices = [_chosen(report) for report in reports]
+    keys = _differing(choices)
+    measured = {k for r in reports for k, v in r["sets"]["samples"].items() if v is not None}
+    names = [name for name in SCORES if name in measured and name != "nearest"]
+    rows: list[tuple[str, ...]] = []
+    alone: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for report, chosen in zip(reports, choices, strict=True):
+        cells = {key: _cell(chosen.get(key)) for key in keys}
+        steps, reached = report["mean_steps"], report["stopped"]["reached"] / report["n"]
+        scores, controls = (report["sets"][name] for name in ("samples", "start alone"))
+        ends = (f"{steps:.1f}", f"{100 * reached:.1f}", *score_cells(scores, names))
+        rows.append(("samples", *cells.values(), *ends))
+        of_start = ("run", "start", "n", "seed")
+        start = tuple(v if k.partition(".")[0] in of_start else "" for k, v in cells.items())
+        alone.setdefault(start, ("start alone", *start, "0", "", *score_cells(controls, names)))
+    real = score_cells(reports[0]["sets"]["held-out images"], names)
+    last = ("held-out images", *[""] * (len(keys) + 2), *real)
+    titles = ("images", *keys, "mean steps", "arrived %", *(SCORES[name][0] for name in names))
+    return Table(titles, [*rows, *alone.values(), last])
+
+
+def _tradeoffs(reports: Sequence[Report]) -> dict[str, list[dict[str, float]]]:
     """Points of the figure, by start, guidance and whatever else differs; steps along a curve.
 
     A point is the mean of its seeds; samplings that were not measured by features have none.
     """
-    others = [k for k in _differing(samplings) if k not in ("start", "guidance", STEPS, "seed")]
-    points: dict[str, dict[int, list[dict[str, float]]]] = {}
-    for s in samplings:
-        names = [str(s.chosen["start"]), str(s.chosen["guidance"])]
-        names += [f"{key}={_cell(s.chosen[key])}" for key in others if key in s.chosen]
-        scores = {name: value for name in DRAWN if (value := s.score(name)) is not None}
-        if len(scores) == len(DRAWN):
+    choices = [_chosen(report) for report in reports]
+    others = [k for k in _differing(choices) if k not in ("start", "guidance", STEPS, "seed")]
+    points: dict[str, dict[int, list[Mapping[str, float]]]] = {}
+    for report, chosen in zip(reports, choices, strict=True):
+        scores = report["sets"]["samples"]
+        if all(scores.get(key) is not None for key in DRAWN):
+            names = [chosen["start"], chosen["guidance"]]
+            names += [f"{key}={_cell(chosen[key])}" for key in others if key in chosen]
             by_steps = points.setdefault(", ".join(names), {})
-            by_steps.setdefault(int(s.chosen[STEPS]), []).append(scores)
+            by_steps.setdefault(int(chosen[STEPS]), []).append(scores)
     return {
         name: [
-            {"steps": float(steps)} | {k: sum(p[k] for p in seeds) / len(seeds) for k in DRAWN}
+            {"steps": steps, **{key: sum(s[key] for s in seeds) / len(seeds) for key in DRAWN}}
             for steps, seeds in sorted(by_steps.items())
         ]
         for name, by_steps in points.items()
     }
-
-
-def _shared(samplings: Sequence[Sampling]) -> str:
-    """What all samplings share: data, number, and what they were measured by."""
-    reports = [sampling.report for sampling in samplings]
-    found = [
-        {str(report["dataset"]) for report in reports},
-        {f"{report['n']} samples" for report in reports},
-        {f"seed {report['seed']}" for report in reports},
-        {_extractor(report) for report in reports},
-    ]
-    return ", ".join(values.pop() for values in found if len(values) == 1)
-
-
-def _extractor(report: Mapping[str, Any]) -> str:
-    if report["extractor"] == "none":
-        return "not measured by features"
-    reference = report["reference"]
-    against = f"{reference['images']} {reference['split']} images"
-    return f"scores by {report['extractor']} against {against}"
 
 
 def _cell(value: Any) -> str:

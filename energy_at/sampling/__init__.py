@@ -1,9 +1,17 @@
 """A robust classifier as a generator: starts, Langevin dynamics, guidance, scores."""
 
-from energy_at.sampling.guidance import ClassEnergy, Guidance, Unguided
-from energy_at.sampling.langevin import ENERGIES, Chains, Langevin, Stop, generate
+from energy_at.sampling.langevin import (
+    ENERGIES,
+    Chains,
+    ClassEnergy,
+    Guidance,
+    Langevin,
+    Stop,
+    Unguided,
+    generate,
+)
 from energy_at.sampling.output import FILES
-from energy_at.sampling.pipeline import Options, sample, sample_command
+from energy_at.sampling.pipeline import sample, sample_command
 from energy_at.sampling.prepare import SamplingPlan
 from energy_at.sampling.starts import (
     ClassGaussian,
@@ -28,7 +36,6 @@ __all__ = [
     "Guidance",
     "Langevin",
     "LocalPCA",
-    "Options",
     "PrincipalComponents",
     "SamplingPlan",
     "Start",

@@ -4,14 +4,12 @@ import shutil
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from lightning import seed_everything
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import OmegaConf, open_dict
 from torch import nn
 
-from energy_at.config import CONF
 from energy_at.config.build import build, reopen
+from energy_at.config.keys import compose_command
 from energy_at.evaluation import TrainedModel
 from energy_at.runs.folder import RunFolder
 from energy_at.sampling.prepare import cache_key
@@ -26,33 +24,6 @@ OMITTED = (
     "trainer.limit_val_batches=0",
     "trainer.num_sanity_val_steps=0",
 )
-
-
-def load_classifier(
-    model: TrainedModel, choice: str, cache: Path, *, progress: bool
-) -> nn.Module | None:
-    """The independent classifier on the device of the network.
-
-    Args:
-        model: The network whose samples it classifies.
-        choice: ``auto`` trains one, or takes the one trained before; ``none``; or a run's folder.
-        cache: Folder that a trained one is kept in.
-        progress: Show a bar.
-
-    Raises:
-        FileNotFoundError: if ``choice`` is a folder without a run.
-        ValueError: if the run is of another data set.
-    """
-    require_classifier(model, choice)
-    if choice == "none":
-        return None
-    if choice != "auto":
-        return _open(RunFolder.open(choice), model)
-    key = cache_key("classifier", model.data.train.digests(), STEPS, EPOCHS, model.device.type)
-    folder = RunFolder(cache / f"classifier-{key[:12]}")
-    if not folder.has_checkpoint():
-        _train(model, folder, progress=progress)
-    return _open(folder, model)
 
 
 def require_classifier(model: TrainedModel, choice: str) -> None:
@@ -72,7 +43,26 @@ def require_classifier(model: TrainedModel, choice: str) -> None:
         )
 
 
-def _open(folder: RunFolder, model: TrainedModel) -> nn.Module:
+def load_classifier(
+    model: TrainedModel, choice: str, cache: Path, *, progress: bool
+) -> nn.Module | None:
+    """The independent classifier on the device of the network.
+
+    Args:
+        model: The network whose samples it classifies.
+        choice: ``auto`` trains one, or takes the one trained before; ``none``; or a run's folder.
+        cache: Folder that a trained one is kept in.
+        progress: Show a bar.
+    """
+    if choice == "none":
+        return None
+    if choice == "auto":
+        key = cache_key("classifier", model.data.train.digests(), STEPS, EPOCHS, model.device.type)
+        folder = RunFolder(cache / f"classifier-{key[:12]}")
+        if not folder.has_checkpoint():
+            _train(model, folder, progress=progress)
+    else:
+        folder = RunFolder.open(choice)
     module, _ = reopen(folder, "last", folder.config())
     net: nn.Module = module.net.to(model.device).eval()
     return net.requires_grad_(False)
@@ -86,19 +76,20 @@ def _train(model: TrainedModel, folder: RunFolder, *, progress: bool) -> None:
     part = RunFolder(folder.path.with_name(f"{folder.path.name}.part"))
     shutil.rmtree(part.path, ignore_errors=True)
     images, data = len(model.data.train), model.config.dataset
-    epochs = max(EPOCHS, round(STEPS * data.batch_size / images))
-    precision = "bf16-mixed" if data.size >= 32 else "32-true"
     overrides = [
         "experiment=standard",
         f"model.width={WIDTH.get(model.device.type, 64)}",
-        f"trainer.max_epochs={epochs}",
-        f"trainer.precision={precision}",
+        f"trainer.max_epochs={max(EPOCHS, round(STEPS * data.batch_size / images))}",
+        f"trainer.precision={'bf16-mixed' if data.size >= 32 else '32-true'}",
         f"trainer.accelerator={'gpu' if model.device.type == 'cuda' else 'cpu'}",
         f"trainer.enable_progress_bar={str(progress).lower()}",
         "logger=none",
         *OMITTED,
     ]
-    cfg = _compose(overrides, model.config)
+    cfg = compose_command("train", overrides)
+    with open_dict(cfg):
+        cfg.dataset = OmegaConf.to_container(data, resolve=True)
+        cfg.seed = model.config.seed  # it splits the data: what is held out stays held out
     seed_everything(cfg.seed, workers=True, verbose=False)
     run = build(cfg, part)
     RunFolder.create(part.path, cfg, overrides)
@@ -108,18 +99,3 @@ def _train(model: TrainedModel, folder: RunFolder, *, progress: bool) -> None:
     except SystemExit:  # how Lightning ends on a signal
         raise KeyboardInterrupt from None
     part.path.rename(folder.path)
-
-
-def _compose(overrides: list[str], like: DictConfig) -> DictConfig:
-    def composed() -> DictConfig:
-        return compose("train", overrides=overrides, return_hydra_config=False)
-
-    if GlobalHydra.instance().is_initialized():
-        cfg = composed()
-    else:
-        with initialize_config_dir(CONF, version_base="1.3"):
-            cfg = composed()
-    with open_dict(cfg):
-        cfg.dataset = OmegaConf.to_container(like.dataset, resolve=True)
-        cfg.seed = like.seed  # it splits the data: what is held out stays held out
-    return cfg

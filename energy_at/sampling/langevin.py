@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,7 +22,6 @@ from energy_at.core.rules import POSITIVE, TRUTH, integer, number, one_of, or_nu
 from energy_at.core.types import Images, Labels, Logits, PerExample
 from energy_at.energy.energies import joint_energy, marginal_energy
 from energy_at.models.modes import full_precision
-from energy_at.sampling.guidance import Guidance
 
 Energy = Callable[[Logits, Labels], PerExample]
 
@@ -35,6 +34,95 @@ ENERGIES: dict[str, Energy] = {
     "cross_entropy": lambda logits, y: F.cross_entropy(logits, y, reduction="none"),
 }
 PRECISIONS = ("fp32", "bf16")
+TARGET_DRAW = -1  # index of the noise draw for targets; steps count from 0
+
+
+class Guidance:
+    """Target energies, the pull towards them, and the stopping rule; by default none.
+
+    Energies and targets are in nats.
+    """
+
+    def targets(
+        self,
+        y: Labels,
+        energies: Float[Tensor, " images"],
+        labels: Int[Tensor, " images"],
+        noise: CountedNoise,
+    ) -> PerExample:
+        """Target energy of each sample of class ``y``, from the energies of training images."""
+        return torch.full(y.shape, -torch.inf, device=y.device)
+
+    def pull(self, energy: PerExample, target: PerExample) -> PerExample:
+        """Factor of the energy gradient in [-1, 1]; negative values raise the energy."""
+        return torch.ones_like(energy)
+
+    def reached(self, energy: PerExample, target: PerExample) -> Bool[Tensor, " batch"]:
+        """Mask of the samples that stop."""
+        return torch.zeros_like(energy, dtype=torch.bool)
+
+
+class Unguided(Guidance):
+    """Plain descent in energy up to the maximum number of steps; the target is minus infinity."""
+
+
+@dataclass(frozen=True)
+class ClassEnergy(Guidance):
+    """Guidance to the energies of the class's training images under the network.
+
+    Our interpretation of the abstract of arXiv 2505.22486. Mirza et al. (ECCV 2024) descend without
+    a pull and stop at the mean energy of the class: ``draw="mean", pulls=False``.
+
+    Attributes:
+        draw: ``"empirical"``: the target is the energy of a random training image of the class;
+            ``"mean"``: the mean energy of the class.
+        tolerance: A sample stops when its energy is within this distance of its target, in nats.
+        width: Distance in nats below which the pull falls to zero in proportion, as the slope of
+            Huber's loss; 0 for a pull of constant size.
+        pulls: Whether a sample below its target is pulled up. If not, it descends as without
+            guidance, and stops at its target or below.
+    """
+
+    draw: str = "empirical"
+    tolerance: float = 0.1
+    width: float = 1.0
+    pulls: bool = True
+
+    def __post_init__(self) -> None:
+        require("draw", self.draw, one_of("empirical", "mean"))
+        require("tolerance", self.tolerance, number(0))
+        require("width", self.width, number(0))
+        require("pulls", self.pulls, TRUTH)
+
+    def targets(
+        self, y: Labels, energies: Tensor, labels: Tensor, noise: CountedNoise
+    ) -> PerExample:
+        """The mean energy of the class, or that of a random image of it.
+
+        Raises:
+            ValueError: if a class has no images.
+        """
+        share = noise.uniform(TARGET_DRAW, 1)[:, 0]
+        targets = torch.empty_like(share)
+        for label in torch.unique(y).tolist():
+            of_class = energies[labels == label]
+            if not len(of_class):
+                raise ValueError(f"class {label} has no training images: it has no target energy")
+            if self.draw == "mean":
+                targets[y == label] = of_class.mean()
+            else:
+                targets[y == label] = of_class[(share[y == label] * len(of_class)).long()]
+        return targets
+
+    def pull(self, energy: PerExample, target: PerExample) -> PerExample:
+        if not self.pulls:
+            return super().pull(energy, target)
+        difference = energy - target
+        return difference.sign() if self.width == 0 else (difference / self.width).clamp(-1, 1)
+
+    def reached(self, energy: PerExample, target: PerExample) -> Bool[Tensor, " batch"]:
+        difference = energy - target
+        return (difference.abs() if self.pulls else difference) <= self.tolerance
 
 
 class Stop(IntEnum):
@@ -134,11 +222,6 @@ class Langevin:
     ) -> tuple[Chains, Chains, PerExample]:
         """Take one step: one forward pass, one gradient with respect to the input.
 
-        Args:
-            net: In evaluation mode.
-            chains: Chains that have not stopped.
-            guidance: Direction in energy and stopping rule.
-
         Returns:
             The active chains, the stopped chains, and the energies before the step in nats. A
             chain that has reached its target is not moved.
@@ -227,32 +310,26 @@ def generate(
     Yields:
         Stopped chains, in no particular order.
     """
-    queue = _Queue(starts)
-    active = queue.fill(None, batch_size)
-    while active and sampler.steps == 0:
-        yield active
-        active = queue.fill(None, batch_size)
-    while active:
-        active, stopped, energies = sampler.advance(net, active, guidance)
-        on_step(energies)
-        if stopped:
-            yield stopped
-            active = queue.fill(active, batch_size)
+    queue = filter(len, starts)
+    rest: Chains | None = None
 
-
-class _Queue:
-    """Chains that wait for a free place in the batch."""
-
-    def __init__(self, starts: Iterable[Chains]) -> None:
-        self._starts = filter(len, starts)
-        self._rest: Chains | None = None
-
-    def fill(self, active: Chains | None, batch_size: int) -> Chains | None:
+    def fill(active: Chains | None) -> Chains | None:
         """The active chains and waiting ones, up to ``batch_size``; ``None`` if none are left."""
+        nonlocal rest
         parts = [active] if active else []
         room = batch_size - sum(map(len, parts))
-        while room and (waiting := self._rest or next(self._starts, None)):
+        while room and (waiting := rest or next(queue, None)):
             parts.append(waiting.take(slice(room)))
-            self._rest = waiting.take(slice(room, None))
+            rest = waiting.take(slice(room, None))
             room -= len(parts[-1])
-        return Chains.concat(parts) if parts else None
+        return Chains.concat(parts) if len(parts) > 1 else next(iter(parts), None)
+
+    active = None
+    while active := fill(active):
+        if sampler.steps == 0:
+            active, stopped = None, active
+        else:
+            active, stopped, energies = sampler.advance(net, active, guidance)
+            on_step(energies)
+        if stopped:
+            yield stopped

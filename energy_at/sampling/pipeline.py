@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -15,46 +14,30 @@ from energy_at.models.modes import Tiled, eval_mode, tile_of
 from energy_at.runs.result_folder import ResultFolder
 from energy_at.sampling.classifier import load_classifier, require_classifier
 from energy_at.sampling.langevin import generate
-from energy_at.sampling.output import FILES, Attempt, publish_samples, write_files
+from energy_at.sampling.output import FILES, describe, publish_samples, write_files
 from energy_at.sampling.prepare import Material, SamplingPlan, plan_of, prepare
-from energy_at.sampling.quality import ExtractorModule, require_enough
+from energy_at.sampling.quality import require_enough
 from energy_at.sampling.samples import Parts, Samples, SamplingBar
-from energy_at.sampling.score import Scorers, score_samples
-
-
-@dataclass(frozen=True)
-class Options:
-    """Settings that do not change the images.
-
-    Attributes:
-        batch_size: Samples that move at once.
-        classifier: ``auto``, ``none`` or the folder of a run.
-        progress: Show bars.
-    """
-
-    batch_size: int = 256
-    classifier: str = "auto"
-    progress: bool = True
+from energy_at.sampling.score import Scorer
 
 
 def sample_command(cfg: DictConfig, overrides: Sequence[str] = (), job: Path | None = None) -> str:
-    """Samples from the network that the configuration names.
+    """Samples from the network that the configuration of the command names.
 
-    Args:
-        cfg: The configuration of the command ``sample``.
-        overrides: From the command line.
-        job: The folder of a job of a sweep.
-
-    Returns:
-        The tables, and where the files are.
+    ``job`` is the folder of a job of a sweep. Returns the tables, and where the files are.
     """
     require_wandb_only(cfg)
     plan, asked = plan_of(cfg), cfg.copy()
     cfg.seed = 0  # of the data: the held-out images must not depend on the seed of the samples
     model = open_model(cfg, overrides)
-    out = job if cfg.out is None else Path(str(cfg.out))
-    options = Options(cfg.batch_size, str(cfg.judge), cfg.progress)
-    folder, text = sample(model, plan, out, options)
+    folder, text = sample(
+        model,
+        plan,
+        job if cfg.out is None else Path(str(cfg.out)),
+        batch_size=cfg.batch_size,
+        classifier=str(cfg.judge),
+        progress=cfg.progress,
+    )
     publish_samples(asked, model, folder)
     return f"{text}\n\nwritten to {folder}/: {', '.join(FILES)} and figures"
 
@@ -63,9 +46,20 @@ def sample(
     model: TrainedModel,
     plan: SamplingPlan,
     out: Path | None = None,
-    options: Options = Options(),
+    *,
+    batch_size: int = 256,
+    classifier: str = "auto",
+    progress: bool = True,
 ) -> tuple[Path, str]:
     """Samples, or resumes sampling, scores the images and writes the files.
+
+    Args:
+        model: The network.
+        plan: What to sample.
+        out: The folder of the files; one below ``model.folder`` by default.
+        batch_size: Samples that move at once; it changes no image.
+        classifier: ``auto``, ``none`` or the folder of a run.
+        progress: Show bars.
 
     Returns:
         The folder of the files, and the tables as Markdown.
@@ -77,25 +71,35 @@ def sample(
     key = result_key(model, model.data.train, plan.image_settings)
     path, cache = _places(model, plan, out, key)
     folder = ResultFolder(path, "sampling", key)
-    finished = _read_finished(path / FILES[0])
     parts = Parts(folder)
-    earlier = plan.n if finished else len(parts.done)
-    require_classifier(model, options.classifier)
-    extractor = _extractor(model, plan, options)
+    earlier = len(parts.done)
+    require_classifier(model, classifier)
+    extractor, waits = None, plan.extractor.name == "classifier" and classifier != "none"
+    if plan.extractor.name != "none":
+        require_enough(plan.n, len(getattr(model.data, plan.reference)))
+        extractor = None if waits else plan.extractor.load(model.device)
     seconds: dict[str, float] = {}
     with _timed(seconds, "prepare"):
         material = prepare(model, plan, cache)
-        classifier = load_classifier(model, options.classifier, cache, progress=options.progress)
-        if extractor is None and plan.extractor.name == "classifier":
-            extractor = plan.extractor.load(model.device, classifier)
+        classifier_net = load_classifier(model, classifier, cache, progress=progress)
+        if waits:
+            extractor = plan.extractor.load(model.device, classifier_net)
     with _timed(seconds, "sample"):
-        samples = finished or _generate(model, plan, material, parts, options)
+        if earlier < plan.n:
+            _generate(model, plan, material, parts, batch_size, progress)
+        samples = Samples.concat(parts.finished)
     with _timed(seconds, "measure"):
-        scorers = Scorers(extractor, classifier, cache, options.progress)
-        scores = score_samples(model, plan, material, samples, scorers)
-    attempt = Attempt(key, options.batch_size, seconds, earlier)
+        scorer = Scorer(model, plan, material, extractor, classifier_net, cache, progress)
+        scores = scorer.score(samples)
+    report = {
+        "key": key,
+        **describe(model, plan, material, scores),
+        "batch_size": batch_size,
+        "seconds": seconds,
+        "of_earlier_attempts": earlier,
+    }
     with folder.staged() as part:
-        text = write_files(part, model, plan, scores, attempt)
+        text = write_files(part, report, plan, material, scores)
     parts.remove()
     return path, text
 
@@ -117,48 +121,32 @@ def _is_writable(folder: Path) -> bool:
     return above.is_dir() and os.access(above, os.W_OK | os.X_OK)
 
 
-def _read_finished(file: Path) -> Samples | None:
-    """All samples, if an earlier call has finished them."""
-    if not file.is_file():
-        return None
-    samples = Samples.read(file)
-    if samples is None:
-        raise ValueError(f"{file} is damaged: remove it, or choose another out=FOLDER")
-    return samples
-
-
 @contextmanager
 def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     start = time.monotonic()
     yield
-    seconds[name] = time.monotonic() - start
-
-
-def _extractor(model: TrainedModel, plan: SamplingPlan, options: Options) -> ExtractorModule | None:
-    """The extractor, before anything is sampled; or ``None`` while its classifier is missing."""
-    if plan.extractor.name == "none":
-        return None
-    require_enough(plan.n, len(getattr(model.data, plan.reference)))
-    waits = plan.extractor.name == "classifier" and options.classifier != "none"
-    return None if waits else plan.extractor.load(model.device)
+    seconds[name] = round(time.monotonic() - start, 1)
 
 
 def _generate(
-    model: TrainedModel, plan: SamplingPlan, material: Material, parts: Parts, options: Options
-) -> Samples:
+    model: TrainedModel,
+    plan: SamplingPlan,
+    material: Material,
+    parts: Parts,
+    batch_size: int,
+    progress: bool,
+) -> None:
+    """Adds the missing samples to the finished ones."""
     net = Tiled(model.net, tile_of(model.device))
-    todo = material.portions(plan, parts.done)
-    with (
-        eval_mode(net),
-        SamplingBar(plan.n, len(parts.done), disable=not options.progress) as bar,
-    ):
+    todo, done = material.portions(plan, parts.done), len(parts.done)
+    bar = SamplingBar(total=plan.n, initial=done, desc="sampling", unit="img", disable=not progress)
+    with eval_mode(net), bar:
         try:
             for stopped in generate(
-                net, plan.sampler, plan.guidance, todo, options.batch_size, bar.show_energies
+                net, plan.sampler, plan.guidance, todo, batch_size, bar.show_energies
             ):
                 samples = Samples.of(stopped)
                 parts.add(samples)
                 bar.count(samples)
         finally:
             parts.write()
-    return Samples.concat(parts.finished)

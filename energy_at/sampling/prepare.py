@@ -16,8 +16,7 @@ from energy_at.core.files import digest, replacing
 from energy_at.core.rng import CountedNoise
 from energy_at.core.types import Labels, PerExample
 from energy_at.evaluation import TrainedModel, result_key
-from energy_at.sampling.guidance import Guidance
-from energy_at.sampling.langevin import ENERGIES, Chains, Langevin
+from energy_at.sampling.langevin import ENERGIES, Chains, Guidance, Langevin
 from energy_at.sampling.quality import Extractor
 from energy_at.sampling.starts import BLOCK, Start
 from energy_at.sampling.training_images import TrainingImages, embed
@@ -34,12 +33,12 @@ class SamplingPlan:
         n: Number of images; number ``i`` is of class ``i`` modulo the number of classes.
         seed: Of everything that is drawn; each image has its own.
         start: Where samples start.
-        guidance: Their target energies, and when they stop.
-        sampler: How they move.
-        extractor: Of the features that they are scored by.
-        reference: Split that they are compared with.
+        guidance: Target energies, and the stopping rule.
+        sampler: The dynamics.
+        extractor: Of the features that IS, FID, KID, precision and recall are computed from.
+        reference: Split that samples are compared with.
         shown: Images of each class in the grid.
-        settings: Names and values of all this, as in the configuration.
+        settings: Names and values of the four groups, as in the configuration.
     """
 
     n: int
@@ -58,17 +57,24 @@ class SamplingPlan:
         parts = {name: self.settings[name] for name in ("start", "guidance", "sampler")}
         return {"n": self.n, "seed": self.seed} | parts
 
+    @property
     def title(self) -> str:
         """Start, guidance and sampler in one line."""
-        start, guidance = (str(self.settings[name]["name"]) for name in ("start", "guidance"))
-        sampler = self.settings["sampler"]
-        return f"start {start}, guidance {guidance}, {sampler['energy']} energy, " + (
+        start, guidance, sampler = (
+            self.settings[name] for name in ("start", "guidance", "sampler")
+        )
+        return (
+            f"start {start['name']}, guidance {guidance['name']}, {sampler['energy']} energy, "
             f"at most {sampler['steps']} steps of {sampler['step_size']:g}"
         )
 
 
 def plan_of(cfg: DictConfig) -> SamplingPlan:
     """The sampling that a configuration asks for."""
+    settings: dict[str, dict[str, Any]] = {
+        group: {str(key): value for key, value in cfg[group].items() if key != "_target_"}
+        for group in GROUPS
+    }
     parts = {name: make(cfg[name], without=("name", "reference")) for name in GROUPS}
     return SamplingPlan(
         n=cfg.n,
@@ -79,23 +85,15 @@ def plan_of(cfg: DictConfig) -> SamplingPlan:
         extractor=parts["quality"],
         reference=cfg.quality.reference,
         shown=cfg.shown,
-        settings={name: _settings(cfg[name]) for name in GROUPS},
+        settings=settings,
     )
-
-
-def _settings(group: DictConfig) -> dict[str, Any]:
-    """Names and values of a group."""
-    return {str(name): value for name, value in group.items() if name != "_target_"}
 
 
 @dataclass(frozen=True)
 class Material:
-    """What samples are drawn from, on the device of the network.
+    """Training images, their energies as the sampler descends them, in nats, and a fitted start.
 
-    Attributes:
-        images: The training images.
-        energies: Theirs, of the kind that the sampler descends, in nats.
-        fit: Of the start.
+    All lie on the device of the network.
     """
 
     images: TrainingImages
@@ -118,8 +116,7 @@ class Material:
 
     def _block(self, plan: SamplingPlan, number: Labels, label: int) -> Chains:
         device = self.energies.device
-        noise = CountedNoise.of(number.tolist(), plan.seed)
-        noise = CountedNoise(noise.keys.to(device))
+        noise = CountedNoise(CountedNoise.of(number.tolist(), plan.seed).keys.to(device))
         rows = plan.start.draw(label, noise, self.images, self.fit)
         y = torch.full_like(number, label).to(device)
         target = plan.guidance.targets(y, self.energies, self.images.labels, noise)
@@ -139,26 +136,19 @@ def prepare(model: TrainedModel, plan: SamplingPlan, cache: Path) -> Material:
     images = TrainingImages(data.pixels.to(device), data.labels.to(device), classes)
     plan.start.require(images)
     key = result_key(model, data, {"cache": "embedding"})
+    channels_last = model.config.training.channels_last
     embedding = cached(
-        cache / f"embedding-{key[:12]}.safetensors", lambda: _embedding(model, images)
+        cache,
+        "embedding",
+        key,
+        lambda: embed(model.net, images.pixels, channels_last=channels_last)._asdict(),
     )
     start = plan.settings["start"]
     features = embedding["features"].to(device) if plan.start.needs_features else None
-    of_network = None if features is None else key
-    key = cache_key(start, data.digests(), of_network)
-    fit = cached(
-        cache / f"start-{start['name']}-{key[:12]}.safetensors",
-        lambda: plan.start.fit(images, features),
-    )
+    key = cache_key(start, data.digests(), None if features is None else key)
+    fit = cached(cache, f"start-{start['name']}", key, lambda: plan.start.fit(images, features))
     energies = ENERGIES[plan.sampler.energy](embedding["logits"].to(device), images.labels)
     return Material(images, energies, {name: value.to(device) for name, value in fit.items()})
-
-
-def _embedding(model: TrainedModel, images: TrainingImages) -> Tensors:
-    logits, features = embed(
-        model.net, images.pixels, channels_last=model.config.training.channels_last
-    )
-    return {"logits": logits, "features": features}
 
 
 def cache_key(*values: Any) -> str:
@@ -166,8 +156,9 @@ def cache_key(*values: Any) -> str:
     return digest([*values, __version__, torch.__version__])
 
 
-def cached(path: Path, compute: Callable[[], Tensors]) -> Tensors:
+def cached(folder: Path, name: str, key: str, compute: Callable[[], Tensors]) -> Tensors:
     """The tensors in a file; computed and written if it is missing or damaged."""
+    path = folder / f"{name}-{key[:12]}.safetensors"
     if path.is_file():
         try:
             return load_file(path)

@@ -1,5 +1,6 @@
 """Finished samples: columns, files, parts that survive a kill, and the progress bar."""
 
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -19,19 +20,15 @@ from energy_at.core.types import Labels, PerExample, Pixels
 from energy_at.runs.result_folder import ResultFolder
 from energy_at.sampling.langevin import Chains, Stop
 
+FILE = "samples.npz"  # of all samples, once they are finished
+
 
 @dataclass(frozen=True)
 class Samples:
-    """Finished samples, on the CPU.
+    """Chains that have stopped, on the CPU; images are bytes.
 
-    Attributes:
-        number: Of each.
-        pixels: Bytes.
-        start: Bytes of the start.
-        label: Its class.
-        steps: Number of steps that it took.
-        stop: Why it stopped, a ``Stop``.
-        target: Its target energy, in nats; minus infinity without guidance.
+    ``number`` orders them, ``stop`` holds values of ``Stop``, and ``target`` is in nats, minus
+    infinity without guidance.
     """
 
     number: Labels
@@ -44,7 +41,6 @@ class Samples:
 
     @classmethod
     def of(cls, chains: Chains) -> "Samples":
-        """Chains that have stopped."""
         return cls(
             chains.number.cpu(),
             as_bytes(chains.x),
@@ -95,6 +91,9 @@ class Parts:
 
     Args:
         result: The folder of the sampling; claimed with the first file.
+
+    Raises:
+        ValueError: if the file of all samples is damaged.
     """
 
     EVERY = 20.0  # seconds between two files
@@ -103,7 +102,11 @@ class Parts:
         self.result, self.folder = result, result.path / "parts"
         self._fresh: list[Samples] = []
         self._written = time.monotonic()
-        read = [Samples.read(path) for path in sorted(self.folder.glob("*.npz"))]
+        whole = result.path / FILE
+        files = [whole] if whole.is_file() else sorted(self.folder.glob("*.npz"))
+        read = [Samples.read(path) for path in files]
+        if whole in files and None in read:
+            raise ValueError(f"{whole} is damaged: remove it, or choose another out=FOLDER")
         self.finished = [part for part in read if part is not None]  # damaged: drawn again
 
     @property
@@ -132,25 +135,14 @@ class Parts:
 
     def remove(self) -> None:
         """Removes the files, once all samples are written elsewhere."""
-        for path in self.folder.glob("*.npz"):
-            path.unlink()
-        if self.folder.is_dir():
-            self.folder.rmdir()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class SamplingBar(tqdm):  # type: ignore[misc]
-    """Progress bar: finished images, rate, mean energy, share that reached its target.
+    """Progress bar: finished images, rate, mean energy, share that reached its target."""
 
-    Args:
-        total: Number of images.
-        done: Images that an earlier attempt has finished.
-        disable: Show nothing.
-    """
-
-    def __init__(self, total: int, done: int, *, disable: bool) -> None:
-        super().__init__(total=total, initial=done, desc="sampling", unit="img", disable=disable)
-        self._energies: Tensor | None = None
-        self._finished = self._reached = 0
+    _energies: Tensor | None = None
+    _finished = _reached = 0
 
     def show_energies(self, energies: Tensor) -> None:
         """Keeps the energies of a step on the device until samples finish."""
@@ -162,8 +154,7 @@ class SamplingBar(tqdm):  # type: ignore[misc]
         self._finished += len(samples)
         self._reached += int((samples.stop == Stop.REACHED).sum())
         if self._energies is not None and not self.disable:
-            energy, share = float(self._energies.mean()), self._reached / self._finished
-            self.set_postfix_str(
-                f"energy {energy:+.2f}, {100 * share:.0f} % at target", refresh=False
-            )
+            share = 100 * self._reached / self._finished
+            text = f"energy {float(self._energies.mean()):+.2f}, {share:.0f} % at target"
+            self.set_postfix_str(text, refresh=False)
         self.update(len(samples))

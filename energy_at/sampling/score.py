@@ -1,6 +1,6 @@
 """Scores of a sampling: energies, controls, distances to training images, IS and FID."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,16 @@ from tqdm import tqdm
 
 from energy_at.core.types import Labels
 from energy_at.data import ImageSet
-from energy_at.energy.energies import joint_energy, marginal_energy
 from energy_at.evaluation import TrainedModel
 from energy_at.sampling.langevin import ENERGIES
 from energy_at.sampling.prepare import Material, SamplingPlan, cache_key, cached
 from energy_at.sampling.quality import (
     MIN_IMAGES,
-    ExtractorModule,
-    Features,
     compute_scores,
     extract_features,
 )
 from energy_at.sampling.samples import Samples, as_bytes
-from energy_at.sampling.training_images import TrainingImages, as_rows, embed
+from energy_at.sampling.training_images import Embedding, TrainingImages, as_rows, embed
 
 REFERENCE = "reference images"
 SAMPLES, START, HELD_OUT, MEANS = "samples", "start alone", "held-out images", "class means"
@@ -38,7 +35,7 @@ class Nearest:
 
     Attributes:
         distances: L2, in units of the pixel range.
-        places: Of the training images.
+        places: Indices of the training images.
     """
 
     distances: Float[Tensor, " images"]
@@ -53,156 +50,104 @@ class SampleScores:
         samples: The images, and how they were drawn.
         energies: Of the images as they are written: ``joint`` and ``marginal``, in nats.
         descended: Energies of these images too, of the kind that was descended.
-        sets: The samples and their score.
-        near: Nearest training images of the samples and of held-out images.
+        near: Nearest training images of the samples and of the controls.
         rows: Scores of every set.
-        training: The training images.
-        classes: Their names.
-        training_energies: Of the training images, of the kind that was descended.
     """
 
     samples: Samples
     energies: Mapping[str, Tensor]
     descended: Tensor
-    sets: Mapping[str, ImageSet]
     near: Mapping[str, Nearest]
     rows: Mapping[str, Mapping[str, Any]]
-    training: ImageSet
-    classes: Sequence[str]
-    training_energies: Tensor
 
 
 @dataclass(frozen=True)
-class Scorers:
-    """Networks that score samples.
+class Scorer:
+    """Scores samples, and the sets that they are compared with.
 
-    Attributes:
-        extractor: Of the features that IS and FID are computed from; ``None`` for neither.
-        classifier: An independent classifier, or ``None``.
-        cache: Folder of the features of all sets but the samples.
-        progress: Show bars.
+    Without ``extractor`` there are no IS and FID, without ``classifier`` no accuracy. Features of
+    all sets but the samples are kept in ``cache``.
     """
 
-    extractor: ExtractorModule | None
+    model: TrainedModel
+    plan: SamplingPlan
+    material: Material
+    extractor: nn.Module | None
     classifier: nn.Module | None
     cache: Path
     progress: bool
 
+    @property
+    def _channels_last(self) -> bool:
+        return bool(self.model.config.training.channels_last)
 
-def score_samples(
-    model: TrainedModel, plan: SamplingPlan, material: Material, samples: Samples, scorers: Scorers
-) -> SampleScores:
-    """Energies of the samples, their controls, and a row of scores for each set."""
-    logits, _ = embed(
-        model.net,
-        samples.pixels.to(model.device),
-        channels_last=model.config.training.channels_last,
-    )
-    logits = logits.cpu()
-    means = as_bytes(material.images.means())
-    every = sets(samples, model.data.test, means, plan.seed)
-    near = {
-        name: find_nearest(
-            every[name], material.images, f"nearest of {name}", progress=scorers.progress
-        )
-        for name in (SAMPLES, START, HELD_OUT)
-    }
-    energies = {
-        "joint": joint_energy(logits, samples.label),
-        "marginal": marginal_energy(logits),
-    }
-    return SampleScores(
-        samples=samples,
-        energies=energies,
-        descended=ENERGIES[plan.sampler.energy](logits, samples.label),
-        sets=every,
-        near=near,
-        rows=_rows(model, plan, every, near, scorers),
-        training=model.data.train,
-        classes=_class_names(model),
-        training_energies=material.energies.cpu(),
-    )
-
-
-def _rows(
-    model: TrainedModel,
-    plan: SamplingPlan,
-    every: Mapping[str, ImageSet],
-    near: Mapping[str, Nearest],
-    scorers: Scorers,
-) -> dict[str, dict[str, Any]]:
-    channels_last = model.config.training.channels_last
-    rows: dict[str, dict[str, Any]] = {
-        name: {
-            "images": len(images),
-            "classifier_accuracy": classifier_accuracy(
-                scorers.classifier, images, channels_last=channels_last
-            ),
-            "variety": variety(images),
+    def score(self, samples: Samples) -> SampleScores:
+        """Energies of the samples, their controls, and a row of scores for each set."""
+        pixels, channels_last = samples.pixels.to(self.model.device), self._channels_last
+        logits = embed(self.model.net, pixels, channels_last=channels_last).logits.cpu()
+        training = self.material.images
+        every = sets(samples, self.model.data.test, as_bytes(training.means()), self.plan.seed)
+        near = {
+            name: find_nearest(every[name], training, f"nearest of {name}", progress=self.progress)
+            for name in (SAMPLES, START, HELD_OUT)
         }
-        for name, images in every.items()
-    }
-    for name, neighbours in near.items():
-        rows[name]["nearest"] = float(neighbours.distances.median())
-        rows[name]["copied"] = copy_rate(neighbours, near[HELD_OUT])
-    for name, values in _quality(model, plan, every, scorers).items():
-        rows[name] |= values
-    return rows
-
-
-def _class_names(model: TrainedModel) -> list[str]:
-    """Of the configuration of the data set; numbers where it has none."""
-    dataset = model.config.dataset
-    return [str(name) for name in dataset.get("names") or range(dataset.classes)]
-
-
-def _quality(
-    model: TrainedModel, plan: SamplingPlan, every: Mapping[str, ImageSet], scorers: Scorers
-) -> dict[str, dict[str, Any]]:
-    """Scores of every set against the reference."""
-    if scorers.extractor is None:
-        return {}
-    real: ImageSet = getattr(model.data, plan.reference)
-    features = {
-        name: _features(images, scorers.extractor, model, name, scorers)
-        for name, images in {**every, REFERENCE: real}.items()
-    }
-    enough = [name for name, images in every.items() if len(images) >= MIN_IMAGES]
-    return {name: asdict(compute_scores(features[name], features[REFERENCE])) for name in enough}
-
-
-def _features(
-    images: ImageSet, extractor: ExtractorModule, model: TrainedModel, name: str, scorers: Scorers
-) -> Features:
-    """Features of a set; of all sets but the samples, computed once and kept in a file."""
-
-    def extract() -> Features:
-        return extract_features(
-            extractor, images.pixels, model.device, label=name, progress=scorers.progress
+        return SampleScores(
+            samples=samples,
+            energies={
+                name: ENERGIES[name](logits, samples.label) for name in ("joint", "marginal")
+            },
+            descended=ENERGIES[self.plan.sampler.energy](logits, samples.label),
+            near=near,
+            rows=self._rows(every, near),
         )
 
-    if name == SAMPLES:
-        return extract()
-    key = cache_key(images.digests(), extractor.name, _weights(extractor))
-    path = scorers.cache / f"features-{extractor.name}-{key[:12]}.safetensors"
-    file = cached(path, lambda: vars(extract()))
-    return Features(file["logits"], file["values"])
+    def _rows(
+        self, every: Mapping[str, ImageSet], near: Mapping[str, Nearest]
+    ) -> dict[str, dict[str, Any]]:
+        rows: dict[str, dict[str, Any]] = {
+            name: {
+                "images": len(images),
+                "classifier_accuracy": classifier_accuracy(
+                    self.classifier, images, channels_last=self._channels_last
+                ),
+                "variety": variety(images),
+            }
+            for name, images in every.items()
+        }
+        for name, neighbours in near.items():
+            rows[name]["nearest"] = float(neighbours.distances.median())
+            rows[name]["copied"] = copy_rate(neighbours, near[HELD_OUT])
+        if self.extractor is not None:
+            real: ImageSet = getattr(self.model.data, self.plan.reference)
+            reference = self._features(real, REFERENCE, self.extractor)
+            for name, images in every.items():
+                features = self._features(images, name, self.extractor)
+                if len(images) >= MIN_IMAGES:
+                    rows[name] |= asdict(compute_scores(features, reference))
+        return rows
 
+    def _features(self, images: ImageSet, name: str, extractor: nn.Module) -> Embedding:
+        """Features of a set; of all sets but the samples, computed once and kept in a file."""
 
-def _weights(extractor: ExtractorModule) -> list[float]:
-    """Distinguishes the weights of extractors with the same name."""
-    return [float(p.double().sum()) for p in extractor.module.parameters()]
+        def extract() -> Embedding:
+            return extract_features(
+                extractor, images.pixels, self.model.device, label=name, progress=self.progress
+            )
+
+        if name == SAMPLES:
+            return extract()
+        # Extractors with the same name may have other weights.
+        weights = [float(p.double().sum()) for p in extractor.parameters()]
+        kind = self.plan.extractor.name
+        key = cache_key(images.digests(), kind, weights)
+        file = cached(self.cache, f"embedding-{kind}", key, lambda: extract()._asdict())
+        return Embedding(**file)
 
 
 def sets(samples: Samples, held_out: ImageSet, means: Tensor, seed: int) -> dict[str, ImageSet]:
-    """The samples, and the sets that they are to be compared with.
+    """The samples, their starts, as many held-out images drawn by seed, and their class means.
 
-    Args:
-        samples: Finished.
-        held_out: Real images that nothing was fitted to; as many as there are samples are drawn,
-            or all if there are fewer.
-        means: Mean image of every class, as bytes; each sample's class has its own.
-        seed: Of the draw.
+    All held-out images are taken if there are fewer than samples; ``means`` are bytes, by class.
     """
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randperm(len(held_out), generator=generator)[: len(samples)].sort().values
@@ -256,7 +201,7 @@ def classifier_accuracy(
     if classifier is None:
         return None
     device = next(classifier.parameters()).device
-    logits, _ = embed(classifier, images.pixels.to(device), channels_last=channels_last)
+    logits = embed(classifier, images.pixels.to(device), channels_last=channels_last).logits
     return float((logits.argmax(1).cpu() == images.labels).float().mean())
 
 

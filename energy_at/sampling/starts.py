@@ -33,28 +33,23 @@ class PrincipalComponents:
 
     Attributes:
         mean: Mean of the points.
-        vectors: Orthonormal columns: directions in pixels, or weights of the points if ``dual``.
+        vectors: Orthonormal columns: directions in pixels if there are more points than pixels,
+            else weights of the points, eigenvectors of the Gram matrix.
         deviations: Standard deviations along the directions, in decreasing order.
-        dual: Whether the columns are eigenvectors of the Gram matrix.
     """
 
     mean: Float[Tensor, " pixels"]
     vectors: Float[Tensor, "entries components"]
     deviations: Float[Tensor, " components"]
-    dual: bool
 
     def draw(self, points: Rows, z: Float[Tensor, "batch entries"], scale: float) -> Points:
-        """Draw from the normal distribution with this mean and these components.
+        """Draw from the normal distribution with this mean, these components and deviations.
 
-        ``z`` is projected onto the components, so that their signs and order change no draw.
-
-        Args:
-            points: The points that the components were computed from.
-            z: N(0, 1), one number per entry of a column.
-            scale: Factor of the standard deviations.
+        ``z`` from N(0, 1) is projected onto the components of ``points``, so that their signs and
+        order change no draw; ``scale`` multiplies the standard deviations.
         """
         along = z @ self.vectors
-        if not self.dual:
+        if not _is_dual(points):
             return self.mean + scale * (along * self.deviations) @ self.vectors.T
         weights = along @ self.vectors.T / max(len(points) - 1, 1) ** 0.5
         drawn: Tensor = self.mean + scale * weights @ (points - self.mean)
@@ -72,13 +67,18 @@ def find_components(points: Rows, variance: float = 1.0) -> PrincipalComponents:
         raise ValueError("no images to find principal components of")
     mean = points.mean(0)
     centred = (points - mean).double()
-    dual = len(points) <= points.shape[1]
-    values, vectors = torch.linalg.eigh(centred @ centred.T if dual else centred.T @ centred)
+    matrix = centred @ centred.T if _is_dual(points) else centred.T @ centred
+    values, vectors = torch.linalg.eigh(matrix)
     values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
     count = int(_keep_mask(values, variance).sum())
     deviations = (values[:count] / max(len(points) - 1, 1)).sqrt()
     dtype = points.dtype
-    return PrincipalComponents(mean, vectors[:, :count].to(dtype), deviations.to(dtype), dual)
+    return PrincipalComponents(mean, vectors[:, :count].to(dtype), deviations.to(dtype))
+
+
+def _is_dual(points: Rows) -> bool:
+    """Whether the Gram matrix is the smaller of the two matrices."""
+    return len(points) <= points.shape[1]
 
 
 def _keep_mask(
@@ -103,21 +103,16 @@ class Start(ABC):
         return False
 
     def require(self, images: TrainingImages) -> None:
-        """Check that the start can be fitted to these images.
+        """Check that every class has enough images.
 
         Raises:
-            ValueError: if a class has too few images.
+            ValueError: if a class has too few.
         """
-        for label in range(images.classes):
-            images.places(label)
+        return
 
-    @abstractmethod
     def fit(self, images: TrainingImages, features: Features | None = None) -> Fitted:
-        """Tensors to cache for a data set and a network.
-
-        Raises:
-            ValueError: if a class has too few images.
-        """
+        """Tensors to cache for a data set and a network; none by default."""
+        return {}
 
     @abstractmethod
     def draw(self, label: int, noise: CountedNoise, images: TrainingImages, fit: Fitted) -> Points:
@@ -127,9 +122,6 @@ class Start(ABC):
 @dataclass(frozen=True)
 class Uniform(Start):
     """Every pixel uniform in [0, 1]."""
-
-    def fit(self, images: TrainingImages, features: Features | None = None) -> Fitted:
-        return {}
 
     def draw(self, label: int, noise: CountedNoise, images: TrainingImages, fit: Fitted) -> Points:
         return noise.uniform(START_DRAW, images.pixels[0].numel())
@@ -182,20 +174,16 @@ class ClassPCA(Start):
         require("scale", self.scale, number(0))
 
     def fit(self, images: TrainingImages, features: Features | None = None) -> Fitted:
-        fit: dict[str, Tensor] = {}
-        for label in range(images.classes):
-            part = find_components(images.of(label), self.variance)
-            fit[f"mean.{label}"] = part.mean
-            fit[f"vectors.{label}"] = part.vectors.contiguous()
-            fit[f"deviations.{label}"] = part.deviations
-            fit[f"dual.{label}"] = torch.tensor(part.dual)
-        return fit
+        return {
+            f"{name}.{label}": value.contiguous()
+            for label in range(images.classes)
+            for name, value in vars(find_components(images.of(label), self.variance)).items()
+        }
 
     def draw(self, label: int, noise: CountedNoise, images: TrainingImages, fit: Fitted) -> Points:
         names = ("mean", "vectors", "deviations")
-        mean, vectors, deviations = (fit[f"{name}.{label}"] for name in names)
-        part = PrincipalComponents(mean, vectors, deviations, bool(fit[f"dual.{label}"]))
-        return part.draw(images.of(label), noise.normal(START_DRAW, len(vectors)), self.scale)
+        part = PrincipalComponents(*(fit[f"{name}.{label}"] for name in names))
+        return part.draw(images.of(label), noise.normal(START_DRAW, len(part.vectors)), self.scale)
 
 
 @dataclass(frozen=True)
@@ -238,11 +226,7 @@ class LocalPCA(Start):
                 )
 
     def fit(self, images: TrainingImages, features: Features | None = None) -> Fitted:
-        """Neighbours of each image, as indices within its class, nearest first.
-
-        Raises:
-            ValueError: if a class has too few images.
-        """
+        """Neighbours of each image, as indices within its class, nearest first."""
         self.require(images)
         neighbours = torch.full((len(images.labels), self.k), -1, dtype=torch.int32)
         for label in range(images.classes):

@@ -1,12 +1,14 @@
 """Training images by class, and their logits and features under a network."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from energy_at.core.types import Images, Labels, Logits, Pixels
+from energy_at.core.types import Images, Labels, Pixels
+from energy_at.data import ImageSet, as_floats
 from energy_at.models.modes import eval_mode, full_precision, no_graph
 
 Rows = Float[Tensor, "images pixels"]
@@ -15,28 +17,28 @@ BATCH = 256  # fixed: the last bits depend on it
 
 
 @dataclass(frozen=True)
-class TrainingImages:
-    """Training images as bytes, with their labels.
+class TrainingImages(ImageSet):
+    """Training images of ``classes`` classes.
 
-    Attributes:
-        pixels: Bytes, shape (images, channels, height, width).
-        labels: Class labels.
-        classes: Number of classes, including those without images.
+    Raises:
+        ValueError: if a class has no images.
     """
 
-    pixels: Pixels
-    labels: Labels
     classes: int
     _rows: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if empty := sorted(set(range(self.classes)) - set(self.labels.unique().tolist())):
+            raise ValueError(
+                f"class {empty[0]} has no training images: no start can be fitted to it"
+            )
 
     def of(self, label: int) -> Rows:
         """Images of a class as rows of pixels in [0, 1].
 
         The last class is cached, since samples are drawn class by class; the floats of all classes
         would take four times the memory of the data set.
-
-        Raises:
-            ValueError: if the class has no images.
         """
         if label not in self._rows:
             rows = as_rows(self.pixels[self.places(label)])
@@ -45,15 +47,8 @@ class TrainingImages:
         return self._rows[label]
 
     def places(self, label: int) -> Labels:
-        """Indices of the images of a class.
-
-        Raises:
-            ValueError: if the class has no images.
-        """
-        places = (self.labels == label).nonzero().flatten()
-        if not len(places):
-            raise ValueError(f"class {label} has no training images: no start can be fitted to it")
-        return places
+        """Indices of the images of a class."""
+        return (self.labels == label).nonzero().flatten()
 
     def means(self) -> Images:
         """Mean image of each class, shape (classes, channels, height, width)."""
@@ -61,12 +56,19 @@ class TrainingImages:
         return torch.stack([self.of(c).mean(0) for c in range(self.classes)]).reshape(shape)
 
 
+class Embedding(NamedTuple):
+    """Logits and features of images under a network; rows are images."""
+
+    logits: Float[Tensor, "images classes"]
+    features: Features
+
+
 def as_rows(pixels: Pixels) -> Rows:
     """Images as rows of pixels in [0, 1]."""
     return pixels.flatten(1).to(torch.float32) / 255
 
 
-def logits_and_features(net: nn.Module, x: Images) -> tuple[Logits, Features]:
+def logits_and_features(net: nn.Module, x: Images) -> Embedding:
     """Logits, and the input of the last linear layer.
 
     Raises:
@@ -81,12 +83,10 @@ def logits_and_features(net: nn.Module, x: Images) -> tuple[Logits, Features]:
         logits = net(x)
     finally:
         hook.remove()
-    return logits, torch.cat(features).flatten(1)
+    return Embedding(logits, torch.cat(features).flatten(1))
 
 
-def embed(
-    net: nn.Module, pixels: Pixels, *, channels_last: bool = False
-) -> tuple[Logits, Features]:
+def embed(net: nn.Module, pixels: Pixels, *, channels_last: bool = False) -> Embedding:
     """Logits and features of images, in evaluation mode and full precision.
 
     Raises:
@@ -96,10 +96,8 @@ def embed(
     found = []
     with eval_mode(net), full_precision(device.type), no_graph():
         for part in torch.split(pixels, BATCH):
-            x = part.to(device).to(torch.float32) / 255
-            x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
-            found.append(logits_and_features(net, x))
-    logits, features = (torch.cat(parts).float() for parts in zip(*found, strict=True))
-    if not bool(torch.isfinite(logits).all()):
+            found.append(logits_and_features(net, as_floats(part.to(device), channels_last)))
+    whole = Embedding(*(torch.cat(parts).float() for parts in zip(*found, strict=True)))
+    if not bool(torch.isfinite(whole.logits).all()):
         raise ValueError("the network's energies of its training images are not finite")
-    return logits, features
+    return whole

@@ -194,7 +194,7 @@ def test_nothing_half_written_is_left(cache):
         raise RuntimeError("the power is out")
 
     with pytest.raises(RuntimeError):
-        cached(cache / "x.safetensors", broken)
+        cached(cache, "x", "key", broken)
     assert not cache.exists()
 
 

@@ -20,14 +20,13 @@ from energy_at.sampling.quality import (
     Classifier,
     EfficientNetLite0,
     Extractor,
-    ExtractorModule,
-    Features,
     Inception,
     NoExtractor,
     compute_scores,
     extract_features,
     require_enough,
 )
+from energy_at.sampling.training_images import Embedding
 
 CPU = torch.device("cpu")
 EQUAL = {
@@ -72,14 +71,14 @@ class Lite0(Stub):
 
     def __init__(self, name, features_list, **_):
         super().__init__(name, features_list)
-        self.net = EfficientNetLite0().load(CPU).module
+        self.net = EfficientNetLite0().load(CPU)
 
     def forward(self, pixels):
         found = dict(zip(("logits", "values"), self.net(pixels), strict=True))
         return tuple(found[name] for name in self.features_list)
 
 
-STUB = ExtractorModule(Stub(), "stub")
+STUB = Stub()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -106,7 +105,7 @@ def normal(n, mean, covariance, *, exact=False):
     if exact:
         z = z - z.mean(0)
         z = torch.linalg.solve_triangular(torch.linalg.cholesky(z.T.cov()), z.T, upper=False).T
-    return Features(torch.zeros(n, 2), mean + z @ torch.linalg.cholesky(covariance).T)
+    return Embedding(torch.zeros(n, 2), mean + z @ torch.linalg.cholesky(covariance).T)
 
 
 def covariance(seed):
@@ -166,7 +165,9 @@ def test_sets_far_apart_share_nothing():
 def test_precision_falls_with_outliers_and_recall_with_missing_modes():
     real = torch.cat([torch.randn(60, 4), torch.randn(60, 4) + 50])
     ours = torch.cat([torch.randn(60, 4), torch.randn(30, 4) - 50])
-    found = compute_scores(Features(torch.zeros(90, 2), ours), Features(torch.zeros(120, 2), real))
+    found = compute_scores(
+        Embedding(torch.zeros(90, 2), ours), Embedding(torch.zeros(120, 2), real)
+    )
     assert found.precision == pytest.approx(2 / 3, abs=0.08)
     assert found.recall == pytest.approx(1 / 2, abs=0.08)
 
@@ -174,18 +175,18 @@ def test_precision_falls_with_outliers_and_recall_with_missing_modes():
 def test_the_inception_score_counts_classes_that_are_told_apart():
     values = torch.randn(2000, 4)
     sure = 100 * torch.eye(5)[torch.arange(2000) % 5]
-    found = compute_scores(Features(sure, values), Features(sure, values))
+    found = compute_scores(Embedding(sure, values), Embedding(sure, values))
     assert found.inception_score == pytest.approx(5, rel=0.03)  # of ten parts of 200 images
     assert found.inception_score <= 5
     same = torch.randn(1, 5).expand(2000, -1)
-    found = compute_scores(Features(same, values), Features(same, values))
+    found = compute_scores(Embedding(same, values), Embedding(same, values))
     assert found.inception_score == pytest.approx(1)
     assert found.inception_score_std == pytest.approx(0, abs=1e-6)
 
 
 def test_more_features_than_images_are_said():
     for n, full in ((60, False), (200, True)):
-        whole = Features(torch.zeros(n, 2), torch.randn(n, 60))
+        whole = Embedding(torch.zeros(n, 2), torch.randn(n, 60))
         assert compute_scores(whole, whole).full_rank is full
 
 
@@ -196,7 +197,7 @@ def test_a_handful_is_refused(ours, real, said):
     with pytest.raises(ValueError, match=f"{said}.* too few for FID"):
         require_enough(ours, real)
     with pytest.raises(ValueError, match="too few"):
-        compute_scores(*(Features(torch.zeros(n, 2), torch.randn(n, 3)) for n in (ours, real)))
+        compute_scores(*(Embedding(torch.zeros(n, 2), torch.randn(n, 3)) for n in (ours, real)))
 
 
 # Extractors
@@ -205,24 +206,23 @@ def test_a_handful_is_refused(ours, real, said):
 def test_grey_images_are_shown_in_three_channels():
     grey = images(70, shape=(1, 4, 5))
     shown = seen(STUB, grey)
-    assert shown.values.equal(seen(STUB, grey.repeat(1, 3, 1, 1)).values)
+    assert shown.features.equal(seen(STUB, grey.repeat(1, 3, 1, 1)).features)
     with torch.no_grad():
-        expected = grey.repeat(1, 3, 1, 1).flatten(1).float() @ STUB.module.weight
-    torch.testing.assert_close(shown.values, expected)
+        expected = grey.repeat(1, 3, 1, 1).flatten(1).float() @ STUB.weight
+    torch.testing.assert_close(shown.features, expected)
     torch.testing.assert_close(shown.logits, expected[:, :3])
-    assert len(shown.first(7)) == 7
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_classifier_is_looked_through_at_its_last_layer(channels):
-    judge = small(channels=channels, classes=4, width=4, mean=[0.5] * channels, std=[1] * channels)
-    extractor = Classifier().load(CPU, judge)
+    net = small(channels=channels, classes=4, width=4, mean=[0.5] * channels, std=[1] * channels)
+    extractor = Classifier().load(CPU, net)
     pixels = images(5, shape=(channels, 8, 8))
     found = seen(extractor, pixels)
-    linear = [module for module in judge.modules() if isinstance(module, nn.Linear)][-1]
+    linear = [module for module in net.modules() if isinstance(module, nn.Linear)][-1]
     with torch.no_grad():
-        torch.testing.assert_close(found.logits, judge(pixels / 255))
-        torch.testing.assert_close(found.logits, linear(found.values))
+        torch.testing.assert_close(found.logits, net(pixels / 255))
+        torch.testing.assert_close(found.logits, linear(found.features))
 
 
 def test_a_classifier_that_is_not_there_is_asked_for():

