@@ -7,7 +7,6 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 
@@ -33,7 +32,6 @@ ENERGIES: dict[str, Energy] = {
     # The same value, computed as the training loss computes it
     "cross_entropy": lambda logits, y: F.cross_entropy(logits, y, reduction="none"),
 }
-PRECISIONS = ("fp32", "bf16")
 TARGET_DRAW = -1  # index of the noise draw for targets; steps count from 0
 
 
@@ -209,7 +207,7 @@ class Langevin:
 
     def __post_init__(self) -> None:
         require("energy", self.energy, one_of(*ENERGIES))
-        require("precision", self.precision, one_of(*PRECISIONS))
+        require("precision", self.precision, one_of("fp32", "bf16"))
         require("steps", self.steps, integer(0))
         require("step_size", self.step_size, POSITIVE)
         require("noise", self.noise, number(0))
@@ -262,8 +260,9 @@ class Langevin:
         """Energies, and their gradients multiplied by the pull of the guidance."""
         # One memory format for every batch: the last bits depend on it.
         x = chains.x.detach().clone(memory_format=torch.channels_last).requires_grad_(True)
+        device, low = x.device.type, self.precision == "bf16"
         with torch.enable_grad():
-            with self._precision(x.device):
+            with torch.autocast(device, torch.bfloat16) if low else full_precision(device):
                 logits = net(x)
             energy = ENERGIES[self.energy](logits.float(), chains.y)
             pull = guidance.pull(energy.detach(), chains.target)
@@ -282,11 +281,6 @@ class Langevin:
         if self.radius is not None:
             x = chains.start + L2(self.radius).project(x - chains.start)
         return replace(chains, x=x.clamp(0, 1), velocity=velocity, steps=chains.steps + 1)
-
-    def _precision(self, device: torch.device) -> AbstractContextManager[object]:
-        if self.precision == "fp32":
-            return full_precision(device.type)
-        return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def generate(

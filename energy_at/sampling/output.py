@@ -83,7 +83,7 @@ def write_files(
     dataset = report["config"]["dataset"]
     classes = [str(name) for name in dataset.get("names") or range(dataset["classes"])]
     text = markdown(report, plan, scores)
-    energies = {name: value.numpy() for name, value in scores.energies.items()}
+    energies = {kind: scores.energies[kind].numpy() for kind in ("joint", "marginal")}
     arrays: dict[str, Any] = {"key": np.array(report["key"]), **scores.samples.arrays(), **energies}
     np.savez_compressed(folder / FILE, **arrays)
     (folder / "classes").mkdir()
@@ -148,7 +148,10 @@ def _figures(
         strict=True,
     )
     distances = {name: scores.near[name].distances for name in (SAMPLES, HELD_OUT)}
-    energies = {"samples": scores.descended, "training images": material.energies.cpu()}
+    energies = {
+        "samples": scores.energies[plan.sampler.energy],
+        "training images": material.energies.cpu(),
+    }
     return {
         "grid": figures.grid(samples["pixels"], samples["label"], classes, plan.shown),
         "start": figures.grid(samples["start"], samples["label"], classes, plan.shown),
@@ -165,7 +168,7 @@ def _figures(
 def markdown(report: Mapping[str, Any], plan: SamplingPlan, scores: SampleScores) -> str:
     """Settings, scores, and how to read them."""
     sets, stopped, seconds = report["sets"], report["stopped"], report["seconds"]
-    ours, real, energies = sets[SAMPLES], sets[HELD_OUT], scores.descended
+    ours, real, energies = sets[SAMPLES], sets[HELD_OUT], scores.energies[plan.sampler.energy]
     earlier = report["of_earlier_attempts"]
     names = [name for name in SCORES if any(row.get(name) is not None for row in sets.values())]
     table = Table(

@@ -60,12 +60,10 @@ class SamplingPlan:
     @property
     def title(self) -> str:
         """Start, guidance and sampler in one line."""
-        start, guidance, sampler = (
-            self.settings[name] for name in ("start", "guidance", "sampler")
-        )
+        start, guidance = (self.settings[name]["name"] for name in ("start", "guidance"))
         return (
-            f"start {start['name']}, guidance {guidance['name']}, {sampler['energy']} energy, "
-            f"at most {sampler['steps']} steps of {sampler['step_size']:g}"
+            f"start {start}, guidance {guidance}, {self.sampler.energy} energy, "
+            f"at most {self.sampler.steps} steps of {self.sampler.step_size:g}"
         )
 
 

@@ -127,8 +127,6 @@ class Classifier(Extractor):
 class _EfficientNetFeatures(nn.Module):
     """Logits, and the 1280 features after global average pooling."""
 
-    SIDE = 224
-
     def __init__(self) -> None:
         super().__init__()
         try:
@@ -146,9 +144,7 @@ class _EfficientNetFeatures(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, pixels: Pixels) -> Embedding:
-        x = F.interpolate(
-            pixels.float(), (self.SIDE, self.SIDE), mode="bilinear", align_corners=False
-        )
+        x = F.interpolate(pixels.float(), (224, 224), mode="bilinear", align_corners=False)
         features = self.net.extract_features((x - 127) / 128).mean((2, 3))
         return Embedding(self.net._fc(features), features)
 

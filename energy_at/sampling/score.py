@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -29,14 +29,8 @@ MOST = 2000  # images whose nearest training image is looked for, and of a class
 CHUNK = 2048
 
 
-@dataclass(frozen=True)
-class Nearest:
-    """The nearest training image of each image, by pixels.
-
-    Attributes:
-        distances: L2, in units of the pixel range.
-        places: Indices of the training images.
-    """
+class Nearest(NamedTuple):
+    """The nearest training image of each image: L2 distance in pixels, and index."""
 
     distances: Float[Tensor, " images"]
     places: Labels
@@ -48,15 +42,14 @@ class SampleScores:
 
     Attributes:
         samples: The images, and how they were drawn.
-        energies: Of the images as they are written: ``joint`` and ``marginal``, in nats.
-        descended: Energies of these images too, of the kind that was descended.
+        energies: Of the images as they are written, in nats: ``joint``, ``marginal``, and the kind
+            that was descended.
         near: Nearest training images of the samples and of the controls.
         rows: Scores of every set.
     """
 
     samples: Samples
     energies: Mapping[str, Tensor]
-    descended: Tensor
     near: Mapping[str, Nearest]
     rows: Mapping[str, Mapping[str, Any]]
 
@@ -77,43 +70,32 @@ class Scorer:
     cache: Path
     progress: bool
 
-    @property
-    def _channels_last(self) -> bool:
-        return bool(self.model.config.training.channels_last)
-
     def score(self, samples: Samples) -> SampleScores:
         """Energies of the samples, their controls, and a row of scores for each set."""
-        pixels, channels_last = samples.pixels.to(self.model.device), self._channels_last
-        logits = embed(self.model.net, pixels, channels_last=channels_last).logits.cpu()
+        channels_last = self.model.config.training.channels_last
+        logits = embed(self.model.net, samples.pixels, channels_last=channels_last).logits.cpu()
         training = self.material.images
         every = sets(samples, self.model.data.test, as_bytes(training.means()), self.plan.seed)
         near = {
             name: find_nearest(every[name], training, f"nearest of {name}", progress=self.progress)
             for name in (SAMPLES, START, HELD_OUT)
         }
-        return SampleScores(
-            samples=samples,
-            energies={
-                name: ENERGIES[name](logits, samples.label) for name in ("joint", "marginal")
-            },
-            descended=ENERGIES[self.plan.sampler.energy](logits, samples.label),
-            near=near,
-            rows=self._rows(every, near),
-        )
+        kinds = {"joint", "marginal", self.plan.sampler.energy}
+        energies = {kind: ENERGIES[kind](logits, samples.label) for kind in kinds}
+        return SampleScores(samples, energies, near, self._rows(every, near))
 
     def _rows(
         self, every: Mapping[str, ImageSet], near: Mapping[str, Nearest]
     ) -> dict[str, dict[str, Any]]:
-        rows: dict[str, dict[str, Any]] = {
-            name: {
+        channels_last = self.model.config.training.channels_last
+        rows: dict[str, dict[str, Any]] = {}
+        for name, images in every.items():
+            accuracy = classifier_accuracy(self.classifier, images, channels_last=channels_last)
+            rows[name] = {
                 "images": len(images),
-                "classifier_accuracy": classifier_accuracy(
-                    self.classifier, images, channels_last=self._channels_last
-                ),
+                "classifier_accuracy": accuracy,
                 "variety": variety(images),
             }
-            for name, images in every.items()
-        }
         for name, neighbours in near.items():
             rows[name]["nearest"] = float(neighbours.distances.median())
             rows[name]["copied"] = copy_rate(neighbours, near[HELD_OUT])
@@ -200,8 +182,7 @@ def classifier_accuracy(
     """Accuracy of the classifier on the images; ``None`` without one."""
     if classifier is None:
         return None
-    device = next(classifier.parameters()).device
-    logits = embed(classifier, images.pixels.to(device), channels_last=channels_last).logits
+    logits = embed(classifier, images.pixels, channels_last=channels_last).logits
     return float((logits.argmax(1).cpu() == images.labels).float().mean())
 
 
