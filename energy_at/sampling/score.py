@@ -15,11 +15,7 @@ from energy_at.data import ImageSet
 from energy_at.evaluation import TrainedModel
 from energy_at.sampling.langevin import ENERGIES
 from energy_at.sampling.prepare import Material, SamplingPlan, cache_key, cached
-from energy_at.sampling.quality import (
-    MIN_IMAGES,
-    compute_scores,
-    extract_features,
-)
+from energy_at.sampling.quality import MIN_IMAGES, compute_scores, extract_features
 from energy_at.sampling.samples import Samples, as_bytes
 from energy_at.sampling.training_images import Embedding, TrainingImages, as_rows, embed
 
@@ -156,11 +152,8 @@ def find_nearest(
         best = torch.where(closer, found.values, best)
         places = torch.where(closer, found.indices + first, places)
     # Matrix products find the place; of near images, they lose the distance.
-    exact = [
-        torch.linalg.vector_norm(part - as_rows(training.pixels[at]), dim=1)
-        for part, at in zip(torch.split(rows, CHUNK), torch.split(places, CHUNK), strict=True)
-    ]
-    return Nearest(torch.cat(exact).cpu(), places.cpu())
+    exact = torch.linalg.vector_norm(rows - as_rows(training.pixels[places]), dim=1)
+    return Nearest(exact.cpu(), places.cpu())
 
 
 def variety(images: ImageSet) -> float | None:
