@@ -209,7 +209,7 @@ def samplings_below(folder: Path) -> list[Report]:
 
 
 def write_tradeoff(reports: Sequence[Report], out: Path) -> str:
-    """Writes ``TRADEOFF_FILES``: a row for each sampling and for the controls, a curve for each start.
+    """Writes ``TRADEOFF_FILES``: a row for each sampling and control, a curve for each start.
 
     Returns:
         The table as Markdown.
