@@ -14,13 +14,13 @@ from PIL import Image
 
 from energy_at import report
 from energy_at.reporting.comparison import entries, grouped
-from energy_at.reporting.document import RECORD, written_files
 from energy_at.reporting.document import report as write_report
 from energy_at.reporting.document.html import Gallery, Grid
 from energy_at.reporting.document.results import accuracies, evaluations_of
 from energy_at.reporting.document.runs import drawn_by_step, environment, overview
 from energy_at.reporting.finished_run import failed_jobs, finished_runs
 from energy_at.runs.folder import RunFolder
+from energy_at.runs.result_folder import RECORD
 from tests.helpers.pages import BROWSER, Page
 from tests.helpers.running import TINY, config, everything, typed
 from tests.reporting.test_document import CONTENT
@@ -269,21 +269,24 @@ def test_a_smaller_report_removes_what_only_the_larger_one_wrote_and_nothing_els
     (out / "figures" / "mine.png").write_text("mine")
     (out / "figures" / "steps_2.pdf").write_text("changed")
     (here / "outside.md").write_bytes((out / "table.md").read_bytes())
-    record = written_files(out)
-    (out / RECORD).write_text(json.dumps({"files": record | {"../outside.md": record["table.md"]}}))
+    before = json.loads((out / RECORD).read_text())
+    record = before["files"]
+    more = {"files": record | {"../outside.md": record["table.md"]}}
+    (out / RECORD).write_text(json.dumps(before | more))
     write_report([RunFolder(Path("plain"))], Path("report"))
     kept = {RECORD, "figures/mine.png", "figures/steps_2.pdf"}
-    assert {"figures/steps_1.png", "report.html"} <= written_files(out).keys() < record.keys()
-    assert bytes_of(out).keys() == written_files(out).keys() | kept
+    written = json.loads((out / RECORD).read_text())["files"].keys()
+    assert {"figures/steps_1.png", "report.html"} <= written < record.keys()
+    assert bytes_of(out).keys() == written | kept
     assert (here / "outside.md").exists()
 
 
 def test_a_damaged_record_of_a_report_is_named_in_one_line(here, type_report):
     write(here / "run")
     (here / "report").mkdir()
-    (here / "report" / RECORD).write_text('{"files": 3}')
+    (here / "report" / RECORD).write_text("{")
     code, _, err = type_report("runs=run")
-    assert (code, err) == (1, "error: report/report.json is damaged: it names no files\n")
+    assert (code, err) == (1, "error: report/.result.json is damaged: it is not JSON\n")
 
 
 @pytest.mark.slow

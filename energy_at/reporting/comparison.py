@@ -209,7 +209,6 @@ def _status(runs: Sequence[FinishedRun]) -> str:
 
 
 def _first_alarms(runs: Sequence[FinishedRun]) -> str:
-    """The first alarm of each kind and run."""
     alarms = sorted((a for run in runs for a in run.first_alarms), key=lambda alarm: alarm[0])
     with_sentinel = next((run for run in runs if run.has_sentinel), runs[0])
     return steps_of_runs_cell(alarms, len(runs)) or with_sentinel.without_alarm

@@ -1,6 +1,7 @@
 """Labels of configurations: names of methods, what runs share, and where they differ."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -58,22 +59,17 @@ class MethodLabel:
 
     @staticmethod
     def of(config: DictConfig, *, without_zeros: bool = True) -> "MethodLabel":
-        """Base method, regularizers and AWP of a resolved configuration.
-
-        Args:
-            config: Of the run.
-            without_zeros: Leave out regularizers of weight 0.
-        """
+        """From a resolved configuration; ``without_zeros`` leaves out regularizers of weight 0."""
         attack, loss = config.attack.name, config.loss.name
         base = (
             f"{attack}-AT" if loss == "AT" else loss if attack == "TRADES" else f"{loss} ({attack})"
         )
         base = "standard training" if attack == "none" else base
-        terms = config.reg.terms.values()
-        names = str(config.reg.name).split(" + ") if terms else []
-        weights = [term.get("weight", 1.0) for term in terms]
-        if without_zeros and len(names) == len(weights):
-            names = [name for name, weight in zip(names, weights, strict=True) if weight != 0]
+        names = dict.fromkeys(
+            str(_select(config, f"reg.{key}.name") or config.reg.name)
+            for key, term in config.reg.terms.items()
+            if term.get("weight", 1.0) != 0 or not without_zeros
+        )
         return MethodLabel(base, tuple(names), bool(_select(config, "training.awp.gamma")))
 
     @property
@@ -81,7 +77,6 @@ class MethodLabel:
         return (*self.regularizers, "AWP") if self.awp else self.regularizers
 
     def number(self, key: str) -> float | None:
-        """Value of a setting that is a number; ``None`` for any other."""
         return as_number(dict(self.settings).get(key))
 
     def without(self, *keys: str) -> "MethodLabel":
@@ -105,45 +100,40 @@ def method_labels(
     Args:
         configs: Resolved configurations.
         typed: Keys that the user has set, in any of them.
-        without_zeros: Leave out regularizers of weight 0.
+        without_zeros: As for ``MethodLabel.of``.
     """
-    methods = [MethodLabel.of(config, without_zeros=without_zeros) for config in configs]
-    settings = _distinguish(configs, methods, typed, name_all=True)
-    if any(len(own) > MAX_SETTINGS for own in settings):
-        settings = _distinguish(configs, methods, typed, name_all=False)
-    return [replace(m, settings=own) for m, own in zip(methods, settings, strict=True)]
-
-
-def _distinguish(
-    configs: Sequence[DictConfig],
-    methods: Sequence[MethodLabel],
-    typed: Collection[str],
-    *,
-    name_all: bool,
-) -> list[tuple[tuple[str, str], ...]]:
-    """Keys and values for each configuration: all typed ones that differ, or as few as needed."""
-    values = [_settings(config) for config in configs]
-    keys = sorted({key: None for found in values for key in found}, key=lambda key: key.count("."))
-    known: list[tuple[Any, ...]] = [(method,) for method in methods]
-    settings: list[tuple[tuple[str, str], ...]] = [()] * len(configs)
-    for key in [*(k for k in typed if k in keys), *(k for k in keys if k not in typed)]:
-        cells = [found.get(key) for found in values]
-        finer = [(*before, cell) for before, cell in zip(known, cells, strict=True)]
-        scopes = [
-            _scope(key, method, config) for method, config in zip(methods, configs, strict=True)
-        ]
-        choices: dict[Any, set[str | None]] = {}
-        for scope, cell in zip(scopes, cells, strict=True):
-            choices.setdefault(scope, set()).add(cell)
-        if all(len(found) == 1 for found in choices.values()):
-            continue
-        if (name_all and key in typed) or len(set(finer)) > len(set(known)):
-            known = finer
-            settings = [
-                before if cell is None or len(choices[scope]) == 1 else (*before, (key, cell))
-                for before, scope, cell in zip(settings, scopes, cells, strict=True)
+    methods = [MethodLabel.of(c, without_zeros=without_zeros) for c in configs]
+    columns = _columns_that_differ(configs, methods)
+    first = [key for key in typed if key in columns]
+    for named in (first, []):
+        labels = methods
+        for key in [*first, *(key for key in columns if key not in first)]:
+            finer = [
+                label if cell is None else replace(label, settings=(*label.settings, (key, cell)))
+                for label, cell in zip(labels, columns[key], strict=True)
             ]
-    return settings
+            if key in named or len(set(finer)) > len(set(labels)):
+                labels = finer
+        if all(len(label.settings) <= MAX_SETTINGS for label in labels):
+            break
+    return labels
+
+
+def _columns_that_differ(
+    configs: Sequence[DictConfig], methods: Sequence[MethodLabel]
+) -> dict[str, list[str | None]]:
+    """Values by key, shortest keys first; ``None`` where runs of the same choice have the same."""
+    values = [_settings(config) for config in configs]
+    columns = {}
+    for key in sorted(dict.fromkeys(key for v in values for key in v), key=lambda k: k.count(".")):
+        cells = [
+            (_scope(key, method, config), found.get(key))
+            for method, config, found in zip(methods, configs, values, strict=True)
+        ]
+        several = Counter(scope for scope, _ in set(cells))
+        if max(several.values()) > 1:
+            columns[key] = [cell if several[scope] > 1 else None for scope, cell in cells]
+    return columns
 
 
 def as_number(value: Any) -> float | None:
@@ -169,9 +159,6 @@ def differences(columns: Mapping[str, DictConfig]) -> Table:
     """One row for each key whose resolved value differs, one column for each configuration.
 
     A key that repeats another, as interpolation makes it, stands in that one's row.
-
-    Args:
-        columns: Configurations by name.
     """
     values = [leaves(config) for config in columns.values()]
     keys: dict[tuple[str, ...], list[str]] = {}
@@ -252,7 +239,6 @@ def _epochs(config: DictConfig) -> str | None:
 
 
 def _factory(config: DictConfig, key: str) -> str | None:
-    """Name of the class or function that a group is made by."""
     target = _select(config, f"{key}._target_")
     return None if target is None else str(target).rpartition(".")[2]
 

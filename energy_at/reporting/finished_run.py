@@ -71,12 +71,10 @@ class FinishedRun:
 
     @property
     def checkpoints(self) -> list[str]:
-        """Those that were evaluated: ``last``, ``best``."""
         return [name for name in self.results if name in ("last", "best")]
 
     @property
     def evaluated(self) -> list[tuple[str, str, dict[str, float]]]:
-        """Checkpoint, image set and accuracies of each evaluation."""
         return [
             (checkpoint, images, shares)
             for checkpoint in self.checkpoints
@@ -146,12 +144,10 @@ class FinishedRun:
 
     @property
     def without_alarm(self) -> str:
-        """What a table shows if there was no alarm."""
         return "none" if self.has_sentinel else "no sentinel"
 
     @property
     def typed_keys(self) -> list[str]:
-        """Keys that were set on the command line."""
         return [override.lstrip("+~").partition("=")[0] for override in self.folder.overrides()]
 
 

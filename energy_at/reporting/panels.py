@@ -61,7 +61,6 @@ class Metric:
 
     @property
     def cell_form(self) -> str:
-        """Format of the shown value in a table."""
         return ".1f" if self.unit == "%" else self.form
 
 

@@ -204,7 +204,6 @@ def _draw(
 
 
 def samplings_below(folder: Path) -> list[Report]:
-    """Reports of all finished samplings, by their folders."""
     return [read_json(path) for path in sorted(folder.rglob("samples.json"), key=job_order)]
 
 
@@ -232,7 +231,6 @@ def score_cells(scores: Mapping[str, Any], names: Sequence[str]) -> list[str]:
 
 
 def _setting(report: Report) -> tuple[str, ...]:
-    """Data, number, seed, and what the samples were measured by."""
     reference, measured = report["reference"], "not measured by features"
     if report["extractor"] != "none":
         images = f"{reference['images']} {reference['split']} images"

@@ -15,7 +15,6 @@ class Table:
 
     @staticmethod
     def of(rows: Sequence[Mapping[str, str]]) -> "Table":
-        """From cells by column, the same columns in every row."""
         return Table(tuple(rows[0]) if rows else (), [tuple(row.values()) for row in rows])
 
     def markdown(self) -> str:

@@ -70,7 +70,6 @@ def server() -> str:
 
 
 def has_wandb_key() -> bool:
-    """Whether wandb finds an API key: in the environment, or in netrc."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = urlsplit(server()).hostname or ""

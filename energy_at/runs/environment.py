@@ -12,7 +12,6 @@ PACKAGES = ("energy_at", "torch", "torchvision", "lightning", "hydra-core", "num
 
 
 def environment() -> dict[str, Any]:
-    """Command line, versions, commit and machine."""
     import torch  # not needed to read runs
 
     cuda = torch.cuda.is_available()

@@ -115,7 +115,6 @@ class RunFolder:
 
     @property
     def results_file(self) -> Path:
-        """Accuracies of the finished run."""
         return self.path / "results.json"
 
     @property
@@ -147,11 +146,9 @@ class RunFolder:
         return cfg
 
     def record(self) -> dict[str, Any]:
-        """Versions, machine and command line; empty if the file is missing."""
         return read_json(self.environment_file) if self.environment_file.is_file() else {}
 
     def overrides(self) -> list[str]:
-        """Overrides from the command line; empty if the record is missing."""
         return list(self.record().get("overrides", []))
 
     def checkpoint(self, which: str = "last") -> Path:
@@ -237,7 +234,6 @@ def runs_in(path: str | Path) -> list[RunFolder]:
 
 
 def failures(sweep: str | Path) -> list[tuple[Path, str]]:
-    """Folders of the jobs that failed, with the reason of each."""
     files = sorted(Path(sweep).rglob(_ERROR), key=job_order)
     return [(file.parent, " ".join(file.read_text().split())) for file in files]
 

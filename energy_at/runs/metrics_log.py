@@ -85,7 +85,6 @@ class MetricsLog:
         return self.curves.get(name, Curve(*[np.empty(0)] * 3))
 
     def rows(self, name: str) -> list[dict[str, float]]:
-        """Step and value of each row that holds a metric."""
         curve = self[name]
         return [
             {"step": float(step), name: float(value)}

@@ -107,7 +107,6 @@ class Trace:
             self._size *= 2
 
     def points(self) -> list[list[float]]:
-        """All bins, and the values that fill none yet."""
         return self.bins + ([_bin(self._open)] if self._open else [])
 
 
@@ -162,7 +161,6 @@ class WatchedRun:
         return OmegaConf.select(self._config, key, default=default)
 
     def state(self, name: str) -> dict[str, Any]:
-        """Everything but the curves, as plain data."""
         steps, batch = self._steps(), self._setting("dataset.batch_size", 0)
         left = (steps - self.step) * batch / self.rate if steps and self.rate > 0 else None
         path = self.folder.metrics_file
@@ -205,7 +203,6 @@ class WatchedRun:
     def _status(
         self, steps: int | None, age: float | None, batch: int, robustness: RunStatus
     ) -> tuple[str, str]:
-        """A word, and what more there is to say."""
         if self.folder.error_file.is_file():
             return "failed", self.folder.error_file.read_text().strip()
         if self.folder.results_file.is_file():
@@ -234,13 +231,11 @@ class WatchedRun:
         return per_epoch * epochs if epochs else None
 
     def _robustness(self, results: Mapping[str, Any]) -> RunStatus:
-        """The current status, by the validations so far."""
         if self._config is None:
             return RunStatus("not logged")
         return status_of(self._validations, *validation_images(self._config, results))
 
     def _results(self, results: Mapping[str, Any]) -> dict[str, float]:
-        """Accuracies after training, and what a sweep is drawn against."""
         if self._config is None or not self.folder.results_file.is_file():
             return {}
         found = {key: 100 * share for key, share in accuracies_in(results).items()}

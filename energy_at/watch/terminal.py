@@ -85,7 +85,6 @@ def follow(
 
 
 def render(watch: Watch, width: int) -> RenderableType:
-    """All runs: a few with their curves, many with a line each."""
     states = watch.states()
     if len(states) > DETAILED:
         return _table(states, narrow=width < NARROW)

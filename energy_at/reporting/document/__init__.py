@@ -1,11 +1,8 @@
 """The report of several runs: Markdown, one HTML page that loads nothing, tables and figures."""
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from energy_at.core.files import read_json, staged
 from energy_at.reporting import comparison
 from energy_at.reporting.comparison import (
     Groups,
@@ -27,12 +24,12 @@ from energy_at.reporting.document.runs import (
     training,
 )
 from energy_at.runs.folder import RunFolder, require_distinct
+from energy_at.runs.result_folder import ResultFolder
 
 FILES = (
     *("table.md", "table.csv", *comparison.FILES),
     *(f"{DELTA_ENERGY}.png", f"{DELTA_ENERGY}.pdf", "report.md", "report.html"),
 )
-RECORD = "report.json"  # digests of the files that a report has written
 
 
 def report(folders: Sequence[RunFolder], out: Path, failed: Sequence[str] = ()) -> str:
@@ -50,7 +47,7 @@ def report(folders: Sequence[RunFolder], out: Path, failed: Sequence[str] = ()) 
         The table of a few runs, the comparison of many; where the files are; and what failed.
 
     Raises:
-        ValueError: if there is no run, or one is named twice.
+        ValueError: if there is no run, one is named twice, or ``out`` holds another result.
     """
     if not folders and failed:
         raise ValueError(f"no run has finished: {'; '.join(failed)}")
@@ -60,8 +57,7 @@ def report(folders: Sequence[RunFolder], out: Path, failed: Sequence[str] = ()) 
     groups = grouped(folders)
     runs = {run.folder: run for found in groups.values() for run in found}
     table = results_table([runs[folder] for folder in folders])
-    earlier = written_files(out)
-    with staged(out) as part:
+    with ResultFolder(out, "report").staged() as part:
         compared = write_comparison(groups, part)
         (part / "table.md").write_text(table.markdown() + "\n")
         (part / "table.csv").write_text(table.csv())
@@ -69,8 +65,6 @@ def report(folders: Sequence[RunFolder], out: Path, failed: Sequence[str] = ()) 
         (part / "report.md").write_text(document.markdown(), encoding="utf-8")
         (part / "report.html").write_text(document.html(), encoding="utf-8")
         files = [name for name in FILES if (part / name).is_file()]
-        _write_record(part)
-    _remove_earlier(out, earlier)
     printed = table.markdown() if len(folders) <= PANELS else compared
     return "\n".join([printed, f"written to {out}/: {', '.join(files)}", *failed])
 
@@ -89,39 +83,3 @@ def _document(groups: Groups, gallery: Gallery, failed: Sequence[str]) -> Docume
         environment(found),
     )
     return Document("Report on adversarial training", setting(configs(groups)), sections)
-
-
-def written_files(folder: Path) -> dict[str, str]:
-    """Digests of the files that the last report has written into a folder; empty without one.
-
-    Raises:
-        ValueError: if the record is damaged.
-    """
-    record = folder / RECORD
-    if not record.is_file():
-        return {}
-    files = read_json(record).get("files")
-    if not isinstance(files, dict):
-        raise ValueError(f"{record} is damaged: it names no files")
-    return files
-
-
-def _write_record(folder: Path) -> None:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    digests = {file.relative_to(folder).as_posix(): _digest(file) for file in files}
-    (folder / RECORD).write_text(json.dumps({"files": digests}, indent=2) + "\n")
-
-
-def _remove_earlier(folder: Path, earlier: Mapping[str, str]) -> None:
-    """Removes files that only the earlier report has written, unless somebody changed them."""
-    for name in earlier.keys() - written_files(folder).keys():
-        file = folder / name
-        inside = folder.resolve() in file.resolve().parents
-        if inside and file.is_file() and _digest(file) == earlier[name]:
-            file.unlink()
-            if not any(file.parent.iterdir()):
-                file.parent.rmdir()
-
-
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()

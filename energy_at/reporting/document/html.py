@@ -200,7 +200,6 @@ class Document:
 
 
 def where(flags: Iterable[object]) -> frozenset[int]:
-    """Rows to mark."""
     return frozenset(i for i, flag in enumerate(flags) if flag)
 
 

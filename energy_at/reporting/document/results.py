@@ -82,7 +82,6 @@ def evaluations(run: Path) -> list[Evaluation]:
 def accuracies(
     groups: Groups, found: Sequence[Entry], strong: Evaluations, gallery: Gallery
 ) -> Section:
-    """The comparison, every checkpoint, and the strong evaluations."""
     lost = where(
         any(run.status.onsets or run.mark() for run in runs)
         for runs in groups.values()
@@ -140,7 +139,6 @@ def energies(found: Sequence[Entry], gallery: Gallery) -> Section:
 
 
 def grids(found: Sequence[Entry], gallery: Gallery) -> list[Section]:
-    """Generated images, if there are any."""
     blocks: list[Block] = []
     for i, entry in enumerate(found, 1):
         images = samples(entry.path)

@@ -68,7 +68,6 @@ BY_EPOCH = (
 
 
 def overview(found: Sequence[Entry], failed: Sequence[str] = ()) -> Section:
-    """The runs, failed jobs, the terms, and where the configurations differ."""
     with_folder = any(entry.place != str(entry.path) for entry in found)
     rows = [
         {
@@ -91,7 +90,6 @@ def overview(found: Sequence[Entry], failed: Sequence[str] = ()) -> Section:
 
 
 def sweeps(found: Sequence[Entry], gallery: Gallery) -> list[Section]:
-    """A section for each swept number, such as ``reg.weight``."""
     return [
         Section(
             f"Against {one.key}",
@@ -137,7 +135,6 @@ def drawn_by_step(logged: Sequence[Entry]) -> list[Entry]:
 
 
 def environment(found: Sequence[Entry]) -> Section:
-    """Versions, machine, commit and command of every run."""
     records = {entry.place: entry.run.folder.record() for entry in found}
     table, marked = _environments(records)
     lines = []

@@ -107,7 +107,6 @@ def _swept(labels: Sequence[MethodLabel]) -> str | None:
 
 
 def entitle(figure: Figure, title: str) -> None:
-    """The setting, above all panels; nothing if empty."""
     if title:
         figure.suptitle(fill(title, int(15 * figure.get_figwidth())), fontsize="medium")
 
@@ -145,7 +144,6 @@ def alarms_of(log: MetricsLog, *, by_epoch: bool = True, color: str = ALARM) -> 
 def method_alarms(
     logs: Mapping[MethodLabel, Sequence[MetricsLog]], styles: Mapping[MethodLabel, Style]
 ) -> list[Mark]:
-    """Of all runs, in the colours of their methods."""
     return [
         mark
         for label, seeds in logs.items()

@@ -109,7 +109,6 @@ def class_grid(images: Bytes) -> Image:
 
 
 def nearest_figure(pairs: Sequence[tuple[Bytes, Bytes, float]], title: str) -> Figure:
-    """Samples above their nearest training images, with their distances."""
     columns = len(pairs)
     with mpl.rc_context({"font.size": 8}):
         figure = Figure(figsize=(0.75 * columns + 0.6, 2.3), layout="constrained")
@@ -202,5 +201,4 @@ def _draw(axes: Axes, image: Bytes) -> None:
 
 
 def _without_gray(image: Bytes) -> Bytes:
-    """Without the channel of a gray image."""
     return image[:, :, 0] if image.shape[2] == 1 else image

@@ -216,7 +216,6 @@ def _method_curves(axes: Axes, seeds: Sequence[MetricsLog], metric: Metric, styl
 
 
 def _eight_panels(xlabel: str, legend: float = 0.0) -> tuple[Figure, list[Axes]]:
-    """A panel for each of ``PANELS``, and inches for the legend."""
     figure = Figure(figsize=(WIDTH, 4.9 + legend), layout="constrained")
     grid = list(figure.subplots(2, 4, sharex=True).flat)
     for axes, metric in zip(grid, PANELS, strict=True):
@@ -248,7 +247,6 @@ def _steps(axes: Axes, log: MetricsLog, metric: Metric, color: str) -> None:
 
 
 def _dots(curve: Curve) -> Style:
-    """Of a few validations each can be drawn."""
     return {"marker": "o", "markersize": 3} if len(curve) <= 40 else {}
 
 
