@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from energy_at.reporting.describe import MethodLabel, leaves, method_labels, setting
 from energy_at.reporting.figures import save
 from energy_at.reporting.figures.training_curves import methods_figure
-from energy_at.reporting.finished_run import FinishedRun, typed_keys
+from energy_at.reporting.finished_run import FinishedRun, percent, typed_keys
 from energy_at.reporting.panels import AAE, ATTACKED, DELTA_X, DELTA_XY
 from energy_at.reporting.tables import Table, each_cell, mean_cell, steps_of_runs_cell
 from energy_at.runs.folder import RunFolder, folder_names
@@ -96,6 +96,7 @@ def results_table(runs: Sequence[FinishedRun]) -> Table:
     Accuracies are shares of all images, in percent. Accuracy under the training attack, AAE share
     and delta energies (nats) are means over the last epoch of training.
     """
+    accuracies = {"clean %": "clean", "FGSM %": "fgsm", "PGD %": "pgd"}
     trained = {"train adv %": ATTACKED, "AAE share %": AAE, "dE(x)": DELTA_X, "dE(x, y)": DELTA_XY}
     rows = []
     for run, name in zip(runs, folder_names([run.folder for run in runs]), strict=True):
@@ -109,9 +110,7 @@ def results_table(runs: Sequence[FinishedRun]) -> Table:
                 "checkpoint": checkpoint,
                 "images": images,
                 "n": str(shares["n"]),
-                "clean %": _percent_cell(shares, "clean"),
-                "FGSM %": _percent_cell(shares, "fgsm"),
-                "PGD %": _percent_cell(shares, "pgd"),
+                **{title: mean_cell([percent(shares, key)]) for title, key in accuracies.items()},
                 **(means if checkpoint == "last" else dict.fromkeys(means, "")),
                 "status": run.status_at(checkpoint),
             }
@@ -169,10 +168,6 @@ def runs_table(groups: Groups) -> Table:
     )
 
 
-def _percent_cell(shares: Mapping[str, float], name: str) -> str:
-    return mean_cell([100 * shares[name]]) if name in shares else ""
-
-
 def _accuracy_titles(groups: Groups) -> dict[str, str]:
     """By attack; PGD as ``PGD-50-10`` if all runs were evaluated with the same steps, restarts."""
     names = set()
@@ -199,9 +194,9 @@ def _aae_share(runs: Sequence[FinishedRun]) -> str:
 def _status(runs: Sequence[FinishedRun]) -> str:
     """``robust``, or ``collapsed at 474, 316 (2 of 3 runs); not robust (1 of 3 runs)``."""
     found = [run.status for run in runs]
-    for kind in ("robust", "not logged"):
-        if all(status.kind == kind for status in found):
-            return kind
+    kinds = {status.kind for status in found}
+    if kinds in ({"robust"}, {"not logged"}):
+        return kinds.pop()
     lost = [
         (s.kind if s.step is None else f"{s.kind} at", s.step) for s in found if s.kind != "robust"
     ]
@@ -210,8 +205,7 @@ def _status(runs: Sequence[FinishedRun]) -> str:
 
 def _first_alarms(runs: Sequence[FinishedRun]) -> str:
     alarms = sorted((a for run in runs for a in run.first_alarms), key=lambda alarm: alarm[0])
-    with_sentinel = next((run for run in runs if run.has_sentinel), runs[0])
-    return steps_of_runs_cell(alarms, len(runs)) or with_sentinel.without_alarm
+    return steps_of_runs_cell(alarms, len(runs)) or runs[0].without_alarm
 
 
 def _first_alarm(run: FinishedRun) -> dict[str, str]:
@@ -225,8 +219,8 @@ def _first_alarm(run: FinishedRun) -> dict[str, str]:
 
 
 def _costs(runs: Sequence[FinishedRun]) -> dict[str, str]:
-    minutes = [None if (s := run.cost("seconds")) is None else s / 60 for run in runs]
+    costs = [run.results.get("training", {}) for run in runs]
     return {
-        "forward passes": mean_cell([run.cost("forward_equivalents") for run in runs]),
-        "minutes with validation": mean_cell(minutes),
+        "forward passes": mean_cell([cost.get("forward_equivalents") for cost in costs]),
+        "minutes with validation": mean_cell([c["seconds"] / 60 for c in costs if "seconds" in c]),
     }

@@ -41,14 +41,14 @@ class FinishedRun:
         A run that logged none is ``not robust`` if its evaluation says so, on held-out images or
         else on test images.
         """
+        images, chance = validation_images(self.config, self.results)
         clean = {row["step"]: row for row in self.log.rows("val/acc/clean")}
         rows = [clean.get(row["step"], {}) | row for row in self.log.rows("val/acc/pgd")]
-        status = status_of(rows, *validation_images(self.config, self.results))
+        status = status_of(rows, images, chance)
         final = self.results.get(self.final, {})
         accuracies = final.get("val") or final.get("test") or {}
         if status.kind == "not logged" and "pgd" in accuracies:
             row = {"step": 0.0, "val/acc/pgd": accuracies["pgd"]}
-            _, chance = validation_images(self.config, self.results)
             evaluated = status_of([row], accuracies["n"], chance)
             return evaluated if evaluated.kind == "not robust" else status
         return status
@@ -89,8 +89,7 @@ class FinishedRun:
 
     def percent(self, checkpoint: str, name: str) -> float | None:
         """A test accuracy in percent; ``None`` if it was not evaluated."""
-        shares = self.results.get(checkpoint, {}).get("test", {})
-        return 100 * shares[name] if name in shares else None
+        return percent(self.results.get(checkpoint, {}).get("test", {}), name)
 
     def held_out_percent(self) -> float | None:
         """PGD accuracy of the final network on held-out images; ``None`` if it is missing.
@@ -98,12 +97,11 @@ class FinishedRun:
         From its evaluation, or else from the last validation.
         """
         final = self.results.get(self.final, {})
-        share = final.get("val", {}).get("pgd")
-        if share is None:
-            curve = self.log["val/acc/pgd"]
-            values = curve.values[curve.steps <= final.get("step", math.inf)]
-            share = values[-1] if len(values) else None
-        return None if share is None else 100 * float(share)
+        if "pgd" in final.get("val", {}):
+            return percent(final["val"], "pgd")
+        curve = self.log["val/acc/pgd"]
+        values = curve.values[curve.steps <= final.get("step", math.inf)]
+        return 100 * float(values[-1]) if len(values) else None
 
     def score(self) -> float | None:
         """What a search maximizes: PGD accuracy of the final network on held-out images.
@@ -114,11 +112,6 @@ class FinishedRun:
         if held_out is None:
             return None
         return 0.0 if self.mark() else held_out / 100
-
-    def cost(self, name: str) -> float | None:
-        """``"forward_equivalents"`` of an image, or ``"seconds"`` of training."""
-        value = self.results.get("training", {}).get(name)
-        return None if value is None else float(value)
 
     def last_epoch_mean(self, metric: Metric) -> float | None:
         """Mean of a training metric over the last epoch, in its unit; ``None`` if not logged."""
@@ -139,24 +132,24 @@ class FinishedRun:
         return list(first.items())
 
     @property
-    def has_sentinel(self) -> bool:
-        return OmegaConf.select(self.config, "callbacks.sentinel") is not None
-
-    @property
     def without_alarm(self) -> str:
-        return "none" if self.has_sentinel else "no sentinel"
+        watched = OmegaConf.select(self.config, "callbacks.sentinel") is not None
+        return "none" if watched else "no sentinel"
 
     @property
     def typed_keys(self) -> list[str]:
         return [override.lstrip("+~").partition("=")[0] for override in self.folder.overrides()]
 
 
+def percent(shares: Mapping[str, float], name: str) -> float | None:
+    return 100 * shares[name] if name in shares else None
+
+
 def validation_images(config: DictConfig, results: Mapping[str, Any]) -> tuple[int, float]:
     """Number of held-out images, and the share of their most frequent class.
 
-    Args:
-        config: Of the run, with the planned number of images and the number of classes.
-        results: Of the run, which hold both if it has finished.
+    The results of a finished run hold both; before, the number is the planned one and the share
+    that of equally frequent classes.
     """
     held_out = results.get("held_out", {})
     images = held_out.get("images", config.dataset.val_size)

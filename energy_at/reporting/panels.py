@@ -109,14 +109,6 @@ class Images:
 AnyPanel = Panel | Scatter | Scores | Images
 
 
-@dataclass(frozen=True)
-class Section:
-    """Panels that belong together."""
-
-    title: str
-    panels: tuple[AnyPanel, ...]
-
-
 def _shift(name: str, label: str, color: str, summary: str) -> tuple[Metric, Metric]:
     key = f"delta_energy/{name}"
     return (
@@ -147,35 +139,6 @@ FGSM_MINUS_PGD = Metric(FGSM.key, "FGSM - PGD accuracy, held-out", "%", "FGSM-PG
 LOSS = Metric("train/loss", "loss, training", short="loss", summary="min,last")
 RATE = Metric("perf/images_per_s", "images per second", "images/s", "img/s", ".0f")
 
-_OF_ENERGIES = tuple(
-    Panel(
-        f"{kind} energy",
-        (
-            Metric(f"train/energy/{kind}_clean", symbol),
-            Metric(f"train/energy/{kind}_adv", symbol.replace("x", "x*", 1)),
-        ),
-    )
-    for kind, symbol in {"marginal": "E(x)", "joint": "E(x, y)"}.items()
-)
-_OF_ALARMS = Panel(
-    "alarms", tuple(Metric(key, f"{name} alarm", "1") for name, key in ALARMS.items())
-)
-_CROSS_ENTROPIES = (
-    Metric("val/ce/clean", "cross-entropy, held-out"),
-    Metric("val/ce/pgd", "cross-entropy under PGD, held-out"),
-)
-_OF_SCORES = tuple(
-    Scores(title, f"sample/{key}")
-    for title, key in {
-        "IS": "inception_score",
-        "FID": "fid",
-        "KID": "kid",
-        "precision": "precision",
-        "recall": "recall",
-        "classifier accuracy": "classifier_accuracy",
-    }.items()
-)
-
 
 def _alone(*metrics: Metric) -> list[Panel]:
     return [Panel(metric.label, (metric,)) for metric in metrics]
@@ -185,7 +148,7 @@ def _against_weight(*metrics: Metric) -> list[Scatter]:
     return [Scatter(m.label, m.unit, "reg.weight", f"last/{m.key}") for m in metrics]
 
 
-_PANELS: dict[str, Sequence[AnyPanel]] = {  # by the title of their section
+SECTIONS: dict[str, Sequence[AnyPanel]] = {
     "Delta energies": _alone(DELTA_X, DELTA_XY, SHIFT, HELD_OUT_X, HELD_OUT_XY, HELD_OUT_SHIFT),
     "Robustness": (
         Panel("abnormal adversarial examples", (AAE, HELD_OUT_AAE)),
@@ -193,14 +156,31 @@ _PANELS: dict[str, Sequence[AnyPanel]] = {  # by the title of their section
         Panel("clean accuracy", (CLEAN, HELD_OUT_CLEAN)),
         *_alone(ATTACKED),
     ),
-    "Alarms": (_OF_ALARMS,),
+    "Alarms": (
+        Panel("alarms", tuple(Metric(key, f"{name} alarm", "1") for name, key in ALARMS.items())),
+    ),
     "Energies": (
-        *_OF_ENERGIES,
+        *(
+            Panel(
+                f"{kind} energy",
+                (
+                    Metric(f"train/energy/{kind}_clean", symbol),
+                    Metric(f"train/energy/{kind}_adv", symbol.replace("x", "x*", 1)),
+                ),
+            )
+            for kind, symbol in {"marginal": "E(x)", "joint": "E(x, y)"}.items()
+        ),
         Panel("scale of the logits", (Metric("train/logit_scale", "RMS of clean logits", "1"),)),
     ),
     "Optimization": (
         Panel("loss", (LOSS,)),
-        Panel("cross-entropy, held-out", _CROSS_ENTROPIES),
+        Panel(
+            "cross-entropy, held-out",
+            (
+                Metric("val/ce/clean", "cross-entropy, held-out"),
+                Metric("val/ce/pgd", "cross-entropy under PGD, held-out"),
+            ),
+        ),
         *_alone(Metric("lr", "learning rate", "1")),
     ),
     "Sweep over beta": (
@@ -208,18 +188,20 @@ _PANELS: dict[str, Sequence[AnyPanel]] = {  # by the title of their section
         Scatter("max dE(x)", "nats", "reg.weight", f"{DELTA_X.key}.max"),
     ),
     "Samples": (
-        *_OF_SCORES,
+        Scores("IS", "sample/inception_score"),
+        Scores("FID", "sample/fid"),
+        Scores("KID", "sample/kid"),
+        Scores("precision", "sample/precision"),
+        Scores("recall", "sample/recall"),
+        Scores("classifier accuracy", "sample/classifier_accuracy"),
         Images("samples, and nearest training images", ("samples/grid", "samples/nearest")),
     ),
 }
-SECTIONS = tuple(Section(title, tuple(panels)) for title, panels in _PANELS.items())
 
 
 def curve_panels() -> Iterator[tuple[str, Panel]]:
-    for section in SECTIONS:
-        for panel in section.panels:
-            if isinstance(panel, Panel):
-                yield section.title, panel
+    for title, panels in SECTIONS.items():
+        yield from ((title, panel) for panel in panels if isinstance(panel, Panel))
 
 
 METRICS = {line.name: line for _, panel in curve_panels() for line in panel.lines}
@@ -228,8 +210,8 @@ METRICS = {line.name: line for _, panel in curve_panels() for line in panel.line
 def specification() -> list[dict[str, Any]]:
     """All panels as plain data; a panel says how often its first curve is logged."""
     return [
-        {"title": section.title, "panels": [_plain(panel) for panel in section.panels]}
-        for section in SECTIONS
+        {"title": title, "panels": [_plain(panel) for panel in panels]}
+        for title, panels in SECTIONS.items()
     ]
 
 

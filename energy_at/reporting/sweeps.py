@@ -281,20 +281,20 @@ def _tradeoff_table(reports: Sequence[Report]) -> Table:
     return Table(titles, [*rows, *alone.values(), last])
 
 
-def _tradeoffs(reports: Sequence[Report]) -> dict[str, list[dict[str, float]]]:
+def _tradeoffs(reports: Sequence[Report]) -> dict[tuple[str, ...], list[dict[str, float]]]:
     """Points of the figure, by start, guidance and whatever else differs; steps along a curve.
 
     A point is the mean of its seeds; samplings that were not measured by features have none.
     """
     choices = [_chosen(report) for report in reports]
     others = [k for k in _differing(choices) if k not in ("start", "guidance", STEPS, "seed")]
-    points: dict[str, dict[int, list[Mapping[str, float]]]] = {}
+    points: dict[tuple[str, ...], dict[int, list[Mapping[str, float]]]] = {}
     for report, chosen in zip(reports, choices, strict=True):
         scores = report["sets"]["samples"]
         if all(scores.get(key) is not None for key in DRAWN):
             names = [chosen["start"], chosen["guidance"]]
             names += [f"{key}={_cell(chosen[key])}" for key in others if key in chosen]
-            by_steps = points.setdefault(", ".join(names), {})
+            by_steps = points.setdefault(tuple(names), {})
             by_steps.setdefault(int(chosen[STEPS]), []).append(scores)
     return {
         name: [

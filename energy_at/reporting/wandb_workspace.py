@@ -20,11 +20,6 @@ PATIENCE = 5.0  # seconds within which a server must answer
 def workspace(entity: str, project: str, name: str) -> Any:
     """All panels as a workspace, to be saved by the caller.
 
-    Args:
-        entity: Account or team.
-        project: At W&B.
-        name: Of the saved view.
-
     Raises:
         ImportError: if wandb-workspaces is not installed.
     """
@@ -37,8 +32,8 @@ def workspace(entity: str, project: str, name: str) -> Any:
             "or add --dry-run to see the specification"
         ) from error
     sections = [
-        ws.Section(name=s.title, panels=[_plot(wr, panel) for panel in s.panels], is_open=True)
-        for s in SECTIONS
+        ws.Section(name=title, panels=[_plot(wr, panel) for panel in panels], is_open=True)
+        for title, panels in SECTIONS.items()
     ]
     settings = ws.WorkspaceSettings(x_axis=STEP)
     return ws.Workspace(

@@ -53,7 +53,7 @@ class Paragraph:
     parts: tuple[str | Code | Link, ...]
 
     def markdown(self) -> str:
-        parts = (_keep_ends(p) if isinstance(p, str) else p.markdown() for p in self.parts)
+        parts = (plain(p) if isinstance(p, str) else p.markdown() for p in self.parts)
         return "".join(parts)
 
     def html(self) -> str:
@@ -206,13 +206,7 @@ def where(flags: Iterable[object]) -> frozenset[int]:
 def plain(text: str) -> str:
     """Escapes what Markdown would interpret, in text and in cells of tables."""
     text = re.sub(r"([\\`*<>&~]|\](?=[(\[])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))", r"\\\1", text)
-    return " ".join(text.split())
-
-
-def _keep_ends(text: str) -> str:
-    before = " " if text[:1].isspace() else ""
-    after = " " if text[-1:].isspace() and text.strip() else ""
-    return before + plain(text) + after
+    return re.sub(r"\s+", " ", text)
 
 
 def _scrolling(name: str, content: str) -> str:

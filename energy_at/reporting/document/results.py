@@ -62,20 +62,12 @@ Evaluations = Sequence[tuple[Entry, Evaluation]]
 
 
 def evaluations_of(found: Sequence[Entry]) -> list[tuple[Entry, Evaluation]]:
-    """Every strong evaluation with its run.
-
-    Raises:
-        ValueError: if a file of one is damaged.
-    """
+    """Every strong evaluation with its run; a damaged one raises ``ValueError``."""
     return [(entry, evaluation) for entry in found for evaluation in evaluations(entry.path)]
 
 
 def evaluations(run: Path) -> list[Evaluation]:
-    """Strong evaluations of a run folder, by name.
-
-    Raises:
-        ValueError: if a file of one is damaged.
-    """
+    """Strong evaluations of a run folder, by name; a damaged one raises ``ValueError``."""
     return [_evaluation(file) for file in sorted(run.glob("evaluation/*/evaluation.json"))]
 
 
@@ -205,14 +197,23 @@ def _strong_grid(strong: Evaluations) -> Grid:
 def _evaluation(file: Path) -> Evaluation:
     content = read_json(file)
     with suppress(KeyError, TypeError, AttributeError, ValueError):
-        left_out = [Check("left out", RESULTS[None], str(line), "") for line in content["left_out"]]
+        checks = [
+            Check(
+                str(check["name"]),
+                RESULTS[check["passed"]],
+                str(check["finding"]),
+                "" if check["passed"] else str(check["meaning"]),
+            )
+            for check in content["checks"]
+        ]
+        checks += [Check("left out", "not run", str(line), "") for line in content["left_out"]]
         return Evaluation(
             file.parent.name,
             str(content["network"]["which"] or "weights"),
             _images(content["dataset"]),
             str(content["norm"]),
             _by_radius(content["accuracies"]),
-            (*map(_check, content["checks"]), *left_out),
+            tuple(checks),
             tuple(sorted(file.parent.glob("*.png"))),
         )
     raise ValueError(f"{file} is damaged: it holds no evaluation")
@@ -235,13 +236,6 @@ def _by_radius(rows: Sequence[dict[str, Any]]) -> list[tuple[str, dict[str, str]
     clean = next((at for (eps, _), at in cells.items() if eps == 0), {})
     radii = [(text, clean | at) for (eps, text), at in sorted(cells.items()) if eps > 0]
     return radii or [("0", clean)]
-
-
-def _check(entry: dict[str, Any]) -> Check:
-    passed, meaning = entry["passed"], str(entry["meaning"])
-    return Check(
-        str(entry["name"]), RESULTS[passed], str(entry["finding"]), "" if passed else meaning
-    )
 
 
 def _table(file: Path) -> Table | None:

@@ -36,7 +36,7 @@ def accuracy_figure(found: Mapping[str, Any], title: str = "") -> Figure:
 
     Args:
         found: An evaluation, as ``evaluation.json`` holds it, at two radii or more.
-        title: What was evaluated.
+        title: Written above the panel.
     """
     clean = next(row for row in found["accuracies"] if row["attack"] == "clean")
     curves: dict[str, list[Mapping[str, Any]]] = {}
@@ -127,14 +127,7 @@ def nearest_figure(pairs: Sequence[tuple[Bytes, Bytes, float]], title: str) -> F
 def distributions_figure(
     distances: Mapping[str, Floats], energies: Mapping[str, Floats], symbol: str, title: str
 ) -> Figure:
-    """Distances to the nearest training image, and energies, each against real images.
-
-    Args:
-        distances: L2, in pixels, by the name of the set.
-        energies: In nats, by the name of the set.
-        symbol: Of the kind of energy.
-        title: The setting.
-    """
+    """Distances to the nearest training image (L2, in pixels) and energies (nats) by set."""
     with mpl.rc_context(OPEN):
         figure = Figure(figsize=(8.4, 3.0), layout="constrained")
         left, right = figure.subplots(1, 2)
@@ -144,12 +137,14 @@ def distributions_figure(
     return figure
 
 
-def tradeoff_figure(curves: Mapping[str, Sequence[Mapping[str, float]]], title: str) -> Figure:
+def tradeoff_figure(
+    curves: Mapping[tuple[str, ...], Sequence[Mapping[str, float]]], title: str
+) -> Figure:
     """Quality against variety: one curve for each start and guidance, a point for each job.
 
     Args:
-        curves: By ``start, guidance``; points hold ``variety``, ``fid``, ``precision``, ``recall``
-            and ``steps``.
+        curves: By start, guidance, and settings in which the samplings differ; points hold
+            ``variety``, ``fid``, ``precision``, ``recall`` and ``steps``.
         title: The setting.
     """
     with mpl.rc_context(OPEN):
@@ -157,10 +152,11 @@ def tradeoff_figure(curves: Mapping[str, Sequence[Mapping[str, float]]], title: 
         left, right = figure.subplots(1, 2)
         for axes, (x, y, xlabel, ylabel) in zip((left, right), TRADEOFFS, strict=True):
             for name, points in curves.items():
-                start, _, guidance = name.partition(", ")
+                start, guidance, *_ = name
                 color, line = START_COLORS.get(start, "#999999"), LINES.get(guidance, "-.")
                 xs, ys = [p[x] for p in points], [p[y] for p in points]
-                axes.plot(xs, ys, line, color=color, marker="o", markersize=3.5, label=name)
+                label = ", ".join(name)
+                axes.plot(xs, ys, line, color=color, marker="o", markersize=3.5, label=label)
                 for point, place in zip(points, zip(xs, ys, strict=True), strict=True):
                     steps = f"{point['steps']:g}"
                     axes.annotate(steps, place, (2, 3), textcoords="offset points", fontsize=6)
