@@ -5,8 +5,7 @@ batch at once: equal results need equal batches.
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any, Literal, get_args
@@ -64,13 +63,15 @@ class LibraryAttack(Search):
         require("steps", self.steps, integer(1))
         require("queries", self.queries, integer(1))
 
-    @property
-    def starts_clean(self) -> bool:
-        return False
-
     def _run(self, model: Classifier, x: Images, y: Labels, options: AttackOptions) -> AttackResult:
-        with frozen_running_stats(model), frozen_parameters(model), _restored_generators(x.device):
-            # FAB calls ``backward``, which would leave gradients in the parameters.
+        generators = torch.random.fork_rng([x.device] if x.device.type == "cuda" else [])
+        # FAB calls ``backward``, which would leave gradients in the parameters.
+        with (
+            frozen_running_stats(model),
+            frozen_parameters(model),
+            generators,
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter("ignore")  # of gradients of zero, which the checks report
             search = self._make_search(model, x, _seed(options.generator))
             x_adv = self._perturb(search, x.contiguous(), y)
@@ -125,8 +126,7 @@ class LibraryAttack(Search):
 def autoattack(ball: Ball, *, steps: int = 100, queries: int = 5000) -> WorstCase:
     """AutoAttack, standard version: APGD-CE, targeted APGD, targeted FAB, Square, in this order.
 
-    Each runs on the images that are still classified correctly. ``steps`` and ``queries`` are 100
-    and 5,000 in the standard version; anything less is another, weaker attack.
+    Fewer than its 100 ``steps`` and 5,000 ``queries`` make another, weaker attack.
     """
     names: tuple[Name, ...] = ("apgd-ce", "apgd-t", "fab-t", "square")
     return WorstCase([LibraryAttack(ball, name, steps=steps, queries=queries) for name in names])
@@ -137,24 +137,15 @@ def is_installed() -> bool:
 
 
 def require_installed(name: str) -> None:
-    """Refuses an attack of a library that is not there.
-
-    Raises:
-        ImportError: with the way to install it.
-    """
+    """Raises ``ImportError``, with the way to install it, if the library is not there."""
     if not is_installed():
         raise ImportError(f"{name} needs the AutoAttack library: {INSTALL}")
 
 
 def require_classes(attacks: Mapping[str, Attack], classes: Callable[[], int]) -> None:
-    """Refuses attacks whose loss, or that of a part of them, needs more classes.
+    """Raises ``ValueError`` if the loss of an attack, or of a part of it, needs more classes.
 
-    Args:
-        attacks: By name.
-        classes: Counts those of the network; not called if no attack depends on it.
-
-    Raises:
-        ValueError: with the name and both numbers.
+    ``classes`` counts those of the network; it is not called if no attack depends on it.
     """
     for name, attack in attacks.items():
         parts = attack.attacks if isinstance(attack, WorstCase) else [attack]
@@ -172,10 +163,3 @@ def _seed(generator: Noise | None) -> int:
         return 0
     seed = generator.seeds[0] if isinstance(generator, ImageNoise) else generator.initial_seed()
     return seed % 2**32
-
-
-@contextmanager
-def _restored_generators(device: torch.device) -> Iterator[None]:
-    forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
-    with forked, warnings.catch_warnings():
-        yield

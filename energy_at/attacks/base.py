@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from energy_at.core.rng import Noise
 from energy_at.core.types import Classifier, Images, Labels, Logits
@@ -65,10 +65,10 @@ class Attack(Protocol):
         track_stats: bool = False,
         generator: Noise | None = None,
     ) -> AttackResult:
-        """Runs the search on one batch.
+        """Runs the search on one batch, against the network in the mode that it is in.
 
         Args:
-            model: The network, in the mode that it is to be attacked in.
+            model: The network.
             x: Clean images, in [0, 1].
             y: True labels.
             keep_graph: Keep the graph of ``start_logits``.
@@ -83,7 +83,7 @@ class Attack(Protocol):
 
 @dataclass(frozen=True)
 class AttackOptions:
-    """Options of a call; see ``Attack``."""
+    """Options of a call."""
 
     keep_graph: bool = False
     track_stats: bool = False
@@ -93,17 +93,12 @@ class AttackOptions:
 class Search(ABC):
     """Base of all attacks: ``__call__`` detaches the images and calls ``_run``."""
 
-    def __call__(
-        self,
-        model: Classifier,
-        x: Images,
-        y: Labels,
-        *,
-        keep_graph: bool = False,
-        track_stats: bool = False,
-        generator: Noise | None = None,
-    ) -> AttackResult:
-        return self._run(model, x.detach(), y, AttackOptions(keep_graph, track_stats, generator))
+    @property
+    def starts_clean(self) -> bool:
+        return False
+
+    def __call__(self, model: Classifier, x: Images, y: Labels, **options: Any) -> AttackResult:
+        return self._run(model, x.detach(), y, AttackOptions(**options))
 
     @abstractmethod
     def _run(self, model: Classifier, x: Images, y: Labels, options: AttackOptions) -> AttackResult:
@@ -115,7 +110,6 @@ class NoAttack(Search):
     """Returns every image unchanged, without a forward pass: standard training."""
 
     steps: int = 1  # as a single-step attack: what depends on it takes its simplest form
-    starts_clean: bool = False  # no search, hence no logits of its start
 
     def _run(self, model: Classifier, x: Images, y: Labels, options: AttackOptions) -> AttackResult:
         return AttackResult(x)

@@ -72,10 +72,6 @@ class WorstCase(Search):
     def steps(self) -> int:
         return max(attack.steps for attack in self.attacks)
 
-    @property
-    def starts_clean(self) -> bool:
-        return False
-
     def _run(self, model: Classifier, x: Images, y: Labels, options: AttackOptions) -> AttackResult:
         x_adv = x.clone()
         for attack in self.attacks:

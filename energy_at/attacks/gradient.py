@@ -7,7 +7,7 @@ of the logits.
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -19,17 +19,11 @@ from energy_at.core.rules import POSITIVE, integer, one_of, require
 from energy_at.core.types import Classifier, Images, Labels, Logits, PerExample
 from energy_at.models.modes import frozen_running_stats, input_gradients_only, no_graph
 
+# The first perturbations, in units of the pixel range, not yet clipped to [0, 1]
+Start = Callable[[Images, Ball, Noise | None], Images]
 Gain = Callable[[Logits], PerExample]
 Goal = Callable[[Classifier, Images, Labels], Gain]
 Target = Literal["likeliest", "least_likely", "next"]
-
-
-@runtime_checkable
-class Start(Protocol):
-    """Draws the first perturbation ``eta`` of each image."""
-
-    def __call__(self, x: Images, ball: Ball, generator: Noise | None = None) -> Images:
-        """``eta``, in units of the pixel range, not yet clipped to [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -104,16 +98,14 @@ class ReachTarget:
         require("target", self.target, one_of(*get_args(Target)))
 
     def __call__(self, model: Classifier, x: Images, y: Labels) -> Gain:
-        target = self._choose(model, x, y)
-        return lambda logits: -F.cross_entropy(logits, target, reduction="none")
-
-    def _choose(self, model: Classifier, x: Images, y: Labels) -> Labels:
         with no_graph():
             logits = model(x)
         if self.target == "next":
-            return (y + 1) % logits.shape[1]
-        sign = 1 if self.target == "likeliest" else -1
-        return (sign * logits).scatter(1, y[:, None], -float("inf")).argmax(1)
+            target = (y + 1) % logits.shape[1]
+        else:
+            sign = 1 if self.target == "likeliest" else -1
+            target = (sign * logits).scatter(1, y[:, None], -float("inf")).argmax(1)
+        return lambda logits: -F.cross_entropy(logits, target, reduction="none")
 
 
 @dataclass(frozen=True)
@@ -124,7 +116,7 @@ class GradientAttack(Search):
         ball: Threat model.
         alpha: Step size, in units of the pixel range like ``ball.eps``.
         steps: Number of gradients taken; 1 makes an FGSM.
-        start: First perturbation.
+        start: Draws the first perturbation.
         goal: What to raise.
         project: Whether steps return to the ball. N-FGSM does not (de Jorge et al., 2022).
     """
@@ -162,21 +154,15 @@ class GradientAttack(Search):
             ):
                 logits = model(x + delta).to(x.dtype)  # energies are fp32 under autocast too
             (grad,) = torch.autograd.grad(gain(logits).sum(), delta, retain_graph=keep)
+            delta = delta.detach()
             if first:
-                start = self._start(x + delta.detach(), logits if keep else logits.detach(), grad)
-            delta = self._moved(x, delta.detach(), grad)
+                logits = logits if keep else logits.detach()
+                of_label = grad if self.goal is misclassify else None
+                start = AttackResult(x, x + delta, logits, of_label, self.starts_clean)
+            delta = delta + self.alpha * self.ball.steepest(grad)
+            delta = clip_to_pixels(x, self.ball.project(delta) if self.project else delta)
         # x + (x' - x) may miss x' in [0, 1] by a rounding
         return replace(start, x_adv=(x + delta).clamp(0, 1))
 
     def scaled(self, factor: float) -> "GradientAttack":
         return replace(self, ball=self.ball.scaled(factor), alpha=factor * self.alpha)
-
-    def _start(self, x_start: Images, logits: Logits, grad: Images) -> AttackResult:
-        of_label = grad if self.goal is misclassify else None
-        return AttackResult(x_start, x_start, logits, of_label, self.starts_clean)
-
-    def _moved(self, x: Images, delta: Images, grad: Images) -> Images:
-        delta = delta + self.alpha * self.ball.steepest(grad)
-        if self.project:
-            delta = self.ball.project(delta)
-        return clip_to_pixels(x, delta)

@@ -152,8 +152,9 @@ def named_attack(name: str, ball: Ball, **settings: Any) -> Attack:
         ValueError: if the name is unknown.
         ImportError: if its library is not installed.
     """
-    if name not in OWN | FROM_LIBRARY:
-        raise ValueError(f"unknown attack {name!r}: choose from {', '.join(OWN | FROM_LIBRARY)}")
+    factories = OWN | FROM_LIBRARY
+    if name not in factories:
+        raise ValueError(f"unknown attack {name!r}: choose from {', '.join(factories)}")
     if name in FROM_LIBRARY:
         require_installed(name)
-    return (OWN | FROM_LIBRARY)[name](ball, **settings)
+    return factories[name](ball, **settings)

@@ -33,7 +33,6 @@ class Ball(ABC):
         """One perturbation for each image, uniform over the ball."""
 
     def scaled(self, factor: float) -> "Ball":
-        """The same ball with ``factor`` times the radius."""
         return replace(self, eps=factor * self.eps)
 
 
@@ -52,7 +51,6 @@ class Linf(Ball):
         return delta.clamp(-self.eps, self.eps)
 
     def sample(self, x: Images, generator: Noise | None = None) -> Images:
-        """Each pixel's change uniform in ``[-eps, eps]``."""
         return self.eps * uniform_like(x, generator)
 
 
@@ -75,8 +73,7 @@ class L2(Ball):
     def sample(self, x: Images, generator: Noise | None = None) -> Images:
         """Uniform over the ball: a uniform direction, and a radius of density ``r^(d-1)``."""
         direction = self.steepest(normal_like(x, generator))
-        share = shares_like(x, generator)
-        radius = self.eps * share.pow(1 / x[0].numel())
+        radius = self.eps * shares_like(x, generator).pow(1 / x[0].numel())
         return direction * radius[:, None, None, None]
 
 
@@ -92,12 +89,10 @@ def clip_to_pixels(x: Images, delta: Images) -> Images:
 def scale_to_largest(grad: Tensor, dim: tuple[int, ...] = ()) -> Tensor:
     """A gradient divided by its largest entry (a constant), so that its squares do not underflow.
 
-    Args:
-        grad: Any gradient; squares of fp32 entries below 1e-19 underflow.
-        dim: Dimensions over which the largest entry is taken; all if empty.
+    Squares of fp32 entries below 1e-19 underflow. The largest entry is taken over ``dim``, or over
+    all dimensions if it is empty.
     """
-    largest = grad.detach().abs().amax(dim, keepdim=True)
-    return grad / _safe(largest)
+    return grad / _safe(grad.detach().abs().amax(dim, keepdim=True))
 
 
 def _norms(delta: Images) -> PerExample:

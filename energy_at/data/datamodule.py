@@ -79,7 +79,6 @@ class ImageData(LightningDataModule):
 
     @property
     def val(self) -> ImageSet:
-        """Held-out images of the training set."""
         return self._sets[1]
 
     @property
@@ -102,11 +101,8 @@ class ImageData(LightningDataModule):
         return self._loader
 
     def state_dict(self) -> dict[str, Any]:
-        """The position in the training data.
-
-        Lightning saves the loader's state too, but does not restore it if the schedule has asked
-        for the number of steps before.
-        """
+        # Lightning saves the loader's own too, but does not restore it if the schedule has asked
+        # for the number of steps before.
         return self._loader.state_dict() if self._loader else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -118,7 +114,6 @@ class ImageData(LightningDataModule):
         return self.eval_loader(self.val)
 
     def eval_loader(self, images: ImageSet) -> EvalLoader:
-        """Batches of these images, for evaluation, on the device of the trainer."""
         return EvalLoader(
             images.to(self.device),
             self.eval_batch_size,
@@ -143,11 +138,9 @@ class ImageData(LightningDataModule):
 
     @property
     def device(self) -> torch.device:
-        """Device of the batches."""
         return self.trainer.strategy.root_device if self.trainer else self._device
 
     def place(self, device: torch.device) -> None:
-        """Set the device of the batches where there is no trainer."""
         self._device = device
 
     @property

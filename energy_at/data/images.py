@@ -13,14 +13,9 @@ from energy_at.core.types import Labels, Pixels
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images and labels in the same order.
+    """Images and labels in the same order."""
 
-    Attributes:
-        pixels: 0 to 255; the network sees ``pixels / 255``.
-        labels: Class indices.
-    """
-
-    pixels: Pixels
+    pixels: Pixels  # 0 to 255; the network sees pixels / 255
     labels: Labels
 
     def __post_init__(self) -> None:
@@ -35,7 +30,6 @@ class ImageSet:
         return [_digest(self.pixels), _digest(self.labels)]
 
     def take(self, indices: Labels | slice) -> "ImageSet":
-        """The images at these positions, in this order."""
         return ImageSet(self.pixels[indices], self.labels[indices])
 
     def first(self, n: int | None) -> "ImageSet":
@@ -44,14 +38,11 @@ class ImageSet:
         Raises:
             ValueError: if there are fewer.
         """
-        if n is None:
-            return self
-        if not 0 < n <= len(self):
+        if n is not None and not 0 < n <= len(self):
             raise ValueError(f"evaluation.subset={n} is too large: there are {len(self)} images")
-        return ImageSet(self.pixels[:n], self.labels[:n])
+        return self.take(slice(n))
 
     def to(self, device: torch.device | str) -> "ImageSet":
-        """The same set on a device."""
         return ImageSet(self.pixels.to(device), self.labels.to(device))
 
 

@@ -8,7 +8,7 @@ images of all of them, and each loader yields its contiguous part of the same ba
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import torch
@@ -26,24 +26,16 @@ Batch = tuple[Images, Labels]
 
 @dataclass(frozen=True)
 class Draws:
-    """Random crops and flips, one for each image.
+    """Random crops and flips, one for each image."""
 
-    Attributes:
-        top: First row of the crop in the padded image.
-        left: First column.
-        flip: Whether to mirror it left to right.
-    """
-
-    top: Int[Tensor, " batch"]
-    left: Int[Tensor, " batch"]
-    flip: Bool[Tensor, " batch"]
+    top: Int[Tensor, " batch"]  # first row of the crop in the padded image
+    left: Int[Tensor, " batch"]  # first column
+    flip: Bool[Tensor, " batch"]  # whether to mirror it left to right
 
     def take(self, part: slice) -> "Draws":
-        """The draws of some of the images."""
         return Draws(self.top[part], self.left[part], self.flip[part])
 
     def to(self, device: torch.device | str) -> "Draws":
-        """The same draws on a device."""
         return Draws(self.top.to(device), self.left.to(device), self.flip.to(device))
 
 
@@ -69,22 +61,16 @@ def crop_and_flip(pixels: Pixels, draws: Draws, pad: int) -> Pixels:
     ]
 
 
+@dataclass(eq=False)
 class _Loader:
     """Images of a device in batches, of which this process has its part."""
 
-    def __init__(
-        self,
-        images: ImageSet,
-        batch_size: int,
-        *,
-        channels_last: bool = False,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        self.images = images
-        self.batch_size = batch_size
-        self.channels_last = channels_last
-        self.rank, self.world = rank, world
+    images: ImageSet
+    batch_size: int
+    _: KW_ONLY
+    channels_last: bool = False
+    rank: int = 0
+    world: int = 1
 
     def __len__(self) -> int:
         return -(-len(self.images) // self.batch_size)
@@ -109,6 +95,7 @@ class EvalLoader(_Loader):
             yield as_floats(images.pixels, self.channels_last), images.labels
 
 
+@dataclass(eq=False, kw_only=True)
 class TrainLoader(_Loader):
     """Shuffled, augmented batches.
 
@@ -116,33 +103,18 @@ class TrainLoader(_Loader):
     ``state_dict`` with its own checkpoints, in the middle of an epoch too.
     """
 
-    def __init__(
-        self,
-        images: ImageSet,
-        batch_size: int,
-        *,
-        seed: int,
-        pad: int = 0,
-        flip: bool = False,
-        channels_last: bool = False,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        super().__init__(images, batch_size, channels_last=channels_last, rank=rank, world=world)
-        self.seed = seed
-        self.pad = pad
-        self.flip = flip
-        self.epoch = 0
-        self._yielded = 0
-        self._resume: dict[str, int] | None = None
+    seed: int
+    pad: int = 0
+    flip: bool = False
+    epoch: int = field(default=0, init=False)
+    _yielded: int = field(default=0, init=False)
+    _resume: dict[str, int] | None = field(default=None, init=False)
 
     @property
     def sampler(self) -> "TrainLoader":
-        """The object on which Lightning calls ``set_epoch``."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of the next iteration."""
         if epoch != self.epoch:
             self.epoch, self._yielded = epoch, 0
 
@@ -154,7 +126,9 @@ class TrainLoader(_Loader):
 
     def __iter__(self) -> Iterator[Batch]:
         # A generator starts with its first batch: by then the epoch is set.
-        first = self._first_batch()
+        resume, self._resume = self._resume, None
+        first = resume["batch"] if resume and resume["epoch"] == self.epoch else 0
+        self._yielded = first
         generator = torch.Generator().manual_seed(mixed(self.seed, self.epoch))
         device = self.images.labels.device
         order = torch.randperm(len(self.images), generator=generator).to(device)
@@ -167,11 +141,6 @@ class TrainLoader(_Loader):
                 pixels = crop_and_flip(pixels, draws.take(part), self.pad)
             self._yielded = batch + 1
             yield as_floats(pixels, self.channels_last), images.labels
-
-    def _first_batch(self) -> int:
-        resume, self._resume = self._resume, None
-        self._yielded = resume["batch"] if resume and resume["epoch"] == self.epoch else 0
-        return self._yielded
 
 
 def as_floats(pixels: Pixels, channels_last: bool) -> Images:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,13 +27,6 @@ from energy_at.data.images import ImageSet, split
 EMBEDDED_SPLIT_SEED = 0  # the embedded sets have no official test split: this one is fixed
 TINY_IMAGENET_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 _SIDE = 64  # of a Tiny-ImageNet image
-
-
-class Reader(Protocol):
-    """Reads one data set."""
-
-    def __call__(self, root: Path, *, download: bool) -> tuple[ImageSet, ImageSet]:
-        """Training images, test images."""
 
 
 def digits(root: Path, *, download: bool = False) -> tuple[ImageSet, ImageSet]:
@@ -118,38 +111,39 @@ def tiny_imagenet(root: Path, *, download: bool = False) -> tuple[ImageSet, Imag
     and ``val/images/*.JPEG`` with ``val/val_annotations.txt``. The labels of ``test/`` were never
     published, so the validation folder serves as test set, as in the literature.
     """
+    train, val = tiny_imagenet_files(root)
+    return _read_jpegs(train, "train"), _read_jpegs(val, "val")
+
+
+def tiny_imagenet_files(root: Path) -> tuple[list[tuple[Path, int]], list[tuple[Path, int]]]:
+    """Paths and labels of the training images, and of the official validation images.
+
+    Raises:
+        FileNotFoundError: if anything but a validation image is missing or damaged.
+    """
     folder = root / "tiny-imagenet-200"
+
+    def broken(what: str) -> FileNotFoundError:
+        remedy = f"unpack {TINY_IMAGENET_URL} to {folder} (dataset.root=FOLDER)"
+        return FileNotFoundError(f"Tiny-ImageNet {what}: {remedy}")
+
     if not (folder / "wnids.txt").is_file():
-        raise FileNotFoundError(
-            f"Tiny-ImageNet not found: unpack {TINY_IMAGENET_URL} to {folder} (dataset.root=FOLDER)"
-        )
+        raise broken("not found, no wnids.txt")
     classes = {wnid: k for k, wnid in enumerate((folder / "wnids.txt").read_text().split())}
-    return _read_jpegs(training_files(folder, classes), "train"), _read_jpegs(
-        val_files(folder, classes), "val"
-    )
-
-
-def training_files(folder: Path, classes: dict[str, int]) -> list[tuple[Path, int]]:
-    """Paths and labels of the training images."""
-    files = []
+    train = []
     for wnid, label in classes.items():
         found = sorted((folder / "train" / wnid / "images").glob("*.JPEG"))
         if not found:
-            raise FileNotFoundError(f"Tiny-ImageNet is incomplete: no image in train/{wnid}/images")
-        files += [(path, label) for path in found]
-    return files
-
-
-def val_files(folder: Path, classes: dict[str, int]) -> list[tuple[Path, int]]:
-    """Paths and labels of the official validation images."""
+            raise broken(f"is incomplete, no image in train/{wnid}/images")
+        train += [(path, label) for path in found]
     annotations = folder / "val" / "val_annotations.txt"
     if not annotations.is_file():
-        raise FileNotFoundError(f"Tiny-ImageNet is incomplete: {annotations} is missing")
+        raise broken("is incomplete, no val/val_annotations.txt")
     rows = [line.split("\t") for line in annotations.read_text().splitlines() if line]
     bad = next((row for row in rows if len(row) < 2 or row[1] not in classes), None)
     if bad is not None:
-        raise ValueError(f"Tiny-ImageNet is damaged: {annotations} has the line {bad}")
-    return [(folder / "val" / "images" / row[0], classes[row[1]]) for row in rows]
+        raise broken(f"is damaged, val/val_annotations.txt has the line {bad}")
+    return train, [(folder / "val" / "images" / row[0], classes[row[1]]) for row in rows]
 
 
 def _read_jpegs(files: list[tuple[Path, int]], name: str) -> ImageSet:

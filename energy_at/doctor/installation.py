@@ -33,7 +33,6 @@ def checks(*_: object) -> Checks:
 
 
 def python_version() -> Verdict:
-    """Whether the project supports this Python."""
     needed, found = distribution(PROJECT).metadata["Requires-Python"], platform.python_version()
     supported = SpecifierSet(needed).contains(found, prereleases=True)
     return require(
@@ -72,7 +71,6 @@ def packages() -> Verdict:
 
 
 def extras() -> Verdict:
-    """Which optional extras are installed; none is required."""
     names = distribution(PROJECT).metadata.get_all("Provides-Extra") or []
     found = []
     for name in names:
@@ -83,7 +81,6 @@ def extras() -> Verdict:
 
 
 def cpu() -> Verdict:
-    """Whether there are more threads than cores."""
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     threads = max(torch.get_num_threads(), int(asked) if asked.isdigit() else 0)
     cores = cores_to_use()

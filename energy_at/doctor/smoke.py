@@ -21,8 +21,7 @@ from energy_at.data.readers import (
     TINY_IMAGENET_URL,
     synthetic,
     tiny_imagenet,
-    training_files,
-    val_files,
+    tiny_imagenet_files,
 )
 from energy_at.doctor import Checks, Verdict, require
 from energy_at.energy.pair import LogitPair
@@ -42,8 +41,9 @@ def checks(datasets: Sequence[str], root: Path) -> Checks:
         for kind, check in (("known answers", known_answers), ("training", training))
         for name in devices
     }
+    nothing = Verdict("fail", "dataset= names no data set in conf/dataset", "reinstall energy_at")
     found |= {f"data {name}": partial(check_named, name, root) for name in datasets}
-    return found if datasets else found | {"data": no_data_set}
+    return found if datasets else found | {"data": lambda: nothing}
 
 
 def known_answers(device: torch.device) -> Verdict:
@@ -115,13 +115,7 @@ def train_two_steps(device: torch.device) -> tuple[Tensor, Tensor]:
     return start, torch.nn.utils.parameters_to_vector(net.parameters()).detach().cpu()
 
 
-def no_data_set() -> Verdict:
-    remedy = "reinstall energy_at with its configuration"
-    return Verdict("fail", "dataset= names no data set in conf/dataset", remedy)
-
-
 def check_named(name: str, root: Path) -> Verdict:
-    """Compose the configuration of a data set and check it."""
     return readable(compose_groups("doctor", [f"dataset={name}"]).dataset, root)
 
 
@@ -159,17 +153,8 @@ def _as_described(images: tuple[ImageSet, ImageSet], dataset: Any) -> Verdict:
 
 def _undecoded_tiny_imagenet(root: Path) -> Verdict:
     """Look for its 110,000 files: decoding them would take a minute."""
-    folder = root / "tiny-imagenet-200"
-    if not folder.is_dir():
-        tiny_imagenet(root)  # raises, with the remedy
-    again = f"unpack {TINY_IMAGENET_URL} to {folder} again"
-    try:
-        names = (folder / "wnids.txt").read_text().split()
-        classes = {name: label for label, name in enumerate(names)}
-        train, test = training_files(folder, classes), val_files(folder, classes)
-    except (OSError, ValueError) as error:
-        return Verdict("warn", str(error), again)
-    missing = [str(path) for path, _ in test if not path.is_file()]
-    if missing:
-        return Verdict("warn", f"{missing[0]} is missing", again)
+    train, test = tiny_imagenet_files(root)
+    missing = next((path for path, _ in test if not path.is_file()), None)
+    if missing is not None:
+        return Verdict("warn", f"{missing} is missing", f"unpack {TINY_IMAGENET_URL} to {root}")
     return Verdict("pass", f"{len(train):,} training and {len(test):,} test images, not decoded")

@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from energy_at.models.layers import Normalize, Normalized
-from energy_at.models.resnet import PreActResNet, ResNet
-from energy_at.models.small import SmallCNN
-from energy_at.models.wide_resnet import WideResNet
+from energy_at.models.networks import PreActResNet, ResNet, SmallCNN, WideResNet
 
 __all__ = [
     "Normalize",

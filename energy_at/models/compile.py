@@ -21,11 +21,7 @@ BACKEND = "inductor"
 def compile_net(net: nn.Module, mode: str) -> None:
     """Compiles a network in place, on its first call; names of weights and copies stay plain.
 
-    A second derivative of it raises a ``RuntimeError`` of torch's.
-
-    Args:
-        net: The network; a copy of it is not compiled.
-        mode: One of ``COMPILATIONS``.
+    A second derivative of it raises a ``RuntimeError`` of torch's; a copy of it is not compiled.
 
     Raises:
         ValueError: for another mode, or if nothing can be compiled here.
@@ -44,32 +40,23 @@ def is_compiled(net: nn.Module) -> bool:
 
 
 class Switch:
-    """Disables and enables the compilation of a network, keeping its graphs.
-
-    Args:
-        net: A network that has been compiled.
-    """
+    """Disables and enables the compilation of a compiled network, keeping its graphs."""
 
     def __init__(self, net: nn.Module) -> None:
         self.net = net
         self._compiled: Callable[..., Any] | None = net._compiled_call_impl
 
     def turn(self, on: bool) -> None:
-        """Run the next calls compiled, or uncompiled."""
         # torch.compiler.set_stance would do it for every network of the process.
         self.net._compiled_call_impl = self._compiled if on else None
 
 
 def require_compiler(mode: str) -> None:
-    """Check the mode, and that this machine has a working compiler.
-
-    Raises:
-        ValueError: if the mode is unknown, or nothing can be compiled here.
-    """
+    """Raises ``ValueError`` if the mode is unknown, or nothing can be compiled here."""
     require("mode", mode, one_of(*COMPILATIONS))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.compile(_probe, backend=BACKEND)(torch.ones(64, device=device))
+        torch.compile(lambda x: x.sin() + 1, backend=BACKEND)(torch.ones(64, device=device))
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
@@ -81,10 +68,6 @@ def require_compiler(mode: str) -> None:
 def begin_step() -> None:
     """Allow CUDA graphs to overwrite the outputs of the last step."""
     torch.compiler.cudagraph_mark_step_begin()
-
-
-def _probe(x: torch.Tensor) -> torch.Tensor:
-    return x.sin() + 1
 
 
 def _keep_what_a_second_backward_pass_reads() -> None:

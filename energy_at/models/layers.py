@@ -25,12 +25,8 @@ def conv3x3(
 ) -> nn.Conv2d:
     """A 3x3 convolution without bias that keeps the size, or halves it with ``stride=2``.
 
-    Args:
-        channels_in: Channels of the images that come in.
-        channels: Channels that go out.
-        stride: 1 or 2.
-        padding: ``"symmetric"``, or ``"same"`` as TensorFlow pads a stride of 2: right and bottom
-            only (the networks of Gowal et al., 2020, and their successors).
+    ``padding="same"`` pads a stride of 2 as TensorFlow does: right and bottom only (the networks of
+    Gowal et al., 2020, and their successors).
     """
     require("padding", padding, one_of(*get_args(Padding)))
     if padding == "same" and stride == 2:
@@ -39,11 +35,7 @@ def conv3x3(
 
 
 def require_positive(**sizes: int) -> None:
-    """Checks numbers of channels, classes and the like.
-
-    Raises:
-        ValueError: if one is below 1.
-    """
+    """Raises ``ValueError`` if a number of channels, classes or the like is below 1."""
     for name, size in sizes.items():
         require(name, size, integer(1))
 

@@ -105,7 +105,6 @@ def _precisions() -> tuple[list[Any], str, str | bool]:
 
 
 def tile_of(device: torch.device) -> int:
-    """Images of a tile on this device."""
     return 16 if device.type == "cpu" else 128
 
 

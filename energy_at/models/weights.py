@@ -49,7 +49,7 @@ def load_weights(net: Normalized, content: Mapping[str, Any], which: str | None 
     mean and std that it was made with.
 
     Args:
-        net: The network; changed only if everything fits.
+        net: Changed only if everything fits.
         content: What the file held.
         which: The entry to take of a file that holds several checkpoints; ``last`` if left out.
 
