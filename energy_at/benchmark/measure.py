@@ -26,26 +26,13 @@ from energy_at.core.device import keep_freed_memory, processor_name
 from energy_at.reporting.tables import Table
 from energy_at.runs.environment import environment
 
-COLUMNS = (
-    "scenario",
-    "row",
-    "precision",
-    "images/s",
-    "ratio",
-    "GFLOP/image",
-    "TFLOP/s",
-    "of peak %",
-    "memory MiB",
-    "over bare %",
-    "loading %",
-)
 FILES = ("benchmark.json", "benchmark.csv", "benchmark.md")
 OPERATIONS = ("matmul", "convolution")
 
 
 @dataclass
 class Result:
-    """What the turns of a row take."""
+    """What the turns of a row take: median seconds of a turn, images and FLOPs a second."""
 
     scenario: str
     row: str  # of ``ROWS``, a size of ``scaling``, or the operation of a peak
@@ -58,17 +45,14 @@ class Result:
 
     @property
     def second(self) -> float:
-        """Median seconds of a turn."""
         return median(self.seconds)
 
     @property
     def rate(self) -> float:
-        """Images a second."""
         return self.images / self.second
 
     @property
     def speed(self) -> float:
-        """Floating-point operations a second."""
         return self.flops / self.second
 
 
@@ -89,11 +73,10 @@ def measure(
     Before them a turn of each row counts its operations and another its memory. ``advance`` is
     called with the key of the row whose turn is next.
     """
-    results = {key: Result(*key) for key in rows}
+    results = {}
     for key, row in rows.items():
         advance(key)
-        results[key].flops = count_flops(row)
-        results[key].images = row.images
+        results[key] = Result(*key, flops=count_flops(row), images=row.images)
     for key, row in rows.items():
         advance(key)
         results[key].peak = peak_memory(row, device)
@@ -190,7 +173,6 @@ def resident_memory(*, peak: bool = False) -> int | None:
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Processor or GPU, threads, versions and load."""
     about = environment()
     if device.type != "cuda":
         about["device"] = processor_name()
@@ -241,7 +223,7 @@ def table(results: Sequence[Result]) -> Table:
     """
     most = peaks(results)
     rows = {(r.scenario, r.row, r.precision): r for r in results if r.row not in OPERATIONS}
-    return Table(COLUMNS, [_cells(row, rows, most[row.precision]) for row in rows.values()])
+    return Table.of([_cells(row, rows, most[row.precision]) for row in rows.values()])
 
 
 def peaks(results: Sequence[Result]) -> dict[str, float]:
@@ -269,28 +251,27 @@ def summary(results: Sequence[Result], about: dict[str, Any]) -> str:
 
 def write(results: Sequence[Result], about: dict[str, Any], folder: Path) -> None:
     """The table as Markdown and CSV; every turn as JSON."""
-    cells = table(results)
-    turns = [asdict(result) for result in results]
+    cells, turns = table(results), [asdict(result) for result in results]
     (folder / "benchmark.json").write_text(json.dumps(about | {"rows": turns}, indent=1) + "\n")
     (folder / "benchmark.csv").write_text(cells.csv())
     (folder / "benchmark.md").write_text(f"{cells.markdown()}\n\n{summary(results, about)}\n")
 
 
-def _cells(result: Result, rows: Mapping[Key, Result], peak: float) -> tuple[str, ...]:
+def _cells(result: Result, rows: Mapping[Key, Result], peak: float) -> dict[str, str]:
     reference = rows.get((result.scenario, "reference", "fp32"))
     bare = rows.get((result.scenario, "bare", result.precision))
     loading = sum(result.loading) / sum(result.seconds) if result.loading else None
     over = result.second / bare.second - 1 if bare and result.row == "full" else None
-    return (
-        SCENARIOS[result.scenario].label,
-        ROWS.get(result.row, result.row),
-        result.precision,
-        f"{result.rate:.3g}",
-        "" if reference is None else f"{result.rate / reference.rate:.2f}",
-        f"{result.flops / result.images / 1e9:.3g}",
-        f"{result.speed / 1e12:.3g}",
-        f"{100 * result.speed / peak:.0f}",
-        "" if result.peak is None else f"{result.peak / 2**20:.0f}",
-        "" if over is None else f"{100 * over:+.1f}",
-        "" if loading is None else f"{100 * loading:.2f}",
-    )
+    return {
+        "scenario": SCENARIOS[result.scenario].label,
+        "row": ROWS.get(result.row, result.row),
+        "precision": result.precision,
+        "images/s": f"{result.rate:.3g}",
+        "ratio": "" if reference is None else f"{result.rate / reference.rate:.2f}",
+        "GFLOP/image": f"{result.flops / result.images / 1e9:.3g}",
+        "TFLOP/s": f"{result.speed / 1e12:.3g}",
+        "of peak %": f"{100 * result.speed / peak:.0f}",
+        "memory MiB": "" if result.peak is None else f"{result.peak / 2**20:.0f}",
+        "over bare %": "" if over is None else f"{100 * over:+.1f}",
+        "loading %": "" if loading is None else f"{100 * loading:.2f}",
+    }

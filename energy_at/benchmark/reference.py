@@ -41,11 +41,7 @@ Terms = dict[type, Weighted]
 
 
 def terms_of(attack: object, objective: Objective) -> tuple[GradientAttack, Terms]:
-    """The search and the terms by type of a method that has a reference loop.
-
-    Raises:
-        ValueError: if it has none.
-    """
+    """The search and the terms by type; raises ``ValueError`` if there is no loop for them."""
     terms: Terms = {type(weighted.term): weighted for weighted in objective.terms.values()}
     known = {AdversarialCrossEntropy, CleanCrossEntropy, TradesKL, DER, GradAlign}
     linf = isinstance(attack, GradientAttack) and isinstance(attack.ball, Linf)

@@ -19,12 +19,7 @@ from torch.optim import Optimizer
 
 from energy_at.attacks import GradientAttack, pgd
 from energy_at.benchmark import reference
-from energy_at.benchmark.scenarios import (
-    LIBRARIES,
-    REFERENCES,
-    SCENARIOS,
-    Setting,
-)
+from energy_at.benchmark.scenarios import LIBRARIES, REFERENCES, SCENARIOS, Setting
 from energy_at.config.build import build, build_data, build_module, make
 from energy_at.core.rng import CountedNoise
 from energy_at.core.types import Images, Labels

@@ -53,21 +53,13 @@ UNTIMED = 2  # turns that count operations and memory
 
 @dataclass(frozen=True)
 class Setting:
-    """What the rows of a benchmark have in common.
+    """What the rows of a benchmark have in common."""
 
-    Attributes:
-        config: Of the benchmark: data set (for its sizes), network, threat model, optimizer.
-        device: Where it runs.
-        scenarios: Names of ``SCENARIOS``.
-        rows: Names of ``ROWS``.
-        precisions: Names of ``PRECISIONS``; reference loops run in fp32 only.
-    """
-
-    config: DictConfig
+    config: DictConfig  # data set (for its sizes), network, threat model, optimizer
     device: torch.device
-    scenarios: list[str]
-    rows: list[str]
-    precisions: list[str]
+    scenarios: list[str]  # of SCENARIOS
+    rows: list[str]  # of ROWS
+    precisions: list[str]  # of PRECISIONS; reference loops run in fp32 only
 
     @classmethod
     def of(cls, cfg: DictConfig, device: torch.device) -> "Setting":
@@ -100,13 +92,11 @@ class Setting:
 
     @property
     def workers(self) -> int:
-        """Processes that read the images of the reference loops."""
         workers = self.config.workers
         return (2 if self.device.type == "cuda" else 0) if workers == "auto" else int(workers)
 
     @property
     def summary(self) -> dict[str, Any]:
-        """The settings that the results depend on, as plain values."""
         names = ("steps", "repeats", "clock", "attack_steps", "sampler_steps")
         training = {f"training.{key}": value for key, value in self.config.training.items()}
         return {"batch_size": self.batch_size, **{n: self.config[n] for n in names}, **training}

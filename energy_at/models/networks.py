@@ -130,7 +130,7 @@ class _Staged(nn.Module):
         Returns:
             The channels of the last stage.
         """
-        widths = [width, *(width * 2**stage for stage in range(len(blocks)))]
+        widths: list[int] = [width, *(width * 2**stage for stage in range(len(blocks)))]
         self.stages = tuple(f"layer{stage}" for stage in range(1, len(widths)))
         for name, depth, (before, after) in zip(self.stages, blocks, pairwise(widths), strict=True):
             first = make_block(before, after, 1 if name == "layer1" else 2)
