@@ -2,7 +2,7 @@
 
 from energy_at.objectives.aaer import AAER
 from energy_at.objectives.der import DER
-from energy_at.objectives.linearity import ELLE, AdaptiveELLE, GradAlign
+from energy_at.objectives.linearity import ELLE, AdaptiveELLE, GradAlign, pert_align
 from energy_at.objectives.losses import (
     AdversarialCrossEntropy,
     BoostedCrossEntropy,
@@ -10,6 +10,7 @@ from energy_at.objectives.losses import (
     EnergyWeighted,
     MisclassifiedKL,
     TradesKL,
+    fits_adv_alone,
 )
 from energy_at.objectives.objective import (
     Losses,
@@ -42,4 +43,6 @@ __all__ = [
     "Trait",
     "Vicinity",
     "Weighted",
+    "fits_adv_alone",
+    "pert_align",
 ]

@@ -1,4 +1,4 @@
-"""Regularizers of local linearity, with forward passes of their own near the clean image."""
+"""Local linearity: regularizers with forward passes of their own, and PertAlign, which is free."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -126,6 +126,21 @@ class AdaptiveELLE:
         mean = mean + shift / count
         squares = squares + shift * (error - mean)  # Welford's sum
         return {"factor": factor, "count": count, "mean": mean, "squares": squares}
+
+
+def pert_align(at_start: Images, at_adv: Images) -> PerExample:
+    """PertAlign of each example, ``cos(grad CE(x + eta), grad CE(x*))`` (SORA, arXiv 2606.00738).
+
+    From -1 to 1: near 1 where the loss is linear along the perturbation, low at catastrophic
+    overfitting; 0 where a gradient vanishes. Gradients may have any positive scale.
+    """
+    units = []
+    for grad in (at_start, at_adv):
+        # squares of small gradients underflow in fp32
+        norms = torch.linalg.vector_norm(grad, dim=(1, 2, 3), keepdim=True, dtype=torch.float64)
+        units.append(grad / norms.clamp_min(torch.finfo(grad.dtype).tiny).to(grad.dtype))
+    cosine: PerExample = (units[0] * units[1]).sum((1, 2, 3))
+    return cosine
 
 
 def input_gradient(model: Classifier, x: Images, y: Labels, *, create_graph: bool) -> Images:

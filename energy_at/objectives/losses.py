@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from energy_at.core.types import PerExample
 from energy_at.energy.energies import marginal_energy
 from energy_at.energy.pair import LogitPair
-from energy_at.objectives.objective import Term, Trait
+from energy_at.objectives.objective import Objective, Probe, Term, Trait
 
 FITS = Trait.READS_CLEAN | Trait.TRAINS_CLEAN | Trait.FITS_CLEAN
 
@@ -100,3 +100,10 @@ class EnergyWeighted:
     def __call__(self, pair: LogitPair) -> PerExample:
         weight = 1 / F.softplus(marginal_energy(pair.clean.detach()).abs())
         return weight * self.term(pair)
+
+
+def fits_adv_alone(objective: Objective) -> bool:
+    """Whether the gradient of an objective at ``x*`` is that of ``CE(x*, y)``, up to a factor."""
+    terms = [weighted.term for weighted in objective.terms.values()]
+    of_adv = [term for term in terms if not isinstance(term, CleanCrossEntropy | Probe)]
+    return bool(of_adv) and all(isinstance(term, AdversarialCrossEntropy) for term in of_adv)

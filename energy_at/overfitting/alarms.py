@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from energy_at.core.rules import SHARE, integer, require
+from energy_at.core.rules import SHARE, integer, or_null, require
 
 Kind = Literal["CO", "RO"]
 Row = Mapping[str, float]  # of metrics.csv
@@ -12,12 +12,14 @@ Rows = Sequence[Row]
 
 ALARMS: dict[Kind, str] = {"CO": "alarm/co", "RO": "alarm/ro"}  # columns
 AAE_SHARE = "AAE share"
+PERT_ALIGN = "PertAlign"
 RATIO = "PGD/FGSM accuracy ratio on held-out images"
 DIVERGENCE = "divergence of dE(x) on held-out from dE(x) on training images"
 DROP = "PGD accuracy drop on held-out images, extrapolated to the next validation"
 RISE = "relative rise of the PGD cross-entropy on held-out images"
 BY_SIGNAL = {  # columns of the values that crossed their thresholds
     AAE_SHARE: "alarm/by/aae_share",
+    PERT_ALIGN: "alarm/by/pert_align",
     RATIO: "alarm/by/ratio",
     DIVERGENCE: "alarm/by/divergence",
     DROP: "alarm/by/drop",
@@ -26,7 +28,12 @@ BY_SIGNAL = {  # columns of the values that crossed their thresholds
 BY_HELD_OUT = "alarm/held_out"  # 1 if held-out images raised the alarm, 0 if training steps did
 ROLLBACK = "alarm/rollback"  # step of the state that a rollback restored
 REPEATED = "alarm/repeated"  # epochs by which rollbacks have extended the training so far
-_LEAST = {"window": 4, "patience": 1, "recovery": 1}  # the other thresholds are shares
+_RULES = {  # the other thresholds are shares
+    "window": integer(4),
+    "pert_align": or_null(SHARE),
+    "patience": integer(1),
+    "recovery": integer(1),
+}
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,7 @@ class Thresholds:
         aae_share: CO: least share of abnormal examples.
         alignment: CO: and largest cosine between the shift of the energies and the direction of
             rising loss.
+        pert_align: CO: or mean PertAlign below this; ``None`` switches it off.
         ratio: CO on held-out images: the PGD/FGSM accuracy ratio falls below this part of its best.
         divergence: RO: least dE(x) of held-out minus dE(x) of training images, over the sum of
             their shift norms.
@@ -57,6 +65,7 @@ class Thresholds:
     window: int = 20
     aae_share: float = 0.25
     alignment: float = 0.2
+    pert_align: float | None = None
     ratio: float = 0.4
     divergence: float = 0.1
     drop: float = 0.03
@@ -66,8 +75,7 @@ class Thresholds:
 
     def __post_init__(self) -> None:
         for one in fields(self):
-            least = _LEAST.get(one.name)
-            require(one.name, getattr(self, one.name), SHARE if least is None else integer(least))
+            require(one.name, getattr(self, one.name), _RULES.get(one.name, SHARE))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ a PGD cross-entropy that rises.
 """
 
 from dataclasses import InitVar, dataclass, field, replace
-from math import inf
+from math import inf, isnan, nan
+from statistics import fmean
 
 from energy_at.overfitting import alarms, signals
 from energy_at.overfitting.alarms import Alarm, Row, Thresholds
@@ -53,12 +54,17 @@ class CatastrophicOverfitting(Stateful):
     weak: int = field(init=False, default=0)  # consecutive validations
     is_robust: bool = field(init=False, default=False)  # on held-out images, at the last validation
     active: bool = field(init=False, default=False)  # an alarm has not ended
+    pert_aligns: list[float] = field(init=False, default_factory=list)  # of the same steps
     failure: Signal = field(init=False)
+    pert_align: Signal = field(init=False)
     ratio: Signal = field(init=False)
 
     def __post_init__(self) -> None:
         limits = self.thresholds
         self.failure = Signal("CO", alarms.AAE_SHARE, limits.recovery, held_out=False)
+        self.pert_align = Signal(
+            "CO", alarms.PERT_ALIGN, limits.recovery, below=True, held_out=False
+        )
         self.ratio = Signal("CO", alarms.RATIO, limits.patience, below=True)
 
     def take_step(self, row: Row) -> Alarm | None:
@@ -70,7 +76,8 @@ class CatastrophicOverfitting(Stateful):
         clear = alignment >= CLEAR * least or not self.climbs_loss
         full = len(self.steps) == window
         self.failure.update(share, most, given=full and self._fails(window), clear=clear)
-        return self._alarm(self.failure, row)
+        self._take_pert_align(row)
+        return self._alarm(self.failure if self.failure.crossings else self.pert_align, row)
 
     def take_validation(self, row: Row) -> Alarm | None:
         pgd, fgsm = row["val/acc/pgd"], row.get("val/acc/fgsm", 0.0)
@@ -94,15 +101,27 @@ class CatastrophicOverfitting(Stateful):
         """Whether anything shows CO, be it not enough for an alarm."""
         window = self.thresholds.window
         fails = self._fails(window) or self._fails(window // 4)
-        return self.active or self.ratio.on or fails
+        return self.active or self.ratio.on or self.pert_align.on or fails
 
     def _alarm(self, signal: Signal, row: Row) -> Alarm | None:
         recovered = not self.steps or self.failure.has_recovered
         starts = signal.crossings > 0 and not self.active
         self.active = signal.crossings > 0 or (
-            self.active and not (recovered and not self.ratio.on)
+            self.active and not (recovered and not self.ratio.on and not self.pert_align.on)
         )
         return signal.alarm(row["step"]) if starts else None
+
+    def _take_pert_align(self, row: Row) -> None:
+        limit, value = self.thresholds.pert_align, row.get("train/pert_align", nan)
+        if limit is None or isnan(value):
+            return
+        window = self.thresholds.window
+        self.pert_aligns = [*self.pert_aligns, value][-window:]
+        mean = fmean(self.pert_aligns)
+        full = len(self.pert_aligns) == window
+        given = full and has_learned(self._means(window)[2], self.classes)
+        # it is 1 where the loss is linear: a distance from there is clear too
+        self.pert_align.update(mean, limit, given=given, clear=1 - mean <= (1 - limit) / CLEAR)
 
     def _fails(self, last: int) -> bool:
         """Whether the training attack fails, by the means over the last steps."""

@@ -130,6 +130,7 @@ DELTA_X, HELD_OUT_X = _shift("marginal", "dE(x)", "#D55E00", "min,max,last")
 DELTA_XY, HELD_OUT_XY = _shift("joint", "dE(x, y)", "#E69F00", "min,max,last")
 SHIFT, HELD_OUT_SHIFT = _shift("shift_norm", "shift norm", "#009E73", "max,last")
 AAE = Metric("train/aae_share", "AAE share, training", "%", "AAE share", ".2f", summary="max,last")
+PERT_ALIGN = Metric("train/pert_align", "PertAlign, training", "1", summary="min,last")
 HELD_OUT_AAE = Metric("val/aae_share", "AAE share, held-out", "%")
 CLEAN = Metric("train/acc/clean", "clean accuracy, training", "%", "clean", ".2f")
 ATTACKED = Metric("train/acc/adv", "accuracy under training attack", "%", "adv", ".2f")
@@ -154,7 +155,7 @@ SECTIONS: dict[str, Sequence[AnyPanel]] = {
         Panel("abnormal adversarial examples", (AAE, HELD_OUT_AAE)),
         *_alone(FGSM_MINUS_PGD, PGD, FGSM),
         Panel("clean accuracy", (CLEAN, HELD_OUT_CLEAN)),
-        *_alone(ATTACKED),
+        *_alone(ATTACKED, PERT_ALIGN),
     ),
     "Alarms": (
         Panel("alarms", tuple(Metric(key, f"{name} alarm", "1") for name, key in ALARMS.items())),

@@ -20,7 +20,7 @@ from energy_at.core.rules import number, one_of, require
 from energy_at.core.types import Images, Labels, Logits
 from energy_at.data import EvalLoader, TrainLoader
 from energy_at.models.modes import eval_mode, frozen_running_stats, full_precision
-from energy_at.objectives import Objective, Vicinity
+from energy_at.objectives import Objective, Vicinity, fits_adv_alone
 from energy_at.training.forward import Passes, logits, validation_metrics
 from energy_at.training.optim import WeightPerturbation, sgd
 
@@ -32,8 +32,9 @@ BNMode = Literal["batch", "eval"]
 class AdversarialTraining(LightningModule):
     """Trains a classifier on pairs of clean and adversarial images.
 
-    Every step returns its detached ``LogitPair`` as ``"pair"``, and its lowest and highest pixel as
-    ``"pixels"``, for callbacks that measure them.
+    Every step returns its detached ``LogitPair`` as ``"pair"``, its lowest and highest pixel as
+    ``"pixels"`` and, if requested and free, the attack's gradient at its start and ``x*``, whose
+    ``.grad`` the backward pass fills, as ``"gradients"``, for callbacks that measure them.
 
     Args:
         net: Classifier of images in [0, 1].
@@ -88,6 +89,7 @@ class AdversarialTraining(LightningModule):
         self.reuse = reuse
         self.repeated_epochs = 0  # by rollbacks: warm-ups do not count them
         self.observes_clean = False  # set by a callback that needs clean logits of every step
+        self.observes_gradients = False  # set by one that needs input gradients, where free
         self.validated_nets: dict[str, Callable[[], nn.Module]] = {"val": lambda: self.net}
 
     def forward(self, x: Images) -> Logits:
@@ -120,6 +122,10 @@ class AdversarialTraining(LightningModule):
                 pair = passes.pair(x, y, found).gathered(part)
             self.awp.ascend(self.net, self.objective(pair, epoch).total)
             del pair  # and what is left of its graph
+        aligns = self.observes_gradients and passes.shared and fits_adv_alone(self.objective)
+        gradients = {}
+        if aligns and found.start_grad is not None:
+            gradients["gradients"] = (found.start_grad, found.x_adv.requires_grad_())
         pair = passes.pair(x, y, found).gathered(part)
         clean_grad = found.clean_grad if passes.shared else None
         vicinity = Vicinity(self.net, x, y, noise, clean_grad, part)
@@ -129,6 +135,7 @@ class AdversarialTraining(LightningModule):
             "parts": losses.parts,
             "pair": pair.detach(),
             "pixels": torch.stack([x.min(), x.max()]),
+            **gradients,
         }
 
     def on_after_backward(self) -> None:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from energy_at.attacks import Attack, NoAttack, climbs_loss
 from energy_at.core.rules import TRUTH, integer, one_of, require
 from energy_at.data import EvalLoader
-from energy_at.objectives import Objective, Weighted
+from energy_at.objectives import Objective, Weighted, fits_adv_alone
 from energy_at.overfitting import Alarm, Detector, Thresholds
 from energy_at.training.callbacks import callbacks_of
 from energy_at.training.callbacks.monitors import EnergyMonitor
@@ -85,6 +85,13 @@ class Sentinel(Callback):
             raise ValueError(
                 f"callbacks.sentinel.action={self.action} requires callbacks.energy: leave it in, "
                 "or choose callbacks.sentinel.action=warn"
+            )
+        limit = self.detector.co.thresholds.pert_align
+        if limit is not None and not (fits_adv_alone(objective) and climbs_loss(attack)):
+            raise ValueError(
+                f"callbacks.sentinel.thresholds.pert_align={limit:g} needs an attack that raises "
+                "the cross-entropy of x*, and a loss that is this cross-entropy: choose null, or "
+                "attack=fgsm (rs_fgsm, n_fgsm, pgd) with loss=at and reg=none (gradalign, elle)"
             )
         if self.action == "rollback":
             self.rollback.require_possible(trainer, objective, attack)

@@ -1,4 +1,4 @@
-"""GradAlign and ELLE: values image by image, gradients by finite differences, memory of ELLE-A."""
+"""GradAlign, ELLE, PertAlign: values image by image, finite differences, memory of ELLE-A."""
 
 import math
 from copy import deepcopy
@@ -20,6 +20,7 @@ from energy_at.objectives import (
     Objective,
     Vicinity,
     Weighted,
+    pert_align,
 )
 from energy_at.runs.folder import RunFolder
 from energy_at.training import AdversarialTraining
@@ -453,3 +454,24 @@ def test_nearly_vanishing_gradients_train_by_finite_ones(margin, detach_clean, s
     vicinity = Vicinity(net, x.float(), torch.zeros_like(y), seeded())
     penalty = GradAlign(BALL, detach_clean).probe(vicinity)
     assert all(g.isfinite().all() for g in parameter_gradient(penalty.mean(), net))
+
+
+# PertAlign
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-12, 1e-25, 1e-36])
+def test_pert_align_is_a_cosine_of_any_scale(scale):
+    torch.manual_seed(0)
+    a, b = torch.randn(2, 5, 3, 4, 4)
+    expected = [float((p * q).sum() / (p.norm() * q.norm())) for p, q in zip(a, b, strict=True)]
+    assert pert_align(scale * a, b).tolist() == pytest.approx(expected, abs=1e-5)
+    assert pert_align(scale * a, scale * a).tolist() == pytest.approx([1.0] * 5)
+    assert pert_align(scale * a, -b / scale).tolist() == pytest.approx(
+        [-c for c in expected], abs=1e-5
+    )
+
+
+def test_pert_align_of_a_gradient_that_vanishes_is_zero():
+    a = torch.rand(2, 3, 4, 4)
+    assert pert_align(a, torch.zeros_like(a)).tolist() == [0.0, 0.0]
+    assert pert_align(torch.zeros_like(a), a).tolist() == [0.0, 0.0]

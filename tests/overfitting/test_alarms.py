@@ -24,6 +24,7 @@ def test_an_alarm_is_a_line_and_a_row():
         ("drop", 1),
         ("rise", 0),
         ("alignment", float("nan")),
+        ("pert_align", 1.5),
     ],
 )
 def test_a_threshold_out_of_range_is_named(name, value):

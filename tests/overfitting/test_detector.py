@@ -360,3 +360,65 @@ def test_a_restored_detector_detects_the_rise():
     second.load_state_dict(first.state_dict())
     (alarm,) = watched(rows[33:], second)
     assert (alarm.signal, alarm.step) == (RISE, 34)
+
+
+# PertAlign
+
+
+def aligned(steps, value, **other):
+    return [row(s, **(WORKS | other)) | {"train/pert_align": value} for s in steps]
+
+
+def test_pert_align_raises_no_alarm_unless_it_is_switched_on():
+    assert watched(aligned(range(200), 0.0)) == []
+
+
+@pytest.mark.parametrize("window", [4, 20])
+def test_a_mean_of_pert_align_below_its_threshold_raises_one_alarm(window):
+    rows = aligned(range(1, 51), 0.9) + aligned(range(51, 120), 0.1)
+    (alarm,) = watched(rows, window=window, pert_align=0.35)
+    assert (alarm.kind, alarm.held_out) == ("CO", False)
+    assert alarm.step == 50 + ceil(window * 0.55 / 0.8)
+    assert alarm.row() == {
+        "alarm/co": alarm.value, "alarm/by/pert_align": alarm.value, "alarm/held_out": 0.0,
+    }  # fmt: skip
+    assert alarm.value < alarm.threshold == 0.35
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        aligned(range(100), 0.31),
+        aligned(range(19), 0.0),  # the window is not full
+        aligned(range(100), 0.0, adv=0.12),  # nothing has been learned
+        aligned(range(100), float("nan")),
+        [row(s, **WORKS) for s in range(100)],
+    ],
+    ids=["above", "few", "chance", "nan", "absent"],
+)
+def test_pert_align_that_shows_nothing_raises_no_alarm(rows):
+    assert watched(rows, pert_align=0.3) == []
+
+
+@pytest.mark.parametrize(("back", "count"), [(0.31, 1), (0.9, 2)])
+def test_pert_align_that_hovers_at_its_threshold_is_one_alarm(back, count):
+    rows = aligned(range(100), 0.1) + aligned(range(100, 300), back) + aligned(range(300, 400), 0.1)
+    assert len(watched(rows, pert_align=0.3, recovery=50)) == count
+
+
+def test_a_threshold_near_one_is_cleared_by_the_distance_from_there():
+    rows = aligned(range(50), 0.7) + aligned(range(50, 300), 0.95) + aligned(range(300, 400), 0.7)
+    assert len(watched(rows, pert_align=0.9, recovery=50)) == 2
+
+
+def test_pert_align_is_a_signal_of_an_unhealthy_network_and_a_reset_forgets_it():
+    detector = Detector(Thresholds(pert_align=0.3), classes=10)
+    watched(aligned(range(100), 0.9), detector)
+    assert detector.is_healthy
+    watched(aligned(range(100, 200), 0.1), detector)
+    assert not detector.is_healthy
+    again = Detector(Thresholds(pert_align=0.3), classes=10)
+    again.load_state_dict(detector.state_dict())
+    assert not again.is_healthy
+    detector.reset()
+    assert detector.is_healthy

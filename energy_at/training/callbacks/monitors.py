@@ -9,10 +9,13 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from torch import Tensor
 
+from energy_at.core.distributed import summed
 from energy_at.core.rules import integer, require
 from energy_at.energy.metrics import pair_metrics
+from energy_at.objectives import pert_align
 from energy_at.reporting.panels import ATTACKED, CLEAN, DELTA_X, LOSS, RATE
 from energy_at.training.callbacks import callbacks_of
+from energy_at.training.callbacks.networks import CompiledNet
 from energy_at.training.module import AdversarialTraining, require_pixels
 
 Row = dict[str, float]
@@ -40,10 +43,13 @@ class _Buffer(Callback):
 
 
 class EnergyMonitor(_Buffer):
-    """Logs energies, delta energies, AAE share, accuracies and losses of each step.
+    """Logs energies, delta energies, AAE share, PertAlign, accuracies and losses of each step.
 
     Training is bit-identical with and without it. Clean logits that the attack has not computed
-    cost one forward pass a step.
+    cost one forward pass a step. ``train/pert_align`` is logged where it is free: the attack
+    ascends the cross-entropy with ``bn_mode="batch"`` at the weights of the step (no AWP), ``x*``
+    is trained by its cross-entropy alone (no TRADES, DER or AAER; GradAlign and ELLE are fine), and
+    the network is not compiled. With restarts the start is that of the first one.
 
     Args:
         every: Steps (>= 1) between two transfers to the host, of rows that keep their own step.
@@ -63,6 +69,7 @@ class EnergyMonitor(_Buffer):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if isinstance(pl_module, AdversarialTraining):
             pl_module.observes_clean = True
+            pl_module.observes_gradients = not callbacks_of(trainer, CompiledNet)
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         self._lr = trainer.optimizers[0].param_groups[0]["lr"]  # before the schedule is stepped
@@ -74,6 +81,10 @@ class EnergyMonitor(_Buffer):
             raise TypeError(f"EnergyMonitor needs steps that return a pair, got {type(outputs)}")
         pair = outputs["pair"]
         measured = {f"train/{name}": value for name, value in pair_metrics(pair).items()}
+        if "gradients" in outputs:
+            start_grad, x_adv = outputs["gradients"]
+            cosines = pert_align(start_grad, x_adv.grad)
+            measured["train/pert_align"] = summed(cosines.sum()) / len(pair.y)
         measured |= {f"train/loss/{name}": part for name, part in outputs["parts"].items()}
         measured["train/loss"] = outputs["loss"].detach()
         if self._values and self._names != list(measured):
