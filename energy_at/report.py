@@ -8,7 +8,7 @@ report.html (one file, opens without network), report.md, tables as CSV, figures
 
 from pathlib import Path
 
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 
 from energy_at.config.cli import command
 
@@ -17,8 +17,9 @@ from energy_at.config.cli import command
 def main(cfg: DictConfig) -> str:
     from energy_at.reporting.document import report
     from energy_at.reporting.finished_run import failed_jobs, finished_runs
+    from energy_at.runs.folder import named_folders
 
-    names = [str(n) for n in (cfg.runs if isinstance(cfg.runs, ListConfig) else [cfg.runs])]
+    names = named_folders(cfg.runs)
     runs = [run for name in names for run in finished_runs(name)]
     failed = [line for name in names for line in failed_jobs(name, alone=len(names) == 1)]
     return report(runs, Path(str(cfg.out or "report")), failed)

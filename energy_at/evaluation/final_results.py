@@ -29,7 +29,8 @@ def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
     results |= {"held_out": held_out(run.data.val)} | alarms(run)
     folder.write_results(results)  # may have taken hours: written before anything else can fail
     folder.write_results(results | {"training": cost(cfg, run)})
-    if folder.metrics_file.is_file() and "train/loss" in (log := folder.log()):
+    log = folder.log()
+    if len(log["train/loss"]):
         save(delta_energy_figure({folder.path.name: log}), folder.path / "delta_energy")
     print(results_table([FinishedRun(folder)]).markdown())
     print(f"run folder: {folder.path}")

@@ -40,11 +40,7 @@ class RunFolder:
     ) -> "RunFolder":
         """Starts a run: writes the resolved configuration and the environment.
 
-        Args:
-            path: The folder.
-            cfg: The configuration.
-            overrides: From the command line.
-            train_images: Number of training images, from which ``watch`` estimates the duration.
+        The number of training images is that from which ``watch`` estimates the duration.
 
         Raises:
             ValueError: if the folder already holds a run.
@@ -168,15 +164,11 @@ class RunFolder:
 
     def saved(self) -> dict[str, Path]:
         """Existing ``last`` and ``best`` checkpoints by file name."""
-        paths = [self.checkpoints / f"{which}.ckpt" for which in ("last", "best")]
-        return {path.name: path for path in paths if path.is_file()}
+        found = [self.checkpoint(which) for which in ("last", "best") if self.has_checkpoint(which)]
+        return {path.name: path for path in found}
 
     def log(self) -> MetricsLog:
-        """The logged metrics; empty if nothing was logged. An unchanged file is read once.
-
-        Raises:
-            ValueError: if the file is damaged.
-        """
+        """The logged metrics; empty without a file, which is read again only if it changes."""
         if not self.metrics_file.is_file():
             return MetricsLog({})
         state = self.metrics_file.stat()
@@ -267,11 +259,7 @@ def named_folders(names: Any) -> list[str]:
 
 
 def require_distinct(runs: Sequence[RunFolder]) -> None:
-    """Refuses a run that is named twice.
-
-    Raises:
-        ValueError: with its folder.
-    """
+    """Raises ``ValueError`` if a run is named twice."""
     seen: set[Path] = set()
     for run in runs:
         if run.path.resolve() in seen:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from energy_at.overfitting.alarms import ALARMS, Rows
+from energy_at.overfitting.alarms import ALARMS
 
 Numbers = NDArray[np.float64]
 Column = tuple[NDArray[np.bool_], Numbers]  # which rows hold a value, and the values
@@ -68,17 +68,6 @@ class MetricsLog:
     """All curves of a training."""
 
     curves: Mapping[str, Curve]
-
-    @staticmethod
-    def of(rows: "MetricsLog | Rows") -> "MetricsLog":
-        """The log of these rows; a log is returned as it is."""
-        if isinstance(rows, MetricsLog):
-            return rows
-        names = dict.fromkeys(name for row in rows for name in row)
-        return MetricsLog({name: _curve(rows, name) for name in names})
-
-    def __contains__(self, name: str) -> bool:
-        return len(self[name]) > 0
 
     def __getitem__(self, name: str) -> Curve:
         """The curve of a metric; empty if it was not logged."""
@@ -163,9 +152,3 @@ def _spread(column: Column) -> Numbers:
     whole = np.full(len(present), np.nan)
     whole[present] = values
     return whole
-
-
-def _curve(rows: Rows, name: str) -> Curve:
-    rows = [row for row in rows if name in row]
-    keys = ("step", "epoch", name)
-    return Curve(*(np.array([row.get(key, np.nan) for row in rows], float) for key in keys))

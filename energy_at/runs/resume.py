@@ -19,10 +19,6 @@ CHANGEABLE = ("trainer.", "callbacks.progress.", "evaluation.")
 def open_resumed(path: str, overrides: Sequence[str]) -> tuple[DictConfig, RunFolder, Path]:
     """Configuration, folder and last checkpoint of a run to resume.
 
-    Args:
-        path: Folder of the run.
-        overrides: From the command line, ``resume=`` among them.
-
     Raises:
         FileNotFoundError: if there is no run, or no checkpoint in it.
         ValueError: if an override may not change, the checkpoint cannot be read, or the run has
@@ -64,15 +60,10 @@ def changes_of(overrides: Sequence[str]) -> list[str]:
 
 
 def job_folder(output: Path, sweep: Path, overrides: Sequence[str]) -> RunFolder:
-    """The folder of a job of a sweep: where it ran before, if the sweep is run again.
+    """The folder of a job of a sweep: where it ran before, or else Hydra's ``output`` if free.
 
     A sweep with its overrides in another order numbers its jobs anew: a job is identified by its
     overrides. A folder that another job holds is left to it.
-
-    Args:
-        output: Folder that Hydra gives the job.
-        sweep: Folder of all jobs.
-        overrides: Of the job.
     """
     for folder in runs_below(sweep):
         with suppress(ValueError):  # of a damaged record

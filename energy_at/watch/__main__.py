@@ -34,7 +34,6 @@ class PageServer(ThreadingHTTPServer):
     """Serves the page and its numbers to this machine.
 
     Args:
-        watch: The runs.
         port: 0 for any that is free.
         interval: Seconds between two requests of the page.
 
@@ -56,11 +55,7 @@ class PageServer(ThreadingHTTPServer):
         self._lock = threading.Lock()
 
     def answer(self, known: dict[str, int]) -> bytes:
-        """The state of all runs, with the curves that the page does not have yet, as JSON.
-
-        Args:
-            known: Versions that the page has, by folder.
-        """
+        """The state of all runs as JSON, with curves of other versions than the page has."""
         with self._lock:  # one request at a time
             self._watch.update()
             runs = self._watch.states()

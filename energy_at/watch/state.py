@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from energy_at.core.files import read_json
 from energy_at.overfitting.alarms import ALARMS, REPEATED
@@ -120,7 +120,7 @@ class WatchedRun:
         self._clear()
 
     def _clear(self) -> None:
-        self._config: DictConfig | None = None
+        self._config = OmegaConf.create()
         self.traces = {name: Trace() for name in METRICS}
         self.step, self.epoch, self.rate = 0, 0, math.nan
         self.alarms: list[dict[str, Any]] = []
@@ -154,10 +154,8 @@ class WatchedRun:
 
     def _setting(self, key: str, default: Any = None) -> Any:
         """From its configuration, once it is written; a resumed run may have changed it."""
-        if self._config is None and self.folder.config_file.is_file():
+        if not self._config and self.folder.config_file.is_file():
             self._config = self.folder.config()
-        if self._config is None:
-            return default
         return OmegaConf.select(self._config, key, default=default)
 
     def state(self, name: str) -> dict[str, Any]:
@@ -166,7 +164,9 @@ class WatchedRun:
         path = self.folder.metrics_file
         age = max(0.0, time.time() - path.stat().st_mtime) if path.is_file() else None
         results = self.folder.results() if self.folder.results_file.is_file() else {}
-        robustness = self._robustness(results)
+        robustness = RunStatus("not logged")
+        if self._config:
+            robustness = status_of(self._validations, *validation_images(self._config, results))
         onsets = robustness.onsets.items()
         status, detail = self._status(steps, age, batch, robustness)
         return {
@@ -230,13 +230,8 @@ class WatchedRun:
             return None
         return per_epoch * epochs if epochs else None
 
-    def _robustness(self, results: Mapping[str, Any]) -> RunStatus:
-        if self._config is None:
-            return RunStatus("not logged")
-        return status_of(self._validations, *validation_images(self._config, results))
-
     def _results(self, results: Mapping[str, Any]) -> dict[str, float]:
-        if self._config is None or not self.folder.results_file.is_file():
+        if not results:
             return {}
         found = {key: 100 * share for key, share in accuracies_in(results).items()}
         found["reg.weight"] = float(self._setting("reg.weight", 0.0))
@@ -263,15 +258,14 @@ class Watch:
     def __init__(self, names: Sequence[str]) -> None:
         self.names = list(names)
         self.runs: dict[Path, WatchedRun] = {}
-        for folder in [folder for name in self.names for folder in _runs(name)]:
-            self._join(folder)
+        for name in self.names:
+            self._join(name)
 
     def update(self) -> None:
         for name in self.names:
             if not RunFolder(Path(name)).config_file.is_file():
                 with suppress(FileNotFoundError):  # a folder without its configuration yet
-                    for folder in _runs(name):
-                        self._join(folder)
+                    self._join(name)
         for run in self.runs.values():
             run.update()
 
@@ -294,19 +288,14 @@ class Watch:
             for run, name, own in zip(runs, names, typed, strict=True)
         ]
 
-    def _join(self, folder: RunFolder) -> None:
-        if any(folder.path in other.parents for other in self.runs):
-            return
-        for other in folder.path.parents:  # an empty folder has become a sweep
-            self.runs.pop(other, None)
-        self.runs.setdefault(folder.path, WatchedRun(folder))
-
-
-def _runs(name: str) -> list[RunFolder]:
-    path = Path(name)
-    if path.is_dir() and not any(path.iterdir()):  # a training is about to begin
-        return [RunFolder(path)]
-    return runs_in(name)
+    def _join(self, name: str) -> None:
+        path = Path(name)
+        is_empty = path.is_dir() and not any(path.iterdir())  # a training is about to begin
+        for folder in [RunFolder(path)] if is_empty else runs_in(name):
+            if not any(folder.path in other.parents for other in self.runs):
+                for other in folder.path.parents:  # an empty folder has become a sweep
+                    self.runs.pop(other, None)
+                self.runs.setdefault(folder.path, WatchedRun(folder))
 
 
 def _bin(values: list[tuple[float, float]]) -> list[float]:

@@ -58,14 +58,9 @@ def follow(
     console: Console | None = None,
     wait: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Shows the runs until all of them have ended.
+    """Shows the runs every ``interval`` seconds until all of them have ended.
 
-    Args:
-        watch: The runs.
-        interval: Seconds between two updates.
-        once: Show the current state and return, as is done if the output is no terminal.
-        console: Where to show them.
-        wait: Called between two updates.
+    With ``once``, or if the output is no terminal, their current state is all.
     """
     console = console or Console()
     if once or not console.is_terminal:

@@ -1,5 +1,9 @@
 """Rows of ``metrics.csv`` by hand: steps whose attack works or fails, and validations."""
 
+import numpy as np
+
+from energy_at.runs.metrics_log import Curve, MetricsLog
+
 WORKS = {"marginal": 0.0, "joint": -0.3, "shift": 0.3, "aae": 0.0, "adv": 0.4}
 FAILS = {"marginal": 0.1, "joint": 0.1, "shift": 0.6, "aae": 0.5, "adv": 0.4}
 
@@ -24,3 +28,15 @@ def validation(step, pgd, fgsm=None, marginal=0.0, shift=0.3):
         "val/delta_energy/marginal": marginal,
         "val/delta_energy/shift_norm": shift,
     }
+
+
+def log_of(rows):
+    """The log of rows, as if they had been read from a file."""
+
+    def curve(name):
+        keys = ("step", "epoch", name)
+        return Curve(
+            *(np.array([r.get(k, np.nan) for r in rows if name in r], float) for k in keys)
+        )
+
+    return MetricsLog({name: curve(name) for name in dict.fromkeys(n for r in rows for n in r)})

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from energy_at.reporting.figures import save, svg, training_curves
 from energy_at.runs.metrics_log import Curve, MetricsLog
+from tests.helpers.logs import log_of
 
 STEPS, EPOCHS = 4, 3  # steps of an epoch, epochs
 
@@ -26,7 +27,7 @@ def rows(sign):
 
 
 def delta_energy_figure(runs, title=""):
-    logs = {name: MetricsLog.of(run) for name, run in runs.items()}
+    logs = {name: log_of(run) for name, run in runs.items()}
     return training_curves.delta_energy_figure(logs, title)
 
 

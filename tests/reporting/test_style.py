@@ -15,8 +15,7 @@ from energy_at.reporting.figures.training_curves import (
     methods_figure,
     steps_figure,
 )
-from energy_at.runs.metrics_log import MetricsLog
-from tests.helpers.logs import WORKS, row, validation
+from tests.helpers.logs import WORKS, log_of, row, validation
 
 AT, PGD_AT = MethodLabel("FGSM-AT"), MethodLabel("PGD-AT")
 
@@ -25,7 +24,7 @@ AT, PGD_AT = MethodLabel("FGSM-AT"), MethodLabel("PGD-AT")
 def alarmed():
     rows = [{**row(s, **WORKS), "epoch": (s - 1) // 4, "train/loss": 1.0} for s in range(1, 13)]
     checks = [{**validation(s, 0.3), "epoch": s // 4 - 1} for s in (4, 8, 12)]
-    return MetricsLog.of([*rows, *checks, {"step": 6, "epoch": 1, "alarm/co": 0.4}])
+    return log_of([*rows, *checks, {"step": 6, "epoch": 1, "alarm/co": 0.4}])
 
 
 def marks(axes):
@@ -38,7 +37,7 @@ def crowd():
     steps = [{**row(s, **WORKS), "epoch": (s - 1) // 40, "train/loss": 1.0} for s in range(1, 481)]
     checks = [{**validation(s, 0.3), "epoch": s // 40 - 1} for s in range(40, 481, 40)]
     alarms = [{"step": s, "epoch": 5, "alarm/co": 0.4} for s in (200, 236, 238, 300)]
-    return MetricsLog.of([*steps, *checks, *alarms, {"step": 205, "epoch": 5, "alarm/ro": 0.2}])
+    return log_of([*steps, *checks, *alarms, {"step": 205, "epoch": 5, "alarm/ro": 0.2}])
 
 
 def test_labels_of_alarms_do_not_overlap(crowd):

@@ -49,10 +49,8 @@ def report(folders: Sequence[RunFolder], out: Path, failed: Sequence[str] = ()) 
     Raises:
         ValueError: if there is no run, one is named twice, or ``out`` holds another result.
     """
-    if not folders and failed:
-        raise ValueError(f"no run has finished: {'; '.join(failed)}")
     if not folders:
-        raise ValueError("runs=[] names no run: write runs=[FOLDER,FOLDER]")
+        raise ValueError(": ".join(filter(None, ["no run has finished", "; ".join(failed)])))
     require_distinct(folders)
     groups = grouped(folders)
     runs = {run.folder: run for found in groups.values() for run in found}
