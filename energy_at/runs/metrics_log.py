@@ -2,10 +2,10 @@
 
 import csv
 import math
-from collections.abc import Iterator, Mapping
+from array import array
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from energy_at.overfitting.alarms import ALARMS
 
 Numbers = NDArray[np.float64]
-Column = tuple[NDArray[np.bool_], Numbers]  # which rows hold a value, and the values
-
-_ROWS_AT_ONCE = 1000  # few enough to stay in the cache while they are turned into columns
+Column = tuple[
+    "array[int]", "array[float]"
+]  # numbers of the rows that hold a value, and the values
 
 
 @dataclass(frozen=True)
@@ -111,44 +111,37 @@ def read_metrics_log(path: Path) -> MetricsLog:
     Raises:
         ValueError: if a cell is not a number.
     """
+    columns: dict[str, Column] = {}
+    number = -1
     with suppress(ValueError, csv.Error), path.open(newline="") as file:
-        return _assemble(_read_columns(csv.reader(file)))
+        lines = csv.reader(file)
+        names = next(lines, [])
+        columns = {name: (array("q"), array("d")) for name in names}
+        adders = [(rows.append, values.append) for rows, values in columns.values()]
+        for number, cells in enumerate(lines):
+            for (add_row, add_value), cell in zip(adders, cells, strict=False):
+                if cell:
+                    add_value(float(cell))
+                    add_row(number)
+        return _assemble(columns, number + 1)
     raise ValueError(f"{path} is damaged: a cell is not a number")
 
 
-def _read_columns(lines: Iterator[list[str]]) -> dict[str, Column]:
-    header = next(lines, [])
-    parts: dict[str, list[Column]] = {name: [] for name in header}
-    while chunk := list(islice(lines, _ROWS_AT_ONCE)):
-        for name, *cells in zip_longest(header, *chunk, fillvalue=""):
-            if name in parts:
-                present = np.fromiter(map(bool, cells), bool, len(cells))
-                parts[name].append((present, np.fromiter(map(float, filter(None, cells)), float)))
-    return {
-        name: (np.concatenate([p for p, _ in found]), np.concatenate([v for _, v in found]))
-        for name, found in parts.items()
-        if found
-    }
-
-
-def _assemble(columns: dict[str, Column]) -> MetricsLog:
+def _assemble(columns: dict[str, Column], count: int) -> MetricsLog:
     """Curves of the same rows share the arrays of their steps."""
     if "step" not in columns:
         return MetricsLog({})
-    step = _spread(columns["step"])
-    epoch = _spread(columns["epoch"]) if "epoch" in columns else np.full(len(step), np.nan)
+    places = {}
+    for name in ("step", "epoch"):
+        places[name] = np.full(count, np.nan)
+        if name in columns:
+            rows, values = columns[name]
+            places[name][rows] = values
     shared: dict[bytes, tuple[Numbers, Numbers]] = {}
     curves = {}
-    for name, (present, values) in columns.items():
-        key = present.tobytes()
+    for name, (rows, values) in columns.items():
+        key = rows.tobytes()
         if key not in shared:
-            shared[key] = (step[present], epoch[present])
-        curves[name] = Curve(*shared[key], values)
+            shared[key] = (places["step"][rows], places["epoch"][rows])
+        curves[name] = Curve(*shared[key], np.array(values))
     return MetricsLog(curves)
-
-
-def _spread(column: Column) -> Numbers:
-    present, values = column
-    whole = np.full(len(present), np.nan)
-    whole[present] = values
-    return whole

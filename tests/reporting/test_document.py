@@ -115,7 +115,7 @@ def test_a_damaged_evaluation_is_named_in_one_line(tmp_path, content):
 def test_an_analysis_is_its_table_and_its_figures(tmp_path):
     folder = tmp_path / "analysis" / "last"
     folder.mkdir(parents=True)
-    (folder / "table.csv").write_text('attack,"E(x), mean"\npgd,-1.5\nfgsm\n\ncw,1,2\n')
+    (folder / "table.csv").write_text('attack,"E(x), mean"\npgd,-1.5\nfgsm,\ncw,1\n')
     for name in ("quiver.png", "histogram.png"):
         (folder / name).write_bytes(PNG)
     (tmp_path / "analysis" / "empty").mkdir()

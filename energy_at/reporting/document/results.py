@@ -146,10 +146,15 @@ def grids(found: Sequence[Entry], gallery: Gallery) -> list[Section]:
 
 def analyses(run: Path) -> list[tuple[str, Table | None, list[Path]]]:
     """Name, table and figures of each analysis in a run folder, by name."""
-    # a hidden folder is an analysis that is still being written
-    folders = sorted(run.glob("analysis/[!.]*"))
-    found = [(f.name, _table(f / "table.csv"), sorted(f.glob("*.png"))) for f in folders]
-    return [(name, table, pictures) for name, table, pictures in found if table or pictures]
+    found = []
+    for folder in sorted(run.glob("analysis/[!.]*")):  # a hidden one is still being written
+        table, pictures = None, sorted(folder.glob("*.png"))
+        if (folder / "table.csv").is_file():
+            header, *rows = map(tuple, csv.reader((folder / "table.csv").read_text().splitlines()))
+            table = Table(header, rows)
+        if table or pictures:
+            found.append((folder.name, table, pictures))
+    return found
 
 
 def samples(run: Path) -> tuple[Path, ...]:
@@ -236,14 +241,3 @@ def _by_radius(rows: Sequence[dict[str, Any]]) -> list[tuple[str, dict[str, str]
     clean = next((at for (eps, _), at in cells.items() if eps == 0), {})
     radii = [(text, clean | at) for (eps, text), at in sorted(cells.items()) if eps > 0]
     return radii or [("0", clean)]
-
-
-def _table(file: Path) -> Table | None:
-    """Rows as wide as their header; ``None`` without a file."""
-    if not file.is_file():
-        return None
-    with file.open(newline="") as lines:
-        header, *rows = list(csv.reader(lines)) or [[]]
-    width = len(header)
-    cells = [tuple([*row, *[""] * width][:width]) for row in rows if row]
-    return Table(tuple(header), cells) if header else None

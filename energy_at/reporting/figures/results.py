@@ -103,7 +103,8 @@ def class_grid(images: Bytes) -> Image:
     """
     columns = min(10, len(images))
     rows = [images[i : i + columns] for i in range(0, len(images), columns)]
-    picture = fromarray(_without_gray(_mosaic(rows, (len(rows), columns, *images.shape[1:]))))
+    mosaic = _mosaic(rows, (len(rows), columns, *images.shape[1:]))
+    picture = fromarray(mosaic[:, :, 0] if images.shape[3] == 1 else mosaic)
     scale = -(-64 // images.shape[2])
     return picture.resize((scale * picture.width, scale * picture.height), Resampling.NEAREST)
 
@@ -190,11 +191,7 @@ def _mosaic(rows: Sequence[Bytes], shape: tuple[int, ...]) -> Bytes:
 
 def _draw(axes: Axes, image: Bytes) -> None:
     cmap = "gray" if image.shape[2] == 1 else None
-    axes.imshow(_without_gray(image), cmap=cmap, vmin=0, vmax=255, interpolation="nearest")
+    axes.imshow(image, cmap=cmap, vmin=0, vmax=255, interpolation="nearest")
     axes.set_xticks([])
     for side in axes.spines.values():
         side.set_visible(False)
-
-
-def _without_gray(image: Bytes) -> Bytes:
-    return image[:, :, 0] if image.shape[2] == 1 else image
