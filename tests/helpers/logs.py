@@ -31,7 +31,9 @@ def validation(step, pgd, fgsm=None, marginal=0.0, shift=0.3):
 
 
 def log_of(rows):
-    """The log of rows, as if they had been read from a file."""
+    """The log of rows, as if they had been read from a file; a log as it is."""
+    if isinstance(rows, MetricsLog):
+        return rows
 
     def curve(name):
         keys = ("step", "epoch", name)
