@@ -4,11 +4,13 @@ import csv
 import math
 import os
 import time
+from array import array
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import OmegaConf
 
 from energy_at.core.files import read_json
@@ -17,9 +19,11 @@ from energy_at.overfitting.onset import RunStatus, status_of
 from energy_at.reporting.finished_run import validation_images
 from energy_at.reporting.panels import DELTA_X, METRICS, PGD, RATE, Metric
 from energy_at.runs.folder import RunFolder, accuracies_in, folder_names, runs_in
+from energy_at.runs.metrics_log import Curve
 
 ROWS_AT_ONCE = 50  # that a training writes together: callbacks.energy.every
 QUIET = 120.0  # seconds without a row that any training may need, to validate
+BINS = 400  # of a curve
 AT_ONCE = 4 << 20  # bytes of one read: a log of a million rows is shown while it is read
 
 Row = dict[str, float]
@@ -78,36 +82,24 @@ class Tail:
 
 
 class Trace:
-    """A growing curve in at most ``MOST`` bins, each of equally many values."""
-
-    MOST = 400
+    """A growing curve of finite values."""
 
     def __init__(self) -> None:
-        self.bins: list[list[float]] = []  # step, lowest, mean and highest value
-        self.last = math.nan
-        self._size = 1  # values of a bin
-        self._open: list[tuple[float, float]] = []
+        self.steps, self.values = array("d"), array("d")
 
     def add(self, step: float, value: float) -> None:
-        """Appends a value; one that is not finite leaves a gap."""
-        if not math.isfinite(value):
-            return
-        self.last = value
-        self._open.append((step, value))
-        if len(self._open) < self._size:
-            return
-        self.bins.append(_bin(self._open))
-        self._open = []
-        if len(self.bins) >= self.MOST:
-            pairs = zip(*[iter(self.bins)] * 2, strict=True)
-            self.bins = [
-                [(a[0] + b[0]) / 2, min(a[1], b[1]), (a[2] + b[2]) / 2, max(a[3], b[3])]
-                for a, b in pairs
-            ]
-            self._size *= 2
+        if math.isfinite(value):
+            self.steps.append(step)
+            self.values.append(value)
 
     def points(self) -> list[list[float]]:
-        return self.bins + ([_bin(self._open)] if self._open else [])
+        """Step, lowest, mean and highest value of at most ``BINS`` bins."""
+        steps, values = np.array(self.steps), np.array(self.values)
+        bins = Curve(steps, steps, values).binned(BINS)
+        points: list[list[float]] = np.column_stack(
+            [bins.steps, bins.low, bins.mean, bins.high]
+        ).tolist()
+        return points
 
 
 class WatchedRun:
@@ -181,7 +173,7 @@ class WatchedRun:
             "images_per_s": self.rate if math.isfinite(self.rate) else None,
             "seconds_left": left,
             "age": age,
-            "last": {key: t.last for key, t in self.traces.items() if math.isfinite(t.last)},
+            "last": {key: t.values[-1] for key, t in self.traces.items() if t.values},
             "marks": self.alarms + [{"name": k, "step": s, "kind": "onset"} for k, s in onsets],
             "results": self._results(results),
             "samplings": self._samplings(),
@@ -193,7 +185,7 @@ class WatchedRun:
         return {
             name: [[float(f"{v:.5g}") for v in point] for point in trace.points()]
             for name, trace in self.traces.items()
-            if trace.points()
+            if trace.values
         }
 
     @property
@@ -235,8 +227,8 @@ class WatchedRun:
             return {}
         found = {key: 100 * share for key, share in accuracies_in(results).items()}
         found["reg.weight"] = float(self._setting("reg.weight", 0.0))
-        if bins := self.traces[DELTA_X.name].points():
-            found[f"{DELTA_X.key}.max"] = max(high for *_, high in bins)
+        if values := self.traces[DELTA_X.name].values:
+            found[f"{DELTA_X.key}.max"] = max(values)
         return found
 
     def _samplings(self) -> dict[str, dict[str, float]]:
@@ -296,11 +288,6 @@ class Watch:
                 for other in folder.path.parents:  # an empty folder has become a sweep
                     self.runs.pop(other, None)
                 self.runs.setdefault(folder.path, WatchedRun(folder))
-
-
-def _bin(values: list[tuple[float, float]]) -> list[float]:
-    steps, found = zip(*values, strict=True)
-    return [sum(steps) / len(steps), min(found), sum(found) / len(found), max(found)]
 
 
 def _value(row: Row, metric: Metric) -> float:
