@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from hydra.utils import instantiate
 from lightning import Callback, Trainer
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
@@ -91,24 +89,13 @@ def keys_of(node: DictConfig, **renamed: str) -> Iterator[None]:
 def _with_key(
     cfg: DictConfig, node: str, error: ArgumentError, name: str | None = None
 ) -> ValueError:
-    key = typed_key(cfg._get_root(), f"{node}.{name or error.argument}")
-    return ValueError(f"{key}={error.value} must be {error.must}")
-
-
-def typed_key(root: Any, key: str) -> str:
-    """The key that a value is typed at: ``reg.weight`` for ``reg.terms.der.weight``."""
-    parts = key.split(".")
-    for last in range(1, len(parts) + 1):
-        parent = OmegaConf.select(root, ".".join(parts[: last - 1])) if last > 1 else root
-        if not isinstance(parent, DictConfig) or parts[last - 1] not in parent:
-            return key
-        value = dict(parent.items_ex(resolve=False))[parts[last - 1]]
-        link = re.fullmatch(r"\$\{(\.*)([\w.]+)\}", str(value))
-        if link is not None:
-            up, rest = link.groups()
-            start = parts[: last - len(up)] if up else []
-            return typed_key(root, ".".join([*start, rest, *parts[last:]]))
-    return key
+    """Names the key that was typed: ``reg.weight`` for ``reg.terms.der.weight``."""
+    key = f"{node}.{name or error.argument}"
+    _, _, found = cfg._get_root()._select_impl(
+        key, throw_on_missing=False, throw_on_resolution_failure=False
+    )
+    typed = key if found is None else found._get_full_key(None)
+    return ValueError(f"{typed}={error.value} must be {error.must}")
 
 
 def build(cfg: DictConfig, folder: RunFolder, *, wandb_id: str | None = None) -> Run:
@@ -118,7 +105,6 @@ def build(cfg: DictConfig, folder: RunFolder, *, wandb_id: str | None = None) ->
 
 
 def build_data(cfg: DictConfig) -> ImageData:
-    """The data of a run."""
     data = cfg.dataset
     with keys_of(data):
         return ImageData(
@@ -136,8 +122,6 @@ def build_data(cfg: DictConfig) -> ImageData:
 
 
 def build_module(cfg: DictConfig) -> AdversarialTraining:
-    """Network, attack, objective, optimizer and schedule of a run."""
-    _check_precision(cfg)
     awp = cfg.training.awp
     with keys_of(awp, warmup_epochs="warmup"):
         perturbation = WeightPerturbation(awp.gamma, awp.warmup) if awp.gamma else None
@@ -162,8 +146,14 @@ def build_module(cfg: DictConfig) -> AdversarialTraining:
 
 
 def make_terms(nodes: DictConfig) -> dict[str, Weighted]:
-    """Terms by name; the coefficient of each stands among its own arguments."""
-    return {str(name): _weighted(node) for name, node in nodes.items()}
+    """Terms by name; the coefficient of each is among its own arguments."""
+    terms = {}
+    for name, node in nodes.items():
+        own = {key: node[key] for key in ("weight", "ramp_epochs") if key in node}
+        term = make(node, without=tuple(own))
+        with keys_of(node):
+            terms[str(name)] = Weighted(term, **own)
+    return terms
 
 
 def build_trainer(cfg: DictConfig, folder: RunFolder, wandb_id: str | None = None) -> Trainer:
@@ -235,26 +225,11 @@ def make_attacks(stage: DictConfig) -> dict[str, Attack]:
     return {name: attack for name, attack in make(stage.attacks).items() if attack is not None}
 
 
-def _weighted(node: DictConfig) -> Weighted:
-    if node._target_ == "energy_at.objectives.Weighted":
-        weighted: Weighted = make(node)
-        return weighted
-    own = {key: node[key] for key in ("weight", "ramp_epochs") if key in node}
-    term = make(node, without=tuple(own))
-    with keys_of(node):
-        return Weighted(term, **own)
-
-
 def _callback(node: DictConfig, folder: RunFolder) -> Callback:
     callback = make(node)
     if isinstance(callback, functools.partial):
         with keys_of(node):
             callback = callback(dirpath=folder.checkpoints)
-    if isinstance(callback, ModelCheckpoint) and not (callback.monitor or "val").startswith("val"):
-        raise ValueError(
-            f"a checkpoint must not be chosen by {callback.monitor}: "
-            "choose it on held-out images, such as val/acc/pgd"
-        )
     if not isinstance(callback, Callback):
         raise ValueError(f"a Lightning callback is needed, got {callback!r}")
     return callback
@@ -264,15 +239,6 @@ def _plugins() -> list[Any]:
     """Batch norm over all processes; Lightning queues no SLURM job again, resume= does."""
     slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
     return [SharedBatchNorm(), *slurm]
-
-
-def _check_precision(cfg: DictConfig) -> None:
-    precision = str(cfg.trainer.get("precision", "32-true"))
-    if precision in ("bf16-true", "16-true", "16", "bf16", "16-mixed"):
-        raise ValueError(
-            f"trainer.precision={precision} is not offered: pixels in low precision turn an eps "
-            "of 8/255 into 8.96/255; use bf16-mixed or 32-true"
-        )
 
 
 def _skips(cfg: DictConfig) -> bool:

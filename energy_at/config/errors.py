@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hydra._internal import utils
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -19,31 +20,23 @@ from hydra.errors import (
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from energy_at.config.keys import unknown_choice, unknown_key
-from energy_at.config.schema import rule_of
+from energy_at.config.schema import RULES
 from energy_at.core.files import is_first, remove_empty
 from energy_at.core.rules import ArgumentError
 
-_EXTRAS = ("joblib", "ray", "submitit", "optuna")  # packages that run sweeps
-_NOT_ASKED = "ENERGY_AT_ONE_LINE_ERRORS"
+_EXTRAS = "joblib|ray|submitit|optuna"  # packages that run sweeps
 _MISTAKES = (ValueError, FileNotFoundError, FloatingPointError, ImportError, RuntimeError)
 _FRAMEWORK = (HydraException, OmegaConfBaseException)
 
 
 @contextmanager
 def raising() -> Iterator[None]:
-    """Has Hydra raise its errors instead of printing pages of them."""
-    asked = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    if asked != "1":
-        os.environ[_NOT_ASKED] = "1"  # processes that we start would take it for the user's wish
+    """Has Hydra raise its errors, as under a debugger, instead of printing pages of them."""
+    before, utils.is_under_debugger = utils.is_under_debugger, lambda: True
     try:
         yield
     finally:
-        os.environ.pop(_NOT_ASKED, None)
-        if asked is None:
-            del os.environ["HYDRA_FULL_ERROR"]
-        else:
-            os.environ["HYDRA_FULL_ERROR"] = asked
+        utils.is_under_debugger = before
 
 
 @contextmanager
@@ -129,7 +122,7 @@ def error_file(folder: Path) -> Path:
 
 
 def _wants_traceback() -> bool:
-    return os.environ.get("HYDRA_FULL_ERROR") == "1" and _NOT_ASKED not in os.environ
+    return os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
 def explain(error: BaseException, command: str | None = None) -> str | None:
@@ -138,22 +131,16 @@ def explain(error: BaseException, command: str | None = None) -> str | None:
     for found in chain:
         if (line := _of_a_choice(found, command)) is not None:
             return line
-    ours = [
-        one
-        for one in reversed(chain)
-        if isinstance(one, _MISTAKES) and _raised_in(one, "energy_at")
-    ]
-    for found in sorted(ours, key=lambda one: isinstance(one, ArgumentError)):
+    ours = [e for e in chain if isinstance(e, _MISTAKES) and _raised_in(e, "energy_at")]
+    ours.reverse()  # what was raised first
+    for found in sorted(ours, key=lambda e: isinstance(e, ArgumentError)):
         if isinstance(found, ArgumentError):  # of a key of the command, which is called the same
             return f"{found.argument}={found.value} must be {found.must}"
         return " ".join(str(found).split())
     for found in chain:
         if isinstance(found, OSError) and found.filename is not None:
             return f"{found.filename}: {found.strerror}"
-    for found in chain:
-        if _is_a_frameworks(found):
-            return _without_bad_advice(" ".join(str(found).split()))
-    return None
+    return next((_of_a_framework(found) for found in chain if _is_a_frameworks(found)), None)
 
 
 def _of_a_choice(error: BaseException, command: str | None) -> str | None:
@@ -161,17 +148,18 @@ def _of_a_choice(error: BaseException, command: str | None) -> str | None:
     missing = re.match("Could not override '(.+?)'", str(error))
     if missing and command and isinstance(error, ConfigCompositionException):
         return unknown_key(missing[1], command, [a for a in sys.argv[1:] if "=" in a])
-    if (extra := _missing_extra(error)) is not None:
-        return f"this launcher or sweeper is not installed: pip install 'energy_at[{extra}]'"
+    sought = str(getattr(error, "missing_cfg_file", error))
+    if extra := re.match(rf"(?:hydra/\w+/|Unknown plugin class.*?)({_EXTRAS})", sought):
+        return f"this launcher or sweeper is not installed: pip install 'energy_at[{extra[1]}]'"
     if isinstance(error, MissingConfigException) and error.options:
-        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        group, _, choice = sought.rpartition("/")
         return unknown_choice(group, choice, error.options)
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}= is missing: type it; --help shows how"
     if isinstance(error, OverrideParseException):
         return _unreadable(error)
-    if isinstance(error, ValidationError) and (must := rule_of(str(error.full_key))):
-        return f"{error.full_key}={error.value} must be {must}"
+    if isinstance(error, ValidationError) and error.full_key in RULES:
+        return f"{error.full_key}={error.value} must be {RULES[error.full_key][0]}"
     return None
 
 
@@ -190,27 +178,16 @@ def _is_a_frameworks(error: BaseException) -> bool:
     # Lightning's by name: a broken Lightning must not keep the doctor from speaking.
     if type(error).__name__ == "MisconfigurationException" or isinstance(error, _FRAMEWORK):
         return True
-    return any(_raised_in(error, package) for package in ("hydra", *_EXTRAS))
+    return _raised_in(error, f"hydra|{_EXTRAS}")
 
 
-def _missing_extra(error: BaseException) -> str | None:
-    """Name of the extra that brings the plugin which Hydra has looked for in vain."""
-    if isinstance(error, MissingConfigException):
-        sought = str(error.missing_cfg_file)
-        sought = sought if sought.startswith("hydra/") else ""
-    else:
-        sought = str(error) if str(error).startswith("Unknown plugin class") else ""
-    return next((extra for extra in _EXTRAS if extra in sought), None)
-
-
-def _without_bad_advice(line: str) -> str:
-    """The message without the advice to append the key with +, where it would not be read."""
-    line = line.partition(" full_key: ")[0]  # OmegaConf repeats the key, for programmers
+def _of_a_framework(error: BaseException) -> str:
+    line = " ".join(str(error).split()).partition(" full_key: ")[0]  # which repeats the key
     if line.startswith("Config group override must be a string"):
         return "a group takes the name of one of its choices, such as reg=none: --help lists them"
     if there := re.search("An item is already at '(.+?)'", line):
         return f"+{there[1]}: the key is there already, leave out the +"
-    return line.partition(" To append to your config use +")[0]
+    return line
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -219,13 +196,10 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _raised_in(error: BaseException, package: str) -> bool:
-    """Whether a module of this package raised it."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None:
+def _raised_in(error: BaseException, packages: str) -> bool:
+    """Whether a module of one of the packages, or of a plugin called the same, raised it."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if not frames:
         return False
-    module = str(trace.tb_frame.f_globals.get("__name__", ""))
-    path = Path(trace.tb_frame.f_code.co_filename)
-    return module.split(".")[0] == package or package == path.parent.name
+    module, file = str(frames[-1].f_globals.get("__name__", "")), frames[-1].f_code.co_filename
+    return bool({module.split(".")[0], Path(file).parent.name} & set(packages.split("|")))

@@ -26,13 +26,9 @@ from energy_at.training.module import require_batches
 def prepare(
     cfg: DictConfig, folder: RunFolder, checkpoint: Path | None, overrides: Sequence[str]
 ) -> Run:
-    """Seeds, builds and checks a run, and opens its folder: nothing is written before.
+    """Seeds, builds and checks a run, new or resumed from a checkpoint, and opens its folder.
 
-    Args:
-        cfg: Its configuration.
-        folder: Where it writes.
-        checkpoint: To resume from; ``None`` for a new run.
-        overrides: That were typed.
+    Nothing is written before.
     """
     check(cfg)
     seed_everything(cfg.seed, workers=True, verbose=False)
@@ -114,7 +110,12 @@ def _require_attack(run: Run) -> None:
 
 
 def _require_known(monitor: str | None, attacks: Mapping[str, Attack]) -> None:
-    """Refuses to choose a checkpoint by an accuracy that no validation measures."""
+    """Refuses to choose a checkpoint by what no validation measures."""
+    if not (monitor or "val").startswith("val"):
+        raise ValueError(
+            f"a checkpoint must not be chosen by {monitor}: "
+            "choose it on held-out images, such as val/acc/pgd"
+        )
     stage, _, name = (monitor or "").rpartition("/acc/")
     if stage and name not in {"clean", *attacks}:
         known = ", ".join(f"{stage}/acc/{known}" for known in ("clean", *attacks))

@@ -3,7 +3,7 @@
 The classes that take the other values check them by ``energy_at.core.rules``.
 """
 
-from collections.abc import Mapping
+import json
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -13,45 +13,41 @@ from energy_at.core.rules import TRUTH, Rule, integer, is_list, number, one_of, 
 
 
 def check(cfg: DictConfig) -> None:
-    """Checks the values of all keys that have a rule here.
+    """Checks the values of all keys that have a rule here; a key that is not there breaks none.
 
     Raises:
         ValueError: with the key, the value and what it must be.
     """
-    require_rules(cfg, RULES)
+    for key, rule in RULES.items():
+        _check(cfg, key, rule)
 
 
-def require_rules(cfg: DictConfig, rules: Mapping[str, Rule]) -> None:
-    """Checks values by the rules of their keys; a key that is not there breaks none.
+def check_start(cfg: DictConfig) -> None:
+    """Checks what Hydra makes before any job begins, too: the sweeper and the launcher.
 
     Raises:
         ValueError: with the key, the value and what it must be.
     """
-    for key, (must, holds) in rules.items():
-        value = OmegaConf.select(cfg, key, default=_MISSING)
-        if value is not _MISSING and not holds(value):
-            shown = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-            raise ValueError(f"{key}={shown} must be {must}")
+    set_trusted(OmegaConf.select(cfg, "trust", default=[]))
+    for part in ("sweeper", "launcher"):
+        for below in cfg.hydra.get(part, {}).values():  # Hydra itself builds plugins only
+            require_trusted(below)
+    if str(OmegaConf.select(cfg, "hydra.sweeper._target_")).endswith("OptunaSweeper"):
+        _check(cfg, "hydra.sweeper.n_trials", integer(1))  # an agent may be asked for no number
+    check(cfg)
 
 
-def _names_such_as(example: str) -> Rule:
-    def holds(value: Any) -> bool:
-        return is_list(value) and bool(value) and len(set(value)) == len(value)
-
-    return f"a list of different names, such as [{example}]", holds
+def _check(cfg: DictConfig, key: str, rule: Rule) -> None:
+    must, holds = rule
+    value = OmegaConf.select(cfg, key, default=_MISSING)
+    if value is not _MISSING and not holds(value):
+        shown = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        raise ValueError(f"{key}={shown} must be {must}")
 
 
 def is_path(value: Any) -> bool:
     """Whether a value names one file or folder."""
     return type(value) in (str, int, float) and value != ""  # a job's folder may be called 0
-
-
-def _is_project(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= 128 and not set(value) & set(_RESERVED)
-
-
-def _is_account(value: Any) -> bool:
-    return isinstance(value, str) and value != "" and not set(value) & {*_RESERVED, " "}
 
 
 def _are_words(value: Any) -> bool:
@@ -62,13 +58,37 @@ def _are_paths(value: Any) -> bool:
     return all(map(is_path, value)) if is_list(value) else is_path(value)
 
 
+def _names_such_as(example: str) -> Rule:
+    def holds(value: Any) -> bool:
+        return is_list(value) and bool(value) and len(set(value)) == len(value)
+
+    return f"a list of different names, such as [{example}]", holds
+
+
+def _name_at_wandb(what: str, without: str) -> Rule:
+    def holds(value: Any) -> bool:
+        return isinstance(value, str) and 0 < len(value) <= 128 and not set(value) & set(without)
+
+    return f"{what}, of at most 128 characters but {without.strip()}", holds
+
+
+def _or_auto(rule: Rule) -> Rule:
+    must, holds = rule
+    return f"{must}, or auto", lambda value: value == "auto" or holds(value)
+
+
+def _only(value: Any, why: str) -> Rule:
+    """The one value of a setting of Lightning's that a training here can honour."""
+    return f"{json.dumps(value)}, as {why}", lambda other: other == value
+
+
 _MISSING = object()
-_RESERVED = "/\\#?%:"  # W&B has them in no name
+_RESERVED = "/\\#?%:"  # in no name at W&B
 _GROUP: Rule = ("a group of keys: set the keys in it", lambda v: isinstance(v, DictConfig))
 _FOLDER: Rule = ("the path of one folder", is_path)
 _FILE: Rule = ("the path of one file", is_path)
-_ACCOUNT: Rule = (f"the name of an account or team, without spaces or {_RESERVED}", _is_account)
-_PROJECT: Rule = (f"the name of a project, of at most 128 characters but {_RESERVED}", _is_project)
+_ACCOUNT = _name_at_wandb("the name of an account or team, without spaces", _RESERVED + " ")
+_PROJECT = _name_at_wandb("the name of a project", _RESERVED)
 _SEED = integer(0, 2**32 - 1)
 
 _BY_RULE: tuple[tuple[Rule, str], ...] = (
@@ -117,114 +137,63 @@ _BY_RULE: tuple[tuple[Rule, str], ...] = (
     (or_null(_names_such_as("fgsm,pgd")), "attacks"),
     (or_null(_names_such_as("fgsm,trades")), "scenarios"),
     (or_null(_names_such_as("reference,full")), "rows"),
-    (("auto, true or false", lambda v: v == "auto" or type(v) is bool), "training.skip_inactive"),
-    (
-        ("a number of processes >= 1, or auto", lambda v: v == "auto" or integer(1)[1](v)),
-        "trainer.devices",
-    ),
-    (("auto or an integer >= 0", lambda v: v == "auto" or integer(0)[1](v)), "workers"),
+    (_or_auto(TRUTH), "training.skip_inactive"),
+    (_or_auto(("a number of processes >= 1", integer(1)[1])), "trainer.devices"),
+    (_or_auto(integer(0)), "workers"),
+    (one_of("auto", "ddp"), "trainer.strategy"),
     (
         (
-            "auto or ddp, the one way that several processes train here",
-            lambda v: v in ("auto", "ddp"),
+            "one that keeps pixels precise, or an eps of 8/255 becomes 8.96/255: use bf16-mixed "
+            "or 32-true",
+            lambda v: str(v) not in ("bf16-true", "16-true", "16", "bf16", "16-mixed"),
         ),
-        "trainer.strategy",
+        "trainer.precision",
     ),
-    # what a training here cannot honour
     (
-        ("1, as every step is one batch: raise dataset.batch_size", lambda v: v == 1),
+        _only(1, "every step is one batch: raise dataset.batch_size"),
         "trainer.accumulate_grad_batches",
     ),
     (
-        (
-            "false, as it would write results of a few batches: a short training is "
-            "trainer.max_epochs=1 trainer.limit_train_batches=2",
-            lambda v: v is False,
+        _only(
+            False,
+            "it would write results of a few batches: a short training is trainer.max_epochs=1 "
+            "trainer.limit_train_batches=2",
         ),
         "trainer.fast_dev_run",
     ),
     (
-        ("0, as it would validate on training images: choose dataset.subset", lambda v: v == 0),
+        _only(0, "it would validate on training images: choose dataset.subset"),
         "trainer.overfit_batches",
     ),
-    (("false, as attacks need gradients", lambda v: v is False), "trainer.inference_mode"),
-    (("false, as batch norm is shared already", lambda v: v is False), "trainer.sync_batchnorm"),
+    (_only(False, "attacks need gradients"), "trainer.inference_mode"),
+    (_only(False, "batch norm is shared already"), "trainer.sync_batchnorm"),
     (
-        ("null, as no training uses it: evaluation.subset limits test images", lambda v: v is None),
+        _only(None, "no training uses it: evaluation.subset limits test images"),
         "trainer.limit_test_batches trainer.limit_predict_batches",
     ),
+    # sweepers and launchers
+    (
+        integer(1),
+        "hydra.sweeper.n_jobs hydra.launcher.timeout_min hydra.launcher.nodes "
+        "hydra.launcher.tasks_per_node hydra.launcher.array_parallelism",
+    ),
+    (
+        or_null(integer(1)),
+        "hydra.sweeper.max_batch_size hydra.sweeper.n_trials hydra.launcher.cpus_per_task "
+        "hydra.launcher.num_cpus",
+    ),
+    (
+        ("an integer >= 1, or -1 for all cores", lambda v: v == -1 or integer(1)[1](v)),
+        "hydra.launcher.n_jobs",
+    ),
+    (integer(0), "hydra.launcher.max_num_timeout hydra.launcher.signal_delay_s"),
+    (or_null(integer(0)), "hydra.launcher.gpus_per_node"),
+    (_SEED, "hydra.sweeper.seed"),
+    (number(0), "hydra.launcher.gpus_per_job"),
+    (number(0, above=True), "hydra.launcher.cpus_per_job"),
+    (or_null(number(0, above=True)), "hydra.launcher.mem_gb"),
+    (TRUTH, "hydra.launcher.stderr_to_stdout"),
+    (_FILE, "hydra.sweeper.file"),
+    (_PROJECT, "hydra.sweeper.project"),
 )
 RULES = {key: rule for rule, keys in _BY_RULE for key in keys.split()}
-
-
-# Sweepers and launchers, which Hydra makes before any job begins
-
-_SUBMITIT: dict[str, Rule] = {
-    "timeout_min": integer(1),
-    "nodes": integer(1),
-    "tasks_per_node": integer(1),
-    "gpus_per_node": or_null(integer(0)),
-    "cpus_per_task": or_null(integer(1)),
-    "mem_gb": or_null(number(0, above=True)),
-    "max_num_timeout": integer(0),
-    "signal_delay_s": integer(0),
-    "array_parallelism": integer(1),
-    "stderr_to_stdout": TRUTH,
-}
-STARTS: dict[str, dict[str, dict[str, Rule]]] = {  # keys of sweepers and launchers, by class
-    "sweeper": {
-        "GridSweeper": {"max_batch_size": or_null(integer(1))},
-        "BasicSweeper": {"max_batch_size": or_null(integer(1))},
-        "OptunaSweeper": {
-            "n_trials": integer(1),
-            "n_jobs": integer(1),
-            "seed": _SEED,
-        },
-        "AgentSweeper": {
-            "n_trials": or_null(integer(1)),
-            "file": _FILE,
-            "project": _PROJECT,
-        },
-    },
-    "launcher": {
-        "JoblibLauncher": {
-            "n_jobs": (
-                "an integer >= 1, or -1 for all cores",
-                lambda v: type(v) is int and (v >= 1 or v == -1),
-            )
-        },
-        "RayLauncher": {
-            "cpus_per_job": number(0, above=True),
-            "gpus_per_job": number(0),
-            "num_cpus": or_null(integer(1)),
-        },
-        "LocalLauncher": _SUBMITIT,
-        "SlurmLauncher": _SUBMITIT,
-    },
-}
-
-
-def check_start(cfg: DictConfig) -> None:
-    """Refuses the first value that the chosen sweeper or launcher cannot have.
-
-    Args:
-        cfg: With the part that is Hydra's.
-
-    Raises:
-        ValueError: with the key, the value and what it must be.
-    """
-    set_trusted(OmegaConf.select(cfg, "trust", default=[]))
-    for part, choices in STARTS.items():
-        target = OmegaConf.select(cfg, f"hydra.{part}._target_", default="")
-        rules = choices.get(str(target).rpartition(".")[2], {})
-        for key, below in cfg.hydra[part].items():  # Hydra itself builds plugins only
-            require_trusted(below, f"hydra.{part}.{key}")
-        require_rules(cfg, {f"hydra.{part}.{key}": rule for key, rule in rules.items()})
-
-
-def rule_of(key: str) -> str | None:
-    """What a key of a sweeper or a launcher must be; ``None`` for any other."""
-    _, _, name = key.partition("hydra.")
-    part, _, last = name.partition(".")
-    rules = [own[last] for own in STARTS.get(part, {}).values() if last in own]
-    return rules[0][0] if rules else None

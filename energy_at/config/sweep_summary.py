@@ -3,9 +3,8 @@
 import atexit
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -14,8 +13,7 @@ from energy_at.config.errors import one_line_errors
 from energy_at.config.schema import check_start
 from energy_at.core.files import remove_empty
 
-if TYPE_CHECKING:  # Hydra makes the callback of every run: what reads runs and draws waits
-    from energy_at.runs.folder import RunFolder
+# Hydra makes the callback of every run: the imports of what reads runs and draws wait.
 
 
 class SweepSummary(Callback):
@@ -31,17 +29,14 @@ class SweepSummary(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Makes the folder of a single run, which Hydra would not name if it cannot be made."""
         with one_line_errors():
-            _make("hydra.run.dir", _folder(config, "hydra.run.dir"))
+            _make("hydra.run.dir", config.hydra.run.dir)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Checks folders, sweeper and launcher; a sweep that never starts leaves no folder."""
         with one_line_errors():
-            _require_own_folder(config.hydra.overrides.hydra)
             check_start(config)
-            _require_folders_of_jobs(config)
-            folder = _folder(config, "hydra.sweep.dir")
-            atexit.register(_forget, folder)
-            _require_room(folder)
+            _require_folders(config.hydra)
+            atexit.register(_forget, Path(config.hydra.sweep.dir))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Writes and prints the comparison; exit code 1 if a job failed."""
@@ -56,83 +51,48 @@ class SweepSummary(Callback):
             sys.exit(1)
 
 
-def _require_own_folder(overrides: Sequence[str]) -> None:
-    typed = [override for override in overrides if override.startswith("hydra.run.dir=")]
-    if typed:
-        _, _, folder = typed[0].partition("=")
-        raise ValueError(
-            f"{typed[0]} is where a single run is written: a sweep takes hydra.sweep.dir={folder}"
-        )
-
-
-def _folder(config: DictConfig, key: str) -> Path:
-    value = OmegaConf.select(config, key)
-    if value in (None, ""):
-        raise ValueError(f"{key}={value or ''} must be the path of a folder, such as runs/mine")
-    return Path(str(value))
-
-
-def _require_folders_of_jobs(config: DictConfig) -> None:
-    sweep = OmegaConf.to_container(config.hydra.sweep, resolve=False)  # jobs have no number yet
-    subdir = sweep.get("subdir") if isinstance(sweep, dict) else None
-    if subdir in (None, ""):
-        raise ValueError(
-            f"hydra.sweep.subdir={subdir or ''} must name a folder for each job, such as "
-            "'${hydra.job.num}'"
-        )
-
-
-def _require_room(sweep: Path) -> None:
-    """Refuses a folder that holds a run, or that cannot be made."""
+def _require_folders(hydra: DictConfig) -> None:
+    """Refuses a folder that is of a single run or cannot be made, and jobs without folders."""
     from energy_at.runs.folder import RunFolder
 
-    if RunFolder(sweep).config_file.is_file():
+    for override in hydra.overrides.hydra:
+        if override.startswith("hydra.run.dir="):
+            raise ValueError(
+                f"{override} is where a single run is written: a sweep takes "
+                f"hydra.sweep.dir={override.partition('=')[2]}"
+            )
+    sweep = hydra.sweep
+    if not OmegaConf.is_interpolation(sweep, "subdir") and sweep.subdir in (None, ""):
         raise ValueError(
-            f"hydra.sweep.dir={sweep} is the folder of a run: choose another for a sweep"
+            "hydra.sweep.subdir= must name a folder for each job, such as '${hydra.job.num}'"
         )
-    made = [folder for folder in (sweep, *sweep.parents) if not folder.exists()]
-    _make("hydra.sweep.dir", sweep)
-    for folder in made:
-        with suppress(OSError):  # another process has begun to write there
-            folder.rmdir()
+    folder = Path(str(sweep.dir))
+    existed = folder.exists()
+    _make("hydra.sweep.dir", sweep.dir)
+    if not existed:
+        remove_empty(folder)
+    elif RunFolder(folder).config_file.is_file():
+        raise ValueError(
+            f"hydra.sweep.dir={folder} is the folder of a run: choose another for a sweep"
+        )
 
 
-def _make(key: str, folder: Path) -> None:
+def _make(key: str, folder: str | None) -> None:
+    if folder in (None, ""):
+        raise ValueError(f"{key}= must be the path of a folder, such as runs/mine")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        Path(str(folder)).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(
             f"{key}={folder} cannot be made ({error.strerror}): choose another folder"
         ) from error
 
 
-def summary(sweep: Path, compared: Callable[[Path], str | None] | None = None) -> str:
-    """Compares all jobs of a sweep that have finished.
-
-    Returns:
-        The comparison, and the jobs that failed or were lost.
-    """
-    from energy_at.runs.folder import failures
-
-    lines = [(compared or compare_runs)(sweep) or "no job has finished"]
-    for run in unfinished(sweep):
-        job = run.path.relative_to(sweep)
-        lines.append(
-            f"job {job} was lost: re-run the sweep with hydra.sweep.dir={sweep} to resume it"
-        )
-    lines += [f"job {path.relative_to(sweep)} failed: {why}" for path, why in failures(sweep)]
-    return "\n".join(lines)
-
-
-def unfinished(sweep: Path) -> list["RunFolder"]:
-    """Runs that have neither results nor an error."""
-    from energy_at.runs.folder import runs_below
-
-    return [
-        run
-        for run in runs_below(sweep)
-        if not (run.results_file.is_file() or run.error_file.is_file())
-    ]
+def _forget(sweep: Path) -> None:
+    record = sweep / "multirun.yaml"
+    if record.is_file() and list(sweep.iterdir()) == [record]:
+        record.unlink()
+        remove_empty(sweep)
 
 
 def compare_runs(sweep: Path) -> str | None:
@@ -162,8 +122,20 @@ def _with_files(text: str, sweep: Path, names: Sequence[str]) -> str:
     return f"{text}\nwritten to {sweep}/: {', '.join(names)}"
 
 
-def _forget(sweep: Path) -> None:
-    record = sweep / "multirun.yaml"
-    if record.is_file() and list(sweep.iterdir()) == [record]:
-        record.unlink()
-        remove_empty(sweep)
+def summary(sweep: Path, compare: Callable[[Path], str | None] = compare_runs) -> str:
+    """The comparison of all jobs that have finished, and the jobs that failed or were lost."""
+    from energy_at.runs.folder import failures
+
+    lines = [compare(sweep) or "no job has finished"]
+    again = f"re-run the sweep with hydra.sweep.dir={sweep} to resume it"
+    lines += [f"job {path.relative_to(sweep)} was lost: {again}" for path in unfinished(sweep)]
+    lines += [f"job {path.relative_to(sweep)} failed: {why}" for path, why in failures(sweep)]
+    return "\n".join(lines)
+
+
+def unfinished(sweep: Path) -> list[Path]:
+    """Folders of runs that have neither results nor an error."""
+    from energy_at.runs.folder import runs_below
+
+    runs = runs_below(sweep)
+    return [r.path for r in runs if not (r.results_file.is_file() or r.error_file.is_file())]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from energy_at.config import CONF
 
@@ -38,20 +38,15 @@ def set_trusted(packages: Sequence[str]) -> None:
     _trusted[:] = [*packages, *(name.strip() for name in listed if name.strip())]
 
 
-def require_trusted(cfg: Any, key: str | None = None) -> None:
-    """Refuses a configuration that would build anything else, at any depth.
-
-    Args:
-        cfg: A node of a configuration; anything else builds nothing.
-        key: Of the node; found out if left out.
+def require_trusted(cfg: Any) -> None:
+    """Refuses a node of a configuration that would build anything else, at any depth.
 
     Raises:
         ValueError: with the key, the target, and what would allow it.
     """
     if not OmegaConf.is_config(cfg):
         return
-    if key is None:
-        key = str(cfg._get_full_key(None))
+    key = cfg._get_full_key(None)
     for place, node in _nodes(OmegaConf.to_container(cfg, resolve=True), key):
         target = node["_target_"]
         if not isinstance(target, str):
@@ -61,7 +56,7 @@ def require_trusted(cfg: Any, key: str | None = None) -> None:
                 f"{place}={TIMM} may not take {', '.join(sorted(found))}: checkpoint=FILE loads "
                 "weights safely"
             )
-        if not (_is_own(target) or _is_family(target) or _is_trusted(target)):
+        if not (target in _own_targets() or _is_family(target) or _is_trusted(target)):
             package = target.partition(".")[0]
             raise ValueError(
                 f"{place}={target} is not trusted, for it could run any code: if you know what it "
@@ -83,14 +78,8 @@ def _nodes(value: Any, key: str) -> Iterator[tuple[str, dict[Any, Any]]]:
 
 @cache
 def _own_targets() -> frozenset[str]:
-    text = "\n".join(
-        file.read_text(encoding="utf-8") for file in sorted(Path(CONF).rglob("*.yaml"))
-    )
+    text = "\n".join(file.read_text(encoding="utf-8") for file in Path(CONF).rglob("*.yaml"))
     return frozenset(re.findall(r"^\s*_target_: (energy_at\.[\w.]+)", text, re.MULTILINE))
-
-
-def _is_own(target: str) -> bool:
-    return target in _own_targets()
 
 
 def _is_family(target: str) -> bool:
@@ -120,9 +109,5 @@ def take_trusted(cfg: DictConfig) -> None:
 
     What is saved in a run folder therefore never says whom to trust.
     """
-    packages = OmegaConf.select(cfg, "trust", default=[])
-    set_trusted([str(name) for name in packages])
-    with_struct = OmegaConf.is_struct(cfg)
-    OmegaConf.set_struct(cfg, False)
-    cfg.pop("trust", None)
-    OmegaConf.set_struct(cfg, with_struct)
+    with open_dict(cfg):
+        set_trusted(cfg.pop("trust", []))
