@@ -113,11 +113,7 @@ def analyse(
 
 
 def require_every_class(labels: Sequence[int], classes: int) -> None:
-    """Refuses images without one of every class: a class without images has no mean.
-
-    Raises:
-        ValueError: naming the classes.
-    """
+    """Raises ``ValueError`` if a class has no image, and so no mean."""
     empty = sorted(set(range(classes)) - set(labels))
     if empty:
         names = ", ".join(map(str, empty[:5])) + (", ..." if len(empty) > 5 else "")
@@ -180,7 +176,7 @@ def _default_path(models: Mapping[str, TrainedModel], plan: AnalysisPlan, n: int
 
 
 def _write(part: Path, subjects: Subjects, plan: AnalysisPlan, *, progress: bool) -> str:
-    """The files of one network; of several, those of each and of all together."""
+    """Writes the files of one network; of several, those of each and of all together."""
     if len(subjects) > 1:
         for name, folder in _subfolders(subjects).items():
             (part / folder).mkdir()
@@ -253,7 +249,6 @@ def _markdown(view: View, subjects: Subjects, plan: AnalysisPlan) -> str:
 
 
 def draw(folder: Path, view: View, sweep: str, *, progress: bool = False) -> None:
-    """Every figure, as PNG and PDF."""
     every = figures(view, sweep)
     for name, figure in tqdm(every, desc="figures", leave=False, disable=not progress):
         save(figure, folder / name)

@@ -49,27 +49,16 @@ class Natural:
 
 @dataclass(frozen=True)
 class Shifts:
-    """Columns of the same images under one attack.
+    """Columns of the same images under one attack."""
 
-    Attributes:
-        prediction: Class of the highest logit at ``x*``.
-        marginal: ``E(x*)``.
-        joint: ``E(x*, y)``.
-        delta_marginal: ``dE(x) = E(x) - E(x*)``.
-        delta_joint: ``dE(x, y) = E(x, y) - E(x*, y)``.
-        shift_norm: ``||[dE(x), dE(x, y)]||_2``.
-        is_abnormal: Whether the attack lowered the loss (AAE).
-        size: ``|x* - x|`` in the norm of the threat model, in units of the pixel range.
-    """
-
-    prediction: Integers
-    marginal: Floats
-    joint: Floats
-    delta_marginal: Floats
-    delta_joint: Floats
-    shift_norm: Floats
-    is_abnormal: Truths
-    size: Floats
+    prediction: Integers  # class of the highest logit at x*
+    marginal: Floats  # E(x*)
+    joint: Floats  # E(x*, y)
+    delta_marginal: Floats  # dE(x) = E(x) - E(x*)
+    delta_joint: Floats  # dE(x, y) = E(x, y) - E(x*, y)
+    shift_norm: Floats  # ||[dE(x), dE(x, y)]||_2
+    is_abnormal: Truths  # whether the attack lowered the loss (AAE)
+    size: Floats  # |x* - x| in the norm of the threat model, in units of the pixel range
 
 
 @dataclass(frozen=True)
@@ -135,17 +124,14 @@ def measure_landscape(
         results = {name: survey.attack(name, attack, spread) for name, attack in attacks.items()}
         few = survey.take(spread)
         swept = [few.attack(f"eps {eps:.3g}", attack)[0] for eps, attack in radii.items()]
-    positions = spread.numpy()
+    positions, eps = spread.numpy(), np.array(list(radii), dtype=np.float64)
+    deltas = [[s.delta_marginal for s in swept], [s.delta_joint for s in swept]]
+    columns = (np.array(d).reshape(len(eps), len(positions)).T.copy() for d in deltas)
     return Landscape(
         survey.natural(),
         {name: shifts for name, (shifts, _) in results.items()},
         {name: Paths(positions, *lines) for name, (_, lines) in results.items()},
-        Radii(
-            positions,
-            np.array(list(radii), dtype=np.float64),
-            _stack_columns([shifts.delta_marginal for shifts in swept], len(spread)),
-            _stack_columns([shifts.delta_joint for shifts in swept], len(spread)),
-        ),
+        Radii(positions, eps, *columns),
     )
 
 
@@ -157,7 +143,6 @@ class _Survey:
     ball: Ball
 
     def natural(self) -> Natural:
-        """Columns of the natural images."""
         labels = self.evaluator.images.labels.cpu()
         return Natural(
             np.array(self.evaluator.numbers, dtype=np.int64),
@@ -168,7 +153,6 @@ class _Survey:
         )
 
     def take(self, positions: Labels) -> "_Survey":
-        """The survey of some of the images."""
         return replace(self, evaluator=self.evaluator.take(positions), clean=self.clean[positions])
 
     def attack(
@@ -235,10 +219,6 @@ def _all_logits(net: Tiled, evaluator: Evaluator) -> Logits:
     batches = batched(torch.arange(len(evaluator.images)), evaluator.batch_size)
     logits = [finite_logits(net, evaluator.batch(positions)[0]) for positions in batches]
     return torch.cat([part.double().cpu() for part in logits])
-
-
-def _stack_columns(columns: Sequence[Floats], rows: int) -> Floats:
-    return np.stack(columns, axis=1) if columns else np.empty((rows, 0))
 
 
 def _array(values: Tensor) -> NDArray[Any]:

@@ -18,42 +18,26 @@ FACTORS = (0.25, 0.5, 1.0, 1.5, 2.0)  # radii of the sweep, in units of eps
 
 @dataclass(frozen=True, kw_only=True)
 class AnalysisPlan(EvaluationTarget):
-    """Images, threat model and attacks of an analysis; ``balls`` holds one ball.
+    """Images, threat model and attacks of an analysis; ``balls`` holds one ball."""
 
-    Attributes:
-        subset: At most this many images; ``None`` for all.
-        names: Of the attacks.
-        radii: Threat models of the PGD sweep.
-        steps: Of PGD, TRADES, CW and targeted PGD.
-        iterations: Of APGD and FAB.
-        queries: Of Square.
-    """
-
-    names: Sequence[str]
-    radii: Sequence[Ball]
-    subset: int | None = 1000
-    steps: int = 20
-    iterations: int = 100
-    queries: int = 5000
+    names: Sequence[str]  # of the attacks
+    radii: Sequence[Ball]  # of the PGD sweep
+    subset: int | None = 1000  # at most this many images; None for all
+    steps: int = 20  # of PGD, TRADES, CW and targeted PGD
+    iterations: int = 100  # of APGD and FAB
+    queries: int = 5000  # of Square
 
     @property
     def eps(self) -> str:
-        """The radius as it was written."""
         return next(iter(self.balls))
 
     @property
     def ball(self) -> Ball:
-        """Threat model of the attacks."""
         return self.balls[self.eps]
 
     @cached_property
     def attacks(self) -> dict[str, Attack]:
-        """The attacks by name.
-
-        Raises:
-            ValueError: if a name is unknown.
-            ImportError: if one needs a library that is not installed.
-        """
+        """By name; raises ``ImportError`` if one needs a library that is not installed."""
         return {name: named_attack(name, self.ball, **self._settings(name)) for name in self.names}
 
     @cached_property

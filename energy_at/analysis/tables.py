@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import ks_2samp
 
-from energy_at.analysis.measure import Floats, Integers, Landscape, Shifts
+from energy_at.analysis.measure import Floats, Integers, Landscape, Natural, Shifts
 from energy_at.reporting.figures import Style
 from energy_at.reporting.tables import Table
 
@@ -21,50 +21,18 @@ QUANTITIES = {  # of each attack, by the name of its column
     "shift norm": "shift_norm",
     "|x* - x|": "size",
 }
-ATTACK_COLUMNS = (
-    "run",
-    "attack",
-    "right %",
-    "E(x)",
-    "E(x*)",
-    "dE(x)",
-    "dE(x, y)",
-    "dE(x) > 0 %",
-    "AAE %",
-    "KS of E(x)",
-)
-QUANTITY_COLUMNS = (
-    "run",
-    "attack",
-    "quantity",
-    "images",
-    "mean",
-    "std",
-    *(f"q{100 * quantile:g}" for quantile in QUANTILES),
-    "share > 0",
-    "KS to natural",
-)
 
 
 @dataclass(frozen=True)
 class View:
-    """Runs and attacks of a figure or table.
+    """Runs and attacks of a figure or table."""
 
-    Attributes:
-        runs: Landscapes by the name of the run, all of the same attacks.
-        labels: The attacks, as they are printed.
-        title: The setting.
-        norm: ``linf`` or ``l2``.
-        eps: Radius of the attacks, in units of the pixel range.
-        styles: Of the lines of several runs, by their names.
-    """
-
-    runs: Mapping[str, Landscape]
-    labels: Mapping[str, str]
+    runs: Mapping[str, Landscape]  # by the name of the run, all of the same attacks
+    labels: Mapping[str, str]  # of the attacks, as they are printed
     title: str
-    norm: str
-    eps: float
-    styles: Mapping[str, Style] = field(default_factory=dict)
+    norm: str  # linf or l2
+    eps: float  # radius of the attacks, in units of the pixel range
+    styles: Mapping[str, Style] = field(default_factory=dict)  # of several runs, by their names
 
     @property
     def has_columns(self) -> bool:
@@ -72,10 +40,12 @@ class View:
         return len(self.runs) > 1
 
 
-def summary(values: NDArray[Any]) -> tuple[float, ...]:
+def summary(values: NDArray[Any]) -> dict[str, float]:
     """Mean, population standard deviation, ``QUANTILES``, and the share of values above 0."""
-    quantiles = np.quantile(values, QUANTILES).tolist()
-    return (values.mean(), values.std(), *quantiles, (values > 0).mean())
+    names = [f"q{100 * quantile:g}" for quantile in QUANTILES]
+    quantiles = dict(zip(names, np.quantile(values, QUANTILES).tolist(), strict=True))
+    moments = {"mean": values.mean(), "std": values.std()}
+    return moments | quantiles | {"share > 0": (values > 0).mean()}
 
 
 def ks_distance(one: Floats, other: Floats) -> float:
@@ -92,13 +62,14 @@ def class_means(values: NDArray[Any], labels: Integers, classes: int) -> Floats:
 
 def attack_table(view: View) -> Table:
     """Means and standard deviations over the images, in nats; shares in percent."""
-    first = 0 if view.has_columns else 1  # the name of a single run is left out
     rows = [
-        (run, label, *_cells(landscape, landscape.attacks[attack]))[first:]
+        ({"run": run} if view.has_columns else {})
+        | {"attack": label}
+        | _cells(landscape.natural, landscape.attacks[attack])
         for attack, label in view.labels.items()
         for run, landscape in view.runs.items()
     ]
-    return Table(ATTACK_COLUMNS[first:], rows)
+    return Table.of(rows)
 
 
 def quantity_table(runs: Mapping[str, Landscape]) -> Table:
@@ -107,8 +78,9 @@ def quantity_table(runs: Mapping[str, Landscape]) -> Table:
     ``right`` and ``AAE`` are shares of the images, energies are in nats, and ``|x* - x|`` is in
     units of the pixel range.
     """
-    rows = [(run, *row) for run, landscape in runs.items() for row in _rows(landscape)]
-    return Table(QUANTITY_COLUMNS, rows)
+    return Table.of(
+        [{"run": run} | row for run, landscape in runs.items() for row in _rows(landscape)]
+    )
 
 
 def unchanged_images(view: View) -> list[str]:
@@ -122,25 +94,24 @@ def unchanged_images(view: View) -> list[str]:
     ]
 
 
-def _cells(landscape: Landscape, shifts: Shifts) -> tuple[str, ...]:
-    natural = landscape.natural
-    return (
-        f"{100 * (shifts.prediction == natural.label).mean():.1f}",
-        _mean_std(natural.marginal, ""),
-        _mean_std(shifts.marginal, ""),
-        _mean_std(shifts.delta_marginal, "+"),
-        _mean_std(shifts.delta_joint, "+"),
-        f"{100 * (shifts.delta_marginal > 0).mean():.1f}",
-        f"{100 * shifts.is_abnormal.mean():.1f}",
-        f"{ks_distance(natural.marginal, shifts.marginal):.3f}",
-    )
+def _cells(natural: Natural, shifts: Shifts) -> dict[str, str]:
+    return {
+        "right %": f"{100 * (shifts.prediction == natural.label).mean():.1f}",
+        "E(x)": _mean_std(natural.marginal, ""),
+        "E(x*)": _mean_std(shifts.marginal, ""),
+        "dE(x)": _mean_std(shifts.delta_marginal, "+"),
+        "dE(x, y)": _mean_std(shifts.delta_joint, "+"),
+        "dE(x) > 0 %": f"{100 * (shifts.delta_marginal > 0).mean():.1f}",
+        "AAE %": f"{100 * shifts.is_abnormal.mean():.1f}",
+        "KS of E(x)": f"{ks_distance(natural.marginal, shifts.marginal):.3f}",
+    }
 
 
 def _mean_std(values: NDArray[Any], sign: str) -> str:
     return f"{values.mean():{sign}.3g} ± {values.std():.3g}"
 
 
-def _rows(landscape: Landscape) -> Iterator[tuple[str, ...]]:
+def _rows(landscape: Landscape) -> Iterator[dict[str, str]]:
     natural = landscape.natural
     yield _row("natural", "right", natural.prediction == natural.label)
     yield _row("natural", "E(x)", natural.marginal)
@@ -155,9 +126,9 @@ def _rows(landscape: Landscape) -> Iterator[tuple[str, ...]]:
             yield _row(attack, quantity, values, ks)
 
 
-def _row(attack: str, quantity: str, values: NDArray[Any], ks: str = "") -> tuple[str, ...]:
+def _row(attack: str, quantity: str, values: NDArray[Any], ks: str = "") -> dict[str, str]:
+    cells = {name: f"{number:.6g}" for name, number in summary(values.astype(float)).items()}
     if values.dtype == np.bool_:
-        cells = [f"{values.mean():.6g}", *[""] * (len(QUANTILES) + 2)]
-    else:
-        cells = [f"{number:.6g}" for number in summary(values)]
-    return (attack, quantity, str(len(values)), *cells, ks)
+        cells = dict.fromkeys(cells, "") | {"mean": cells["mean"]}
+    about = {"attack": attack, "quantity": quantity, "images": str(len(values))}
+    return about | cells | {"KS to natural": ks}

@@ -28,15 +28,10 @@ from energy_at.core.rules import POSITIVE, integer, require
 
 @dataclass(frozen=True)
 class AttackKey:
-    """An attack at a radius: the key of masks, columns and rows; ``pgd@8/255`` as text.
+    """An attack at a radius: the key of masks, columns and rows; ``pgd@8/255`` as text."""
 
-    Attributes:
-        name: Of the attack, as in ``attacks=[pgd]``; ``clean`` for none.
-        eps: The radius as it was written; empty where there is one only.
-    """
-
-    name: str
-    eps: str = ""
+    name: str  # as in attacks=[pgd]; clean for none
+    eps: str = ""  # the radius as it was written; empty where there is one only
 
     def __str__(self) -> str:
         return f"{self.name}@{self.eps}" if self.eps else self.name

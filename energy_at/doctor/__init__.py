@@ -13,17 +13,11 @@ Status = Literal["pass", "warn", "fail"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result of a check, and what to do about it.
+    """The result of a check, and what to do about it."""
 
-    Attributes:
-        status: ``"warn"`` where everything works, but not as one might expect.
-        message: What was found.
-        remedy: What the user can do; empty exactly where the check passes.
-    """
-
-    status: Status
+    status: Status  # warn where everything works, but not as one might expect
     message: str
-    remedy: str = ""
+    remedy: str = ""  # empty exactly where the check passes
 
     def __post_init__(self) -> None:
         if (self.status == "pass") != (not self.remedy):

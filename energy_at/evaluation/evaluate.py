@@ -36,23 +36,15 @@ FILES = ("evaluation.json", "evaluation.csv", "evaluation.md", "images.csv")
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationPlan(EvaluationTarget):
-    """Images, threat models and attacks of an evaluation.
+    """Images, threat models and attacks of an evaluation."""
 
-    Attributes:
-        names: Of the attacks.
-        steps: Of PGD, TRADES, CW and targeted PGD.
-        restarts: Of PGD.
-        left_out: A line for each attack that belongs here but is not available.
-    """
-
-    names: Sequence[str]
-    steps: int = 50
-    restarts: int = 10
-    left_out: Sequence[str] = ()
+    names: Sequence[str]  # of the attacks
+    steps: int = 50  # of PGD, TRADES, CW and targeted PGD
+    restarts: int = 10  # of PGD
+    left_out: Sequence[str] = ()  # a line for each attack that belongs here but is not available
 
     @cached_property
     def attacks(self) -> dict[AttackKey, Attack]:
-        """Every attack at every radius."""
         return {
             AttackKey(name, eps): self._attack(name, ball)
             for eps, ball in self.balls.items()
@@ -197,7 +189,6 @@ def accuracy(plan: EvaluationPlan, key: AttackKey, correct: Mask) -> dict[str, A
 
 
 def setting_line(record: Mapping[str, Any]) -> str:
-    """Network, images and norm in one line."""
     data, network = record["dataset"], record["network"]
     images = f"all {data['of']}"
     if data["images"] < data["of"]:

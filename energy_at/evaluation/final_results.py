@@ -71,10 +71,7 @@ def evaluate_checkpoints(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[s
 
 
 def held_out(images: ImageSet) -> dict[str, float]:
-    """Number of held-out images, and chance: the accuracy of the best constant prediction.
-
-    Chance is 10 % on CIFAR-10 and 19 % on SVHN.
-    """
+    """Number of held-out images, and chance: the accuracy of the best constant prediction."""
     largest_class = int(images.labels.bincount().max())
     return {"images": len(images), "chance": largest_class / len(images)}
 
@@ -93,7 +90,6 @@ def cost(cfg: DictConfig, run: Run) -> dict[str, float]:
 
 
 def alarms(run: Run) -> dict[str, Any]:
-    """Every alarm of the sentinel; empty without a sentinel."""
     found = _sentinel(run)
     return {} if found is None else {"alarms": [asdict(alarm) for alarm in found.alarms]}
 

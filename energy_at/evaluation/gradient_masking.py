@@ -28,19 +28,12 @@ WITH_BLACK_BOX = ("square", "autoattack")  # not white-box attacks alone
 
 @dataclass(frozen=True)
 class Check:
-    """A check and its result.
-
-    Attributes:
-        name: What is checked.
-        passed: ``None`` if the check was not run.
-        finding: What was measured.
-        meaning: What a failure means, or why the check was not run.
-    """
+    """A check and its result."""
 
     name: str
-    passed: bool | None
-    finding: str
-    meaning: str
+    passed: bool | None  # None if the check was not run
+    finding: str  # what was measured
+    meaning: str  # what a failure means, or why the check was not run
 
 
 def network_checks(net: nn.Module, evaluator: Evaluator) -> list[Check]:
@@ -103,20 +96,14 @@ def attack_checks(
         fgsm, pgd = AttackKey("fgsm", eps), AttackKey("pgd", eps)
         if {fgsm, pgd} <= set(correct):
             checks.append(stronger(correct, fgsm, pgd))
-        white = [
-            mask
-            for key, mask in correct.items()
-            if key.eps == eps and key.name not in WITH_BLACK_BOX
-        ]
+        keys = [k for k in correct if k.eps == eps and k.name not in WITH_BLACK_BOX]
+        white = [correct[key] for key in keys]
         checks.append(_against_square(net, evaluator, eps, ball, white))
     return checks
 
 
 def stronger(correct: Mapping[AttackKey, Mask], weak: AttackKey, strong: AttackKey) -> Check:
-    """Whether the stronger of two white-box attacks breaks at least as many images.
-
-    A difference that chance explains (sign test, 5 %) is no warning.
-    """
+    """Whether the stronger of two white-box attacks breaks at least as many images."""
     by_weak, by_strong = correct[weak], correct[strong]
     names = [key.name.upper() for key in (strong, weak)]
     return Check(
@@ -130,10 +117,7 @@ def stronger(correct: Mapping[AttackKey, Mask], weak: AttackKey, strong: AttackK
 
 
 def black_box(white: Mask, black: Mask, eps: str) -> Check:
-    """Whether a black-box attack breaks no more images than the white-box ones together.
-
-    A difference that chance explains (sign test, 5 %) is no warning.
-    """
+    """Whether a black-box attack breaks no more images than the white-box ones together."""
     return Check(
         f"white box stronger than black box at {eps}",
         not _breaks_more(black, white),
@@ -176,7 +160,10 @@ def _against_square(
 
 
 def _breaks_more(one: Mask, other: Mask) -> bool:
-    """Whether the first attack alone breaks more images than the second alone, beyond chance."""
+    """Whether the first attack alone breaks more images than the second alone.
+
+    A difference that chance explains (sign test, 5 %) does not count.
+    """
     alone, of_other = int((~one & other).sum()), int((one & ~other).sum())
     if alone <= of_other:
         return False

@@ -12,11 +12,7 @@ from energy_at.training.loggers.wandb import TolerantWandb
 
 
 def require_wandb_only(cfg: DictConfig) -> None:
-    """Refuses loggers that only a training can write.
-
-    Raises:
-        ValueError: if there is one besides W&B.
-    """
+    """Raises ``ValueError`` if there is a logger besides W&B: only a training writes it."""
     if others := [name for name in cfg.logger if name != "wandb"]:
         raise ValueError(f"logger={others[0]}: only trainings write it; choose wandb or none")
 

@@ -33,8 +33,7 @@ TOGETHER = 128  # images that a library attack searches at once, whatever the ba
 class Journal:
     """Finished batches in a file, one line each: a killed process loses at most one.
 
-    Args:
-        folder: Of the evaluation; claimed with the first batch.
+    The folder is claimed with the first batch.
 
     Raises:
         ValueError: if the file is damaged.
@@ -49,7 +48,6 @@ class Journal:
             self._read()
 
     def note(self, task: str, correct: Mapping[int, bool]) -> None:
-        """Writes a finished batch."""
         self.folder.claim()
         line = {"task": task, "images": list(correct), "right": [int(c) for c in correct.values()]}
         with self.path.open("a") as file:
@@ -74,23 +72,16 @@ class Journal:
 class Evaluator:
     """Attacks a network on fixed images, which lie on the network's device.
 
-    Attributes:
-        images: The images.
-        numbers: Index of each in the split that it was taken from; the noise depends on it. By
-            default its position in ``images``.
-        batch_size: Images that are attacked at once; it changes no result.
-        channels_last: Memory format of the batches.
-        seed: Of the noise.
-        journal: Keeps finished batches, if there is one.
-        progress: Show a bar.
+    The noise depends on ``numbers``, the index of each image in the split that it was taken from;
+    by default its position in ``images``.
     """
 
     images: ImageSet
     numbers: Sequence[int] = ()
-    batch_size: int = 250
+    batch_size: int = 250  # images that are attacked at once; it changes no result
     channels_last: bool = False
-    seed: int = 0
-    journal: Journal | None = None
+    seed: int = 0  # of the noise
+    journal: Journal | None = None  # keeps finished batches
     progress: bool = False
 
     def __post_init__(self) -> None:
@@ -129,30 +120,22 @@ class Evaluator:
             yield tiled
 
     def classes(self, net: nn.Module) -> int:
-        """The number of logits of the network.
-
-        Raises:
-            ValueError: if the network returns anything but finite logits.
-        """
+        """The number of logits of the network; raises ``ValueError`` if they are not finite."""
         with self.evaluation_mode(net) as tiled:
             return finite_logits(tiled, self.batch(torch.arange(1))[0]).shape[1]
 
     def take(self, positions: Labels) -> "Evaluator":
-        """The same on the images at these positions."""
         images = self.images.take(positions.to(self.images.labels.device))
         return replace(self, images=images, numbers=self._numbers(positions))
 
     def batch(self, positions: Labels) -> tuple[Images, Labels]:
-        """The images at these positions, as the network takes them."""
         part = self.images.take(positions.to(self.images.labels.device))
         return as_floats(part.pixels, self.channels_last), part.labels
 
     def noise(self, positions: Labels, *parts: int) -> ImageNoise:
-        """Noise of the images at these positions."""
         return ImageNoise.of(self._numbers(positions), self.seed, *parts)
 
     def bar(self, task: str, total: int, initial: int = 0) -> "tqdm[Any]":
-        """A progress bar that counts images."""
         shown = self.progress and initial < total
         return tqdm(
             desc=task, total=total, initial=initial, unit="img", leave=False, disable=not shown
@@ -189,7 +172,10 @@ class Evaluator:
             else:
                 unfinished.append(i)
         positions = torch.tensor(unfinished, dtype=torch.long)
-        batches = _same_blocks(positions) if together else batched(positions, self.batch_size)
+        batches = batched(positions, self.batch_size)
+        if together:  # one block of images after the other
+            blocks = positions // TOGETHER
+            batches = (positions[blocks == block] for block in blocks.unique())
         with self.bar(task, len(todo), len(todo) - len(positions)) as bar:
             for batch in batches:
                 yield batch
@@ -206,18 +192,8 @@ def batched(positions: Labels, size: int) -> Iterator[Labels]:
     yield from (positions[first : first + size] for first in range(0, len(positions), size))
 
 
-def _same_blocks(positions: Labels) -> Iterator[Labels]:
-    """Positions of one block of ``TOGETHER`` images after the other."""
-    blocks = positions // TOGETHER
-    yield from (positions[blocks == block] for block in blocks.unique())
-
-
 def finite_logits(net: nn.Module, x: Images) -> Logits:
-    """Logits without a graph.
-
-    Raises:
-        ValueError: unless all are finite.
-    """
+    """Logits without a graph; raises ``ValueError`` unless all are finite."""
     with no_graph():
         logits: Logits = net(x)
     if not bool(torch.isfinite(logits).all()):

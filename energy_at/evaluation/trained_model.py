@@ -36,25 +36,15 @@ LOOPS = ("pgd", "trades", "targeted", "cw")  # attacks that the key ``steps`` be
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained network, its data set and its configuration.
-
-    Attributes:
-        net: The network, on ``device``.
-        data: The data set that it is evaluated on.
-        config: Data set, model and threat: of its run, or as given on the command line.
-        source: Where the weights come from, for people: a run or a file.
-        which: ``last``, ``best`` or ``healthy``; ``None`` for a file that holds one network.
-        folder: Where results about it go, unless the user names another folder.
-        device: Where the network lies.
-    """
+    """A trained network, its data set and its configuration."""
 
     net: nn.Module
     data: ImageData
-    config: DictConfig
-    source: str
-    which: str | None
-    folder: Path
-    device: torch.device
+    config: DictConfig  # data set, model and threat: of its run, or of the command line
+    source: str  # where the weights come from, for people: a run or a file
+    which: str | None  # last, best or healthy; None for a file that holds one network
+    folder: Path  # where results about it go, unless the user names another folder
+    device: torch.device  # where the network lies
 
     @property
     def norm(self) -> str:
@@ -125,23 +115,14 @@ class TrainedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationTarget:
-    """Images and threat models that a network is evaluated on.
+    """Images and threat models that a network is evaluated on."""
 
-    Attributes:
-        norm: ``linf`` or ``l2``.
-        balls: Threat models by their radius as it was written.
-        split: ``test``, ``val`` or ``train``.
-        subset: Number of images; ``None`` for all.
-        subset_seed: Draws them; ``None`` takes the first ones.
-        seed: Of the noise of the attacks.
-    """
-
-    norm: str
-    balls: Mapping[str, Ball]
-    split: str = "test"
-    subset: int | None = None
-    subset_seed: int | None = 0
-    seed: int = 0
+    norm: str  # linf or l2
+    balls: Mapping[str, Ball]  # by their radius as it was written
+    split: str = "test"  # or val, or train
+    subset: int | None = None  # number of images; None for all
+    subset_seed: int | None = 0  # draws them; None takes the first ones
+    seed: int = 0  # of the noise of the attacks
 
     @staticmethod
     def fields_of(cfg: DictConfig, models: Sequence[TrainedModel]) -> dict[str, Any]:
@@ -167,7 +148,6 @@ class EvaluationTarget:
 
     @property
     def norm_label(self) -> str:
-        """``L-inf`` or ``L2``."""
         return NORM_LABELS[self.norm]
 
     def images(self, model: TrainedModel) -> tuple[ImageSet, list[int]]:
@@ -177,13 +157,7 @@ class EvaluationTarget:
     def evaluator(
         self, model: TrainedModel, *, batch_size: int | None = None, progress: bool = False
     ) -> Evaluator:
-        """Attacks these images, on the device of a network.
-
-        Args:
-            model: The network.
-            batch_size: Images that are attacked at once; that of the data set by default. It
-                changes no result.
-            progress: Show a bar.
+        """Attacks these images, on the device of a network; ``batch_size`` changes no result.
 
         Raises:
             ValueError: if the split has fewer images.
@@ -204,10 +178,7 @@ def result_key(model: TrainedModel, images: ImageSet, settings: Mapping[str, Any
 
     Weights alone do not make a network: the same fit another activation or another padding.
 
-    Args:
-        model: The network: its weights and the configuration ``model``.
-        images: Those that the result is computed on, in their order.
-        settings: Everything else, as JSON values.
+    ``settings`` holds everything but the network and the images, as JSON values.
     """
     return digest(
         {
@@ -223,9 +194,7 @@ def result_key(model: TrainedModel, images: ImageSet, settings: Mapping[str, Any
 def open_model(cfg: DictConfig, overrides: Sequence[str] = ()) -> TrainedModel:
     """The network that ``run=FOLDER``, or ``checkpoint=FILE`` with its groups, names.
 
-    Args:
-        cfg: With ``run``, ``checkpoint``, ``which`` and ``device``, and the groups.
-        overrides: From the command line; for a run, ``dataset.root`` is the only allowed change.
+    Of the ``overrides`` of the command line, a run allows ``dataset.root`` alone.
 
     Raises:
         FileNotFoundError: if the run or the checkpoint does not exist.

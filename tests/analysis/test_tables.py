@@ -10,7 +10,7 @@ from energy_at.analysis.tables import QUANTILES, class_means, ks_distance, summa
 
 
 def test_summary_of_a_few_numbers():
-    mean, std, *quantiles, positive = summary(np.array([-1.0, 0.0, 1.0, 4.0]))
+    mean, std, *quantiles, positive = summary(np.array([-1.0, 0.0, 1.0, 4.0])).values()
     assert (mean, positive) == (1.0, 0.5)
     assert std == pytest.approx(math.sqrt((4 + 1 + 0 + 9) / 4))
     assert quantiles[QUANTILES.index(0.5)] == 0.5
