@@ -25,7 +25,7 @@ from energy_at.attacks.autoattack import require_classes
 from energy_at.attacks.registry import LABELS
 from energy_at.core.files import digest
 from energy_at.evaluation import Evaluator, TrainedModel, open_models, result_key
-from energy_at.evaluation.publish import publish, require_wandb_only
+from energy_at.evaluation.trained_model import publish, require_wandb_only
 from energy_at.reporting.describe import method_labels, setting
 from energy_at.reporting.figures import method_styles, save
 from energy_at.runs.folder import RunFolder, folder_names
@@ -191,7 +191,9 @@ def _write(part: Path, subjects: Subjects, plan: AnalysisPlan, *, progress: bool
     (part / "table.md").write_text(text + "\n", encoding="utf-8")
     (part / "table.csv").write_text(quantity_table(view.runs).csv(), encoding="utf-8")
     (part / "settings.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    draw(part, view, f"{LABELS['pgd']}-{plan.steps}", progress=progress)
+    every = figures(view, f"{LABELS['pgd']}-{plan.steps}")
+    for name, figure in tqdm(every, desc="figures", leave=False, disable=not progress):
+        save(figure, part / name)
     return text
 
 
@@ -248,19 +250,8 @@ def _markdown(view: View, subjects: Subjects, plan: AnalysisPlan) -> str:
     return "\n".join(lines)
 
 
-def draw(folder: Path, view: View, sweep: str, *, progress: bool = False) -> None:
-    every = figures(view, sweep)
-    for name, figure in tqdm(every, desc="figures", leave=False, disable=not progress):
-        save(figure, folder / name)
-
-
 def figures(view: View, sweep: str) -> Iterator[tuple[str, Figure]]:
-    """Figures by name, drawn one after the other.
-
-    Args:
-        view: Runs and attacks; of more runs than ``PANELS`` only the sweep is drawn.
-        sweep: Label of the attack of the sweep.
-    """
+    """Figures by name, drawn one after the other; of more runs than ``PANELS`` only the sweep."""
     yield "delta_vs_eps", delta_vs_eps(view, sweep)
     if len(view.runs) > PANELS:
         return

@@ -194,7 +194,6 @@ class _Survey:
 
 
 def _lines(net: Tiled, x: Images, x_adv: Images, y: Labels) -> Floats:
-    """Marginal and joint energies of each image at ``TIMES``."""
     # All points of all paths together: a single path would not fill a tile.
     points = torch.cat([torch.lerp(x, x_adv, t) for t in TIMES]).clamp(0, 1)
     logits = finite_logits(net, points).double()

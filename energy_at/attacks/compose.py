@@ -57,9 +57,9 @@ class Restarts(Search):
 class WorstCase(Search):
     """Runs attacks in turn, each on the images that the ones before left correct.
 
-    For evaluation: the networks it is meant for treat each image on its own (evaluation mode).
-    ``WorstCase([attack] * n)`` is an attack with ``n`` restarts that stops at success. It
-    reports no start, so it keeps and tracks nothing.
+    For networks in evaluation mode, which treat each image on its own. ``WorstCase([attack] * n)``
+    is an attack with ``n`` restarts that stops at success. It reports no start, so it keeps and
+    tracks nothing.
     """
 
     attacks: Sequence[Attack]

@@ -12,13 +12,9 @@ from energy_at.core.types import Images, PerExample
 
 @dataclass(frozen=True)
 class Ball(ABC):
-    """A ball of perturbations around zero.
+    """A ball of perturbations around zero."""
 
-    Args:
-        eps: Radius, in units of the pixel range [0, 1].
-    """
-
-    eps: float
+    eps: float  # radius, in units of the pixel range [0, 1]
 
     @abstractmethod
     def steepest(self, grad: Images) -> Images:

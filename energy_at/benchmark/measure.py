@@ -9,7 +9,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -144,25 +144,18 @@ def peak_memory(row: Row, device: torch.device) -> int | None:
         torch.cuda.reset_peak_memory_stats(device)
         row.turn()
         return torch.cuda.max_memory_allocated(device) - before
-    reset_peak_resident()
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)  # returns freed memory to the system
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # restarts the peak from here
     held = resident_memory()
     row.turn()
     peak = resident_memory(peak=True)
     return None if held is None or peak is None else max(0, peak - held)
 
 
-def reset_peak_resident() -> None:
-    """Return freed memory to the system and restart the peak from here."""
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return
-
-
 def resident_memory(*, peak: bool = False) -> int | None:
-    """Resident bytes, or the most since ``reset_peak_resident``; ``None`` if not available."""
+    """Resident bytes, or the most since the last restart of the peak; ``None`` if not available."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
@@ -228,11 +221,11 @@ def table(results: Sequence[Result]) -> Table:
 
 def peaks(results: Sequence[Result]) -> dict[str, float]:
     """The machine's highest measured FLOP/s at each precision."""
-    own = [result for result in results if result.row in OPERATIONS]
-    return {
-        precision: max(result.speed for result in own if result.precision == precision)
-        for precision in {result.precision for result in own}
-    }
+    most: dict[str, float] = {}
+    for result in results:
+        if result.row in OPERATIONS:
+            most[result.precision] = max(result.speed, most.get(result.precision, 0.0))
+    return most
 
 
 def summary(results: Sequence[Result], about: dict[str, Any]) -> str:

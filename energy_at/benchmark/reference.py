@@ -184,11 +184,7 @@ def library_attack(name: str, net: nn.Module, search: GradientAttack) -> Library
 
 
 def evaluate(
-    net: nn.Module,
-    x: Images,
-    y: Labels,
-    search: GradientAttack,
-    library: LibraryAttack | None = None,
+    net: nn.Module, x: Images, y: Labels, search: GradientAttack, library: LibraryAttack | None
 ) -> float:
     """Accuracy under attack."""
     with eval_mode(net):

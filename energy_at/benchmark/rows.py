@@ -66,13 +66,9 @@ class Loop:
 class StepwiseFit(Callback):
     """A row that is a Lightning fit, in a thread of its own so that it can take turns with others.
 
-    It waits before each turn. A step lasts from the start of a batch to the start of the next: it
-    includes fetching the next batch, the optimizer, the schedule, every callback and every logger.
-
-    Args:
-        fit: Runs the fit, given this as its last callback.
-        steps: Optimizer steps of a turn.
-        images: Of a turn.
+    It waits before each turn of ``steps`` optimizer steps. A step lasts from the start of a batch
+    to the start of the next: it includes fetching the next batch, the optimizer, the schedule,
+    every callback and every logger. ``fit`` is given this as its last callback.
     """
 
     loading = None
@@ -173,11 +169,7 @@ def peak_row(operation: str, precision: str, device: torch.device, clock: Clock)
 
 
 def full_run(cfg: DictConfig) -> StepwiseFit:
-    """A whole training with its callbacks and loggers.
-
-    Its monitor writes at the end of every turn, so a turn of fewer steps than the default of
-    ``callbacks.energy.every`` overstates the cost of writing.
-    """
+    """A whole training with its callbacks and loggers; its monitor writes after every turn."""
 
     def fit(pauses: Callback) -> None:
         with TemporaryDirectory(prefix="energy_at_benchmark_") as folder:
@@ -235,10 +227,7 @@ def _training(
 
 
 def _evaluation_step(setting: Setting, name: str, net: nn.Module, images: ImageSet) -> Step:
-    """An evaluation by PGD with one restart.
-
-    Further restarts would skip images that are broken already, which is faster than counted here.
-    """
+    """An evaluation by PGD with one restart: further ones would skip images that are broken."""
     attack = pgd(make(setting.config.threat.ball), steps=setting.config.attack_steps)
     assert isinstance(attack, GradientAttack)
     library = reference.library_attack(name, net, attack) if name in LIBRARIES else None
@@ -257,23 +246,20 @@ def _evaluation_step(setting: Setting, name: str, net: nn.Module, images: ImageS
 
 
 def _sampling_step(setting: Setting, name: str, net: nn.Module, precision: str) -> Step:
-    """Sampling without guidance."""
     sampler = Langevin(steps=setting.config.sampler_steps, precision=precision)
     tiled = Tiled(net, tile_of(setting.device))
-
-    def chains(x: Images, y: Labels) -> Chains:
-        number, zero = torch.arange(len(y), device=y.device), torch.zeros(len(y), device=y.device)
-        return Chains.start_at(number, y, x, zero, CountedNoise(number))
 
     def step(x: Images, y: Labels) -> None:
         if name == "reference":
             reference.sample(net, x, y, steps=sampler.steps, step_size=sampler.step_size)
-        elif name == "full":
-            list(generate(tiled, sampler, Unguided(), [chains(x, y)], len(x)))
-        else:
-            moving = chains(x, y)
-            while len(moving):
-                moving, _, _ = sampler.advance(net, moving, Unguided())
+            return
+        number, zero = torch.arange(len(y), device=y.device), torch.zeros(len(y), device=y.device)
+        chains = Chains.start_at(number, y, x, zero, CountedNoise(number))
+        if name == "full":
+            list(generate(tiled, sampler, Unguided(), [chains], len(x)))
+            return
+        while len(chains):
+            chains, _, _ = sampler.advance(net, chains, Unguided())
 
     return step
 

@@ -1,6 +1,7 @@
 """The data of a run: training images, images held out of them, test images."""
 
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,53 +14,32 @@ from energy_at.data.images import ImageSet, split
 from energy_at.data.loaders import EvalLoader, TrainLoader
 
 
+@dataclass(eq=False, repr=False)
 class ImageData(LightningDataModule):
     """Reads a data set once and serves it from the trainer's device.
 
-    Args:
-        reader: Returns training and test images, given the folder of the data.
-        root: Folder of the data.
-        batch_size: Images of a training step, of all processes together.
-        val_size: Images of the training set held out to validate on, chosen by ``seed``.
-        subset: Train on this many of the remaining images, chosen by ``seed``; ``None`` for all.
-        seed: Of the split, of the order, and of the augmentation.
-        pad: Padding of the random crop; 0 for none.
-        flip: Whether to mirror images at random.
-        channels_last: Memory format of the batches.
-        eval_batch_size: Images of a validation or test batch, of all processes together.
+    ``batch_size`` and ``eval_batch_size`` count the images of all processes together.
     """
 
-    def __init__(
-        self,
-        reader: Callable[[Path], tuple[ImageSet, ImageSet]],
-        root: str | Path,
-        *,
-        batch_size: int,
-        val_size: int,
-        subset: int | None = None,
-        seed: int = 0,
-        pad: int = 0,
-        flip: bool = False,
-        channels_last: bool = False,
-        eval_batch_size: int = 250,
-    ) -> None:
+    reader: Callable[[Path], tuple[ImageSet, ImageSet]]  # training and test images, from ``root``
+    root: str | Path  # folder of the data
+    _: KW_ONLY
+    batch_size: int
+    val_size: int  # images of the training set held out to validate on, chosen by ``seed``
+    subset: int | None = None  # train on this many of the rest, chosen by ``seed``; None for all
+    seed: int = 0  # of the split, of the order, and of the augmentation
+    pad: int = 0  # of the random crop
+    flip: bool = False  # mirror images at random
+    channels_last: bool = False
+    eval_batch_size: int = 250
+
+    def __post_init__(self) -> None:
         super().__init__()
-        require("batch_size", batch_size, integer(1))
-        require("eval_batch_size", eval_batch_size, integer(1))
-        require("val_size", val_size, integer(1))
-        require("subset", subset, or_null(integer(1)))
-        require("pad", pad, integer(0))
-        require("flip", flip, TRUTH)
-        self.reader = reader
-        self.root = Path(root).expanduser()
-        self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size
-        self.val_size = val_size
-        self.subset = subset
-        self.seed = seed
-        self.pad = pad
-        self.flip = flip
-        self.channels_last = channels_last
+        for name in ("batch_size", "eval_batch_size", "val_size"):
+            require(name, getattr(self, name), integer(1))
+        require("subset", self.subset, or_null(integer(1)))
+        require("pad", self.pad, integer(0))
+        require("flip", self.flip, TRUTH)
         self._device = torch.device("cpu")
         self._loader: TrainLoader | None = None
         self._position: dict[str, Any] | None = None
@@ -124,7 +104,7 @@ class ImageData(LightningDataModule):
 
     @cached_property
     def _sets(self) -> tuple[ImageSet, ImageSet, ImageSet]:
-        everything, test = self.reader(self.root)
+        everything, test = self.reader(Path(self.root).expanduser())
         train, val = split(everything, self.val_size, self.seed)
         if self.subset is not None:
             if not 0 < self.subset <= len(train):

@@ -38,8 +38,7 @@ class Finding(Verdict):
 def require(claims: Mapping[str, bool], message: str, remedy: str) -> Verdict:
     """Pass if every claim holds, else fail naming those that do not.
 
-    Raises:
-        ValueError: without a claim: a check that has measured nothing must not pass.
+    Without a claim it raises ``ValueError``: a check that has measured nothing must not pass.
     """
     if not claims:
         raise ValueError("this check has measured nothing")

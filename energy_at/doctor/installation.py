@@ -47,12 +47,9 @@ def packages() -> Verdict:
     needed = requirements(PROJECT)
     infected = [f"{name} {_version(name)}" for name in MALWARE if _version(name) in MALWARE[name]]
     if infected:
-        return Verdict(
-            "fail",
-            f"{', '.join(infected)} is malware",
-            f"pip install -U {_quoted(r for r in needed if r.name in MALWARE)}; replace every key "
-            "and password that this machine could read",
-        )
+        install = f"pip install -U {_quoted(r for r in needed if r.name in MALWARE)}"
+        remedy = f"{install}; replace every key and password that this machine could read"
+        return Verdict("fail", f"{', '.join(infected)} is malware", remedy)
     unmet = [requirement for requirement in needed if not _is_met(requirement)]
     if unmet:
         message = "; ".join(f"{r} is needed, {_installed(r.name)}" for r in unmet)
@@ -124,17 +121,12 @@ def wandb_mode() -> Verdict:
     try:
         wandb.Settings(**settings)
     except ValueError:
-        return Verdict(
-            "fail",
-            f"WANDB_MODE={mode} is invalid: a training would run without W&B",
-            "unset WANDB_MODE, or set it to online, offline or disabled",
-        )
+        message = f"WANDB_MODE={mode} is invalid: a training would run without W&B"
+        remedy = "unset WANDB_MODE, or set it to online, offline or disabled"
+        return Verdict("fail", message, remedy)
     if mode in ("online", "run", "shared") and not has_key:
-        return Verdict(
-            "warn",
-            f"WANDB_MODE={mode}, but no API key is configured: a training would run offline",
-            "wandb login, or unset WANDB_MODE to run offline",
-        )
+        message = f"WANDB_MODE={mode}, but no API key is configured: a training would run offline"
+        return Verdict("warn", message, "wandb login, or unset WANDB_MODE to run offline")
     return Verdict("pass", f"{mode}: set by WANDB_MODE")
 
 

@@ -16,7 +16,7 @@ from energy_at.attacks.threat import Linf
 from energy_at.config.build import make
 from energy_at.config.keys import compose_groups
 from energy_at.core.types import Images, Logits
-from energy_at.data import ImageData, ImageSet
+from energy_at.data import ImageData
 from energy_at.data.readers import (
     TINY_IMAGENET_URL,
     synthetic,
@@ -119,32 +119,27 @@ def check_named(name: str, root: Path) -> Verdict:
     return readable(compose_groups("doctor", [f"dataset={name}"]).dataset, root)
 
 
-def readable(dataset: DictConfig, root: Path) -> Verdict:
+def readable(described: DictConfig, root: Path) -> Verdict:
     """Read a data set and compare it with its configuration; download nothing."""
-    cfg: Any = OmegaConf.create({"dataset": dataset})
-    downloads, cfg.dataset.download = cfg.dataset.download, False
-    reader = make(cfg.dataset.reader, factory=True)
+    cfg: Any = OmegaConf.create({"dataset": described})  # interpolations name the group
+    dataset = cfg.dataset
+    downloads, dataset.download = dataset.download, False
+    reader = make(dataset.reader, factory=True)
     try:
         if reader.func is tiny_imagenet:
             return _undecoded_tiny_imagenet(root)
-        images = reader(root)
+        train, test = reader(root)
     except FileNotFoundError as error:
         message, _, remedy = str(error).partition(": ")
         remedy = remedy.partition(", or allow")[0]
         first = f"dataset={dataset.name} downloads it on first use; or " if downloads else ""
         return Verdict("warn", message, first + remedy)
-    return _as_described(images, cfg.dataset)
-
-
-def _as_described(images: tuple[ImageSet, ImageSet], dataset: Any) -> Verdict:
-    train, test = images
     shape = (dataset.channels, dataset.size, dataset.size)
+    labels = torch.cat([train.labels, test.labels])
+    low, high = int(labels.min()), int(labels.max())
     claims = {
-        f"images are {shape}": {tuple(part.pixels.shape[1:]) for part in images} == {shape},
-        f"labels are below {dataset.classes}": all(
-            0 <= int(part.labels.min()) <= int(part.labels.max()) < dataset.classes
-            for part in images
-        ),
+        f"images are {shape}": train.pixels.shape[1:] == test.pixels.shape[1:] == shape,
+        f"labels are below {dataset.classes}": low >= 0 and high < dataset.classes,
     }
     size = "x".join(map(str, shape))
     message = f"{len(train):,} training and {len(test):,} test images of {size}"

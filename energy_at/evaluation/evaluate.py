@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +57,8 @@ class EvaluationPlan(EvaluationTarget):
         return "-".join([LABELS[name], *shown])
 
     def _attack(self, name: str, ball: Ball) -> Attack:
-        settings = self._settings(name)
-        if name == "pgd":
-            return restarted_pgd(ball, **settings)
-        return named_attack(name, ball, **settings)
+        attack = restarted_pgd if name == "pgd" else partial(named_attack, name)
+        return attack(ball, **self._settings(name))
 
     def _settings(self, name: str) -> dict[str, int]:
         if name == "pgd":

@@ -1,4 +1,4 @@
-"""Trained networks, of runs or of published weights, and what they are evaluated on."""
+"""Trained networks, of runs or of published weights: opened, evaluated on images, published."""
 
 import hashlib
 import math
@@ -15,7 +15,7 @@ from torch import nn
 from energy_at import __version__
 from energy_at.attacks.threat import NORM_LABELS, NORMS, Ball
 from energy_at.config import parse_pixels
-from energy_at.config.build import build_data, make, reopen
+from energy_at.config.build import build_data, build_loggers, make, reopen
 from energy_at.core.device import device_of
 from energy_at.core.files import digest
 from energy_at.data import ImageData, ImageSet
@@ -30,6 +30,7 @@ from energy_at.runs.folder import (
     require_one_named,
     runs_in,
 )
+from energy_at.training.loggers.wandb import TolerantWandb
 
 LOOPS = ("pgd", "trades", "targeted", "cw")  # attacks that the key ``steps`` belongs to
 
@@ -260,3 +261,28 @@ def _open_file(cfg: DictConfig) -> TrainedModel:
     if folder.is_file():  # a checkpoint without a suffix
         folder = Path(f"{path.stem}.files")
     return TrainedModel(net, build_data(cfg), cfg, str(path), cfg.which, folder, device)
+
+
+def require_wandb_only(cfg: DictConfig) -> None:
+    """Raises ``ValueError`` if there is a logger besides W&B: only a training writes it."""
+    if others := [name for name in cfg.logger if name != "wandb"]:
+        raise ValueError(f"logger={others[0]}: only trainings write it; choose wandb or none")
+
+
+def publish(
+    cfg: DictConfig,
+    model: TrainedModel,
+    folder: Path,
+    job_type: str,
+    values: Mapping[str, Any],
+) -> None:
+    """Sends values to W&B in a run of their own, with the configuration of command and training."""
+    config = cfg.copy()
+    OmegaConf.set_struct(config, False)
+    for group in ("dataset", "model", "threat"):  # a run brings its own
+        config[group] = model.config[group]
+    config["trained"] = model.config if cfg.checkpoint is None else None
+    for logger in build_loggers(config, folder, job_type):
+        assert isinstance(logger, TolerantWandb)
+        logger.log_metrics(values)
+        logger.finish()

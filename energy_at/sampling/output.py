@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from energy_at.core.files import read_json
 from energy_at.evaluation import TrainedModel
-from energy_at.evaluation.publish import publish
+from energy_at.evaluation.trained_model import publish
 from energy_at.reporting.figures import results as figures
 from energy_at.reporting.figures import save
 from energy_at.reporting.sweeps import SCORES, score_cells

@@ -9,7 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from energy_at.evaluation import TrainedModel, open_model, result_key
-from energy_at.evaluation.publish import require_wandb_only
+from energy_at.evaluation.trained_model import require_wandb_only
 from energy_at.models.modes import Tiled, eval_mode, tile_of
 from energy_at.runs.result_folder import ResultFolder
 from energy_at.sampling.classifier import load_classifier, require_classifier
