@@ -46,7 +46,7 @@ def make(cfg: Any, *, without: Sequence[str] = (), factory: bool = False) -> Any
     Args:
         cfg: A node of a configuration.
         without: Keys of it that are not arguments of its target.
-        factory: Bind the arguments only, for whoever knows the others.
+        factory: Bind the arguments only.
 
     Raises:
         ValueError: with the key of an argument that breaks its rule, or of a target that is not
@@ -72,12 +72,8 @@ def make(cfg: Any, *, without: Sequence[str] = (), factory: bool = False) -> Any
 def keys_of(node: DictConfig, **renamed: str) -> Iterator[None]:
     """Puts the key of a node in front of an argument that breaks its rule.
 
-    Args:
-        node: Where the arguments come from.
-        renamed: Keys of the arguments that are called otherwise there.
-
     Raises:
-        ValueError: with the key.
+        ValueError: with the key, which may be ``renamed``: argument=key.
     """
     try:
         yield
@@ -180,22 +176,15 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, wandb_id: str | None = Non
 
 
 def build_loggers(cfg: DictConfig, folder: Path, job_type: str, **options: Any) -> list[Logger]:
-    """The loggers that a config names.
-
-    Args:
-        cfg: The configuration; W&B keeps all of it.
-        folder: Where they write.
-        job_type: What W&B calls this kind of run, unless the user has another word.
-        options: More for W&B.
-    """
-    about = options | {"config": OmegaConf.to_container(cfg, resolve=True)}
+    """The loggers that a config names; ``job_type``, configuration and options are for W&B."""
     loggers = []
     for name, logger in cfg.logger.items():
         if logger is not None:
-            kind = {"job_type": logger.get("job_type") or job_type}
-            loggers.append(
-                make(logger, factory=True)(folder, **(about | kind if name == "wandb" else {}))
-            )
+            about = options | {
+                "config": OmegaConf.to_container(cfg, resolve=True),
+                "job_type": logger.get("job_type") or job_type,
+            }
+            loggers.append(make(logger, factory=True)(folder, **about if name == "wandb" else {}))
     return loggers
 
 

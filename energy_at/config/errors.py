@@ -49,16 +49,10 @@ def one_line_errors(
 ) -> Iterator[None]:
     """Turns a user's mistake into one line and exit code 1; a defect of ours keeps its traceback.
 
-    An empty run folder that Hydra has made is removed again.
-    ``HYDRA_FULL_ERROR=1`` shows every traceback. A Ctrl-C ends in one line too, with exit code 130,
-    and a reader that has closed (``| head``) in silence, with 141, as a shell expects.
-
-    Args:
-        folder: Of the run.
-        keep_going: Leave the error in the folder instead of raising it: a job of a sweep must not
-            end the others.
-        on_interrupt: What a user who has pressed Ctrl-C should know.
-        command: Whose keys may be misspelt.
+    An empty run folder that Hydra has made is removed again; with ``keep_going`` the error is left
+    in it instead of raised: a job of a sweep must not end the others. ``HYDRA_FULL_ERROR=1`` shows
+    every traceback. A Ctrl-C ends in one line too, with exit code 130, and a reader that has closed
+    (``| head``) in silence, with 141, as a shell expects.
     """
     if folder is not None:
         error_file(folder).unlink(missing_ok=True)  # of an earlier attempt
