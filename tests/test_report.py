@@ -16,7 +16,7 @@ from energy_at import report
 from energy_at.reporting.comparison import entries, grouped
 from energy_at.reporting.document import report as write_report
 from energy_at.reporting.document.html import Gallery, Grid
-from energy_at.reporting.document.results import accuracies, evaluations_of
+from energy_at.reporting.document.results import accuracies, evaluations
 from energy_at.reporting.document.runs import drawn_by_step, environment, overview
 from energy_at.reporting.finished_run import failed_jobs, finished_runs
 from energy_at.runs.folder import RunFolder
@@ -153,7 +153,8 @@ def test_a_run_that_is_not_robust_is_marked_in_every_table(tmp_path):
     found = entries(groups)
     runs = next(block for block in overview(found).blocks if isinstance(block, Grid))
     assert (runs.table.rows[0][-2], runs.marked) == ("not robust", {0})
-    section = accuracies(groups, found, evaluations_of(found), Gallery(tmp_path))
+    strong = [(entry, one) for entry in found for one in evaluations(entry.path)]
+    section = accuracies(groups, found, strong, Gallery(tmp_path))
     methods, checkpoints, strong = (block for block in section.blocks if isinstance(block, Grid))
     assert (methods.table.rows[0][3:6], methods.marked) == (("not robust",) * 3, {0})
     assert (checkpoints.table.rows[0][-1], checkpoints.marked) == ("not robust", {0})

@@ -24,7 +24,7 @@ from energy_at.benchmark.rows import Clock, Row, make_row, peak_row
 from energy_at.benchmark.scenarios import ROWS, SCALING, SCENARIOS, Setting
 from energy_at.core.device import keep_freed_memory, processor_name
 from energy_at.reporting.tables import Table
-from energy_at.runs.environment import environment
+from energy_at.runs.folder import environment
 
 FILES = ("benchmark.json", "benchmark.csv", "benchmark.md")
 OPERATIONS = ("matmul", "convolution")

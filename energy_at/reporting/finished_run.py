@@ -167,11 +167,11 @@ def finished_runs(name: str) -> list[RunFolder]:
     runs = runs_in(name)
     unfinished = [run for run in runs if not run.results_file.is_file()]
     running = [str(run.path) for run in unfinished if not run.error_file.is_file()]
-    if len(runs) > 1 and running:
+    if len(runs) == 1 and running:
+        return runs  # to be refused where its results are read
+    if running:
         sys.stderr.write(f"not finished, left out: {', '.join(running)}\n")
-    if len(runs) > 1 or len(running) < len(unfinished):
-        return [run for run in runs if run not in unfinished]
-    return runs
+    return [run for run in runs if run not in unfinished]
 
 
 def failed_jobs(name: str, *, alone: bool) -> list[str]:

@@ -10,8 +10,13 @@ import torch
 from omegaconf import OmegaConf
 
 from energy_at.runs.checkpoints import read_checkpoint
-from energy_at.runs.environment import environment
-from energy_at.runs.folder import RunFolder, named_folders, require_distinct, require_one_named
+from energy_at.runs.folder import (
+    RunFolder,
+    environment,
+    named_folders,
+    require_distinct,
+    require_one_named,
+)
 
 CONFIG = OmegaConf.create({"seed": 3, "threat": {"eps": "8/255"}, "alpha": "${threat.eps}"})
 

@@ -14,7 +14,7 @@ from energy_at.reporting.comparison import (
 )
 from energy_at.reporting.describe import setting
 from energy_at.reporting.document.html import Document, Gallery
-from energy_at.reporting.document.results import accuracies, checks, energies, evaluations_of, grids
+from energy_at.reporting.document.results import accuracies, checks, energies, evaluations, grids
 from energy_at.reporting.document.runs import (
     DELTA_ENERGY,
     PANELS,
@@ -69,7 +69,7 @@ def report(folders: Sequence[RunFolder], out: Path, failed: Sequence[str] = ()) 
 
 def _document(groups: Groups, gallery: Gallery, failed: Sequence[str]) -> Document:
     found = entries(groups)
-    strong = evaluations_of(found)
+    strong = [(entry, one) for entry in found for one in evaluations(entry.path)]
     sections = (
         overview(found, failed),
         accuracies(groups, found, strong, gallery),

@@ -61,11 +61,6 @@ class Evaluation:
 Evaluations = Sequence[tuple[Entry, Evaluation]]
 
 
-def evaluations_of(found: Sequence[Entry]) -> list[tuple[Entry, Evaluation]]:
-    """Every strong evaluation with its run; a damaged one raises ``ValueError``."""
-    return [(entry, evaluation) for entry in found for evaluation in evaluations(entry.path)]
-
-
 def evaluations(run: Path) -> list[Evaluation]:
     """Strong evaluations of a run folder, by name; a damaged one raises ``ValueError``."""
     return [_evaluation(file) for file in sorted(run.glob("evaluation/*/evaluation.json"))]
