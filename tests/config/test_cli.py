@@ -182,7 +182,7 @@ def test_a_finished_run_is_not_overwritten(finished, type_train):
         ("callbacks.best.monitor=test/acc", "must not be chosen by test/acc"),
         ("evaluation.subset=1000", "evaluation.subset=1000 is too large"),
         (("dataset=cifar10", "dataset.download=false"), "put cifar-10-batches-py/ from https://"),
-        (("dataset=tiny_imagenet",), "Tiny-ImageNet not found: unpack"),
+        (("dataset=tiny_imagenet",), "Tiny-ImageNet not found, no wnids.txt: unpack"),
         ("resume=nowhere", "nowhere is not a run folder"),
     ],
 )  # fmt: skip
