@@ -191,9 +191,7 @@ def _write(part: Path, subjects: Subjects, plan: AnalysisPlan, *, progress: bool
     (part / "table.md").write_text(text + "\n", encoding="utf-8")
     (part / "table.csv").write_text(quantity_table(view.runs).csv(), encoding="utf-8")
     (part / "settings.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    every = figures(view, f"{LABELS['pgd']}-{plan.steps}")
-    for name, figure in tqdm(every, desc="figures", leave=False, disable=not progress):
-        save(figure, part / name)
+    draw(part, view, f"{LABELS['pgd']}-{plan.steps}", progress=progress)
     return text
 
 
@@ -248,6 +246,12 @@ def _markdown(view: View, subjects: Subjects, plan: AnalysisPlan) -> str:
         *unchanged_images(view),
     ]
     return "\n".join(lines)
+
+
+def draw(folder: Path, view: View, sweep: str, *, progress: bool = False) -> None:
+    every = figures(view, sweep)
+    for name, figure in tqdm(every, desc="figures", leave=False, disable=not progress):
+        save(figure, folder / name)
 
 
 def figures(view: View, sweep: str) -> Iterator[tuple[str, Figure]]:

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
@@ -80,18 +81,18 @@ def measure(
     for key, row in rows.items():
         advance(key)
         results[key].peak = peak_memory(row, device)
+    order = deque(rows.items())
     for index in range(warmup + repeats):
-        first = index % len(rows)  # another in each round: no row always follows the same one
-        for key, row in [*rows.items()][first:] + [*rows.items()][:first]:
+        for key, row in order:
             advance(key)
             start = clock()
             row.turn()
             seconds = clock() - start
-            if index < warmup:
-                continue
-            results[key].seconds.append(seconds)
-            if row.loading is not None:
-                results[key].loading.append(row.loading)
+            if index >= warmup:
+                results[key].seconds.append(seconds)
+                if row.loading is not None:
+                    results[key].loading.append(row.loading)
+        order.rotate(-1)  # no row always follows the same one
     return list(results.values())
 
 
@@ -121,11 +122,9 @@ class FlopCounter(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
-        value = func(*args, **kwargs)
-        formula = flop_registry.get(func._overloadpacket)
-        if formula is not None:
-            self.flops += formula(*args, **kwargs, out_val=value)
+        value = func(*args, **(kwargs or {}))
+        if (formula := flop_registry.get(func._overloadpacket)) is not None:
+            self.flops += formula(*args, **(kwargs or {}), out_val=value)
         return value
 
 
@@ -195,8 +194,7 @@ def _measure_scenario(setting: Setting, scenario: str, *, progress: bool) -> lis
                     rows[scenario, name, precision] = row
                     stack.callback(row.close)
             for operation in OPERATIONS:
-                peak = peak_row(operation, precision, device, clock)
-                rows[scenario, operation, precision] = peak
+                rows[scenario, operation, precision] = peak_row(operation, precision, device, clock)
         total = len(rows) * setting.turns
         bar = stack.enter_context(tqdm(total=total, unit="turn", disable=not progress))
 

@@ -44,10 +44,9 @@ def terms_of(attack: object, objective: Objective) -> tuple[GradientAttack, Term
     """The search and the terms by type; raises ``ValueError`` if there is no loop for them."""
     terms: Terms = {type(weighted.term): weighted for weighted in objective.terms.values()}
     known = {AdversarialCrossEntropy, CleanCrossEntropy, TradesKL, DER, GradAlign}
-    linf = isinstance(attack, GradientAttack) and isinstance(attack.ball, Linf)
-    if not isinstance(attack, GradientAttack) or not linf or set(terms) - known:
-        raise ValueError("rows=[reference] has no loop for this attack or objective")
-    return attack, terms
+    if isinstance(attack, GradientAttack) and isinstance(attack.ball, Linf) and set(terms) <= known:
+        return attack, terms
+    raise ValueError("rows=[reference] has no loop for this attack or objective")
 
 
 def train_step(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from itertools import product
 from typing import Any, NamedTuple
 
 import torch
@@ -87,7 +88,7 @@ class Setting:
 
     @property
     def turns(self) -> int:
-        """Turns of each row, untimed ones included."""
+        """Of each row, untimed ones included."""
         return int(self.config.repeats + self.config.warmup) + UNTIMED
 
     @property
@@ -103,16 +104,16 @@ class Setting:
 
     def sizes(self) -> dict[str, "Setting"]:
         """Batch size, attack steps and optimizer steps: each once, twice and four times."""
+        keys = {
+            "batch": "dataset.batch_size",
+            "attack steps": "attack_steps",
+            "optimizer steps": "steps",
+        }
         sizes = {}
-        for n in (1, 2, 4):
-            for name, key in {
-                "batch": "dataset.batch_size",
-                "attack steps": "attack_steps",
-                "optimizer steps": "steps",
-            }.items():
-                config = self.config.copy()
-                OmegaConf.update(config, key, n * OmegaConf.select(config, key))
-                sizes[f"{n} x {name}"] = replace(self, config=config)
+        for n, (name, key) in product((1, 2, 4), keys.items()):
+            config = self.config.copy()
+            OmegaConf.update(config, key, n * OmegaConf.select(config, key))
+            sizes[f"{n} x {name}"] = replace(self, config=config)
         return sizes
 
     def training(self, scenario: str, precision: str) -> DictConfig:
@@ -124,15 +125,15 @@ class Setting:
         with open_dict(cfg):
             for name in ("dataset", "model", "threat", "optimizer", "seed"):
                 cfg[name] = self.config[name]
-            images = self.batch_size * (self.config.steps * self.turns + 2) + cfg.dataset.classes
+            classes = cfg.dataset.classes
             cfg.dataset.reader = {
                 "_target_": "energy_at.data.synthetic",
                 **{key: cfg.dataset[key] for key in ("channels", "size", "classes")},
-                "n_train": images,
-                "n_test": cfg.dataset.classes,
+                "n_train": self.batch_size * (self.config.steps * self.turns + 2) + classes,
+                "n_test": classes,
             }
         cfg.training = OmegaConf.merge(cfg.training, self.config.training)
-        cfg.dataset.val_size = cfg.dataset.classes
+        cfg.dataset.val_size = classes
         cfg.dataset.subset = None
         cfg.trainer.precision = {"fp32": "32-true", "bf16": "bf16-mixed"}[precision]
         cfg.trainer.accelerator = "gpu" if self.device.type == "cuda" else "cpu"

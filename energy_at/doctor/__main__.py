@@ -70,9 +70,16 @@ def main(cfg: DictConfig) -> None:
 
 
 def _as_json(findings: Sequence[Finding], counts: dict[str, int], seconds: float) -> str:
-    keys = {"name": "name", "status": "status", "said": "message"}
-    keys |= {"remedy": "remedy", "seconds": "seconds"}
-    checks = [{key: getattr(found, name) for key, name in keys.items()} for found in findings]
+    checks = [
+        {
+            "name": found.name,
+            "status": found.status,
+            "said": found.message,
+            "remedy": found.remedy,
+            "seconds": found.seconds,
+        }
+        for found in findings
+    ]
     return json.dumps({**counts, "seconds": round(seconds, 2), "checks": checks}, indent=2)
 
 
