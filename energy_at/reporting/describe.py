@@ -25,6 +25,7 @@ MISSING = "-"
 DATASETS = {
     "digits": "handwritten digits (8x8)",
     "mnist5k": "MNIST (5,000 images)",
+    "mnist_texture": "textured MNIST (5,000 images)",
     "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
     "svhn": "SVHN",

