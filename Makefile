@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
 DEMO := runs/demo
-TRAIN := $(PY) -m energy_at.train experiment=demo
+SEED ?= 0
+TRAIN := $(PY) -m energy_at.train experiment=demo seed=$(SEED)
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
@@ -31,6 +32,7 @@ demo: install ## Catastrophic overfitting without DER and training with it, on e
 	$(TRAIN) reg=der hydra.run.dir=$(DEMO)/fgsm_at_der || { kill $$plain; exit 1; }; \
 	wait $$plain
 	$(PY) -m energy_at.report 'runs=[$(DEMO)/fgsm_at,$(DEMO)/fgsm_at_der]' out=$(DEMO)
+	@$(PY) scripts/demo_verdict.py $(DEMO)/fgsm_at $(DEMO)/fgsm_at_der
 
 test: install ## Run the tests, one process a core (< 8 min on two cores)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8 --dist loadgroup
