@@ -122,7 +122,7 @@ def publish_samples(cfg: DictConfig, model: TrainedModel, folder: Path) -> None:
 
 
 def _columns(sets: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[str, ...], list[list[Any]]]:
-    """Names of all scores, and the scores of every set; ``None`` where there is none."""
+    """Names of all scores, and the scores of every set; ``None`` where one is missing."""
     names = list(dict.fromkeys(name for row in sets.values() for name in row))
     rows = [[label, *(row.get(name) for name in names)] for label, row in sets.items()]
     return ("set", *names), rows
