@@ -1,4 +1,4 @@
-"""Find words to avoid in README, docs, docstrings, comments and messages.
+"""Find words to avoid in README, docs, docstrings, comments and messages, of the tests too.
 
 ``python scripts/check_language.py [FILE ...]`` prints one line for each finding, with the word to
 use instead, and exits with 1 if there is any. Code, code spans and code blocks are not checked.
@@ -43,6 +43,11 @@ USE = {  # pattern: what to write instead
     r"in words": "as text",
     r"sound(er|est|ness|ly)?": "healthy, valid",
 }
+CHECKED = (
+    *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs"),
+    *("energy_at", "hydra_plugins", "conf", "scripts", "tests"),
+)
+UNCHECKED = ("check_language.py", "test_documentation.py")  # they name the words
 PATTERN = re.compile(r"\b(?:" + "|".join(f"(?:{key})" for key in USE) + r")\b", re.IGNORECASE)
 CODE = re.compile(r"``?[^`]*``?|https?://\S+|\]\([^)]*\)|\bjudge=\S+")  # judge= is a key
 
@@ -93,11 +98,11 @@ def findings(file: Path) -> Iterator[str]:
 
 def main() -> int:
     listed = subprocess.run(
-        ["git", "ls-files", "README.md", "docs", "energy_at", "hydra_plugins", "conf", "scripts"],
+        ["git", "ls-files", *CHECKED],
         cwd=ROOT, capture_output=True, text=True, check=True,
     ).stdout.split()  # fmt: skip
     files = [Path(name).resolve() for name in sys.argv[1:]] or [ROOT / name for name in listed]
-    known = [file for file in files if file.suffix in READERS and file != Path(__file__)]
+    known = [file for file in files if file.suffix in READERS and file.name not in UNCHECKED]
     lines = [line for file in known for line in findings(file)]
     print("\n".join(lines) or f"language: {len(known)} files, no finding")
     return int(bool(lines))

@@ -71,7 +71,7 @@ def test_without_its_library_or_its_server_one_line_says_so(type_dashboard, monk
     assert "pip install 'energy_at[dashboard]'" in err
 
 
-def test_panels_are_told_apart_by_their_titles():
+def test_panels_are_distinguished_by_their_titles():
     for panels in SECTIONS.values():
         titles = [panel.title for panel in panels]
         assert len(set(titles)) == len(titles)

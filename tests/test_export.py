@@ -124,7 +124,7 @@ def test_the_file_says_what_it_is(run):
     assert (model["channels"], model["classes"]) == (3, 4)
 
 
-def test_whoever_may_read_files_of_this_user_may_read_the_export(run):
+def test_anyone_who_may_read_files_of_this_user_may_read_the_export(run):
     Path("other").touch()
     file = export.export(run, "last", Path("weights.safetensors"))
     assert file.stat().st_mode == Path("other").stat().st_mode

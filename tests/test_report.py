@@ -133,7 +133,7 @@ def test_the_report_has_its_sections_in_both_forms(told, page):
     assert [page.text.index(title) for title in titles] == sorted(map(page.text.index, titles))
 
 
-def test_differences_onsets_checks_and_environment_are_told(told):
+def test_differences_onsets_checks_and_environment_are_reported(told):
     assert "| reg.name " in told["Runs"]
     assert "| collapsed at step 18 " in told["Runs"]  # the sixth validation
     assert "| collapsed at 18 " in told["Robust accuracy"]

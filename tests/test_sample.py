@@ -183,7 +183,7 @@ def test_the_table_is_that_of_the_report(made):
         assert int(rows[name]["images"]) == expected["images"]
 
 
-def test_the_text_says_whose_eyes_and_what_the_numbers_are_not(made):
+def test_the_text_says_whose_features_and_what_the_numbers_are_not(made):
     text = Path(made, "samples.md").read_text()
     assert "70 samples of digits" in text
     assert "scores by classifier against 1200 train images of digits" in text
@@ -289,7 +289,7 @@ class Tired(SamplingBar):
 
 
 @pytest.mark.parametrize("every", [0.0, 1e9], ids=["parts", "the last moment"])
-def test_what_was_cut_off_goes_on(run, type_sample, monkeypatch, without_figures, every):
+def test_what_was_cut_off_resumes(run, type_sample, monkeypatch, without_figures, every):
     overrides = ("n=23", "batch_size=6", "guidance.tolerance=1")
     expected = sampled_columns(type_sample, "whole", *overrides)
     monkeypatch.setattr(Parts, "EVERY", every)

@@ -173,7 +173,7 @@ def test_histograms_hold_all_images_and_say_their_distance():
             assert axes.get_title() == f"{LABELS[attack]}, KS {distance:.2f}"
 
 
-def test_arrows_lead_from_natural_to_adversarial_and_abnormal_ones_are_apart():
+def test_arrows_lead_from_natural_to_adversarial_and_abnormal_ones_are_separated():
     view = view_of()
     natural, shifts = only(view).natural, only(view).attacks["pgd"]
     normal, abnormal = quiver(view, "pgd").axes[:2]

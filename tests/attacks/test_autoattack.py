@@ -74,7 +74,7 @@ def test_the_images_are_those_of_the_library(ball, victim):
     assert not torch.equal(found, x)
 
 
-def test_unless_told_otherwise_the_constants_are_those_of_the_standard_version(victim):
+def test_the_constants_are_those_of_the_standard_version(victim):
     net, *_ = victim
     whole = theirs.AutoAttack(net, norm="Linf", eps=0.1, seed=0, version="standard")
     ours = autoattack(Linf(0.1))

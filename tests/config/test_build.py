@@ -119,7 +119,7 @@ def test_a_training_in_doubles_is_the_one_in_floats_within_their_error(tmp_path)
 
 
 @pytest.mark.parametrize("eps", ["128/255", "3.0", "13.8"])
-def test_an_l2_radius_may_be_as_long_as_two_images_are_apart(eps):
+def test_an_l2_radius_may_be_as_long_as_two_images_can_be_distant(eps):
     cfg = config(*TINY, "threat=l2", f"threat.eps={eps}")
     assert cfg.threat.ball.eps == pytest.approx(float(Fraction(eps)))
     assert cfg.threat.most == pytest.approx((3 * 8 * 8) ** 0.5)  # [0, 1]^d from corner to corner

@@ -69,7 +69,7 @@ def test_co_trains_15_epochs_on_svhn_with_a_peak_at_two_fifths_and_a_warm_up_of_
     assert module("experiment=co", "dataset=svhn").eps_warmup_epochs == 5
 
 
-def test_co_is_on_cifar10_at_8_255_unless_told_otherwise():
+def test_co_is_on_cifar10_at_8_255_by_default():
     cfg = composed("experiment=co")
     assert (cfg.dataset.name, cfg.attack.name, cfg.reg.name) == ("cifar10", "FGSM", "none")
     assert cfg.threat.ball.eps == pytest.approx(8 / 255)
@@ -77,7 +77,7 @@ def test_co_is_on_cifar10_at_8_255_unless_told_otherwise():
 
 
 @pytest.mark.parametrize("dataset", [*IMAGES, "svhn"])
-def test_co_judges_the_final_checkpoint_by_pgd_50_10_on_all_test_images(dataset):
+def test_co_evaluates_the_final_checkpoint_by_pgd_50_10_on_all_test_images(dataset):
     evaluation = composed("experiment=co", f"dataset={dataset}").evaluation
     assert list(evaluation.checkpoints) == ["last"]
     assert list(evaluation.images) == ["test"]
@@ -177,7 +177,7 @@ def test_a_weight_that_is_typed_wins(reg):
     assert terms(f"reg={reg}", "reg.weight=3")[reg].weight == 3
 
 
-def test_der_and_gradalign_are_weighed_apart():
+def test_der_and_gradalign_are_weighed_separately():
     both = terms("reg=der_gradalign", "attack=fgsm")
     assert both["der"] == terms("reg=der", "attack=fgsm")["der"]
     assert both["gradalign"] == terms("reg=gradalign", "attack=fgsm")["gradalign"]

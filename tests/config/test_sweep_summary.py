@@ -57,22 +57,22 @@ def table(path):
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory):
-    here = tmp_path_factory.mktemp("sound")
+def healthy(tmp_path_factory):
+    here = tmp_path_factory.mktemp("healthy")
     result = typed_here(here, "reg=none,der", "seed=0,1")
     (sweep,) = (here / "runs" / "sweep").iterdir()
     return result, sweep
 
 
 @pytest.fixture
-def copy(sound, tmp_path):
+def copy(healthy, tmp_path):
     """A copy to spoil."""
     runs = shutil.ignore_patterns("checkpoints", "comparison.*", "runs.csv")
-    return shutil.copytree(sound[1], tmp_path / "sweep", ignore=runs)
+    return shutil.copytree(healthy[1], tmp_path / "sweep", ignore=runs)
 
 
-def test_a_sweep_ends_with_one_table_of_its_methods(sound):
-    (code, out, err), sweep = sound
+def test_a_sweep_ends_with_one_table_of_its_methods(healthy):
+    (code, out, err), sweep = healthy
     assert code == 0, err[-2000:]
     last = out[out.rindex("| method") :].splitlines()
     header, _, *rows = [cells(line) for line in last if line.startswith("|")]
@@ -88,8 +88,8 @@ def test_a_sweep_ends_with_one_table_of_its_methods(sound):
     assert sweep.name in last[-1]
 
 
-def test_a_sweep_leaves_each_run_its_row(sound):
-    runs = table(sound[1] / "runs.csv")
+def test_a_sweep_leaves_each_run_its_row(healthy):
+    runs = table(healthy[1] / "runs.csv")
     assert [(row["run"], row["method"], row["seed"]) for row in runs] == [
         ("0", "FGSM-AT", "0"),
         ("1", "FGSM-AT", "1"),
@@ -99,14 +99,14 @@ def test_a_sweep_leaves_each_run_its_row(sound):
     assert all(row["clean %"] and row["PGD-2 %"] and row["forward passes"] for row in runs)
 
 
-def test_a_sweep_leaves_one_figure(sound):
-    assert (sound[1] / "comparison.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    assert (sound[1] / "comparison.pdf").read_bytes()[:5] == b"%PDF-"
+def test_a_sweep_leaves_one_figure(healthy):
+    assert (healthy[1] / "comparison.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert (healthy[1] / "comparison.pdf").read_bytes()[:5] == b"%PDF-"
 
 
-def test_a_run_of_a_sweep_is_whole(sound):
+def test_a_run_of_a_sweep_is_whole(healthy):
     for job in "0123":
-        names = {path.name for path in (sound[1] / job).iterdir()}
+        names = {path.name for path in (healthy[1] / job).iterdir()}
         assert {"config.yaml", "environment.json", "metrics.csv", "results.json"} <= names
         assert "error.txt" not in names
 

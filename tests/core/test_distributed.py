@@ -123,7 +123,7 @@ def rows_of(run):
 
 
 def differences(one, two):
-    """Names of all that two runs have logged, or learned, other than alike; timings apart."""
+    """Names of all that two runs have logged, or learned, other than alike, without timings."""
     rows, others = rows_of(one), rows_of(two)
     weights, found = (
         read_checkpoint(RunFolder(run).checkpoint("last"))["state_dict"] for run in (one, two)

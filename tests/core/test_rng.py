@@ -57,7 +57,7 @@ def test_one_draw_after_the_other_is_fresh(like):
     [torch.tensor([False, True, False, True, True]), torch.tensor([1, 3, 4])],
     ids=["mask", "positions"],
 )
-def test_a_part_goes_on_where_the_whole_stopped_and_the_whole_where_the_part_did(like, chosen):
+def test_a_part_resumes_where_the_whole_stopped_and_the_whole_where_the_part_did(like, chosen):
     unbroken = of(NUMBERS)
     first, second, third = (like(X, unbroken) for _ in range(3))
     noise = of(NUMBERS)

@@ -93,7 +93,7 @@ def test_split_refuses_impossible_sizes_in_one_line(held_out):
 
 
 class CountingReader:
-    """500 training and 50 test images of 5 classes; knows how often and where it was called."""
+    """500 training and 50 test images of 5 classes; records its calls."""
 
     def __init__(self):
         self.roots = []

@@ -96,7 +96,7 @@ def test_batches_of_an_epoch_have_draws_of_their_own():
 
 
 @pytest.mark.parametrize("done", range(12))
-def test_goes_on_in_the_middle_of_an_epoch(images, done):
+def test_resumes_in_the_middle_of_an_epoch(images, done):
     interrupted = loader(images, seed=1, epoch=4)
     batches = iter(interrupted)
     for _ in range(done):
@@ -112,7 +112,7 @@ def test_goes_on_in_the_middle_of_an_epoch(images, done):
     assert same(list(resumed), list(loader(images, seed=1, epoch=5)))
 
 
-def test_the_position_goes_on_counting_after_a_resume(images):
+def test_the_position_continues_to_count_after_a_resume(images):
     resumed = loader(images, epoch=2)
     resumed.load_state_dict({"epoch": 2, "batch": 4})
     batches = iter(resumed)

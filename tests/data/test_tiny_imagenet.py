@@ -13,7 +13,7 @@ VAL = {"val_0.JPEG": "n02", "val_1.JPEG": "n03", "val_2.JPEG": "n01", "val_3.JPE
 
 
 def picture(wnid, brightness, size=(64, 64)):
-    """The colour of the class; brightness tells the images of a class apart; black lower left."""
+    """The colour of the class; brightness distinguishes the images of a class; black lower left."""
     width, height = size
     array = np.empty((height, width, 3), dtype=np.uint8)
     array[:] = np.array(COLOURS[wnid]) + brightness

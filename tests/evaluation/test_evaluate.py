@@ -55,7 +55,7 @@ def _here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def blocks_of_ten(monkeypatch):
-    """The attacks of the library search so many images together."""
+    """The attacks of the library search ten images together."""
     monkeypatch.setattr(robustness, "TOGETHER", 10)
 
 
@@ -92,7 +92,7 @@ def written(out):
 
 
 def subject_of(net, images):
-    """Any network, judged on these images of two classes."""
+    """Any network, evaluated on these images of two classes."""
     train = ImageSet(images.pixels[:1].repeat(8, 1, 1, 1), torch.arange(8) % 2)
     data = ImageData(lambda _: (train, images), "", batch_size=4, val_size=2)
     config = OmegaConf.create(
@@ -239,7 +239,7 @@ def test_every_file_says_the_same(subject):
     assert columns["clean"] == [int(clean[i]) for i in columns["image"]]
 
 
-def test_the_report_says_what_was_judged_and_how(subject):
+def test_the_report_says_what_was_evaluated_and_how(subject):
     judged(subject, replace(PLAN, subset=9, subset_seed=4), "out")
     found, text = report("out"), Path("out/evaluation.md").read_text()
     assert text.splitlines()[0] == (
@@ -357,7 +357,7 @@ LONG = replace(PLAN, names=["fgsm", "pgd", "apgd_ce"], subset=20)
 
 
 @pytest.mark.usefixtures("blocks_of_ten")
-def test_what_was_cut_off_goes_on_and_repeats_no_finished_batch(subject, monkeypatch):
+def test_what_was_cut_off_resumes_and_repeats_no_finished_batch(subject, monkeypatch):
     whole, marks, note = Counted(subject.net), [0], Journal.note
 
     def marked(journal, task, found):
@@ -496,7 +496,7 @@ def test_a_run_is_evaluated_where_it_lies(type_evaluate):
 
 
 @pytest.mark.usefixtures("run")
-def test_what_is_typed_again_is_the_same_evaluation_and_what_differs_another(type_evaluate):
+def test_what_is_re_run_is_the_same_evaluation_and_what_differs_another(type_evaluate):
     folders = [
         written(type_evaluate("run=run", *QUICK, *more)[1])
         for more in ((), ("batch_size=3",), ("seed=1",), ("eps=0.05",), ("eps=[0.1,0.05]",))
@@ -582,7 +582,7 @@ def test_without_autoattack_one_line_says_so_and_the_rest_is_done(type_evaluate)
 
 
 @pytest.mark.usefixtures("run")
-def test_unless_told_otherwise_it_runs_fgsm_pgd_50_10_and_autoattack(type_evaluate):
+def test_it_runs_fgsm_pgd_50_10_and_autoattack(type_evaluate):
     code, out, _ = type_evaluate("run=run", "eps=0.5", "subset=20", "progress=false")
     assert code == 0
     labels = [row["label"] for row in report(written(out))["accuracies"]]
@@ -608,7 +608,7 @@ def test_a_key_that_exists_may_be_typed_with_two_pluses(type_evaluate):
 
 
 @pytest.mark.usefixtures("run")
-def test_ctrl_c_ends_in_one_line_and_what_is_typed_again_goes_on(type_evaluate, monkeypatch):
+def test_ctrl_c_ends_in_one_line_and_what_is_re_run_resumes(type_evaluate, monkeypatch):
     def press(*_):
         raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""Every check passes a sound network and warns of one that is broken in just that way."""
+"""Every check passes a healthy network and warns of one that is broken in just that way."""
 
 import math
 from dataclasses import replace
@@ -55,7 +55,7 @@ class Trap(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def sound():
+def healthy():
     net, images = digits_net()
     return net, Evaluator(images.first(100))
 
@@ -87,39 +87,39 @@ def warned(net, exam):
 # A network
 
 
-def test_a_sound_network_passes_every_check(sound):
-    checks = network_checks(*sound)
+def test_a_healthy_network_passes_every_check(healthy):
+    checks = network_checks(*healthy)
     assert [check.name for check in checks] == NAMES
     assert all(check.passed is True for check in checks)
 
 
 @pytest.mark.parametrize("std", [0.01, 1.0])
-def test_noise_in_the_forward_pass_is_found(sound, std):
-    net, exam = sound
+def test_noise_in_the_forward_pass_is_found(healthy, std):
+    net, exam = healthy
     noisy = Wrapped(net, before=Called(lambda x: x + std * torch.randn_like(x)))
     assert warned(noisy, exam) == ["deterministic forward"]
 
 
-def test_dropout_that_evaluation_mode_turns_off_is_no_noise(sound):
-    net, exam = sound
+def test_dropout_that_evaluation_mode_turns_off_is_no_noise(healthy):
+    net, exam = healthy
     dropping = Wrapped(net, before=nn.Dropout(0.5)).train()
     assert warned(dropping, exam) == []
     assert dropping.before.training
 
 
-def test_dropout_that_stays_on_is_found(sound):
-    net, exam = sound
+def test_dropout_that_stays_on_is_found(healthy):
+    net, exam = healthy
     always = Called(lambda x: nn.functional.dropout(x, 0.5, training=True))
     assert warned(Wrapped(net, before=always), exam) == ["deterministic forward"]
 
 
-def test_outputs_that_are_probabilities_are_found(sound):
-    net, exam = sound
+def test_outputs_that_are_probabilities_are_found(healthy):
+    net, exam = healthy
     assert warned(Wrapped(net, after=nn.Softmax(1)), exam) == ["outputs are logits"]
 
 
-def test_logits_that_happen_to_lie_between_0_and_1_are_logits(sound):
-    net, exam = sound
+def test_logits_that_happen_to_lie_between_0_and_1_are_logits(healthy):
+    net, exam = healthy
     assert warned(Wrapped(net, after=nn.Sigmoid()), exam) == []
 
 
@@ -128,8 +128,8 @@ def test_logits_that_happen_to_lie_between_0_and_1_are_logits(sound):
     [lambda x: (7 * x).round() / 7, lambda x: (x > 0.5).float()],
     ids=["quantized", "thresholded"],
 )
-def test_an_input_that_is_cut_off_has_no_gradient_for_any_image_that_is_right(sound, flat):
-    net, exam = sound
+def test_an_input_that_is_cut_off_has_no_gradient_for_any_image_that_is_right(healthy, flat):
+    net, exam = healthy
     broken = Wrapped(net, before=Called(flat))
     right = int(exam.correct(broken, {})[CLEAN].sum())
     assert right > 40
@@ -138,14 +138,14 @@ def test_an_input_that_is_cut_off_has_no_gradient_for_any_image_that_is_right(so
     assert finding == f"zero for {right} of {right} correctly classified images"
 
 
-def test_a_network_that_keeps_no_graph_has_no_gradient(sound):
-    net, exam = sound
+def test_a_network_that_keeps_no_graph_has_no_gradient(healthy):
+    net, exam = healthy
     broken = Wrapped(net, after=Called(lambda logits: logits.detach()))
     assert warned(broken, exam) == ["input gradients"]
 
 
-def test_gradients_of_zero_are_counted_among_the_images_that_are_right(sound):
-    net, exam = sound
+def test_gradients_of_zero_are_counted_among_the_images_that_are_right(healthy):
+    net, exam = healthy
     brightness = exam.images.pixels.float().mean((1, 2, 3))
     dark = brightness < brightness.median()
 
@@ -160,25 +160,25 @@ def test_gradients_of_zero_are_counted_among_the_images_that_are_right(sound):
     assert finding == f"zero for {n} of {total} correctly classified images"
 
 
-def test_logits_beyond_the_resolution_of_fp32_are_found_and_so_are_their_gradients(sound):
-    net, exam = sound
+def test_logits_beyond_the_resolution_of_fp32_are_found_and_so_are_their_gradients(healthy):
+    net, exam = healthy
     loud = Wrapped(net, after=Called(lambda logits: 1000 * logits))
     assert warned(loud, exam) == ["input gradients", "scale of the logits"]
 
 
-def test_quiet_logits_pass(sound):
-    net, exam = sound
+def test_quiet_logits_pass(healthy):
+    net, exam = healthy
     assert warned(Wrapped(net, after=Called(lambda logits: 1e-3 * logits)), exam) == []
 
 
-def test_what_is_found_does_not_depend_on_the_batch_size(sound):
-    net, exam = sound
+def test_what_is_found_does_not_depend_on_the_batch_size(healthy):
+    net, exam = healthy
     expected = network_checks(net, exam)
     assert all(network_checks(net, replace(exam, batch_size=n)) == expected for n in (7, 99))
 
 
-def test_the_checks_leave_the_network_alone(sound):
-    net, exam = sound
+def test_the_checks_leave_the_network_alone(healthy):
+    net, exam = healthy
     net.train()
     before = {key: value.clone() for key, value in net.state_dict().items()}
     network_checks(net, exam)
@@ -215,8 +215,8 @@ def test_a_black_box_that_beats_pgd_is_found(trapped):
 
 
 @pytest.mark.parametrize("ball", [Linf(0.05), L2(0.3)], ids=["linf", "l2"])
-def test_attacks_on_a_sound_network_are_as_strong_as_they_should_be(sound, ball):
-    net, exam = sound
+def test_attacks_on_a_healthy_network_are_as_strong_as_they_should_be(healthy, ball):
+    net, exam = healthy
     square = LibraryAttack(ball, "square", queries=100)
     outcomes = exam.correct(net, {FGSM: fgsm(ball), PGD: pgd(ball), SQUARE: square})
     assert 0 < outcomes[PGD].sum() < outcomes[SQUARE].sum() < outcomes[CLEAN].sum()
@@ -224,8 +224,8 @@ def test_attacks_on_a_sound_network_are_as_strong_as_they_should_be(sound, ball)
     assert black_box(outcomes[PGD], outcomes[SQUARE], "").passed
 
 
-def test_a_black_box_beats_gradients_that_are_not_there(sound):
-    net, exam = sound
+def test_a_black_box_beats_gradients_that_are_not_there(healthy):
+    net, exam = healthy
     broken = Wrapped(net, before=Called(lambda x: (7 * x).round() / 7))
     ball = Linf(0.15)
     attacks = {PGD: pgd(ball), SQUARE: LibraryAttack(ball, "square", queries=100)}

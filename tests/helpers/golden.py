@@ -344,7 +344,7 @@ def _files(folder: Path, command: Command) -> dict[str, Path]:
     """Its files by their path, without those of commands that write below its folder.
 
     What a sampling keeps for the next one is named by hashes, which hold the version of the code:
-    files that only these tell apart are told apart by what they hold.
+    files that differ only in these are distinguished by what they hold.
     """
     top = folder / command.folder
     inner = [folder / c.folder for c in COMMANDS if c.folder != command.folder]

@@ -1,4 +1,4 @@
-"""Sweeps by other launchers and sweepers: what they are given, and what becomes of their jobs."""
+"""Sweeps by other launchers and sweepers: what they are given, and how their jobs end."""
 
 import json
 import os
@@ -93,7 +93,7 @@ KILLED = "A worker process was killed. This could be caused by many things."
 
 
 class Lossy:
-    """Starts jobs and loses them, so many times."""
+    """Starts jobs and loses them, `times` times."""
 
     def __init__(self, starts, times=2, error=OSError):
         self.starts, self.times, self.error, self.launches = starts, times, error, []
@@ -131,7 +131,7 @@ def test_a_job_that_is_killed_does_not_end_the_sweep_and_is_named(capsys):
 
 
 @pytest.mark.parametrize("typed_again", [False, True])
-def test_jobs_beside_one_that_is_killed_go_on(typed_again, capsys):
+def test_jobs_alongside_one_that_is_killed_continue(typed_again, capsys):
     if typed_again:
         begin(0)
         os.utime(SWEEP / "0" / "environment.json", (1, 1))
@@ -192,7 +192,7 @@ class Submitted:
 
 
 @pytest.mark.slow
-def test_jobs_that_still_run_are_not_started_beside_themselves():
+def test_jobs_that_still_run_are_not_started_twice():
     assert launch(Submitted(), jobs=2) == ["done"] * 2
 
 
@@ -391,12 +391,12 @@ def answering(answer):
 
 
 @pytest.mark.parametrize("answer", [b"", b"220 mail ready\r\n", b"HTTP/1.1 400 no\r\n\r\n"])
-def test_a_server_that_is_no_cluster_is_told_apart(answer):
+def test_a_server_that_is_no_cluster_is_distinguished(answer):
     with pytest.raises(ValueError, match=r"something else than a Ray cluster answers at .*127.0.0"):
         require_reachable(f"127.0.0.1:{answering(answer)}")
 
 
-def test_a_web_server_is_told_apart():
+def test_a_web_server_is_distinguished():
     with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
         Thread(target=server.handle_request, daemon=True).start()
         with pytest.raises(ValueError, match="something else than a Ray cluster"):
@@ -537,7 +537,7 @@ def test_a_best_trial_with_a_collapsed_run_says_so_and_keeps_to_its_seeds(monkey
     assert everything() == before
 
 
-def test_a_search_that_has_kept_no_seeds_goes_on_with_any():
+def test_a_search_that_has_kept_no_seeds_continues_with_any():
     study = optuna.create_study()
     study.ask()
     require_seeds(study, ["0", "1"], Path("search"))
@@ -545,7 +545,7 @@ def test_a_search_that_has_kept_no_seeds_goes_on_with_any():
 
 
 @pytest.mark.slow
-def test_a_search_goes_on_where_it_was_killed(type_train):
+def test_a_search_resumes_where_it_was_killed(type_train):
     search = ("-m", *DIGITS, "sweep=optuna_der", "seed=0,1", "hydra.sweep.dir=search")
     code, out, err = type_train(*search, "hydra.sweeper.n_trials=1")
     assert code == 0, err

@@ -721,7 +721,7 @@ def test_published_leftovers_are_no_layers(name, wrapping):
     ],
     ids=["named_DP", "numbered_DP", "named_compiled", "normalize.mu", "normalizer"],
 )
-def test_normalization_beside_a_wrapped_network_is_found(wrapping):
+def test_normalization_next_to_a_wrapped_network_is_found(wrapping):
     theirs, ours = pair("resnet", OTHER)
     normalization = Normalization().double()
     load_weights(ours, wrapping(normalization, theirs))

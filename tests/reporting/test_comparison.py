@@ -17,7 +17,7 @@ from tests.helpers.running import config
 TINY = (*TINY_SHORT, "evaluation.attacks.pgd.steps=20")
 
 composed = functools.cache(config)
-PGD = (0.30, 0.35, 0.40)  # on held-out images after each epoch of a sound run
+PGD = (0.30, 0.35, 0.40)  # on held-out images after each epoch of a healthy run
 LOST = (0.40, 0.05, 0.0)
 LAST = {"clean": 0.8, "fgsm": 0.5, "pgd": 0.4, "n": 100}
 COST = {"forward_equivalents": 5.02, "seconds": 90.0}
@@ -72,7 +72,7 @@ def test_runs_that_differ_in_the_seed_alone_are_one_row(write):
     ] == [("FGSM-AT", "2"), ("FGSM-AT + DER", "3")]
 
 
-def test_runs_that_differ_in_anything_else_are_told_apart_by_what_was_typed(write):
+def test_runs_that_differ_in_anything_else_are_distinguished_by_what_was_typed(write):
     folders = [write("model.width=8", f"threat.eps={e}/255", f"seed={s}") for s in (0, 1)
                for e in (8, 16)]  # fmt: skip
     assert [(row["method"], row["runs"]) for row in rows(folders)] == [
@@ -81,7 +81,7 @@ def test_runs_that_differ_in_anything_else_are_told_apart_by_what_was_typed(writ
     ]
 
 
-def test_weights_of_a_regularizer_tell_rows_apart(write):
+def test_weights_of_a_regularizer_distinguish_rows(write):
     folders = [write("reg=der", f"reg.weight={w}", f"seed={s}") for w in (1, 5) for s in (0, 1)]
     assert [(row["method"], row["runs"]) for row in rows(folders)] == [
         ("FGSM-AT + DER, reg.weight=1", "2"),
@@ -105,7 +105,7 @@ def test_a_default_that_is_typed_makes_no_other_method(write):
     assert row["runs"] == "2"
 
 
-def test_runs_without_a_record_are_told_apart_by_their_configuration(write):
+def test_runs_without_a_record_are_distinguished_by_their_configuration(write):
     one, two = write("threat.eps=8/255"), write("threat.eps=16/255")
     for folder in (one, two):
         folder.environment_file.unlink()
@@ -220,12 +220,12 @@ def test_the_column_of_pgd_is_named_by_steps_and_restarts(write, overrides, colu
     assert column in runs_table(groups).columns
 
 
-def test_runs_judged_by_different_attacks_share_a_column_that_names_neither(write):
+def test_runs_evaluated_by_different_attacks_share_a_column_that_names_neither(write):
     table = comparison_table(grouped([write(), write("evaluation.attacks.pgd.steps=50")]))
     assert "PGD %" in table.columns
 
 
-def test_runs_judged_without_pgd_are_compared_by_the_rest(write):
+def test_runs_evaluated_without_pgd_are_compared_by_the_rest(write):
     (row,) = rows([write("~evaluation.attacks.pgd")])
     assert row["clean %"] == "80.0"
 
@@ -234,8 +234,8 @@ def test_runs_judged_without_pgd_are_compared_by_the_rest(write):
 
 
 def test_a_collapsed_run_is_never_averaged(write):
-    sound, lost = write("seed=0", pgd=0.4), write("seed=1", log=metrics(LOST, aae=0.75), pgd=0.0)
-    (row,) = rows([sound, lost])
+    healthy, lost = write("seed=0", pgd=0.4), write("seed=1", log=metrics(LOST, aae=0.75), pgd=0.0)
+    (row,) = rows([healthy, lost])
     assert [row[name] for name in ("clean %", "FGSM %", "PGD-20 %")] == ["collapsed"] * 3
     assert row["status"] == "collapsed at 2 (1 of 2 runs)"
 
@@ -248,9 +248,9 @@ def test_every_collapse_names_its_step(write):
 
 def test_a_collapse_leaves_other_methods_alone(write):
     folders = [write("reg=none", log=metrics(LOST)), write("reg=der", pgd=0.375)]
-    lost, sound = rows(folders)
+    lost, healthy = rows(folders)
     assert lost["PGD-20 %"] == "collapsed"
-    assert (sound["PGD-20 %"], sound["status"]) == ("37.5", "robust")
+    assert (healthy["PGD-20 %"], healthy["status"]) == ("37.5", "robust")
 
 
 def test_the_best_checkpoint_of_a_collapsed_run_keeps_its_numbers(write):
@@ -261,13 +261,13 @@ def test_the_best_checkpoint_of_a_collapsed_run_keeps_its_numbers(write):
 
 def test_the_table_of_runs_has_the_numbers_of_collapsed_ones_too(write):
     folders = [write("seed=3", pgd=0.4), write("seed=5", log=metrics(LOST, aae=0.75), pgd=0.015)]
-    sound, lost = run_rows(folders)
-    assert (sound["run"], sound["seed"], sound["PGD-20 %"]) == ("0", "3", "40.0")
-    assert (sound["status"], sound["lost at step"]) == ("robust", "")
+    healthy, lost = run_rows(folders)
+    assert (healthy["run"], healthy["seed"], healthy["PGD-20 %"]) == ("0", "3", "40.0")
+    assert (healthy["status"], healthy["lost at step"]) == ("robust", "")
     assert (lost["run"], lost["seed"], lost["PGD-20 %"]) == ("1", "5", "1.5")
     assert (lost["clean %"], lost["FGSM %"], lost["AAE share %"]) == ("80.0", "50.0", "75.0")
     assert (lost["status"], lost["lost at step"]) == ("collapsed", "2")
-    assert {row["method"] for row in (sound, lost)} == {"FGSM-AT"}
+    assert {row["method"] for row in (healthy, lost)} == {"FGSM-AT"}
     assert (lost["checkpoint"], lost["forward passes"], lost["minutes with validation"]) == (
         "last",
         "5.0",
@@ -289,8 +289,8 @@ def test_a_run_that_is_not_robust_is_never_averaged(write):
 
 
 def test_the_table_of_runs_says_that_one_is_not_robust_and_its_accuracies(write):
-    sound, lost = run_rows([write("seed=0"), write("seed=1", log=GUESSED, pgd=0.25)])
-    assert (sound["status"], lost["status"]) == ("robust", "not robust")
+    healthy, lost = run_rows([write("seed=0"), write("seed=1", log=GUESSED, pgd=0.25)])
+    assert (healthy["status"], lost["status"]) == ("robust", "not robust")
     assert (lost["PGD-20 %"], lost["lost at step"]) == ("25.0", "")
 
 

@@ -1,4 +1,4 @@
-"""Configurations in words: what runs share, and where they differ."""
+"""Configurations as text: what runs share, and where they differ."""
 
 import functools
 

@@ -82,7 +82,7 @@ def der(*settings, **more):
     return MethodLabel("FGSM-AT", ("DER",), settings=settings, **more)
 
 
-def test_regularizers_are_told_apart_by_colour():
+def test_regularizers_are_distinguished_by_colour():
     labels = [MethodLabel("FGSM-AT", reg) for reg in REGULARIZERS] + [
         MethodLabel("FGSM-AT", awp=True)
     ]
@@ -108,7 +108,7 @@ def test_a_setting_in_the_name_changes_no_colour():
         assert method_styles([plain])[plain]["color"] == METHOD_COLORS[""]
 
 
-def test_base_methods_are_told_apart_by_dashes():
+def test_base_methods_are_distinguished_by_dashes():
     styles = method_styles([MethodLabel(base, reg) for reg in ((), ("DER",)) for base in BASES])
     dashes = [styles[MethodLabel(base)]["linestyle"] for base in BASES]
     assert len(set(map(str, dashes))) == len(BASES) <= len(LINE_STYLES)
@@ -151,7 +151,7 @@ def test_a_swept_number_has_a_sequential_colour_map_in_its_order():
     assert sum(to_rgb(ends[1])) < 2  # readable on white
 
 
-def test_a_fraction_is_a_number_and_families_are_told_apart_by_dashes():
+def test_a_fraction_is_a_number_and_families_are_distinguished_by_dashes():
     radii = [("threat.eps", f"{eps}/255") for eps in (16, 4, 8)]
     styles = method_styles(
         [f(r) for f in (der, lambda r: MethodLabel("FGSM-AT", settings=(r,))) for r in radii]

@@ -66,7 +66,7 @@ def sweep(write):
     ]
 
 
-def test_runs_are_told_by_the_weight_with_mean_and_range_over_seeds(sweep):
+def test_runs_are_named_by_the_weight_with_mean_and_range_over_seeds(sweep):
     (one,) = sweep_curves(sweep)
     assert one.key == "reg.weight"
     found = rows(one)

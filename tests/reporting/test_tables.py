@@ -91,7 +91,7 @@ def test_numbers_of_a_run_are_those_of_its_files(tmp_path):
     }
 
 
-def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path):
+def test_runs_of_one_name_are_distinguished_by_their_paths(tmp_path):
     table = results_table([run(tmp_path / sweep / "0") for sweep in "ab"])
     assert {row["run"] for row in as_dicts(table)} == {str(tmp_path / s / "0") for s in "ab"}
 

@@ -96,7 +96,7 @@ def test_an_onset_is_marked_on_every_panel_of_a_run(kind, style):
         assert labels == [f"{kind}, step 8"]
 
 
-def test_a_sound_run_has_no_mark():
+def test_a_healthy_run_has_no_mark():
     assert all(marks(axes) == ([], []) for axes in steps_figure(Training(log()), STYLE).axes)
 
 

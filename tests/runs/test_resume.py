@@ -175,7 +175,7 @@ def test_an_extended_run_says_so(type_train, run, tmp_path):
     assert json.loads(folder.results_file.read_text())["last"]["step"] == 14
 
 
-# A sweep that is typed again
+# A sweep that is re-run
 
 
 SWEEP = (
@@ -187,7 +187,7 @@ SWEEP = (
 )
 
 
-def test_a_sweep_typed_again_in_another_order_finds_its_jobs(type_train):
+def test_a_sweep_re_run_in_another_order_finds_its_jobs(type_train):
     assert type_train(*SWEEP, "seed=0,1")[0] == 0
     results = {path: path.read_bytes() for path in Path("all").glob("*/results.json")}
     cut_off = RunFolder(Path("all/1"))  # as if killed before its first checkpoint

@@ -297,7 +297,7 @@ def test_bf16_is_the_networks_alone(net, batch):
 
 
 class Untracked:
-    """Work by module cannot be told where an input is a leaf of the graph."""
+    """Work by module is unknown where an input is a leaf of the graph."""
 
     parents = frozenset({"Global"})
 

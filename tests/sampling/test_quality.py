@@ -153,7 +153,7 @@ def test_a_set_against_itself_is_perfect():
     assert (found.precision, found.recall) == (1, 1)
 
 
-def test_sets_far_apart_share_nothing():
+def test_sets_far_from_each_other_share_nothing():
     ours = normal(100, torch.zeros(4).double(), torch.eye(4).double())
     theirs = normal(80, torch.full((4,), 100.0).double(), torch.eye(4).double())
     found = compute_scores(ours, theirs)
@@ -172,7 +172,7 @@ def test_precision_falls_with_outliers_and_recall_with_missing_modes():
     assert found.recall == pytest.approx(1 / 2, abs=0.08)
 
 
-def test_the_inception_score_counts_classes_that_are_told_apart():
+def test_the_inception_score_counts_classes_that_are_distinguished():
     values = torch.randn(2000, 4)
     sure = 100 * torch.eye(5)[torch.arange(2000) % 5]
     found = compute_scores(Embedding(sure, values), Embedding(sure, values))
@@ -235,7 +235,7 @@ def test_nothing_is_measured_by_nothing():
 
 
 @pytest.mark.parametrize("choice", [NoExtractor(), Inception(), EfficientNetLite0(), Classifier()])
-def test_all_are_extractors_and_say_whose_eyes_they_are(choice):
+def test_all_are_extractors_and_say_whose_features_they_are(choice):
     assert isinstance(choice, Extractor)
     assert choice.name in {"none", "inception-v3-compat", "efficientnet-lite0", "classifier"}
 

@@ -14,7 +14,7 @@ def alike(a, b):
 
 
 def some(numbers):
-    """Samples that can be told apart."""
+    """Samples that differ."""
     number = torch.tensor(numbers)
     pixels = (number % 256).to(torch.uint8)[:, None, None, None].expand(-1, 3, 2, 4).contiguous()
     stop = torch.full_like(number, int(Stop.REACHED))

@@ -25,7 +25,7 @@ STARTS = [Uniform(), ClassGaussian(), ClassPCA(), LocalPCA(k=3, by="pixels")]
 
 
 def images_of(*counts, shape=(1, 2, 3), seed=0):
-    """So many images of each class, whose pixels are correlated, the classes in turn."""
+    """`counts` images of each class, whose pixels are correlated, the classes in turn."""
     generator = torch.Generator().manual_seed(seed)
     size = math.prod(shape)
     pixels, labels = [], []
@@ -340,7 +340,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 @pytest.mark.slow
 @pytest.mark.parametrize("start", ["ClassPCA(variance=0.9)", "LocalPCA(k=20, by='pixels')"])
 def test_tiny_imagenet_is_served_within_4_gb(start):
-    """Beside the bytes of its images."""
+    """Next to the bytes of its images."""
     program = TINY_IMAGENET.format(images=500, start=start)
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=3000

@@ -311,7 +311,7 @@ def fit(net, batches, **options):
 
 
 def fit_by_hand(net, batches, warmup):
-    """FGSM-AT with AWP after so many epochs, for two epochs."""
+    """FGSM-AT with AWP after `warmup` epochs, for two epochs."""
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
     for epoch in range(2):
         for x, y in batches:

@@ -49,7 +49,7 @@ def graphs():
 
 
 def trained(mode, method, steps=20):
-    """The state of the network after so many steps on random batches, and its graphs.
+    """The state of the network after `steps` steps on random batches, and its graphs.
 
     In fp64: a gradient at zero has the sign of a rounding, and moves a pixel by 2 eps.
     """
@@ -153,7 +153,7 @@ class Unplugged(Callback):
 
 
 @pytest.mark.slow
-def test_a_compiled_training_goes_on_where_it_was_cut_off(without_codegen, tmp_path):
+def test_a_compiled_training_resumes_where_it_was_cut_off(without_codegen, tmp_path):
     typed = ("training.compile=default", "callbacks.last.every_n_steps=1", "trainer.max_epochs=1")
     whole = run_of(tmp_path / "whole", *typed)
     whole.trainer.fit(whole.module, whole.data)
@@ -185,7 +185,7 @@ def test_the_attacks_backward_pass_computes_no_gradient_of_a_weight(net, batch, 
     assert masks
     assert not any(weight for mask in masks for weight in mask)
     assert all(weight.requires_grad for weight in net.parameters())
-    fgsm(BALL)(net, *batch, keep_graph=True)  # the training goes on with this pass
+    fgsm(BALL)(net, *batch, keep_graph=True)  # the training continues with this pass
     assert all(masks[-1])
 
 

@@ -105,7 +105,7 @@ def test_columns_keep_their_order_whatever_the_order_of_a_row(path):
     assert path.read_text().splitlines() == ["step,a,b", "1,1.0,2.0", "2,3.0,4.0"]
 
 
-def test_an_existing_file_goes_on(path):
+def test_an_existing_file_resumes(path):
     first = MetricsCSV(path)
     log(first, 1, 2)
     first.save()

@@ -37,7 +37,7 @@ SLOW = ("training.channels_last=false", "training.reuse=false", "training.skip_i
 
 
 def trained(switches, method, dtype, steps=20):
-    """The state of the network after so many steps on random batches."""
+    """The state of the network after `steps` steps on random batches."""
     torch.manual_seed(0)
     cfg = config("dataset=synthetic", "model=small", "optimizer.lr=0.01", *METHODS[method])
     cfg.merge_with_dotlist(list(switches))

@@ -1,4 +1,4 @@
-"""PertAlign of the training steps, against the gradients of the formula, taken apart."""
+"""PertAlign of the training steps, against the gradients of the formula, computed separately."""
 
 import csv
 from copy import deepcopy

@@ -205,7 +205,7 @@ def test_groups_keep_their_ratio(schedule):
 
 
 @pytest.mark.parametrize("schedule", [triangular, piecewise, onecycle, constant])
-def test_a_schedule_goes_on_from_its_state(schedule):
+def test_a_schedule_resumes_from_its_state(schedule):
     def remaining(scheduler, stepped, steps):
         seen = []
         for _ in range(steps):

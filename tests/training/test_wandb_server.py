@@ -28,7 +28,7 @@ def sent(server):
 
 
 def fit(folder, after_begin=lambda: None):
-    wandb.teardown()  # else it goes on with the address of an earlier run
+    wandb.teardown()  # else it continues with the address of an earlier run
     run = prepared(folder, *RUN)
     (logger,) = loggers.wandb_loggers(run.trainer.loggers)
     _ = logger.experiment
