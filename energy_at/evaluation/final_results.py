@@ -32,10 +32,11 @@ def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
     log = folder.log()
     if len(log["train/loss"]):
         save(delta_energy_figure({folder.path.name: log}), folder.path / "delta_energy")
-    print(results_table([FinishedRun(folder)]).markdown())
+    finished = FinishedRun(folder)
+    print(results_table([finished]).markdown())
     print(f"run folder: {folder.path}")
     for logger in wandb_loggers(run.trainer.loggers):
-        logger.log_summary(accuracies_in(results))
+        logger.log_summary(accuracies_in(results) | {"status": str(finished.status)})
         logger.log_artifact(folder.saved())
 
 

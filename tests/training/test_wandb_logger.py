@@ -15,6 +15,7 @@ from energy_at import train
 from energy_at.config import register_resolvers
 from energy_at.overfitting.alarms import ALARMS
 from energy_at.reporting import wandb_workspace
+from energy_at.reporting.finished_run import FinishedRun
 from energy_at.reporting.panels import Panel, Scatter, specification
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder
@@ -116,6 +117,7 @@ def test_accuracies_after_training_are_in_the_summary(offline):
     assert kept.summary["last/test/acc/pgd"] == results["last"]["test"]["pgd"]
     assert kept.summary["best/val/acc/clean"] == results["best"]["val"]["clean"]
     assert "last/test/acc/n" not in kept.summary
+    assert kept.summary["status"] == str(FinishedRun(RunFolder(folder)).status)
 
 
 def test_checkpoints_are_an_artifact(offline):

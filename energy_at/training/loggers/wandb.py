@@ -72,7 +72,7 @@ class TolerantWandb(WandbLogger):
             super().log_hyperparams(params)
 
     @rank_zero_only
-    def log_summary(self, values: Mapping[str, float]) -> None:
+    def log_summary(self, values: Mapping[str, float | str]) -> None:
         with self.tolerate():
             self.experiment.summary.update(dict(values))
 
