@@ -25,6 +25,7 @@ $(STAMP): pyproject.toml
 
 demo: install ## Catastrophic overfitting without DER and training with it, on embedded images (< 4 min)
 	rm -rf $(DEMO)
+	@$(PY) scripts/demo_verdict.py
 	@echo "Two trainings side by side, one core each; the bar is that of the one with DER."
 	@export OMP_NUM_THREADS=1; \
 	$(TRAIN) reg=none hydra.run.dir=$(DEMO)/fgsm_at trainer.enable_progress_bar=false >/dev/null & \

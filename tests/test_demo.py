@@ -71,6 +71,12 @@ def test_runs_that_escaped_are_counted_in_the_table_of_all_runs(tmp_path):
     file = tmp_path / "runs.csv"
     with file.open("w", newline="") as opened:
         writer = csv.writer(opened)
-        writer.writerow(["reg", "seed", "PGD-20 %"])
-        writer.writerows([["none", 0, 0.0], ["none", 1, 9.9], ["none", 2, 10.0], ["der", 0, 77.7]])
-    assert demo_verdict.earlier_runs(file) == (1, 3)
+        writer.writerow(["reg", "PGD-20 %", "instruction set", "threads"])
+        rows = [("none", 0.0), ("none", 9.9), ("none", 10.0), ("der", 77.7), ("der", 80.2)]
+        writer.writerows([*row, "AVX2", 1] for row in rows)
+        writer.writerow(["none", 1.0, "AVX2", 2])
+    assert demo_verdict.earlier_runs(file) == (1, 4)
+    assert demo_verdict.claim(file) == (
+        "In docs/demo FGSM-AT ends below 10 % PGD accuracy in 3 of 4 runs over 2 instruction sets "
+        "and numbers of threads; with DER it ends at 78 to 80 % (2 runs)."
+    )
