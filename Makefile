@@ -30,7 +30,7 @@ demo: install ## Catastrophic overfitting without DER and training with it, on e
 	@export OMP_NUM_THREADS=1; \
 	$(TRAIN) reg=none hydra.run.dir=$(DEMO)/fgsm_at trainer.enable_progress_bar=false >/dev/null & \
 	plain=$$!; \
-	$(TRAIN) reg=der hydra.run.dir=$(DEMO)/fgsm_at_der || { kill $$plain; exit 1; }; \
+	$(TRAIN) reg=der reg.ramp=2 hydra.run.dir=$(DEMO)/fgsm_at_der || { kill $$plain; exit 1; }; \
 	wait $$plain
 	$(PY) -m energy_at.report 'runs=[$(DEMO)/fgsm_at,$(DEMO)/fgsm_at_der]' out=$(DEMO)
 	@$(PY) scripts/demo_verdict.py $(DEMO)/fgsm_at $(DEMO)/fgsm_at_der

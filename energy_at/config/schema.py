@@ -30,7 +30,8 @@ def check_start(cfg: DictConfig) -> None:
     """
     set_trusted(OmegaConf.select(cfg, "trust", default=[]))
     for part in ("sweeper", "launcher"):
-        for below in cfg.hydra.get(part, {}).values():  # Hydra itself builds plugins only
+        own = cfg.hydra.get(part) or OmegaConf.create()
+        for _, below in own.items_ex(resolve=False):  # Hydra itself builds plugins only
             require_trusted(below)
     if str(OmegaConf.select(cfg, "hydra.sweeper._target_")).endswith("OptunaSweeper"):
         _check(cfg, "hydra.sweeper.n_trials", integer(1))  # an agent may be asked for no number

@@ -48,7 +48,7 @@ def mnist5k(root: Path, *, download: bool = False) -> tuple[ImageSet, ImageSet]:
 
 
 def mnist_texture(
-    root: Path, *, download: bool = False, contrast: float = 0.6, amplitude: float = 0.05
+    root: Path, *, download: bool = False, contrast: float = 0.5, amplitude: float = 0.07
 ) -> tuple[ImageSet, ImageSet]:
     """MNIST digits of low contrast, each on the faint texture of its class, 14x14.
 
