@@ -3,6 +3,7 @@
 import atexit
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +68,12 @@ def _require_folders(hydra: DictConfig) -> None:
             "hydra.sweep.subdir= must name a folder for each job, such as '${hydra.job.num}'"
         )
     folder = Path(str(sweep.dir))
-    existed = folder.exists()
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     _make("hydra.sweep.dir", sweep.dir)
-    if not existed:
-        remove_empty(folder)
-    elif RunFolder(folder).config_file.is_file():
+    for path in made:  # a folder that was there stays, be it empty
+        with suppress(OSError):  # another process has begun to write there
+            path.rmdir()
+    if RunFolder(folder).config_file.is_file():
         raise ValueError(
             f"hydra.sweep.dir={folder} is the folder of a run: choose another for a sweep"
         )

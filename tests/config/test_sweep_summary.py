@@ -214,6 +214,17 @@ def test_the_folder_of_a_sweep_is_left_to_its_jobs(here):
     assert list(here.iterdir()) == []
 
 
+def test_looking_whether_a_folder_can_be_made_leaves_all_folders_as_they_were(here, monkeypatch):
+    (here / "empty").mkdir()
+    (here / "work").mkdir()
+    monkeypatch.chdir("work")
+    (here / "work" / "mine").mkdir()
+    for sweep in ("mine/a", "mine", str(here / "empty" / "a"), str(here / "b" / "c")):
+        start("multirun", sweep_dir=sweep)
+        names = sorted(path.relative_to(here).as_posix() for path in here.rglob("*"))
+        assert names == ["empty", "work", "work/mine"]
+
+
 def test_a_run_that_has_not_finished_is_left_out(copy):
     (copy / "1" / "results.json").unlink()
     summary(copy)

@@ -162,6 +162,8 @@ def test_everything_that_the_project_itself_names_is_built():
     ],
 )
 def test_known_classes_of_libraries_are_allowed(target):
+    assert trust._is_family(target)
+    assert not trust._is_family(f"{target}.forward")
     require_trusted(OmegaConf.create({"_target_": target}))
 
 
