@@ -282,12 +282,16 @@ def test_a_smaller_report_removes_what_only_the_larger_one_wrote_and_nothing_els
     assert (here / "outside.md").exists()
 
 
-def test_a_damaged_record_of_a_report_is_named_in_one_line(here, type_report):
+@pytest.mark.parametrize(
+    ("record", "why"),
+    [("{", "it is not JSON"), ('{"kind": "report", "key": null, "files": 3}', "it names no files")],
+)
+def test_a_damaged_record_of_a_report_is_named_in_one_line(here, type_report, record, why):
     write(here / "run")
     (here / "report").mkdir()
-    (here / "report" / RECORD).write_text("{")
+    (here / "report" / RECORD).write_text(record)
     code, _, err = type_report("runs=run")
-    assert (code, err) == (1, "error: report/.result.json is damaged: it is not JSON\n")
+    assert (code, err) == (1, f"error: report/.result.json is damaged: {why}\n")
 
 
 @pytest.mark.slow

@@ -39,6 +39,8 @@ class ResultFolder:
             raise ValueError(f"out={path} is a file: name a folder")
         self._record = files.read_json(self._file) if self._file.is_file() else {}
         if self._record:
+            if not isinstance(self._record.get("files"), dict):
+                raise ValueError(f"{self._file} is damaged: it names no files")
             if self._record.get("kind") != kind or key not in (None, self._record.get("key")):
                 raise ValueError(
                     f"{path} holds another {self._record.get('kind')}: choose another out=FOLDER"
