@@ -1,15 +1,13 @@
 """Weights & Biases: the panels as a workspace, its server, and the API key."""
 
 import importlib
-import netrc
 import os
 import threading
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
-from urllib.parse import urlsplit
-from urllib.request import urlopen
+
+import requests
+from requests.utils import get_netrc_auth
 
 from energy_at.reporting.panels import SECTIONS, AnyPanel, Panel, Scatter, Scores
 
@@ -65,16 +63,7 @@ def server() -> str:
 
 
 def has_wandb_key() -> bool:
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlsplit(server()).hostname or ""
-    for path in (os.environ.get("NETRC"), Path.home() / ".netrc", Path.home() / "_netrc"):
-        if path and Path(path).is_file():
-            try:
-                return netrc.netrc(path).authenticators(host) is not None
-            except netrc.NetrcParseError:
-                return False
-    return False
+    return bool(os.environ.get("WANDB_API_KEY") or get_netrc_auth(server()))
 
 
 def is_reachable(url: str) -> bool:
@@ -82,11 +71,8 @@ def is_reachable(url: str) -> bool:
     answered = threading.Event()
 
     def ask() -> None:
-        with suppress(OSError, ValueError):
-            try:
-                urlopen(url, timeout=PATIENCE).close()
-            except HTTPError as refused:  # an answer too
-                refused.close()
+        with suppress(requests.RequestException):
+            requests.head(url, timeout=PATIENCE)  # a refusal is an answer too
             answered.set()
 
     # A thread of its own: looking the name up can take longer than the timeout.
