@@ -42,9 +42,7 @@ class FinishedRun:
         else on test images.
         """
         images, chance = validation_images(self.config, self.results)
-        clean = {row["step"]: row for row in self.log.rows("val/acc/clean")}
-        rows = [clean.get(row["step"], {}) | row for row in self.log.rows("val/acc/pgd")]
-        status = status_of(rows, images, chance)
+        status = logged_status(self.log, images, chance)
         final = self.results.get(self.final, {})
         accuracies = final.get("val") or final.get("test") or {}
         if status.kind == "not logged" and "pgd" in accuracies:
@@ -143,6 +141,13 @@ class FinishedRun:
 
 def percent(shares: Mapping[str, float], name: str) -> float | None:
     return 100 * shares[name] if name in shares else None
+
+
+def logged_status(log: MetricsLog, images: int, chance: float) -> RunStatus:
+    """Status of a finished or a running training by the validations that it logged."""
+    clean = {row["step"]: row for row in log.rows("val/acc/clean")}
+    rows = [clean.get(row["step"], {}) | row for row in log.rows("val/acc/pgd")]
+    return status_of(rows, images, chance)
 
 
 def validation_images(config: DictConfig, results: Mapping[str, Any]) -> tuple[int, float]:

@@ -2,8 +2,9 @@
 
 import csv
 import math
+import os
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from energy_at.overfitting.alarms import ALARMS
 
+AT_ONCE = 4 << 20  # bytes of one read: a log of a million rows is shown while it is read
 Numbers = NDArray[np.float64]
 Column = tuple[
     "array[int]", "array[float]"
@@ -105,43 +107,89 @@ class MetricsLog:
         return float(loss.steps[loss.epochs == loss.epochs[0]].max())
 
 
+class LogReader:
+    """Reads a ``metrics.csv``, and while it grows each byte of it once.
+
+    The file may not exist yet. Its writer replaces it when a column is added, and when a resumed
+    run truncates it: then it is read again from its beginning.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.behind = False  # whether there is more to read now
+        self.restarted = False  # whether the last read began at the top
+        self._restart(0)
+
+    def read(self, most: int = AT_ONCE) -> bool:
+        """Reads at most so many new bytes; returns whether the log has changed.
+
+        Empty cells are skipped, and lines that are not complete.
+
+        Raises:
+            ValueError: if a cell is not a number.
+        """
+        if not self.path.is_file():
+            self.restarted, self.behind = self._inode > 0, False
+            self._restart(0)
+            return self.restarted
+        with self.path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            self.restarted = status.st_ino != self._inode or status.st_size < self._place
+            if self.restarted:
+                self._restart(status.st_ino)
+            file.seek(self._place)
+            data = file.read(most)
+        whole = data[: data.rfind(b"\n") + 1]
+        self._place += len(whole)
+        self.behind = bool(whole) and self._place < status.st_size and len(data) == most
+        with suppress(ValueError, csv.Error):  # of which UnicodeDecodeError is one
+            self._add(csv.reader(whole.decode().splitlines()))
+            return self.restarted or bool(whole)
+        raise ValueError(f"{self.path} is damaged: a cell is not a number")
+
+    def log(self) -> MetricsLog:
+        """All curves so far; those of the same rows share the arrays of their steps."""
+        if "step" not in self._columns:
+            return MetricsLog({})
+        places = {}
+        for name in ("step", "epoch"):
+            places[name] = np.full(self._rows, np.nan)
+            if name in self._columns:
+                rows, values = self._columns[name]
+                places[name][rows] = values
+        shared: dict[bytes, tuple[Numbers, Numbers]] = {}
+        curves = {}
+        for name, (rows, values) in self._columns.items():
+            key = rows.tobytes()
+            if key not in shared:
+                shared[key] = (places["step"][rows], places["epoch"][rows])
+            curves[name] = Curve(*shared[key], np.array(values))
+        return MetricsLog(curves)
+
+    def _restart(self, inode: int) -> None:
+        self._columns: dict[str, Column] = {}
+        self._rows, self._place, self._inode = 0, 0, inode
+
+    def _add(self, lines: Iterator[list[str]]) -> None:
+        if not self._columns:
+            self._columns = {name: (array("q"), array("d")) for name in next(lines, [])}
+        adders = [(rows.append, values.append) for rows, values in self._columns.values()]
+        for cells in lines:
+            for (add_row, add_value), cell in zip(adders, cells, strict=False):
+                if cell:
+                    add_value(float(cell))
+                    add_row(self._rows)
+            self._rows += 1
+
+
 def read_metrics_log(path: Path) -> MetricsLog:
-    """Reads ``metrics.csv``; empty cells, and those cut off at its end, are skipped.
+    """Reads ``metrics.csv``.
 
     Raises:
         ValueError: if a cell is not a number.
     """
-    columns: dict[str, Column] = {}
-    number = -1
-    with suppress(ValueError, csv.Error), path.open(newline="") as file:
-        lines = csv.reader(file)
-        names = next(lines, [])
-        columns = {name: (array("q"), array("d")) for name in names}
-        adders = [(rows.append, values.append) for rows, values in columns.values()]
-        for number, cells in enumerate(lines):
-            for (add_row, add_value), cell in zip(adders, cells, strict=False):
-                if cell:
-                    add_value(float(cell))
-                    add_row(number)
-        return _assemble(columns, number + 1)
-    raise ValueError(f"{path} is damaged: a cell is not a number")
-
-
-def _assemble(columns: dict[str, Column], count: int) -> MetricsLog:
-    """Curves of the same rows share the arrays of their steps."""
-    if "step" not in columns:
-        return MetricsLog({})
-    places = {}
-    for name in ("step", "epoch"):
-        places[name] = np.full(count, np.nan)
-        if name in columns:
-            rows, values = columns[name]
-            places[name][rows] = values
-    shared: dict[bytes, tuple[Numbers, Numbers]] = {}
-    curves = {}
-    for name, (rows, values) in columns.items():
-        key = rows.tobytes()
-        if key not in shared:
-            shared[key] = (places["step"][rows], places["epoch"][rows])
-        curves[name] = Curve(*shared[key], np.array(values))
-    return MetricsLog(curves)
+    reader = LogReader(path)
+    reader.read()
+    while reader.behind:
+        reader.read()
+    return reader.log()

@@ -1,12 +1,10 @@
 """State of watched runs, read from their folders: progress, curves, alarms and results."""
 
-import csv
 import math
-import os
 import time
-from array import array
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,92 +12,16 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from energy_at.core.files import read_json
-from energy_at.overfitting.alarms import ALARMS, REPEATED
-from energy_at.overfitting.onset import RunStatus, status_of
-from energy_at.reporting.finished_run import validation_images
-from energy_at.reporting.panels import DELTA_X, METRICS, PGD, RATE, Metric
+from energy_at.overfitting.alarms import REPEATED
+from energy_at.overfitting.onset import RunStatus
+from energy_at.reporting.finished_run import logged_status, validation_images
+from energy_at.reporting.panels import DELTA_X, METRICS, RATE, Metric
 from energy_at.runs.folder import RunFolder, accuracies_in, folder_names, runs_in
-from energy_at.runs.metrics_log import Curve
+from energy_at.runs.metrics_log import Curve, LogReader, MetricsLog
 
 ROWS_AT_ONCE = 50  # that a training writes together: callbacks.energy.every
 QUIET = 120.0  # seconds without a row that any training may need, to validate
 BINS = 400  # of a curve
-AT_ONCE = 4 << 20  # bytes of one read: a log of a million rows is shown while it is read
-
-Row = dict[str, float]
-
-
-class Tail:
-    """New rows of a growing ``metrics.csv``, each byte of it read once.
-
-    The file may not exist yet. Its writer replaces it when a column is added, and when a resumed
-    run truncates it: then it is read again from its beginning.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.behind = False  # whether there is more to read now
-        self._columns: list[str] = []
-        self._place = 0
-        self._inode = 0
-
-    def read(self, most: int = AT_ONCE) -> tuple[list[Row], bool]:
-        """New rows, without empty cells and incomplete lines; whether they start from the top.
-
-        Raises:
-            ValueError: if the file is no text, or a cell is not a number.
-        """
-        if not self.path.is_file():
-            known, self.behind = self._place > 0, False
-            self._restart(0)
-            return [], known
-        with self.path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            restarts = status.st_ino != self._inode or status.st_size < self._place
-            if restarts:
-                self._restart(status.st_ino)
-            file.seek(self._place)
-            data = file.read(most)
-        whole = data[: data.rfind(b"\n") + 1]
-        self._place += len(whole)
-        self.behind = bool(whole) and self._place < status.st_size and len(data) == most
-        return self._rows(whole), restarts
-
-    def _restart(self, inode: int) -> None:
-        self._columns, self._place, self._inode = [], 0, inode
-
-    def _rows(self, data: bytes) -> list[Row]:
-        with suppress(ValueError):  # of which UnicodeDecodeError is one
-            lines = data.decode().splitlines()
-            if not self._columns and lines:
-                self._columns = next(csv.reader(lines[:1]))
-                lines = lines[1:]
-            return [
-                {k: float(v) for k, v in zip(self._columns, line.split(","), strict=False) if v}
-                for line in lines
-            ]
-        raise ValueError(f"{self.path} is damaged: a cell is not a number")
-
-
-class Trace:
-    """A growing curve of finite values."""
-
-    def __init__(self) -> None:
-        self.steps, self.values = array("d"), array("d")
-
-    def add(self, step: float, value: float) -> None:
-        if math.isfinite(value):
-            self.steps.append(step)
-            self.values.append(value)
-
-    def points(self) -> list[list[float]]:
-        """Step, lowest, mean and highest value of at most ``BINS`` bins."""
-        steps, values = np.array(self.steps), np.array(self.values)
-        bins = Curve(steps, steps, values).binned(BINS)
-        points: list[list[float]] = np.column_stack(
-            [bins.steps, bins.low, bins.mean, bins.high]
-        ).tolist()
-        return points
 
 
 class WatchedRun:
@@ -107,42 +29,43 @@ class WatchedRun:
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
-        self.tail = Tail(folder.metrics_file)
+        self.reader = LogReader(folder.metrics_file)
         self.version = 0  # changes with every new row
-        self._clear()
-
-    def _clear(self) -> None:
         self._config = OmegaConf.create()
-        self.traces = {name: Trace() for name in METRICS}
-        self.step, self.epoch, self.rate = 0, 0, math.nan
-        self.alarms: list[dict[str, Any]] = []
-        self._validations: list[Row] = []
-        self._first_epoch = 0  # its steps, as far as they are known
-        self._repeated = 0  # epochs, after rollbacks
 
     def update(self) -> None:
-        rows, restarts = self.tail.read()
-        if restarts:
-            self._clear()
-        for row in rows:
-            self._take(row)
-        self.version += bool(rows or restarts)
+        if self.reader.read():
+            self.version += 1
+            for name in ("log", "metrics"):
+                self.__dict__.pop(name, None)
+        if self.reader.restarted:
+            self._config = OmegaConf.create()
 
-    def _take(self, row: Row) -> None:
-        step = row.get("step", 0.0)
-        self.step, self.epoch = int(step), int(row.get("epoch", self.epoch))
-        self.rate = row.get(RATE.key, self.rate)
-        self._repeated = int(row.get(REPEATED, self._repeated))
-        if self.epoch == 0:
-            self._first_epoch = max(self._first_epoch, self.step)
-        for name, metric in METRICS.items():
-            if all(key in row for key in metric.keys):
-                self.traces[name].add(step, _value(row, metric))
-        for name, key in ALARMS.items():
-            if row.get(key):
-                self.alarms.append({"name": name, "step": self.step, "kind": "alarm"})
-        if PGD.key in row:
-            self._validations.append(row)
+    @cached_property
+    def log(self) -> MetricsLog:
+        return self.reader.log()
+
+    @cached_property
+    def metrics(self) -> dict[str, Curve]:
+        """Finite values of every metric that has any, in its unit."""
+        curves = {name: _curve(self.log, metric) for name, metric in METRICS.items()}
+        return {name: curve for name, curve in curves.items() if len(curve)}
+
+    @property
+    def step(self) -> int:
+        return int(self._last("step"))
+
+    @property
+    def epoch(self) -> int:
+        return int(self._last("epoch"))
+
+    @property
+    def rate(self) -> float:
+        return self._last(RATE.key, math.nan)
+
+    def _last(self, key: str, default: float = 0.0) -> float:
+        values = self.log[key].values
+        return float(values[-1]) if len(values) else default
 
     def _setting(self, key: str, default: Any = None) -> Any:
         """From its configuration, once it is written; a resumed run may have changed it."""
@@ -158,8 +81,9 @@ class WatchedRun:
         results = self.folder.results() if self.folder.results_file.is_file() else {}
         robustness = RunStatus("not logged")
         if self._config:
-            robustness = status_of(self._validations, *validation_images(self._config, results))
-        onsets = robustness.onsets.items()
+            robustness = logged_status(self.log, *validation_images(self._config, results))
+        marks = [("alarm", *alarm) for alarm in self.log.alarms]
+        marks += [("onset", *onset) for onset in robustness.onsets.items()]
         status, detail = self._status(steps, age, batch, robustness)
         return {
             "name": name,
@@ -173,19 +97,22 @@ class WatchedRun:
             "images_per_s": self.rate if math.isfinite(self.rate) else None,
             "seconds_left": left,
             "age": age,
-            "last": {key: t.values[-1] for key, t in self.traces.items() if t.values},
-            "marks": self.alarms + [{"name": k, "step": s, "kind": "onset"} for k, s in onsets],
+            "last": {name: float(curve.values[-1]) for name, curve in self.metrics.items()},
+            "marks": [{"name": name, "step": step, "kind": kind} for kind, name, step in marks],
             "results": self._results(results),
             "samplings": self._samplings(),
             "version": self.version,
         }
 
     def curves(self) -> dict[str, list[list[float]]]:
-        """Bins of every curve that has any: step, lowest, mean and highest value."""
+        """At most ``BINS`` bins of every metric: step, lowest, mean and highest value."""
+        bins = {name: curve.binned(BINS) for name, curve in self.metrics.items()}
         return {
-            name: [[float(f"{v:.5g}") for v in point] for point in trace.points()]
-            for name, trace in self.traces.items()
-            if trace.values
+            name: [
+                [float(f"{value:.5g}") for value in point]
+                for point in zip(found.steps, found.low, found.mean, found.high, strict=True)
+            ]
+            for name, found in bins.items()
         }
 
     @property
@@ -208,14 +135,15 @@ class WatchedRun:
     def _epochs(self) -> int | None:
         """Of the whole training, with those that a rollback repeats."""
         planned = self._setting("trainer.max_epochs")
-        return None if planned is None else planned + self._repeated
+        return None if planned is None else planned + int(self._last(REPEATED))
 
     def _steps(self) -> int | None:
         """Of the whole training; known from its first epoch, or from the size of its data."""
         epochs, batch = self._epochs(), self._setting("dataset.batch_size")
         images = self.folder.record().get("train_images")
         if self.epoch > 0:
-            per_epoch = self._first_epoch
+            step = self.log["step"]
+            per_epoch = int(step.values[step.epochs == 0].max(initial=0))
         elif images and batch and self._setting("trainer.limit_train_batches") is None:
             per_epoch = -(-images // batch)
         else:
@@ -227,8 +155,8 @@ class WatchedRun:
             return {}
         found = {key: 100 * share for key, share in accuracies_in(results).items()}
         found["reg.weight"] = float(self._setting("reg.weight", 0.0))
-        if values := self.traces[DELTA_X.name].values:
-            found[f"{DELTA_X.key}.max"] = max(values)
+        if DELTA_X.name in self.metrics:
+            found[f"{DELTA_X.key}.max"] = float(self.metrics[DELTA_X.name].values.max())
         return found
 
     def _samplings(self) -> dict[str, dict[str, float]]:
@@ -263,7 +191,7 @@ class Watch:
 
     @property
     def behind(self) -> bool:
-        return any(run.tail.behind for run in self.runs.values())
+        return any(run.reader.behind for run in self.runs.values())
 
     @property
     def has_ended(self) -> bool:
@@ -290,5 +218,13 @@ class Watch:
                 self.runs.setdefault(folder.path, WatchedRun(folder))
 
 
-def _value(row: Row, metric: Metric) -> float:
-    return metric.scale * (row[metric.key] - (row[metric.minus] if metric.minus else 0.0))
+def _curve(log: MetricsLog, metric: Metric) -> Curve:
+    """Finite values of a metric, or of the difference of two where both were logged."""
+    curve = log[metric.key]
+    steps, epochs, values = curve.steps, curve.epochs, curve.values
+    if metric.minus:
+        minus = log[metric.minus]
+        steps, ours, theirs = np.intersect1d(steps, minus.steps, return_indices=True)
+        epochs, values = epochs[ours], values[ours] - minus.values[theirs]
+    finite = np.isfinite(values)
+    return Curve(steps[finite], epochs[finite], metric.scale * values[finite])

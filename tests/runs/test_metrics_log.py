@@ -7,7 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from energy_at.runs.metrics_log import Curve, MetricsLog, read_metrics_log
+from energy_at.runs.metrics_log import Curve, LogReader, MetricsLog, read_metrics_log
+from energy_at.training.loggers.csv import MetricsCSV
 from tests.helpers.logs import log_of
 
 ROWS = [
@@ -160,3 +161,93 @@ def test_a_million_steps_are_read_within_half_a_minute(path):
 def test_alarms_are_read_in_their_order():
     both = log_of([{"step": 9.0, "alarm/co": 0.3}, {"step": 5.0, "alarm/ro": 0.2}])
     assert both.alarms == [("RO", 5), ("CO", 9)]
+
+
+# A log that grows: every row is read once, whatever its writer does to the file
+
+
+@pytest.fixture
+def growing(tmp_path):
+    return MetricsCSV(tmp_path / "metrics.csv")
+
+
+def write(log, *steps, **columns):
+    for step in steps:
+        log.log_metrics({"loss": step / 8, **columns}, step=step)
+    log.save()
+
+
+def steps(reader):
+    return list(reader.log()["step"].values)
+
+
+def test_rows_are_read_once_and_in_their_order(growing):
+    reader = LogReader(growing.path)
+    assert (reader.read(), steps(reader)) == (False, [])  # no file yet
+    write(growing, 1, 2)
+    assert (reader.read(), steps(reader)) == (True, [1, 2])
+    assert (reader.read(), steps(reader)) == (False, [1, 2])
+    write(growing, 3)
+    assert (reader.read(), reader.restarted) == (True, False)
+    assert steps(reader) == [1, 2, 3]
+    assert list(reader.log()["loss"].values) == [0.125, 0.25, 0.375]
+
+
+def test_what_was_read_is_not_read_again(growing):
+    write(growing, *range(1000))
+    reader = LogReader(growing.path)
+    reader.read()
+    place = reader._place
+    write(growing, 1000)
+    assert growing.path.stat().st_size > place > 5000
+    with growing.path.open("r+b") as file:  # spoilt where nobody may look any more
+        file.seek(20)
+        file.write(b"x" * 1000)
+    assert reader.read()
+    assert steps(reader) == list(range(1001))
+
+
+def test_a_line_that_is_not_whole_waits(growing):
+    write(growing, 1)
+    reader = LogReader(growing.path)
+    with growing.path.open("a") as file:
+        file.write("2,0.")
+    reader.read()
+    assert steps(reader) == [1]
+    with growing.path.open("a") as file:
+        file.write("25\n")
+    reader.read()
+    assert list(reader.log()["loss"].values) == [0.125, 0.25]
+
+
+def test_a_new_column_or_a_resume_begins_restarts(growing):
+    reader = LogReader(growing.path)
+    write(growing, 1, 2)
+    reader.read()
+    write(growing, 3, gap=0.5)
+    assert (reader.read(), reader.restarted) == (True, True)
+    assert steps(reader) == [1, 2, 3]
+    assert as_lists(reader.log()["gap"])[::2] == ([3], [0.5])  # the others are empty cells
+    growing.truncate(1)
+    write(growing, 2)
+    assert (reader.read(), reader.restarted) == (True, True)
+    assert steps(reader) == [1, 2]
+
+
+def test_a_long_log_is_read_in_parts(growing):
+    write(growing, *range(1000))
+    reader, counts = LogReader(growing.path), [0]
+    for _ in range(1000):
+        reader.read(most=500)
+        counts.append(len(steps(reader)))
+        if not reader.behind:
+            break
+    assert np.diff(counts).max() < 100
+    assert steps(reader) == list(range(1000))
+
+
+@pytest.mark.parametrize("cells", [b"1,0.5\n2,abc\n", b"1,\xa2\xff\n"])
+def test_a_cell_without_a_number_is_damage(growing, cells):
+    growing.path.write_bytes(b"step,loss\n" + cells)
+    with pytest.raises(ValueError, match=r"metrics.csv is damaged: a cell is not a number"):
+        LogReader(growing.path).read()

@@ -1,6 +1,8 @@
 """A run that is watched: where it is, in the terminal and in the browser."""
 
+import functools
 import io
+import itertools
 import json
 import shutil
 import socket
@@ -9,6 +11,7 @@ import threading
 from http.client import HTTPConnection
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -156,6 +159,35 @@ def test_a_resumed_run_is_not_counted_twice(begun):
     assert (after["step"], after["steps"]) == (before["step"], before["steps"])
     (watched,) = watch.runs.values()
     assert len(watched.curves()["train/delta_energy/marginal"]) == 2 * PER_EPOCH
+
+
+def logged(folder, values):
+    """Points of a metric with these values at the steps from 0 on."""
+    rows = [f"{step},0,{value}" for step, value in enumerate(values)]
+    folder.metrics_file.write_text("\n".join(["step,epoch,train/loss", *rows]) + "\n")
+    watch = Watch([str(folder.path)])
+    watch.update()
+    (run,) = watch.runs.values()
+    return np.array(run.curves()["train/loss"]), watch.states()[0]["last"]["train/loss"]
+
+
+def test_a_curve_of_any_length_stays_short_and_keeps_range_and_mean(begun):
+    values = np.random.default_rng(0).normal(size=12_345)
+    points, last = logged(begun, values)
+    rounded = functools.partial(pytest.approx, rel=1e-4, abs=1e-8)
+    assert len(points) <= 400
+    assert points[:, 1].min() == rounded(values.min())
+    assert points[:, 3].max() == rounded(values.max())
+    parts = list(itertools.pairwise(np.linspace(0, len(values), 401).astype(int)))
+    assert points[:, 2] == rounded([values[a:b].mean() for a, b in parts])
+    assert points[:, 0] == rounded([np.arange(a, b).mean() for a, b in parts])
+    assert last == values[-1]
+
+
+def test_a_short_curve_keeps_every_value_and_a_nan_leaves_a_gap(begun):
+    points, last = logged(begun, [1.0, float("nan"), 3.0, float("inf")])
+    assert points.tolist() == [[0, 1, 1, 1], [2, 3, 3, 3]]
+    assert last == 3
 
 
 def test_jobs_join_a_sweep_as_they_begin(here, composed):
