@@ -2,10 +2,9 @@
 
 import atexit
 import sys
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -24,8 +23,8 @@ class SweepSummary(Callback):
         of: What the jobs are: ``runs`` or ``samplings``.
     """
 
-    def __init__(self, of: str = "runs") -> None:
-        self.compare = {"runs": compare_runs, "samplings": compare_samplings}[of]
+    def __init__(self, of: Literal["runs", "samplings"] = "runs") -> None:
+        self.of = of
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Makes the folder of a single run, which Hydra would not name if it cannot be made."""
@@ -41,13 +40,14 @@ class SweepSummary(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Writes and prints the comparison; exit code 1 if a job failed."""
+        from energy_at.reporting.sweeps import summary, unfinished
         from energy_at.runs.folder import failures
 
         folder = Path(config.hydra.sweep.dir)
         if not folder.exists():  # W&B's agents will run the jobs
             return
         with one_line_errors():
-            print(summary(folder, self.compare))
+            print(summary(folder, self.of))
         if failures(folder) or unfinished(folder):
             sys.exit(1)
 
@@ -95,49 +95,3 @@ def _forget(sweep: Path) -> None:
     if record.is_file() and list(sweep.iterdir()) == [record]:
         record.unlink()
         remove_empty(sweep)
-
-
-def compare_runs(sweep: Path) -> str | None:
-    """Writes ``comparison`` (Markdown, CSV, figure) and ``runs.csv`` of all finished runs."""
-    from energy_at.reporting.comparison import FILES, grouped, write_comparison
-    from energy_at.reporting.sweeps import write_sweep_curves
-    from energy_at.runs.folder import runs_below
-
-    finished = [folder for folder in runs_below(sweep) if folder.results_file.is_file()]
-    if not finished:
-        return None
-    groups = grouped(finished)
-    runs = [run for found in groups.values() for run in found]
-    text = _with_files(write_comparison(groups, sweep), sweep, FILES)
-    return "\n".join([text, *write_sweep_curves(runs, sweep)])
-
-
-def compare_samplings(sweep: Path) -> str | None:
-    """Writes ``tradeoff`` (Markdown, CSV, figure) of all finished samplings."""
-    from energy_at.reporting.sweeps import TRADEOFF_FILES, samplings_below, write_tradeoff
-
-    finished = samplings_below(sweep)
-    return _with_files(write_tradeoff(finished, sweep), sweep, TRADEOFF_FILES) if finished else None
-
-
-def _with_files(text: str, sweep: Path, names: Sequence[str]) -> str:
-    return f"{text}\nwritten to {sweep}/: {', '.join(names)}"
-
-
-def summary(sweep: Path, compare: Callable[[Path], str | None] = compare_runs) -> str:
-    """The comparison of all jobs that have finished, and the jobs that failed or were lost."""
-    from energy_at.runs.folder import failures
-
-    lines = [compare(sweep) or "no job has finished"]
-    again = f"re-run the sweep with hydra.sweep.dir={sweep} to resume it"
-    lines += [f"job {path.relative_to(sweep)} was lost: {again}" for path in unfinished(sweep)]
-    lines += [f"job {path.relative_to(sweep)} failed: {why}" for path, why in failures(sweep)]
-    return "\n".join(lines)
-
-
-def unfinished(sweep: Path) -> list[Path]:
-    """Folders of runs that have neither results nor an error."""
-    from energy_at.runs.folder import runs_below
-
-    runs = runs_below(sweep)
-    return [r.path for r in runs if not (r.results_file.is_file() or r.error_file.is_file())]

@@ -15,8 +15,8 @@ from energy_at.evaluation import TrainedModel
 from energy_at.evaluation.trained_model import publish
 from energy_at.reporting.figures import results as figures
 from energy_at.reporting.figures import save
-from energy_at.reporting.sweeps import SCORES, score_cells
 from energy_at.reporting.tables import Table
+from energy_at.reporting.tradeoff import SCORES, score_cells
 from energy_at.runs.folder import environment
 from energy_at.sampling.langevin import Stop
 from energy_at.sampling.prepare import Material, SamplingPlan

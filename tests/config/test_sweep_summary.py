@@ -13,7 +13,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from energy_at import train
-from energy_at.config.sweep_summary import SweepSummary, summary
+from energy_at.config.sweep_summary import SweepSummary
+from energy_at.reporting.sweeps import summary
 from tests.helpers.running import ONE_EPOCH
 
 SHORT = (

@@ -31,7 +31,7 @@ from submitit.core.utils import FailedJobError, UncompletedJobError
 from energy_at import train
 from energy_at.config.errors import explain
 from energy_at.config.schema import check_start
-from energy_at.config.sweep_summary import summary
+from energy_at.reporting.sweeps import summary
 from energy_at.runs.folder import runs_below
 from hydra_plugins.energy_at.fault_tolerance import is_loss, launch_jobs, places
 from hydra_plugins.energy_at.optuna import require_seeds
