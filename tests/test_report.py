@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from energy_at import report
-from energy_at.reporting.comparison import entries, grouped
+from energy_at.reporting.comparison import compare
 from energy_at.reporting.document import report as write_report
-from energy_at.reporting.document.html import Gallery, Grid
+from energy_at.reporting.document.blocks import Gallery, Grid, Lines
 from energy_at.reporting.document.results import accuracies, evaluations
 from energy_at.reporting.document.runs import drawn_by_step, environment, overview
 from energy_at.reporting.finished_run import failed_jobs, finished_runs
@@ -119,10 +119,6 @@ def bytes_of(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def named(folders):
-    return entries(grouped(folders))
-
-
 # What is in it
 
 
@@ -149,12 +145,11 @@ def test_differences_onsets_checks_and_environment_are_reported(told):
 def test_a_run_that_is_not_robust_is_marked_in_every_table(tmp_path):
     folder = write(tmp_path / "guess", pgd=(0.25,) * 12)
     evaluate(folder)
-    groups = grouped([folder])
-    found = entries(groups)
+    found = compare([folder])
     runs = next(block for block in overview(found).blocks if isinstance(block, Grid))
     assert (runs.table.rows[0][-2], runs.marked) == ("not robust", {0})
     strong = [(entry, one) for entry in found for one in evaluations(entry.path)]
-    section = accuracies(groups, found, strong, Gallery(tmp_path))
+    section = accuracies(found, strong, Gallery(tmp_path))
     methods, checkpoints, strong = (block for block in section.blocks if isinstance(block, Grid))
     assert (methods.table.rows[0][3:6], methods.marked) == (("not robust",) * 3, {0})
     assert (checkpoints.table.rows[0][-1], checkpoints.marked) == ("not robust", {0})
@@ -217,20 +212,20 @@ def test_runs_without_a_log_are_reported_by_their_accuracies(here, type_report):
 def test_seeds_of_many_runs_share_a_column(tmp_path):
     folders = [write(tmp_path / f"{reg}{seed}", f"reg={reg}", f"seed={seed}")
                for reg in ("none", "der") for seed in range(4)]  # fmt: skip
-    grid = overview(named(folders)).blocks[-1]
+    grid = overview(compare(folders)).blocks[-1]
     assert grid.table.columns == ("key", "FGSM-AT", "FGSM-AT + DER")
     assert grid.table.rows[0] == ("seed", "0, 1, 2, 3", "0, 1, 2, 3")
     assert grid.table.rows[1] == ("reg.name", "none", "DER")
 
 
 def test_runs_of_one_configuration_differ_in_nothing(tmp_path):
-    grid = overview(named([write(tmp_path / name) for name in "ab"])).blocks[-1]
-    assert grid.markdown() == "The runs share one configuration."
+    said = overview(compare([write(tmp_path / name) for name in "ab"])).blocks[-1]
+    assert said == "The runs share one configuration."
 
 
 def test_runs_of_one_environment_have_one_column(tmp_path):
-    said, grid, *_ = environment(named([write(tmp_path / name) for name in "ab"])).blocks
-    assert said.markdown() == "All runs have the same environment."
+    said, grid, *_ = environment(compare([write(tmp_path / name) for name in "ab"])).blocks
+    assert said == "All runs have the same environment."
     assert grid.table.columns == ("", "all runs")
     assert ("torch", "2.6.0") in grid.table.rows
 
@@ -238,7 +233,7 @@ def test_runs_of_one_environment_have_one_column(tmp_path):
 def test_a_run_without_record_says_so(tmp_path):
     one, other = write(tmp_path / "one"), write(tmp_path / "other")
     other.environment_file.unlink()
-    (grid,) = [b for b in environment(named([one, other])).blocks if isinstance(b, Grid)]
+    (grid,) = [b for b in environment(compare([one, other])).blocks if isinstance(b, Grid)]
     assert ("git_commit", "abc", "not recorded") in grid.table.rows
 
 
@@ -246,12 +241,12 @@ def test_a_run_without_record_says_so(tmp_path):
 def test_of_very_many_runs_one_of_each_method_is_drawn_by_step(tmp_path):
     folders = [write(tmp_path / f"{seed}", f"seed={seed}", pgd=LOST if seed == 5 else SOUND)
                for seed in range(13)]  # fmt: skip
-    assert [entry.place for entry in drawn_by_step(named(folders))] == ["0", "5"]
-    assert len(drawn_by_step(named(folders[:12]))) == 12
+    assert [entry.place for entry in drawn_by_step(compare(folders))] == ["0", "5"]
+    assert len(drawn_by_step(compare(folders[:12]))) == 12
 
 
 def test_runs_of_one_method_and_seed_have_labels_of_their_own(tmp_path):
-    found = named([write(tmp_path / name) for name in "ab"])
+    found = compare([write(tmp_path / name) for name in "ab"])
     assert [str(entry.label) for entry in found] == ["FGSM-AT, seed 0, a", "FGSM-AT, seed 0, b"]
 
 
@@ -389,12 +384,9 @@ def test_jobs_of_a_sweep_that_failed_are_named_with_their_reason(failing, capsys
     assert failed_jobs(failing, alone=True) == FAILED
     first, _ = failed_jobs(failing, alone=False)
     assert first.startswith("job sweep/1 failed: reg.weight=-1 must be")
-    section = overview(entries(grouped(finished_runs(failing))), FAILED)
-    said = [block.markdown() for block in section.blocks]
-    assert said[said.index("2 jobs have no result:") + 1].split("    job ")[1:] == [
-        "1 failed: reg.weight=-1 must be a finite number >= 0\n",
-        "2 failed: the loss is nan at step 3",
-    ]
+    section = overview(compare(finished_runs(failing)), FAILED)
+    blocks = section.blocks
+    assert blocks[blocks.index("2 jobs have no result:") + 1] == Lines(tuple(FAILED))
 
 
 def test_a_sweep_of_which_every_job_failed_has_no_report(failing, type_report):

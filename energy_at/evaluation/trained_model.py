@@ -21,7 +21,7 @@ from energy_at.core.files import digest
 from energy_at.data import ImageData, ImageSet
 from energy_at.evaluation.robustness import Evaluator
 from energy_at.models.weights import load_weights
-from energy_at.reporting.comparison import entries, grouped
+from energy_at.reporting.comparison import compare
 from energy_at.runs.checkpoints import read_tensors
 from energy_at.runs.folder import (
     RunFolder,
@@ -226,7 +226,7 @@ def open_models(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Tra
                 f"{models[0].source} is of {names[0]} and {other.source} of {names[1]}: only runs "
                 "of one data set can be compared"
             )
-    labels = {entry.path: str(entry.label) for entry in entries(grouped(folders))}
+    labels = {entry.path: str(entry.label) for entry in compare(folders)}
     return {labels[f.path]: model for f, model in zip(folders, models, strict=True)}
 
 

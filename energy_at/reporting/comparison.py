@@ -1,7 +1,7 @@
 """Runs and methods in tables: each run and checkpoint, and each method over its seeds."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -13,11 +13,10 @@ from energy_at.reporting.figures import save
 from energy_at.reporting.figures.training_curves import methods_figure
 from energy_at.reporting.finished_run import FinishedRun, percent, typed_keys
 from energy_at.reporting.panels import AAE, ATTACKED, DELTA_X, DELTA_XY
-from energy_at.reporting.tables import Table, each_cell, mean_cell, steps_of_runs_cell
+from energy_at.reporting.tables import Table, each_cell, grouped, mean_cell, steps_of_runs_cell
 from energy_at.runs.folder import RunFolder, folder_names
 
 FILES = ("comparison.md", "comparison.csv", "comparison.png", "comparison.pdf", "runs.csv")
-Groups = Mapping[MethodLabel, Sequence[FinishedRun]]
 
 
 @dataclass(frozen=True)
@@ -34,19 +33,15 @@ class Entry:
         return self.run.folder.path
 
 
-def grouped(folders: Sequence[RunFolder]) -> dict[MethodLabel, list[FinishedRun]]:
-    """Runs that differ in their seed only, by the label of their method."""
-    runs = [FinishedRun(folder) for folder in folders]
-    groups: dict[frozenset[tuple[str, str]], list[FinishedRun]] = {}
-    for run in runs:
-        groups.setdefault(frozenset(leaves(run.config).items()), []).append(run)
-    labels = method_labels([first.config for first, *_ in groups.values()], typed_keys(runs))
-    return dict(zip(labels, groups.values(), strict=True))
+def compare(folders: Sequence[RunFolder]) -> list[Entry]:
+    """All runs, method by method, as ``FGSM-AT + DER, seed 0``.
 
-
-def entries(groups: Groups) -> list[Entry]:
-    """All runs, method by method, as ``FGSM-AT + DER, seed 0``."""
-    runs = [(method, run) for method, found in groups.items() for run in found]
+    Runs that differ in their seed only have the same method.
+    """
+    every = [FinishedRun(folder) for folder in folders]
+    groups = grouped(every, lambda run: frozenset(leaves(run.config).items())).values()
+    methods = method_labels([first.config for first, *_ in groups], typed_keys(every))
+    runs = [(method, run) for method, own in zip(methods, groups, strict=True) for run in own]
     places = folder_names([run.folder for _, run in runs])
     labels = [replace(method, run=f"seed {run.config.seed}") for method, run in runs]
     count = Counter(labels)
@@ -61,32 +56,33 @@ def entries(groups: Groups) -> list[Entry]:
     ]
 
 
-def by_status(groups: Groups) -> dict[MethodLabel, list[FinishedRun]]:
-    """The same groups, with runs that are no result in groups of their own, by their status."""
-    found: dict[MethodLabel, list[FinishedRun]] = {}
-    for label, runs in groups.items():
-        for run in runs:
-            found.setdefault(replace(label, status=run.mark()), []).append(run)
-    return found
+def by_method(found: Sequence[Entry]) -> dict[MethodLabel, list[FinishedRun]]:
+    groups = grouped(found, lambda entry: entry.method)
+    return {label: [entry.run for entry in own] for label, own in groups.items()}
 
 
-def configs(groups: Groups) -> list[DictConfig]:
-    return [run.config for runs in groups.values() for run in runs]
+def by_status(found: Sequence[Entry]) -> dict[MethodLabel, list[FinishedRun]]:
+    """Runs by method; those that are no result in groups of their own, by their status."""
+    groups = grouped(found, lambda entry: replace(entry.method, status=entry.run.mark()))
+    return {label: [entry.run for entry in own] for label, own in groups.items()}
 
 
-def write_comparison(groups: Groups, out: Path) -> str:
+def configs(found: Sequence[Entry]) -> list[DictConfig]:
+    return [entry.run.config for entry in found]
+
+
+def write_comparison(found: Sequence[Entry], out: Path) -> str:
     """Writes ``FILES`` to ``out``: the comparison, every run, all curves in one figure.
 
     Returns:
         The comparison as Markdown.
     """
-    table = comparison_table(groups)
+    table = comparison_table(found)
     out.mkdir(parents=True, exist_ok=True)
     (out / "comparison.md").write_text(table.markdown() + "\n")
     (out / "comparison.csv").write_text(table.csv())
-    (out / "runs.csv").write_text(runs_table(groups).csv())
-    logs = {label: [run.log for run in runs] for label, runs in by_status(groups).items()}
-    save(methods_figure(logs, title=setting(configs(groups))), out / "comparison")
+    (out / "runs.csv").write_text(runs_table(found).csv())
+    save(methods_figure(by_status(found), setting(configs(found))), out / "comparison")
     return table.markdown()
 
 
@@ -119,13 +115,13 @@ def results_table(runs: Sequence[FinishedRun]) -> Table:
     return Table.of(rows)
 
 
-def comparison_table(groups: Groups) -> Table:
+def comparison_table(found: Sequence[Entry]) -> Table:
     """One row for each method and checkpoint, on test images; mean and range over seeds.
 
     A method has no accuracy if one of its runs collapsed or is not robust: its status says how
     many, and from which step.
     """
-    titles = _accuracy_titles(groups)
+    titles = _accuracy_titles(found)
     return Table.of(
         [
             {
@@ -138,15 +134,15 @@ def comparison_table(groups: Groups) -> Table:
                 "first alarm at step": _first_alarms(runs),
                 **_costs(runs),
             }
-            for label, runs in groups.items()
+            for label, runs in by_method(found).items()
             for checkpoint in runs[0].checkpoints
         ]
     )
 
 
-def runs_table(groups: Groups) -> Table:
+def runs_table(found: Sequence[Entry]) -> Table:
     """One row for each run and checkpoint with its accuracies, whether they are a result or not."""
-    titles = _accuracy_titles(groups)
+    titles = _accuracy_titles(found)
     return Table.of(
         [
             {
@@ -161,18 +157,17 @@ def runs_table(groups: Groups) -> Table:
                 **_first_alarm(run),
                 **_costs([run]),
             }
-            for entry in entries(groups)
-            for run in (entry.run,)
+            for entry, run in ((entry, entry.run) for entry in found)
             for checkpoint in run.checkpoints
         ]
     )
 
 
-def _accuracy_titles(groups: Groups) -> dict[str, str]:
+def _accuracy_titles(found: Sequence[Entry]) -> dict[str, str]:
     """By attack; PGD as ``PGD-50-10`` if all runs were evaluated with the same steps, restarts."""
     names = set()
-    for runs in groups.values():
-        attack = runs[0].config.evaluation.attacks.get("pgd")
+    for entry in found:
+        attack = entry.run.config.evaluation.attacks.get("pgd")
         if attack is not None:
             restarts = attack.get("restarts", 1)
             names.add(f"PGD-{attack.steps}" + (f"-{restarts}" if restarts > 1 else ""))

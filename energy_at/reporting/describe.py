@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from energy_at.reporting.tables import Table
+from energy_at.reporting.tables import Table, grouped
 
 NOT_COMPARED = (  # keys in which repetitions of a run may differ: the seed, and no result
     "seed",
@@ -104,11 +104,13 @@ def method_labels(
         without_zeros: As for ``MethodLabel.of``.
     """
     methods = [MethodLabel.of(c, without_zeros=without_zeros) for c in configs]
-    columns = _columns_that_differ(configs, methods)
+    settings = [_settings(config) for config in configs]
+    columns = columns_that_differ(settings, lambda key, i: _scope(key, methods[i], configs[i]))
     first = [key for key in typed if key in columns]
+    others = sorted((key for key in columns if key not in first), key=lambda key: key.count("."))
     for named in (first, []):
         labels = methods
-        for key in [*first, *(key for key in columns if key not in first)]:
+        for key in [*first, *others]:
             finer = [
                 label if cell is None else replace(label, settings=(*label.settings, (key, cell)))
                 for label, cell in zip(labels, columns[key], strict=True)
@@ -120,20 +122,21 @@ def method_labels(
     return labels
 
 
-def _columns_that_differ(
-    configs: Sequence[DictConfig], methods: Sequence[MethodLabel]
+def columns_that_differ(
+    rows: Sequence[Mapping[str, str]], scope: Callable[[str, int], Any]
 ) -> dict[str, list[str | None]]:
-    """Values by key, shortest keys first; ``None`` where runs of the same choice have the same."""
-    values = [_settings(config) for config in configs]
+    """Cells by key; ``None`` where all rows of the same scope have the same.
+
+    Args:
+        rows: Settings by key.
+        scope: Of a key and the number of a row: what this setting belongs to.
+    """
     columns = {}
-    for key in sorted(dict.fromkeys(key for v in values for key in v), key=lambda k: k.count(".")):
-        cells = [
-            (_scope(key, method, config), found.get(key))
-            for method, config, found in zip(methods, configs, values, strict=True)
-        ]
-        several = Counter(scope for scope, _ in set(cells))
+    for key in dict.fromkeys(key for row in rows for key in row):
+        cells = [(scope(key, i), row.get(key)) for i, row in enumerate(rows)]
+        several = Counter(place for place, _ in set(cells))
         if max(several.values()) > 1:
-            columns[key] = [cell if several[scope] > 1 else None for scope, cell in cells]
+            columns[key] = [cell if several[place] > 1 else None for place, cell in cells]
     return columns
 
 
@@ -161,18 +164,20 @@ def differences(columns: Mapping[str, DictConfig]) -> Table:
 
     A key that repeats another, as interpolation makes it, stands in that one's row.
     """
-    values = [leaves(config) for config in columns.values()]
-    keys: dict[tuple[str, ...], list[str]] = {}
-    for key in dict.fromkeys(key for found in values for key in found):
-        cells = tuple(found.get(key, MISSING) for found in values)
-        if len(set(cells)) > 1:
-            keys.setdefault((key.rpartition(".")[2], *cells), []).append(key)
+    cells = by_key([leaves(config) for config in columns.values()], MISSING)
+    keys = [key for key, texts in cells.items() if len(set(texts)) > 1]
     rows = []
-    for (_, *texts), copies in keys.items():
+    for (_, texts), copies in grouped(keys, lambda k: (k.rpartition(".")[2], cells[k])).items():
         first, *others = sorted(copies, key=lambda key: key.count("."))
         name = f"{first} (and {', '.join(others)})" if others else first
         rows.append((name, *texts))
     return Table(("key", *columns), rows)
+
+
+def by_key(columns: Sequence[Mapping[str, str]], missing: str) -> dict[str, tuple[str, ...]]:
+    """The cells of each key, one of each column."""
+    keys = dict.fromkeys(key for column in columns for key in column)
+    return {key: tuple(column.get(key, missing) for column in columns) for key in keys}
 
 
 def leaves(config: DictConfig) -> dict[str, str]:

@@ -2,8 +2,12 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,14 @@ class Table:
         return out.getvalue()
 
 
+def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """Items of the same key, in the order of the first of each."""
+    groups: dict[Key, list[Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
 def mean_and_range(values: Iterable[float | None]) -> tuple[float, float, float] | None:
     """Mean, lowest and highest of the values that are known; ``None`` if none is."""
     known = [value for value in values if value is not None and value == value]
@@ -63,11 +75,8 @@ def steps_cell(steps: Iterable[tuple[str, int | None]]) -> str:
 
 def steps_of_runs_cell(steps: Iterable[tuple[str, int | None]], runs: int) -> str:
     """``CO 331, 305 (2 of 3 runs); RO 240 (1 of 3 runs)``: one event of each kind and run."""
-    kinds: dict[str, list[str]] = {}
-    for kind, step in steps:
-        kinds.setdefault(kind, []).append("" if step is None else str(step))
     return "; ".join(
-        " ".join([kind, ", ".join(filter(None, found))]).rstrip()
+        " ".join([kind, ", ".join(str(step) for _, step in found if step is not None)]).rstrip()
         + (f" ({len(found)} of {runs} runs)" if runs > 1 else "")
-        for kind, found in kinds.items()
+        for kind, found in grouped(steps, lambda event: event[0]).items()
     )

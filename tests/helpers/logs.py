@@ -1,7 +1,12 @@
 """Rows of ``metrics.csv`` by hand: steps whose attack works or fails, and validations."""
 
+from pathlib import Path
+
 import numpy as np
 
+from energy_at.overfitting.onset import RunStatus
+from energy_at.reporting.finished_run import FinishedRun
+from energy_at.runs.folder import RunFolder
 from energy_at.runs.metrics_log import Curve, MetricsLog
 
 WORKS = {"marginal": 0.0, "joint": -0.3, "shift": 0.3, "aae": 0.0, "adv": 0.4}
@@ -42,3 +47,10 @@ def log_of(rows):
         )
 
     return MetricsLog({name: curve(name) for name in dict.fromkeys(n for r in rows for n in r)})
+
+
+def run_of(log, kind="robust", step=None):
+    """A finished run of this log and status."""
+    run = FinishedRun(RunFolder(Path("run")))
+    vars(run).update(log=log, status=RunStatus(kind, step))
+    return run

@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from energy_at.reporting.comparison import by_status, comparison_table, grouped, runs_table
+from energy_at.reporting.comparison import by_status, compare, comparison_table, runs_table
 from energy_at.reporting.figures import method_styles
 from energy_at.reporting.finished_run import FinishedRun
 from energy_at.runs.folder import RunFolder
@@ -52,12 +52,12 @@ def write(tmp_path):
 
 
 def rows(folders):
-    table = comparison_table(grouped(folders))
+    table = comparison_table(compare(folders))
     return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
 
 
 def run_rows(folders):
-    table = runs_table(grouped(folders))
+    table = runs_table(compare(folders))
     return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
 
 
@@ -215,13 +215,13 @@ def test_an_aae_share_that_was_not_logged_leaves_its_cell_empty(write):
     ],
 )
 def test_the_column_of_pgd_is_named_by_steps_and_restarts(write, overrides, column):
-    groups = grouped([write(*overrides), write(*overrides, "seed=1")])
-    assert column in comparison_table(groups).columns
-    assert column in runs_table(groups).columns
+    found = compare([write(*overrides), write(*overrides, "seed=1")])
+    assert column in comparison_table(found).columns
+    assert column in runs_table(found).columns
 
 
 def test_runs_evaluated_by_different_attacks_share_a_column_that_names_neither(write):
-    table = comparison_table(grouped([write(), write("evaluation.attacks.pgd.steps=50")]))
+    table = comparison_table(compare([write(), write("evaluation.attacks.pgd.steps=50")]))
     assert "PGD %" in table.columns
 
 
@@ -348,7 +348,7 @@ def test_a_search_counts_a_run_that_is_no_result_as_zero(write):
 
 def test_no_curve_averages_runs_that_are_no_result(write):
     logs = (metrics(LOST), GUESSED, metrics())
-    groups = by_status(grouped([write(f"seed={i}", log=log) for i, log in enumerate(logs)]))
+    groups = by_status(compare([write(f"seed={i}", log=log) for i, log in enumerate(logs)]))
     assert {str(label): len(runs) for label, runs in groups.items()} == {
         "FGSM-AT (collapsed)": 1,
         "FGSM-AT (not robust)": 1,
@@ -395,7 +395,7 @@ def test_a_run_without_a_sentinel_says_so(write):
 def test_csv_parses_back_to_the_same_cells(write, tabulated):
     folders = [write("threat.eps=8/255", pgd=0.4), write("threat.eps=8/255", "seed=1", pgd=0.3),
                write("threat.eps=16/255", log=metrics(LOST), best={"pgd": 0.2})]  # fmt: skip
-    table = tabulated(grouped(folders))
+    table = tabulated(compare(folders))
     header, *cells = csv.reader(io.StringIO(table.csv()))
     assert tuple(header) == table.columns
     assert [tuple(row) for row in cells] == table.rows
@@ -403,4 +403,4 @@ def test_csv_parses_back_to_the_same_cells(write, tabulated):
 
 
 def test_no_run_makes_an_empty_table():
-    assert comparison_table(grouped([])).rows == runs_table(grouped([])).rows == []
+    assert comparison_table(compare([])).rows == runs_table(compare([])).rows == []

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from energy_at.reporting.document.html import Gallery
+from energy_at.reporting.document.blocks import Gallery
 from energy_at.reporting.document.results import analyses, evaluations, samples
 
 PNG = b"\x89PNG\r\n\x1a\nrest"

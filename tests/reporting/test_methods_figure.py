@@ -8,7 +8,7 @@ from matplotlib.colors import to_hex
 
 from energy_at.reporting.describe import MethodLabel
 from energy_at.reporting.figures import method_styles, save, training_curves
-from tests.helpers.logs import log_of
+from tests.helpers.logs import log_of, run_of
 
 MARGINAL, JOINT, ACCURACY = range(3)  # panels from left to right
 
@@ -35,7 +35,7 @@ def rows(scale, epochs=3):
 
 def methods_figure(methods):
     return training_curves.methods_figure(
-        {label: [log_of(seed) for seed in seeds] for label, seeds in methods.items()}
+        {label: [run_of(log_of(seed)) for seed in seeds] for label, seeds in methods.items()}
     )
 
 

@@ -9,13 +9,12 @@ from matplotlib.colors import to_hex, to_rgb
 from energy_at.reporting.describe import MethodLabel
 from energy_at.reporting.figures import LINE_STYLES, METHOD_COLORS, SWEPT, method_styles
 from energy_at.reporting.figures.training_curves import (
-    Training,
+    PANELS,
     delta_energy_figure,
-    epochs_figure,
     methods_figure,
     steps_figure,
 )
-from tests.helpers.logs import WORKS, log_of, row, validation
+from tests.helpers.logs import WORKS, log_of, row, run_of, validation
 
 AT, PGD_AT = MethodLabel("FGSM-AT"), MethodLabel("PGD-AT")
 
@@ -42,11 +41,15 @@ def crowd():
 
 def test_labels_of_alarms_do_not_overlap(crowd):
     style = method_styles([AT])[AT]
-    lost = Training(crowd, {"CO": 210, "RO": 220})
+    run, collapsed = run_of(crowd), run_of(crowd, "collapsed", 210)
+    overfitted = run_of(crowd, "overfitted", 220)
+    lost = {AT: [collapsed, overfitted], PGD_AT: [collapsed, overfitted]}
     for figure in (delta_energy_figure({"one": crowd, "two": crowd}),
-                   methods_figure({AT: [crowd, crowd], PGD_AT: [crowd]}),
-                   steps_figure(Training(crowd), style),
-                   epochs_figure({AT: [lost, lost], PGD_AT: [lost]})):  # fmt: skip
+                   methods_figure({AT: [run, run], PGD_AT: [run]}),
+                   steps_figure(run, style),
+                   steps_figure(collapsed, style),
+                   methods_figure(lost),
+                   methods_figure(lost, "", PANELS)):  # fmt: skip
         figure.draw_without_rendering()
         labels = [
             t for axes in figure.axes for t in axes.texts if t.get_text().strip()[:2].isalpha()
@@ -57,19 +60,17 @@ def test_labels_of_alarms_do_not_overlap(crowd):
 
 
 def test_every_alarm_has_a_triangle(crowd):
-    axes = steps_figure(Training(crowd), method_styles([AT])[AT]).axes[0]
+    axes = steps_figure(run_of(crowd), method_styles([AT])[AT]).axes[0]
     found = [(text.xy[0], text.get_text()[:-2]) for text in axes.texts]
     assert found == [(200, "CO"), (236, ""), (238, ""), (300, "CO"), (205, "RO")]
 
 
 def test_every_figure_of_a_training_marks_its_alarms(alarmed):
     assert 1.5 in marks(delta_energy_figure({"run": alarmed}).axes[0])
-    for axes in methods_figure({AT: [alarmed]}).axes:
-        assert marks(axes) == [1.5]
-    style = method_styles([AT])[AT]
-    assert all(marks(axes) == [6] for axes in steps_figure(Training(alarmed), style).axes)
-    by_epoch = epochs_figure({AT: [Training(alarmed)]})
-    assert all(marks(axes) == [1.5] for axes in by_epoch.axes)
+    run, style = run_of(alarmed), method_styles([AT])[AT]
+    for figure in (methods_figure({AT: [run]}), methods_figure({AT: [run]}, "", PANELS)):
+        assert all(marks(axes) == [1.5] for axes in figure.axes)
+    assert all(marks(axes) == [6] for axes in steps_figure(run, style).axes)
 
 
 # Styles

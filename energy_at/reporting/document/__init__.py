@@ -5,19 +5,18 @@ from pathlib import Path
 
 from energy_at.reporting import comparison
 from energy_at.reporting.comparison import (
-    Groups,
+    Entry,
+    compare,
     configs,
-    entries,
-    grouped,
     results_table,
     write_comparison,
 )
 from energy_at.reporting.describe import setting
-from energy_at.reporting.document.html import Document, Gallery
+from energy_at.reporting.document.blocks import Document, Gallery
 from energy_at.reporting.document.results import accuracies, checks, energies, evaluations, grids
 from energy_at.reporting.document.runs import (
     DELTA_ENERGY,
-    PANELS,
+    TOGETHER,
     environment,
     overview,
     sweeps,
@@ -52,32 +51,31 @@ def report(folders: Sequence[RunFolder], out: Path, failed: Sequence[str] = ()) 
     if not folders:
         raise ValueError(": ".join(filter(None, ["no run has finished", "; ".join(failed)])))
     require_distinct(folders)
-    groups = grouped(folders)
-    runs = {run.folder: run for found in groups.values() for run in found}
+    found = compare(folders)
+    runs = {entry.run.folder: entry.run for entry in found}
     table = results_table([runs[folder] for folder in folders])
     with ResultFolder(out, "report").staged() as part:
-        compared = write_comparison(groups, part)
+        compared = write_comparison(found, part)
         (part / "table.md").write_text(table.markdown() + "\n")
         (part / "table.csv").write_text(table.csv())
-        document = _document(groups, Gallery(part), failed)
-        (part / "report.md").write_text(document.markdown(), encoding="utf-8")
-        (part / "report.html").write_text(document.html(), encoding="utf-8")
+        document = _document(found, Gallery(part), failed)
+        for name in ("report.md", "report.html"):
+            (part / name).write_text(document.render(name), encoding="utf-8")
         files = [name for name in FILES if (part / name).is_file()]
-    printed = table.markdown() if len(folders) <= PANELS else compared
+    printed = table.markdown() if len(folders) <= TOGETHER else compared
     return "\n".join([printed, f"written to {out}/: {', '.join(files)}", *failed])
 
 
-def _document(groups: Groups, gallery: Gallery, failed: Sequence[str]) -> Document:
-    found = entries(groups)
+def _document(found: Sequence[Entry], gallery: Gallery, failed: Sequence[str]) -> Document:
     strong = [(entry, one) for entry in found for one in evaluations(entry.path)]
     sections = (
         overview(found, failed),
-        accuracies(groups, found, strong, gallery),
+        accuracies(found, strong, gallery),
         *sweeps(found, gallery),
-        training(groups, found, gallery),
+        training(found, gallery),
         checks(found, strong),
         energies(found, gallery),
         *grids(found, gallery),
         environment(found),
     )
-    return Document("Report on adversarial training", setting(configs(groups)), sections)
+    return Document("Report on adversarial training", setting(configs(found)), sections)

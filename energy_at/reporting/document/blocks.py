@@ -1,20 +1,17 @@
-"""Blocks and sections of a report, as Markdown and as one HTML page that loads nothing."""
+"""Blocks and sections of a report, and what its two templates need to write them."""
 
 import base64
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
-from string import Template
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from matplotlib.figure import Figure
 
 from energy_at.reporting.figures import save, svg
 from energy_at.reporting.tables import Table
 
-_PAGE = Path(__file__).with_name("page.html")
-SHORT = 32  # characters of a cell that is kept on one line
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -24,13 +21,6 @@ class Code:
 
     text: str
 
-    def markdown(self) -> str:
-        ticks = "``" if "`" in self.text else "`"
-        return f"{ticks}{self.text}{ticks}"
-
-    def html(self) -> str:
-        return f"<code>{escape(self.text)}</code>"
-
 
 @dataclass(frozen=True)
 class Link:
@@ -39,39 +29,12 @@ class Link:
     text: str
     address: str
 
-    def markdown(self) -> str:
-        return f"[{plain(self.text)}]({self.address})"
-
-    def html(self) -> str:
-        return f'<a href="{escape(self.address)}">{escape(self.text)}</a>'
-
-
-@dataclass(frozen=True)
-class Paragraph:
-    """Words, code and citations."""
-
-    parts: tuple[str | Code | Link, ...]
-
-    def markdown(self) -> str:
-        parts = (plain(p) if isinstance(p, str) else p.markdown() for p in self.parts)
-        return "".join(parts)
-
-    def html(self) -> str:
-        parts = (escape(p) if isinstance(p, str) else p.html() for p in self.parts)
-        return f"<p>{''.join(parts)}</p>"
-
 
 @dataclass(frozen=True)
 class Heading:
     """Title of a part of a section."""
 
     text: str
-
-    def markdown(self) -> str:
-        return f"### {plain(self.text)}"
-
-    def html(self) -> str:
-        return f"<h3>{escape(self.text)}</h3>"
 
 
 @dataclass(frozen=True)
@@ -82,34 +45,12 @@ class Grid:
     table: Table
     marked: frozenset[int] = frozenset()
 
-    def markdown(self) -> str:
-        columns = tuple(map(plain, self.table.columns))
-        return Table(columns, [tuple(map(plain, row)) for row in self.table.rows]).markdown()
-
-    def html(self) -> str:
-        head = "".join(_cell(name, 'th scope="col"') for name in self.table.columns)
-        kinds = [' class="marked"' if i in self.marked else "" for i in range(len(self.table.rows))]
-        rows = "\n".join(
-            f"<tr{kind}>{''.join(map(_cell, row))}</tr>"
-            for kind, row in zip(kinds, self.table.rows, strict=True)
-        )
-        return _scrolling(
-            self.name,
-            f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>",
-        )
-
 
 @dataclass(frozen=True)
 class Lines:
     """Commands, each on its own line."""
 
     lines: tuple[str, ...]
-
-    def markdown(self) -> str:
-        return "\n".join(f"    {line}" for line in self.lines)  # no line can end the block
-
-    def html(self) -> str:
-        return f'<pre tabindex="0"><code>{escape(chr(10).join(self.lines))}</code></pre>'
 
 
 @dataclass(frozen=True)
@@ -120,14 +61,36 @@ class Picture:
     content: bytes  # what the page shows, SVG or PNG
     caption: str
 
-    def markdown(self) -> str:
-        return f"![{plain(self.caption)}]({self.file})\n\n{plain(self.caption)}"
-
-    def html(self) -> str:
+    @property
+    def data(self) -> str:
+        """The image as the address of itself."""
         kind = "image/png" if self.content.startswith(_PNG) else "image/svg+xml"
-        caption, data = escape(self.caption), base64.b64encode(self.content).decode()
-        image = _scrolling(self.caption, f'<img alt="{caption}" src="data:{kind};base64,{data}">')
-        return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+        return f"data:{kind};base64,{base64.b64encode(self.content).decode()}"
+
+
+Paragraph = str | tuple[str | Code | Link, ...]
+Block = Paragraph | Heading | Grid | Lines | Picture
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report."""
+
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    """The report."""
+
+    title: str
+    subtitle: str
+    sections: tuple[Section, ...]
+
+    def render(self, name: str) -> str:
+        """The document as ``report.md`` or as ``report.html``: one page that loads nothing."""
+        return _TEMPLATES.get_template(f"{name}.jinja").render(document=self)
 
 
 @dataclass(frozen=True)
@@ -159,46 +122,6 @@ class Gallery:
         return target
 
 
-Block = Paragraph | Heading | Grid | Lines | Picture
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the report."""
-
-    title: str
-    blocks: tuple[Block, ...]
-
-
-@dataclass(frozen=True)
-class Document:
-    """The report."""
-
-    title: str
-    subtitle: str
-    sections: tuple[Section, ...]
-
-    def markdown(self) -> str:
-        blocks = [f"# {plain(self.title)}", plain(self.subtitle)]
-        for section in self.sections:
-            blocks += [f"## {plain(section.title)}", *(b.markdown() for b in section.blocks)]
-        return "\n\n".join(block for block in blocks if block) + "\n"
-
-    def html(self) -> str:
-        """One page without scripts that loads nothing."""
-        items, parts = [], []
-        for i, section in enumerate(self.sections, 1):
-            title, blocks = escape(section.title), "\n".join(b.html() for b in section.blocks)
-            items.append(f'<li><a href="#part{i}">{title}</a></li>')
-            parts.append(f'<section id="part{i}">\n<h2>{title}</h2>\n{blocks}\n</section>')
-        return Template(_PAGE.read_text()).substitute(
-            title=escape(self.title),
-            subtitle=escape(self.subtitle),
-            contents="".join(items),
-            parts="\n".join(parts),
-        )
-
-
 def where(flags: Iterable[object]) -> frozenset[int]:
     return frozenset(i for i, flag in enumerate(flags) if flag)
 
@@ -209,13 +132,18 @@ def plain(text: str) -> str:
     return re.sub(r"\s+", " ", text)
 
 
-def _scrolling(name: str, content: str) -> str:
-    """What scrolls inside the page where it is wider, by keyboard too."""
-    label = escape(name)
-    return f'<div class="scroll" role="region" tabindex="0" aria-label="{label}">{content}</div>'
+def _plain_table(table: Table) -> str:
+    rows = [tuple(map(plain, row)) for row in table.rows]
+    return Table(tuple(map(plain, table.columns)), rows).markdown()
 
 
-def _cell(text: str, start: str = "td") -> str:
-    """Only long cells may wrap."""
-    kind = ' class="long"' if len(text) > SHORT else ""
-    return f"<{start}{kind}>{escape(text)}</{start[:2]}>"
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=select_autoescape(["html.jinja"]),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+_TEMPLATES.filters |= {"plain": plain, "plain_table": _plain_table}
+_TEMPLATES.tests["of"] = lambda block, kind: type(block).__name__ == kind

@@ -5,17 +5,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from energy_at.core.files import read_json
-from energy_at.reporting.comparison import Entry, Groups, comparison_table, results_table
-from energy_at.reporting.document.html import (
+from energy_at.reporting.comparison import Entry, by_method, comparison_table, results_table
+from energy_at.reporting.document.blocks import (
     Block,
     Code,
     Gallery,
     Grid,
     Heading,
-    Paragraph,
     Section,
     where,
 )
@@ -35,12 +34,11 @@ ON_TEST = (
 )
 
 
-@dataclass(frozen=True)
-class Check:
-    """Result of a check for gradient masking; its meaning unless it passed."""
+class Check(NamedTuple):
+    """Cells of a check for gradient masking; its meaning unless it passed."""
 
-    name: str
     result: str
+    name: str
     finding: str
     meaning: str
 
@@ -66,26 +64,24 @@ def evaluations(run: Path) -> list[Evaluation]:
     return [_evaluation(file) for file in sorted(run.glob("evaluation/*/evaluation.json"))]
 
 
-def accuracies(
-    groups: Groups, found: Sequence[Entry], strong: Evaluations, gallery: Gallery
-) -> Section:
+def accuracies(found: Sequence[Entry], strong: Evaluations, gallery: Gallery) -> Section:
     lost = where(
         any(run.status.onsets or run.mark() for run in runs)
-        for runs in groups.values()
+        for runs in by_method(found).values()
         for _ in runs[0].checkpoints
     )
     marks = where(e.run.mark(checkpoint) for e in found for checkpoint, *_ in e.run.evaluated)
     blocks: list[Block] = [
-        Paragraph((ON_TEST,)),
-        Grid("comparison of methods", comparison_table(groups), lost),
+        ON_TEST,
+        Grid("comparison of methods", comparison_table(found), lost),
         Heading("Every checkpoint"),
-        Paragraph((LAST_EPOCH,)),
+        LAST_EPOCH,
         Grid("every checkpoint", results_table([entry.run for entry in found]), marks),
         Heading("Strong evaluation"),
     ]
     if strong:
-        intervals = Paragraph(("Accuracy in percent with its 95 % interval (Wilson).",))
-        blocks += [intervals, _strong_grid(strong)]
+        blocks.append("Accuracy in percent with its 95 % interval (Wilson).")
+        blocks.append(_strong_grid(strong))
     blocks += missing(found, [entry for entry, _ in strong], "evaluate")
     blocks += [
         gallery.copy(path, f"figures/evaluation_{i}_{j}", _caption(entry, one, path))
@@ -97,12 +93,8 @@ def accuracies(
 
 def checks(found: Sequence[Entry], strong: Evaluations) -> Section:
     columns = ("run", "evaluation", "network", "result", "check", "finding", "meaning")
-    every = [(entry, one, check) for entry, one in strong for check in one.checks]
-    rows = [
-        (entry.place, one.name, one.network, check.result, check.name, check.finding, check.meaning)
-        for entry, one, check in every
-    ]
-    failed = where(check.result == WARNING for _, _, check in every)
+    rows = [(e.place, one.name, one.network, *check) for e, one in strong for check in one.checks]
+    failed = where(row[3] == WARNING for row in rows)
     grid = [Grid("checks", Table(columns, rows), failed)] if rows else []
     return Section("Checks", (*grid, *missing(found, [e for e, _ in strong], "evaluate")))
 
@@ -116,7 +108,7 @@ def energies(found: Sequence[Entry], gallery: Gallery) -> Section:
         if table:
             blocks.append(Grid(title, replace(table, rows=table.rows[:ROWS])))
             if len(table.rows) > ROWS:
-                blocks.append(Paragraph((f"The first {ROWS} of {len(table.rows)} rows.",)))
+                blocks.append(f"The first {ROWS} of {len(table.rows)} rows.")
         blocks += [
             gallery.copy(path, f"figures/analysis_{i}_{j}", f"{entry.label}: {path.stem}")
             for j, path in enumerate(pictures, 1)
@@ -135,7 +127,7 @@ def grids(found: Sequence[Entry], gallery: Gallery) -> list[Section]:
             blocks.append(gallery.copy(path, f"figures/samples_{i}_{j}", caption))
         if len(images) > GRIDS:
             more = f"{len(images) - GRIDS} more images of {entry.label} in "
-            blocks.append(Paragraph((more, Code(str(entry.path / "samples")))))
+            blocks.append((more, Code(str(entry.path / "samples"))))
     return [Section("Samples", tuple(blocks))] if blocks else []
 
 
@@ -166,7 +158,7 @@ def missing(found: Sequence[Entry], having: Sequence[Entry], command: str) -> li
         return []
     which = "" if len(lacking) == len(found) else f" for {', '.join(e.place for e in lacking)}"
     run = str(lacking[0].path) if len(lacking) == 1 else "FOLDER"
-    return [Paragraph((f"missing{which}: ", Code(f"python -m energy_at.{command} run={run}")))]
+    return [(f"missing{which}: ", Code(f"python -m energy_at.{command} run={run}"))]
 
 
 def _caption(entry: Entry, one: Evaluation, path: Path) -> str:
@@ -199,14 +191,14 @@ def _evaluation(file: Path) -> Evaluation:
     with suppress(KeyError, TypeError, AttributeError, ValueError):
         checks = [
             Check(
-                str(check["name"]),
                 RESULTS[check["passed"]],
+                str(check["name"]),
                 str(check["finding"]),
                 "" if check["passed"] else str(check["meaning"]),
             )
             for check in content["checks"]
         ]
-        checks += [Check("left out", "not run", str(line), "") for line in content["left_out"]]
+        checks += [Check("not run", "left out", str(line), "") for line in content["left_out"]]
         return Evaluation(
             file.parent.name,
             str(content["network"]["which"] or "weights"),

@@ -2,13 +2,12 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from energy_at.reporting.comparison import Entry, Groups, by_status, configs
-from energy_at.reporting.describe import MethodLabel, differences, setting
-from energy_at.reporting.document.html import (
+from energy_at.reporting.comparison import Entry, by_status, configs
+from energy_at.reporting.describe import by_key, differences, setting
+from energy_at.reporting.document.blocks import (
     Block,
     Code,
     Gallery,
@@ -16,40 +15,37 @@ from energy_at.reporting.document.html import (
     Heading,
     Lines,
     Link,
-    Paragraph,
     Picture,
     Section,
     where,
 )
 from energy_at.reporting.figures import method_styles
 from energy_at.reporting.figures.training_curves import (
-    Training,
+    PANELS,
     delta_energy_figure,
-    epochs_figure,
+    methods_figure,
     steps_figure,
 )
 from energy_at.reporting.sweeps import sweep_curves
-from energy_at.reporting.tables import Table, steps_cell
+from energy_at.reporting.tables import Table, grouped, steps_cell
 
 COLUMNS = 6  # runs that have a column each; of more, those of a method share one
 DELTA_ENERGY = "delta_energy"  # file of the paper's figure
-PANELS = 4  # runs that the delta-energy figure can hold
+TOGETHER = 4  # runs that the delta-energy figure can hold
 DRAWN_BY_STEP = 12  # runs that each have their curves by step; of more, one of each method
 UNKNOWN = "not recorded"
-TERMS = Paragraph(
-    (
-        "The logits f(x) of a classifier define the energies E(x) = -logsumexp f(x) and "
-        "E(x, y) = -f(x)[y]. dE(x) = E(x) - E(x*) and dE(x, y) = E(x, y) - E(x*, y) are their "
-        "changes under attack, in nats; the shift norm is the length of [dE(x), dE(x, y)] (",
-        Link("arXiv 2505.22486", "https://arxiv.org/abs/2505.22486"),
-        "). An adversarial example is abnormal (AAE) if the attack lowered its loss: dE(x, y) > "
-        "dE(x). Status of a run, by its PGD accuracy on held-out images: not robust, if it never "
-        "exceeded chance (one-sided binomial test, 1 %); collapsed (catastrophic overfitting, CO), "
-        "if from the given step to the end it is below half its best so far, or clean and PGD "
-        "accuracy are at chance; overfitted (robust overfitting, RO), if its running mean over "
-        "five validations ends at least three points, and four standard errors, below its best; "
-        "robust otherwise. The sentinel raised its alarms during training.",
-    )
+TERMS = (
+    "The logits f(x) of a classifier define the energies E(x) = -logsumexp f(x) and "
+    "E(x, y) = -f(x)[y]. dE(x) = E(x) - E(x*) and dE(x, y) = E(x, y) - E(x*, y) are their "
+    "changes under attack, in nats; the shift norm is the length of [dE(x), dE(x, y)] (",
+    Link("arXiv 2505.22486", "https://arxiv.org/abs/2505.22486"),
+    "). An adversarial example is abnormal (AAE) if the attack lowered its loss: dE(x, y) > "
+    "dE(x). Status of a run, by its PGD accuracy on held-out images: not robust, if it never "
+    "exceeded chance (one-sided binomial test, 1 %); collapsed (catastrophic overfitting, CO), "
+    "if from the given step to the end it is below half its best so far, or clean and PGD "
+    "accuracy are at chance; overfitted (robust overfitting, RO), if its running mean over "
+    "five validations ends at least three points, and four standard errors, below its best; "
+    "robust otherwise. The sentinel raised its alarms during training.",
 )
 DIFFER = "Differences of their configurations (without loggers, progress bar, place of the data):"
 AGAINST = (
@@ -85,7 +81,7 @@ def overview(found: Sequence[Entry], failed: Sequence[str] = ()) -> Section:
     blocks: list[Block] = [TERMS, Grid("runs", Table.of(rows), lost)]
     if failed:
         jobs = "1 job has" if len(failed) == 1 else f"{len(failed)} jobs have"
-        blocks += [Paragraph((f"{jobs} no result:",)), Lines(tuple(failed))]
+        blocks += [f"{jobs} no result:", Lines(tuple(failed))]
     return Section("Runs", (*blocks, *_choices(found)))
 
 
@@ -94,7 +90,7 @@ def sweeps(found: Sequence[Entry], gallery: Gallery) -> list[Section]:
         Section(
             f"Against {one.key}",
             (
-                Paragraph((one.best(),)),
+                one.best(),
                 Grid(f"against {one.key}", one.table()),
                 gallery.draw(one.figure(), f"figures/{one.stem}", AGAINST),
             ),
@@ -103,24 +99,24 @@ def sweeps(found: Sequence[Entry], gallery: Gallery) -> list[Section]:
     ]
 
 
-def training(groups: Groups, found: Sequence[Entry], gallery: Gallery) -> Section:
+def training(found: Sequence[Entry], gallery: Gallery) -> Section:
     """What was logged, by epoch and by step, with every onset of CO and RO."""
     logged = [entry for entry in found if entry.run.steps is not None]
     blocks: list[Block] = []
-    if logged and len(found) <= PANELS:
-        title = setting([entry.run.config for entry in logged])
+    if logged and len(found) <= TOGETHER:
+        title = setting(configs(logged))
         figure = delta_energy_figure({str(entry.label): entry.run.log for entry in logged}, title)
         blocks.append(gallery.draw(figure, DELTA_ENERGY, f"{BY_RUN}. {title}."))
     if logged:
         chosen = drawn_by_step(logged)
-        blocks += [Heading("By epoch"), _by_epoch(groups, gallery), Heading("By optimizer step")]
+        blocks += [Heading("By epoch"), _by_epoch(logged, gallery), Heading("By optimizer step")]
         blocks += [_by_step(entry, i, gallery) for i, entry in enumerate(chosen, 1)]
         if len(chosen) < len(logged):
-            which = f"The first run of each method and status: {len(chosen)} of {len(logged)}."
-            blocks.append(Paragraph((which,)))
+            count = f"{len(chosen)} of {len(logged)}"
+            blocks.append(f"The first run of each method and status: {count}.")
     if silent := [entry.place for entry in found if entry.run.steps is None]:
         text = f"No training step was logged in {', '.join(silent)}: use "
-        blocks.append(Paragraph((text, Code("logger=csv"), ".")))
+        blocks.append((text, Code("logger=csv"), "."))
     return Section("Training", tuple(blocks))
 
 
@@ -128,29 +124,23 @@ def drawn_by_step(logged: Sequence[Entry]) -> list[Entry]:
     """All of a few runs; of many the first of each method and status."""
     if len(logged) <= DRAWN_BY_STEP:
         return list(logged)
-    first: dict[MethodLabel, Entry] = {}
-    for entry in logged:
-        first.setdefault(replace(entry.method, status=entry.run.mark()), entry)
-    return list(first.values())
+    return [first for first, *_ in grouped(logged, lambda e: (e.method, e.run.mark())).values()]
 
 
 def environment(found: Sequence[Entry]) -> Section:
     records = {entry.place: entry.run.folder.record() for entry in found}
     table, marked = _environments(records)
-    lines = []
+    blocks: list[Block] = []
     if marked:
-        lines.append(f"The runs differ in {', '.join(table.rows[i][0] for i in sorted(marked))}.")
+        blocks.append(f"The runs differ in {', '.join(table.rows[i][0] for i in sorted(marked))}.")
     elif len(found) > 1:
-        lines.append("All runs have the same environment.")
+        blocks.append("All runs have the same environment.")
     if dirty := [p for p, r in records.items() if str(r.get("git_commit")).endswith("-dirty")]:
-        lines.append(f"Uncommitted changes in the source tree of: {', '.join(dirty)}.")
-    blocks: list[Block] = [Paragraph((line,)) for line in lines]
+        blocks.append(f"Uncommitted changes in the source tree of: {', '.join(dirty)}.")
     blocks.append(Grid("environment", table, marked))
-    commands: dict[str, list[str]] = {}
-    for place, record in records.items():
-        commands.setdefault(_command(record.get("command") or []), []).append(place)
+    commands = grouped(records, lambda place: _command(records[place].get("command") or []))
     for command, places in commands.items():
-        blocks += [Paragraph(("Command of ", Code(", ".join(places)), ":")), Lines((command,))]
+        blocks += [("Command of ", Code(", ".join(places)), ":"), Lines((command,))]
     return Section("Environment", tuple(blocks))
 
 
@@ -158,17 +148,15 @@ def _choices(found: Sequence[Entry]) -> list[Block]:
     if len(found) == 1:
         overrides = found[0].run.folder.overrides()
         if not overrides:
-            return [Paragraph(("Choices that differ from the defaults: none recorded.",))]
-        return [Paragraph(("Choices that differ from the defaults:",)), Lines(tuple(overrides))]
-    columns: dict[str, list[Entry]] = {}
-    for entry in found:
-        name = entry.place if len(found) <= COLUMNS else str(entry.method)
-        columns.setdefault(name, []).append(entry)
+            return ["Choices that differ from the defaults: none recorded."]
+        return ["Choices that differ from the defaults:", Lines(tuple(overrides))]
+    few = len(found) <= COLUMNS
+    columns = grouped(found, lambda entry: entry.place if few else str(entry.method))
     table = differences({name: own[0].run.config for name, own in columns.items()})
     rows = [*_seeds(columns), *table.rows]
     if not rows:
-        return [Paragraph(("The runs share one configuration.",))]
-    return [Paragraph((DIFFER,)), Grid("differences", Table(table.columns, rows))]
+        return ["The runs share one configuration."]
+    return [DIFFER, Grid("differences", Table(table.columns, rows))]
 
 
 def _seeds(columns: Mapping[str, Sequence[Entry]]) -> list[tuple[str, ...]]:
@@ -178,20 +166,16 @@ def _seeds(columns: Mapping[str, Sequence[Entry]]) -> list[tuple[str, ...]]:
     return [("seed", *cells)] if len(set(cells)) > 1 or any(len(own) > 1 for own in seeds) else []
 
 
-def _by_epoch(groups: Groups, gallery: Gallery) -> Picture:
-    methods = {
-        label: [Training(run.log, run.status.onsets) for run in runs if run.steps is not None]
-        for label, runs in by_status(groups).items()
-    }
-    title = setting(configs(groups))
-    figure = epochs_figure({label: runs for label, runs in methods.items() if runs}, title)
+def _by_epoch(logged: Sequence[Entry], gallery: Gallery) -> Picture:
+    title = setting(configs(logged))
+    figure = methods_figure(by_status(logged), title, PANELS)
     return gallery.draw(figure, "figures/epochs", f"{BY_EPOCH}. {title}.")
 
 
 def _by_step(entry: Entry, index: int, gallery: Gallery) -> Picture:
     run, style = entry.run, method_styles([entry.method])[entry.method]
     title = f"{entry.label}: {setting([run.config])}"
-    figure = steps_figure(Training(run.log, run.status.onsets), style, title)
+    figure = steps_figure(run, style, title)
     alarms = "; ".join(f"{kind} alarm at step {step}" for kind, step in run.log.alarms)
     caption = f"{title}. Folder {entry.path}. Range and mean of steps (thin), epoch means (thick)"
     return gallery.draw(
@@ -201,17 +185,16 @@ def _by_step(entry: Entry, index: int, gallery: Gallery) -> Picture:
 
 def _environments(records: Mapping[str, Mapping[str, Any]]) -> tuple[Table, frozenset[int]]:
     """One column for each environment, and the rows in which they differ."""
-    shared: dict[tuple[tuple[str, str], ...], list[str]] = {}
-    for place, record in records.items():
-        facts = {k: v for k, v in record.items() if k not in ("command", "overrides", "packages")}
-        facts |= record.get("packages") or {}
-        texts = {key: UNKNOWN if value is None else str(value) for key, value in facts.items()}
-        shared.setdefault(tuple(texts.items()), []).append(place)
-    columns = [dict(facts) for facts in shared]
-    keys = dict.fromkeys(key for facts in columns for key in facts)
-    rows = [(key, *(facts.get(key, UNKNOWN) for facts in columns)) for key in keys]
+    shared = grouped(records, lambda place: _facts(records[place]))
+    rows = [(key, *cells) for key, cells in by_key(list(map(dict, shared)), UNKNOWN).items()]
     heads = ["all runs"] if len(shared) == 1 else [", ".join(p) for p in shared.values()]
     return Table(("", *heads), rows), where(len(set(row[1:])) > 1 for row in rows)
+
+
+def _facts(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    facts = {k: v for k, v in record.items() if k not in ("command", "overrides", "packages")}
+    facts |= record.get("packages") or {}
+    return tuple((key, UNKNOWN if value is None else str(value)) for key, value in facts.items())
 
 
 def _command(words: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import fill
@@ -16,7 +17,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from energy_at.reporting.describe import MethodLabel
-from energy_at.runs.metrics_log import MetricsLog
 
 WIDTH = 10.5  # inches: of a figure with several panels
 OPEN: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
@@ -55,6 +55,7 @@ MARKERS = ("", "o", "s", "^", "D", "v", "P", "X")
 ALARM = "0.25"  # colour of a triangle that belongs to no curve
 LABEL_DISTANCE = 0.08  # of the width of a panel, between labels
 LANE = 13  # points between alarms of different kinds
+ONSETS = {"CO": "--", "RO": ":"}
 
 
 def method_styles(labels: Sequence[MethodLabel]) -> dict[MethodLabel, Style]:
@@ -106,6 +107,27 @@ def _swept(labels: Sequence[MethodLabel]) -> str | None:
     return None
 
 
+@contextmanager
+def subplots(
+    rows: int,
+    columns: int,
+    size: tuple[float, float],
+    title: str = "",
+    styles: Mapping[Any, Style] | None = None,
+    *,
+    sharex: bool = False,
+) -> Iterator[tuple[Figure, list[Axes]]]:
+    """A figure and its panels, row by row; a title above, and a legend of the styles below."""
+    width, height = size
+    with mpl.rc_context(OPEN):
+        height += legend_height(styles) if styles else 0
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure, list(figure.subplots(rows, columns, squeeze=False, sharex=sharex).flat)
+        if styles:
+            methods_legend(figure, styles)
+        entitle(figure, title)
+
+
 def entitle(figure: Figure, title: str) -> None:
     if title:
         figure.suptitle(fill(title, int(15 * figure.get_figwidth())), fontsize="medium")
@@ -132,36 +154,27 @@ class Mark:
     kind: str
     where: float
     color: str = ALARM
-
-
-def alarms_of(log: MetricsLog, *, by_epoch: bool = True, color: str = ALARM) -> list[Mark]:
-    """Alarms of the sentinel in a run, for a panel by epoch, or else by optimizer step."""
-    alarms = log.alarms
-    unit = log.steps_per_epoch if by_epoch and alarms else 1.0
-    return [Mark(kind, step / unit, color) for kind, step in alarms]
-
-
-def method_alarms(
-    logs: Mapping[MethodLabel, Sequence[MetricsLog]], styles: Mapping[MethodLabel, Style]
-) -> list[Mark]:
-    return [
-        mark
-        for label, seeds in logs.items()
-        for log in seeds
-        for mark in alarms_of(log, color=styles[label]["color"])
-    ]
+    label: str = ""  # the kind by default
 
 
 def mark_alarms(axes: Axes, alarms: Sequence[Mark]) -> None:
     """A triangle for each alarm, each kind in a lane of its own; to call after the curves."""
     font: Any = {"va": "top", "fontsize": "xx-small", "linespacing": 0.9, "annotation_clip": False}
     for lane, kind in enumerate(sorted({mark.kind for mark in alarms})):
-        for mark, label in labelled(axes, [mark for mark in alarms if mark.kind == kind]):
+        for mark, label in _labelled(axes, [mark for mark in alarms if mark.kind == kind]):
             text = f"{label}\n\N{BLACK DOWN-POINTING TRIANGLE}"
-            write_at_top(axes, text, mark, -1 - LANE * lane, **font)
+            _write_at_top(axes, text, mark, -1 - LANE * lane, **font)
 
 
-def write_at_top(axes: Axes, text: str, mark: Mark, points: float, **font: Any) -> None:
+def mark_onsets(axes: Axes, onsets: Sequence[Mark]) -> None:
+    """A vertical line for each onset of CO (dashed) or RO (dotted); to call after the curves."""
+    for mark, label in _labelled(axes, onsets):
+        style = ONSETS[mark.kind]
+        axes.axvline(mark.where, color=mark.color, linestyle=style, linewidth=0.9, zorder=1)
+        _write_at_top(axes, label, mark, 2, va="bottom", fontsize="x-small")
+
+
+def _write_at_top(axes: Axes, text: str, mark: Mark, points: float, **font: Any) -> None:
     """Text above (points > 0) or below the upper edge of a panel, at a mark, in its colour."""
     axes.annotate(
         text,
@@ -175,14 +188,14 @@ def write_at_top(axes: Axes, text: str, mark: Mark, points: float, **font: Any) 
     )
 
 
-def labelled(axes: Axes, marks: Sequence[Mark]) -> Iterator[tuple[Mark, str]]:
+def _labelled(axes: Axes, marks: Sequence[Mark]) -> Iterator[tuple[Mark, str]]:
     """Marks from left to right; of those close to each other only the first has a label."""
     distance = LABEL_DISTANCE * float(np.diff(axes.get_xlim())[0])
     last = -np.inf
     for mark in sorted(marks, key=lambda mark: mark.where):
         free = mark.where - last > distance
         last = mark.where if free else last
-        yield mark, mark.kind if free else ""
+        yield mark, (mark.label or mark.kind) if free else ""
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL.Image import Image, Resampling, fromarray
 
-from energy_at.reporting.figures import ATTACK_STYLES, OPEN, entitle
+from energy_at.reporting.figures import ATTACK_STYLES, entitle, subplots
+from energy_at.reporting.tables import grouped
 
 START_COLORS = {
     "noise": "#000000",
@@ -38,17 +39,12 @@ def accuracy_figure(found: Mapping[str, Any], title: str = "") -> Figure:
         found: An evaluation, as ``evaluation.json`` holds it, at two radii or more.
         title: Written above the panel.
     """
-    clean = next(row for row in found["accuracies"] if row["attack"] == "clean")
-    curves: dict[str, list[Mapping[str, Any]]] = {}
-    for row in found["accuracies"]:
-        if row["attack"] != "clean":
-            curves.setdefault(row["attack"], [clean]).append(row)
+    curves = grouped(found["accuracies"], lambda row: row["attack"])
     unit = 255 if found["norm"] == "L-inf" else 1
-    with mpl.rc_context(OPEN):
-        figure = Figure(figsize=(5.2, 3.4), layout="constrained")
-        axes = figure.subplots()
+    with subplots(1, 1, (5.2, 3.4)) as (figure, (axes,)):
+        clean = curves.pop("clean")
         for attack, rows in curves.items():
-            rows = sorted(rows, key=lambda row: float(row["eps"]))
+            rows = sorted([*clean, *rows], key=lambda row: float(row["eps"]))
             radii = [unit * row["eps"] for row in rows]
             color, marker = ATTACK_STYLES[attack]
             low, high, shares = (
@@ -129,12 +125,9 @@ def distributions_figure(
     distances: Mapping[str, Floats], energies: Mapping[str, Floats], symbol: str, title: str
 ) -> Figure:
     """Distances to the nearest training image (L2, in pixels) and energies (nats) by set."""
-    with mpl.rc_context(OPEN):
-        figure = Figure(figsize=(8.4, 3.0), layout="constrained")
-        left, right = figure.subplots(1, 2)
+    with subplots(1, 2, (8.4, 3.0), title) as (figure, (left, right)):
         _histograms(left, distances, "L2 distance to the nearest training image [pixel range]")
         _histograms(right, energies, f"{symbol} [nats]")
-        entitle(figure, title)
     return figure
 
 
@@ -148,9 +141,7 @@ def tradeoff_figure(
             ``variety``, ``fid``, ``precision``, ``recall`` and ``steps``.
         title: The setting.
     """
-    with mpl.rc_context(OPEN):
-        figure = Figure(figsize=(9.4, 3.9), layout="constrained")
-        left, right = figure.subplots(1, 2)
+    with subplots(1, 2, (9.4, 3.9), title) as (figure, (left, right)):
         for axes, (x, y, xlabel, ylabel) in zip((left, right), TRADEOFFS, strict=True):
             for name, points in curves.items():
                 start, guidance, *_ = name
@@ -166,7 +157,6 @@ def tradeoff_figure(
         columns = min(4, len(curves))
         handles, names = right.get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
-        entitle(figure, title)
     return figure
 
 

@@ -1,7 +1,7 @@
 """Curves of trainings: the paper's figure of delta energies, one run by step, methods by epoch."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from textwrap import fill
 from typing import Any
 
@@ -11,45 +11,32 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from energy_at.overfitting.alarms import Kind
 from energy_at.reporting import panels
 from energy_at.reporting.describe import MethodLabel
 from energy_at.reporting.figures import (
-    ALARM,
-    OPEN,
     WIDTH,
     Mark,
     Style,
-    alarms_of,
     entitle,
-    labelled,
-    legend_height,
     mark_alarms,
-    method_alarms,
+    mark_onsets,
     method_styles,
-    methods_legend,
-    write_at_top,
+    subplots,
 )
+from energy_at.reporting.finished_run import FinishedRun
 from energy_at.reporting.panels import DELTA_X, DELTA_XY, PGD, Metric
 from energy_at.runs.metrics_log import Binned, Curve, MetricsLog
 
 FINE_BINS = 2000  # of a curve by step, in the figure of delta energies
 BINS = 400  # in one of eight panels, which can show no more
 LINE = 24  # characters of an axis label
+SUMMARY = (DELTA_X, DELTA_XY, PGD)
 PANELS = (
     *(DELTA_X, DELTA_XY, panels.SHIFT, panels.AAE),
     *(panels.CLEAN, panels.ATTACKED, panels.FGSM, PGD),
 )
 HELD_OUT = {panels.CLEAN: panels.HELD_OUT_CLEAN}  # drawn into the panel of the other
-ONSETS = {"CO": "--", "RO": ":"}
-
-
-@dataclass(frozen=True)
-class Training:
-    """A log, and the steps from which robustness is lost, by ``CO`` or ``RO``."""
-
-    log: MetricsLog
-    onsets: Mapping[Kind, int] = field(default_factory=dict)
+Methods = Mapping[MethodLabel, Sequence[FinishedRun]]
 
 
 def delta_energy_figure(runs: Mapping[str, MetricsLog], title: str = "") -> Figure:
@@ -86,11 +73,10 @@ def delta_energy_figure(runs: Mapping[str, MetricsLog], title: str = "") -> Figu
     return figure
 
 
-def methods_figure(methods: Mapping[MethodLabel, Sequence[MetricsLog]], title: str = "") -> Figure:
-    """Delta energies and PGD accuracy by epoch: mean of the seeds (thick), each seed (thin).
+def methods_figure(methods: Methods, title: str = "", shown: Sequence[Metric] = SUMMARY) -> Figure:
+    """Methods by epoch: the mean of the seeds (thick), each seed (thin), onsets and alarms.
 
-    Shift of the energies on training images, accuracy on held-out images. Triangles are alarms of
-    the sentinel.
+    Vertical lines are onsets of CO (dashed) and RO (dotted), triangles alarms of the sentinel.
 
     Raises:
         ValueError: if there is no method.
@@ -98,21 +84,29 @@ def methods_figure(methods: Mapping[MethodLabel, Sequence[MetricsLog]], title: s
     if not methods:
         raise ValueError("no run to draw")
     styles = method_styles(list(methods))
-    with mpl.rc_context(OPEN):
-        figure = Figure(figsize=(WIDTH, 3.1 + legend_height(styles)), layout="constrained")
-        for axes, metric in zip(figure.subplots(1, 3), (DELTA_X, DELTA_XY, PGD), strict=True):
+    runs = [(run, styles[label]["color"]) for label, seeds in methods.items() for run in seeds]
+
+    def marks(events: Callable[[FinishedRun], Iterable[tuple[str, int]]]) -> list[Mark]:
+        return [
+            Mark(kind, step / run.log.steps_per_epoch, color)
+            for run, color in runs
+            for kind, step in events(run)
+        ]
+
+    alarms = marks(lambda run: run.log.alarms)
+    onsets = marks(lambda run: run.status.onsets.items())
+    with _panels(shown, "epoch", title, styles) as (figure, grid):
+        for axes, metric in zip(grid, shown, strict=True):
             for label, seeds in methods.items():
-                _method_curves(axes, seeds, metric, styles[label])
-            mark_alarms(axes, method_alarms(methods, styles))
-            axes.set(xlabel="epoch", ylabel=metric.axis)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            _zero_line(axes)
-        methods_legend(figure, styles)
-        entitle(figure, title)
+                _method_curves(axes, [run.log for run in seeds], metric, styles[label])
+            _scale(axes, metric, [np.asarray(line.get_ydata()) for line in axes.get_lines()])
+            mark_onsets(axes, onsets)
+            mark_alarms(axes, alarms)
+            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     return figure
 
 
-def steps_figure(training: Training, style: Style, title: str = "") -> Figure:
+def steps_figure(run: FinishedRun, style: Style, title: str = "") -> Figure:
     """One run by optimizer step: its range and mean, its epoch means (thick), onsets and alarms.
 
     Neighbouring steps of a long run share one of ``BINS`` bins.
@@ -120,43 +114,18 @@ def steps_figure(training: Training, style: Style, title: str = "") -> Figure:
     Raises:
         ValueError: if the run has no training step.
     """
-    log, color = training.log, str(style["color"])
-    with mpl.rc_context(OPEN):
-        figure, grid = _eight_panels(f"optimizer step ({log.steps_per_epoch:,.0f} per epoch)")
+    log = run.log
+    onsets = [
+        Mark(kind, step, label=f"{kind}, step {step}") for kind, step in run.status.onsets.items()
+    ]
+    xlabel = f"optimizer step ({log.steps_per_epoch:,.0f} per epoch)"
+    with _panels(PANELS, xlabel, title) as (figure, grid):
         for axes, metric in zip(grid, PANELS, strict=True):
-            _steps(axes, log, metric, color)
-            for kind, step in training.onsets.items():
-                _mark_onset(axes, Mark(kind, step, ALARM), f"{kind}, step {step}")
-            mark_alarms(axes, alarms_of(log, by_epoch=False))
+            _steps(axes, log, metric, str(style["color"]))
+            mark_onsets(axes, onsets)
+            mark_alarms(axes, [Mark(kind, step) for kind, step in log.alarms])
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
             axes.xaxis.set_major_locator(MaxNLocator(4))
-        entitle(figure, title)
-    return figure
-
-
-def epochs_figure(methods: Mapping[MethodLabel, Sequence[Training]], title: str = "") -> Figure:
-    """All methods by epoch: the mean of the seeds (thick), each seed (thin), onsets and alarms."""
-    styles = method_styles(list(methods))
-    logs = {name: [seed.log for seed in seeds] for name, seeds in methods.items()}
-    onsets = [
-        Mark(kind, step / seed.log.steps_per_epoch, styles[name]["color"])
-        for name, seeds in methods.items()
-        for seed in seeds
-        for kind, step in seed.onsets.items()
-    ]
-    with mpl.rc_context(OPEN):
-        figure, grid = _eight_panels("epoch", legend_height(styles))
-        for axes, metric in zip(grid, PANELS, strict=True):
-            for name, seeds in logs.items():
-                _method_curves(axes, seeds, metric, styles[name])
-            _scale(axes, metric, [np.asarray(line.get_ydata()) for line in axes.get_lines()])
-            for mark, label in labelled(axes, onsets):  # of a crowd only the first has a label
-                _mark_onset(axes, mark, label)
-            mark_alarms(axes, method_alarms(logs, styles))
-        for axes in grid[4:]:
-            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        methods_legend(figure, styles)
-        entitle(figure, title)
     return figure
 
 
@@ -181,7 +150,7 @@ def _run(axes: Axes, name: str, log: MetricsLog) -> Axes:
         label = f"{metric.short} (training)"
         twin.plot(list(means), list(means.values()), color=color, label=label)
     _zero_line(twin)
-    mark_alarms(axes, alarms_of(log))
+    mark_alarms(axes, [Mark(kind, step / log.steps_per_epoch) for kind, step in log.alarms])
     axes.set(title=name, xlabel="epoch", ylim=(-3, 103))
     axes.set_zorder(twin.get_zorder() + 1)
     axes.patch.set_visible(False)
@@ -215,14 +184,22 @@ def _method_curves(axes: Axes, seeds: Sequence[MetricsLog], metric: Metric, styl
     axes.plot(epochs, means, linewidth=1.8, markersize=4, **drawn)
 
 
-def _eight_panels(xlabel: str, legend: float = 0.0) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(WIDTH, 4.9 + legend), layout="constrained")
-    grid = list(figure.subplots(2, 4, sharex=True).flat)
-    for axes, metric in zip(grid, PANELS, strict=True):
-        axes.set_ylabel(fill(metric.axis, LINE))
-    for axes in grid[4:]:
-        axes.set_xlabel(xlabel)
-    return figure, grid
+@contextmanager
+def _panels(
+    shown: Sequence[Metric],
+    xlabel: str,
+    title: str,
+    styles: Mapping[MethodLabel, Style] | None = None,
+) -> Iterator[tuple[Figure, list[Axes]]]:
+    """A panel for each metric, at most four side by side."""
+    columns, rows = min(4, len(shown)), -(-len(shown) // 4)
+    size = (WIDTH, 1.3 + 1.8 * rows)
+    with subplots(rows, columns, size, title, styles, sharex=True) as (figure, grid):
+        for axes, metric in zip(grid, shown, strict=True):
+            axes.set_ylabel(fill(metric.axis, LINE))
+        for axes in grid[-columns:]:
+            axes.set_xlabel(xlabel)
+        yield figure, grid
 
 
 def _steps(axes: Axes, log: MetricsLog, metric: Metric, color: str) -> None:
@@ -269,8 +246,3 @@ def _scale(axes: Axes, metric: Metric, values: Sequence[Any]) -> None:
 
 def _zero_line(axes: Axes) -> None:
     axes.axhline(0, color="0.7", linewidth=0.6, zorder=0)
-
-
-def _mark_onset(axes: Axes, mark: Mark, label: str) -> None:
-    axes.axvline(mark.where, color=mark.color, linestyle=ONSETS[mark.kind], linewidth=0.9, zorder=1)
-    write_at_top(axes, label, mark, 2, va="bottom", fontsize="x-small")
