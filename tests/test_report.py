@@ -146,11 +146,11 @@ def test_a_run_that_is_not_robust_is_marked_in_every_table(tmp_path):
     folder = write(tmp_path / "guess", pgd=(0.25,) * 12)
     evaluate(folder)
     found = compare([folder])
-    runs = next(block for block in overview(found).blocks if isinstance(block, Grid))
+    runs = next(block for block in overview(found) if isinstance(block, Grid))
     assert (runs.table.rows[0][-2], runs.marked) == ("not robust", {0})
     strong = [(entry, one) for entry in found for one in evaluations(entry.path)]
-    section = accuracies(found, strong, Gallery(tmp_path))
-    methods, checkpoints, strong = (block for block in section.blocks if isinstance(block, Grid))
+    blocks = accuracies(found, strong, Gallery(tmp_path))
+    methods, checkpoints, strong = (block for block in blocks if isinstance(block, Grid))
     assert (methods.table.rows[0][3:6], methods.marked) == (("not robust",) * 3, {0})
     assert (checkpoints.table.rows[0][-1], checkpoints.marked) == ("not robust", {0})
     assert {row[2] for row in strong.table.rows} == {"not robust"}
@@ -212,19 +212,19 @@ def test_runs_without_a_log_are_reported_by_their_accuracies(here, type_report):
 def test_seeds_of_many_runs_share_a_column(tmp_path):
     folders = [write(tmp_path / f"{reg}{seed}", f"reg={reg}", f"seed={seed}")
                for reg in ("none", "der") for seed in range(4)]  # fmt: skip
-    grid = overview(compare(folders)).blocks[-1]
+    *_, grid = overview(compare(folders))
     assert grid.table.columns == ("key", "FGSM-AT", "FGSM-AT + DER")
     assert grid.table.rows[0] == ("seed", "0, 1, 2, 3", "0, 1, 2, 3")
     assert grid.table.rows[1] == ("reg.name", "none", "DER")
 
 
 def test_runs_of_one_configuration_differ_in_nothing(tmp_path):
-    said = overview(compare([write(tmp_path / name) for name in "ab"])).blocks[-1]
+    *_, said = overview(compare([write(tmp_path / name) for name in "ab"]))
     assert said == "The runs share one configuration."
 
 
 def test_runs_of_one_environment_have_one_column(tmp_path):
-    said, grid, *_ = environment(compare([write(tmp_path / name) for name in "ab"])).blocks
+    said, grid, *_ = environment(compare([write(tmp_path / name) for name in "ab"]))
     assert said == "All runs have the same environment."
     assert grid.table.columns == ("", "all runs")
     assert ("torch", "2.6.0") in grid.table.rows
@@ -233,7 +233,7 @@ def test_runs_of_one_environment_have_one_column(tmp_path):
 def test_a_run_without_record_says_so(tmp_path):
     one, other = write(tmp_path / "one"), write(tmp_path / "other")
     other.environment_file.unlink()
-    (grid,) = [b for b in environment(compare([one, other])).blocks if isinstance(b, Grid)]
+    (grid,) = [b for b in environment(compare([one, other])) if isinstance(b, Grid)]
     assert ("git_commit", "abc", "not recorded") in grid.table.rows
 
 
@@ -384,8 +384,7 @@ def test_jobs_of_a_sweep_that_failed_are_named_with_their_reason(failing, capsys
     assert failed_jobs(failing, alone=True) == FAILED
     first, _ = failed_jobs(failing, alone=False)
     assert first.startswith("job sweep/1 failed: reg.weight=-1 must be")
-    section = overview(compare(finished_runs(failing)), FAILED)
-    blocks = section.blocks
+    blocks = list(overview(compare(finished_runs(failing)), FAILED))
     assert blocks[blocks.index("2 jobs have no result:") + 1] == Lines(tuple(FAILED))
 
 

@@ -61,6 +61,11 @@ class FinishedRun:
             step = self.results.get(checkpoint, {}).get("step", step)
         return "" if self.status.is_result(step) else self.status.kind
 
+    @property
+    def is_marked(self) -> bool:
+        """Whether it lost its robustness at some step, or never had it."""
+        return bool(self.status.onsets or self.mark())
+
     def status_at(self, checkpoint: str) -> str:
         """Status of a checkpoint: the best one of a run that collapsed later is ``robust``."""
         kind = self.status.kind

@@ -121,7 +121,7 @@ class LogReader:
         self._restart(0)
 
     def read(self, most: int = AT_ONCE) -> bool:
-        """Reads at most so many new bytes; returns whether the log has changed.
+        """Reads at most ``most`` new bytes; returns whether the log has changed.
 
         Empty cells are skipped, and lines that are not complete.
 

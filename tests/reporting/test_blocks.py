@@ -12,7 +12,6 @@ from energy_at.reporting.document.blocks import (
     Lines,
     Link,
     Picture,
-    Section,
     plain,
 )
 from energy_at.reporting.tables import Table
@@ -31,7 +30,7 @@ BLOCKS = (
     Picture("figures/a.png", PNG, ODD),
     Picture("figures/b.png", SVG, ODD),
 )
-DOCUMENT = Document(ODD, f"subtitle {ODD}", (Section(ODD, BLOCKS), Section("Second", ())))
+DOCUMENT = Document(ODD, f"subtitle {ODD}", {ODD: BLOCKS, "Second": ("Last.",), "Third": ()})
 
 
 @pytest.fixture
@@ -94,6 +93,7 @@ def test_markdown_has_the_same_parts():
     assert f"    python -m this {ODD}" in lines
     assert f"![{name}](figures/a.png)" in lines
     assert "## Second" in lines
+    assert "## Third" not in lines  # it has no block
     assert len({len(line) for line in lines if line.startswith("|")}) == 1
     assert DOCUMENT.render("report.md").endswith("\n")
     assert "\n\n\n" not in DOCUMENT.render("report.md")
@@ -116,7 +116,7 @@ def test_markdown_changes_nothing_in_plain_text(text, written):
 
 
 def test_code_with_a_backtick_stays_code():
-    document = Document("title", "", (Section("Code", ((Code("a`b"),),)),))
+    document = Document("title", "", {"Code": [(Code("a`b"),)]})
     assert document.render("report.md") == "# title\n\n## Code\n\n``a`b``\n"
 
 

@@ -149,7 +149,9 @@ def test_the_sweep_and_its_report_hold_table_and_figure(sweep, tmp_path):
     )
     assert (tmp_path / "against_reg_weight.csv").read_text().startswith("reg.weight,method,runs,")
     assert (tmp_path / "against_reg_weight.png").read_bytes()[:4] == b"\x89PNG"
-    (section,) = sweeps(compare([run.folder for run in sweep]), Gallery(tmp_path / "report"))
-    assert section.title == "Against reg.weight"
-    assert section.blocks[0].startswith("Best on held-out images: reg.weight=2,")
+    ((title, blocks),) = sweeps(
+        compare([run.folder for run in sweep]), Gallery(tmp_path / "report")
+    ).items()
+    assert title == "Against reg.weight"
+    assert blocks[0].startswith("Best on held-out images: reg.weight=2,")
     assert (tmp_path / "report" / "figures" / "against_reg_weight.png").is_file()

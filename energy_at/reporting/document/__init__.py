@@ -68,14 +68,14 @@ def report(folders: Sequence[RunFolder], out: Path, failed: Sequence[str] = ()) 
 
 def _document(found: Sequence[Entry], gallery: Gallery, failed: Sequence[str]) -> Document:
     strong = [(entry, one) for entry in found for one in evaluations(entry.path)]
-    sections = (
-        overview(found, failed),
-        accuracies(found, strong, gallery),
-        *sweeps(found, gallery),
-        training(found, gallery),
-        checks(found, strong),
-        energies(found, gallery),
-        *grids(found, gallery),
-        environment(found),
-    )
+    sections = {
+        "Runs": overview(found, failed),
+        "Robust accuracy": accuracies(found, strong, gallery),
+        **sweeps(found, gallery),
+        "Training": training(found, gallery),
+        "Checks": checks(found, strong),
+        "Energy analysis": energies(found, gallery),
+        "Samples": grids(found, gallery),
+        "Environment": environment(found),
+    }
     return Document("Report on adversarial training", setting(configs(found)), sections)

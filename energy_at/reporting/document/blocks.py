@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,21 +72,19 @@ Paragraph = str | tuple[str | Code | Link, ...]
 Block = Paragraph | Heading | Grid | Lines | Picture
 
 
-@dataclass(frozen=True)
-class Section:
-    """A part of the report."""
-
-    title: str
-    blocks: tuple[Block, ...]
-
-
-@dataclass(frozen=True)
 class Document:
-    """The report."""
+    """The report.
 
-    title: str
-    subtitle: str
-    sections: tuple[Section, ...]
+    Args:
+        title: The title.
+        subtitle: The setting; may be empty.
+        sections: Blocks by title; a section without blocks is left out.
+    """
+
+    def __init__(self, title: str, subtitle: str, sections: Mapping[str, Iterable[Block]]) -> None:
+        every = {name: tuple(blocks) for name, blocks in sections.items()}
+        self.title, self.subtitle = title, subtitle
+        self.sections = {name: blocks for name, blocks in every.items() if blocks}
 
     def render(self, name: str) -> str:
         """The document as ``report.md`` or as ``report.html``: one page that loads nothing."""

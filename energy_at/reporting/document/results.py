@@ -1,7 +1,7 @@
 """What the runs' evaluations, analyses and samples found: accuracies, checks, energies, images."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,6 @@ from energy_at.reporting.document.blocks import (
     Gallery,
     Grid,
     Heading,
-    Section,
     where,
 )
 from energy_at.reporting.tables import Table
@@ -64,71 +63,62 @@ def evaluations(run: Path) -> list[Evaluation]:
     return [_evaluation(file) for file in sorted(run.glob("evaluation/*/evaluation.json"))]
 
 
-def accuracies(found: Sequence[Entry], strong: Evaluations, gallery: Gallery) -> Section:
+def accuracies(found: Sequence[Entry], strong: Evaluations, gallery: Gallery) -> Iterator[Block]:
+    yield ON_TEST
     lost = where(
-        any(run.status.onsets or run.mark() for run in runs)
+        any(run.is_marked for run in runs)
         for runs in by_method(found).values()
         for _ in runs[0].checkpoints
     )
+    yield Grid("comparison of methods", comparison_table(found), lost)
+    yield Heading("Every checkpoint")
+    yield LAST_EPOCH
     marks = where(e.run.mark(checkpoint) for e in found for checkpoint, *_ in e.run.evaluated)
-    blocks: list[Block] = [
-        ON_TEST,
-        Grid("comparison of methods", comparison_table(found), lost),
-        Heading("Every checkpoint"),
-        LAST_EPOCH,
-        Grid("every checkpoint", results_table([entry.run for entry in found]), marks),
-        Heading("Strong evaluation"),
-    ]
+    yield Grid("every checkpoint", results_table([entry.run for entry in found]), marks)
+    yield Heading("Strong evaluation")
     if strong:
-        blocks.append("Accuracy in percent with its 95 % interval (Wilson).")
-        blocks.append(_strong_grid(strong))
-    blocks += missing(found, [entry for entry, _ in strong], "evaluate")
-    blocks += [
-        gallery.copy(path, f"figures/evaluation_{i}_{j}", _caption(entry, one, path))
-        for i, (entry, one) in enumerate(strong, 1)
-        for j, path in enumerate(one.pictures, 1)
-    ]
-    return Section("Robust accuracy", tuple(blocks))
+        yield "Accuracy in percent with its 95 % interval (Wilson)."
+        yield _strong_grid(strong)
+    yield from missing(found, [entry for entry, _ in strong], "evaluate")
+    for i, (entry, one) in enumerate(strong, 1):
+        for j, path in enumerate(one.pictures, 1):
+            drawn = "accuracy against eps" if path.stem in ("accuracy", "curve") else path.stem
+            caption = f"{entry.label}, {one.name}: {drawn}, {one.norm}, {one.images}"
+            yield gallery.copy(path, f"figures/evaluation_{i}_{j}", caption)
 
 
-def checks(found: Sequence[Entry], strong: Evaluations) -> Section:
+def checks(found: Sequence[Entry], strong: Evaluations) -> Iterator[Block]:
     columns = ("run", "evaluation", "network", "result", "check", "finding", "meaning")
     rows = [(e.place, one.name, one.network, *check) for e, one in strong for check in one.checks]
-    failed = where(row[3] == WARNING for row in rows)
-    grid = [Grid("checks", Table(columns, rows), failed)] if rows else []
-    return Section("Checks", (*grid, *missing(found, [e for e, _ in strong], "evaluate")))
+    if rows:
+        yield Grid("checks", Table(columns, rows), where(row[3] == WARNING for row in rows))
+    yield from missing(found, [entry for entry, _ in strong], "evaluate")
 
 
-def energies(found: Sequence[Entry], gallery: Gallery) -> Section:
+def energies(found: Sequence[Entry], gallery: Gallery) -> Iterator[Block]:
     every = [(entry, *analysis) for entry in found for analysis in analyses(entry.path)]
-    blocks: list[Block] = []
     for i, (entry, name, table, pictures) in enumerate(every, 1):
         title = f"{entry.label}: {name}"
-        blocks.append(Heading(title))
+        yield Heading(title)
         if table:
-            blocks.append(Grid(title, replace(table, rows=table.rows[:ROWS])))
+            yield Grid(title, replace(table, rows=table.rows[:ROWS]))
             if len(table.rows) > ROWS:
-                blocks.append(f"The first {ROWS} of {len(table.rows)} rows.")
-        blocks += [
-            gallery.copy(path, f"figures/analysis_{i}_{j}", f"{entry.label}: {path.stem}")
-            for j, path in enumerate(pictures, 1)
-        ]
-    blocks += missing(found, [entry for entry, *_ in every], "analyse")
-    return Section("Energy analysis", tuple(blocks))
+                yield f"The first {ROWS} of {len(table.rows)} rows."
+        for j, path in enumerate(pictures, 1):
+            caption = f"{entry.label}: {path.stem}"
+            yield gallery.copy(path, f"figures/analysis_{i}_{j}", caption)
+    yield from missing(found, [entry for entry, *_ in every], "analyse")
 
 
-def grids(found: Sequence[Entry], gallery: Gallery) -> list[Section]:
-    blocks: list[Block] = []
+def grids(found: Sequence[Entry], gallery: Gallery) -> Iterator[Block]:
     for i, entry in enumerate(found, 1):
-        images = samples(entry.path)
+        images, folder = samples(entry.path), entry.path / "samples"
         for j, path in enumerate(images[:GRIDS], 1):
-            name = path.relative_to(entry.path / "samples").with_suffix("").as_posix()
-            caption = f"{entry.label}: {name}"
-            blocks.append(gallery.copy(path, f"figures/samples_{i}_{j}", caption))
+            caption = f"{entry.label}: {path.relative_to(folder).with_suffix('').as_posix()}"
+            yield gallery.copy(path, f"figures/samples_{i}_{j}", caption)
         if len(images) > GRIDS:
             more = f"{len(images) - GRIDS} more images of {entry.label} in "
-            blocks.append((more, Code(str(entry.path / "samples"))))
-    return [Section("Samples", tuple(blocks))] if blocks else []
+            yield (more, Code(str(folder)))
 
 
 def analyses(run: Path) -> list[tuple[str, Table | None, list[Path]]]:
@@ -151,19 +141,12 @@ def samples(run: Path) -> tuple[Path, ...]:
     return tuple(path for path in found if left_out.isdisjoint(path.relative_to(run).parts))
 
 
-def missing(found: Sequence[Entry], having: Sequence[Entry], command: str) -> list[Block]:
+def missing(found: Sequence[Entry], having: Sequence[Entry], command: str) -> Iterator[Block]:
     """One line for the runs that lack something, with the command that produces it."""
-    lacking = [entry for entry in found if entry not in having]
-    if not lacking:
-        return []
-    which = "" if len(lacking) == len(found) else f" for {', '.join(e.place for e in lacking)}"
-    run = str(lacking[0].path) if len(lacking) == 1 else "FOLDER"
-    return [(f"missing{which}: ", Code(f"python -m energy_at.{command} run={run}"))]
-
-
-def _caption(entry: Entry, one: Evaluation, path: Path) -> str:
-    drawn = "accuracy against eps" if path.stem in ("accuracy", "curve") else path.stem
-    return f"{entry.label}, {one.name}: {drawn}, {one.norm}, {one.images}"
+    if lacking := [entry for entry in found if entry not in having]:
+        which = "" if len(lacking) == len(found) else f" for {', '.join(e.place for e in lacking)}"
+        run = str(lacking[0].path) if len(lacking) == 1 else "FOLDER"
+        yield (f"missing{which}: ", Code(f"python -m energy_at.{command} run={run}"))
 
 
 def _strong_grid(strong: Evaluations) -> Grid:

@@ -1,7 +1,7 @@
 """Which runs a report compares, their sweeps and training curves, and their environments."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from energy_at.reporting.document.blocks import (
     Lines,
     Link,
     Picture,
-    Section,
     where,
 )
 from energy_at.reporting.figures import method_styles
@@ -63,7 +62,8 @@ BY_EPOCH = (
 )
 
 
-def overview(found: Sequence[Entry], failed: Sequence[str] = ()) -> Section:
+def overview(found: Sequence[Entry], failed: Sequence[str] = ()) -> Iterator[Block]:
+    yield TERMS
     with_folder = any(entry.place != str(entry.path) for entry in found)
     rows = [
         {
@@ -77,47 +77,44 @@ def overview(found: Sequence[Entry], failed: Sequence[str] = ()) -> Section:
         }
         for entry, run in ((entry, entry.run) for entry in found)
     ]
-    lost = where(e.run.status.onsets or e.run.mark() for e in found)
-    blocks: list[Block] = [TERMS, Grid("runs", Table.of(rows), lost)]
+    yield Grid("runs", Table.of(rows), where(entry.run.is_marked for entry in found))
     if failed:
-        jobs = "1 job has" if len(failed) == 1 else f"{len(failed)} jobs have"
-        blocks += [f"{jobs} no result:", Lines(tuple(failed))]
-    return Section("Runs", (*blocks, *_choices(found)))
+        yield "1 job has no result:" if len(failed) == 1 else f"{len(failed)} jobs have no result:"
+        yield Lines(tuple(failed))
+    yield from _choices(found) if len(found) == 1 else _differences(found)
 
 
-def sweeps(found: Sequence[Entry], gallery: Gallery) -> list[Section]:
-    return [
-        Section(
-            f"Against {one.key}",
-            (
-                one.best(),
-                Grid(f"against {one.key}", one.table()),
-                gallery.draw(one.figure(), f"figures/{one.stem}", AGAINST),
-            ),
+def sweeps(found: Sequence[Entry], gallery: Gallery) -> dict[str, Iterable[Block]]:
+    """A section for each swept number."""
+    return {
+        f"Against {one.key}": (
+            one.best(),
+            Grid(f"against {one.key}", one.table()),
+            gallery.draw(one.figure(), f"figures/{one.stem}", AGAINST),
         )
         for one in sweep_curves([entry.run for entry in found])
-    ]
+    }
 
 
-def training(found: Sequence[Entry], gallery: Gallery) -> Section:
+def training(found: Sequence[Entry], gallery: Gallery) -> Iterator[Block]:
     """What was logged, by epoch and by step, with every onset of CO and RO."""
     logged = [entry for entry in found if entry.run.steps is not None]
-    blocks: list[Block] = []
+    title = setting(configs(logged))
     if logged and len(found) <= TOGETHER:
-        title = setting(configs(logged))
         figure = delta_energy_figure({str(entry.label): entry.run.log for entry in logged}, title)
-        blocks.append(gallery.draw(figure, DELTA_ENERGY, f"{BY_RUN}. {title}."))
+        yield gallery.draw(figure, DELTA_ENERGY, f"{BY_RUN}. {title}.")
     if logged:
+        yield Heading("By epoch")
+        figure = methods_figure(by_status(logged), title, PANELS)
+        yield gallery.draw(figure, "figures/epochs", f"{BY_EPOCH}. {title}.")
+        yield Heading("By optimizer step")
         chosen = drawn_by_step(logged)
-        blocks += [Heading("By epoch"), _by_epoch(logged, gallery), Heading("By optimizer step")]
-        blocks += [_by_step(entry, i, gallery) for i, entry in enumerate(chosen, 1)]
+        for i, entry in enumerate(chosen, 1):
+            yield _by_step(entry, i, gallery)
         if len(chosen) < len(logged):
-            count = f"{len(chosen)} of {len(logged)}"
-            blocks.append(f"The first run of each method and status: {count}.")
-    if silent := [entry.place for entry in found if entry.run.steps is None]:
-        text = f"No training step was logged in {', '.join(silent)}: use "
-        blocks.append((text, Code("logger=csv"), "."))
-    return Section("Training", tuple(blocks))
+            yield f"The first run of each method and status: {len(chosen)} of {len(logged)}."
+    if silent := ", ".join(entry.place for entry in found if entry.run.steps is None):
+        yield (f"No training step was logged in {silent}: use ", Code("logger=csv"), ".")
 
 
 def drawn_by_step(logged: Sequence[Entry]) -> list[Entry]:
@@ -127,49 +124,45 @@ def drawn_by_step(logged: Sequence[Entry]) -> list[Entry]:
     return [first for first, *_ in grouped(logged, lambda e: (e.method, e.run.mark())).values()]
 
 
-def environment(found: Sequence[Entry]) -> Section:
+def environment(found: Sequence[Entry]) -> Iterator[Block]:
+    """One column for each environment, and the command of each run."""
     records = {entry.place: entry.run.folder.record() for entry in found}
-    table, marked = _environments(records)
-    blocks: list[Block] = []
-    if marked:
-        blocks.append(f"The runs differ in {', '.join(table.rows[i][0] for i in sorted(marked))}.")
+    shared = grouped(records, lambda place: _facts(records[place]))
+    rows = [(key, *cells) for key, cells in by_key(list(map(dict, shared)), UNKNOWN).items()]
+    heads = ["all runs"] if len(shared) == 1 else [", ".join(p) for p in shared.values()]
+    if different := [row[0] for row in rows if len(set(row[1:])) > 1]:
+        yield f"The runs differ in {', '.join(different)}."
     elif len(found) > 1:
-        blocks.append("All runs have the same environment.")
+        yield "All runs have the same environment."
     if dirty := [p for p, r in records.items() if str(r.get("git_commit")).endswith("-dirty")]:
-        blocks.append(f"Uncommitted changes in the source tree of: {', '.join(dirty)}.")
-    blocks.append(Grid("environment", table, marked))
+        yield f"Uncommitted changes in the source tree of: {', '.join(dirty)}."
+    yield Grid("environment", Table(("", *heads), rows), where(row[0] in different for row in rows))
     commands = grouped(records, lambda place: _command(records[place].get("command") or []))
     for command, places in commands.items():
-        blocks += [("Command of ", Code(", ".join(places)), ":"), Lines((command,))]
-    return Section("Environment", tuple(blocks))
+        yield ("Command of ", Code(", ".join(places)), ":")
+        yield Lines((command,))
 
 
-def _choices(found: Sequence[Entry]) -> list[Block]:
-    if len(found) == 1:
-        overrides = found[0].run.folder.overrides()
-        if not overrides:
-            return ["Choices that differ from the defaults: none recorded."]
-        return ["Choices that differ from the defaults:", Lines(tuple(overrides))]
+def _choices(found: Sequence[Entry]) -> Iterator[Block]:
+    overrides = found[0].run.folder.overrides()
+    yield f"Choices that differ from the defaults:{'' if overrides else ' none recorded.'}"
+    if overrides:
+        yield Lines(tuple(overrides))
+
+
+def _differences(found: Sequence[Entry]) -> Iterator[Block]:
     few = len(found) <= COLUMNS
     columns = grouped(found, lambda entry: entry.place if few else str(entry.method))
     table = differences({name: own[0].run.config for name, own in columns.items()})
-    rows = [*_seeds(columns), *table.rows]
-    if not rows:
-        return ["The runs share one configuration."]
-    return [DIFFER, Grid("differences", Table(table.columns, rows))]
-
-
-def _seeds(columns: Mapping[str, Sequence[Entry]]) -> list[tuple[str, ...]]:
-    """Their row, unless all runs have the same."""
     seeds = [dict.fromkeys(str(entry.run.config.seed) for entry in own) for own in columns.values()]
-    cells = [", ".join(own) for own in seeds]
-    return [("seed", *cells)] if len(set(cells)) > 1 or any(len(own) > 1 for own in seeds) else []
-
-
-def _by_epoch(logged: Sequence[Entry], gallery: Gallery) -> Picture:
-    title = setting(configs(logged))
-    figure = methods_figure(by_status(logged), title, PANELS)
-    return gallery.draw(figure, "figures/epochs", f"{BY_EPOCH}. {title}.")
+    rows = list(table.rows)
+    if len(set(map(tuple, seeds))) > 1 or any(len(own) > 1 for own in seeds):
+        rows.insert(0, ("seed", *(", ".join(own) for own in seeds)))
+    if rows:
+        yield DIFFER
+        yield Grid("differences", Table(table.columns, rows))
+    else:
+        yield "The runs share one configuration."
 
 
 def _by_step(entry: Entry, index: int, gallery: Gallery) -> Picture:
@@ -181,14 +174,6 @@ def _by_step(entry: Entry, index: int, gallery: Gallery) -> Picture:
     return gallery.draw(
         figure, f"figures/steps_{index}", f"{caption}; {run.status}; {alarms or 'no alarm'}."
     )
-
-
-def _environments(records: Mapping[str, Mapping[str, Any]]) -> tuple[Table, frozenset[int]]:
-    """One column for each environment, and the rows in which they differ."""
-    shared = grouped(records, lambda place: _facts(records[place]))
-    rows = [(key, *cells) for key, cells in by_key(list(map(dict, shared)), UNKNOWN).items()]
-    heads = ["all runs"] if len(shared) == 1 else [", ".join(p) for p in shared.values()]
-    return Table(("", *heads), rows), where(len(set(row[1:])) > 1 for row in rows)
 
 
 def _facts(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
