@@ -15,7 +15,7 @@ from PIL import Image
 from energy_at import report
 from energy_at.reporting.comparison import compare
 from energy_at.reporting.document import report as write_report
-from energy_at.reporting.document.blocks import Gallery, Grid, Lines
+from energy_at.reporting.document.blocks import Grid, Lines
 from energy_at.reporting.document.results import accuracies, evaluations
 from energy_at.reporting.document.runs import drawn_by_step, environment, overview
 from energy_at.reporting.finished_run import failed_jobs, finished_runs
@@ -149,7 +149,7 @@ def test_a_run_that_is_not_robust_is_marked_in_every_table(tmp_path):
     runs = next(block for block in overview(found) if isinstance(block, Grid))
     assert (runs.table.rows[0][-2], runs.marked) == ("not robust", {0})
     strong = [(entry, one) for entry in found for one in evaluations(entry.path)]
-    blocks = accuracies(found, strong, Gallery(tmp_path))
+    blocks = accuracies(found, strong, tmp_path)
     methods, checkpoints, strong = (block for block in blocks if isinstance(block, Grid))
     assert (methods.table.rows[0][3:6], methods.marked) == (("not robust",) * 3, {0})
     assert (checkpoints.table.rows[0][-1], checkpoints.marked) == ("not robust", {0})

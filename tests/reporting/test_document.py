@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from energy_at.reporting.document.blocks import Gallery
+from energy_at.reporting.document.blocks import copy
 from energy_at.reporting.document.results import analyses, evaluations, samples
 
 PNG = b"\x89PNG\r\n\x1a\nrest"
@@ -138,9 +138,9 @@ def test_samples_are_found_in_folders_of_folders(tmp_path):
 def test_a_picture_that_is_none_is_named(tmp_path):
     (tmp_path / "good.png").write_bytes(PNG)
     (tmp_path / "bad.png").write_bytes(b"<html>")
-    gallery = Gallery(tmp_path / "report")
-    picture = gallery.copy(tmp_path / "good.png", "figures/a", "caption")
+    out = tmp_path / "report"
+    picture = copy(out, tmp_path / "good.png", "figures/a", "caption")
     assert picture.content == PNG == (tmp_path / "report" / "figures" / "a.png").read_bytes()
     with pytest.raises(ValueError, match="no PNG") as caught:
-        gallery.copy(tmp_path / "bad.png", "figures/b", "caption")
+        copy(out, tmp_path / "bad.png", "figures/b", "caption")
     assert str(tmp_path / "bad.png") in str(caught.value)

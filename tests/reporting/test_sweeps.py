@@ -6,7 +6,6 @@ import itertools
 import pytest
 
 from energy_at.reporting.comparison import compare
-from energy_at.reporting.document.blocks import Gallery
 from energy_at.reporting.document.runs import sweeps
 from energy_at.reporting.finished_run import FinishedRun
 from energy_at.reporting.sweeps import sweep_curves, write_sweep_curves
@@ -149,9 +148,7 @@ def test_the_sweep_and_its_report_hold_table_and_figure(sweep, tmp_path):
     )
     assert (tmp_path / "against_reg_weight.csv").read_text().startswith("reg.weight,method,runs,")
     assert (tmp_path / "against_reg_weight.png").read_bytes()[:4] == b"\x89PNG"
-    ((title, blocks),) = sweeps(
-        compare([run.folder for run in sweep]), Gallery(tmp_path / "report")
-    ).items()
+    ((title, blocks),) = sweeps(compare([run.folder for run in sweep]), tmp_path / "report").items()
     assert title == "Against reg.weight"
     assert blocks[0].startswith("Best on held-out images: reg.weight=2,")
     assert (tmp_path / "report" / "figures" / "against_reg_weight.png").is_file()

@@ -12,7 +12,7 @@ from energy_at.reporting.comparison import (
     write_comparison,
 )
 from energy_at.reporting.describe import setting
-from energy_at.reporting.document.blocks import Document, Gallery
+from energy_at.reporting.document.blocks import Document
 from energy_at.reporting.document.results import accuracies, checks, energies, evaluations, grids
 from energy_at.reporting.document.runs import (
     DELTA_ENERGY,
@@ -58,7 +58,7 @@ def report(folders: Sequence[RunFolder], out: Path, failed: Sequence[str] = ()) 
         compared = write_comparison(found, part)
         (part / "table.md").write_text(table.markdown() + "\n")
         (part / "table.csv").write_text(table.csv())
-        document = _document(found, Gallery(part), failed)
+        document = _document(found, part, failed)
         for name in ("report.md", "report.html"):
             (part / name).write_text(document.render(name), encoding="utf-8")
         files = [name for name in FILES if (part / name).is_file()]
@@ -66,16 +66,16 @@ def report(folders: Sequence[RunFolder], out: Path, failed: Sequence[str] = ()) 
     return "\n".join([printed, f"written to {out}/: {', '.join(files)}", *failed])
 
 
-def _document(found: Sequence[Entry], gallery: Gallery, failed: Sequence[str]) -> Document:
+def _document(found: Sequence[Entry], out: Path, failed: Sequence[str]) -> Document:
     strong = [(entry, one) for entry in found for one in evaluations(entry.path)]
     sections = {
         "Runs": overview(found, failed),
-        "Robust accuracy": accuracies(found, strong, gallery),
-        **sweeps(found, gallery),
-        "Training": training(found, gallery),
+        "Robust accuracy": accuracies(found, strong, out),
+        **sweeps(found, out),
+        "Training": training(found, out),
         "Checks": checks(found, strong),
-        "Energy analysis": energies(found, gallery),
-        "Samples": grids(found, gallery),
+        "Energy analysis": energies(found, out),
+        "Samples": grids(found, out),
         "Environment": environment(found),
     }
     return Document("Report on adversarial training", setting(configs(found)), sections)

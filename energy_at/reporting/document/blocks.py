@@ -91,33 +91,25 @@ class Document:
         return _TEMPLATES.get_template(f"{name}.jinja").render(document=self)
 
 
-@dataclass(frozen=True)
-class Gallery:
-    """The folder that the report and its pictures are written to."""
+def draw(out: Path, figure: Figure, file: str, caption: str) -> Picture:
+    """Writes a figure of the report below ``out``, as PNG and PDF; the page shows it as SVG."""
+    (out / file).parent.mkdir(parents=True, exist_ok=True)
+    save(figure, out / file)
+    return Picture(f"{file}.png", svg(figure), caption)
 
-    out: Path
 
-    def draw(self, figure: Figure, file: str, caption: str) -> Picture:
-        """Writes a figure as PNG and PDF; the page shows it as SVG."""
-        save(figure, self._place(file))
-        return Picture(f"{file}.png", svg(figure), caption)
+def copy(out: Path, source: Path, file: str, caption: str) -> Picture:
+    """Copies an image from a run folder to the report below ``out``.
 
-    def copy(self, source: Path, file: str, caption: str) -> Picture:
-        """Copies an image from a run folder.
-
-        Raises:
-            ValueError: if it is no PNG.
-        """
-        content = source.read_bytes()
-        if not content.startswith(_PNG):
-            raise ValueError(f"{source} is damaged: it is no PNG image")
-        self._place(f"{file}.png").write_bytes(content)
-        return Picture(f"{file}.png", content, caption)
-
-    def _place(self, file: str) -> Path:
-        target = self.out / file
-        target.parent.mkdir(parents=True, exist_ok=True)
-        return target
+    Raises:
+        ValueError: if it is no PNG.
+    """
+    content = source.read_bytes()
+    if not content.startswith(_PNG):
+        raise ValueError(f"{source} is damaged: it is no PNG image")
+    (out / file).parent.mkdir(parents=True, exist_ok=True)
+    (out / f"{file}.png").write_bytes(content)
+    return Picture(f"{file}.png", content, caption)
 
 
 def where(flags: Iterable[object]) -> frozenset[int]:

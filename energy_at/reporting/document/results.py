@@ -12,9 +12,9 @@ from energy_at.reporting.comparison import Entry, by_method, comparison_table, r
 from energy_at.reporting.document.blocks import (
     Block,
     Code,
-    Gallery,
     Grid,
     Heading,
+    copy,
     where,
 )
 from energy_at.reporting.tables import Table
@@ -63,7 +63,7 @@ def evaluations(run: Path) -> list[Evaluation]:
     return [_evaluation(file) for file in sorted(run.glob("evaluation/*/evaluation.json"))]
 
 
-def accuracies(found: Sequence[Entry], strong: Evaluations, gallery: Gallery) -> Iterator[Block]:
+def accuracies(found: Sequence[Entry], strong: Evaluations, out: Path) -> Iterator[Block]:
     yield ON_TEST
     lost = where(
         any(run.is_marked for run in runs)
@@ -84,7 +84,7 @@ def accuracies(found: Sequence[Entry], strong: Evaluations, gallery: Gallery) ->
         for j, path in enumerate(one.pictures, 1):
             drawn = "accuracy against eps" if path.stem in ("accuracy", "curve") else path.stem
             caption = f"{entry.label}, {one.name}: {drawn}, {one.norm}, {one.images}"
-            yield gallery.copy(path, f"figures/evaluation_{i}_{j}", caption)
+            yield copy(out, path, f"figures/evaluation_{i}_{j}", caption)
 
 
 def checks(found: Sequence[Entry], strong: Evaluations) -> Iterator[Block]:
@@ -95,7 +95,7 @@ def checks(found: Sequence[Entry], strong: Evaluations) -> Iterator[Block]:
     yield from missing(found, [entry for entry, _ in strong], "evaluate")
 
 
-def energies(found: Sequence[Entry], gallery: Gallery) -> Iterator[Block]:
+def energies(found: Sequence[Entry], out: Path) -> Iterator[Block]:
     every = [(entry, *analysis) for entry in found for analysis in analyses(entry.path)]
     for i, (entry, name, table, pictures) in enumerate(every, 1):
         title = f"{entry.label}: {name}"
@@ -106,16 +106,16 @@ def energies(found: Sequence[Entry], gallery: Gallery) -> Iterator[Block]:
                 yield f"The first {ROWS} of {len(table.rows)} rows."
         for j, path in enumerate(pictures, 1):
             caption = f"{entry.label}: {path.stem}"
-            yield gallery.copy(path, f"figures/analysis_{i}_{j}", caption)
+            yield copy(out, path, f"figures/analysis_{i}_{j}", caption)
     yield from missing(found, [entry for entry, *_ in every], "analyse")
 
 
-def grids(found: Sequence[Entry], gallery: Gallery) -> Iterator[Block]:
+def grids(found: Sequence[Entry], out: Path) -> Iterator[Block]:
     for i, entry in enumerate(found, 1):
         images, folder = samples(entry.path), entry.path / "samples"
         for j, path in enumerate(images[:GRIDS], 1):
             caption = f"{entry.label}: {path.relative_to(folder).with_suffix('').as_posix()}"
-            yield gallery.copy(path, f"figures/samples_{i}_{j}", caption)
+            yield copy(out, path, f"figures/samples_{i}_{j}", caption)
         if len(images) > GRIDS:
             more = f"{len(images) - GRIDS} more images of {entry.label} in "
             yield (more, Code(str(folder)))

@@ -10,12 +10,12 @@ from energy_at.reporting.describe import by_key, differences, setting
 from energy_at.reporting.document.blocks import (
     Block,
     Code,
-    Gallery,
     Grid,
     Heading,
     Lines,
     Link,
     Picture,
+    draw,
     where,
 )
 from energy_at.reporting.figures import method_styles
@@ -84,33 +84,33 @@ def overview(found: Sequence[Entry], failed: Sequence[str] = ()) -> Iterator[Blo
     yield from _choices(found) if len(found) == 1 else _differences(found)
 
 
-def sweeps(found: Sequence[Entry], gallery: Gallery) -> dict[str, Iterable[Block]]:
+def sweeps(found: Sequence[Entry], out: Path) -> dict[str, Iterable[Block]]:
     """A section for each swept number."""
     return {
         f"Against {one.key}": (
             one.best(),
             Grid(f"against {one.key}", one.table()),
-            gallery.draw(one.figure(), f"figures/{one.stem}", AGAINST),
+            draw(out, one.figure(), f"figures/{one.stem}", AGAINST),
         )
         for one in sweep_curves([entry.run for entry in found])
     }
 
 
-def training(found: Sequence[Entry], gallery: Gallery) -> Iterator[Block]:
+def training(found: Sequence[Entry], out: Path) -> Iterator[Block]:
     """What was logged, by epoch and by step, with every onset of CO and RO."""
     logged = [entry for entry in found if entry.run.steps is not None]
     title = setting(configs(logged))
     if logged and len(found) <= TOGETHER:
         figure = delta_energy_figure({str(entry.label): entry.run.log for entry in logged}, title)
-        yield gallery.draw(figure, DELTA_ENERGY, f"{BY_RUN}. {title}.")
+        yield draw(out, figure, DELTA_ENERGY, f"{BY_RUN}. {title}.")
     if logged:
         yield Heading("By epoch")
         figure = methods_figure(by_status(logged), title, PANELS)
-        yield gallery.draw(figure, "figures/epochs", f"{BY_EPOCH}. {title}.")
+        yield draw(out, figure, "figures/epochs", f"{BY_EPOCH}. {title}.")
         yield Heading("By optimizer step")
         chosen = drawn_by_step(logged)
         for i, entry in enumerate(chosen, 1):
-            yield _by_step(entry, i, gallery)
+            yield _by_step(entry, i, out)
         if len(chosen) < len(logged):
             yield f"The first run of each method and status: {len(chosen)} of {len(logged)}."
     if silent := ", ".join(entry.place for entry in found if entry.run.steps is None):
@@ -165,14 +165,14 @@ def _differences(found: Sequence[Entry]) -> Iterator[Block]:
         yield "The runs share one configuration."
 
 
-def _by_step(entry: Entry, index: int, gallery: Gallery) -> Picture:
+def _by_step(entry: Entry, index: int, out: Path) -> Picture:
     run, style = entry.run, method_styles([entry.method])[entry.method]
     title = f"{entry.label}: {setting([run.config])}"
     figure = steps_figure(run, style, title)
     alarms = "; ".join(f"{kind} alarm at step {step}" for kind, step in run.log.alarms)
     caption = f"{title}. Folder {entry.path}. Range and mean of steps (thin), epoch means (thick)"
-    return gallery.draw(
-        figure, f"figures/steps_{index}", f"{caption}; {run.status}; {alarms or 'no alarm'}."
+    return draw(
+        out, figure, f"figures/steps_{index}", f"{caption}; {run.status}; {alarms or 'no alarm'}."
     )
 
 
