@@ -21,7 +21,9 @@ from energy_at.evaluation.trained_model import open_run
 from energy_at.reporting import panels
 from energy_at.runs.folder import RunFolder
 from energy_at.runs.result_folder import ResultFolder
-from energy_at.sampling import FILES, Stop, classifier, output, pipeline
+from energy_at.sampling import classifier, output, pipeline
+from energy_at.sampling.langevin import Stop
+from energy_at.sampling.output import FILES
 from energy_at.sampling.samples import Parts, SamplingBar
 from tests.evaluation.conftest import TRAINING, trained_digits  # noqa: F401  a fixture
 from tests.helpers.running import typed

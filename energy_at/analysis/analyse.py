@@ -4,22 +4,28 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from omegaconf import DictConfig
 from tqdm import tqdm
 
 from energy_at import __version__
 from energy_at.analysis.energy_plane import quiver, scatter
 from energy_at.analysis.figures import classes, delta_vs_eps, histograms, path
-from energy_at.analysis.measure import TIMES, Landscape, Natural, Shifts, measure_landscape
-from energy_at.analysis.plan import AnalysisPlan, plan_of
+from energy_at.analysis.measure import (
+    TIMES,
+    AnalysisPlan,
+    Landscape,
+    Natural,
+    Shifts,
+    measure_landscape,
+    plan_of,
+)
 from energy_at.analysis.tables import View, attack_table, quantity_table, unchanged_images
 from energy_at.attacks.autoattack import require_classes
 from energy_at.attacks.registry import LABELS
@@ -46,70 +52,50 @@ ARRAYS = {
 
 @dataclass(frozen=True)
 class Subject:
-    """A network, the images that it is analysed on, and its energies."""
+    """A network and the images that it is analysed on."""
 
     model: TrainedModel
+    plan: AnalysisPlan
     evaluator: Evaluator
-    landscape: Landscape
+
+    @cached_property
+    def landscape(self) -> Landscape:
+        """The energies, measured once."""
+        plan = self.plan
+        return measure_landscape(
+            self.model.net, self.evaluator, plan.attacks, plan.sweep, ball=plan.ball
+        )
 
 
 Subjects = Mapping[str, Subject]  # by the name of the network
 
 
 def analyse_command(cfg: DictConfig, overrides: Sequence[str] = ()) -> str:
-    """Analyses the networks that the configuration names; returns the text to print."""
+    """Measures the energies of the networks that the configuration names and writes the files.
+
+    Returns the table, and where the files are.
+
+    Raises:
+        ImportError: if an attack needs a library that is not installed.
+        ValueError: if a class has no image, an attack needs more classes, or ``out`` holds
+            anything else.
+    """
     require_wandb_only(cfg)
     models = open_models(cfg, overrides)
     plan = plan_of(cfg, models.values())
-    out = None if cfg.out is None else Path(str(cfg.out))
-    folder, text, subjects = analyse(
-        models, plan, out, batch_size=cfg.batch_size, progress=cfg.progress
-    )
-    if cfg.logger:
-        _publish(cfg, subjects, folder)
-    return f"{text}\n\nwritten to {folder}/: tables, samples and figures"
-
-
-def analyse(
-    models: Mapping[str, TrainedModel],
-    plan: AnalysisPlan,
-    out: Path | None = None,
-    *,
-    batch_size: int | None = None,
-    progress: bool = True,
-) -> tuple[Path, str, Subjects]:
-    """Measures the energies of all networks and writes the files.
-
-    Args:
-        models: One network, or several with one data set, by name.
-        plan: What to measure.
-        out: The folder of the files; one below ``model.folder``, or ``analysis``, by default.
-        batch_size: Images that are attacked at once; it changes no result.
-        progress: Show bars.
-
-    Returns:
-        The folder, the table as Markdown, and the energies of each network.
-
-    Raises:
-        ValueError: if a class has no image, or ``out`` holds anything else.
-    """
-    attacks = plan.attacks
-    evaluators = {}
+    subjects = {}
     for name, model in models.items():
-        evaluators[name] = plan.evaluator(model, batch_size=batch_size, progress=progress)
-        require_every_class(evaluators[name].images.labels.tolist(), model.config.dataset.classes)
-    record = describe(plan, models, evaluators)
-    out = out or _default_path(models, plan, record["networks"][0]["images"])
-    folder = ResultFolder(out, "analysis", record["key"])
+        evaluator = plan.evaluator(model, batch_size=cfg.batch_size, progress=cfg.progress)
+        require_every_class(evaluator.images.labels.tolist(), model.config.dataset.classes)
+        require_classes(plan.attacks, partial(evaluator.classes, model.net))
+        subjects[name] = Subject(model, plan, evaluator)
+    out = _default_path(subjects, plan) if cfg.out is None else Path(str(cfg.out))
+    folder = ResultFolder(out, "analysis", describe(subjects, plan)["key"])
     with folder.staged() as part:
-        subjects = {}
-        for name, model in models.items():
-            evaluator = evaluators[name]
-            require_classes(attacks, partial(evaluator.classes, model.net))
-            found = measure_landscape(model.net, evaluator, attacks, plan.sweep, ball=plan.ball)
-            subjects[name] = Subject(model, evaluator, found)
-        text = _write(part, subjects, plan, progress=progress)
-    return out, text, subjects
+        text = _write(part, subjects, plan, progress=cfg.progress)
+    if cfg.logger:
+        _publish(cfg, subjects, out)
+    return f"{text}\n\nwritten to {out}/: tables, samples and figures"
 
 
 def require_every_class(labels: Sequence[int], classes: int) -> None:
@@ -123,9 +109,7 @@ def require_every_class(labels: Sequence[int], classes: int) -> None:
         )
 
 
-def describe(
-    plan: AnalysisPlan, models: Mapping[str, TrainedModel], evaluators: Mapping[str, Evaluator]
-) -> dict[str, Any]:
+def describe(subjects: Subjects, plan: AnalysisPlan) -> dict[str, Any]:
     """The settings of an analysis, and the key of its result."""
     settings = {
         "split": plan.split,
@@ -142,8 +126,9 @@ def describe(
         "seed": plan.seed,
     }
     networks, keys = [], []
-    for name, model in models.items():
-        images, indices = evaluators[name].images, list(evaluators[name].numbers)
+    for name, subject in subjects.items():
+        model, images = subject.model, subject.evaluator.images
+        indices = list(subject.evaluator.numbers)
         keys.append(result_key(model, images, {**settings, "indices": indices}))
         networks.append(
             {
@@ -166,13 +151,14 @@ def describe(
     }
 
 
-def _default_path(models: Mapping[str, TrainedModel], plan: AnalysisPlan, n: int) -> Path:
-    if len(models) > 1:
+def _default_path(subjects: Subjects, plan: AnalysisPlan) -> Path:
+    if len(subjects) > 1:
         return Path("analysis")
-    (model,) = models.values()
-    words = [model.which or "weights", plan.norm, plan.eps.replace("/", "of"), f"{n}images"]
+    (subject,) = subjects.values()
+    eps, images = plan.eps.replace("/", "of"), f"{len(subject.evaluator.images)}images"
+    words = [subject.model.which or "weights", plan.norm, eps, images]
     words += [] if plan.split == "test" else [plan.split]
-    return model.folder / "analysis" / "-".join(words)
+    return subject.model.folder / "analysis" / "-".join(words)
 
 
 def _write(part: Path, subjects: Subjects, plan: AnalysisPlan, *, progress: bool) -> str:
@@ -184,9 +170,7 @@ def _write(part: Path, subjects: Subjects, plan: AnalysisPlan, *, progress: bool
     else:
         (subject,) = subjects.values()
         _write_samples(part / "samples.npz", subject.landscape)
-    models = {name: subject.model for name, subject in subjects.items()}
-    evaluators = {name: subject.evaluator for name, subject in subjects.items()}
-    record, view = describe(plan, models, evaluators), _view(subjects, plan)
+    record, view = describe(subjects, plan), _view(subjects, plan)
     text = _markdown(view, subjects, plan)
     (part / "table.md").write_text(text + "\n", encoding="utf-8")
     (part / "table.csv").write_text(quantity_table(view.runs).csv(), encoding="utf-8")
@@ -270,14 +254,12 @@ def figures(view: View, sweep: str) -> Iterator[tuple[str, Figure]]:
 
 def _write_samples(file: Path, landscape: Landscape) -> None:
     """Every number of every image, in the arrays that ``ARRAYS`` describes."""
-    arrays: dict[str, Any] = _image_columns(landscape, natural="natural/")
-    arrays["path/t"] = np.array(TIMES)
+    arrays = _image_columns(landscape) | {"path/t": np.array(TIMES)}
     for attack, paths in landscape.paths.items():
         arrays["path/positions"] = paths.positions
         arrays[f"path/{attack}/marginal"] = paths.marginal
         arrays[f"path/{attack}/joint"] = paths.joint
-    for field in fields(landscape.radii):
-        arrays[f"radii/{field.name}"] = getattr(landscape.radii, field.name)
+    arrays |= {f"radii/{name}": column for name, column in vars(landscape.radii).items()}
     np.savez_compressed(file, **arrays)
 
 
@@ -289,18 +271,18 @@ def _publish(cfg: DictConfig, subjects: Subjects, folder: Path) -> None:
     for name, below in _subfolders(subjects).items():
         columns = _image_columns(subjects[name].landscape)
         rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-        table = wandb.Table(columns=list(columns), data=[list(row) for row in rows])
+        names: list[str | int] = [name.removeprefix("natural/") for name in columns]
+        table = wandb.Table(columns=names, data=[list(row) for row in rows])
         tables["energies" if len(subjects) == 1 else f"energies/{below}"] = table
     # next to the folder, which holds one result and nothing else
     publish(cfg, next(iter(subjects.values())).model, folder.parent, "analyse", tables)
 
 
-def _image_columns(landscape: Landscape, natural: str = "") -> dict[str, NDArray[Any]]:
+def _image_columns(landscape: Landscape) -> dict[str, Any]:
     """Columns with an entry for each image: natural, then under each attack (``pgd/joint``)."""
-    groups: dict[str, Natural | Shifts] = {natural: landscape.natural}
-    groups |= {f"{name}/": shifts for name, shifts in landscape.attacks.items()}
+    groups = {"natural": landscape.natural, **landscape.attacks}
     return {
-        f"{prefix}{field.name}": getattr(columns, field.name)
-        for prefix, columns in groups.items()
-        for field in fields(columns)
+        f"{group}/{name}": column
+        for group, columns in groups.items()
+        for name, column in vars(columns).items()
     }

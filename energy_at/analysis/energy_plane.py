@@ -12,10 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from energy_at.analysis.figures import NARROW, PAPER, WIDTH, legend_below, run_title
+from energy_at.analysis.figures import NARROW, WIDTH, legend_below, run_title, sheet
 from energy_at.analysis.measure import Floats, Landscape
 from energy_at.analysis.tables import View
-from energy_at.reporting.figures import entitle
 
 ARROWS = 500  # of a panel at most
 SEED = 0  # draws them
@@ -48,9 +47,9 @@ def _plane(view: View, attack: str, draw: Draw, what: str) -> Figure:
     columns = len(view.runs) if view.has_columns else len(kinds)
     rows = len(cells) // columns
     norm = Normalize(0, _highest(view, attack))
-    with mpl.rc_context(PAPER):
-        width = WIDTH if columns > 1 else NARROW
-        figure = Figure(figsize=(width, 1.0 + 2.3 * rows), layout="constrained", dpi=300)
+    width = WIDTH if columns > 1 else NARROW
+    title = f"{view.title}; {view.labels[attack]}, {what}"
+    with sheet(width, 1.0 + 2.3 * rows, title) as figure:
         grid = figure.subplots(rows, columns, squeeze=False)
         for axes, (kind, run) in zip(grid.ravel(), cells, strict=True):
             landscape = view.runs[run]
@@ -58,9 +57,9 @@ def _plane(view: View, attack: str, draw: Draw, what: str) -> Figure:
             drawn = _sample(members) if draw is _arrows else members
             _frame(axes, landscape, attack)
             draw(axes, landscape, attack, drawn, norm)
-            title = _panel_title(kind, len(drawn), len(members), alone=len(kinds) == 1)
+            text = _panel_title(kind, len(drawn), len(members), alone=len(kinds) == 1)
             above = view.has_columns and kind == kinds[0]
-            axes.set_title(f"{run_title(view, run)}\n{title}" if above else title)
+            axes.set_title(f"{run_title(view, run)}\n{text}" if above else text)
         for axes in grid[-1]:
             axes.set_xlabel("E(x) [nats]")
         for axes in grid[:, 0]:
@@ -74,7 +73,6 @@ def _plane(view: View, attack: str, draw: Draw, what: str) -> Figure:
             pad=0.01,
         )
         legend_below(figure, [Line2D([], [], label=_diagonal_label(grid), **DIAGONAL)])
-        entitle(figure, f"{view.title}; {view.labels[attack]}, {what}")
     return figure
 
 

@@ -44,6 +44,15 @@ COUNTED = 12  # classes that have room for the number of their images
 
 
 @contextmanager
+def sheet(width: float, height: float, title: str) -> Iterator[Figure]:
+    """A figure of this size in inches, with its title."""
+    with mpl.rc_context(PAPER):
+        figure = Figure(figsize=(width, height), layout="constrained", dpi=300)
+        yield figure
+        entitle(figure, title)
+
+
+@contextmanager
 def page(view: View, xlabel: str, ylabel: str) -> Iterator[tuple[Figure, Panels]]:
     """A panel for each run and attack: row by row for one run, a column for each of several.
 
@@ -54,14 +63,11 @@ def page(view: View, xlabel: str, ylabel: str) -> Iterator[tuple[Figure, Panels]
     columns = len(view.runs) if view.has_columns else alone
     rows = -(-len(wanted) // columns)
     share: Share = "col" if view.has_columns else "all"
-    with mpl.rc_context(PAPER):
-        width, height = (WIDTH, 1.5) if columns > 1 else (NARROW, 2.2)
-        size = (width, 0.9 + min(height * rows, HEIGHT))
-        figure = Figure(figsize=size, layout="constrained", dpi=300)
+    width, height = (WIDTH, 1.5) if columns > 1 else (NARROW, 2.2)
+    with sheet(width, 0.9 + min(height * rows, HEIGHT), view.title) as figure:
         grid = figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share).ravel()
         panels = dict(zip(wanted, grid, strict=False))
-        for place, (_, attack) in enumerate(wanted):
-            axes = grid[place]
+        for place, ((_, attack), axes) in enumerate(panels.items()):
             axes.set_title(view.labels[attack])
             axes.xaxis.set_major_locator(MaxNLocator(3, min_n_ticks=3))
             axes.yaxis.set_major_locator(MaxNLocator(4))
@@ -76,7 +82,6 @@ def page(view: View, xlabel: str, ylabel: str) -> Iterator[tuple[Figure, Panels]
         if view.has_columns:
             for run, axes in zip(view.runs, grid, strict=False):
                 axes.set_title(f"{run_title(view, run)}\n{axes.get_title()}")
-        entitle(figure, view.title)
 
 
 def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
@@ -133,9 +138,8 @@ def delta_vs_eps(view: View, label: str) -> Figure:
     """Delta energies against the radius of an attack: means and bands of the images."""
     unit, unit_label = (255, "1/255") if view.norm == "linf" else (1, "pixel range")
     styles = _run_styles(view)
-    with mpl.rc_context(PAPER):
-        height = 2.6 + (legend_height(styles) if view.has_columns else 0)
-        figure = Figure(figsize=(WIDTH, height), layout="constrained", dpi=300)
+    height = 2.6 + (legend_height(styles) if view.has_columns else 0)
+    with sheet(WIDTH, height, f"{view.title}; {label}, mean and {BAND_LABEL}") as figure:
         for axes, name in zip(figure.subplots(1, 2), ("marginal", "joint"), strict=True):
             for run, landscape in view.runs.items():
                 deltas = getattr(landscape.radii, f"delta_{name}")
@@ -150,15 +154,13 @@ def delta_vs_eps(view: View, label: str) -> Figure:
             )
         if view.has_columns:
             methods_legend(figure, styles)
-        entitle(figure, f"{view.title}; {label}, mean and {BAND_LABEL}")
     return figure
 
 
 def classes(view: View) -> Figure:
     """Means over the images of each class, under every attack."""
     rows = {"E(x), E(x*)": "marginal", "dE(x)": "delta_marginal", "dE(x, y)": "delta_joint"}
-    with mpl.rc_context(PAPER):
-        figure = Figure(figsize=(WIDTH, 6.2), layout="constrained", dpi=300)
+    with sheet(WIDTH, 6.2, view.title) as figure:
         grid = figure.subplots(3, len(view.runs), squeeze=False, sharex="col")
         for column, (run, landscape) in zip(grid.T, view.runs.items(), strict=True):
             for axes, name in zip(column, rows.values(), strict=True):
@@ -175,7 +177,6 @@ def classes(view: View) -> Figure:
                 Line2D([], [], linestyle="", marker=marker, markersize=4, color=color, label=label)
             )
         figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
-        entitle(figure, view.title)
     return figure
 
 

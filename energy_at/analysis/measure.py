@@ -1,20 +1,23 @@
-"""The energies of a network around images, in fp32 and evaluation mode.
+"""What an analysis measures: the energies of a network around images, in fp32.
 
 All images are attacked, misclassified ones too. Noise and tiles are those of ``evaluation``, so any
 batch size gives the same numbers. Energies are computed in fp64 from fp32 logits: otherwise the
 cross-entropy of a confident image is lost in the rounding of its energies.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from energy_at.attacks import Attack, LibraryAttack, WorstCase
+from energy_at.attacks import Attack, LibraryAttack, WorstCase, pgd
+from energy_at.attacks.registry import FROM_LIBRARY, named_attack
 from energy_at.attacks.threat import Ball, Linf
 from energy_at.core.types import Images, Labels, Logits, PerExample
 from energy_at.energy.energies import (
@@ -26,6 +29,7 @@ from energy_at.energy.energies import (
     shift_norm,
 )
 from energy_at.energy.pair import LogitPair
+from energy_at.evaluation import EvaluationTarget, TrainedModel
 from energy_at.evaluation.robustness import TOGETHER, Evaluator, batched, finite_logits
 from energy_at.models.modes import Tiled
 
@@ -33,7 +37,84 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Truths = NDArray[np.bool_]
 
+ATTACKS = ("fgsm", "pgd", "trades", "targeted", "cw")  # those that need no library
+FACTORS = (0.25, 0.5, 1.0, 1.5, 2.0)  # radii of the sweep, in units of eps
 TIMES = tuple(i / 20 for i in range(31))  # along a path: x at 0, x* at 1, and half as far again
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalysisPlan(EvaluationTarget):
+    """Images, threat model and attacks of an analysis; ``balls`` holds one ball."""
+
+    radii: Sequence[Ball]  # of the PGD sweep
+    subset: int | None = 1000
+    steps: int = 20
+    iterations: int = 100  # of APGD and FAB
+    queries: int = 5000  # of Square
+    at_most: ClassVar[bool] = True
+
+    @property
+    def eps(self) -> str:
+        return next(iter(self.balls))
+
+    @property
+    def ball(self) -> Ball:
+        return self.balls[self.eps]
+
+    @cached_property
+    def attacks(self) -> dict[str, Attack]:
+        """By name; raises ``ImportError`` if one needs a library that is not installed."""
+        return {name: named_attack(name, self.ball, **self._settings(name)) for name in self.names}
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """The attacks as they are printed: ``PGD-20``."""
+        return {name: self.label(name) for name in self.names}
+
+    @property
+    def sweep(self) -> dict[float, Attack]:
+        """PGD at each radius of the sweep."""
+        return {ball.eps: pgd(ball, steps=self.steps) for ball in self.radii}
+
+    def _settings(self, name: str) -> dict[str, Any]:
+        if name not in FROM_LIBRARY:
+            return super()._settings(name)
+        library = {"steps": self.iterations, "queries": self.queries}
+        return library if name == "autoattack" else library | {"keeps": "worst"}
+
+
+def plan_of(cfg: DictConfig, models: Iterable[TrainedModel]) -> AnalysisPlan:
+    """The analysis that a configuration asks for.
+
+    Raises:
+        ValueError: if the networks were trained for different threat models and none is named, or
+            a radius is not a length.
+    """
+    if OmegaConf.is_list(cfg.eps):
+        raise ValueError(
+            f"eps={list(cfg.eps)} must be one radius; eps_list=[4/255,8/255] takes several"
+        )
+    models = list(models)
+    target = AnalysisPlan.fields_of(cfg, models)
+    (ball,) = target["balls"].values()
+    if cfg.eps_list is None:
+        radii = radii_around(ball)
+    else:
+        balls = models[0].threat_models(target["norm"], cfg.eps_list, key="eps_list").values()
+        radii = sorted(balls, key=lambda ball: ball.eps)
+    return AnalysisPlan(
+        **target,
+        names=list(cfg.attacks or ATTACKS),
+        radii=radii,
+        iterations=cfg.iterations,
+        queries=cfg.queries,
+    )
+
+
+def radii_around(ball: Ball) -> list[Ball]:
+    """``FACTORS`` times the ball, up to the largest perturbation that exists."""
+    most = 1 if isinstance(ball, Linf) else float("inf")
+    return [ball.scaled(factor) for factor in FACTORS if factor * ball.eps <= most]
 
 
 @dataclass(frozen=True)
@@ -118,9 +199,12 @@ def measure_landscape(
     Raises:
         ValueError: if the network returns anything but finite logits.
     """
-    spread = torch.arange(0, len(evaluator.images), -(-len(evaluator.images) // curves))
+    every = torch.arange(len(evaluator.images))
+    spread = every[:: -(-len(every) // curves)]
     with evaluator.evaluation_mode(net) as tiled:
-        survey = _Survey(tiled, evaluator, _all_logits(tiled, evaluator), ball)
+        batches = batched(every, evaluator.batch_size)
+        clean = [finite_logits(tiled, evaluator.batch(part)[0]).double().cpu() for part in batches]
+        survey = _Survey(tiled, evaluator, torch.cat(clean), ball)
         results = {name: survey.attack(name, attack, spread) for name, attack in attacks.items()}
         few = survey.take(spread)
         swept = [few.attack(f"eps {eps:.3g}", attack)[0] for eps, attack in radii.items()]
@@ -164,16 +248,25 @@ class _Survey:
         for positions in self._batches(name, attack, shifts):
             x, y = self.evaluator.batch(positions)
             x_adv = attack(self.net, x, y, generator=self.evaluator.noise(positions, 0)).x_adv
-            pair = LogitPair(
-                self.clean[positions].to(x.device), finite_logits(self.net, x_adv).double(), y
+            clean, adv = self.clean[positions].to(x.device), finite_logits(self.net, x_adv)
+            pair = LogitPair(clean, adv.double(), y)
+            columns = (
+                pair.adv.argmax(1),
+                marginal_energy(pair.adv),
+                joint_energy(pair.adv, y),
+                delta_marginal(pair),
+                delta_joint(pair),
+                shift_norm(pair),
+                is_abnormal(pair),
+                self._size(x_adv - x).double(),
             )
-            shifts.append(_shifts(pair, self._size(x_adv - x)))
+            shifts.append(Shifts(*map(_array, columns)))
             if on_path is not None:
                 wanted = torch.isin(positions, on_path).nonzero().flatten().to(x.device)
                 blocks = batched(wanted, self.net.size)
                 lines += [_lines(self.net, x[i], x_adv[i], y[i]) for i in blocks]
-        columns = (np.concatenate([getattr(s, f.name) for s in shifts]) for f in fields(Shifts))
-        return Shifts(*columns), np.concatenate(lines, axis=1)
+        whole = (np.concatenate([getattr(s, f.name) for s in shifts]) for f in fields(Shifts))
+        return Shifts(*whole), np.concatenate(lines, axis=1)
 
     def _batches(self, name: str, attack: Attack, done: Sequence[Shifts]) -> Iterator[Labels]:
         """Positions that are attacked at once; they change the result of a library attack."""
@@ -199,25 +292,6 @@ def _lines(net: Tiled, x: Images, x_adv: Images, y: Labels) -> Floats:
     logits = finite_logits(net, points).double()
     energies = torch.stack([marginal_energy(logits), joint_energy(logits, y.repeat(len(TIMES)))])
     return _array(energies.reshape(2, len(TIMES), len(x)).transpose(1, 2))
-
-
-def _shifts(pair: LogitPair, size: PerExample) -> Shifts:
-    return Shifts(
-        _array(pair.adv.argmax(1)),
-        _array(marginal_energy(pair.adv)),
-        _array(joint_energy(pair.adv, pair.y)),
-        _array(delta_marginal(pair)),
-        _array(delta_joint(pair)),
-        _array(shift_norm(pair)),
-        _array(is_abnormal(pair)),
-        _array(size.double()),
-    )
-
-
-def _all_logits(net: Tiled, evaluator: Evaluator) -> Logits:
-    batches = batched(torch.arange(len(evaluator.images)), evaluator.batch_size)
-    logits = [finite_logits(net, evaluator.batch(positions)[0]) for positions in batches]
-    return torch.cat([part.double().cpu() for part in logits])
 
 
 def _array(values: Tensor) -> NDArray[Any]:

@@ -3,7 +3,6 @@
 from energy_at.evaluation.evaluate import FILES, EvaluationPlan, evaluate, evaluate_command
 from energy_at.evaluation.robustness import Evaluator
 from energy_at.evaluation.trained_model import (
-    LOOPS,
     EvaluationTarget,
     TrainedModel,
     open_model,
@@ -14,7 +13,6 @@ from energy_at.evaluation.trained_model import (
 
 __all__ = [
     "FILES",
-    "LOOPS",
     "EvaluationPlan",
     "EvaluationTarget",
     "Evaluator",

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,11 @@ from scipy.stats import binomtest
 
 from energy_at.attacks import Attack, restarted_pgd
 from energy_at.attacks.autoattack import INSTALL, is_installed, require_classes
-from energy_at.attacks.registry import CLEAN, LABELS, AttackKey, named_attack
+from energy_at.attacks.registry import CLEAN, AttackKey, named_attack
 from energy_at.attacks.threat import Ball
 from energy_at.evaluation.gradient_masking import attack_checks, network_checks
 from energy_at.evaluation.robustness import Evaluator, Journal, Mask
 from energy_at.evaluation.trained_model import (
-    LOOPS,
     EvaluationTarget,
     TrainedModel,
     open_model,
@@ -38,9 +37,8 @@ FILES = ("evaluation.json", "evaluation.csv", "evaluation.md", "images.csv")
 class EvaluationPlan(EvaluationTarget):
     """Images, threat models and attacks of an evaluation."""
 
-    names: Sequence[str]  # of the attacks
-    steps: int = 50  # of PGD, TRADES, CW and targeted PGD
-    restarts: int = 10  # of PGD
+    steps: int = 50
+    restarts: int = 10
     left_out: Sequence[str] = ()  # a line for each attack that belongs here but is not available
 
     @cached_property
@@ -51,19 +49,10 @@ class EvaluationPlan(EvaluationTarget):
             for name in self.names
         }
 
-    def label(self, name: str) -> str:
-        """``PGD-50-10``: steps and restarts of an attack; a single restart is not written."""
-        shown = [str(v) for k, v in self._settings(name).items() if k != "restarts" or v > 1]
-        return "-".join([LABELS[name], *shown])
-
     def _attack(self, name: str, ball: Ball) -> Attack:
-        attack = restarted_pgd if name == "pgd" else partial(named_attack, name)
-        return attack(ball, **self._settings(name))
-
-    def _settings(self, name: str) -> dict[str, int]:
         if name == "pgd":
-            return {"steps": self.steps, "restarts": self.restarts}
-        return {"steps": self.steps} if name in LOOPS else {}
+            return restarted_pgd(ball, steps=self.steps, restarts=self.restarts)
+        return named_attack(name, ball, **self._settings(name))
 
 
 def evaluate_command(cfg: DictConfig, overrides: Sequence[str] = ()) -> str:
@@ -89,7 +78,6 @@ def plan_of(cfg: DictConfig, model: TrainedModel) -> EvaluationPlan:
     return EvaluationPlan(
         **EvaluationPlan.fields_of(cfg, [model]),
         names=names,
-        steps=cfg.steps,
         restarts=cfg.restarts,
         left_out=left_out,
     )
@@ -161,7 +149,7 @@ def describe(model: TrainedModel, plan: EvaluationPlan, evaluator: Evaluator) ->
         },
         "norm": plan.norm_label,
         "eps": list(plan.balls),
-        "attacks": [plan.label(name) for name in plan.names],
+        "attacks": list(map(plan.label, plan.names)),
         "seed": plan.seed,
         "precision": "fp32",
     }

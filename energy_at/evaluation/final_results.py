@@ -80,10 +80,13 @@ def held_out(images: ImageSet) -> dict[str, float]:
 def cost(cfg: DictConfig, run: Run) -> dict[str, float]:
     """Cost of the training: seconds, and forward passes per image and step.
 
-    The passes are a mean over all steps: a rollback may change the cost of a step. Regularizers
-    count as active.
+    The passes are a mean over all steps: the first rollback may change the cost of a step, later
+    ones do not. Regularizers count as active.
     """
-    passes = sum(share * _passes(cfg, run, remedies) for share, remedies in _phases(run))
+    passes, sentinel, steps = _passes(cfg, run), _sentinel(run), run.trainer.global_step
+    if sentinel is not None and sentinel.rollback.steps and steps:
+        before = sentinel.rollback.steps[0] / steps
+        passes = before * passes + (1 - before) * _passes(cfg, run, sentinel.rollback.remedies)
     costs = {"forward_equivalents": round(passes, 2)}
     for timer in callbacks_of(run.trainer, Timer):
         costs["seconds"] = round(timer.time_elapsed("train"), 1)
@@ -99,16 +102,7 @@ def _sentinel(run: Run) -> Sentinel | None:
     return next(iter(callbacks_of(run.trainer, Sentinel)), None)
 
 
-def _phases(run: Run) -> list[tuple[float, Remedies | None]]:
-    """Shares of the steps before and after the first rollback; later ones change no cost."""
-    found, steps = _sentinel(run), run.trainer.global_step
-    if found is None or not found.rollback.steps or not steps:
-        return [(1.0, None)]
-    before = found.rollback.steps[0] / steps
-    return [(before, None), (1 - before, found.rollback.remedies)]
-
-
-def _passes(cfg: DictConfig, run: Run, remedies: Remedies | None) -> float:
+def _passes(cfg: DictConfig, run: Run, remedies: Remedies | None = None) -> float:
     """Forward passes per image of a training step, with the remedies of a rollback applied."""
     module = build_module(cfg)
     if remedies is not None:

@@ -4,7 +4,7 @@ After Athalye et al. (2018), Carlini et al. (2019), and the flags of AutoAttack 
 2020). A warning changes no number: it says why the number may be too high.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,7 @@ from energy_at.models.modes import no_graph
 CHECKED_IMAGES = 250  # whatever the batch size
 SATURATED = 16.6  # nats: beyond this gap 1 - p(y|x) is below the resolution of fp32
 BLACK_BOX_IMAGES, BLACK_BOX_QUERIES = 200, 1000
+BLACK_BOX = "white box stronger than black box at {}"
 WITH_BLACK_BOX = ("square", "autoattack")  # not white-box attacks alone
 
 
@@ -97,8 +98,18 @@ def attack_checks(
         if {fgsm, pgd} <= set(correct):
             checks.append(stronger(correct, fgsm, pgd))
         keys = [k for k in correct if k.eps == eps and k.name not in WITH_BLACK_BOX]
-        white = [correct[key] for key in keys]
-        checks.append(_against_square(net, evaluator, eps, ball, white))
+        if keys and is_installed():
+            first = torch.arange(min(BLACK_BOX_IMAGES, len(evaluator.images)))
+            key = AttackKey("black box", eps)
+            square = LibraryAttack(ball, "square", queries=BLACK_BOX_QUERIES)
+            black = evaluator.take(first).correct(net, {key: square})[key]
+            white = torch.stack([correct[k] for k in keys]).all(0)
+            checks.append(black_box(white[first], black, eps))
+        else:
+            needs = "a white-box attack, such as attacks=[pgd]"
+            if keys:
+                needs = f"the AutoAttack library: {INSTALL}"
+            checks.append(Check(BLACK_BOX.format(eps), None, "not run", f"needs {needs}"))
     return checks
 
 
@@ -119,7 +130,7 @@ def stronger(correct: Mapping[AttackKey, Mask], weak: AttackKey, strong: AttackK
 def black_box(white: Mask, black: Mask, eps: str) -> Check:
     """Whether a black-box attack breaks no more images than the white-box ones together."""
     return Check(
-        f"white box stronger than black box at {eps}",
+        BLACK_BOX.format(eps),
         not _breaks_more(black, white),
         f"of {len(white)} images, {int(white.sum())} correct under the white-box attacks, "
         f"{int(black.sum())} under Square; {int((white & ~black).sum())} broken by Square alone",
@@ -142,21 +153,6 @@ def _forward_twice(
         again = net(x)
     logits = outputs.detach()
     return logits, again, grad.flatten(1).abs().amax(1), logits.argmax(1) == y
-
-
-def _against_square(
-    net: nn.Module, evaluator: Evaluator, eps: str, ball: Ball, white: Sequence[Mask]
-) -> Check:
-    name = f"white box stronger than black box at {eps}"
-    if not white:
-        return Check(name, None, "not run", "needs a white-box attack, such as attacks=[pgd]")
-    if not is_installed():
-        return Check(name, None, "not run", f"needs the AutoAttack library: {INSTALL}")
-    first = torch.arange(min(BLACK_BOX_IMAGES, len(evaluator.images)))
-    key = AttackKey("black box", eps)
-    square = LibraryAttack(ball, "square", queries=BLACK_BOX_QUERIES)
-    black = evaluator.take(first).correct(net, {key: square})[key]
-    return black_box(torch.stack(list(white)).all(0)[first], black, eps)
 
 
 def _breaks_more(one: Mask, other: Mask) -> bool:

@@ -165,13 +165,9 @@ class Evaluator:
         """Batches of the correct images; results that the journal knows are filled in."""
         known = {} if self.journal is None else self.journal.known[task]
         todo = correct.nonzero().flatten()
-        unfinished = []
-        for i, number in zip(todo.tolist(), self._numbers(todo), strict=True):
-            if number in known:
-                correct[i] = known[number]
-            else:
-                unfinished.append(i)
-        positions = torch.tensor(unfinished, dtype=torch.long)
+        results = [known.get(number) for number in self._numbers(todo)]
+        positions = todo[torch.tensor([result is None for result in results], dtype=torch.bool)]
+        correct[todo] = torch.tensor([result is not False for result in results], dtype=torch.bool)
         batches = batched(positions, self.batch_size)
         if together:  # one block of images after the other
             blocks = positions // TOGETHER

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from energy_at import __version__
+from energy_at.attacks.registry import LABELS
 from energy_at.attacks.threat import NORM_LABELS, NORMS, Ball
 from energy_at.config import parse_pixels
 from energy_at.config.build import build_data, build_loggers, make, reopen
@@ -76,29 +77,6 @@ class TrainedModel:
         texts = [str(radius).replace(" ", "") for radius in radii]
         return {text: NORMS[norm](parse_pixels(key, text, most)) for text in texts}
 
-    def select_images(
-        self, split: str, n: int | None, seed: int | None
-    ) -> tuple[ImageSet, list[int]]:
-        """Images of a split on the device, and their indices in the split.
-
-        Args:
-            split: ``test``, ``val`` or ``train``.
-            n: Number of images; all by default.
-            seed: Draws them; ``None`` takes the first ``n``.
-
-        Raises:
-            ValueError: if the split has fewer.
-        """
-        images: ImageSet = getattr(self.data, split)
-        if n is not None and n > len(images):
-            raise ValueError(f"subset={n} is out of reach: there are {len(images)} {split} images")
-        indices = torch.arange(len(images))
-        if n is not None and seed is not None:
-            generator = torch.Generator().manual_seed(seed)
-            indices = torch.randperm(len(images), generator=generator)[:n].sort().values
-        indices = indices[:n]
-        return images.take(indices).to(self.device), indices.tolist()
-
     @property
     def identity(self) -> dict[str, str | None]:
         """Source, checkpoint and digest of the weights, for the record of a result."""
@@ -116,14 +94,18 @@ class TrainedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationTarget:
-    """Images and threat models that a network is evaluated on."""
+    """Images, threat models and attacks that a network is evaluated on."""
 
     norm: str  # linf or l2
     balls: Mapping[str, Ball]  # by their radius as it was written
+    names: Sequence[str]  # of the attacks
+    steps: int  # of PGD, TRADES, CW and targeted PGD
+    restarts: int = 1  # of PGD
     split: str = "test"  # or val, or train
     subset: int | None = None  # number of images; None for all
     subset_seed: int | None = 0  # draws them; None takes the first ones
     seed: int = 0  # of the noise of the attacks
+    at_most: ClassVar[bool] = False  # whether all images are taken if there are fewer
 
     @staticmethod
     def fields_of(cfg: DictConfig, models: Sequence[TrainedModel]) -> dict[str, Any]:
@@ -144,16 +126,41 @@ class EvaluationTarget:
                 "such as norm=linf eps=8/255"
             )
         (((norm, _), balls),) = found.items()
-        keys = ("split", "subset", "subset_seed", "seed")
+        keys = ("steps", "split", "subset", "subset_seed", "seed")
         return {"norm": norm, "balls": balls} | {key: cfg[key] for key in keys}
 
     @property
     def norm_label(self) -> str:
         return NORM_LABELS[self.norm]
 
+    def label(self, name: str) -> str:
+        """``PGD-50-10``: steps and restarts of an attack; a single restart is not written."""
+        steps = [self.steps] if name in LOOPS else []
+        restarts = [self.restarts] if name == "pgd" and self.restarts > 1 else []
+        return "-".join([LABELS[name], *map(str, steps + restarts)])
+
+    def _settings(self, name: str) -> dict[str, Any]:
+        """Arguments of the attack of this name."""
+        return {"steps": self.steps} if name in LOOPS else {}
+
     def images(self, model: TrainedModel) -> tuple[ImageSet, list[int]]:
-        """The images on the device of a network, and their indices in the split."""
-        return model.select_images(self.split, self.subset, self.subset_seed)
+        """The images on the device of a network, and their indices in the split.
+
+        Raises:
+            ValueError: if the split has fewer, unless the subset is ``at_most`` so large.
+        """
+        images: ImageSet = getattr(model.data, self.split)
+        n = self.subset
+        if n is not None and n > len(images) and not self.at_most:
+            raise ValueError(
+                f"subset={n} is out of reach: there are {len(images)} {self.split} images"
+            )
+        indices = torch.arange(len(images))
+        if n is not None and self.subset_seed is not None:
+            generator = torch.Generator().manual_seed(self.subset_seed)
+            indices = torch.randperm(len(images), generator=generator)[:n].sort().values
+        indices = indices[:n]
+        return images.take(indices).to(model.device), indices.tolist()
 
     def evaluator(
         self, model: TrainedModel, *, batch_size: int | None = None, progress: bool = False

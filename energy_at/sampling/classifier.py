@@ -26,43 +26,38 @@ OMITTED = (
 )
 
 
-def require_classifier(model: TrainedModel, choice: str) -> None:
-    """Refuses a run of another data set, before anything is computed.
-
-    Raises:
-        FileNotFoundError: if ``choice`` is a folder without a run.
-        ValueError: if the run is of another data set.
-    """
-    if choice in ("auto", "none"):
-        return
-    theirs, ours = RunFolder.open(choice).config().dataset, model.config.dataset
-    if any(ours[key] != theirs[key] for key in ("name", "classes", "channels", "size")):
-        raise ValueError(
-            f"judge={choice} is a classifier of {theirs.name}, {theirs.classes} classes, but "
-            f"samples are of {ours.name}, {ours.classes} classes"
-        )
-
-
-def load_classifier(
-    model: TrainedModel, choice: str, cache: Path, *, progress: bool
-) -> nn.Module | None:
-    """The independent classifier on the device of the network.
+def find_classifier(model: TrainedModel, choice: str, cache: Path) -> RunFolder | None:
+    """The run of the independent classifier; for ``auto`` it may have to be trained first.
 
     Args:
         model: The network whose samples it classifies.
-        choice: ``auto`` trains one, or takes the one trained before; ``none``; or a run's folder.
+        choice: ``auto``, ``none``, or the folder of a run.
         cache: Folder that a trained one is kept in.
-        progress: Show a bar.
+
+    Raises:
+        FileNotFoundError: if ``choice`` is a folder without a run, or without a checkpoint.
+        ValueError: if the run is of another data set.
     """
     if choice == "none":
         return None
     if choice == "auto":
         key = cache_key("classifier", model.data.train.digests(), STEPS, EPOCHS, model.device.type)
-        folder = RunFolder(cache / f"classifier-{key[:12]}")
-        if not folder.has_checkpoint():
-            _train(model, folder, progress=progress)
-    else:
-        folder = RunFolder.open(choice)
+        return RunFolder(cache / f"classifier-{key[:12]}")
+    folder = RunFolder.open(choice)
+    theirs, ours = folder.config().dataset, model.config.dataset
+    if any(ours[key] != theirs[key] for key in ("name", "classes", "channels", "size")):
+        raise ValueError(
+            f"judge={choice} is a classifier of {theirs.name}, {theirs.classes} classes, but "
+            f"samples are of {ours.name}, {ours.classes} classes"
+        )
+    folder.checkpoint()  # must exist
+    return folder
+
+
+def load_classifier(model: TrainedModel, folder: RunFolder, *, progress: bool) -> nn.Module:
+    """The independent classifier on the device of the network, trained if it was not before."""
+    if not folder.has_checkpoint():
+        _train(model, folder, progress=progress)
     module, _ = reopen(folder, "last", folder.config())
     net: nn.Module = module.net.to(model.device).eval()
     return net.requires_grad_(False)

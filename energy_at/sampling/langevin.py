@@ -305,21 +305,18 @@ def generate(
         Stopped chains, in no particular order.
     """
     queue = filter(len, starts)
-    rest: Chains | None = None
-
-    def fill(active: Chains | None) -> Chains | None:
-        """The active chains and waiting ones, up to ``batch_size``; ``None`` if none are left."""
-        nonlocal rest
+    active: Chains | None = None
+    waiting: Chains | None = None
+    while True:
         parts = [active] if active else []
         room = batch_size - sum(map(len, parts))
-        while room and (waiting := rest or next(queue, None)):
+        while room and (waiting := waiting or next(queue, None)):
             parts.append(waiting.take(slice(room)))
-            rest = waiting.take(slice(room, None))
+            waiting = waiting.take(slice(room, None))
             room -= len(parts[-1])
-        return Chains.concat(parts) if len(parts) > 1 else next(iter(parts), None)
-
-    active = None
-    while active := fill(active):
+        if not parts:
+            return
+        active = Chains.concat(parts) if len(parts) > 1 else parts[0]
         if sampler.steps == 0:
             active, stopped = None, active
         else:

@@ -10,7 +10,6 @@ import torch
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 
-from energy_at.core.files import read_json
 from energy_at.evaluation import TrainedModel
 from energy_at.evaluation.trained_model import publish
 from energy_at.reporting.figures import results as figures
@@ -21,11 +20,10 @@ from energy_at.runs.folder import environment
 from energy_at.sampling.langevin import Stop
 from energy_at.sampling.prepare import Material, SamplingPlan
 from energy_at.sampling.quality import Inception
-from energy_at.sampling.samples import FILE
+from energy_at.sampling.samples import FILE, Samples
 from energy_at.sampling.score import HELD_OUT, MOST, SAMPLES, SampleScores
 
 FILES = (FILE, "samples.json", "samples.csv", "samples.md")
-FIGURES = ("grid", "start", "nearest", "distributions")
 SIDE_BY_SIDE = 12
 PER_CLASS = 100
 SYMBOLS = {
@@ -37,17 +35,14 @@ SYMBOLS = {
 
 
 def describe(
-    model: TrainedModel, plan: SamplingPlan, material: Material, scores: SampleScores
+    material: Material, samples: Samples, sets: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Network, settings and environment, scores of all sets, and statistics of the samples."""
-    samples, dataset = scores.samples, model.config.dataset.name
+    model, plan = material.model, material.plan
+    dataset = model.config.dataset.name
     reference = {"split": plan.reference, "images": len(getattr(model.data, plan.reference))}
     return {
-        "network": {
-            "source": model.source,
-            "which": model.which,
-            "sha256": model.weights_digest,
-        },
+        "network": model.identity,
         "dataset": dataset,
         "fitted_to": {"split": "train", "images": len(model.data.train)},
         "settings": dict(plan.settings),
@@ -59,7 +54,7 @@ def describe(
         "seed": plan.seed,
         "device": str(model.device),
         "environment": environment(),
-        "sets": dict(scores.rows),
+        "sets": sets,
         "stopped": {stop.name.lower(): int((samples.stop == stop).sum()) for stop in Stop},
         "mean_steps": float(samples.steps.float().mean()),
         "training_energy": float(material.energies.cpu().mean()),
@@ -71,20 +66,16 @@ def describe(
 def write_files(
     folder: Path,
     report: Mapping[str, Any],
-    plan: SamplingPlan,
     material: Material,
+    samples: Samples,
     scores: SampleScores,
 ) -> str:
-    """Writes all files to an empty folder.
-
-    Returns:
-        Settings, scores and remarks as Markdown.
-    """
+    """Writes all files to an empty folder; returns settings, scores and remarks as Markdown."""
     dataset = report["config"]["dataset"]
     classes = [str(name) for name in dataset.get("names") or range(dataset["classes"])]
-    text = markdown(report, plan, scores)
+    text = markdown(report, material.plan, scores)
     energies = {kind: scores.energies[kind].numpy() for kind in ("joint", "marginal")}
-    arrays: dict[str, Any] = {"key": np.array(report["key"]), **scores.samples.arrays(), **energies}
+    arrays: dict[str, Any] = {"key": np.array(report["key"]), **samples.arrays(), **energies}
     np.savez_compressed(folder / FILE, **arrays)
     (folder / "classes").mkdir()
     for label, name in enumerate(classes):
@@ -92,54 +83,45 @@ def write_files(
         if len(of_class):
             picture = figures.class_grid(of_class)
             picture.save(folder / "classes" / f"{label:03d}-{name}.png")
-    for name, figure in _figures(report, plan, material, scores, classes).items():
+    for name, figure in _figures(arrays, material, scores, classes).items():
         save(figure, folder / name)
-    columns, rows = _columns(report["sets"])
-    cells = [["" if value is None else str(value) for value in row] for row in rows]
     (folder / FILES[1]).write_text(json.dumps(report, indent=2) + "\n")
-    (folder / FILES[2]).write_text(Table(columns, [tuple(row) for row in cells]).csv())
+    (folder / FILES[2]).write_text(_table(report["sets"]).csv())
     (folder / FILES[3]).write_text(text + "\n")
     return text
 
 
-def publish_samples(cfg: DictConfig, model: TrainedModel, folder: Path) -> None:
+def publish_samples(
+    cfg: DictConfig, model: TrainedModel, folder: Path, sets: Mapping[str, Mapping[str, Any]]
+) -> None:
     """Sends figures, scores and the table of all sets, if ``logger=wandb``."""
     if not cfg.logger:
         return
     import wandb
 
-    sets = read_json(folder / FILES[1])["sets"]
-    columns, rows = _columns(sets)
-    pictures = {name: folder / f"{name}.png" for name in FIGURES}
+    table = _table(sets)
     values: dict[str, Any] = {
-        f"samples/{name}": wandb.Image(str(path))
-        for name, path in pictures.items()
-        if path.is_file()
+        f"samples/{path.stem}": wandb.Image(str(path)) for path in sorted(folder.glob("*.png"))
     }
     values |= {f"sample/{k}": value for k, value in sets[SAMPLES].items() if value is not None}
-    values["samples/sets"] = wandb.Table(list(columns), rows)
+    values["samples/sets"] = wandb.Table(list(table.columns), [list(row) for row in table.rows])
     publish(cfg, model, folder, "sample", values)
 
 
-def _columns(sets: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[str, ...], list[list[Any]]]:
-    """Names of all scores, and the scores of every set; ``None`` where one is missing."""
+def _table(sets: Mapping[str, Mapping[str, Any]]) -> Table:
+    """All scores of every set; ``None`` where one is missing."""
     names = list(dict.fromkeys(name for row in sets.values() for name in row))
-    rows = [[label, *(row.get(name) for name in names)] for label, row in sets.items()]
-    return ("set", *names), rows
+    rows = [(label, *(row.get(name) for name in names)) for label, row in sets.items()]
+    return Table(("set", *names), rows)
 
 
 def _figures(
-    report: Mapping[str, Any],
-    plan: SamplingPlan,
-    material: Material,
-    scores: SampleScores,
-    classes: list[str],
+    samples: Mapping[str, Any], material: Material, scores: SampleScores, classes: list[str]
 ) -> dict[str, Figure]:
-    samples = scores.samples.arrays()
-    title = f"{report['dataset']}: {plan.title}"
+    plan, near = material.plan, scores.near[SAMPLES]
+    title = f"{material.model.config.dataset.name}: {plan.title}"
     generator = torch.Generator().manual_seed(plan.seed)
-    few = torch.randperm(min(len(scores.samples), MOST), generator=generator)[:SIDE_BY_SIDE]
-    near = scores.near[SAMPLES]
+    few = torch.randperm(min(plan.n, MOST), generator=generator)[:SIDE_BY_SIDE]
     training = material.images.pixels[near.places[few].to(material.images.pixels.device)]
     pairs = zip(
         samples["pixels"][few.numpy()],
@@ -147,18 +129,14 @@ def _figures(
         near.distances[few].tolist(),
         strict=True,
     )
-    distances = {name: scores.near[name].distances for name in (SAMPLES, HELD_OUT)}
-    energies = {
-        "samples": scores.energies[plan.sampler.energy],
-        "training images": material.energies.cpu(),
-    }
+    ours, theirs = scores.energies[plan.sampler.energy], material.energies.cpu()
     return {
         "grid": figures.grid(samples["pixels"], samples["label"], classes, plan.shown),
         "start": figures.grid(samples["start"], samples["label"], classes, plan.shown),
         "nearest": figures.nearest_figure(list(pairs), title),
         "distributions": figures.distributions_figure(
-            {name: values.double().numpy() for name, values in distances.items()},
-            {name: values.double().numpy() for name, values in energies.items()},
+            {name: scores.near[name].distances.double().numpy() for name in (SAMPLES, HELD_OUT)},
+            {"samples": ours.double().numpy(), "training images": theirs.double().numpy()},
             SYMBOLS[plan.sampler.energy],
             title,
         ),

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from energy_at import __version__
 from energy_at.config.build import make
@@ -18,11 +17,8 @@ from energy_at.core.types import Labels, PerExample
 from energy_at.evaluation import TrainedModel, result_key
 from energy_at.sampling.langevin import ENERGIES, Chains, Guidance, Langevin
 from energy_at.sampling.quality import Extractor
-from energy_at.sampling.starts import BLOCK, Start
+from energy_at.sampling.starts import BLOCK, Fitted, Start
 from energy_at.sampling.training_images import TrainingImages, embed
-
-GROUPS = ("start", "guidance", "sampler", "quality")
-Tensors = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -52,12 +48,6 @@ class SamplingPlan:
     settings: Mapping[str, Any]
 
     @property
-    def image_settings(self) -> dict[str, Any]:
-        """The settings that the images depend on; scores depend on more."""
-        parts = {name: self.settings[name] for name in ("start", "guidance", "sampler")}
-        return {"n": self.n, "seed": self.seed} | parts
-
-    @property
     def title(self) -> str:
         """Start, guidance and sampler in one line."""
         start, guidance = (self.settings[name]["name"] for name in ("start", "guidance"))
@@ -69,51 +59,54 @@ class SamplingPlan:
 
 def plan_of(cfg: DictConfig) -> SamplingPlan:
     """The sampling that a configuration asks for."""
-    settings: dict[str, dict[str, Any]] = {
-        group: {str(key): value for key, value in cfg[group].items() if key != "_target_"}
-        for group in GROUPS
-    }
-    parts = {name: make(cfg[name], without=("name", "reference")) for name in GROUPS}
+    groups = ("start", "guidance", "sampler", "quality")
+    start, guidance, sampler, extractor = (
+        make(cfg[group], without=("name", "reference")) for group in groups
+    )
     return SamplingPlan(
         n=cfg.n,
         seed=cfg.seed,
-        start=parts["start"],
-        guidance=parts["guidance"],
-        sampler=parts["sampler"],
-        extractor=parts["quality"],
+        start=start,
+        guidance=guidance,
+        sampler=sampler,
+        extractor=extractor,
         reference=cfg.quality.reference,
         shown=cfg.shown,
-        settings=settings,
+        settings={
+            group: {str(key): value for key, value in cfg[group].items() if key != "_target_"}
+            for group in groups
+        },
     )
 
 
 @dataclass(frozen=True)
 class Material:
-    """Training images, their energies as the sampler descends them, in nats, and a fitted start.
+    """What the samples of a network are drawn from; tensors lie on its device."""
 
-    All lie on the device of the network.
-    """
-
+    model: TrainedModel
+    plan: SamplingPlan
+    cache: Path  # folder of files that other samplings reuse
     images: TrainingImages
-    energies: PerExample
-    fit: Tensors
+    energies: PerExample  # of the images, in nats, as the sampler descends them
+    fit: Fitted  # of the start
+    progress: bool  # show bars
 
-    def portions(self, plan: SamplingPlan, done: set[int]) -> Iterator[Chains]:
+    def portions(self, done: set[int]) -> Iterator[Chains]:
         """Samples at their start, class by class, without the numbers that are ``done``.
 
         Whole blocks of ``BLOCK`` numbers of one class are drawn, so that the last bits of a start
         do not depend on which samples are missing.
         """
-        classes = self.images.classes
+        classes, n = self.images.classes, self.plan.n
         for label in range(classes):
-            for first in range(0, plan.n, BLOCK * classes):
+            for first in range(0, n, BLOCK * classes):
                 number = torch.arange(BLOCK) * classes + first + label
-                wanted = [i < plan.n and i not in done for i in number.tolist()]
+                wanted = [i < n and i not in done for i in number.tolist()]
                 if any(wanted):
-                    yield self._block(plan, number, label).take(torch.tensor(wanted))
+                    yield self._block(number, label).take(torch.tensor(wanted))
 
-    def _block(self, plan: SamplingPlan, number: Labels, label: int) -> Chains:
-        device = self.energies.device
+    def _block(self, number: Labels, label: int) -> Chains:
+        plan, device = self.plan, self.energies.device
         noise = CountedNoise(CountedNoise.of(number.tolist(), plan.seed).keys.to(device))
         rows = plan.start.draw(label, noise, self.images, self.fit)
         y = torch.full_like(number, label).to(device)
@@ -123,7 +116,9 @@ class Material:
         return Chains.start_at(number.to(device), y, x, target, noise)
 
 
-def prepare(model: TrainedModel, plan: SamplingPlan, cache: Path) -> Material:
+def prepare(
+    model: TrainedModel, plan: SamplingPlan, cache: Path, *, progress: bool = False
+) -> Material:
     """The material, computed once for a network and its data, then read from ``cache``.
 
     Raises:
@@ -146,7 +141,8 @@ def prepare(model: TrainedModel, plan: SamplingPlan, cache: Path) -> Material:
     key = cache_key(start, data.digests(), None if features is None else key)
     fit = cached(cache, f"start-{start['name']}", key, lambda: plan.start.fit(images, features))
     energies = ENERGIES[plan.sampler.energy](embedding["logits"].to(device), images.labels)
-    return Material(images, energies, {name: value.to(device) for name, value in fit.items()})
+    fit = {name: value.to(device) for name, value in fit.items()}
+    return Material(model, plan, cache, images, energies, fit, progress)
 
 
 def cache_key(*values: Any) -> str:
@@ -154,7 +150,7 @@ def cache_key(*values: Any) -> str:
     return digest([*values, __version__, torch.__version__])
 
 
-def cached(folder: Path, name: str, key: str, compute: Callable[[], Tensors]) -> Tensors:
+def cached(folder: Path, name: str, key: str, compute: Callable[[], Fitted]) -> Fitted:
     """The tensors in a file; computed and written if it is missing or damaged."""
     path = folder / f"{name}-{key[:12]}.safetensors"
     if path.is_file():

@@ -162,38 +162,6 @@ class _ClassifierFeatures(nn.Module):
         return logits_and_features(self.net, pixels[:, : self.channels].float() / 255)
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Scores of a set of images against a reference set.
-
-    Attributes:
-        inception_score: Mean over ten parts, by the classes of the extractor.
-        inception_score_std: Standard deviation over the parts.
-        fid: Frechet distance.
-        kid: Kernel distance, mean over subsets.
-        kid_std: Standard deviation over the subsets.
-        precision: Share of the images within the manifold of the reference.
-        recall: Share of the reference within the manifold of the images.
-        images: Number of images.
-        reference: Number of reference images.
-        kid_subset: Number of images in a subset of KID.
-        full_rank: Whether both sets have more images than features. If not, FID is far above its
-            limit, and only sets of the same size are comparable.
-    """
-
-    inception_score: float
-    inception_score_std: float
-    fid: float
-    kid: float
-    kid_std: float
-    precision: float
-    recall: float
-    images: int
-    reference: int
-    kid_subset: int
-    full_rank: bool
-
-
 def require_enough(images: int, reference: int) -> None:
     """Check that both sets have at least ``MIN_IMAGES`` images.
 
@@ -210,7 +178,7 @@ def require_enough(images: int, reference: int) -> None:
 
 
 def extract_features(
-    extractor: nn.Module, pixels: Pixels, device: torch.device, *, label: str, progress: bool
+    extractor: nn.Module, pixels: Pixels, device: torch.device, label: str, *, progress: bool
 ) -> Embedding:
     """Logits and features of images; the channel of grey images is repeated three times."""
     found = []
@@ -226,8 +194,15 @@ def extract_features(
     return Embedding(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
-def compute_scores(images: Embedding, reference: Embedding) -> Scores:
+def compute_scores(images: Embedding, reference: Embedding) -> dict[str, float]:
     """All scores of a set of images against a reference set.
+
+    Returns:
+        ``inception_score`` and its ``_std`` over ten parts, by the classes of the extractor;
+        ``fid``; ``kid`` and its ``_std`` over subsets of ``kid_subset`` images; ``precision`` and
+        ``recall``, the shares of each set within the manifold of the other; ``images`` and
+        ``reference``, the sizes of the sets; ``full_rank``, whether both have more images than
+        features. If not, FID is far above its limit, and only sets of one size are comparable.
 
     Raises:
         ValueError: if a set has fewer than ``MIN_IMAGES`` images.
@@ -241,16 +216,16 @@ def compute_scores(images: Embedding, reference: Embedding) -> Scores:
     fid = fid_statistics_to_metric(*statistics, verbose=False)
     kid = kid_features_to_metric(ours, theirs, **settings)
     prc = prc_features_to_metric(ours, theirs, **settings)
-    return Scores(
-        isc["inception_score_mean"],
-        isc["inception_score_std"],
-        fid["frechet_inception_distance"],
-        kid["kernel_inception_distance_mean"],
-        kid["kernel_inception_distance_std"],
-        prc["precision"],
-        prc["recall"],
-        len(ours),
-        len(theirs),
-        subset,
-        min(len(ours), len(theirs)) > ours.shape[1],
-    )
+    return {
+        "inception_score": isc["inception_score_mean"],
+        "inception_score_std": isc["inception_score_std"],
+        "fid": fid["frechet_inception_distance"],
+        "kid": kid["kernel_inception_distance_mean"],
+        "kid_std": kid["kernel_inception_distance_std"],
+        "precision": prc["precision"],
+        "recall": prc["recall"],
+        "images": len(ours),
+        "reference": len(theirs),
+        "kid_subset": subset,
+        "full_rank": min(len(ours), len(theirs)) > ours.shape[1],
+    }

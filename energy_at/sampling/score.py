@@ -1,8 +1,6 @@
 """Scores of a sampling: energies, controls, distances to training images, IS and FID."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -12,9 +10,8 @@ from tqdm import tqdm
 
 from energy_at.core.types import Labels
 from energy_at.data import ImageSet
-from energy_at.evaluation import TrainedModel
 from energy_at.sampling.langevin import ENERGIES
-from energy_at.sampling.prepare import Material, SamplingPlan, cache_key, cached
+from energy_at.sampling.prepare import Material, cache_key, cached
 from energy_at.sampling.quality import MIN_IMAGES, compute_scores, extract_features
 from energy_at.sampling.samples import Samples, as_bytes
 from energy_at.sampling.training_images import Embedding, TrainingImages, as_rows, embed
@@ -32,94 +29,75 @@ class Nearest(NamedTuple):
     places: Labels
 
 
-@dataclass(frozen=True)
-class SampleScores:
+class SampleScores(NamedTuple):
     """Energies, controls and scores of a sampling.
 
     Attributes:
-        samples: The images, and how they were drawn.
         energies: Of the images as they are written, in nats: ``joint``, ``marginal``, and the kind
             that was descended.
         near: Nearest training images of the samples and of the controls.
         rows: Scores of every set.
     """
 
-    samples: Samples
     energies: Mapping[str, Tensor]
     near: Mapping[str, Nearest]
     rows: Mapping[str, Mapping[str, Any]]
 
 
-@dataclass(frozen=True)
-class Scorer:
-    """Scores samples, and the sets that they are compared with.
+def score(
+    material: Material, samples: Samples, extractor: nn.Module | None, classifier: nn.Module | None
+) -> SampleScores:
+    """Energies of the samples, their controls, and a row of scores for each set.
 
     Without ``extractor`` there are no IS and FID, without ``classifier`` no accuracy. Features of
-    all sets but the samples are kept in ``cache``.
+    all sets but the samples are computed once and kept in a file.
     """
-
-    model: TrainedModel
-    plan: SamplingPlan
-    material: Material
-    extractor: nn.Module | None
-    classifier: nn.Module | None
-    cache: Path
-    progress: bool
-
-    def score(self, samples: Samples) -> SampleScores:
-        """Energies of the samples, their controls, and a row of scores for each set."""
-        channels_last = self.model.config.training.channels_last
-        logits = embed(self.model.net, samples.pixels, channels_last=channels_last).logits.cpu()
-        training = self.material.images
-        every = sets(samples, self.model.data.test, as_bytes(training.means()), self.plan.seed)
-        near = {
-            name: find_nearest(every[name], training, f"nearest of {name}", progress=self.progress)
-            for name in (SAMPLES, START, HELD_OUT)
+    model, plan, training = material.model, material.plan, material.images
+    channels_last = model.config.training.channels_last
+    logits = embed(model.net, samples.pixels, channels_last=channels_last).logits.cpu()
+    kinds = {"joint", "marginal", plan.sampler.energy}
+    energies = {kind: ENERGIES[kind](logits, samples.label) for kind in kinds}
+    every = sets(samples, model.data.test, as_bytes(training.means()), plan.seed)
+    near = {
+        name: find_nearest(every[name], training, f"nearest of {name}", progress=material.progress)
+        for name in (SAMPLES, START, HELD_OUT)
+    }
+    rows: dict[str, dict[str, Any]] = {
+        name: {
+            "images": len(images),
+            "classifier_accuracy": classifier_accuracy(
+                classifier, images, channels_last=channels_last
+            ),
+            "variety": variety(images),
         }
-        kinds = {"joint", "marginal", self.plan.sampler.energy}
-        energies = {kind: ENERGIES[kind](logits, samples.label) for kind in kinds}
-        return SampleScores(samples, energies, near, self._rows(every, near))
-
-    def _rows(
-        self, every: Mapping[str, ImageSet], near: Mapping[str, Nearest]
-    ) -> dict[str, dict[str, Any]]:
-        channels_last = self.model.config.training.channels_last
-        rows: dict[str, dict[str, Any]] = {}
+        for name, images in every.items()
+    }
+    for name, neighbours in near.items():
+        rows[name]["nearest"] = float(neighbours.distances.median())
+        rows[name]["copied"] = copy_rate(neighbours, near[HELD_OUT])
+    if extractor is not None:
+        real: ImageSet = getattr(model.data, plan.reference)
+        reference = _features(extractor, REFERENCE, real, material)
         for name, images in every.items():
-            accuracy = classifier_accuracy(self.classifier, images, channels_last=channels_last)
-            rows[name] = {
-                "images": len(images),
-                "classifier_accuracy": accuracy,
-                "variety": variety(images),
-            }
-        for name, neighbours in near.items():
-            rows[name]["nearest"] = float(neighbours.distances.median())
-            rows[name]["copied"] = copy_rate(neighbours, near[HELD_OUT])
-        if self.extractor is not None:
-            real: ImageSet = getattr(self.model.data, self.plan.reference)
-            reference = self._features(real, REFERENCE, self.extractor)
-            for name, images in every.items():
-                features = self._features(images, name, self.extractor)
-                if len(images) >= MIN_IMAGES:
-                    rows[name] |= asdict(compute_scores(features, reference))
-        return rows
+            features = _features(extractor, name, images, material)
+            if len(images) >= MIN_IMAGES:
+                rows[name] |= compute_scores(features, reference)
+    return SampleScores(energies, near, rows)
 
-    def _features(self, images: ImageSet, name: str, extractor: nn.Module) -> Embedding:
-        """Features of a set; of all sets but the samples, computed once and kept in a file."""
 
-        def extract() -> Embedding:
-            return extract_features(
-                extractor, images.pixels, self.model.device, label=name, progress=self.progress
-            )
+def _features(extractor: nn.Module, name: str, images: ImageSet, material: Material) -> Embedding:
+    def extract() -> Embedding:
+        device, progress = material.model.device, material.progress
+        return extract_features(extractor, images.pixels, device, name, progress=progress)
 
-        if name == SAMPLES:
-            return extract()
-        # Extractors with the same name may have other weights.
-        weights = [float(p.double().sum()) for p in extractor.parameters()]
-        kind = self.plan.extractor.name
-        key = cache_key(images.digests(), kind, weights)
-        file = cached(self.cache, f"embedding-{kind}", key, lambda: extract()._asdict())
-        return Embedding(**file)
+    if name == SAMPLES:
+        return extract()
+    # Extractors with the same name may have other weights.
+    weights = [float(p.double().sum()) for p in extractor.parameters()]
+    kind = material.plan.extractor.name
+    key = cache_key(images.digests(), kind, weights)
+    file = cached(material.cache, f"embedding-{kind}", key, lambda: extract()._asdict())
+    return Embedding(**file)
 
 
 def sets(samples: Samples, held_out: ImageSet, means: Tensor, seed: int) -> dict[str, ImageSet]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from energy_at.data import ImageData, ImageSet
-from energy_at.evaluation import result_key
+from energy_at.evaluation import EvaluationTarget, result_key
 from tests.helpers.digits_net import digits_net
 from tests.helpers.running import everything
 
@@ -56,12 +56,18 @@ def test_a_key_depends_on_images_and_settings(subject):
 
 
 def test_a_subset_is_drawn_in_order_and_by_its_seed(subject):
-    images, indices = subject.select_images("test", 9, 1)
+    def chosen(seed):
+        plan = EvaluationTarget(
+            norm="linf", balls={}, names=[], steps=1, subset=9, subset_seed=seed
+        )
+        return plan.images(subject)
+
+    images, indices = chosen(1)
     assert indices == sorted(set(indices))
     assert torch.equal(images.pixels, subject.data.test.take(torch.tensor(indices)).pixels)
-    assert subject.select_images("test", 9, 1)[1] == indices
-    assert subject.select_images("test", 9, 2)[1] != indices
-    assert subject.select_images("test", 9, None)[1] == list(range(9))
+    assert chosen(1)[1] == indices
+    assert chosen(2)[1] != indices
+    assert chosen(None)[1] == list(range(9))
 
 
 def test_threat_models_are_those_of_the_training_or_of_the_data_set(subject):

@@ -12,16 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from energy_at.core.rng import CountedNoise
 from energy_at.models.modes import Tiled
-from energy_at.sampling import (
-    ENERGIES,
-    Chains,
-    ClassEnergy,
-    Guidance,
-    Langevin,
-    Stop,
-    Unguided,
-    generate,
-)
+from energy_at.sampling import Chains, ClassEnergy, Guidance, Langevin, Unguided, generate
+from energy_at.sampling.langevin import ENERGIES, Stop
 
 DOWN = Unguided()
 

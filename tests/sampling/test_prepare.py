@@ -1,5 +1,6 @@
 """What samples are drawn from: training images, energies, fitted starts, and their cache."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from energy_at.data import ImageData
 from energy_at.data.readers import digits
 from energy_at.evaluation import TrainedModel
 from energy_at.models import small
-from energy_at.sampling import ENERGIES, Chains
+from energy_at.sampling import Chains
+from energy_at.sampling.langevin import ENERGIES
 from energy_at.sampling.prepare import cached, plan_of, prepare
 from tests.helpers.running import CONF
 
@@ -58,7 +60,7 @@ def cache(tmp_path):
 
 def at_start(material, wish, done=()):
     """All samples at their start, in order."""
-    return in_order(Chains.concat(list(material.portions(wish, set(done)))))
+    return in_order(Chains.concat(list(replace(material, plan=wish).portions(set(done)))))
 
 
 def in_order(chains):

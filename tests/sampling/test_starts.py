@@ -10,16 +10,9 @@ from torch import nn
 
 from energy_at.core.rng import CountedNoise
 from energy_at.models import small
-from energy_at.sampling import (
-    ClassGaussian,
-    ClassPCA,
-    LocalPCA,
-    Start,
-    TrainingImages,
-    Uniform,
-    embed,
-    find_components,
-)
+from energy_at.sampling import ClassGaussian, ClassPCA, LocalPCA, Start, TrainingImages, Uniform
+from energy_at.sampling.starts import find_components
+from energy_at.sampling.training_images import embed
 
 STARTS = [Uniform(), ClassGaussian(), ClassPCA(), LocalPCA(k=3, by="pixels")]
 
