@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -194,22 +194,18 @@ def _write_files(
     correct: Mapping[AttackKey, Mask],
 ) -> str:
     """Writes ``FILES``; returns settings, table and checks as Markdown."""
-    text, accuracies = _markdown(record), record["accuracies"]
+    text = _markdown(record)
     masks = (mask.int().tolist() for mask in correct.values())
     images = zip(evaluator.numbers, evaluator.images.labels.tolist(), *masks, strict=True)
     contents = (
         json.dumps(record, indent=2) + "\n",
-        _table(accuracies[0], (row.values() for row in accuracies)).csv(),
+        Table.of(record["accuracies"]).csv(),
         text + "\n",
-        _table(["image", "label", *correct], images).csv(),
+        Table(("image", "label", *correct), list(images)).csv(),
     )
     for name, content in zip(FILES, contents, strict=True):
         (folder / name).write_text(content, encoding="utf-8")
     return text
-
-
-def _table(columns: Iterable[Any], rows: Iterable[Iterable[Any]]) -> Table:
-    return Table(tuple(map(str, columns)), [tuple(map(str, row)) for row in rows])
 
 
 def _markdown(record: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Key = TypeVar("Key", bound=Hashable)
@@ -12,13 +12,13 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells that are ready to print."""
+    """Rows of cells that are ready to print; in a table for CSV alone, of any values."""
 
-    columns: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
+    columns: tuple[Any, ...]
+    rows: Sequence[tuple[Any, ...]]
 
     @staticmethod
-    def of(rows: Sequence[Mapping[str, str]]) -> "Table":
+    def of(rows: Sequence[Mapping[str, Any]]) -> "Table":
         return Table(tuple(rows[0]) if rows else (), [tuple(row.values()) for row in rows])
 
     def markdown(self) -> str:
