@@ -53,7 +53,9 @@ def sample_command(cfg: DictConfig, overrides: Sequence[str] = (), job: Path | N
     seconds: dict[str, float] = {}
     with _timed(seconds, "prepare"):
         material = prepare(model, plan, cache, progress=cfg.progress)
-        classifier = judge and load_classifier(model, judge, progress=cfg.progress)
+        classifier = None
+        if judge is not None:
+            classifier = load_classifier(model, judge, progress=cfg.progress)
         if waits:
             extractor = plan.extractor.load(model.device, classifier)
     with _timed(seconds, "sample"):
