@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from energy_at.analysis.figures import NARROW, WIDTH, legend_below, run_title, sheet
-from energy_at.analysis.measure import Floats, Landscape
+from energy_at.analysis.measure import Floats, Natural, Shifts
 from energy_at.analysis.tables import View
 
 ARROWS = 500  # of a panel at most
@@ -26,7 +26,7 @@ COLORS = LinearSegmentedColormap.from_list(
 )
 
 Indices = NDArray[np.int64]
-Draw = Callable[[Axes, Landscape, str, Indices, Normalize], None]
+Draw = Callable[[Axes, Natural, Shifts, Indices, Normalize], None]
 
 
 def scatter(view: View, attack: str) -> Figure:
@@ -40,23 +40,23 @@ def quiver(view: View, attack: str) -> Figure:
 
 
 def _plane(view: View, attack: str, draw: Draw, what: str) -> Figure:
-    kinds = [
-        kind for kind in KINDS if any(len(_members(f, attack, kind)) for f in view.runs.values())
-    ]
+    shifts = {run: landscape.attacks[attack] for run, landscape in view.runs.items()}
+    kinds = [kind for kind in KINDS if any(len(_members(s, kind)) for s in shifts.values())]
     cells = [(kind, run) for kind in kinds for run in view.runs]
     columns = len(view.runs) if view.has_columns else len(kinds)
     rows = len(cells) // columns
-    norm = Normalize(0, _highest(view, attack))
+    # The colour scale ends at the 99th percentile: a few images may lie far beyond.
+    highest = np.quantile(np.concatenate([s.shift_norm for s in shifts.values()]), 0.99)
+    norm = Normalize(0, max(float(highest), 1e-6))
     width = WIDTH if columns > 1 else NARROW
     title = f"{view.title}; {view.labels[attack]}, {what}"
     with sheet(width, 1.0 + 2.3 * rows, title) as figure:
         grid = figure.subplots(rows, columns, squeeze=False)
         for axes, (kind, run) in zip(grid.ravel(), cells, strict=True):
-            landscape = view.runs[run]
-            members = _members(landscape, attack, kind)
+            natural, members = view.runs[run].natural, _members(shifts[run], kind)
             drawn = _sample(members) if draw is _arrows else members
-            _frame(axes, landscape, attack)
-            draw(axes, landscape, attack, drawn, norm)
+            _frame(axes, natural, shifts[run])
+            draw(axes, natural, shifts[run], drawn, norm)
             text = _panel_title(kind, len(drawn), len(members), alone=len(kinds) == 1)
             above = view.has_columns and kind == kinds[0]
             axes.set_title(f"{run_title(view, run)}\n{text}" if above else text)
@@ -76,8 +76,7 @@ def _plane(view: View, attack: str, draw: Draw, what: str) -> Figure:
     return figure
 
 
-def _points(axes: Axes, landscape: Landscape, attack: str, drawn: Indices, norm: Normalize) -> None:
-    natural, shifts = landscape.natural, landscape.attacks[attack]
+def _points(axes: Axes, natural: Natural, shifts: Shifts, drawn: Indices, norm: Normalize) -> None:
     axes.scatter(
         natural.marginal[drawn],
         natural.joint[drawn],
@@ -100,8 +99,7 @@ def _points(axes: Axes, landscape: Landscape, attack: str, drawn: Indices, norm:
     )
 
 
-def _arrows(axes: Axes, landscape: Landscape, attack: str, drawn: Indices, norm: Normalize) -> None:
-    natural, shifts = landscape.natural, landscape.attacks[attack]
+def _arrows(axes: Axes, natural: Natural, shifts: Shifts, drawn: Indices, norm: Normalize) -> None:
     axes.quiver(
         natural.marginal[drawn],
         natural.joint[drawn],
@@ -120,13 +118,10 @@ def _arrows(axes: Axes, landscape: Landscape, attack: str, drawn: Indices, norm:
     )
 
 
-def _frame(axes: Axes, landscape: Landscape, attack: str) -> None:
+def _frame(axes: Axes, natural: Natural, shifts: Shifts) -> None:
     """The limits of all images of the run, wide enough to see where the loss is 0."""
-    shifts = landscape.attacks[attack]
-    marginal = np.concatenate([landscape.natural.marginal, shifts.marginal])
-    joint = np.concatenate([landscape.natural.joint, shifts.joint])
-    low, high = _widened(marginal)
-    bottom, top = _widened(joint)
+    low, high = _widened(np.concatenate([natural.marginal, shifts.marginal]))
+    bottom, top = _widened(np.concatenate([natural.joint, shifts.joint]))
     reach = low + 0.6 * (high - low)
     if bottom - (top - bottom) < reach < bottom:  # else it would take most of the panel
         bottom = reach
@@ -145,9 +140,8 @@ def _widened(values: Floats) -> tuple[float, float]:
     return float(np.min(values)) - margin, float(np.max(values)) + margin
 
 
-def _members(landscape: Landscape, attack: str, kind: str) -> Indices:
-    abnormal = landscape.attacks[attack].is_abnormal
-    return np.flatnonzero(abnormal if kind == "AAE" else ~abnormal)
+def _members(shifts: Shifts, kind: str) -> Indices:
+    return np.flatnonzero(shifts.is_abnormal if kind == "AAE" else ~shifts.is_abnormal)
 
 
 def _panel_title(kind: str, drawn: int, members: int, *, alone: bool) -> str:
@@ -162,9 +156,3 @@ def _sample(members: Indices) -> Indices:
     if len(members) <= ARROWS:
         return members
     return np.sort(np.random.default_rng(SEED).choice(members, ARROWS, replace=False))
-
-
-def _highest(view: View, attack: str) -> float:
-    """The colour scale ends at the 99th percentile: a few images may lie far beyond."""
-    every = [landscape.attacks[attack].shift_norm for landscape in view.runs.values()]
-    return max(float(np.quantile(np.concatenate(every), 0.99)), 1e-6)

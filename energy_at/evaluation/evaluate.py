@@ -93,15 +93,9 @@ def evaluate(
 ) -> tuple[Path, str]:
     """Evaluates a network, or resumes its evaluation, and writes the files.
 
-    Args:
-        model: The network.
-        plan: Images, threat models and attacks.
-        out: The folder of the files; one below ``model.folder`` by default.
-        batch_size: Images that are attacked at once; it changes no result.
-        progress: Show bars.
-
-    Returns:
-        The folder, and the table with the checks as Markdown.
+    They go to ``out``, by default a folder below ``model.folder``; ``batch_size`` images are
+    attacked at once, which changes no result. Returns the folder, and the table with the checks as
+    Markdown.
 
     Raises:
         ValueError: if ``out`` holds another evaluation.

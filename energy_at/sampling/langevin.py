@@ -132,29 +132,17 @@ class Stop(IntEnum):
 
 @dataclass(frozen=True)
 class Chains:
-    """A batch of Markov chains, one per sample; they may be at different steps.
+    """A batch of Markov chains, one per sample; they may be at different steps."""
 
-    Attributes:
-        number: Index of each sample; with the seed it determines the sample.
-        y: Class labels.
-        start: Initial images.
-        x: Current images, in [0, 1].
-        velocity: Momentum terms, in pixels per step.
-        target: Target energies of the guidance, in nats.
-        steps: Steps taken so far.
-        keys: Keys of each sample's noise.
-        stop: Reason for stopping, a ``Stop``; meaningful for stopped chains only.
-    """
-
-    number: Labels
-    y: Labels
-    start: Images
-    x: Images
-    velocity: Images
-    target: PerExample
-    steps: Labels
-    keys: Labels
-    stop: Int[Tensor, " batch"]
+    number: Labels  # index of each sample; with the seed it determines the sample
+    y: Labels  # classes
+    start: Images  # initial images
+    x: Images  # current images, in [0, 1]
+    velocity: Images  # momentum terms, in pixels per step
+    target: PerExample  # target energies of the guidance, in nats
+    steps: Labels  # steps taken so far
+    keys: Labels  # of each sample's noise
+    stop: Int[Tensor, " batch"]  # reasons for stopping, of Stop; meaningful once stopped
 
     @classmethod
     def start_at(

@@ -179,15 +179,13 @@ def _extractor_line(report: Mapping[str, Any]) -> str:
     extractor, reference = report["extractor"], report["reference"]
     if extractor == "none":
         return "- quality=none: no scores from features"
-    line = (
-        f"- scores by {extractor} against {reference['images']} {reference['split']} images of "
-        f"{reference['dataset']}"
-    )
+    images = f"{reference['images']} {reference['split']} images of {reference['dataset']}"
+    parts = [f"- scores by {extractor} against {images}"]
     if extractor != Inception.name:
-        line += "; not comparable with published IS and FID, which use Inception"
+        parts.append("not comparable with published IS and FID, which use Inception")
     if not report["sets"][SAMPLES]["full_rank"]:
-        line += (
-            "; fewer images than features: FID is far above its limit and compares only sets of "
+        parts.append(
+            "fewer images than features: FID is far above its limit and compares only sets of "
             "this size"
         )
-    return line
+    return "; ".join(parts)

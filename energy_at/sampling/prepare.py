@@ -23,29 +23,17 @@ from energy_at.sampling.training_images import TrainingImages, embed
 
 @dataclass(frozen=True)
 class SamplingPlan:
-    """What to sample.
+    """What to sample, and what the samples are compared with."""
 
-    Attributes:
-        n: Number of images; number ``i`` is of class ``i`` modulo the number of classes.
-        seed: Of everything that is drawn; each image has its own.
-        start: Where samples start.
-        guidance: Target energies, and the stopping rule.
-        sampler: The dynamics.
-        extractor: Of the features that IS, FID, KID, precision and recall are computed from.
-        reference: Split that samples are compared with.
-        shown: Images of each class in the grid.
-        settings: Names and values of the four groups, as in the configuration.
-    """
-
-    n: int
-    seed: int
+    n: int  # number of images; number i is of class i modulo the number of classes
+    seed: int  # of everything that is drawn; each image has its own
     start: Start
     guidance: Guidance
     sampler: Langevin
-    extractor: Extractor
-    reference: str
-    shown: int
-    settings: Mapping[str, Any]
+    extractor: Extractor  # of the features that IS, FID, KID, precision and recall are of
+    reference: str  # split that samples are compared with
+    shown: int  # images of each class in the grid
+    settings: Mapping[str, Any]  # names and values of the four groups, as in the configuration
 
     @property
     def title(self) -> str:

@@ -34,13 +34,9 @@ BATCH = 64
 
 
 class Extractor(ABC):
-    """A choice of feature extractor.
+    """A choice of feature extractor."""
 
-    Attributes:
-        name: For tables.
-    """
-
-    name: ClassVar[str]
+    name: ClassVar[str]  # for tables
 
     @abstractmethod
     def load(self, device: torch.device, classifier: nn.Module | None = None) -> nn.Module | None:

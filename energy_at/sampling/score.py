@@ -30,18 +30,11 @@ class Nearest(NamedTuple):
 
 
 class SampleScores(NamedTuple):
-    """Energies, controls and scores of a sampling.
+    """Energies, controls and scores of a sampling."""
 
-    Attributes:
-        energies: Of the images as they are written, in nats: ``joint``, ``marginal``, and the kind
-            that was descended.
-        near: Nearest training images of the samples and of the controls.
-        rows: Scores of every set.
-    """
-
-    energies: Mapping[str, Tensor]
-    near: Mapping[str, Nearest]
-    rows: Mapping[str, Mapping[str, Any]]
+    energies: Mapping[str, Tensor]  # of the written images, in nats: joint, marginal, descended
+    near: Mapping[str, Nearest]  # nearest training images, of the samples and of the controls
+    rows: Mapping[str, Mapping[str, Any]]  # scores of every set
 
 
 def score(

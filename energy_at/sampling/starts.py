@@ -144,7 +144,7 @@ class ClassGaussian(Start):
         require("scale", self.scale, number(0))
 
     def fit(self, images: TrainingImages, features: Features | None = None) -> Fitted:
-        return {"means": torch.stack([images.of(c).mean(0) for c in range(images.classes)])}
+        return {"means": images.means().flatten(1)}
 
     def draw(self, label: int, noise: CountedNoise, images: TrainingImages, fit: Fitted) -> Points:
         rows = images.of(label)
