@@ -206,7 +206,7 @@ def measure_landscape(
         clean = [finite_logits(tiled, evaluator.batch(part)[0]).double().cpu() for part in batches]
         survey = _Survey(tiled, evaluator, torch.cat(clean), ball)
         results = {name: survey.attack(name, attack, spread) for name, attack in attacks.items()}
-        few = survey.take(spread)
+        few = replace(survey, evaluator=evaluator.take(spread), clean=survey.clean[spread])
         swept = [few.attack(f"eps {eps:.3g}", attack)[0] for eps, attack in radii.items()]
     positions, eps = spread.numpy(), np.array(list(radii), dtype=np.float64)
     deltas = [[s.delta_marginal for s in swept], [s.delta_joint for s in swept]]
@@ -235,9 +235,6 @@ class _Survey:
             _array(marginal_energy(self.clean)),
             _array(joint_energy(self.clean, labels)),
         )
-
-    def take(self, positions: Labels) -> "_Survey":
-        return replace(self, evaluator=self.evaluator.take(positions), clean=self.clean[positions])
 
     def attack(
         self, name: str, attack: Attack, on_path: Labels | None = None

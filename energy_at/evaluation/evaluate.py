@@ -107,8 +107,8 @@ def evaluate(
         radii = list(plan.balls)
         eps = radii[0] if len(radii) == 1 else f"{radii[0]}-to-{radii[-1]}"
         n = str(len(evaluator.images))
-        words = (model.which or "weights", plan.norm, eps, n, plan.split)
-        out = ResultFolder.default_path(model.folder / "evaluation", *words, key=record["key"])
+        words = (model.which or "weights", plan.norm, eps, n, plan.split, record["key"][:6])
+        out = model.folder / "evaluation" / "-".join(words).replace("/", "of")
     folder = ResultFolder(out, "evaluation", record["key"])
     evaluator = replace(evaluator, journal=Journal(folder))
     named = {key.name: attack for key, attack in attacks.items()}

@@ -16,8 +16,7 @@ class ResultFolder:
 
     A hidden record in the folder names the result: its kind, its key, the digests of its files.
 
-        path = out or ResultFolder.default_path(model.folder / "analysis", "last", key=key)
-        folder = ResultFolder(path, "analysis", key)
+        folder = ResultFolder(out, "analysis", key)
         folder.claim()  # only if files are written before the result is complete
         with folder.staged() as part:  # all files appear together, if nothing is raised
             (part / "table.md").write_text(...)
@@ -45,13 +44,8 @@ class ResultFolder:
                 raise ValueError(
                     f"{path} holds another {self._record.get('kind')}: choose another out=FOLDER"
                 )
-        elif key is not None and _visible(path):
+        elif key is not None and any(path.glob("[!.]*")):
             raise ValueError(f"{path} holds other files: choose another out=FOLDER")
-
-    @staticmethod
-    def default_path(root: Path, *words: str, key: str) -> Path:
-        """A folder below ``root`` for the user who names none: words, and the start of the key."""
-        return root / "-".join([*words, key[:6]]).replace("/", "of")
 
     def claim(self) -> None:
         """Creates the folder and its record, before the first file is written."""
@@ -68,7 +62,8 @@ class ResultFolder:
         with files.staged(self.path) as part:
             yield part
             self.claim()
-            written = _digests(part)
+            inside = sorted(path for path in part.rglob("*") if path.is_file())
+            written = {file.relative_to(part).as_posix(): _digest(file) for file in inside}
         for name in previous.keys() - written.keys():
             self._remove(name, previous[name])
         self._write_record(written)
@@ -88,16 +83,6 @@ class ResultFolder:
             file.unlink()
             if not any(file.parent.iterdir()):
                 file.parent.rmdir()
-
-
-def _visible(folder: Path) -> list[Path]:
-    inside = folder.iterdir() if folder.is_dir() else ()
-    return [path for path in inside if not path.name.startswith(".")]
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    found = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {file.relative_to(folder).as_posix(): _digest(file) for file in found}
 
 
 def _digest(file: Path) -> str:

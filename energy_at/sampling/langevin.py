@@ -22,9 +22,7 @@ from energy_at.core.types import Images, Labels, Logits, PerExample
 from energy_at.energy.energies import joint_energy, marginal_energy
 from energy_at.models.modes import full_precision
 
-Energy = Callable[[Logits, Labels], PerExample]
-
-ENERGIES: dict[str, Energy] = {
+ENERGIES: dict[str, Callable[[Logits, Labels], PerExample]] = {
     "joint": joint_energy,  # E(x, y)
     "marginal": lambda logits, _: marginal_energy(logits),  # E(x)
     # E(x, y) - E(x) = -log p(y | x)
@@ -156,10 +154,6 @@ class Chains:
     def __len__(self) -> int:
         return len(self.number)
 
-    @property
-    def noise(self) -> CountedNoise:
-        return CountedNoise(self.keys)
-
     def take(self, chosen: Bool[Tensor, " batch"] | slice) -> "Chains":
         return Chains(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
@@ -264,7 +258,7 @@ class Langevin:
         velocity = self.momentum * chains.velocity - 0.5 * self.step_size * gradient
         x = chains.x + velocity
         if self.noise > 0:
-            noise = chains.noise.normal(chains.steps, x[0].numel())
+            noise = CountedNoise(chains.keys).normal(chains.steps, x[0].numel())
             x = x + self.noise * noise.reshape(x.shape)
         if self.radius is not None:
             x = chains.start + L2(self.radius).project(x - chains.start)

@@ -40,7 +40,7 @@ def describe(
     """Network, settings and environment, scores of all sets, and statistics of the samples."""
     model, plan = material.model, material.plan
     dataset = model.config.dataset.name
-    reference = {"split": plan.reference, "images": len(getattr(model.data, plan.reference))}
+    images = len(getattr(model.data, plan.reference))
     return {
         "network": model.identity,
         "dataset": dataset,
@@ -58,7 +58,7 @@ def describe(
         "stopped": {stop.name.lower(): int((samples.stop == stop).sum()) for stop in Stop},
         "mean_steps": float(samples.steps.float().mean()),
         "training_energy": float(material.energies.cpu().mean()),
-        "reference": {"dataset": dataset, **reference},
+        "reference": {"dataset": dataset, "split": plan.reference, "images": images},
         "extractor": plan.extractor.name,
     }
 

@@ -489,7 +489,7 @@ def test_a_run_is_evaluated_where_it_lies(type_evaluate):
     code, out, err = type_evaluate("run=run", *QUICK)
     assert (code, err) == (0, "")
     folder = Path(written(out))
-    assert folder.parent == Path("run/evaluation")
+    assert folder == Path("run/evaluation", f"last-linf-0.1-20-test-{report(folder)['key'][:6]}")
     assert {path.name for path in folder.iterdir()} == {*FILES, "journal.jsonl", RECORD}
     assert out.startswith(folder.joinpath("evaluation.md").read_text())
     assert report(folder)["eps"] == ["0.1"]  # of the run
@@ -499,10 +499,11 @@ def test_a_run_is_evaluated_where_it_lies(type_evaluate):
 def test_what_is_re_run_is_the_same_evaluation_and_what_differs_another(type_evaluate):
     folders = [
         written(type_evaluate("run=run", *QUICK, *more)[1])
-        for more in ((), ("batch_size=3",), ("seed=1",), ("eps=0.05",), ("eps=[0.1,0.05]",))
+        for more in ((), ("batch_size=3",), ("seed=1",), ("eps=0.05",), ("eps=[1/10,0.05]",))
     ]
     assert folders[0] == folders[1]
     assert len(set(folders)) == 4
+    assert Path(folders[-1]).name.startswith("last-linf-1of10-to-0.05-20-test-")
     assert Path(folders[-1], "accuracy.png").is_file()
 
 

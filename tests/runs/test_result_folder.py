@@ -73,10 +73,3 @@ def test_a_new_report_removes_what_only_the_old_one_has_written_unless_it_was_ch
     (out / "mine").write_text("mine")
     fill(ResultFolder(out, "report"), table="2")
     assert visible(out) == {"table": "2", "changed": "mine", "mine": "mine"}
-
-
-def test_a_default_name_says_what_it_is_and_depends_on_the_key(tmp_path):
-    path = ResultFolder.default_path(tmp_path, "last", "linf", "8/255", key="0123456789")
-    assert path == tmp_path / "last-linf-8of255-012345"
-    words = (tmp_path / "a", "last")
-    assert len({ResultFolder.default_path(*words, key=key) for key in ("aaaaaa", "bbbbbb")}) == 2
