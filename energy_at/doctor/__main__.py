@@ -1,7 +1,7 @@
 """Checks this installation on this machine.
 
-Versions, extras, cores, GPU, W&B, FGSM and DER against known answers, a training of two steps,
-data sets. One line each, pass, warn or fail, with the remedy; exit code 1 if a check fails.
+Versions, extras, cores, GPU, W&B, a training of two steps, data sets. One line each, pass, warn or
+fail, with the remedy; exit code 1 if a check fails.
 
     python -m energy_at.doctor
     python -m energy_at.doctor dataset.root=FOLDER
@@ -13,6 +13,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -23,7 +24,7 @@ from omegaconf import DictConfig
 from energy_at.config.cli import command, quieten
 from energy_at.config.keys import choices_of
 from energy_at.core.files import write_atomic
-from energy_at.doctor import Checks, Finding, Status, run_check
+from energy_at.doctor import Checks, Status, run_check
 
 
 def collect_checks(datasets: Sequence[str], root: Path) -> Checks:
@@ -57,7 +58,8 @@ def main(cfg: DictConfig) -> None:
                 print(f"{'':4}  {'':{width}}  remedy: {found.remedy}", flush=True)
     seconds = time.perf_counter() - start
     counts = {status: sum(f.status == status for f in findings) for status in get_args(Status)}
-    text = _as_json(findings, counts, seconds)
+    report = {**counts, "seconds": round(seconds, 2), "checks": list(map(asdict, findings))}
+    text = json.dumps(report, indent=2)
     summary = ", ".join(f"{number} {status}" for status, number in counts.items())
     print(text if cfg.json else f"{summary} in {seconds:.1f} s")
     if cfg.out is not None:
@@ -67,20 +69,6 @@ def main(cfg: DictConfig) -> None:
             raise ValueError(f"cannot write out={cfg.out}: {error.strerror}") from error
     if counts["fail"]:
         sys.exit(1)
-
-
-def _as_json(findings: Sequence[Finding], counts: dict[str, int], seconds: float) -> str:
-    checks = [
-        {
-            "name": found.name,
-            "status": found.status,
-            "said": found.message,
-            "remedy": found.remedy,
-            "seconds": found.seconds,
-        }
-        for found in findings
-    ]
-    return json.dumps({**counts, "seconds": round(seconds, 2), "checks": checks}, indent=2)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
-"""A known answer and a training of two steps on every device; data sets that can be read."""
+"""A training of two steps on every device, and data sets that can be read."""
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,6 @@ from energy_at.attacks import fgsm, rs_fgsm
 from energy_at.attacks.threat import Linf
 from energy_at.config.build import make
 from energy_at.config.keys import compose_groups
-from energy_at.core.types import Images, Logits
 from energy_at.data import ImageData
 from energy_at.data.readers import (
     TINY_IMAGENET_URL,
@@ -24,7 +22,6 @@ from energy_at.data.readers import (
     tiny_imagenet_files,
 )
 from energy_at.doctor import Checks, Verdict, require
-from energy_at.energy.pair import LogitPair
 from energy_at.models import preactresnet18
 from energy_at.objectives import DER, Weighted
 from energy_at.training import FastAT
@@ -34,42 +31,12 @@ REMEDY = "undo edits in energy_at; if there are none, pip install --force-reinst
 
 
 def checks(datasets: Sequence[str], root: Path) -> Checks:
-    """Known answers and a training on each device, and one check for each data set."""
+    """A training on each device, and one check for each data set."""
     devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
-    found: Checks = {
-        f"{kind} on {name}": partial(check, torch.device(name))
-        for kind, check in (("known answers", known_answers), ("training", training))
-        for name in devices
-    }
+    found: Checks = {f"training on {d}": partial(training, torch.device(d)) for d in devices}
     nothing = Verdict("fail", "dataset= names no data set in conf/dataset", "reinstall energy_at")
     found |= {f"data {name}": partial(check_named, name, root) for name in datasets}
     return found if datasets else found | {"data": lambda: nothing}
-
-
-def known_answers(device: torch.device) -> Verdict:
-    """FGSM on a linear classifier, and DER on a pair of logits worked out by hand."""
-    weight = torch.tensor([[0.5, -0.25], [0.125, -1.0]], device=device)
-
-    def linear(images: Images) -> Logits:
-        score = (images * weight).flatten(1).sum(1)
-        return torch.stack([score, -score], 1)
-
-    x, y = torch.full((2, 1, 2, 2), 0.5, device=device), torch.tensor([0, 1], device=device)
-    direction = torch.stack([-weight.sign(), weight.sign()])[:, None]
-    x_adv = fgsm(BALL)(linear, x, y).x_adv
-    # E(x) = -ln 2 and E(x, y) = 0 become -ln 4 and -ln 3
-    pair = LogitPair(
-        torch.zeros(1, 2, device=device), torch.tensor([[3.0, 1.0]], device=device).log(), y[:1]
-    )
-    errors = {
-        "FGSM is x + eps sign(gradient)": x_adv - x - BALL.eps * direction,
-        "DER is the norm of both energy shifts": DER("all")(pair)
-        - math.hypot(math.log(2), math.log(3)),
-    }
-    largest = {claim: float(error.abs().max()) for claim, error in errors.items()}
-    claims = {f"{claim} (off by {error:.1e})": error < 1e-5 for claim, error in largest.items()}
-    message = f"FGSM and DER as worked out by hand, to {max(largest.values()):.0e}"
-    return require(claims, message, REMEDY)
 
 
 def training(device: torch.device) -> Verdict:

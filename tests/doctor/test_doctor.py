@@ -15,13 +15,12 @@ from omegaconf import open_dict
 from packaging.requirements import Requirement
 
 import energy_at
-from energy_at.attacks.threat import Linf
 from energy_at.config.keys import compose_groups
 from energy_at.data.images import ImageSet
 from energy_at.doctor import Verdict, installation, require, run_check
 from energy_at.doctor import __main__ as doctor
 from energy_at.doctor.__main__ import collect_checks
-from energy_at.doctor.smoke import known_answers, readable, train_two_steps, training
+from energy_at.doctor.smoke import readable, train_two_steps, training
 from energy_at.training import AdversarialTraining
 from tests.data.test_tiny_imagenet import folder as tiny_imagenet_folder  # noqa: F401  a fixture
 from tests.helpers.running import CONF, choices, typed
@@ -105,7 +104,7 @@ def test_the_command_passes_here_in_less_than_a_minute_and_writes_nothing(tmp_pa
     assert {f"data {name}" for name in choices("dataset")} < names
     devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
     assert {"python", "packages", "extras", "cpu", "cuda", "wandb"} < names
-    assert {f"{name} on {d}" for name in ("known answers", "training") for d in devices} < names
+    assert {f"training on {d}" for d in devices} < names
     assert list(tmp_path.iterdir()) == []
     assert seconds < 60
 
@@ -118,18 +117,18 @@ def test_programs_get_the_same_as_json_printed_and_in_a_file(type_in):
     assert list(Path("deep").iterdir()) == [Path("deep/doctor.json")]
     counts = [sum(c["status"] == s for c in said["checks"]) for s in ("pass", "warn", "fail")]
     assert [said["pass"], said["warn"], said["fail"]] == counts
-    assert {"name", "status", "said", "remedy", "seconds"} == said["checks"][0].keys()
+    assert {"name", "status", "message", "remedy", "seconds"} == said["checks"][0].keys()
     assert sum(check["seconds"] for check in said["checks"]) <= said["seconds"] + 0.1
 
 
 def test_one_failure_is_reported_and_ends_no_other_check(type_in, monkeypatch):
-    monkeypatch.setattr(Linf, "steepest", lambda _, grad: -grad.sign())
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda _, closure: closure())
     code, out, err = type_in(*ONE)
     assert (code, err) == (1, "")
     assert int(LAST.fullmatch(out.splitlines()[-1])[3]) >= 1
     rows = {match[2]: match[1] for match in map(ROW.fullmatch, out.splitlines()) if match}
-    assert rows["known answers on cpu"] == "fail"
-    assert rows["training on cpu"] == rows["data digits"] == rows["wandb"] == "pass"
+    assert rows["training on cpu"] == "fail"
+    assert rows["cpu"] == rows["data digits"] == rows["wandb"] == "pass"
 
 
 def test_warnings_are_no_failure(type_in, monkeypatch):
@@ -298,27 +297,7 @@ def test_a_gpu_that_does_not_compute_fails(monkeypatch):
     assert fails(run_check("cuda", installation.cuda))
 
 
-# Known answers and a training
-
-
-@pytest.mark.parametrize(
-    ("name", "broken", "said"),
-    [
-        ("energy_at.attacks.threat.Linf.steepest", lambda _, grad: -grad.sign(), "FGSM"),
-        ("energy_at.attacks.threat.Linf.steepest", lambda _, grad: grad, "FGSM"),
-        ("energy_at.attacks.threat.Linf.project", lambda _, delta: 0.9 * delta, "FGSM"),
-        (
-            "energy_at.energy.energies.marginal_energy",
-            lambda logits: -2 * logits.logsumexp(1),
-            "DER",
-        ),
-        ("energy_at.energy.energies.joint_energy", lambda logits, _: -2 * logits[:, 0], "DER"),
-    ],
-)
-def test_a_wrong_answer_fails(name, broken, said, monkeypatch):
-    assert known_answers(CPU).status == "pass"
-    monkeypatch.setattr(name, broken)
-    assert fails(known_answers(CPU), said)
+# A training
 
 
 def test_noise_without_a_seed_fails(monkeypatch):
