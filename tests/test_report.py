@@ -15,7 +15,7 @@ from PIL import Image
 from energy_at import report
 from energy_at.reporting.comparison import compare
 from energy_at.reporting.document import report as write_report
-from energy_at.reporting.document.blocks import Grid, Lines
+from energy_at.reporting.document.blocks import Code, Grid
 from energy_at.reporting.document.results import accuracies, evaluations
 from energy_at.reporting.document.runs import drawn_by_step, environment, overview
 from energy_at.reporting.finished_run import failed_jobs, finished_runs
@@ -385,7 +385,7 @@ def test_jobs_of_a_sweep_that_failed_are_named_with_their_reason(failing, capsys
     first, _ = failed_jobs(failing, alone=False)
     assert first.startswith("job sweep/1 failed: reg.weight=-1 must be")
     blocks = list(overview(compare(finished_runs(failing)), FAILED))
-    assert blocks[blocks.index("2 jobs have no result:") + 1] == Lines(tuple(FAILED))
+    assert blocks[blocks.index("2 jobs have no result:") + 1] == Code("\n".join(FAILED))
 
 
 def test_a_sweep_of_which_every_job_failed_has_no_report(failing, type_report):

@@ -36,20 +36,7 @@ class FinishedRun:
 
     @cached_property
     def status(self) -> RunStatus:
-        """Whether it kept its robustness, by its validations.
-
-        A run that logged none is ``not robust`` if its evaluation says so, on held-out images or
-        else on test images.
-        """
-        images, chance = validation_images(self.config, self.results)
-        status = logged_status(self.log, images, chance)
-        final = self.results.get(self.final, {})
-        accuracies = final.get("val") or final.get("test") or {}
-        if status.kind == "not logged" and "pgd" in accuracies:
-            row = {"step": 0.0, "val/acc/pgd": accuracies["pgd"]}
-            evaluated = status_of([row], accuracies["n"], chance)
-            return evaluated if evaluated.kind == "not robust" else status
-        return status
+        return run_status(self.log, self.config, self.results)
 
     def mark(self, checkpoint: str = "last") -> str:
         """``collapsed`` or ``not robust`` if a checkpoint is no result, else empty.
@@ -64,7 +51,7 @@ class FinishedRun:
     @property
     def is_marked(self) -> bool:
         """Whether it lost its robustness at some step, or never had it."""
-        return bool(self.status.onsets or self.mark())
+        return self.status.kind not in ("robust", "not logged")
 
     def status_at(self, checkpoint: str) -> str:
         """Status of a checkpoint: the best one of a run that collapsed later is ``robust``."""
@@ -148,22 +135,26 @@ def percent(shares: Mapping[str, float], name: str) -> float | None:
     return 100 * shares[name] if name in shares else None
 
 
-def logged_status(log: MetricsLog, images: int, chance: float) -> RunStatus:
-    """Status of a finished or a running training by the validations that it logged."""
-    clean = {row["step"]: row for row in log.rows("val/acc/clean")}
-    rows = [clean.get(row["step"], {}) | row for row in log.rows("val/acc/pgd")]
-    return status_of(rows, images, chance)
+def run_status(log: MetricsLog, config: DictConfig, results: Mapping[str, Any]) -> RunStatus:
+    """Whether a training, finished or not, kept its robustness, by its validations.
 
-
-def validation_images(config: DictConfig, results: Mapping[str, Any]) -> tuple[int, float]:
-    """Number of held-out images, and the share of their most frequent class.
-
-    The results of a finished run hold both; before, the number is the planned one and the share
-    that of equally frequent classes.
+    A run that logged none is ``not robust`` if its evaluation says so, on held-out images or else
+    on test images. The number of held-out images and chance, the share of their most frequent
+    class, are in the results; before, those of the plan and of equally frequent classes hold.
     """
     held_out = results.get("held_out", {})
     images = held_out.get("images", config.dataset.val_size)
-    return images, held_out.get("chance", 1 / config.dataset.classes)
+    chance = held_out.get("chance", 1 / config.dataset.classes)
+    clean = {row["step"]: row for row in log.rows("val/acc/clean")}
+    rows = [clean.get(row["step"], {}) | row for row in log.rows("val/acc/pgd")]
+    status = status_of(rows, images, chance)
+    final = results.get("last") or results.get("best") or {}
+    accuracies = final.get("val") or final.get("test") or {}
+    if status.kind == "not logged" and "pgd" in accuracies:
+        row = {"step": 0.0, "val/acc/pgd": accuracies["pgd"]}
+        evaluated = status_of([row], accuracies["n"], chance)
+        return evaluated if evaluated.kind == "not robust" else status
+    return status
 
 
 def typed_keys(runs: Sequence[FinishedRun]) -> list[str]:

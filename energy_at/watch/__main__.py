@@ -50,7 +50,9 @@ class PageServer(ThreadingHTTPServer):
             raise ValueError(
                 f"port={port} {why}: choose another, or port=0 for any that is free"
             ) from error
-        self.interval = interval
+        settings = json.dumps({"interval": 1000 * interval, "sections": specification()})
+        page = PAGE.read_text(encoding="utf-8").replace("/*SETTINGS*/", settings)
+        self.page = page.encode()
         self._watch = watch
         self._lock = threading.Lock()
 
@@ -75,7 +77,7 @@ class _Handler(BaseHTTPRequestHandler):
         if host not in NAMES:  # another site, whose name was made to resolve to this machine
             self.send_error(403)
         elif url.path == "/":
-            self._send(_page(self.server.interval), "text/html; charset=utf-8")
+            self._send(self.server.page, "text/html; charset=utf-8")
         elif url.path == "/data":
             self._send(self.server.answer(_known(url.query)), "application/json")
         else:
@@ -91,11 +93,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Cache-Control", "no-store")
         self.end_headers()
         self.wfile.write(content)
-
-
-def _page(interval: float) -> bytes:
-    settings = json.dumps({"interval": 1000 * interval, "sections": specification()})
-    return PAGE.read_text(encoding="utf-8").replace("/*SETTINGS*/", settings).encode()
 
 
 def _known(query: str) -> dict[str, int]:

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from energy_at.core.files import read_json
 from energy_at.overfitting.alarms import REPEATED
 from energy_at.overfitting.onset import RunStatus
-from energy_at.reporting.finished_run import logged_status, validation_images
+from energy_at.reporting.finished_run import run_status
 from energy_at.reporting.panels import DELTA_X, METRICS, RATE, Metric
 from energy_at.runs.folder import RunFolder, accuracies_in, folder_names, runs_in
 from energy_at.runs.metrics_log import Curve, LogReader, MetricsLog
@@ -81,7 +81,7 @@ class WatchedRun:
         results = self.folder.results() if self.folder.results_file.is_file() else {}
         robustness = RunStatus("not logged")
         if self._config:
-            robustness = logged_status(self.log, *validation_images(self._config, results))
+            robustness = run_status(self.log, self._config, results)
         marks = [("alarm", *alarm) for alarm in self.log.alarms]
         marks += [("onset", *onset) for onset in robustness.onsets.items()]
         status, detail = self._status(steps, age, batch, robustness)

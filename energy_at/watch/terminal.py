@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+from tqdm import tqdm
 
 from energy_at.reporting.panels import (
     AAE,
@@ -99,11 +100,7 @@ def sparkline(means: Sequence[float], width: int = WIDTH) -> str:
 
 def clock(seconds: float | None) -> str:
     """``1:02:03``; a dash for what is not known."""
-    if seconds is None:
-        return "-"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    return "-" if seconds is None else tqdm.format_interval(round(seconds))
 
 
 def _details(

@@ -4,16 +4,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from energy_at.reporting.document.blocks import (
-    Code,
-    Document,
-    Grid,
-    Heading,
-    Lines,
-    Link,
-    Picture,
-    plain,
-)
+from energy_at.reporting.document.blocks import Code, Document, Grid, Heading, Link, Picture, plain
 from energy_at.reporting.tables import Table
 from tests.helpers.pages import Page
 
@@ -26,7 +17,7 @@ BLOCKS = (
     f"More words of {ODD}",
     Heading(ODD),
     Grid(ODD, TABLE, frozenset({1})),
-    Lines((f"python -m this {ODD}", "second")),
+    Code(f"python -m this {ODD}\nsecond"),
     Picture("figures/a.png", PNG, ODD),
     Picture("figures/b.png", SVG, ODD),
 )
@@ -90,7 +81,7 @@ def test_markdown_has_the_same_parts():
     name = 'a\\<b\\>\\&"c'
     assert lines[:5] == [f"# {name}", "", f"subtitle {name}", "", f"## {name}"]
     assert f"Words of `{ODD}` and [a paper](https://arxiv.org/abs/1)." in lines
-    assert f"    python -m this {ODD}" in lines
+    assert lines[lines.index(f"    python -m this {ODD}") + 1] == "    second"
     assert f"![{name}](figures/a.png)" in lines
     assert "## Second" in lines
     assert "## Third" not in lines  # it has no block

@@ -8,13 +8,7 @@ import pytest
 
 from energy_at.reporting.comparison import results_table
 from energy_at.reporting.finished_run import FinishedRun
-from energy_at.reporting.tables import (
-    Table,
-    each_cell,
-    mean_cell,
-    steps_cell,
-    steps_of_runs_cell,
-)
+from energy_at.reporting.tables import Table, each_cell, mean_cell, steps_cell, steps_of_runs_cell
 from energy_at.runs.folder import RunFolder
 from tests.helpers.running import TINY, config
 

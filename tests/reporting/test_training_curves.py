@@ -6,11 +6,7 @@ from matplotlib.colors import to_hex
 
 from energy_at.reporting.describe import MethodLabel
 from energy_at.reporting.figures import method_styles, save, svg
-from energy_at.reporting.figures.training_curves import (
-    PANELS,
-    methods_figure,
-    steps_figure,
-)
+from energy_at.reporting.figures.training_curves import PANELS, methods_figure, steps_figure
 from energy_at.runs.metrics_log import Curve, MetricsLog
 from tests.helpers.logs import run_of
 

@@ -258,7 +258,7 @@ def test_sparklines_and_clocks():
     assert sparkline([5, 5]) == "▁▁"
     assert sparkline([]) == ""
     assert len(sparkline(range(400), 40)) == 40
-    assert [clock(s) for s in (None, 5, 65, 3661)] == ["-", "0:05", "1:05", "1:01:01"]
+    assert [clock(s) for s in (None, 5, 65, 3661)] == ["-", "00:05", "01:05", "1:01:01"]
 
 
 # In the browser

@@ -4,13 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from energy_at.reporting import comparison
-from energy_at.reporting.comparison import (
-    Entry,
-    compare,
-    configs,
-    results_table,
-    write_comparison,
-)
+from energy_at.reporting.comparison import Entry, compare, configs, results_table, write_comparison
 from energy_at.reporting.describe import setting
 from energy_at.reporting.document.blocks import Document
 from energy_at.reporting.document.results import accuracies, checks, energies, evaluations, grids

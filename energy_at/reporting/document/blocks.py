@@ -17,7 +17,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True)
 class Code:
-    """A command, or the name of a file."""
+    """A command, or the name of a file; alone it is a block, each line on its own."""
 
     text: str
 
@@ -47,13 +47,6 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Lines:
-    """Commands, each on its own line."""
-
-    lines: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Picture:
     """An image: embedded in the page, a file for the Markdown."""
 
@@ -69,7 +62,7 @@ class Picture:
 
 
 Paragraph = str | tuple[str | Code | Link, ...]
-Block = Paragraph | Heading | Grid | Lines | Picture
+Block = Paragraph | Code | Heading | Grid | Picture
 
 
 class Document:

@@ -9,14 +9,7 @@ from typing import Any, NamedTuple
 
 from energy_at.core.files import read_json
 from energy_at.reporting.comparison import Entry, by_method, comparison_table, results_table
-from energy_at.reporting.document.blocks import (
-    Block,
-    Code,
-    Grid,
-    Heading,
-    copy,
-    where,
-)
+from energy_at.reporting.document.blocks import Block, Code, Grid, Heading, copy, where
 from energy_at.reporting.tables import Table
 
 WARNING = "warning"

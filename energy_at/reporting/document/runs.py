@@ -12,7 +12,6 @@ from energy_at.reporting.document.blocks import (
     Code,
     Grid,
     Heading,
-    Lines,
     Link,
     Picture,
     draw,
@@ -80,7 +79,7 @@ def overview(found: Sequence[Entry], failed: Sequence[str] = ()) -> Iterator[Blo
     yield Grid("runs", Table.of(rows), where(entry.run.is_marked for entry in found))
     if failed:
         yield "1 job has no result:" if len(failed) == 1 else f"{len(failed)} jobs have no result:"
-        yield Lines(tuple(failed))
+        yield Code("\n".join(failed))
     yield from _choices(found) if len(found) == 1 else _differences(found)
 
 
@@ -140,14 +139,14 @@ def environment(found: Sequence[Entry]) -> Iterator[Block]:
     commands = grouped(records, lambda place: _command(records[place].get("command") or []))
     for command, places in commands.items():
         yield ("Command of ", Code(", ".join(places)), ":")
-        yield Lines((command,))
+        yield Code(command)
 
 
 def _choices(found: Sequence[Entry]) -> Iterator[Block]:
     overrides = found[0].run.folder.overrides()
     yield f"Choices that differ from the defaults:{'' if overrides else ' none recorded.'}"
     if overrides:
-        yield Lines(tuple(overrides))
+        yield Code("\n".join(overrides))
 
 
 def _differences(found: Sequence[Entry]) -> Iterator[Block]:

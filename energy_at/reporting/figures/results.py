@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL.Image import Image, Resampling, fromarray
 
-from energy_at.reporting.figures import ATTACK_STYLES, entitle, subplots
+from energy_at.reporting.figures import ATTACK_STYLES, Style, entitle, subplots
 from energy_at.reporting.tables import grouped
 
 START_COLORS = {
@@ -141,22 +141,24 @@ def tradeoff_figure(
             ``variety``, ``fid``, ``precision``, ``recall`` and ``steps``.
         title: The setting.
     """
-    with subplots(1, 2, (9.4, 3.9), title) as (figure, (left, right)):
+    styles: dict[str, Style] = {
+        ", ".join(name): {
+            "color": START_COLORS.get(name[0], "#999999"),
+            "linestyle": LINES.get(name[1], "-."),
+            "marker": "o",
+            "markersize": 3.5,
+        }
+        for name in curves
+    }
+    with subplots(1, 2, (9.4, 3.7), title, styles) as (figure, (left, right)):
         for axes, (x, y, xlabel, ylabel) in zip((left, right), TRADEOFFS, strict=True):
-            for name, points in curves.items():
-                start, guidance, *_ = name
-                color, line = START_COLORS.get(start, "#999999"), LINES.get(guidance, "-.")
-                xs, ys = [p[x] for p in points], [p[y] for p in points]
-                label = ", ".join(name)
-                axes.plot(xs, ys, line, color=color, marker="o", markersize=3.5, label=label)
-                for point, place in zip(points, zip(xs, ys, strict=True), strict=True):
-                    steps = f"{point['steps']:g}"
+            for points, style in zip(curves.values(), styles.values(), strict=True):
+                axes.plot([point[x] for point in points], [point[y] for point in points], **style)
+                for point in points:
+                    steps, place = f"{point['steps']:g}", (point[x], point[y])
                     axes.annotate(steps, place, (2, 3), textcoords="offset points", fontsize=6)
             axes.set(xlabel=xlabel, ylabel=ylabel)
         left.set_yscale("log")  # FID: starts differ by orders of magnitude
-        columns = min(4, len(curves))
-        handles, names = right.get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
     return figure
 
 
