@@ -166,13 +166,12 @@ def finished_runs(name: str) -> list[RunFolder]:
     if not runs_below(name) and not RunFolder(Path(name)).config_file.is_file() and failures(name):
         return []
     runs = runs_in(name)
-    unfinished = [run for run in runs if not run.results_file.is_file()]
-    running = [str(run.path) for run in unfinished if not run.error_file.is_file()]
+    running = [str(run.path) for run in runs if not run.has_ended]
     if len(runs) == 1 and running:
         return runs  # to be refused where its results are read
     if running:
         sys.stderr.write(f"not finished, left out: {', '.join(running)}\n")
-    return [run for run in runs if run not in unfinished]
+    return [run for run in runs if run.results_file.is_file()]
 
 
 def failed_jobs(name: str, *, alone: bool) -> list[str]:

@@ -144,8 +144,7 @@ def summary(sweep: Path, of: Literal["runs", "samplings"] = "runs") -> str:
 
 def unfinished(sweep: Path) -> list[Path]:
     """Folders of runs that have neither results nor an error."""
-    runs = runs_below(sweep)
-    return [r.path for r in runs if not (r.results_file.is_file() or r.error_file.is_file())]
+    return [run.path for run in runs_below(sweep) if not run.has_ended]
 
 
 def compare_runs(sweep: Path) -> str | None:

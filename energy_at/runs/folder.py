@@ -124,6 +124,10 @@ class RunFolder:
         return self.path / _ERROR
 
     @property
+    def has_ended(self) -> bool:
+        return self.results_file.is_file() or self.error_file.is_file()
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of ``last.ckpt`` and ``best.ckpt``; the sentinel adds ``healthy.ckpt``."""
         return self.path / "checkpoints"

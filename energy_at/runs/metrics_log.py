@@ -16,9 +16,7 @@ from energy_at.overfitting.alarms import ALARMS
 
 AT_ONCE = 4 << 20  # bytes of one read: a log of a million rows is shown while it is read
 Numbers = NDArray[np.float64]
-Column = tuple[
-    "array[int]", "array[float]"
-]  # numbers of the rows that hold a value, and the values
+Column = tuple["array[int]", "array[float]"]  # rows that hold a value, and the values
 
 
 @dataclass(frozen=True)

@@ -115,10 +115,6 @@ class WatchedRun:
             for name, found in bins.items()
         }
 
-    @property
-    def has_ended(self) -> bool:
-        return self.folder.results_file.is_file() or self.folder.error_file.is_file()
-
     def _status(
         self, steps: int | None, age: float | None, batch: int, robustness: RunStatus
     ) -> tuple[str, str]:
@@ -195,7 +191,7 @@ class Watch:
 
     @property
     def has_ended(self) -> bool:
-        return not self.behind and all(run.has_ended for run in self.runs.values())
+        return not self.behind and all(run.folder.has_ended for run in self.runs.values())
 
     def states(self) -> list[dict[str, Any]]:
         """Of every run, without its curves; ``overrides`` are those that not all runs share."""

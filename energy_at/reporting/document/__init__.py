@@ -6,7 +6,7 @@ from pathlib import Path
 from energy_at.reporting import comparison
 from energy_at.reporting.comparison import Entry, compare, configs, results_table, write_comparison
 from energy_at.reporting.describe import setting
-from energy_at.reporting.document.blocks import Document
+from energy_at.reporting.document.blocks import Block, render
 from energy_at.reporting.document.results import accuracies, checks, energies, evaluations, grids
 from energy_at.reporting.document.runs import (
     DELTA_ENERGY,
@@ -19,6 +19,7 @@ from energy_at.reporting.document.runs import (
 from energy_at.runs.folder import RunFolder, require_distinct
 from energy_at.runs.result_folder import ResultFolder
 
+TITLE = "Report on adversarial training"
 FILES = (
     *("table.md", "table.csv", *comparison.FILES),
     *(f"{DELTA_ENERGY}.png", f"{DELTA_ENERGY}.pdf", "report.md", "report.html"),
@@ -52,15 +53,18 @@ def report(folders: Sequence[RunFolder], out: Path, failed: Sequence[str] = ()) 
         compared = write_comparison(found, part)
         (part / "table.md").write_text(table.markdown() + "\n")
         (part / "table.csv").write_text(table.csv())
-        document = _document(found, part, failed)
+        sections = _sections(found, part, failed)
         for name in ("report.md", "report.html"):
-            (part / name).write_text(document.render(name), encoding="utf-8")
+            text = render(name, TITLE, setting(configs(found)), sections)
+            (part / name).write_text(text, encoding="utf-8")
         files = [name for name in FILES if (part / name).is_file()]
     printed = table.markdown() if len(folders) <= TOGETHER else compared
     return "\n".join([printed, f"written to {out}/: {', '.join(files)}", *failed])
 
 
-def _document(found: Sequence[Entry], out: Path, failed: Sequence[str]) -> Document:
+def _sections(
+    found: Sequence[Entry], out: Path, failed: Sequence[str]
+) -> dict[str, tuple[Block, ...]]:
     strong = [(entry, one) for entry in found for one in evaluations(entry.path)]
     sections = {
         "Runs": overview(found, failed),
@@ -72,4 +76,4 @@ def _document(found: Sequence[Entry], out: Path, failed: Sequence[str]) -> Docum
         "Samples": grids(found, out),
         "Environment": environment(found),
     }
-    return Document("Report on adversarial training", setting(configs(found)), sections)
+    return {title: tuple(blocks) for title, blocks in sections.items()}

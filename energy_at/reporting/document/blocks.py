@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,23 +65,14 @@ Paragraph = str | tuple[str | Code | Link, ...]
 Block = Paragraph | Code | Heading | Grid | Picture
 
 
-class Document:
-    """The report.
+def render(name: str, title: str, subtitle: str, sections: Mapping[str, Collection[Block]]) -> str:
+    """The report as ``report.md``, or as ``report.html``: one page that loads nothing.
 
-    Args:
-        title: The title.
-        subtitle: The setting; may be empty.
-        sections: Blocks by title; a section without blocks is left out.
+    A section without blocks is left out.
     """
-
-    def __init__(self, title: str, subtitle: str, sections: Mapping[str, Iterable[Block]]) -> None:
-        every = {name: tuple(blocks) for name, blocks in sections.items()}
-        self.title, self.subtitle = title, subtitle
-        self.sections = {name: blocks for name, blocks in every.items() if blocks}
-
-    def render(self, name: str) -> str:
-        """The document as ``report.md`` or as ``report.html``: one page that loads nothing."""
-        return _TEMPLATES.get_template(f"{name}.jinja").render(document=self)
+    found = {heading: blocks for heading, blocks in sections.items() if blocks}
+    template = _TEMPLATES.get_template(f"{name}.jinja")
+    return template.render(title=title, subtitle=subtitle, sections=found)
 
 
 def draw(out: Path, figure: Figure, file: str, caption: str) -> Picture:
