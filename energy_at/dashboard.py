@@ -18,20 +18,16 @@ from energy_at.config.cli import command
 
 @command("dashboard", flags={"--dry-run": "dry_run=true"})
 def main(cfg: DictConfig) -> str | None:
-    if not cfg.dry_run:
-        return create(cfg.entity, cfg.project, cfg.name)
-    if cfg.out is None:
-        return described(cfg)
-    Path(str(cfg.out)).write_text(described(cfg) + "\n")
-    return None
-
-
-def described(cfg: DictConfig) -> str:
-    """The specification as JSON: it needs no account and no network."""
     from energy_at.reporting.panels import specification
 
+    if not cfg.dry_run:
+        return create(cfg.entity, cfg.project, cfg.name)
     about = {name: cfg[name] for name in ("entity", "project", "name")}
-    return json.dumps(about | {"sections": specification()}, indent=2)
+    text = json.dumps(about | {"sections": specification()}, indent=2)
+    if cfg.out is None:
+        return text
+    Path(str(cfg.out)).write_text(text + "\n")
+    return None
 
 
 def create(entity: str | None, project: str, name: str) -> str:
