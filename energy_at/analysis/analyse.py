@@ -28,7 +28,6 @@ from energy_at.analysis.measure import (
 )
 from energy_at.analysis.tables import View, attack_table, quantity_table, unchanged_images
 from energy_at.attacks.autoattack import require_classes
-from energy_at.attacks.registry import LABELS
 from energy_at.core.files import digest
 from energy_at.evaluation import Evaluator, TrainedModel, open_models, result_key
 from energy_at.evaluation.trained_model import publish, require_wandb_only
@@ -175,7 +174,7 @@ def _write(part: Path, subjects: Subjects, plan: AnalysisPlan, *, progress: bool
     (part / "table.md").write_text(text + "\n", encoding="utf-8")
     (part / "table.csv").write_text(quantity_table(view.runs).csv(), encoding="utf-8")
     (part / "settings.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    draw(part, view, f"{LABELS['pgd']}-{plan.steps}", progress=progress)
+    draw(part, view, plan.label("pgd"), progress=progress)
     return text
 
 

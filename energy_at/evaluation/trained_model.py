@@ -209,7 +209,16 @@ def open_model(cfg: DictConfig, overrides: Sequence[str] = ()) -> TrainedModel:
         ValueError: unless exactly one is named, or if it cannot be opened.
     """
     require_one_named(cfg)
-    return _open_file(cfg) if cfg.run is None else open_run(str(cfg.run), cfg, overrides)
+    if cfg.run is not None:
+        return open_run(str(cfg.run), cfg, overrides)
+    net, path = make(cfg.model), Path(str(cfg.checkpoint))
+    load_weights(net, read_tensors(path), cfg.which)
+    device = device_of(cfg.device)
+    net = net.to(device, memory_format=torch.channels_last)
+    folder = Path(path.stem)
+    if folder.is_file():  # a checkpoint without a suffix
+        folder = Path(f"{path.stem}.files")
+    return TrainedModel(net, build_data(cfg), cfg, str(path), cfg.which, folder, device)
 
 
 def open_models(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, TrainedModel]:
@@ -257,17 +266,6 @@ def open_run(run: str, cfg: DictConfig, overrides: Sequence[str] = ()) -> Traine
     module, data = reopen(folder, which, config)
     device = device_of(cfg.device)
     return TrainedModel(module.net.to(device), data, config, str(run), which, folder.path, device)
-
-
-def _open_file(cfg: DictConfig) -> TrainedModel:
-    net, path = make(cfg.model), Path(str(cfg.checkpoint))
-    load_weights(net, read_tensors(path), cfg.which)
-    device = device_of(cfg.device)
-    net = net.to(device, memory_format=torch.channels_last)
-    folder = Path(path.stem)
-    if folder.is_file():  # a checkpoint without a suffix
-        folder = Path(f"{path.stem}.files")
-    return TrainedModel(net, build_data(cfg), cfg, str(path), cfg.which, folder, device)
 
 
 def require_wandb_only(cfg: DictConfig) -> None:

@@ -33,7 +33,7 @@ class ResultFolder:
     """
 
     def __init__(self, path: Path, kind: str, key: str | None = None) -> None:
-        self.path, self.kind, self.key = path, kind, key
+        self.path, self.kind, self.key, self._file = path, kind, key, path / RECORD
         if path.exists() and not path.is_dir():
             raise ValueError(f"out={path} is a file: name a folder")
         self._record = files.read_json(self._file) if self._file.is_file() else {}
@@ -67,10 +67,6 @@ class ResultFolder:
         for name in previous.keys() - written.keys():
             self._remove(name, previous[name])
         self._write_record(written)
-
-    @property
-    def _file(self) -> Path:
-        return self.path / RECORD
 
     def _write_record(self, digests: dict[str, str]) -> None:
         self._record = {"kind": self.kind, "key": self.key, "files": digests}

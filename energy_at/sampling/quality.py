@@ -62,14 +62,10 @@ class NoExtractor(Extractor):
 
 @dataclass(frozen=True)
 class Inception(Extractor):
-    """Inception-v3 of the published IS and FID, through torch-fidelity.
-
-    Attributes:
-        weights: File of torch-fidelity's weights; downloaded if ``None``.
-    """
+    """Inception-v3 of the published IS and FID, through torch-fidelity."""
 
     name = "inception-v3-compat"
-    weights: str | None = None
+    weights: str | None = None  # file of torch-fidelity's weights; downloaded if None
 
     def load(self, device: torch.device, classifier: nn.Module | None = None) -> nn.Module:
         if self.weights is not None and not Path(self.weights).is_file():

@@ -31,16 +31,13 @@ Points = Float[Tensor, "batch pixels"]
 class PrincipalComponents:
     """Mean and principal components of points (images, pixels).
 
-    Attributes:
-        mean: Mean of the points.
-        vectors: Orthonormal columns: directions in pixels if there are more points than pixels,
-            else weights of the points, eigenvectors of the Gram matrix.
-        deviations: Standard deviations along the directions, in decreasing order.
+    The orthonormal columns ``vectors`` are directions in pixels if there are more points than
+    pixels, else weights of the points, eigenvectors of the Gram matrix.
     """
 
     mean: Float[Tensor, " pixels"]
     vectors: Float[Tensor, "entries components"]
-    deviations: Float[Tensor, " components"]
+    deviations: Float[Tensor, " components"]  # along the directions, in decreasing order
 
     def draw(self, points: Rows, z: Float[Tensor, "batch entries"], scale: float) -> Points:
         """Draw from the normal distribution with this mean, these components and deviations.
