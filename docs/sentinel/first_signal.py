@@ -100,7 +100,7 @@ class Run:
 def frontier(runs: Sequence[Run], signal: str) -> list[tuple[float, float, list[float]]]:
     """Rate of false alarms, threshold, and latency of every collapse, for rising rates.
 
-    Each threshold is the most sensitive one with so many false alarms.
+    Each threshold is the most sensitive one at its rate of false alarms.
     """
     peaks = sorted((float(r.signals[1][signal].max()) for r in runs if r.healthy), reverse=True)
     collapsed = [run for run in runs if run.onset is not None]
