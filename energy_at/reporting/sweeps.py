@@ -148,7 +148,7 @@ def unfinished(sweep: Path) -> list[Path]:
 
 
 def compare_runs(sweep: Path) -> str | None:
-    """Writes comparison, table of runs and sweep curves of all finished runs.
+    """Writes comparison, table of runs and, of each swept number, table and figure.
 
     Returns:
         The comparison as Markdown, where the files are, and the best value of each swept number;
@@ -158,21 +158,12 @@ def compare_runs(sweep: Path) -> str | None:
     if not finished:
         return None
     found = compare(finished)
-    text = f"{write_comparison(found, sweep)}\nwritten to {sweep}/: {', '.join(FILES)}"
-    return "\n".join([text, *write_sweep_curves([entry.run for entry in found], sweep)])
-
-
-def write_sweep_curves(runs: Sequence[FinishedRun], out: Path) -> list[str]:
-    """Writes the table (CSV) and the figure for each swept number.
-
-    Returns:
-        A sentence about the best value of each.
-    """
-    found = sweep_curves(runs)
-    for one in found:
-        (out / f"{one.stem}.csv").write_text(one.table().csv())
-        save(one.figure(), out / one.stem)
-    return [one.best() for one in found]
+    lines = [write_comparison(found, sweep), f"written to {sweep}/: {', '.join(FILES)}"]
+    for one in sweep_curves([entry.run for entry in found]):
+        (sweep / f"{one.stem}.csv").write_text(one.table().csv())
+        save(one.figure(), sweep / one.stem)
+        lines.append(one.best())
+    return "\n".join(lines)
 
 
 def _name(label: MethodLabel, runs: Sequence[FinishedRun]) -> MethodLabel:

@@ -8,7 +8,7 @@ import pytest
 from energy_at.reporting.comparison import compare
 from energy_at.reporting.document.runs import sweeps
 from energy_at.reporting.finished_run import FinishedRun
-from energy_at.reporting.sweeps import sweep_curves, write_sweep_curves
+from energy_at.reporting.sweeps import compare_runs, sweep_curves
 from energy_at.runs.folder import RunFolder
 from tests.helpers.running import TINY, config
 
@@ -143,9 +143,8 @@ def test_runs_that_differ_in_the_method_too_are_no_sweep(write):
 
 
 def test_the_sweep_and_its_report_hold_table_and_figure(sweep, tmp_path):
-    assert write_sweep_curves(sweep, tmp_path)[0].startswith(
-        "Best on held-out images: reg.weight=2"
-    )
+    last = compare_runs(tmp_path).splitlines()[-1]
+    assert last.startswith("Best on held-out images: reg.weight=2,")
     assert (tmp_path / "against_reg_weight.csv").read_text().startswith("reg.weight,method,runs,")
     assert (tmp_path / "against_reg_weight.png").read_bytes()[:4] == b"\x89PNG"
     ((title, blocks),) = sweeps(compare([run.folder for run in sweep]), tmp_path / "report").items()

@@ -35,7 +35,6 @@ PANELS = (
     *(DELTA_X, DELTA_XY, panels.SHIFT, panels.AAE),
     *(panels.CLEAN, panels.ATTACKED, panels.FGSM, PGD),
 )
-HELD_OUT = {panels.CLEAN: panels.HELD_OUT_CLEAN}  # drawn into the panel of the other
 Methods = Mapping[MethodLabel, Sequence[FinishedRun]]
 
 
@@ -216,7 +215,7 @@ def _steps(axes: Axes, log: MetricsLog, metric: Metric, color: str) -> None:
     marker = "o" if len(means) == 1 else ""
     axes.plot(middles, values, color=color, linewidth=1.8, marker=marker, markersize=4)
     _scale(axes, metric, [values, *_usual(bins)])
-    if metric in HELD_OUT and len(held_out := log[HELD_OUT[metric].key]):
+    if metric == panels.CLEAN and len(held_out := log[panels.HELD_OUT_CLEAN.key]):
         thin: Style = {"color": color, "linestyle": ":", "linewidth": 1, **_dots(held_out)}
         (line,) = axes.plot(held_out.steps, scale * held_out.values, **thin)
         axes.legend([line], ["held-out"], frameon=False, fontsize="small", loc="best")
