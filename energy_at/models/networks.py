@@ -42,36 +42,12 @@ class BasicBlock(nn.Module):
         return self.activation(self.bn2(self.conv2(out)) + self.shortcut(x))
 
 
-class PreActivation(nn.Module):
-    """BN, activation, conv, BN, activation, conv: the blocks below add their shortcut."""
+class PreActBlock(nn.Module):
+    """BN, activation, conv, BN, activation, conv, plus the shortcut.
 
-    def __init__(
-        self, channels_in: int, channels: int, stride: int, activation: str, padding: str
-    ) -> None:
-        super().__init__()
-        self.activation = activation_function(activation)
-        self.bn1 = nn.BatchNorm2d(channels_in)
-        self.conv1 = conv3x3(channels_in, channels, stride, padding)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.conv2 = conv3x3(channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.activation(self.bn1(x))
-        shortcut = self.shortcut_of(x, out)
-        out = self.conv2(self.activation(self.bn2(self.conv1(out))))
-        total: Tensor = out + shortcut
-        return total
-
-    def shortcut_of(self, x: Tensor, activated: Tensor) -> Tensor:
-        """The shortcut, from the input of the block or from its first activation."""
-        raise NotImplementedError
-
-
-class PreActBlock(PreActivation):
-    """A block whose shortcut is a convolution where the size changes.
-
-    1x1 from the first activation, 1x1 from the block's input (``plain``), or 3x3 from the block's
-    input (``plain3x3``).
+    The shortcut is a convolution where the size changes: 1x1 from the first activation, 1x1 from
+    the block's input (``plain``), or 3x3 from the block's input (``plain3x3``). ``wide`` is the
+    first of these under the name that it has in Wide ResNets.
     """
 
     def __init__(
@@ -84,67 +60,83 @@ class PreActBlock(PreActivation):
         shortcut: str,
         padding: str,
     ) -> None:
-        super().__init__(channels_in, channels, stride, activation, padding)
-        self.shortcut_activated = shortcut == "activated"
+        super().__init__()
+        self.activation = activation_function(activation)
+        self.bn1 = nn.BatchNorm2d(channels_in)
+        self.conv1 = conv3x3(channels_in, channels, stride, padding)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv2 = conv3x3(channels, channels)
+        self.shortcut_activated = shortcut in ("activated", "wide")
+        self.shortcut_name = "convShortcut" if shortcut == "wide" else "shortcut"
         if stride != 1 or channels_in != channels:
-            self.shortcut = nn.Sequential(
+            conv = (
                 conv3x3(channels_in, channels, stride, padding)
                 if shortcut == "plain3x3"
                 else nn.Conv2d(channels_in, channels, 1, stride, bias=False)
             )
+            self.add_module(self.shortcut_name, conv if shortcut == "wide" else nn.Sequential(conv))
 
-    def shortcut_of(self, x: Tensor, activated: Tensor) -> Tensor:
-        if not hasattr(self, "shortcut"):
-            return x
-        shortcut: Tensor = self.shortcut(activated if self.shortcut_activated else x)
-        return shortcut
+    def forward(self, x: Tensor) -> Tensor:
+        activated = self.activation(self.bn1(x))
+        shortcut = x
+        if hasattr(self, self.shortcut_name):
+            convolve = getattr(self, self.shortcut_name)
+            shortcut = convolve(activated if self.shortcut_activated else x)
+        out: Tensor = self.conv2(self.activation(self.bn2(self.conv1(activated))))
+        return out + shortcut
 
 
-class WideBlock(PreActivation):
-    """A block whose shortcut is a 1x1 convolution of the first activation where the width grows."""
+class _StagedResNet(nn.Module):
+    """A 3x3 stem, stages ``layer1``, ``layer2``, ... of blocks, and a linear classifier.
+
+    Each stage has half the size and twice the channels of the last.
+
+    Args:
+        blocks: Of each stage.
+        make_block: A block of channels in, channels out, and stride.
+        stem_norm: Whether batch norm follows the stem.
+        final_norm: Whether batch norm comes before the classifier.
+    """
 
     def __init__(
-        self, channels_in: int, channels: int, stride: int, activation: str, padding: str
+        self,
+        blocks: tuple[int, ...],
+        make_block: Callable[[int, int, int], nn.Module],
+        activation: str,
+        *,
+        channels: int,
+        classes: int,
+        width: int,
+        stem_norm: bool,
+        final_norm: bool,
     ) -> None:
-        super().__init__(channels_in, channels, stride, activation, padding)
-        if channels_in != channels:
-            self.convShortcut = nn.Conv2d(channels_in, channels, 1, stride, bias=False)
-
-    def shortcut_of(self, x: Tensor, activated: Tensor) -> Tensor:
-        return self.convShortcut(activated) if hasattr(self, "convShortcut") else x
-
-
-class _Staged(nn.Module):
-    stages: tuple[str, ...]
-
-    def add_stages(
-        self, blocks: tuple[int, ...], width: int, make_block: Callable[[int, int, int], nn.Module]
-    ) -> int:
-        """Add ``layer1``, ``layer2``, ..., each half the size and twice the channels of the last.
-
-        Args:
-            blocks: Of each stage.
-            width: Channels of the first stage.
-            make_block: A block of channels in, channels out, and stride.
-
-        Returns:
-            The channels of the last stage.
-        """
+        super().__init__()
+        require_positive(channels=channels, classes=classes, width=width)
+        self.activation = activation_function(activation)
+        self.conv1 = conv3x3(channels, width)
+        self.bn1 = nn.BatchNorm2d(width) if stem_norm else None
         widths: list[int] = [width, *(width * 2**stage for stage in range(len(blocks)))]
-        self.stages = tuple(f"layer{stage}" for stage in range(1, len(widths)))
+        self.stages = [f"layer{stage}" for stage in range(1, len(widths))]
         for name, depth, (before, after) in zip(self.stages, blocks, pairwise(widths), strict=True):
             first = make_block(before, after, 1 if name == "layer1" else 2)
             rest = (make_block(after, after, 1) for _ in range(depth - 1))
             self.add_module(name, nn.Sequential(first, *rest))
-        return widths[-1]
+        self.bn = nn.BatchNorm2d(widths[-1]) if final_norm else None
+        self.linear = nn.Linear(widths[-1], classes)
 
-    def run_stages(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.conv1(x)
+        if self.bn1 is not None:
+            out = self.activation(self.bn1(out))
         for name in self.stages:
-            x = getattr(self, name)(x)
-        return x
+            out = getattr(self, name)(out)
+        if self.bn is not None:
+            out = self.activation(self.bn(out))
+        logits: Tensor = self.linear(out.mean((2, 3)))
+        return logits
 
 
-class ResNet(_Staged):
+class ResNet(_StagedResNet):
     """Four stages of basic blocks, each half the size and twice the channels."""
 
     def __init__(
@@ -156,21 +148,12 @@ class ResNet(_Staged):
         width: int = 64,
         activation: str = "relu",
     ) -> None:
-        super().__init__()
-        require_positive(channels=channels, classes=classes, width=width)
-        self.activation = activation_function(activation)
-        self.conv1 = conv3x3(channels, width)
-        self.bn1 = nn.BatchNorm2d(width)
-        last = self.add_stages(blocks, width, partial(BasicBlock, activation=activation))
-        self.linear = nn.Linear(last, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.run_stages(self.activation(self.bn1(self.conv1(x))))
-        logits: Tensor = self.linear(out.mean((2, 3)))
-        return logits
+        block = partial(BasicBlock, activation=activation)
+        sizes = {"channels": channels, "classes": classes, "width": width}
+        super().__init__(blocks, block, activation, stem_norm=True, final_norm=False, **sizes)
 
 
-class PreActResNet(_Staged):
+class PreActResNet(_StagedResNet):
     """Four stages of pre-activation blocks, each half the size and twice the channels.
 
     Args:
@@ -196,24 +179,11 @@ class PreActResNet(_Staged):
         padding: str = "symmetric",
         final_norm: bool = True,
     ) -> None:
-        super().__init__()
-        require_positive(channels=channels, classes=classes, width=width)
         require("shortcut", shortcut, one_of(*get_args(Shortcut)))
         require("final_norm", final_norm, TRUTH)
-        self.activation = activation_function(activation)
-        self.conv1 = conv3x3(channels, width)
         block = partial(PreActBlock, activation=activation, shortcut=shortcut, padding=padding)
-        last = self.add_stages(blocks, width, block)
-        if final_norm:
-            self.bn = nn.BatchNorm2d(last)
-        self.linear = nn.Linear(last, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.run_stages(self.conv1(x))
-        if hasattr(self, "bn"):
-            out = self.activation(self.bn(out))
-        logits: Tensor = self.linear(out.mean((2, 3)))
-        return logits
+        sizes = {"channels": channels, "classes": classes, "width": width}
+        super().__init__(blocks, block, activation, stem_norm=False, final_norm=final_norm, **sizes)
 
 
 class WideResNet(nn.Module):
@@ -235,12 +205,11 @@ class WideResNet(nn.Module):
         require("depth", depth, ("6 n + 4 with n >= 1", lambda v: v >= 10 and v % 6 == 4))
         wide = width * widen
 
+        block = partial(PreActBlock, activation=activation, shortcut="wide", padding=padding)
+
         def stage(channels_in: int, channels: int, stride: int) -> nn.Sequential:
-            first = WideBlock(channels_in, channels, stride, activation, padding)
-            rest = (
-                WideBlock(channels, channels, 1, activation, "symmetric")
-                for _ in range((depth - 4) // 6 - 1)
-            )
+            first = block(channels_in, channels, stride)
+            rest = (block(channels, channels, 1) for _ in range((depth - 4) // 6 - 1))
             return nn.Sequential(OrderedDict(layer=nn.Sequential(first, *rest)))
 
         self.activation = activation_function(activation)
