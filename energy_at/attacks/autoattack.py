@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from energy_at.attacks.base import Attack, AttackOptions, AttackResult, Search
+from energy_at.attacks.base import Attack, AttackOptions, AttackResult
 from energy_at.attacks.compose import WorstCase
 from energy_at.attacks.threat import L2, Ball, Linf, clip_to_pixels
 from energy_at.core.rng import ImageNoise, Noise
@@ -29,7 +29,7 @@ INSTALL = "pip install 'energy_at[autoattack]'"
 
 
 @dataclass(frozen=True)
-class LibraryAttack(Search):
+class LibraryAttack(Attack):
     """One attack of the ensemble, with the constants of its standard version.
 
     It reports no start, so it keeps and tracks nothing. A call raises a ``ValueError`` if the

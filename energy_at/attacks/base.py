@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
 
 from energy_at.core.rng import Noise
 from energy_at.core.types import Classifier, Images, Labels, Logits
@@ -39,21 +38,29 @@ class AttackResult:
         return self.start_grad if self.started_clean else None
 
 
-@runtime_checkable
-class Attack(Protocol):
+@dataclass(frozen=True)
+class AttackOptions:
+    """Options of a call."""
+
+    keep_graph: bool = False
+    track_stats: bool = False
+    generator: Noise | None = None
+
+
+class Attack(ABC):
     """Searches near ``x`` for images that serve a goal.
 
     An attack changes nothing of the network: no mode, no gradients of parameters, and, unless it is
     asked to, no running statistics of batch norm.
     """
 
-    @property
-    def steps(self) -> int:
-        """Gradients taken along one search; 1 makes a single-step attack."""
+    steps: int
+    """Gradients taken along one search; 1 makes a single-step attack."""
 
     @property
     def starts_clean(self) -> bool:
         """Whether the first point of the search is ``x`` itself."""
+        return False
 
     def __call__(
         self,
@@ -76,37 +83,19 @@ class Attack(Protocol):
                 statistics of batch norm: it is then a forward pass of the training.
             generator: Source of all noise.
         """
-
-    def scaled(self, factor: float) -> "Attack":
-        """The same attack in a ball of ``factor`` times the radius (eps warm-up)."""
-
-
-@dataclass(frozen=True)
-class AttackOptions:
-    """Options of a call."""
-
-    keep_graph: bool = False
-    track_stats: bool = False
-    generator: Noise | None = None
-
-
-class Search(ABC):
-    """Base of all attacks: ``__call__`` detaches the images and calls ``_run``."""
-
-    @property
-    def starts_clean(self) -> bool:
-        return False
-
-    def __call__(self, model: Classifier, x: Images, y: Labels, **options: Any) -> AttackResult:
-        return self._run(model, x.detach(), y, AttackOptions(**options))
+        return self._run(model, x.detach(), y, AttackOptions(keep_graph, track_stats, generator))
 
     @abstractmethod
     def _run(self, model: Classifier, x: Images, y: Labels, options: AttackOptions) -> AttackResult:
         """Search near ``x``, which has no graph."""
 
+    @abstractmethod
+    def scaled(self, factor: float) -> "Attack":
+        """The same attack in a ball of ``factor`` times the radius (eps warm-up)."""
+
 
 @dataclass(frozen=True)
-class NoAttack(Search):
+class NoAttack(Attack):
     """Returns every image unchanged, without a forward pass: standard training."""
 
     steps: int = 1  # as a single-step attack: what depends on it takes its simplest form

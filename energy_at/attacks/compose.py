@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from energy_at.attacks.base import Attack, AttackOptions, AttackResult, Search
+from energy_at.attacks.base import Attack, AttackOptions, AttackResult
 from energy_at.attacks.gradient import GradientAttack, misclassify
 from energy_at.core.rng import part_of
 from energy_at.core.rules import integer, require
@@ -14,7 +14,7 @@ from energy_at.models.modes import frozen_running_stats, no_graph
 
 
 @dataclass(frozen=True)
-class Restarts(Search):
+class Restarts(Attack):
     """Runs a randomly started attack ``times`` times and keeps each image's highest goal value.
 
     Logits of the start are those of the first run.
@@ -27,7 +27,7 @@ class Restarts(Search):
         require("times", self.times, integer(1))
 
     @property
-    def steps(self) -> int:
+    def steps(self) -> int:  # type: ignore[override]  # a frozen field elsewhere
         return self.attack.steps
 
     @property
@@ -54,7 +54,7 @@ class Restarts(Search):
 
 
 @dataclass(frozen=True)
-class WorstCase(Search):
+class WorstCase(Attack):
     """Runs attacks in turn, each on the images that the ones before left correct.
 
     For networks in evaluation mode, which treat each image on its own. ``WorstCase([attack] * n)``
@@ -69,7 +69,7 @@ class WorstCase(Search):
             raise ValueError("WorstCase needs at least one attack")
 
     @property
-    def steps(self) -> int:
+    def steps(self) -> int:  # type: ignore[override]  # a frozen field elsewhere
         return max(attack.steps for attack in self.attacks)
 
     def _run(self, model: Classifier, x: Images, y: Labels, options: AttackOptions) -> AttackResult:

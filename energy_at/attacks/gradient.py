@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import torch
 import torch.nn.functional as F
 
-from energy_at.attacks.base import AttackOptions, AttackResult, Search
+from energy_at.attacks.base import Attack, AttackOptions, AttackResult
 from energy_at.attacks.threat import Ball, clip_to_pixels
 from energy_at.core.rng import Noise, normal_like
 from energy_at.core.rules import POSITIVE, integer, one_of, require
@@ -109,7 +109,7 @@ class ReachTarget:
 
 
 @dataclass(frozen=True)
-class GradientAttack(Search):
+class GradientAttack(Attack):
     """Projected steepest ascent on a goal (Madry et al., 2018, Section 2.1).
 
     Args:
