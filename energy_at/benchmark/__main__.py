@@ -29,17 +29,19 @@ def main(cfg: DictConfig) -> str:
         FILES,
         Result,
         describe_machine,
-        measure_scenarios,
+        measure_scenario,
         summary,
         table,
         write,
     )
     from energy_at.benchmark.scenarios import Setting
-    from energy_at.core.device import device_of
+    from energy_at.core.device import device_of, keep_freed_memory
     from energy_at.reporting.describe import setting as describe_setting
 
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
+    if cfg.training.keep_memory:
+        keep_freed_memory()
     setting = Setting.of(cfg, device_of(cfg.device))
     about = {
         "machine": describe_machine(setting.device),
@@ -47,8 +49,8 @@ def main(cfg: DictConfig) -> str:
         "settings": setting.summary,
     }
     results: list[Result] = []
-    for more in measure_scenarios(setting, progress=cfg.progress):
-        results += more
+    for scenario in setting.scenarios:
+        results += measure_scenario(setting, scenario)
         with staged(Path(str(cfg.out))) as part:
             write(results, about, part)
     files = ", ".join(FILES)

@@ -7,9 +7,8 @@ import ctypes
 import json
 import os
 import platform
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,9 +20,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from tqdm import tqdm
 
-from energy_at.benchmark.rows import Clock, Row, make_row, peak_row
-from energy_at.benchmark.scenarios import ROWS, SCALING, SCENARIOS, Setting
-from energy_at.core.device import keep_freed_memory, processor_name
+from energy_at.benchmark.rows import Row, make_row, peak_row
+from energy_at.benchmark.scenarios import ROWS, SCALING, SCENARIOS, Clock, Setting
+from energy_at.core.device import processor_name
 from energy_at.reporting.tables import Table
 from energy_at.runs.folder import environment
 
@@ -96,19 +95,6 @@ def measure(
     return list(results.values())
 
 
-def clock_of(name: str, device: torch.device) -> Clock:
-    """Wall-clock (``wall``) or CPU (``cpu``) seconds, after the device has finished its work."""
-    read = {"wall": time.perf_counter, "cpu": time.process_time}[name]
-    if device.type != "cuda":
-        return read
-
-    def synchronize_and_read() -> float:
-        torch.cuda.synchronize(device)
-        return read()
-
-    return synchronize_and_read
-
-
 class FlopCounter(TorchDispatchMode):
     """Counts floating-point operations by torch's own formulas.
 
@@ -173,37 +159,29 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
     return about
 
 
-def measure_scenarios(setting: Setting, *, progress: bool) -> Iterator[list[Result]]:
-    """The results of each scenario as it is done, with the machine's own peaks."""
-    if setting.config.training.keep_memory:
-        keep_freed_memory()
-    for scenario in setting.scenarios:
-        yield _measure_scenario(setting, scenario, progress=progress)
-
-
-def _measure_scenario(setting: Setting, scenario: str, *, progress: bool) -> list[Result]:
-    cfg, device = setting.config, setting.device
-    clock = clock_of(cfg.clock, device)
+def measure_scenario(setting: Setting, scenario: str) -> list[Result]:
+    """The results of the rows of a scenario, with the machine's own peaks."""
+    cfg = setting.config
     settings = setting.sizes() if scenario == SCALING else dict.fromkeys(setting.rows, setting)
     rows: dict[Key, Row] = {}
     with ExitStack() as stack:
         for precision in setting.precisions:
             for name, own in settings.items():
                 kind = "bare" if scenario == SCALING else name
-                if (row := make_row(own, scenario, kind, precision, clock)) is not None:
+                if (row := make_row(own, scenario, kind, precision)) is not None:
                     rows[scenario, name, precision] = row
                     stack.callback(row.close)
             for operation in OPERATIONS:
-                rows[scenario, operation, precision] = peak_row(operation, precision, device, clock)
+                rows[scenario, operation, precision] = peak_row(setting, operation, precision)
         total = len(rows) * setting.turns
-        bar = stack.enter_context(tqdm(total=total, unit="turn", disable=not progress))
+        bar = stack.enter_context(tqdm(total=total, unit="turn", disable=not cfg.progress))
 
         def advance(key: Key) -> None:
             bar.set_postfix_str(" ".join(key))
             bar.update()
 
         timed = {"repeats": cfg.repeats, "warmup": cfg.warmup}
-        return measure(rows, device, clock, **timed, advance=advance)
+        return measure(rows, setting.device, setting.clock, **timed, advance=advance)
 
 
 def table(results: Sequence[Result]) -> Table:
@@ -212,9 +190,29 @@ def table(results: Sequence[Result]) -> Table:
     ``ratio`` divides images a second by the reference's. ``over bare`` is the time of a full run
     beyond the bare loop's, ``loading`` the share of a turn spent on images.
     """
-    most = peaks(results)
+    most, cells = peaks(results), []
     rows = {(r.scenario, r.row, r.precision): r for r in results if r.row not in OPERATIONS}
-    return Table.of([_cells(row, rows, most[row.precision]) for row in rows.values()])
+    for result in rows.values():
+        reference = rows.get((result.scenario, "reference", "fp32"))
+        bare = rows.get((result.scenario, "bare", result.precision))
+        loading = sum(result.loading) / sum(result.seconds) if result.loading else None
+        over = result.second / bare.second - 1 if bare and result.row == "full" else None
+        cells.append(
+            {
+                "scenario": SCENARIOS[result.scenario].label,
+                "row": ROWS.get(result.row, result.row),
+                "precision": result.precision,
+                "images/s": f"{result.rate:.3g}",
+                "ratio": "" if reference is None else f"{result.rate / reference.rate:.2f}",
+                "GFLOP/image": f"{result.flops / result.images / 1e9:.3g}",
+                "TFLOP/s": f"{result.speed / 1e12:.3g}",
+                "of peak %": f"{100 * result.speed / most[result.precision]:.0f}",
+                "memory MiB": "" if result.peak is None else f"{result.peak / 2**20:.0f}",
+                "over bare %": "" if over is None else f"{100 * over:+.1f}",
+                "loading %": "" if loading is None else f"{100 * loading:.2f}",
+            }
+        )
+    return Table.of(cells)
 
 
 def peaks(results: Sequence[Result]) -> dict[str, float]:
@@ -246,23 +244,3 @@ def write(results: Sequence[Result], about: dict[str, Any], folder: Path) -> Non
     (folder / "benchmark.json").write_text(json.dumps(about | {"rows": turns}, indent=1) + "\n")
     (folder / "benchmark.csv").write_text(cells.csv())
     (folder / "benchmark.md").write_text(f"{cells.markdown()}\n\n{summary(results, about)}\n")
-
-
-def _cells(result: Result, rows: Mapping[Key, Result], peak: float) -> dict[str, str]:
-    reference = rows.get((result.scenario, "reference", "fp32"))
-    bare = rows.get((result.scenario, "bare", result.precision))
-    loading = sum(result.loading) / sum(result.seconds) if result.loading else None
-    over = result.second / bare.second - 1 if bare and result.row == "full" else None
-    return {
-        "scenario": SCENARIOS[result.scenario].label,
-        "row": ROWS.get(result.row, result.row),
-        "precision": result.precision,
-        "images/s": f"{result.rate:.3g}",
-        "ratio": "" if reference is None else f"{result.rate / reference.rate:.2f}",
-        "GFLOP/image": f"{result.flops / result.images / 1e9:.3g}",
-        "TFLOP/s": f"{result.speed / 1e12:.3g}",
-        "of peak %": f"{100 * result.speed / peak:.0f}",
-        "memory MiB": "" if result.peak is None else f"{result.peak / 2**20:.0f}",
-        "over bare %": "" if over is None else f"{100 * over:+.1f}",
-        "loading %": "" if loading is None else f"{100 * loading:.2f}",
-    }

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from energy_at.attacks import GradientAttack, pgd
 from energy_at.benchmark import reference
-from energy_at.benchmark.scenarios import LIBRARIES, REFERENCES, SCENARIOS, Setting
+from energy_at.benchmark.scenarios import LIBRARIES, REFERENCES, SCENARIOS, Clock, Setting
 from energy_at.config.build import build, build_data, build_module, make
 from energy_at.core.rng import CountedNoise
 from energy_at.core.types import Images, Labels
@@ -33,7 +33,6 @@ from energy_at.sampling import Chains, Langevin, Unguided, generate
 from energy_at.training import AdversarialTraining
 
 Around = Callable[[], AbstractContextManager[object]]
-Clock = Callable[[], float]
 Step = Callable[[Images, Labels], object]
 
 
@@ -127,15 +126,13 @@ class _Closed(Exception):  # noqa: N818  not an error
 Row = Loop | StepwiseFit
 
 
-def make_row(
-    setting: Setting, scenario: str, name: str, precision: str, clock: Clock
-) -> Row | None:
+def make_row(setting: Setting, scenario: str, name: str, precision: str) -> Row | None:
     """A row of ``ROWS``; ``None`` if it does not do the work of the scenario at this precision."""
     ours = name not in REFERENCES
     if precision == "bf16" and (not ours or scenario == "evaluation"):
         return None
     if SCENARIOS[scenario].overrides:
-        return _training(setting, scenario, name, precision, clock)
+        return _training(setting, scenario, name, precision)
     if scenario == "sampling" and name in LIBRARIES:
         return None
     net, images = _labelled(setting, ours=ours)
@@ -144,15 +141,15 @@ def make_row(
     else:
         step = _sampling_step(setting, name, net, precision)
     batch = as_floats(images.pixels, channels_last=ours), images.labels
-    return Loop(step, repeat(batch), setting.config.steps, setting.device, clock)
+    return Loop(step, repeat(batch), setting.config.steps, setting.device, setting.clock)
 
 
-def peak_row(operation: str, precision: str, device: torch.device, clock: Clock) -> Loop:
+def peak_row(setting: Setting, operation: str, precision: str) -> Loop:
     """The machine's peak at one operation, which bounds the FLOP/s of every other row.
 
     ``matmul`` is of square matrices; ``convolution`` is 3x3 with 128 channels.
     """
-    large = device.type == "cuda"
+    device, large = setting.device, setting.device.type == "cuda"
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
     n = (8192 if large else 1024) if operation == "matmul" else (256 if large else 32)
     shapes = [(n, n), (n, n)] if operation == "matmul" else [(n, 128, 16, 16), (128, 128, 3, 3)]
@@ -165,7 +162,7 @@ def peak_row(operation: str, precision: str, device: torch.device, clock: Clock)
             torch.matmul(a, b) if operation == "matmul" else F.conv2d(a, b, padding=1)
 
     nothing = torch.empty(0, device=device)
-    return Loop(step, repeat((nothing, nothing)), 20 if large else 1, device, clock)
+    return Loop(step, repeat((nothing, nothing)), 20 if large else 1, device, setting.clock)
 
 
 def full_run(cfg: DictConfig) -> StepwiseFit:
@@ -195,9 +192,7 @@ def bare_step(module: AdversarialTraining, optimizer: Optimizer, precision: str)
     return step
 
 
-def _training(
-    setting: Setting, scenario: str, name: str, precision: str, clock: Clock
-) -> Row | None:
+def _training(setting: Setting, scenario: str, name: str, precision: str) -> Row | None:
     cfg = setting.training(scenario, precision)
     steps, device = cfg.callbacks.energy.every, setting.device
     seed_everything(cfg.seed, workers=True, verbose=False)
@@ -211,7 +206,7 @@ def _training(
             compile_net(net, mode)
         data.place(device)
         step = bare_step(module.train(), optimizer, precision)
-        return Loop(step, iter(data.train_dataloader()), steps, device, clock)
+        return Loop(step, iter(data.train_dataloader()), steps, device, setting.clock)
     search, terms = reference.terms_of(module.attack, module.objective)
     library = reference.library_attack(name, net, search) if name in LIBRARIES else None
     if name in LIBRARIES and library is None:
@@ -223,7 +218,7 @@ def _training(
     batches = reference.batches(
         data.train, data.batch_size, pad=data.pad, flip=data.flip, workers=setting.workers
     )
-    return Loop(reference_step, batches, steps, device, clock)
+    return Loop(reference_step, batches, steps, device, setting.clock)
 
 
 def _evaluation_step(setting: Setting, name: str, net: nn.Module, images: ImageSet) -> Step:

@@ -1,6 +1,7 @@
 """Scenarios of the benchmark, and the configuration that all of its rows share."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import product
@@ -9,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf, open_dict
+
+Clock = Callable[[], float]
 
 
 class Scenario(NamedTuple):
@@ -90,6 +93,19 @@ class Setting:
     def turns(self) -> int:
         """Of each row, untimed ones included."""
         return int(self.config.repeats + self.config.warmup) + UNTIMED
+
+    @property
+    def clock(self) -> Clock:
+        """Wall-clock or CPU seconds, after the device has finished its work."""
+        read = {"wall": time.perf_counter, "cpu": time.process_time}[self.config.clock]
+        if self.device.type != "cuda":
+            return read
+
+        def synchronize_and_read() -> float:
+            torch.cuda.synchronize(self.device)
+            return read()
+
+        return synchronize_and_read
 
     @property
     def workers(self) -> int:

@@ -57,7 +57,7 @@ def test_the_sizes_of_scaling_change_the_work():
     with initialize_config_dir(str(CONF), version_base="1.3"):
         sizes = Setting.of(compose("benchmark", options), torch.device("cpu")).sizes()
         for name in ("1 x batch", "4 x batch", "4 x attack steps", "4 x optimizer steps"):
-            row = make_row(sizes[name], "scaling", "bare", "fp32", float)
+            row = make_row(sizes[name], "scaling", "bare", "fp32")
             flops[name] = count_flops(row)
     assert len(sizes) == 9
     assert flops["4 x batch"] == flops["4 x optimizer steps"] == 4 * flops["1 x batch"]
