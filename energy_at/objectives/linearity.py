@@ -101,31 +101,29 @@ class AdaptiveELLE:
         self._state = {"factor": zero, "count": zero, "mean": zero, "squares": zero}
 
     def probe(self, vicinity: Vicinity) -> PerExample:
-        error = self.linearity.probe(vicinity)
-        state = {name: value.to(error.device) for name, value in self._state.items()}
-        self._state = self._after(state, error.detach().double().mean())
-        return state["factor"].to(error.dtype) * error
+        errors = self.linearity.probe(vicinity)
+        state = {name: value.to(errors.device) for name, value in self._state.items()}
+        factor, count = state["factor"], state["count"]
+        mean, squares = state["mean"], state["squares"]
+        error = errors.detach().double().mean()
+        spread = (squares / count.clamp_min(1)).sqrt()
+        stands_out = (count > 2) & (error > mean + self.sensitivity * spread)
+        shift = error - mean
+        count = count + 1
+        mean = mean + shift / count
+        self._state = {
+            "factor": torch.where(stands_out, torch.ones_like(factor), self.decay * factor),
+            "count": count,
+            "mean": mean,
+            "squares": squares + shift * (error - mean),  # Welford's sum
+        }
+        return factor.to(errors.dtype) * errors
 
     def state_dict(self) -> dict[str, Any]:
         return {name: value.clone() for name, value in self._state.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._state = {name: value.clone() for name, value in state.items()}
-
-    def _after(
-        self, state: dict[str, torch.Tensor], error: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
-        count, mean, squares = state["count"], state["mean"], state["squares"]
-        spread = (squares / count.clamp_min(1)).sqrt()
-        stands_out = (count > 2) & (error > mean + self.sensitivity * spread)
-        factor = torch.where(
-            stands_out, torch.ones_like(state["factor"]), self.decay * state["factor"]
-        )
-        count = count + 1
-        shift = error - mean
-        mean = mean + shift / count
-        squares = squares + shift * (error - mean)  # Welford's sum
-        return {"factor": factor, "count": count, "mean": mean, "squares": squares}
 
 
 def pert_align(at_start: Images, at_adv: Images) -> PerExample:

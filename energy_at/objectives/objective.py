@@ -164,14 +164,21 @@ class Objective:
 
         Without a ``vicinity`` it is the value of the terms that see the pair only.
         """
-        parts = {
-            name: weighted.at(epoch) * value.mean()
-            for name, weighted in self.terms.items()
-            if (value := _value(weighted.term, pair, vicinity)) is not None
-        }
-        live = [part for name, part in parts.items() if not self._is_flat(name, part)]
-        total = torch.stack(live or [pair.adv.sum() * 0]).sum()
-        return Losses(total, {name: part.detach() for name, part in parts.items()})
+        parts, live = {}, []
+        for name, weighted in self.terms.items():
+            term = weighted.term
+            if not isinstance(term, Probe):
+                values = term(pair)
+            elif vicinity is not None:
+                values = term.probe(vicinity)
+            else:
+                continue
+            part = weighted.at(epoch) * values.mean()
+            parts[name] = part.detach()
+            may_be_flat = self.skip_flat and Trait.FLAT_AT_ZERO in term.traits
+            if not may_be_flat or bool(part):
+                live.append(part)
+        return Losses(torch.stack(live or [pair.adv.sum() * 0]).sum(), parts)
 
     def state_dict(self) -> dict[str, Any]:
         return {name: term.state_dict() for name, term in self._stateful().items()}
@@ -183,14 +190,3 @@ class Objective:
 
     def _stateful(self) -> dict[str, Stateful]:
         return {n: w.term for n, w in self.terms.items() if isinstance(w.term, Stateful)}
-
-    def _is_flat(self, name: str, part: Scalar) -> bool:
-        return (
-            self.skip_flat and Trait.FLAT_AT_ZERO in self.terms[name].term.traits and not bool(part)
-        )
-
-
-def _value(term: Term | Probe, pair: LogitPair, vicinity: Vicinity | None) -> PerExample | None:
-    if not isinstance(term, Probe):
-        return term(pair)
-    return None if vicinity is None else term.probe(vicinity)
