@@ -26,10 +26,14 @@ def compile_net(net: nn.Module, mode: str) -> None:
     Raises:
         ValueError: for another mode, or if nothing can be compiled here.
     """
+    from torch._functorch import config as functorch
+
     require_compiler(mode)
     # Graphs belong to the code, not to a network: those of an earlier one would count.
     torch.compiler.reset()
-    _keep_what_a_second_backward_pass_reads()
+    # The attack's graph is run backward twice: by the attack and by the training step.
+    if hasattr(functorch, "donated_buffer"):
+        functorch.donated_buffer = False
     options: dict[str, Any] = {} if mode == "default" else {"mode": mode}
     net.compile(fullgraph=True, dynamic=False, backend=BACKEND, **options)
 
@@ -68,11 +72,3 @@ def require_compiler(mode: str) -> None:
 def begin_step() -> None:
     """Allow CUDA graphs to overwrite the outputs of the last step."""
     torch.compiler.cudagraph_mark_step_begin()
-
-
-def _keep_what_a_second_backward_pass_reads() -> None:
-    """The attack's graph is run backward twice: by the attack and by the training step."""
-    from torch._functorch import config
-
-    if hasattr(config, "donated_buffer"):
-        config.donated_buffer = False

@@ -134,19 +134,13 @@ def _normalization(state: State, net: Normalized) -> State:
 def _translated(state: State, wanted: set[str]) -> State:
     if not any("batchnorm" in key for key in state):
         return state
-    last = {
-        "batchnorm.": "bn." if "bn.weight" in wanted else "bn1.",
-        "logits.": "linear." if "linear.weight" in wanted else "fc.",
-    }
-    renamed = {}
-    for key, value in state.items():
-        name = key
-        for pattern, replacement in DEEPMIND:
-            name = re.sub(pattern, replacement, name)
-        for theirs, ours in last.items():
-            name = ours + name.removeprefix(theirs) if name.startswith(theirs) else name
-        renamed[name] = value
-    return renamed
+    last = (
+        (r"^batchnorm\.", "bn." if "bn.weight" in wanted else "bn1."),
+        (r"^logits\.", "linear." if "linear.weight" in wanted else "fc."),
+    )
+    for pattern, replacement in (*DEEPMIND, *last):
+        state = {re.sub(pattern, replacement, key): value for key, value in state.items()}
+    return state
 
 
 def _require_fit(state: State, net: Normalized) -> None:
