@@ -81,10 +81,15 @@ def staged(out: Path) -> Iterator[Path]:
             os.replace(file, target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-        for folder in part.parents:
-            if folder in existed or any(folder.iterdir()):
-                break
-            folder.rmdir()
+        remove_new(part.parent, existed)
+
+
+def remove_new(folder: Path, existed: set[Path]) -> None:
+    """Removes a folder and its parents, as far as they are empty and did not exist before."""
+    for path in (folder, *folder.parents):
+        if path in existed or any(path.iterdir()):
+            return
+        path.rmdir()
 
 
 def remove_empty(folder: Path) -> None:

@@ -24,6 +24,7 @@ from torch import Tensor
 from torchvision import datasets
 from tqdm import tqdm
 
+from energy_at.core.files import remove_new
 from energy_at.data.images import ImageSet, split
 
 WAVES = (  # of the texture of each class: periods down and across
@@ -229,7 +230,7 @@ def _from_torchvision(
 @contextmanager
 def _staging(root: Path) -> Iterator[Path]:
     """A temporary folder whose contents move into ``root`` only if nothing is raised."""
-    existed = [folder for folder in (root, *root.parents) if folder.exists()]
+    existed = {folder for folder in (root, *root.parents) if folder.exists()}
     root.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".download-", dir=root))
     timeout = socket.getdefaulttimeout()
@@ -244,14 +245,7 @@ def _staging(root: Path) -> Iterator[Path]:
     finally:
         socket.setdefaulttimeout(timeout)
         shutil.rmtree(staging, ignore_errors=True)
-        _remove_if_new_and_empty(root, existed)
-
-
-def _remove_if_new_and_empty(folder: Path, existed: list[Path]) -> None:
-    for path in (folder, *folder.parents):
-        if path in existed or any(path.iterdir()):
-            return
-        path.rmdir()
+        remove_new(root, existed)
 
 
 def _image_set(pixels: NDArray[np.uint8], labels: Any) -> ImageSet:
