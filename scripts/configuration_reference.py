@@ -74,7 +74,8 @@ def command_rows(conf: Path, command: str) -> list[tuple[str, str, str]]:
     """The keys of a command, after those of the files that it builds on."""
     text = (conf / f"{command}.yaml").read_text()
     shared = [name for name in re.findall(r"^  - (\w+)$", text, re.MULTILINE) if name != "_self_"]
-    return [row for name in shared for row in command_rows(conf, name)] + list(keys(text))
+    rows = [row for name in shared for row in command_rows(conf, name)] + list(keys(text))
+    return list({row[0]: row for row in rows}.values())  # the own keys replace those
 
 
 def page(conf: Path) -> str:
