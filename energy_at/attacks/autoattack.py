@@ -15,7 +15,7 @@ import torch
 from energy_at.attacks.base import Attack, AttackOptions, AttackResult
 from energy_at.attacks.compose import WorstCase
 from energy_at.attacks.threat import L2, Ball, Linf, clip_to_pixels
-from energy_at.core.rng import ImageNoise, Noise
+from energy_at.core.rng import Noise
 from energy_at.core.rules import integer, one_of, require
 from energy_at.core.types import Classifier, Images, Labels
 from energy_at.models.modes import frozen_parameters, frozen_running_stats, no_graph
@@ -159,7 +159,4 @@ def require_classes(attacks: Mapping[str, Attack], classes: Callable[[], int]) -
 
 
 def _seed(generator: Noise | None) -> int:
-    if generator is None:
-        return 0
-    seed = generator.seeds[0] if isinstance(generator, ImageNoise) else generator.initial_seed()
-    return seed % 2**32
+    return 0 if generator is None else generator.initial_seed() % 2**32

@@ -45,20 +45,11 @@ def _by_eps(eps: float, at: Sequence[float], values: Sequence[float]) -> float:
     return float(np.interp(255 * eps, at, values))
 
 
-def _log_by_eps(eps: float, at: Sequence[float], values: Sequence[float]) -> float:
-    import numpy as np
-
-    return math.exp(np.interp(255 * eps, at, np.log(values)))
-
-
-def _samples(wish: str, steps: int) -> str:
-    if wish != "auto":
-        return wish
-    return "abnormal" if int(steps) == 1 else "all"
+def _by_steps(steps: str | int, one: Any, more: Any) -> Any:
+    return one if int(steps) == 1 else more
 
 
 def _run_dir(resume: str | None, default: str) -> str:
-    """The folder of the run to resume, if there is one."""
     return resume if resume and (Path(resume) / "config.yaml").is_file() else default
 
 
@@ -84,11 +75,11 @@ def register_resolvers() -> None:
         "pixels": parse_pixels,
         "diameter": lambda channels, size: math.sqrt(channels * size**2),
         "times": lambda a, b: float(Fraction(str(a)) * Fraction(str(b))),
-        "samples": _samples,
-        "by_steps": lambda steps, one, more: float(one if int(steps) == 1 else more),
+        "samples": lambda wish, n: {"auto": _by_steps(n, "abnormal", "all")}.get(wish, wish),
+        "by_steps": lambda steps, one, more: float(_by_steps(steps, one, more)),
         "pick": lambda table, name, default: table[name if name in table else default],
         "by_eps": _by_eps,
-        "log_by_eps": _log_by_eps,
+        "log_by_eps": lambda eps, at, values: math.exp(_by_eps(eps, at, [*map(math.log, values)])),
         "step_by_eps": lambda eps, at, values: float(values[bisect_left(at, 255 * eps - 1e-6)]),
         "run_dir": _run_dir,
         "sweep_name": _sweep_name,

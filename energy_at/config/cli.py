@@ -8,8 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FunctionType
-from typing import Any, cast
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -70,8 +69,7 @@ def command(
 
         @functools.wraps(body)
         def main() -> None:
-            module = cast(FunctionType, inspect.unwrap(body)).__globals__
-            about = inspect.cleandoc(module["__doc__"])
+            about = inspect.cleandoc(sys.modules[body.__module__].__doc__ or "")
             OmegaConf.register_new_resolver("command_help", lambda: about, replace=True)
             arguments = [(flags or {}).get(argument, argument) for argument in sys.argv[1:]]
             # Hydra takes -m in front of the overrides only.

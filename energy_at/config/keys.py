@@ -12,10 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from energy_at.config import CONF
 
-SINGLE = (  # groups whose choices exclude each other; those of callbacks and logger add up
-    *("dataset", "model", "threat", "attack", "loss", "reg", "optimizer", "schedule", "trainer"),
-    *("experiment", "scale", "sweep"),
-)
+_ADDITIVE = ("callbacks", "logger")  # groups whose choices add up; those of others exclude another
 _MISSING = object()
 
 
@@ -27,7 +24,7 @@ def require_single(overrides: Sequence[str]) -> None:
     """
     for override in overrides:
         group, _, chosen = override.lstrip("+").partition("=")
-        if group in SINGLE and chosen.startswith("["):
+        if choices_of(group) and group not in _ADDITIVE and chosen.startswith("["):
             first, *others = chosen.strip("[]").split(",")
             sweep = f", or each in turn: -m {group}={','.join([first, *others])}" if others else ""
             combined = ", or a combination that has a file: reg=der_gradalign"

@@ -92,109 +92,85 @@ _ACCOUNT = _name_at_wandb("the name of an account or team, without spaces", _RES
 _PROJECT = _name_at_wandb("the name of a project", _RESERVED)
 _SEED = integer(0, 2**32 - 1)
 
-_BY_RULE: tuple[tuple[Rule, str], ...] = (
-    (
-        _GROUP,
-        "training training.awp loss.terms reg.terms attack.search threat.ball validation "
-        "validation.attacks evaluation evaluation.attacks callbacks.sentinel.thresholds "
-        "callbacks.sentinel.der callbacks.sentinel.der.term",
+_BY_KEYS: dict[str, Rule] = {
+    "training training.awp loss.terms reg.terms attack.search threat.ball validation "
+    "validation.attacks evaluation evaluation.attacks callbacks.sentinel.thresholds "
+    "callbacks.sentinel.der callbacks.sentinel.der.term": _GROUP,
+    "dataset.download training.channels_last training.reuse training.keep_memory "
+    "logger.wandb.log_checkpoints progress json dry_run browser once": TRUTH,
+    "trainer.max_epochs trainer.num_nodes trainer.check_val_every_n_epoch steps restarts "
+    "iterations queries n shown attack_steps sampler_steps repeats": integer(1),
+    "warmup": integer(0),
+    "seed": _SEED,
+    "subset_seed": or_null(_SEED),
+    "evaluation.subset subset batch_size threads": or_null(integer(1)),
+    "port": integer(0, 65535),
+    "interval": number(0, above=True),
+    "evaluation.checkpoints": some_of("last", "best"),
+    "evaluation.images": some_of("val", "test"),
+    "precisions": some_of("fp32", "bf16"),
+    "split": one_of("test", "val", "train"),
+    "quality.reference": one_of("train", "val", "test"),
+    "device": one_of("auto", "cpu", "cuda"),
+    "clock": one_of("wall", "cpu"),
+    "norm": or_null(one_of("linf", "l2")),
+    "which": or_null(one_of("last", "best", "healthy")),
+    "logger.wandb.mode": or_null(one_of("online", "offline", "disabled")),
+    "dataset.root": ("the path of a folder", lambda value: isinstance(value, str)),
+    "judge": ("auto, none or the folder of a run", is_path),
+    "run out": or_null(_FOLDER),
+    "checkpoint quality.weights": or_null(_FILE),
+    "runs": or_null(("the path of a folder, or a list of them", _are_paths)),
+    "entity logger.wandb.entity": or_null(_ACCOUNT),
+    "project logger.wandb.project": _PROJECT,
+    "name": ("a name", lambda value: isinstance(value, str) and value.strip() != ""),
+    "logger.wandb.tags": or_null(("a list of words, such as [co,cifar10]", _are_words)),
+    "trust": ("a list of packages, such as [my_package]", _are_words),
+    "attacks": or_null(_names_such_as("fgsm,pgd")),
+    "scenarios": or_null(_names_such_as("fgsm,trades")),
+    "rows": or_null(_names_such_as("reference,full")),
+    "training.skip_inactive": _or_auto(TRUTH),
+    "trainer.devices": _or_auto(("a number of processes >= 1", integer(1)[1])),
+    "workers": _or_auto(integer(0)),
+    "trainer.strategy": one_of("auto", "ddp"),
+    "trainer.precision": (
+        "one that keeps pixels precise, or an eps of 8/255 becomes 8.96/255: use bf16-mixed or "
+        "32-true",
+        lambda v: str(v) not in ("bf16-true", "16-true", "16", "bf16", "16-mixed"),
     ),
-    (
-        TRUTH,
-        "dataset.download training.channels_last training.reuse training.keep_memory "
-        "logger.wandb.log_checkpoints progress json dry_run browser once",
+    "trainer.accumulate_grad_batches": _only(
+        1, "every step is one batch: raise dataset.batch_size"
     ),
-    (
-        integer(1),
-        "trainer.max_epochs trainer.num_nodes trainer.check_val_every_n_epoch steps restarts "
-        "iterations queries n shown attack_steps sampler_steps repeats",
+    "trainer.fast_dev_run": _only(
+        False,
+        "it would write results of a few batches: a short training is trainer.max_epochs=1 "
+        "trainer.limit_train_batches=2",
     ),
-    (integer(0), "warmup"),
-    (_SEED, "seed"),
-    (or_null(_SEED), "subset_seed"),
-    (or_null(integer(1)), "evaluation.subset subset batch_size threads"),
-    (integer(0, 65535), "port"),
-    (number(0, above=True), "interval"),
-    (some_of("last", "best"), "evaluation.checkpoints"),
-    (some_of("val", "test"), "evaluation.images"),
-    (some_of("fp32", "bf16"), "precisions"),
-    (one_of("test", "val", "train"), "split"),
-    (one_of("train", "val", "test"), "quality.reference"),
-    (one_of("auto", "cpu", "cuda"), "device"),
-    (one_of("wall", "cpu"), "clock"),
-    (or_null(one_of("linf", "l2")), "norm"),
-    (or_null(one_of("last", "best", "healthy")), "which"),
-    (or_null(one_of("online", "offline", "disabled")), "logger.wandb.mode"),
-    (("the path of a folder", lambda value: isinstance(value, str)), "dataset.root"),
-    (("auto, none or the folder of a run", is_path), "judge"),
-    (or_null(_FOLDER), "run out"),
-    (or_null(_FILE), "checkpoint quality.weights"),
-    (or_null(("the path of a folder, or a list of them", _are_paths)), "runs"),
-    (or_null(_ACCOUNT), "entity logger.wandb.entity"),
-    (_PROJECT, "project logger.wandb.project"),
-    (("a name", lambda value: isinstance(value, str) and value.strip() != ""), "name"),
-    (or_null(("a list of words, such as [co,cifar10]", _are_words)), "logger.wandb.tags"),
-    (("a list of packages, such as [my_package]", _are_words), "trust"),
-    (or_null(_names_such_as("fgsm,pgd")), "attacks"),
-    (or_null(_names_such_as("fgsm,trades")), "scenarios"),
-    (or_null(_names_such_as("reference,full")), "rows"),
-    (_or_auto(TRUTH), "training.skip_inactive"),
-    (_or_auto(("a number of processes >= 1", integer(1)[1])), "trainer.devices"),
-    (_or_auto(integer(0)), "workers"),
-    (one_of("auto", "ddp"), "trainer.strategy"),
-    (
-        (
-            "one that keeps pixels precise, or an eps of 8/255 becomes 8.96/255: use bf16-mixed "
-            "or 32-true",
-            lambda v: str(v) not in ("bf16-true", "16-true", "16", "bf16", "16-mixed"),
-        ),
-        "trainer.precision",
+    "trainer.overfit_batches": _only(
+        0, "it would validate on training images: choose dataset.subset"
     ),
-    (
-        _only(1, "every step is one batch: raise dataset.batch_size"),
-        "trainer.accumulate_grad_batches",
-    ),
-    (
-        _only(
-            False,
-            "it would write results of a few batches: a short training is trainer.max_epochs=1 "
-            "trainer.limit_train_batches=2",
-        ),
-        "trainer.fast_dev_run",
-    ),
-    (
-        _only(0, "it would validate on training images: choose dataset.subset"),
-        "trainer.overfit_batches",
-    ),
-    (_only(False, "attacks need gradients"), "trainer.inference_mode"),
-    (_only(False, "batch norm is shared already"), "trainer.sync_batchnorm"),
-    (
-        _only(None, "no training uses it: evaluation.subset limits test images"),
-        "trainer.limit_test_batches trainer.limit_predict_batches",
+    "trainer.inference_mode": _only(False, "attacks need gradients"),
+    "trainer.sync_batchnorm": _only(False, "batch norm is shared already"),
+    "trainer.limit_test_batches trainer.limit_predict_batches": _only(
+        None, "no training uses it: evaluation.subset limits test images"
     ),
     # sweepers and launchers
-    (
-        integer(1),
-        "hydra.sweeper.n_jobs hydra.launcher.timeout_min hydra.launcher.nodes "
-        "hydra.launcher.tasks_per_node hydra.launcher.array_parallelism",
+    "hydra.sweeper.n_jobs hydra.launcher.timeout_min hydra.launcher.nodes "
+    "hydra.launcher.tasks_per_node hydra.launcher.array_parallelism": integer(1),
+    "hydra.sweeper.max_batch_size hydra.sweeper.n_trials hydra.launcher.cpus_per_task "
+    "hydra.launcher.num_cpus": or_null(integer(1)),
+    "hydra.launcher.n_jobs": (
+        "an integer >= 1, or -1 for all cores",
+        lambda v: v == -1 or integer(1)[1](v),
     ),
-    (
-        or_null(integer(1)),
-        "hydra.sweeper.max_batch_size hydra.sweeper.n_trials hydra.launcher.cpus_per_task "
-        "hydra.launcher.num_cpus",
-    ),
-    (
-        ("an integer >= 1, or -1 for all cores", lambda v: v == -1 or integer(1)[1](v)),
-        "hydra.launcher.n_jobs",
-    ),
-    (integer(0), "hydra.launcher.max_num_timeout hydra.launcher.signal_delay_s"),
-    (or_null(integer(0)), "hydra.launcher.gpus_per_node"),
-    (_SEED, "hydra.sweeper.seed"),
-    (number(0), "hydra.launcher.gpus_per_job"),
-    (number(0, above=True), "hydra.launcher.cpus_per_job"),
-    (or_null(number(0, above=True)), "hydra.launcher.mem_gb"),
-    (TRUTH, "hydra.launcher.stderr_to_stdout"),
-    (_FILE, "hydra.sweeper.file"),
-    (_PROJECT, "hydra.sweeper.project"),
-)
-RULES = {key: rule for rule, keys in _BY_RULE for key in keys.split()}
+    "hydra.launcher.max_num_timeout hydra.launcher.signal_delay_s": integer(0),
+    "hydra.launcher.gpus_per_node": or_null(integer(0)),
+    "hydra.sweeper.seed": _SEED,
+    "hydra.launcher.gpus_per_job": number(0),
+    "hydra.launcher.cpus_per_job": number(0, above=True),
+    "hydra.launcher.mem_gb": or_null(number(0, above=True)),
+    "hydra.launcher.stderr_to_stdout": TRUTH,
+    "hydra.sweeper.file": _FILE,
+    "hydra.sweeper.project": _PROJECT,
+}
+RULES = {key: rule for keys, rule in _BY_KEYS.items() for key in keys.split()}

@@ -19,28 +19,28 @@ class ImageNoise:
     The numbers are drawn on the CPU, so they are the same on every device.
     """
 
-    def __init__(self, seeds: Sequence[int]) -> None:
-        self.seeds = list(seeds)
-        self._generators = [torch.Generator().manual_seed(seed) for seed in self.seeds]
+    def __init__(self, generators: Sequence[torch.Generator]) -> None:
+        self.generators = generators
 
     @classmethod
     def of(cls, images: Sequence[int], *parts: int) -> "ImageNoise":
         """Noise that is a function of each image's number and of ``parts``, such as a seed."""
-        return cls([mixed(*parts, image) for image in images])
+        return cls([torch.Generator().manual_seed(mixed(*parts, image)) for image in images])
 
     def take(self, chosen: Tensor) -> "ImageNoise":
         """The generators of the chosen images, a mask or positions, shared with this object."""
-        positions = torch.arange(len(self.seeds))[chosen.cpu()].tolist()
-        part = ImageNoise([])
-        part.seeds = [self.seeds[i] for i in positions]
-        part._generators = [self._generators[i] for i in positions]
-        return part
+        positions = torch.arange(len(self.generators))[chosen.cpu()].tolist()
+        return ImageNoise([self.generators[i] for i in positions])
 
     def draw(self, x: Tensor, sample: Sampler) -> Tensor:
         """One sample for each image, in the shape of an element of ``x``."""
-        if len(x) != len(self._generators):
-            raise ValueError(f"noise of {len(self._generators)} images for a batch of {len(x)}")
-        return torch.stack([sample(torch.empty(x.shape[1:]), g) for g in self._generators])
+        if len(x) != len(self.generators):
+            raise ValueError(f"noise of {len(self.generators)} images for a batch of {len(x)}")
+        return torch.stack([sample(torch.empty(x.shape[1:]), g) for g in self.generators])
+
+    def initial_seed(self) -> int:
+        """The seed of the first image, for a library that takes one."""
+        return self.generators[0].initial_seed()
 
 
 @dataclass(frozen=True)

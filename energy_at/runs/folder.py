@@ -12,17 +12,18 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
+from energy_at import __version__
 from energy_at.core.files import read_json, write_atomic
 from energy_at.runs.metrics_log import MetricsLog, read_metrics_log
 
-PACKAGES = ("energy_at", "torch", "torchvision", "lightning", "hydra-core", "numpy", "torchmetrics")
+PACKAGES = ("torchvision", "lightning", "hydra-core", "numpy", "torchmetrics")
 _ENVIRONMENT, _ERROR = "environment.json", "error.txt"
 _WHY_MISSING = {
     "healthy": "no epoch of it was healthy, or callbacks.sentinel.action=warn kept none"
@@ -294,20 +295,14 @@ def environment() -> dict[str, Any]:
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES} | {"torch": torch.__version__},
+        "packages": {"energy_at": __version__, "torch": torch.__version__}
+        | {name: version(name) for name in PACKAGES},
         "git_commit": _git_commit(),
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if cuda else "cpu",
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _git_commit() -> str | None:

@@ -70,10 +70,10 @@ def test_a_part_resumes_where_the_whole_stopped_and_the_whole_where_the_part_did
     assert torch.equal(again[left], second[left])
 
 
-def test_a_part_of_a_part_knows_its_seeds():
+def test_a_part_of_a_part_shares_its_generators():
     noise = of(NUMBERS)
     part = noise.take(torch.tensor([1, 3, 4])).take(torch.tensor([False, True, True]))
-    assert part.seeds == [noise.seeds[3], noise.seeds[4]]
+    assert part.generators == noise.generators[3:]
 
 
 def test_a_batch_of_another_size_is_refused():
@@ -124,7 +124,7 @@ def test_part_of_shares_one_generator_and_splits_one_for_each_image():
     assert part_of(generator, chosen) is generator
     assert part_of(None, chosen) is None
     noise = of(NUMBERS)
-    assert part_of(noise, chosen).seeds == [noise.seeds[0], noise.seeds[3]]
+    assert part_of(noise, chosen).generators == [noise.generators[0], noise.generators[3]]
 
 
 @balls

@@ -1,7 +1,7 @@
 """What is read of every step: energies, finite values, the progress bar."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -77,8 +77,8 @@ class EnergyMonitor(_Buffer):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
-        if not isinstance(outputs, Mapping) or "pair" not in outputs:
-            raise TypeError(f"EnergyMonitor needs steps that return a pair, got {type(outputs)}")
+        if "pair" not in outputs:
+            raise TypeError(f"EnergyMonitor needs steps that return a pair, got {[*outputs]}")
         pair = outputs["pair"]
         measured = {f"train/{name}": value for name, value in pair_metrics(pair).items()}
         if "gradients" in outputs:
@@ -142,8 +142,8 @@ class FiniteGuard(_Buffer):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
-        self._losses.append((outputs["loss"] if isinstance(outputs, Mapping) else outputs).detach())
-        if isinstance(outputs, Mapping) and "pixels" in outputs:
+        self._losses.append(outputs["loss"].detach())
+        if "pixels" in outputs:
             self._pixels.append(outputs["pixels"])
         if len(self._losses) >= self.every:
             self.flush(trainer)
@@ -178,6 +178,8 @@ class RunProgress(TQDMProgressBar):
     It shows the last row of the energy monitor, so that drawing needs no synchronisation.
     """
 
+    _clock = (0.0, 0)  # when the training started or resumed, and at which step
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._clock = (time.monotonic(), trainer.global_step)
@@ -188,11 +190,9 @@ class RunProgress(TQDMProgressBar):
             if bar is not None:
                 bar.close()
 
-    def get_metrics(
-        self, trainer: Trainer, pl_module: LightningModule
-    ) -> dict[str, int | str | float | dict[str, float]]:
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         row = next((monitor.latest for monitor in callbacks_of(trainer, EnergyMonitor)), {})
-        values: dict[str, int | str | float | dict[str, float]] = {
+        values = {
             metric.short: f"{row[metric.key]:{metric.form}}"
             for metric in (LOSS, CLEAN, ATTACKED, DELTA_X, RATE)
             if metric.key in row
@@ -200,7 +200,7 @@ class RunProgress(TQDMProgressBar):
         return values | {"left": self._left(trainer)}
 
     def _left(self, trainer: Trainer) -> str:
-        start, first = self._clock if hasattr(self, "_clock") else (0.0, 0)
+        start, first = self._clock
         done, total = trainer.global_step - first, trainer.estimated_stepping_batches
         if done < 1 or total == float("inf"):
             return "?"
