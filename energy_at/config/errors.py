@@ -21,7 +21,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException, Vali
 
 from energy_at.config.keys import unknown_choice, unknown_key
 from energy_at.config.schema import RULES
-from energy_at.core.files import is_first, remove_empty
+from energy_at.core.files import is_first, remove_empty, write_atomic
 from energy_at.core.rules import ArgumentError
 
 _EXTRAS = "joblib|ray|submitit|optuna"  # packages that run sweeps
@@ -57,19 +57,22 @@ def one_line_errors(
     if folder is not None:
         error_file(folder).unlink(missing_ok=True)  # of an earlier attempt
     try:
-        with _readers_may_close():
-            yield
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at its end, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except Exception as error:
         line = explain(error, command)
         if folder is not None and keep_going:
-            _write_error(folder, error, line)
+            _keep_error(folder, error, line)
             return
         if folder is not None:
             remove_empty(folder)
         if line is None or _wants_traceback():
             raise
-        if not _reported_by_parent():
-            sys.stderr.write(f"error: {line}\n")
+        _print_once(line)
         sys.exit(1)
     except KeyboardInterrupt:
         if folder is not None:
@@ -79,44 +82,32 @@ def one_line_errors(
         sys.exit(128 + signal.SIGINT)
 
 
-def _reported_by_parent() -> bool:
-    """Whether the process that started this one has met the same mistake, and ended with it."""
+def _print_once(line: str) -> None:
+    """Prints an error, unless the process that started this one has met it too, and ended."""
     parent = os.getppid()
     for _ in range(0 if is_first() else 50):
         time.sleep(0.1)
         if os.getppid() != parent:
-            return True
-    return False
+            return
+    sys.stderr.write(f"error: {line}\n")
 
 
-@contextmanager
-def _readers_may_close() -> Iterator[None]:
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Python flushes once more at its end, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
-
-
-def _write_error(folder: Path, error: Exception, line: str | None) -> None:
+def _keep_error(folder: Path, error: Exception, line: str | None) -> None:
     if line is None or _wants_traceback():
         traceback.print_exception(error)
     line = line or " ".join(f"{type(error).__name__}: {error}".split())
     sys.stderr.write(f"error: {line}\n")
-    folder.mkdir(parents=True, exist_ok=True)
-    error_file(folder).write_text(line + "\n")
+    write_atomic(error_file(folder), line + "\n")
+
+
+def _wants_traceback() -> bool:
+    return os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
 def error_file(folder: Path) -> Path:
     from energy_at.runs.folder import RunFolder  # here: --help does not need what reads runs
 
     return RunFolder(folder).error_file
-
-
-def _wants_traceback() -> bool:
-    return os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
 def explain(error: BaseException, command: str | None = None) -> str | None:
@@ -134,7 +125,7 @@ def explain(error: BaseException, command: str | None = None) -> str | None:
     for found in chain:
         if isinstance(found, OSError) and found.filename is not None:
             return f"{found.filename}: {found.strerror}"
-    return next((_of_a_framework(found) for found in chain if _is_a_frameworks(found)), None)
+    return next(filter(None, map(_of_a_framework, chain)), None)
 
 
 def _of_a_choice(error: BaseException, command: str | None) -> str | None:
@@ -168,14 +159,11 @@ def _unreadable(error: OverrideParseException) -> str:
     )
 
 
-def _is_a_frameworks(error: BaseException) -> bool:
+def _of_a_framework(error: BaseException) -> str | None:
     # Lightning's by name: a broken Lightning must not keep the doctor from speaking.
-    if type(error).__name__ == "MisconfigurationException" or isinstance(error, _FRAMEWORK):
-        return True
-    return _raised_in(error, f"hydra|{_EXTRAS}")
-
-
-def _of_a_framework(error: BaseException) -> str:
+    known = type(error).__name__ == "MisconfigurationException" or isinstance(error, _FRAMEWORK)
+    if not known and not _raised_in(error, f"hydra|{_EXTRAS}"):
+        return None
     line = " ".join(str(error).split()).partition(" full_key: ")[0]  # which repeats the key
     if line.startswith("Config group override must be a string"):
         return "a group takes the name of one of its choices, such as reg=none: --help lists them"
