@@ -163,13 +163,16 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, wandb_id: str | None = Non
     if mode := cfg.training.get("compile"):
         callbacks.append(CompiledNet(mode))
     loggers = build_loggers(cfg, folder.path, "train", id=wandb_id)
+    plugins: list[Any] = [SharedBatchNorm()]
+    if SLURMEnvironment.detect():
+        plugins.append(SLURMEnvironment(auto_requeue=False))  # resume= queues a job again
     quieten()
     try:
         return Trainer(
             **make(cfg.trainer),
             callbacks=callbacks,
             logger=loggers or False,
-            plugins=_plugins(),
+            plugins=plugins,
         )
     except (TypeError, ValueError, MisconfigurationException) as error:
         raise ValueError(f"Lightning refuses the trainer's settings: {error}") from error
@@ -222,12 +225,6 @@ def _callback(node: DictConfig, folder: RunFolder) -> Callback:
     if not isinstance(callback, Callback):
         raise ValueError(f"a Lightning callback is needed, got {callback!r}")
     return callback
-
-
-def _plugins() -> list[Any]:
-    """Batch norm over all processes; Lightning queues no SLURM job again, resume= does."""
-    slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
-    return [SharedBatchNorm(), *slurm]
 
 
 def _skips(cfg: DictConfig) -> bool:

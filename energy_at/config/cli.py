@@ -13,13 +13,13 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from energy_at.config import CONF
 from energy_at.config.errors import error_file, one_line_errors, raising
 from energy_at.config.keys import require_read, require_single
 from energy_at.config.schema import check
-from energy_at.config.trust import take_trusted
+from energy_at.config.trust import set_trusted
 from energy_at.core.files import remove_empty
 
 RERUN = "re-run the same command to resume"
@@ -90,7 +90,8 @@ def _run(body: Callable[..., Any], cfg: DictConfig, name: str, jobs: bool, hint:
         require_single(overrides())
         require_read(cfg, name, overrides())
         check(cfg)
-        take_trusted(cfg)
+        with open_dict(cfg):  # what is saved in a run folder never says whom to trust
+            set_trusted(cfg.pop("trust", []))
         result = body(cfg, job) if jobs else body(cfg)
         if not isinstance(result, str):
             return result

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import OmegaConf
 
 from energy_at.config import CONF
 
@@ -102,12 +102,3 @@ def _is_trusted(target: str) -> bool:
 
 def _below_trusted(name: str) -> bool:
     return any(name == trusted or name.startswith(f"{trusted}.") for trusted in _trusted)
-
-
-def take_trusted(cfg: DictConfig) -> None:
-    """Trusts what the command line says, and takes it out of the configuration.
-
-    What is saved in a run folder therefore never says whom to trust.
-    """
-    with open_dict(cfg):
-        set_trusted(cfg.pop("trust", []))

@@ -46,7 +46,7 @@ class StandardAT(AdversarialTraining):
         **options: Any,
     ) -> None:
         attack = pgd(ball, alpha=alpha, steps=steps)
-        objective = _objective(_AT, regularizers)
+        objective = Objective({**_AT, **(regularizers or {})})
         super().__init__(net, attack, objective, bn_mode="batch", **_with_defaults(options, ball))
 
 
@@ -71,7 +71,7 @@ class FastAT(AdversarialTraining):
         attack = attack or fgsm(ball)
         if attack.steps != 1:
             raise ValueError(f"FastAT takes a single-step attack, got one of {attack.steps} steps")
-        objective = _objective(_AT, regularizers)
+        objective = Objective({**_AT, **(regularizers or {})})
         super().__init__(net, attack, objective, bn_mode="batch", **_with_defaults(options, ball))
 
 
@@ -95,14 +95,10 @@ class Trades(AdversarialTraining):
     ) -> None:
         attack = trades(ball, alpha=alpha, steps=steps)
         base = {"clean_ce": Weighted(CleanCrossEntropy()), "kl": Weighted(TradesKL(), beta)}
-        objective = _objective(base, regularizers)
+        objective = Objective({**base, **(regularizers or {})})
         super().__init__(net, attack, objective, bn_mode="eval", **_with_defaults(options, ball))
 
 
 def _with_defaults(options: dict[str, Any], ball: Ball) -> dict[str, Any]:
     default = {"fgsm": fgsm(ball), "pgd": pgd(ball)}  # PGD-10 selects checkpoints
     return {**options, "val_attacks": options.get("val_attacks") or default}
-
-
-def _objective(base: Terms, regularizers: Terms | None) -> Objective:
-    return Objective({**base, **(regularizers or {})})

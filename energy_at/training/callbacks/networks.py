@@ -26,11 +26,9 @@ class EMA(EMAWeightAveraging):
         if stage == "fit" and isinstance(pl_module, AdversarialTraining):
             pl_module.validated_nets["val_ema"] = lambda: self.average.module.net
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keeps the live network, which Lightning would exchange for the average."""
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Does nothing: nothing was exchanged."""
+    # Lightning would exchange the live network for the average
+    on_validation_epoch_start = Callback.on_validation_epoch_start
+    on_validation_epoch_end = Callback.on_validation_epoch_end
 
     @property
     def average(self) -> Any:
