@@ -52,7 +52,7 @@ def train(
     from energy_at.config.preflight import prepare
     from energy_at.evaluation.final_results import finish
     from energy_at.training.launch import fit
-    from energy_at.training.loggers.wandb import wandb_loggers
+    from energy_at.training.loggers import wandb_loggers
 
     run = prepare(cfg, folder, checkpoint, typed)
     try:

@@ -6,10 +6,13 @@ from typing import Any
 import torch
 from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig
+from torch.utils.flop_counter import FlopCounterMode
 
 from energy_at.config.build import Run, build_module, make_attacks
+from energy_at.core.types import Images, Labels
 from energy_at.data import ImageSet, as_floats
 from energy_at.evaluation.robustness import Evaluator
+from energy_at.models.modes import eval_mode
 from energy_at.reporting.comparison import results_table
 from energy_at.reporting.figures import save
 from energy_at.reporting.figures.training_curves import delta_energy_figure
@@ -17,8 +20,8 @@ from energy_at.reporting.finished_run import FinishedRun
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder, accuracies_in
 from energy_at.training.callbacks import callbacks_of
-from energy_at.training.loggers.wandb import wandb_loggers
-from energy_at.training.module import forward_equivalents
+from energy_at.training.loggers import wandb_loggers
+from energy_at.training.module import AdversarialTraining
 from energy_at.training.rollback import Remedies
 from energy_at.training.sentinel import Sentinel
 
@@ -114,3 +117,17 @@ def _passes(cfg: DictConfig, run: Run, remedies: Remedies | None = None) -> floa
     images = run.data.train.first(min(16, len(run.data.train))).to(torch.device("cpu"))
     x = as_floats(images.pixels, cfg.training.channels_last)
     return forward_equivalents(module, x, images.labels)
+
+
+def forward_equivalents(module: AdversarialTraining, x: Images, y: Labels) -> float:
+    """Cost of one optimizer step on a batch, in forward passes of the batch.
+
+    In floating point operations: a backward pass for weights and inputs is about 2. Modifies the
+    module.
+    """
+    with FlopCounterMode(display=False) as step:
+        module.training_step((x, y), 0)["loss"].backward()
+        module.on_after_backward()
+    with FlopCounterMode(display=False) as forward, torch.no_grad(), eval_mode(module.net):
+        module.net(x)
+    return float(step.get_total_flops() / forward.get_total_flops())

@@ -31,7 +31,7 @@ from energy_at.runs.folder import (
     require_one_named,
     runs_in,
 )
-from energy_at.training.loggers.wandb import TolerantWandb
+from energy_at.training.loggers import TolerantWandb
 
 LOOPS = ("pgd", "trades", "targeted", "cw")  # attacks that the key ``steps`` belongs to
 

@@ -1,18 +1,10 @@
 """Detects the onset of catastrophic and robust overfitting from the rows that a training logs.
 
-Catastrophic overfitting (CO) shows in the training attack, in two quantities of a step that are
-invariant to the scale of images and energies:
-
-- the share of abnormal examples, whose loss the attack *lowered*: 0 for an attack that works, 1/2
-  for a perturbation that is independent of the loss;
-- the alignment of the shift ``[dE(x), dE(x, y)]`` with ``[1, -1]``, the direction of rising loss,
-  as a cosine: ``(dE(x) - dE(x, y)) / (sqrt(2) ||shift||)``, 1/sqrt(2) for an attack that moves
-  E(x, y) alone, 0 for a perturbation that is independent of the loss.
-
-An alarm requires the means of both over recent steps: confident examples of a healthy training are
-shifted along ``[1, 1]``, or are abnormal by a small margin. While held-out images show a robust
-network, half the way from its own values to a failing attack is required. On held-out images CO
-shows as PGD accuracy that falls far below FGSM accuracy, or stays there from the beginning.
+docs/sentinel.md lists the signals. Catastrophic overfitting (CO) shows in the AAE share and the
+alignment of the training attack, by their means over recent steps: confident examples of a healthy
+training are shifted along ``[1, 1]``, or are abnormal by a small margin. While held-out images show
+a robust network, half the way from its own values to a failing attack is required. On held-out
+images CO shows as PGD accuracy that falls far below FGSM accuracy, or stays there.
 
 Robust overfitting (RO) shows on held-out images, as divergence of dE(x): the attack raises the
 energy of ``x*`` on training images and lowers it on held-out ones. With half of that divergence, a

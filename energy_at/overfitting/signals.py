@@ -20,10 +20,12 @@ LEARNED = 1.5  # times chance: least accuracy of a network with robustness to lo
 
 
 def aae_share_and_alignment(row: Row) -> tuple[float, float]:
-    """AAE share and alignment of a training step.
+    """AAE share and alignment of a training step, invariant to the scale of images and energies.
 
-    The alignment is the cosine between the shift ``[dE(x), dE(x, y)]`` and ``[1, -1]``, the
-    direction of rising loss. It is 1 without a shift, which is no sign of a failing attack.
+    The share of examples whose loss the attack lowered is 0 for an attack that works, 1/2 for a
+    perturbation that is independent of the loss. The alignment is the cosine between the shift
+    ``[dE(x), dE(x, y)]`` and ``[1, -1]``, the direction of rising loss: 1/sqrt(2) for an attack
+    that moves E(x, y) alone, 0 for an independent perturbation, and 1 without a shift.
     """
     loss_rise = row["train/delta_energy/marginal"] - row["train/delta_energy/joint"]
     shift = row["train/delta_energy/shift_norm"]

@@ -3,8 +3,7 @@
 from energy_at.training.callbacks.checkpoints import BestCheckpoint, Continuation, LastCheckpoint
 from energy_at.training.callbacks.monitors import EnergyMonitor, FiniteGuard, RunProgress
 from energy_at.training.callbacks.networks import EMA, CompiledNet
-from energy_at.training.loggers.csv import csv_logger
-from energy_at.training.loggers.wandb import wandb_logger
+from energy_at.training.loggers import csv_logger, wandb_logger
 from energy_at.training.module import AdversarialTraining
 from energy_at.training.optim import (
     WeightPerturbation,

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.flop_counter import FlopCounterMode
 
 from energy_at.attacks import Attack, AttackResult
 from energy_at.core.distributed import Part
@@ -19,9 +18,10 @@ from energy_at.core.rng import Noise, mixed
 from energy_at.core.rules import number, one_of, require
 from energy_at.core.types import Images, Labels, Logits
 from energy_at.data import EvalLoader, TrainLoader
-from energy_at.models.modes import eval_mode, frozen_running_stats, full_precision
-from energy_at.objectives import Objective, Vicinity, fits_adv_alone
-from energy_at.training.forward import Passes, logits, validation_metrics
+from energy_at.energy.metrics import accuracies, cross_entropies, delta_energies
+from energy_at.energy.pair import LogitPair
+from energy_at.models.modes import eval_mode, frozen_running_stats, full_precision, no_graph
+from energy_at.objectives import Objective, Trait, Vicinity, fits_adv_alone
 from energy_at.training.optim import WeightPerturbation, sgd
 
 OptimizerFactory = Callable[[nn.Module], Optimizer]
@@ -93,7 +93,9 @@ class AdversarialTraining(LightningModule):
         self.validated_nets: dict[str, Callable[[], nn.Module]] = {"val": lambda: self.net}
 
     def forward(self, x: Images) -> Logits:
-        return logits(self.net, x)
+        """Logits of a batch, in the precision of the images, under autocast too."""
+        output: Logits = self.net(x)
+        return output.to(x.dtype)
 
     def on_train_start(self) -> None:
         loader = self.trainer.train_dataloader
@@ -115,19 +117,18 @@ class AdversarialTraining(LightningModule):
             self.awp.restore()  # if the last step failed
         epoch = self._epochs_done(batch_idx)
         noise = part.noise(self._noise(x.device, self.current_epoch, batch_idx))
-        passes = self._passes()
         found = self._run_attack(x, y, batch_idx, noise)
         if self.awp is not None and self._perturbs_weights():
             with frozen_running_stats(self.net):
-                pair = passes.pair(x, y, found).gathered(part)
+                pair = self._pair(x, y, found).gathered(part)
             self.awp.ascend(self.net, self.objective(pair, epoch).total)
             del pair  # and what is left of its graph
-        aligns = self.observes_gradients and passes.shared and fits_adv_alone(self.objective)
+        aligns = self.observes_gradients and self._shares_passes and fits_adv_alone(self.objective)
         gradients = {}
         if aligns and found.start_grad is not None:
             gradients["gradients"] = (found.start_grad, found.x_adv.requires_grad_())
-        pair = passes.pair(x, y, found).gathered(part)
-        clean_grad = found.clean_grad if passes.shared else None
+        pair = self._pair(x, y, found).gathered(part)
+        clean_grad = found.clean_grad if self._shares_passes else None
         vicinity = Vicinity(self.net, x, y, noise, clean_grad, part)
         losses = self.objective(pair, epoch, vicinity)
         return {
@@ -191,15 +192,55 @@ class AdversarialTraining(LightningModule):
                 self.net,
                 x,
                 y,
-                keep_graph=self._passes().keeps_graph(attack),
+                keep_graph=self._keeps_graph(attack),
                 track_stats=self.bn_mode == "batch",
                 generator=noise,
             )
 
-    def _passes(self) -> Passes:
-        """Shared with the attack if it runs the network in the same mode at the same weights."""
-        shared = self.reuse and self.bn_mode == "batch" and not self._perturbs_weights()
-        return Passes(self.net, self.objective.traits, shared, self.observes_clean)
+    @property
+    def _shares_passes(self) -> bool:
+        """Whether the attack runs the network in the mode, and at the weights, of the training.
+
+        Only then are its logits and gradients reused.
+        """
+        return self.reuse and self.bn_mode == "batch" and not self._perturbs_weights()
+
+    def _keeps_graph(self, attack: Attack) -> bool:
+        """Whether the loss needs the graph of the attack's first pass."""
+        traits = self.objective.traits
+        trains_clean = Trait.TRAINS_CLEAN in traits and attack.starts_clean
+        reusable = trains_clean and Trait.FITS_CLEAN not in traits
+        return self._shares_passes and (reusable or Trait.TRAINS_START in traits)
+
+    def _pair(self, x: Images, y: Labels, found: AttackResult) -> LogitPair:
+        """Logits of clean and adversarial images; clean ones are NaN if nothing reads them."""
+        start = self._start_logits(found)
+        clean = self._clean_logits(x, found)
+        adv = self.forward(found.x_adv)
+        return LogitPair(torch.full_like(adv, torch.nan) if clean is None else clean, adv, y, start)
+
+    def _start_logits(self, found: AttackResult) -> Logits | None:
+        if Trait.READS_START not in self.objective.traits:
+            return None
+        if self._shares_passes or found.x_start is None:
+            return found.start_logits
+        with frozen_running_stats(self.net):
+            return self.forward(found.x_start)
+
+    def _clean_logits(self, x: Images, found: AttackResult) -> Logits | None:
+        traits = self.objective.traits
+        if Trait.FITS_CLEAN in traits:
+            return self.forward(x)
+        trains = Trait.TRAINS_CLEAN in traits
+        if not (trains or Trait.READS_CLEAN in traits or self.observes_clean):
+            return None
+        known = found.clean_logits if self._shares_passes else None
+        if known is not None and (known.requires_grad or not trains):
+            return known
+        # the running statistics must be those of the base method, which a forward pass of
+        # regularizers or callbacks in training mode would change
+        with frozen_running_stats(self.net), nullcontext() if trains else no_graph():
+            return self.forward(x)
 
     def _perturbs_weights(self) -> bool:
         return self.awp is not None and self._epoch >= self.awp.warmup_epochs
@@ -235,18 +276,33 @@ class AdversarialTraining(LightningModule):
         return max(self.current_epoch - self.repeated_epochs, 0)
 
 
-def forward_equivalents(module: AdversarialTraining, x: Images, y: Labels) -> float:
-    """Cost of one optimizer step on a batch, in forward passes of the batch.
+def validation_metrics(
+    net: nn.Module,
+    attacks: Mapping[str, Attack],
+    x: Images,
+    y: Labels,
+    part: Part,
+    noise: Callable[[], Noise],
+) -> dict[str, Tensor]:
+    """``acc/clean``, ``acc/pgd``, ``ce/...`` and ``delta_energy/...`` of a whole batch.
 
-    In floating point operations: a backward pass for weights and inputs is about 2. Modifies the
-    module.
+    ``net`` is in evaluation mode, ``x`` the ``part`` of this process; ``noise`` makes a generator
+    for each attack. Delta energies of the last, strongest attack are named without it.
     """
-    with FlopCounterMode(display=False) as step:
-        module.training_step((x, y), 0)["loss"].backward()
-        module.on_after_backward()
-    with FlopCounterMode(display=False) as forward, torch.no_grad(), eval_mode(module.net):
-        module.net(x)
-    return float(step.get_total_flops() / forward.get_total_flops())
+    with no_graph():
+        clean = net(x)
+    values: dict[str, Tensor] = {}
+    for name, attack in attacks.items():
+        x_adv = attack(net, x, y, generator=noise()).x_adv
+        with no_graph():
+            pair = LogitPair(clean, net(x_adv), y).gathered(part)
+        both = accuracies(pair) | cross_entropies(pair)
+        for kind in ("acc", "ce"):
+            values[f"{kind}/clean"] = both[f"{kind}/clean"]
+            values[f"{kind}/{name}"] = both[f"{kind}/adv"]
+        values |= {f"{name}/{metric}": value for metric, value in delta_energies(pair).items()}
+    strongest = next(reversed([*attacks]), "")
+    return {name.removeprefix(f"{strongest}/"): value for name, value in values.items()}
 
 
 def require_batches(net: nn.Module, images: int, batch_size: int) -> None:

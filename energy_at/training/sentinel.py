@@ -17,7 +17,7 @@ from energy_at.objectives import Objective, Weighted, fits_adv_alone
 from energy_at.overfitting import Alarm, Detector, Thresholds
 from energy_at.training.callbacks import callbacks_of
 from energy_at.training.callbacks.monitors import EnergyMonitor
-from energy_at.training.loggers.wandb import wandb_loggers
+from energy_at.training.loggers import wandb_loggers
 from energy_at.training.module import AdversarialTraining
 from energy_at.training.rollback import Remedies, Remedy, Rollback
 

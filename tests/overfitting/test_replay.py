@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from energy_at.runs.folder import RunFolder
-from energy_at.training.loggers.csv import csv_logger
+from energy_at.training.loggers import csv_logger
 from tests.helpers.logs import FAILS, WORKS, row, validation
 from tests.helpers.running import TINY, config
 

@@ -15,7 +15,7 @@ from energy_at.objectives import DER, Weighted
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder
 from energy_at.runs.resume import open_resumed
-from energy_at.training.loggers.wandb import DummyExperiment, TolerantWandb
+from energy_at.training.loggers import DummyExperiment, TolerantWandb
 from energy_at.training.sentinel import Sentinel
 from tests.helpers.logs import FAILS, row
 from tests.helpers.running import TINY_BN, config, fitted, prepared, states_equal

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from energy_at.attacks import fgsm, pgd
 from energy_at.attacks.threat import Linf
 from energy_at.core.distributed import Part
-from energy_at.training.forward import validation_metrics
+from energy_at.training.module import validation_metrics
 from tests.helpers.nets import TinyNet
 
 BALL = Linf(8 / 255)

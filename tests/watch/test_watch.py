@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from energy_at.runs.folder import RunFolder
-from energy_at.training.loggers.csv import MetricsCSV
+from energy_at.training.loggers import MetricsCSV
 from energy_at.watch import __main__ as entry
 from energy_at.watch.state import Watch
 from energy_at.watch.terminal import clock, follow, sparkline

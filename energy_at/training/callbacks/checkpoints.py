@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 
 from energy_at.core.rules import integer, or_null, require
-from energy_at.training.loggers.csv import MetricsCSV
+from energy_at.training.loggers import MetricsCSV
 
 
 class BestCheckpoint(ModelCheckpoint):

@@ -7,7 +7,7 @@ import time
 import jaxtyping
 import pytest
 
-from energy_at.training.loggers.csv import MetricsCSV, csv_logger
+from energy_at.training.loggers import MetricsCSV, csv_logger
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import wandb
 
-from energy_at.training.loggers import wandb as loggers
+from energy_at.training import loggers
 from tests.helpers.running import TINY, prepared
 from tests.helpers.wandb_files import Kept, without_key
 from tests.helpers.wandb_server import serving

@@ -19,8 +19,8 @@ from energy_at.reporting.finished_run import FinishedRun
 from energy_at.reporting.panels import Panel, Scatter, specification
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder
-from energy_at.training.loggers import wandb as loggers
-from energy_at.training.loggers.wandb import DummyExperiment
+from energy_at.training import loggers
+from energy_at.training.loggers import DummyExperiment
 from tests.helpers.running import CONF, TINY, fitted, train_in, typed
 from tests.helpers.wandb_files import Kept, without_key
 
