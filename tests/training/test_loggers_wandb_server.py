@@ -13,7 +13,7 @@ from energy_at.training import loggers
 from tests.helpers.running import TINY, prepared
 from tests.helpers.wandb_files import Kept, without_key
 from tests.helpers.wandb_server import serving
-from tests.training.test_wandb_logger import rows
+from tests.training.test_loggers_wandb import rows
 
 pytestmark = pytest.mark.slow  # wandb itself waits for seconds at the beginning and the end
 
