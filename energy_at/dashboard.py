@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from energy_at.config.cli import command
 
 
-@command("dashboard", flags={"--dry-run": "dry_run=true"})
+@command("dashboard")
 def main(cfg: DictConfig) -> str | None:
     from energy_at.reporting.panels import specification
 

@@ -5,7 +5,7 @@ import inspect
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from energy_at.config.trust import set_trusted
 from energy_at.core.files import remove_empty
 
 RERUN = "re-run the same command to resume"
+_FLAGS = {"--dry-run": "dry_run=true"}  # options that stand for an override
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,7 @@ class Job:
 
 
 def command(
-    name: str,
-    *,
-    jobs: bool = False,
-    on_interrupt: str = "",
-    flags: Mapping[str, str] | None = None,
+    name: str, *, jobs: bool = False, on_interrupt: str = ""
 ) -> Callable[[Callable[..., Any]], Callable[[], None]]:
     """Turns a function of the configuration into the command ``python -m energy_at.NAME``.
 
@@ -57,46 +54,42 @@ def command(
             error of a job is left in its folder, and the sweep continues.
         on_interrupt: What a user who has pressed Ctrl-C should know; ``{folder}`` and ``{out}``
             are filled in.
-        flags: Options that stand for an override, such as ``--dry-run`` for ``dry_run=true``.
     """
 
     def decorate(body: Callable[..., Any]) -> Callable[[], None]:
+        @hydra.main(version_base="1.3", config_path=CONF, config_name=name)
         @functools.wraps(body)
         def task(cfg: DictConfig) -> Any:
-            return _run(body, cfg, name, jobs, on_interrupt)
-
-        entry = hydra.main(version_base="1.3", config_path=CONF, config_name=name)(task)
+            quieten()
+            job = _this_job() if jobs else Job(Path.cwd())
+            hint = on_interrupt.format(folder=job.folder, out=cfg.get("out"))
+            folder = None if job.folder == Path.cwd() else job.folder
+            with one_line_errors(folder, keep_going=job.in_sweep, on_interrupt=hint):
+                require_single(overrides())
+                require_read(cfg, name, overrides())
+                check(cfg)
+                with open_dict(cfg):  # what is saved in a run folder never says whom to trust
+                    set_trusted(cfg.pop("trust", []))
+                result = body(cfg, job) if jobs else body(cfg)
+                if not isinstance(result, str):
+                    return result
+                print(result)
+            return None
 
         @functools.wraps(body)
         def main() -> None:
             about = inspect.cleandoc(sys.modules[body.__module__].__doc__ or "")
             OmegaConf.register_new_resolver("command_help", lambda: about, replace=True)
-            arguments = [(flags or {}).get(argument, argument) for argument in sys.argv[1:]]
+            arguments = [_FLAGS.get(argument, argument) for argument in sys.argv[1:]]
             # Hydra takes -m in front of the overrides only.
             sys.argv[1:] = sorted(arguments, key=lambda a: a not in ("-m", "--multirun"))
-            run_command(entry, name)
+            quieten()
+            with raising(), one_line_errors(command=name):
+                task()
 
         return main
 
     return decorate
-
-
-def _run(body: Callable[..., Any], cfg: DictConfig, name: str, jobs: bool, hint: str) -> Any:
-    quieten()
-    job = _this_job() if jobs else Job(Path.cwd())
-    hint = hint.format(folder=job.folder, out=cfg.get("out"))
-    folder = None if job.folder == Path.cwd() else job.folder
-    with one_line_errors(folder, keep_going=job.in_sweep, on_interrupt=hint):
-        require_single(overrides())
-        require_read(cfg, name, overrides())
-        check(cfg)
-        with open_dict(cfg):  # what is saved in a run folder never says whom to trust
-            set_trusted(cfg.pop("trust", []))
-        result = body(cfg, job) if jobs else body(cfg)
-        if not isinstance(result, str):
-            return result
-        print(result)
-    return None
 
 
 def overrides() -> list[str]:
@@ -108,7 +101,7 @@ def _this_job() -> Job:
     job = HydraConfig.get()
     output, in_sweep = Path(job.runtime.output_dir), job.mode == RunMode.MULTIRUN
     if not in_sweep:
-        return Job(output, in_sweep)
+        return Job(output)
     from energy_at.runs.resume import job_folder
 
     folder = job_folder(output, Path(job.sweep.dir), job.overrides.task).path
@@ -116,13 +109,6 @@ def _this_job() -> Job:
         error_file(output).unlink(missing_ok=True)
         remove_empty(output)
     return Job(folder, in_sweep)
-
-
-def run_command(main: Callable[[], Any], name: str = "train") -> None:
-    """Runs a Hydra entry so that mistakes in its overrides end in one line too."""
-    quieten()
-    with raising(), one_line_errors(command=name):
-        main()
 
 
 def quieten() -> None:

@@ -30,11 +30,28 @@ _WHY_MISSING = {
 }
 
 
+class _File:
+    """The path of a file, or a folder, inside the run folder."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, run: "RunFolder", kind: type["RunFolder"]) -> Path:
+        return run.path / self.name
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The files of one training."""
 
     path: Path
+
+    config_file = _File("config.yaml")
+    environment_file = _File(_ENVIRONMENT)  # versions, machine, and the command line
+    metrics_file = _File("metrics.csv")  # a row for each optimizer step, and for each validation
+    checkpoints = _File("checkpoints")  # last.ckpt and best.ckpt; the sentinel adds healthy.ckpt
+    results_file = _File("results.json")
+    error_file = _File(_ERROR)  # one line: why the job of a sweep failed
 
     @staticmethod
     def create(
@@ -102,36 +119,8 @@ class RunFolder:
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     @property
-    def config_file(self) -> Path:
-        return self.path / "config.yaml"
-
-    @property
-    def environment_file(self) -> Path:
-        """Versions, machine, and the command line."""
-        return self.path / _ENVIRONMENT
-
-    @property
-    def metrics_file(self) -> Path:
-        """One row for each optimizer step, and rows for each validation."""
-        return self.path / "metrics.csv"
-
-    @property
-    def results_file(self) -> Path:
-        return self.path / "results.json"
-
-    @property
-    def error_file(self) -> Path:
-        """One line: why the job of a sweep failed."""
-        return self.path / _ERROR
-
-    @property
     def has_ended(self) -> bool:
         return self.results_file.is_file() or self.error_file.is_file()
-
-    @property
-    def checkpoints(self) -> Path:
-        """Folder of ``last.ckpt`` and ``best.ckpt``; the sentinel adds ``healthy.ckpt``."""
-        return self.path / "checkpoints"
 
     def config(self) -> DictConfig:
         """The resolved configuration of the run.

@@ -22,7 +22,7 @@ from energy_at import evaluation
 from energy_at.attacks.registry import CLEAN, AttackKey
 from energy_at.attacks.threat import L2, Linf
 from energy_at.config.build import make
-from energy_at.config.cli import run_command
+from energy_at.config.errors import one_line_errors
 from energy_at.data import ImageData, ImageSet
 from energy_at.evaluation import (
     FILES,
@@ -629,8 +629,8 @@ def test_a_reader_that_has_closed_gets_no_traceback(monkeypatch, capfd):
     os.close(read)
     with os.fdopen(write, "w") as closed:
         monkeypatch.setattr(sys, "stdout", closed)
-        with pytest.raises(SystemExit) as stop:
-            run_command(lambda: print("a table\n" * 100_000))
+        with pytest.raises(SystemExit) as stop, one_line_errors():
+            print("a table\n" * 100_000)
     assert stop.value.code == 141
     assert capfd.readouterr().err == ""
 

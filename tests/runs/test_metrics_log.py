@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from energy_at.runs.metrics_log import Curve, LogReader, MetricsLog, read_metrics_log
-from energy_at.training.loggers.csv import MetricsCSV
+from energy_at.training.loggers import MetricsCSV
 from tests.helpers.logs import log_of
 
 ROWS = [
