@@ -17,11 +17,7 @@ _MISSING = object()
 
 
 def require_single(overrides: Sequence[str]) -> None:
-    """Refuses several choices of a group, which Hydra would lay over each other key by key.
-
-    Raises:
-        ValueError: with the override.
-    """
+    """Raises ``ValueError`` for several choices of a group: Hydra would mix their keys."""
     for override in overrides:
         group, _, chosen = override.lstrip("+").partition("=")
         if choices_of(group) and group not in _ADDITIVE and chosen.startswith("["):
@@ -36,13 +32,10 @@ def require_single(overrides: Sequence[str]) -> None:
 
 
 def require_read(cfg: DictConfig, name: str, overrides: Sequence[str]) -> None:
-    """Refuses a key that was added with ``+`` and that is not read: it would change nothing.
+    """Raises ``ValueError`` for a key that was added with ``+`` and that nothing reads.
 
     Legal are arguments of everything that has a ``_target_``, which refuses those that it does not
     know, and further things with a ``_target_``: callbacks, attacks, terms.
-
-    Raises:
-        ValueError: with the override.
     """
     added = [o for o in overrides if o.startswith("+") and not _is_argument(cfg, key_of(o))]
     if not added:

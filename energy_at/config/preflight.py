@@ -45,11 +45,7 @@ def prepare(
 
 
 def require_sound(cfg: DictConfig, run: Run) -> None:
-    """Runs all pre-flight checks of a training.
-
-    Raises:
-        ValueError: by the first that fails.
-    """
+    """Raises ``ValueError`` by the first pre-flight check of a training that fails."""
     images, batch_size = len(run.data.train), run.data.batch_size
     require_batches(run.module.net, images, batch_size)
     run.data.test.first(cfg.evaluation.subset)

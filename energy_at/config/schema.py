@@ -13,21 +13,13 @@ from energy_at.core.rules import TRUTH, Rule, integer, is_list, number, one_of, 
 
 
 def check(cfg: DictConfig) -> None:
-    """Checks the values of all keys that have a rule here; a key that is not there breaks none.
-
-    Raises:
-        ValueError: with the key, the value and what it must be.
-    """
+    """Raises ``ValueError`` for a key that breaks its rule; a key that is not there breaks none."""
     for key, rule in RULES.items():
         _check(cfg, key, rule)
 
 
 def check_start(cfg: DictConfig) -> None:
-    """Checks what Hydra makes before any job begins, too: the sweeper and the launcher.
-
-    Raises:
-        ValueError: with the key, the value and what it must be.
-    """
+    """Checks the sweeper and the launcher, too, which Hydra makes before any job begins."""
     set_trusted(OmegaConf.select(cfg, "trust", default=[]))
     for part in ("sweeper", "launcher"):
         own = cfg.hydra.get(part) or OmegaConf.create()

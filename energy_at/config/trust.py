@@ -39,11 +39,7 @@ def set_trusted(packages: Sequence[str]) -> None:
 
 
 def require_trusted(cfg: Any) -> None:
-    """Refuses a node of a configuration that would build anything else, at any depth.
-
-    Raises:
-        ValueError: with the key, the target, and what would allow it.
-    """
+    """Raises ``ValueError`` for a node that would build anything else, at any depth."""
     if not OmegaConf.is_config(cfg):
         return
     key = cfg._get_full_key(None)

@@ -20,11 +20,7 @@ class ArgumentError(ValueError):
 
 
 def require(argument: str, value: Any, rule: Rule) -> None:
-    """Checks one argument.
-
-    Raises:
-        ArgumentError: with argument, value and rule.
-    """
+    """Raises ``ArgumentError`` if a value breaks the rule of its argument."""
     must, holds = rule
     if not holds(value):
         raise ArgumentError(argument, value, must)

@@ -230,11 +230,7 @@ def failures(sweep: str | Path) -> list[tuple[Path, str]]:
 
 
 def require_one_named(cfg: DictConfig) -> None:
-    """Requires one value among the keys ``run``, ``runs`` and ``checkpoint`` that a command has.
-
-    Raises:
-        ValueError: if none or several are set.
-    """
+    """Raises ``ValueError`` unless one of the keys ``run``, ``runs`` and ``checkpoint`` is set."""
     keys = {
         "run": "run=FOLDER",
         "runs": "runs=[FOLDER,FOLDER]",

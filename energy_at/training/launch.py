@@ -20,11 +20,9 @@ _VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SI
 
 
 def require_startable(trainer: Trainer, data: ImageData) -> None:
-    """Checks what several processes would only fail at after their start.
+    """Raises ``ValueError`` for what several processes would only fail at after their start.
 
-    Raises:
-        ValueError: if a batch has fewer images than there are processes, if the other processes
-            cannot be started, or if their port is in use.
+    A batch with fewer images than processes, no way to start the others, or a port in use.
     """
     if trainer.world_size == 1:
         return

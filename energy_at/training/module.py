@@ -306,11 +306,7 @@ def validation_metrics(
 
 
 def require_batches(net: nn.Module, images: int, batch_size: int) -> None:
-    """Checks that the last batch of an epoch is large enough for batch norm.
-
-    Raises:
-        ValueError: if it has one image.
-    """
+    """Raises ``ValueError`` if the last batch of an epoch is too small for batch norm."""
     last = min(images % batch_size or batch_size, images)
     if last == 1 and any(isinstance(module, _BatchNorm) for module in net.modules()):
         raise ValueError(
@@ -320,11 +316,7 @@ def require_batches(net: nn.Module, images: int, batch_size: int) -> None:
 
 
 def require_pixels(low: float, high: float, stage: str) -> None:
-    """Checks the range of images.
-
-    Raises:
-        ValueError: if the lowest or the highest pixel is not in [0, 1].
-    """
+    """Raises ``ValueError`` if the lowest or the highest pixel of images is not in [0, 1]."""
     if not (low >= 0 and high <= 1):
         remedy = (
             "divide bytes by 255"

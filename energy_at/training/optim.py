@@ -39,12 +39,7 @@ def sgd(
     require("weight_decay", weight_decay, number(0))
     require("nesterov", nesterov, TRUTH)
     require("decay_norm", decay_norm, TRUTH)
-    norms = {
-        parameter
-        for module in net.modules()
-        if isinstance(module, _BatchNorm)
-        for parameter in module.parameters()
-    }
+    norms = {p for m in net.modules() if isinstance(m, _BatchNorm) for p in m.parameters()}
     free = [p for p in net.parameters() if p in norms and not decay_norm]
     rest = [p for p in net.parameters() if p not in norms or decay_norm]
     groups: list[dict[str, Any]] = [{"params": rest}, {"params": free, "weight_decay": 0.0}]

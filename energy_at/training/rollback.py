@@ -97,11 +97,7 @@ class Rollback:
         self._began: tuple[AdversarialTraining, Objective, Attack] | None = None
 
     def require_possible(self, trainer: Trainer, objective: Objective, attack: Attack) -> None:
-        """Checks the remedy and the schedule before the training begins.
-
-        Raises:
-            ValueError: if the remedy does not fit the training, or its schedule cannot be rewound.
-        """
+        """Raises ``ValueError`` if the remedy does not fit, or the schedule cannot be rewound."""
         self.remedies.apply(objective, attack, 1)
         for config in trainer.lr_scheduler_configs if self.rewinds else ():
             if not isinstance(config.scheduler, _CLOSED):

@@ -76,11 +76,7 @@ class Sentinel(Callback):
         self._stopped_at: int | None = None  # max_epochs of the training that was stopped
 
     def require_fitting(self, trainer: Trainer, objective: Objective, attack: Attack) -> None:
-        """Checks that the action is possible. Warnings may use held-out images alone.
-
-        Raises:
-            ValueError: if it is not, with the remedy.
-        """
+        """Raises ``ValueError`` if the action is not possible; warnings need no energy monitor."""
         if self.action != "warn" and not callbacks_of(trainer, EnergyMonitor):
             raise ValueError(
                 f"callbacks.sentinel.action={self.action} requires callbacks.energy: leave it in, "

@@ -54,11 +54,7 @@ class CompiledNet(Callback):
         self._sizes = {"train": 0, "val": 0}
 
     def require_fitting(self, trainer: Trainer, objective: Objective) -> None:
-        """Checks that the training can be compiled.
-
-        Raises:
-            ValueError: if it cannot, with the remedy.
-        """
+        """Raises ``ValueError``, with the remedy, if the training cannot be compiled."""
         for name, weighted in objective.terms.items():
             if Trait.DIFFERENTIATES_TWICE in weighted.term.traits:
                 raise ValueError(
