@@ -8,7 +8,8 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import FunctionType
+from typing import Any, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -78,7 +79,8 @@ def command(
 
         @functools.wraps(body)
         def main() -> None:
-            about = inspect.cleandoc(sys.modules[body.__module__].__doc__ or "")
+            module = cast(FunctionType, inspect.unwrap(body)).__globals__
+            about = inspect.cleandoc(module["__doc__"])
             OmegaConf.register_new_resolver("command_help", lambda: about, replace=True)
             arguments = [_FLAGS.get(argument, argument) for argument in sys.argv[1:]]
             # Hydra takes -m in front of the overrides only.
