@@ -58,7 +58,7 @@ def load_classifier(model: TrainedModel, folder: RunFolder, *, progress: bool) -
     """The independent classifier on the device of the network, trained if it was not before."""
     if not folder.has_checkpoint():
         _train(model, folder, progress=progress)
-    module, _ = reopen(folder, "last", folder.config())
+    module, _ = reopen(folder)
     net: nn.Module = module.net.to(model.device).eval()
     return net.requires_grad_(False)
 
