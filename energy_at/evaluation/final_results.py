@@ -31,12 +31,15 @@ def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
     results = evaluate_checkpoints(cfg, run, folder)
     results |= {"held_out": held_out(run.data.val)} | alarms(run)
     folder.write_results(results)  # may have taken hours: written before anything else can fail
-    folder.write_results(results | {"training": cost(cfg, run)})
+    finished = FinishedRun(folder)
+    verdict = asdict(finished.status) | {"use": finished.usable}
+    folder.write_results(results | {"status": verdict, "training": cost(cfg, run)})
     log = folder.log()
     if len(log["train/loss"]):
         save(delta_energy_figure({folder.path.name: log}), folder.path / "delta_energy")
-    finished = FinishedRun(folder)
     print(results_table([finished]).markdown())
+    if advice := finished.advice():
+        print(advice)
     print(f"run folder: {folder.path}")
     for logger in wandb_loggers(run.trainer.loggers):
         logger.log_summary(accuracies_in(results) | {"status": str(finished.status)})

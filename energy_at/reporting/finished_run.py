@@ -60,6 +60,24 @@ class FinishedRun:
         return "robust" if kind in ("collapsed", "overfitted") and from_before else kind
 
     @property
+    def usable(self) -> str | None:
+        """The checkpoint to use; ``best`` is from before a loss of robustness."""
+        if self.status.is_result() and self.status.kind != "overfitted":
+            return "last"
+        if self.status.kind == "not robust" or not self.folder.has_checkpoint("best"):
+            return None
+        return "best" if "best" not in self.results or not self.mark("best") else None
+
+    def advice(self) -> str:
+        """``collapsed at step 396: use which=best, ...``; empty if the last network is a result."""
+        if self.usable == "last":
+            return ""
+        if self.usable is None:
+            return f"{self.status}: no checkpoint of this run is robust"
+        best = 100 * self.log["val/acc/pgd"].values.max()
+        return f"{self.status}: use which=best, from before (PGD {best:.1f} % on held-out images)"
+
+    @property
     def checkpoints(self) -> list[str]:
         return [name for name in self.results if name in ("last", "best")]
 

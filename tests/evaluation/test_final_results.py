@@ -8,6 +8,7 @@ import torch
 from energy_at.config.build import build_module
 from energy_at.data import ImageSet
 from energy_at.evaluation.final_results import cost, forward_equivalents, held_out
+from energy_at.reporting.finished_run import FinishedRun
 from energy_at.runs.folder import RunFolder
 from energy_at.runs.resume import open_resumed
 from energy_at.train import train
@@ -57,6 +58,12 @@ def finished(tmp_path_factory):
     folder = RunFolder(tmp_path_factory.mktemp("finished") / "run")
     train(config(*FAST, "reg=der"), folder)
     return folder
+
+
+def test_results_hold_the_verdict_and_the_checkpoint_to_use(finished):
+    run = FinishedRun(finished)
+    verdict = {"kind": run.status.kind, "step": run.status.step, "use": run.usable}
+    assert json.loads(finished.results_file.read_text())["status"] == verdict
 
 
 def test_results_hold_the_cost_of_the_training(finished):
