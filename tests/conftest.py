@@ -1,10 +1,9 @@
 import pytest
 import torch
-from jaxtyping import install_import_hook
 
-import tests.helpers.checker  # noqa: F401  the hook names it
+from tests.helpers import checker
 
-install_import_hook("energy_at", "tests.helpers.checker.checked")
+checker.install()
 
 from tests.helpers.nets import TinyNet  # noqa: E402
 

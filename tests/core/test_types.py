@@ -1,0 +1,19 @@
+"""Shapes and types of every call into the package are checked while tests run."""
+
+import pytest
+import torch
+from beartype.roar import BeartypeCallHintViolation
+from jaxtyping import TypeCheckError
+
+from energy_at.core.rules import integer
+from energy_at.energy import joint_energy
+
+
+def test_sizes_that_disagree_are_refused():
+    with pytest.raises(TypeCheckError):
+        joint_energy(torch.zeros(3, 4), torch.zeros(2, dtype=torch.int64))
+
+
+def test_a_call_without_tensors_is_checked_too():
+    with pytest.raises(BeartypeCallHintViolation):
+        integer("1")
