@@ -2,9 +2,7 @@
 
 python -m energy_at.train model=preactresnet18 reg=der attack=fgsm
 python -m energy_at.train dataset=cifar10 dataset.root=data reg=der reg.weight=20 threat.eps=8/255
-python -m energy_at.train experiment=fast_at_der seed=1
 python -m energy_at.train -m experiment=co scale=cpu reg=none,der,gradalign seed=0,1
-python -m energy_at.train -m sweep=der_weight hydra/launcher=joblib
 python -m energy_at.train resume=FOLDER
 """
 
@@ -15,7 +13,6 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from energy_at.config.cli import Job, command, overrides
-from energy_at.core.files import is_first
 
 if TYPE_CHECKING:
     from energy_at.runs.folder import RunFolder
@@ -26,21 +23,16 @@ def main(cfg: DictConfig, job: Job) -> float | None:
     from energy_at.core.device import keep_freed_memory
     from energy_at.reporting.finished_run import FinishedRun
     from energy_at.runs.folder import RunFolder
-    from energy_at.runs.resume import changes_of, open_resumed
+    from energy_at.runs.resume import open_job
 
     if cfg.training.keep_memory:
         keep_freed_memory()
-    folder, typed = RunFolder(job.folder), overrides()
-    if cfg.resume is not None:
-        train(*open_resumed(cfg.resume, typed), typed=changes_of(typed))
-    elif job.in_sweep and folder.results_file.is_file():
+    folder = RunFolder(job.folder)
+    opened = open_job(cfg, folder, overrides(), in_sweep=job.in_sweep)
+    if opened is None:
         print(f"{folder.path} has finished before: kept")
-    elif job.in_sweep and folder.has_checkpoint():
-        train(*open_resumed(str(folder.path), []))
     else:
-        if job.in_sweep and is_first():
-            folder.forget_start()
-        train(cfg, folder, typed=typed)
+        train(*opened)
     has_results = job.in_sweep and folder.results_file.is_file()  # or another process writes them
     return FinishedRun(folder).score() if has_results else None
 

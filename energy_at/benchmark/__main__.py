@@ -7,9 +7,8 @@ FLOPs of each.
     python -m energy_at.benchmark model.width=64 dataset.batch_size=128 scenarios=[fgsm_der,trades]
     python -m energy_at.benchmark rows=[reference,bare,full] clock=cpu threads=1 repeats=5
 
-Scenarios: fgsm fgsm_der fgsm_der_inactive rs_fgsm_der n_fgsm_der gradalign pgd trades
-trades_der evaluation sampling scaling
-Rows: reference torchattacks foolbox bare full
+Scenarios: fgsm fgsm_der fgsm_der_inactive rs_fgsm_der n_fgsm_der gradalign pgd trades trades_der
+evaluation sampling scaling. Rows: reference torchattacks foolbox bare full.
 """
 
 from pathlib import Path
@@ -53,10 +52,8 @@ def main(cfg: DictConfig) -> str:
         results += measure_scenario(setting, scenario)
         with staged(Path(str(cfg.out))) as part:
             write(results, about, part)
-    files = ", ".join(FILES)
-    return (
-        f"{table(results).markdown()}\n\n{summary(results, about)}\nwritten to {cfg.out}/: {files}"
-    )
+    text = f"{table(results).markdown()}\n\n{summary(results, about)}"
+    return f"{text}\nwritten to {cfg.out}/: {', '.join(FILES)}"
 
 
 if __name__ == "__main__":

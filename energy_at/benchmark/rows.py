@@ -26,7 +26,7 @@ from energy_at.core.types import Images, Labels
 from energy_at.data import ImageSet, as_floats, synthetic
 from energy_at.data.loaders import Batch
 from energy_at.evaluation.robustness import Evaluator
-from energy_at.models.compile import begin_step, compile_net
+from energy_at.models.compile import compile_net
 from energy_at.models.modes import Tiled, full_precision, no_graph, tile_of
 from energy_at.runs.folder import RunFolder
 from energy_at.sampling import Chains, Langevin, Unguided, generate
@@ -182,7 +182,7 @@ def bare_step(module: AdversarialTraining, optimizer: Optimizer, precision: str)
     """An optimizer step of our parts without Lightning's loop."""
 
     def step(x: Images, y: Labels) -> None:
-        begin_step()
+        torch.compiler.cudagraph_mark_step_begin()  # outputs may be overwritten
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
             loss = module.training_step((x, y), 1)["loss"]
         optimizer.zero_grad()

@@ -80,7 +80,7 @@ def command(
         @functools.wraps(body)
         def main() -> None:
             module = cast(FunctionType, inspect.unwrap(body)).__globals__
-            about = inspect.cleandoc(module["__doc__"])
+            about = inspect.cleandoc(module["__doc__"] or "")
             OmegaConf.register_new_resolver("command_help", lambda: about, replace=True)
             arguments = [_FLAGS.get(argument, argument) for argument in sys.argv[1:]]
             # Hydra takes -m in front of the overrides only.

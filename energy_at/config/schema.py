@@ -138,6 +138,8 @@ _BY_KEYS: dict[str, Rule] = {
         "it would write results of a few batches: a short training is trainer.max_epochs=1 "
         "trainer.limit_train_batches=2",
     ),
+    "trainer.limit_train_batches trainer.gradient_clip_val": or_null(number(0, above=True)),
+    "trainer.min_epochs trainer.min_steps": or_null(integer(1)),
     "trainer.overfit_batches": _only(
         0, "it would validate on training images: choose dataset.subset"
     ),

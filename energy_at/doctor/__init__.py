@@ -2,11 +2,13 @@
 
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 Status = Literal["pass", "warn", "fail"]
 
@@ -46,6 +48,21 @@ def require(claims: Mapping[str, bool], message: str, remedy: str) -> Verdict:
     if broken:
         return Verdict("fail", f"not true: {'; '.join(broken)}", remedy)
     return Verdict("pass", message)
+
+
+def collect_checks(datasets: Sequence[str], root: Path) -> Checks:
+    """Every check by its name; a module that cannot be imported fails as one check."""
+    checks: Checks = {}
+    for subject in ("installation", "smoke"):
+        try:
+            checks |= import_module(f"energy_at.doctor.{subject}").checks(datasets, root)
+        except Exception as error:  # the other checks do not depend on it
+            checks[subject] = partial(_raise, error)
+    return checks
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
 
 
 def run_check(name: str, check: Callable[[], Verdict]) -> Finding:

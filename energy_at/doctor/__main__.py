@@ -12,34 +12,16 @@ fail, with the remedy; exit code 1 if a check fails.
 import json
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
-from importlib import import_module
 from pathlib import Path
-from typing import NoReturn, get_args
+from typing import get_args
 
 from omegaconf import DictConfig
 
 from energy_at.config.cli import command, quieten
 from energy_at.config.keys import choices_of
 from energy_at.core.files import write_atomic
-from energy_at.doctor import Checks, Status, run_check
-
-
-def collect_checks(datasets: Sequence[str], root: Path) -> Checks:
-    """Every check by its name; a module that cannot be imported fails as one check."""
-    checks: Checks = {}
-    for subject in ("installation", "smoke"):
-        try:
-            checks |= import_module(f"energy_at.doctor.{subject}").checks(datasets, root)
-        except Exception as error:  # the other checks do not depend on it
-            checks[subject] = partial(_raise, error)
-    return checks
-
-
-def _raise(error: Exception) -> NoReturn:
-    raise error
+from energy_at.doctor import Status, collect_checks, run_check
 
 
 @command("doctor")

@@ -67,8 +67,3 @@ def require_compiler(mode: str) -> None:
             f"compile={mode} needs a C++ compiler that works here (such as g++ and the headers of "
             f"Python), or compile=null for none: {reason}"
         ) from error
-
-
-def begin_step() -> None:
-    """Allow CUDA graphs to overwrite the outputs of the last step."""
-    torch.compiler.cudagraph_mark_step_begin()

@@ -61,21 +61,19 @@ class FinishedRun:
 
     @property
     def usable(self) -> str | None:
-        """The checkpoint to use; ``best`` is from before a loss of robustness."""
-        if self.status.is_result() and self.status.kind != "overfitted":
-            return "last"
-        if self.status.kind == "not robust" or not self.folder.has_checkpoint("best"):
-            return None
-        return "best" if "best" not in self.results or not self.mark("best") else None
+        """The checkpoint to use: ``best`` where robustness was lost after it, if there is one."""
+        monitor = str(OmegaConf.select(self.config, "callbacks.best.monitor"))
+        if not self.is_marked or self.status.kind == "not robust":
+            return None if self.is_marked else "last"
+        if monitor.endswith("/acc/pgd") and self.folder.has_checkpoint("best"):
+            return "best"  # the most robust one, so from before
+        return "last" if self.status.is_result() else None
 
     def advice(self) -> str:
         """``collapsed at step 396: use which=best, ...``; empty if the last network is a result."""
-        if self.usable == "last":
-            return ""
-        if self.usable is None:
-            return f"{self.status}: no checkpoint of this run is robust"
-        best = 100 * self.log["val/acc/pgd"].values.max()
-        return f"{self.status}: use which=best, from before (PGD {best:.1f} % on held-out images)"
+        if self.usable == "best":
+            return f"{self.status}: use which=best, its checkpoint from before"
+        return f"{self.status}: no checkpoint of this run is robust" if not self.usable else ""
 
     @property
     def checkpoints(self) -> list[str]:

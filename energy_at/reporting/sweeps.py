@@ -175,7 +175,7 @@ def _value(run: FinishedRun, metric: Metric) -> float | None:
     if metric == PGD:
         return run.held_out_percent()
     if metric in (TEST_CLEAN, TEST_PGD):
-        return run.percent(run.final, metric.short.lower())
+        return run.percent(run.final, metric.key.rpartition("/")[2])
     return run.last_epoch_mean(metric)
 
 

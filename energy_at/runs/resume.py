@@ -16,6 +16,24 @@ _TRAINING_STATE = {"pytorch-lightning_version", "epoch", "global_step", "loops",
 CHANGEABLE = ("trainer.", "callbacks.progress.", "evaluation.")
 
 
+def open_job(
+    cfg: DictConfig, folder: RunFolder, overrides: Sequence[str], *, in_sweep: bool
+) -> tuple[DictConfig, RunFolder, Path | None, Sequence[str]] | None:
+    """What a command trains: configuration, folder, checkpoint to resume, changes.
+
+    ``None`` for a job of a sweep that has finished before.
+    """
+    if cfg.resume is not None:
+        return *open_resumed(cfg.resume, overrides), changes_of(overrides)
+    if in_sweep and folder.results_file.is_file():
+        return None
+    if in_sweep and folder.has_checkpoint():
+        return *open_resumed(str(folder.path), []), []
+    if in_sweep and is_first():
+        folder.forget_start()
+    return cfg, folder, None, overrides
+
+
 def open_resumed(path: str, overrides: Sequence[str]) -> tuple[DictConfig, RunFolder, Path]:
     """Configuration, folder and last checkpoint of a run to resume.
 

@@ -95,6 +95,11 @@ def test_lightnings_limits_need_no_plus(tmp_path):
     assert run.trainer.gradient_clip_val == 1
 
 
+def test_a_time_limit_ends_a_training(tmp_path):
+    run = fitted(tmp_path, *TINY, "trainer.max_time=00:00:00:01", "trainer.max_epochs=100000")
+    assert 0 < run.trainer.current_epoch < 100000
+
+
 class Losses(Callback):
     def __init__(self):
         self.seen = []

@@ -75,7 +75,7 @@ def accuracies(found: Sequence[Entry], strong: Evaluations, out: Path) -> Iterat
     yield from missing(found, [entry for entry, _ in strong], "evaluate")
     for i, (entry, one) in enumerate(strong, 1):
         for j, path in enumerate(one.pictures, 1):
-            drawn = "accuracy against eps" if path.stem in ("accuracy", "curve") else path.stem
+            drawn = "accuracy against eps" if path.stem == "accuracy" else path.stem
             caption = f"{entry.label}, {one.name}: {drawn}, {one.norm}, {one.images}"
             yield copy(out, path, f"figures/evaluation_{i}_{j}", caption)
 
@@ -84,7 +84,8 @@ def checks(found: Sequence[Entry], strong: Evaluations) -> Iterator[Block]:
     columns = ("run", "evaluation", "network", "result", "check", "finding", "meaning")
     rows = [(e.place, one.name, one.network, *check) for e, one in strong for check in one.checks]
     if rows:
-        yield Grid("checks", Table(columns, rows), where(row[3] == WARNING for row in rows))
+        failed = where(check.result == WARNING for _, one in strong for check in one.checks)
+        yield Grid("checks", Table(columns, rows), failed)
     yield from missing(found, [entry for entry, _ in strong], "evaluate")
 
 

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
-from energy_at.models.compile import Switch, begin_step, compile_net, require_compiler
+from energy_at.models.compile import Switch, compile_net, require_compiler
 from energy_at.objectives import Objective, Trait
 from energy_at.training.module import AdversarialTraining
 
@@ -84,7 +85,7 @@ class CompiledNet(Callback):
         size = len(batch[0])
         self._sizes[stage] = max(size, self._sizes[stage])
         if self._switch is not None and size == self._sizes[stage]:
-            begin_step()
+            torch.compiler.cudagraph_mark_step_begin()  # outputs may be overwritten
             self._switch.turn(True)
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
