@@ -22,7 +22,7 @@ from energy_at.doctor import __main__ as doctor
 from energy_at.doctor.__main__ import collect_checks
 from energy_at.doctor.smoke import readable, train_two_steps, training
 from energy_at.training import AdversarialTraining
-from tests.data.test_tiny_imagenet import folder as tiny_imagenet_folder  # noqa: F401  a fixture
+from tests.data.test_readers import tiny_imagenet_folder  # noqa: F401  a fixture
 from tests.helpers.running import CONF, choices, typed
 
 CPU = torch.device("cpu")

@@ -1,19 +1,31 @@
-"""The eight panels: what is drawn is what was logged, and every onset is marked."""
+"""Figures of a training: what is drawn is what was logged, and every onset is marked."""
+
+import itertools
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 
 from energy_at.reporting.describe import MethodLabel
-from energy_at.reporting.figures import method_styles, save, svg
+from energy_at.reporting.figures import method_styles, save, svg, training_curves
 from energy_at.reporting.figures.training_curves import PANELS, methods_figure, steps_figure
 from energy_at.runs.metrics_log import Curve, MetricsLog
-from tests.helpers.logs import run_of
+from tests.helpers.logs import log_of, run_of
 
 STYLE = {"color": "#D55E00"}
+
+
 KEYS = [metric.key for metric in PANELS]
+
+
 A = MethodLabel("FGSM-AT")
+
+
 DER = MethodLabel("FGSM-AT", ("DER",))
+
+
 LOST = MethodLabel("FGSM-AT", status="collapsed")
 
 
@@ -185,3 +197,392 @@ def test_files_are_the_same_bytes_every_time(tmp_path):
     for suffix in (".png", ".pdf"):
         assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
     assert svg(epochs_figure(METHODS)) == svg(epochs_figure(METHODS))
+
+
+# The figure of two runs: what is drawn is what was logged
+
+
+STEPS, EPOCHS = 4, 3  # steps of an epoch, epochs
+
+
+def rows_of_sign(sign):
+    """Rows as a training logs them: its steps counted from 1, then the validation of the epoch."""
+    logged = []
+    for epoch in range(EPOCHS):
+        for step in range(epoch * STEPS + 1, (epoch + 1) * STEPS + 1):
+            energies = {"marginal": sign * step**2 / 10, "joint": -sign * step / 2}
+            row = {"step": float(step), "epoch": float(epoch), "lr": 0.1, "train/loss": 1 / step}
+            logged.append(row | {f"train/delta_energy/{k}": v for k, v in energies.items()})
+        val = {"val/acc/clean": 0.9, "val/acc/pgd": 0.25 * (epoch + 1), "val/acc/fgsm": 0.8}
+        logged.append({"step": float((epoch + 1) * STEPS), "epoch": float(epoch)} | val)
+    return logged
+
+
+def delta_energy_figure(runs, title=""):
+    logs = {name: log_of(run) for name, run in runs.items()}
+    return training_curves.delta_energy_figure(logs, title)
+
+
+RUNS = {"fgsm": rows_of_sign(1.0), "fgsm + DER": rows_of_sign(-0.5)}
+
+
+FIRST, SECOND = RUNS.values()
+
+
+@pytest.fixture
+def delta_figure():
+    return delta_energy_figure(RUNS)
+
+
+def left(delta_figure):
+    return [axes for axes in delta_figure.axes if axes.get_title()]
+
+
+def right(delta_figure):
+    return [axes for axes in delta_figure.axes if not axes.get_title()]
+
+
+def curve(axes, label):
+    (line,) = [line for line in axes.get_lines() if line.get_label().startswith(label)]
+    return np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+
+
+def test_there_is_a_panel_for_each_run_with_two_axes(delta_figure):
+    assert isinstance(delta_figure, Figure)
+    assert [axes.get_title() for axes in left(delta_figure)] == list(RUNS)
+    assert len(right(delta_figure)) == 2
+    for panel, twin in zip(left(delta_figure), right(delta_figure), strict=True):
+        assert panel.get_position().bounds == twin.get_position().bounds
+
+
+def test_pgd_error_is_drawn_after_each_epoch(delta_figure):
+    for axes in left(delta_figure):
+        epochs, error = curve(axes, "PGD error")
+        assert epochs == pytest.approx([1, 2, 3])
+        assert error == pytest.approx([75, 50, 25])
+
+
+def test_delta_energies_are_averaged_over_each_epoch(delta_figure):
+    # the means of n^2 / 10 over n = 1..4, 5..8, 9..12, and those of -n / 2
+    marginal, joint = [0.75, 4.35, 11.15], [-1.25, -3.25, -5.25]
+    for axes, sign in zip(right(delta_figure), (1.0, -0.5), strict=True):
+        epochs, means = curve(axes, "dE(x) ")
+        assert epochs == pytest.approx([1, 2, 3])
+        assert means == pytest.approx([sign * mean for mean in marginal])
+        epochs, means = curve(axes, "dE(x, y) ")
+        assert epochs == pytest.approx([1, 2, 3])
+        assert means == pytest.approx([sign * mean for mean in joint])
+
+
+def test_every_step_is_drawn_under_its_epoch(delta_figure):
+    for axes, logged in zip(right(delta_figure), RUNS.values(), strict=True):
+        steps = [row for row in logged if "train/loss" in row]
+        x = np.arange(1, 13) / 4
+        drawn = [np.asarray(line.get_xydata()) for line in axes.get_lines()]
+        for name in ("train/delta_energy/marginal", "train/delta_energy/joint"):
+            points = np.stack([x, [row[name] for row in steps]], axis=1)
+            assert any(len(d) == 12 and np.allclose(d, points) for d in drawn)
+
+
+def test_the_panels_share_their_scales(delta_figure):
+    assert left(delta_figure)[0].get_ylim() == left(delta_figure)[1].get_ylim()
+    low, high = left(delta_figure)[0].get_ylim()
+    assert low < 0
+    assert high > 100
+    assert right(delta_figure)[0].get_ylim() == right(delta_figure)[1].get_ylim()
+    low, high = right(delta_figure)[0].get_ylim()
+    assert low < -5.575  # the lowest and the highest mean of both runs
+    assert high > 11.15
+
+
+def test_zero_is_in_sight_even_of_energies_far_from_it():
+    far = [row | {"train/delta_energy/marginal": 50.0, "train/delta_energy/joint": 51.0}
+           if "train/loss" in row else row for row in FIRST]  # fmt: skip
+    (axes,) = right(delta_energy_figure({"far": far}))
+    low, high = axes.get_ylim()
+    assert low < 0
+    assert high > 51
+
+
+def test_labels_say_what_is_drawn_in_which_unit(delta_figure):
+    assert "[%]" in left(delta_figure)[0].get_ylabel()
+    assert "PGD error" in left(delta_figure)[0].get_ylabel()
+    assert "[nats]" in right(delta_figure)[-1].get_ylabel()
+    assert {axes.get_xlabel() for axes in left(delta_figure)} == {"epoch"}
+    (legend,) = delta_figure.legends
+    assert [text.get_text().split(" (t")[0].split(" (h")[0] for text in legend.get_texts()] == [
+        "PGD error",
+        "dE(x)",
+        "dE(x, y)",
+    ]
+    colours = [line.get_color() for line in legend.get_lines()]
+    assert len(set(colours)) == 3
+
+
+def test_one_run_and_many_runs_have_as_many_panels():
+    for n in (1, 3):
+        assert len(left(delta_energy_figure({f"run {i}": FIRST for i in range(n)}))) == n
+
+
+def test_panels_are_two_side_by_side_and_stay_wide_enough_to_read():
+    for n, size in ((2, (8.4, 3.2)), (3, (8.4, 6.0)), (4, (8.4, 6.0))):
+        delta_figure = delta_energy_figure({f"run {i}": FIRST for i in range(n)})
+        assert tuple(delta_figure.get_size_inches()) == pytest.approx(size)
+        assert len(delta_figure.axes) == 2 * n
+        labelled = [bool(axes.get_ylabel()) for axes in left(delta_figure)]
+        assert labelled == [i % 2 == 0 for i in range(n)]
+        labelled = [bool(axes.get_ylabel()) for axes in right(delta_figure)]
+        assert labelled == [i % 2 == 1 or i == n - 1 for i in range(n)]
+
+
+def test_a_title_says_the_setting(delta_figure):
+    assert delta_energy_figure(RUNS, "CIFAR-10, eps 8/255").get_suptitle() == "CIFAR-10, eps 8/255"
+    assert delta_figure.get_suptitle() == ""
+
+
+def test_a_long_training_is_drawn_in_bins_of_its_steps():
+    steps = np.arange(1.0, 50_001)
+    values = np.where(steps % 100 == 0, 5.0, 1.0)
+    epochs = np.floor((steps - 1) / 10_000)
+    names = ("train/loss", "train/delta_energy/marginal", "train/delta_energy/joint")
+    log = MetricsLog({name: Curve(steps, epochs, values) for name in names})
+    (axes,) = right(delta_energy_figure({"long": log}))
+    thin, mean = axes.get_lines()[:2]
+    assert len(thin.get_xdata()) == 2000
+    assert list(mean.get_ydata()) == pytest.approx([1.04] * 5)
+    (low, high), *_ = [(v[:, 1].min(), v[:, 1].max()) for c in axes.collections
+                       for v in [c.get_paths()[0].vertices]]  # fmt: skip
+    assert (low, high) == (1, 5)
+
+
+def test_the_page_gets_a_vector_figure_without_a_date():
+    one, two = svg(delta_energy_figure(RUNS)), svg(delta_energy_figure(RUNS))
+    assert one == two
+    assert ElementTree.fromstring(one).tag.endswith("svg")
+    assert b"<dc:date>" not in one
+
+
+def test_runs_of_different_length_each_end_at_their_own_last_epoch():
+    short = [row for row in SECOND if row["epoch"] < 2]
+    delta_figure = delta_energy_figure({"long": FIRST, "short": short})
+    ends = [curve(axes, "PGD error")[0][-1] for axes in left(delta_figure)]
+    assert ends == pytest.approx([3, 2])
+
+
+def test_epochs_without_validation_have_no_point():
+    sparse = [row for row in FIRST if "val/acc/pgd" not in row or row["epoch"] == 1]
+    epochs, error = curve(left(delta_energy_figure({"sparse": sparse}))[0], "PGD error")
+    assert epochs == pytest.approx([2])
+    assert error == pytest.approx([50])
+
+
+def test_a_step_that_is_not_finite_spoils_no_scale():
+    broken = [dict(row) for row in FIRST]
+    broken[-2]["train/delta_energy/marginal"] = float("nan")
+    (axes,) = right(delta_energy_figure({"broken": broken}))
+    assert np.isfinite(axes.get_ylim()).all()
+
+
+def test_files_of_two_runs_are_the_same_bytes_every_time(tmp_path):
+    delta_figure = delta_energy_figure(RUNS)
+    written = [
+        save(delta_figure, tmp_path / "one"),
+        save(delta_figure, tmp_path / "two"),
+        save(delta_energy_figure(RUNS), tmp_path / "three"),
+    ]
+    assert [path.name for path in written[0]] == ["one.png", "one.pdf"]
+    for png, pdf in written:
+        assert png.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+        assert pdf.read_bytes()[:5] == b"%PDF-"
+    for paths in zip(*written, strict=True):
+        assert len({path.read_bytes() for path in paths}) == 1
+
+
+def test_another_run_gives_another_picture(tmp_path):
+    one = save(delta_energy_figure({"run": FIRST}), tmp_path / "one")
+    other = save(delta_energy_figure({"run": SECOND}), tmp_path / "other")
+    assert all(a.read_bytes() != b.read_bytes() for a, b in zip(one, other, strict=True))
+
+
+def test_a_stem_may_have_a_dot(tmp_path):
+    paths = save(delta_energy_figure({"run": FIRST}), tmp_path / "eps_0.3")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["eps_0.3.pdf", "eps_0.3.png"]
+    assert {path.suffix for path in paths} == {".png", ".pdf"}
+
+
+def test_a_run_that_stops_within_an_epoch_keeps_its_epochs():
+    rows_of_sign = [
+        {"step": s, "epoch": (s - 1) // 4, "train/loss": 1.0, "train/delta_energy/marginal": 0.0,
+         "train/delta_energy/joint": 0.0}
+        for s in range(1, 11)
+    ]  # fmt: skip
+    rows_of_sign += [
+        {"step": 4, "epoch": 0, "val/acc/pgd": 0.5},
+        {"step": 8, "epoch": 1, "val/acc/pgd": 0},
+    ]
+    panel = delta_energy_figure({"run": rows_of_sign}).axes[0]
+    assert list(panel.get_lines()[0].get_xdata()) == [1.0, 2.0]
+
+
+def test_nothing_to_draw_is_said_in_one_line():
+    with pytest.raises(ValueError, match="no training step"):
+        delta_energy_figure({"run": []})
+
+
+# The figure of all methods over epochs
+
+
+MARGINAL, JOINT, ACCURACY = range(3)  # panels from left to right
+
+
+def rows_of_seed(scale, epochs=3):
+    """Two steps and a validation for each epoch; the epoch's mean dE(x) is its number x scale."""
+    logged = []
+    for epoch in range(epochs):
+        for step, share in enumerate((0.5, 1.5)):
+            marginal = scale * share * (epoch + 1)
+            logged.append(
+                {
+                    "step": 2.0 * epoch + step + 1,
+                    "epoch": float(epoch),
+                    "train/loss": 1.0,
+                    "train/delta_energy/marginal": marginal,
+                    "train/delta_energy/joint": -2 * marginal,
+                }
+            )
+        accuracy = scale * (epoch + 1) / 100
+        logged.append({"step": 2.0 * epoch + 2, "epoch": float(epoch), "val/acc/pgd": accuracy})
+    return logged
+
+
+def drawn_methods(methods):
+    return training_curves.methods_figure(
+        {label: [run_of(log_of(seed)) for seed in seeds] for label, seeds in methods.items()}
+    )
+
+
+AT, WITH_DER = MethodLabel("FGSM-AT"), MethodLabel("FGSM-AT", ("DER",))
+
+
+SEEDS = {
+    AT: [rows_of_seed(10), rows_of_seed(20)],
+    WITH_DER: [rows_of_seed(1), rows_of_seed(2), rows_of_seed(6)],
+}
+
+
+@pytest.fixture
+def figure_of_seeds():
+    return drawn_methods(SEEDS)
+
+
+def style_of(line):
+    return to_hex(line.get_color()), line.get_linestyle()
+
+
+def curves(axes, name, methods, *, thick):
+    """The thick line of a method, or its thin ones."""
+    wanted = method_styles(list(methods))[name]
+    widest = max(line.get_linewidth() for line in axes.get_lines())
+    return [
+        np.asarray(line.get_xydata())
+        for line in axes.get_lines()
+        if style_of(line) == (to_hex(wanted["color"]), wanted["linestyle"])
+        and (line.get_linewidth() == widest) == thick
+    ]
+
+
+@pytest.mark.parametrize(
+    ("panel", "scale"), [(MARGINAL, 1), (JOINT, -2), (ACCURACY, 1)], ids=["dE(x)", "dE(x,y)", "PGD"]
+)
+@pytest.mark.parametrize(("name", "mean"), [(AT, 15), (WITH_DER, 3)])
+def test_a_method_has_one_thick_line_at_the_mean_of_its_seeds(
+    figure_of_seeds, panel, scale, name, mean
+):
+    (line,) = curves(figure_of_seeds.axes[panel], name, SEEDS, thick=True)
+    assert line == pytest.approx(np.array([[e, scale * mean * e] for e in (1, 2, 3)]))
+
+
+@pytest.mark.parametrize(("panel", "scale"), [(MARGINAL, 1), (JOINT, -2), (ACCURACY, 1)])
+def test_each_seed_has_a_thin_line(figure_of_seeds, panel, scale):
+    thin = curves(figure_of_seeds.axes[panel], WITH_DER, SEEDS, thick=False)
+    assert len(thin) == 3
+    for line, seed in zip(thin, (1, 2, 6), strict=True):
+        assert line == pytest.approx(np.array([[e, scale * seed * e] for e in (1, 2, 3)]))
+
+
+def test_one_seed_has_one_line():
+    alone = {AT: [rows_of_seed(10)]}
+    figure_of_seeds = drawn_methods(alone)
+    assert [len(curves(axes, AT, alone, thick=True)) for axes in figure_of_seeds.axes] == [1, 1, 1]
+    assert [len(curves(axes, AT, alone, thick=False)) for axes in figure_of_seeds.axes] == [0, 0, 0]
+
+
+def test_accuracy_is_in_percent(figure_of_seeds):
+    (line,) = curves(figure_of_seeds.axes[ACCURACY], AT, SEEDS, thick=True)
+    assert line[-1, 1] == pytest.approx(45)
+
+
+def test_axes_are_labelled_with_units(figure_of_seeds):
+    assert {axes.get_xlabel() for axes in figure_of_seeds.axes} == {"epoch"}
+    labels = [axes.get_ylabel() for axes in figure_of_seeds.axes]
+    assert [label.split(",", 2)[0] for label in labels] == ["dE(x)", "dE(x", "PGD accuracy"]
+    assert [label[label.index("[") :] for label in labels] == ["[nats]", "[nats]", "[%]"]
+
+
+def test_the_legend_names_every_method_in_its_style(figure_of_seeds):
+    (legend,) = figure_of_seeds.legends
+    assert [text.get_text() for text in legend.get_texts()] == list(map(str, SEEDS))
+    styles = method_styles(list(SEEDS))
+    for line, name in zip(legend.get_lines(), SEEDS, strict=True):
+        assert style_of(line) == (to_hex(styles[name]["color"]), styles[name]["linestyle"])
+
+
+def test_epochs_without_validation_have_no_point_of_a_method():
+    sparse = [row for row in rows_of_seed(10, 4) if "val/acc/pgd" not in row or row["epoch"] % 2]
+    (line,) = curves(drawn_methods({AT: [sparse]}).axes[ACCURACY], AT, {AT: 0}, thick=True)
+    assert line[:, 0] == pytest.approx([2, 4])
+
+
+def test_the_mean_ends_where_the_shortest_seed_ends():
+    seeds = {AT: [rows_of_seed(20, epochs=4), rows_of_seed(10, epochs=2)]}
+    axes = drawn_methods(seeds).axes[ACCURACY]
+    assert curves(axes, AT, seeds, thick=True)[0][:, 0] == pytest.approx([1, 2])
+    assert [len(line) for line in curves(axes, AT, seeds, thick=False)] == [4, 2]
+
+
+def test_a_single_epoch_can_be_seen():
+    (line,) = [
+        line
+        for line in drawn_methods({AT: [rows_of_seed(10, epochs=1)]}).axes[ACCURACY].get_lines()
+        if list(line.get_xdata()) == [1]
+    ]
+    assert line.get_marker() not in ("None", "", None)
+
+
+def test_no_method_is_refused():
+    with pytest.raises(ValueError, match="no run to draw"):
+        drawn_methods({})
+
+
+def test_files_of_methods_are_the_same_bytes_every_time(tmp_path):
+    one, two = (save(drawn_methods(SEEDS), tmp_path / name) for name in ("one", "two"))
+    for a, b in zip(one, two, strict=True):
+        assert a.read_bytes() == b.read_bytes()
+
+
+def test_the_legend_of_a_study_fits_into_its_figure():
+    names = [
+        MethodLabel(f"{attack}-AT", regularizers, settings=(("threat.eps", f"{eps}/255"),))
+        for attack, regularizers, eps in itertools.product(
+            ("FGSM", "RS-FGSM", "N-FGSM"), ((), ("DER",), ("GradAlign",)), (8, 16)
+        )
+    ]
+    figure_of_seeds = drawn_methods({name: [rows_of_seed(10)] for name in names})
+    figure_of_seeds.draw_without_rendering()
+    (legend,) = figure_of_seeds.legends
+    box = legend.get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure_of_seeds.bbox.x1
+    for axes in figure_of_seeds.axes:
+        label = axes.yaxis.label.get_window_extent()
+        assert label.y1 <= figure_of_seeds.bbox.y1

@@ -1,4 +1,4 @@
-"""PertAlign of the training steps, against the gradients of the formula, computed separately."""
+"""PertAlign of the training steps against the gradients of the formula; pixels out of range."""
 
 import csv
 from copy import deepcopy
@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning import Trainer
+from torch.utils.data import DataLoader, TensorDataset
 
 from energy_at.attacks import NoAttack, fgsm, n_fgsm, pgd, rs_fgsm, trades
 from energy_at.attacks.threat import L2, Linf
@@ -30,6 +31,8 @@ from energy_at.training import (
     AdversarialTraining,
     CompiledNet,
     EnergyMonitor,
+    FastAT,
+    FiniteGuard,
     Sentinel,
     WeightPerturbation,
 )
@@ -37,7 +40,11 @@ from tests.helpers.nets import TinyNet
 from tests.helpers.running import TINY_BN, fitted, prepared, states_equal
 
 BALL = Linf(0.1)
+
+
 AT = {"ce": Weighted(AdversarialCrossEntropy())}
+
+
 STEPS = (*TINY_BN, "attack=n_fgsm", "reg=none", "trainer.max_epochs=1", "callbacks.energy.every=2")
 
 
@@ -179,3 +186,20 @@ def test_a_threshold_of_what_is_not_logged_is_refused(tmp_path, attack, terms):
     sentinel.require_fitting(MagicMock(Trainer), Objective(AT), rs_fgsm(BALL))
     with pytest.raises(ValueError, match=r"thresholds\.pert_align=0\.25 needs .*choose null, or"):
         sentinel.require_fitting(MagicMock(Trainer), Objective(terms), attack)
+
+
+@pytest.mark.parametrize(
+    ("broken", "cure"),
+    [(lambda x: 255 * x, "divide bytes by 255"), (lambda x: x - 1, "first layer")],
+)
+def test_pixels_of_a_later_batch_are_seen_too(tmp_path, broken, cure):
+    x, y = torch.rand(64, 3, 8, 8), torch.arange(64) % 4
+    x[40:] = broken(x[40:])
+    loader = DataLoader(TensorDataset(x, y), 16)
+    trainer = Trainer(
+        max_epochs=1, default_root_dir=tmp_path, accelerator="cpu", logger=False,
+        inference_mode=False, enable_checkpointing=False, enable_progress_bar=False,
+        callbacks=[FiniteGuard()],
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=rf"training images must lie in \[0, 1\].*{cure}"):
+        trainer.fit(FastAT(TinyNet(), Linf(8 / 255)), loader)
