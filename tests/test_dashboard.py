@@ -6,8 +6,7 @@ import sys
 import pytest
 
 from energy_at import dashboard
-from energy_at.reporting import wandb_workspace as workspace
-from energy_at.reporting.panels import SECTIONS, curve_panels, specification
+from energy_at.reporting.panels import SECTIONS, specification
 from tests.helpers.running import typed
 
 
@@ -69,17 +68,3 @@ def test_without_its_library_or_its_server_one_line_says_so(type_dashboard, monk
     code, _, err = type_dashboard("entity=me")
     assert (code, err.count("\n")) == (1, 1)
     assert "pip install 'energy_at[dashboard]'" in err
-
-
-def test_panels_are_distinguished_by_their_titles():
-    for panels in SECTIONS.values():
-        titles = [panel.title for panel in panels]
-        assert len(set(titles)) == len(titles)
-    labels = [line.label for _, panel in curve_panels() for line in panel.lines]
-    assert len(set(labels)) == len(labels)
-
-
-def test_the_gap_is_an_expression_of_two_metrics():
-    made = workspace.workspace("me", "project", "name")
-    (gap,) = [p for s in made.sections for p in s.panels if p.title.startswith("FGSM - PGD")]
-    assert gap.custom_expressions == ["${val/acc/fgsm} - ${val/acc/pgd}"]

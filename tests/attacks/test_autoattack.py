@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 
-from energy_at.attacks import LibraryAttack, WorstCase
+from energy_at.attacks import LibraryAttack
 from energy_at.attacks import autoattack as ensemble
 from energy_at.attacks.autoattack import autoattack
-from energy_at.attacks.registry import CLEAN, FROM_LIBRARY, OWN, AttackKey, named_attack
+from energy_at.attacks.registry import CLEAN, AttackKey
 from energy_at.attacks.threat import L2, Linf
 from energy_at.core.rng import ImageNoise
 from energy_at.data import ImageSet
@@ -223,30 +223,6 @@ def test_the_worst_point_is_of_every_image_one_that_is_wrong_already_too(name, v
     assert (moved != x)[wrong].flatten(1).any(1).all()
 
 
-# What is refused
-
-
-@pytest.fixture
-def _without_the_library(monkeypatch):
-    monkeypatch.setattr(ensemble, "find_spec", lambda _: None)
-
-
-@pytest.mark.usefixtures("_without_the_library")
-@pytest.mark.parametrize("name", FROM_LIBRARY)
-def test_without_the_library_its_attacks_say_how_to_install_it(name):
-    with pytest.raises(ImportError) as refused:
-        named_attack(name, Linf(0.1))
-    line = f"{name} needs the AutoAttack library: pip install 'energy_at[autoattack]'"
-    assert str(refused.value) == line
-
-
-@pytest.mark.usefixtures("_without_the_library")
-@pytest.mark.parametrize("name", OWN)
-def test_without_the_library_every_other_attack_is_there(name, net, batch):
-    x, y = batch
-    assert not torch.equal(named_attack(name, Linf(0.1))(net, x, y).x_adv, x)
-
-
 @pytest.mark.parametrize(("name", "least"), [("apgd-dlr", 3), ("apgd-t", 4), ("fab-t", 2)])
 def test_too_few_classes_are_one_line(name, least):
     def few(x):
@@ -266,21 +242,3 @@ def test_four_classes_are_enough_for_every_attack(name, net, batch):
 def test_a_search_of_nothing_is_refused(settings):
     with pytest.raises(ValueError, match="must be an integer >= 1"):
         LibraryAttack(Linf(0.1), "square", **settings)
-
-
-def test_an_attack_that_nobody_knows_is_refused_with_those_that_are():
-    known = r"unknown attack 'fgms': choose from fgsm, .*, autoattack"
-    with pytest.raises(ValueError, match=known):
-        named_attack("fgms", Linf(0.1))
-
-
-@pytest.mark.parametrize("name", OWN | FROM_LIBRARY)
-@balls
-def test_every_named_attack_fits_both_norms(name, ball, net, batch):
-    attack = named_attack(name, ball, **({"steps": 2} if name != "square" else {"queries": 5}))
-    if isinstance(attack, WorstCase):
-        attack = WorstCase([short(ball, part.name, steps=2, queries=5) for part in attack.attacks])
-    x, y = batch
-    delta = attack(net.eval(), x, y, generator=seeded()).x_adv - x
-    radius = delta.flatten(1).norm(p=2 if isinstance(ball, L2) else torch.inf, dim=1)
-    assert radius.max() <= ball.eps * (1 + 1e-5)

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from energy_at.attacks import (
     Attack,
     GradientAttack,
-    Restarts,
     WorstCase,
     cw,
     fgsm,
@@ -32,11 +31,7 @@ from energy_at.attacks.threat import L2, Linf
 from tests.helpers.nets import TinyNet
 
 EPS = 8 / 255
-
-
 BALLS = [Linf(EPS), L2(0.5)]
-
-
 PROJECTED = {
     "fgsm": fgsm,
     "rs_fgsm": rs_fgsm,
@@ -45,26 +40,12 @@ PROJECTED = {
     "trades": partial(trades, steps=4),
     "worst_case": lambda ball: WorstCase([pgd(ball, steps=2), fgsm(ball)]),
 }
-
-
 MAKERS = PROJECTED | {"n_fgsm": n_fgsm}
-
-
 RANDOM = ["rs_fgsm", "pgd", "pgd_restarts", "trades", "worst_case", "n_fgsm"]
-
-
 ROUNDING = 1e-6
-
-
 balls = pytest.mark.parametrize("ball", BALLS, ids=["linf", "l2"])
-
-
 makers = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
-
-
 projected = pytest.mark.parametrize("make", PROJECTED.values(), ids=PROJECTED.keys())
-
-
 modes = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 
 
@@ -480,66 +461,6 @@ def test_steps_are_the_gradients_of_one_search():
     assert WorstCase([fgsm(ball), pgd(ball, steps=7), trades(ball, steps=5)]).steps == 7
 
 
-# Compositions
-
-
-@balls
-@pytest.mark.parametrize("make", [pgd, trades], ids=["pgd", "trades"])
-def test_restarts_keep_the_best_run_of_each_image(make, ball):
-    net, x, y = trained(images=32)
-    attack = make(ball, steps=2, alpha=ball.eps / 10)
-    generator = seeded()
-    runs = [attack(net, x, y, generator=generator).x_adv for _ in range(4)]
-    gains = torch.stack([raised(attack.goal, net, x, y, run) for run in runs])
-    assert len(gains.argmax(0).unique()) > 1
-    for times in range(1, 5):
-        found = Restarts(attack, times)(net, x, y, generator=seeded()).x_adv
-        best = gains[:times].max(0)
-        torch.testing.assert_close(raised(attack.goal, net, x, y, found), best.values)
-        for i, winner in enumerate(best.indices):
-            assert torch.equal(found[i], runs[winner][i])
-
-
-def test_one_restart_is_the_attack_itself(net, batch):
-    attack = pgd(Linf(EPS), steps=2)
-    once, plain = (a(net, *batch, generator=seeded()).x_adv for a in (Restarts(attack, 1), attack))
-    assert torch.equal(once, plain)
-
-
-def test_survivors_of_the_worst_case_survive_each_part():
-    net, x, y = trained(images=64)
-    parts = [
-        fgsm(Linf(0.01)),
-        fgsm(L2(0.15)),
-        fgsm(Linf(0.012), alpha=0.003, steps=4),
-    ]
-
-    def survivors(attack):
-        return net(attack(net, x, y).x_adv).argmax(1) == y
-
-    alone = torch.stack([survivors(part) for part in parts])
-    assert (alone.any(1) & ~alone.all(1)).all()
-    assert torch.equal(survivors(WorstCase(parts)), alone.all(0))
-
-
-def test_the_worst_case_leaves_lost_images_as_they_are():
-    net, x, y = trained(images=16)
-    y = (y + torch.arange(16) % 2) % 4  # every other label is wrong from the start
-    x_adv = WorstCase([fgsm(Linf(EPS)), fgsm(L2(0.5))])(net, x, y).x_adv
-    assert torch.equal(x_adv[1::2], x[1::2])
-    assert (radii(Linf(EPS), x_adv - x)[::2] > 0).all()
-
-
-def test_the_worst_case_stops_at_success():
-    net, x, y = trained(images=64)
-    first = fgsm(Linf(EPS))
-    found = first(net, x, y).x_adv
-    fooled = net(found).argmax(1) != y
-    assert fooled.sum() > 0
-    x_adv = WorstCase([first, fgsm(Linf(0.5))])(net, x, y).x_adv
-    assert torch.equal(x_adv[fooled], found[fooled])
-
-
 # Settings
 
 
@@ -580,33 +501,15 @@ def test_an_attack_that_would_return_its_start_is_refused(settings):
         GradientAttack(Linf(EPS), **settings)
 
 
-@pytest.mark.parametrize("times", [0, -1])
-def test_no_restart_at_all_is_refused(times):
-    with pytest.raises(ValueError, match="restarts"):
-        pgd(Linf(EPS), restarts=times)
-
-
 # What CW and targeted attacks raise, in double precision: closed forms, foolbox, slow loops
 
 
 CLASSES = 5
-
-
 X = torch.rand(6, 3, 4, 4, dtype=torch.double, generator=torch.Generator().manual_seed(0))
-
-
 Y = torch.arange(6) % CLASSES
-
-
 W = torch.randn(CLASSES, 48, dtype=torch.double, generator=torch.Generator().manual_seed(1))
-
-
 LOGITS = torch.tensor([[3.0, 1.0, -2.0, 2.0], [3.0, 1.0, -2.0, 2.0], [0.0, 1.0, 2.0, -4.0]])
-
-
 TARGETS = {"likeliest": [3, 0, 2], "least_likely": [2, 2, 0], "next": [1, 2, 0]}
-
-
 LABELS_OF_LOGITS = torch.tensor(
     [0, 1, 3]
 )  # of LOGITS; in the last row the label is the least likely of all

@@ -3,12 +3,25 @@
 In double precision, because a gradient that rounds to the other side of 0 flips a sign step.
 """
 
+from functools import partial
+
 import foolbox
 import pytest
 import torch
 import torch.nn.functional as F
 
-from energy_at.attacks import GradientAttack, fgsm, n_fgsm, pgd, rs_fgsm, trades
+from energy_at.attacks import (
+    GradientAttack,
+    LibraryAttack,
+    WorstCase,
+    fgsm,
+    n_fgsm,
+    pgd,
+    rs_fgsm,
+    trades,
+)
+from energy_at.attacks import autoattack as ensemble
+from energy_at.attacks.registry import FROM_LIBRARY, OWN, named_attack
 from energy_at.attacks.threat import L2, Linf
 from tests.helpers.nets import TinyNet
 
@@ -164,3 +177,57 @@ def test_l2_trades_is_that_of_zhang_et_al(victim):
         expected.append(image + delta)
     attack = trades(L2(eps), alpha=2 * eps / steps, steps=steps)
     assert_same(attack(net, x, y, generator=noise()).x_adv, torch.cat(expected), x)
+
+
+# Attacks by name
+
+
+SEED, STEPS, QUERIES = 7, 5, 60
+balls = pytest.mark.parametrize("ball", [Linf(0.07), L2(0.4)], ids=["linf", "l2"])
+short = partial(LibraryAttack, steps=5, queries=30)
+
+
+def seeded(seed=SEED):
+    return torch.Generator().manual_seed(seed)
+
+
+# What is refused
+
+
+@pytest.fixture
+def _without_the_library(monkeypatch):
+    monkeypatch.setattr(ensemble, "find_spec", lambda _: None)
+
+
+@pytest.mark.usefixtures("_without_the_library")
+@pytest.mark.parametrize("name", FROM_LIBRARY)
+def test_without_the_library_its_attacks_say_how_to_install_it(name):
+    with pytest.raises(ImportError) as refused:
+        named_attack(name, Linf(0.1))
+    line = f"{name} needs the AutoAttack library: pip install 'energy_at[autoattack]'"
+    assert str(refused.value) == line
+
+
+@pytest.mark.usefixtures("_without_the_library")
+@pytest.mark.parametrize("name", OWN)
+def test_without_the_library_every_other_attack_is_there(name, net, batch):
+    x, y = batch
+    assert not torch.equal(named_attack(name, Linf(0.1))(net, x, y).x_adv, x)
+
+
+def test_an_attack_that_nobody_knows_is_refused_with_those_that_are():
+    known = r"unknown attack 'fgms': choose from fgsm, .*, autoattack"
+    with pytest.raises(ValueError, match=known):
+        named_attack("fgms", Linf(0.1))
+
+
+@pytest.mark.parametrize("name", OWN | FROM_LIBRARY)
+@balls
+def test_every_named_attack_fits_both_norms(name, ball, net, batch):
+    attack = named_attack(name, ball, **({"steps": 2} if name != "square" else {"queries": 5}))
+    if isinstance(attack, WorstCase):
+        attack = WorstCase([short(ball, part.name, steps=2, queries=5) for part in attack.attacks])
+    x, y = batch
+    delta = attack(net.eval(), x, y, generator=seeded()).x_adv - x
+    radius = delta.flatten(1).norm(p=2 if isinstance(ball, L2) else torch.inf, dim=1)
+    assert radius.max() <= ball.eps * (1 + 1e-5)

@@ -17,8 +17,6 @@ from tests.helpers.running import CONF, TINY, TINY_BN, choices, config, fitted, 
 
 GROUPS = ["attack", "callbacks", "dataset", "logger", "loss", "model", "optimizer", "reg",
           "schedule", "threat", "trainer"]  # fmt: skip
-
-
 AXES = ("attack", "loss", "reg", "threat")
 
 

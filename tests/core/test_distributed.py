@@ -1,25 +1,16 @@
 """Several processes that train one network: as one process with the whole batch would."""
 
 import csv
-import socket
 
 import pytest
 import torch
 from torch import nn
 
-from energy_at import train
-from energy_at.attacks.threat import L2, Linf
 from energy_at.config import build as config
 from energy_at.core.distributed import Part, summed
-from energy_at.core.rng import PartNoise, normal_like, part_of, shares_like, uniform_like
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder
-from energy_at.training.sync_batch_norm import SharedBatchNorm
-from tests.helpers.running import ONE_EPOCH, TINY_BN, fitted, typed
-
-LIKE = {"uniform": uniform_like, "normal": normal_like, "shares": shares_like}
-LIKE |= {"linf": Linf(0.1).sample, "l2": L2(0.5).sample}
-
+from tests.helpers.running import TINY_BN, fitted
 
 # Parts
 
@@ -38,54 +29,6 @@ def test_the_only_part_is_the_batch_itself():
     assert Part(5).joined(own) is own
     assert Part(5).noise(generator) is generator
     assert summed(own) is own
-
-
-# Noise
-
-
-@pytest.mark.parametrize("like", LIKE.values(), ids=LIKE)
-def test_all_parts_together_draw_what_one_process_draws(like):
-    x = torch.rand(7, 3, 8, 8).to(memory_format=torch.channels_last)
-    whole = like(x, torch.Generator().manual_seed(3))
-    parts = []
-    for rank in range(3):
-        part = Part(7, rank, 3)
-        parts.append(like(x[part.place], part.noise(torch.Generator().manual_seed(3))))
-    assert torch.equal(torch.cat(parts), whole)
-    assert len({image.sum().item() for image in torch.cat(parts)}) == 7
-
-
-def test_chosen_images_of_a_part_draw_their_own_numbers():
-    x, chosen = torch.rand(6, 3, 8, 8), torch.tensor([False, True, True])
-    own = PartNoise(torch.Generator().manual_seed(1), slice(3, 6), 6)
-    few = part_of(own, chosen)
-    whole = uniform_like(x, torch.Generator().manual_seed(1))
-    assert torch.equal(uniform_like(x[4:], few), whole[4:])
-
-
-# Batch norm
-
-
-def test_shared_batch_norm_of_one_process_is_batch_norm():
-    torch.manual_seed(1)
-    x = (3 * torch.randn(8, 4, 5, 5) + 2).double().requires_grad_()
-    plain = nn.BatchNorm2d(4).double()
-    nn.init.uniform_(plain.weight)
-    shared = nn.Sequential(nn.BatchNorm2d(4)).double()
-    shared[0].load_state_dict(plain.state_dict())
-    SharedBatchNorm().apply(shared)
-    for _ in range(2):
-        expected, found = plain(x), shared(x)
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(shared[0].running_var, plain.running_var)
-    torch.testing.assert_close(shared[0].running_mean, plain.running_mean)
-    seen = [torch.autograd.grad(out.square().sum(), x, create_graph=True)[0]
-            for out in (expected, found)]  # fmt: skip
-    torch.testing.assert_close(seen[1], seen[0])
-    twice = [torch.autograd.grad(grad.square().sum(), x)[0] for grad in seen]
-    torch.testing.assert_close(twice[1], twice[0])
-    SharedBatchNorm().revert(shared)
-    assert type(shared[0]) is nn.BatchNorm2d
 
 
 # Two processes
@@ -173,42 +116,3 @@ def test_two_processes_train_every_method_as_one(tmp_path, in_double, choices):
     fitted(tmp_path / "one", *setting)
     fitted(tmp_path / "two", *setting, *TWO)
     assert differences(tmp_path / "one", tmp_path / "two") == []
-
-
-# Mistakes
-
-
-@pytest.mark.parametrize(
-    ("mistake", "said"),
-    [
-        ("trainer.devices=0", "trainer.devices=0 must be a number of processes >= 1, or auto"),
-        ("trainer.strategy=fsdp", "trainer.strategy=fsdp must be auto or ddp"),
-        ("dataset.batch_size=447", "leaves 1 of 448 images to the last batch, fewer than the 2"),
-        ("dataset.eval_batch_size=63", "leaves 1 of 64 images to the last batch, fewer than the 2"),
-        ("trainer.num_nodes=2", "trainer.num_nodes=2 needs a process on every node"),
-        ("seed=1", "only python -m energy_at.train and hydra/launcher=basic can"),
-    ],
-)
-def test_what_several_processes_cannot_do_gets_one_line_and_leaves_nothing(
-    tmp_path, monkeypatch, capsys, mistake, said
-):
-    monkeypatch.chdir(tmp_path)
-    code, _, err = typed(monkeypatch, capsys, train.main, *ONE_EPOCH, "trainer.devices=2", mistake)
-    assert code == 1
-    assert said in err
-    assert err.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("port", ["taken", "abc", "70000"])
-def test_a_port_that_cannot_be_had_gets_one_line(tmp_path, monkeypatch, capsys, port):
-    monkeypatch.chdir(tmp_path)
-    with socket.socket() as other:
-        other.bind(("", 0))
-        other.listen()
-        port = str(other.getsockname()[1]) if port == "taken" else port
-        monkeypatch.setenv("MASTER_PORT", port)
-        code, _, err = typed(monkeypatch, capsys, train.main, *ONE_EPOCH, "trainer.devices=2")
-    assert (code, err.count("\n")) == (1, 1)
-    assert err.startswith(f"error: MASTER_PORT={port} ")
-    assert list(tmp_path.iterdir()) == []

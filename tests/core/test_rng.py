@@ -9,9 +9,11 @@ from scipy.stats import kstest
 
 from energy_at.attacks import pgd, rs_fgsm, trades
 from energy_at.attacks.threat import L2, Linf
+from energy_at.core.distributed import Part
 from energy_at.core.rng import (
     CountedNoise,
     ImageNoise,
+    PartNoise,
     normal_like,
     part_of,
     shares_like,
@@ -20,20 +22,10 @@ from energy_at.core.rng import (
 from tests.helpers.nets import TinyNet
 
 X = torch.zeros(5, 3, 8, 8)
-
-
 NUMBERS = [7, 0, 3, 9, 1]
-
-
 LIKE = {"uniform": uniform_like, "normal": normal_like, "shares": shares_like}
-
-
 KS_LEVEL = 1e-3
-
-
 draws = pytest.mark.parametrize("like", LIKE.values(), ids=LIKE.keys())
-
-
 balls = pytest.mark.parametrize("ball", [Linf(0.1), L2(0.5)], ids=["linf", "l2"])
 
 
@@ -170,8 +162,6 @@ def test_an_attack_on_an_image_depends_on_no_other_image(make, ball):
 
 
 KINDS = ["normal", "uniform"]
-
-
 kinds = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -297,3 +287,29 @@ def test_any_number_of_them_can_be_drawn():
     assert drawn("normal", [5], 0, 5).shape == (1, 5)
     assert torch.equal(drawn("uniform", [5], 0, 5), drawn("uniform", [5], 0, 6)[:, :5])
     assert drawn("normal", [5], 0, 1).shape == (1, 1)
+
+
+# Noise
+
+
+DRAWN = LIKE | {"linf": Linf(0.1).sample, "l2": L2(0.5).sample}
+
+
+@pytest.mark.parametrize("like", DRAWN.values(), ids=DRAWN)
+def test_all_parts_together_draw_what_one_process_draws(like):
+    x = torch.rand(7, 3, 8, 8).to(memory_format=torch.channels_last)
+    whole = like(x, torch.Generator().manual_seed(3))
+    parts = []
+    for rank in range(3):
+        part = Part(7, rank, 3)
+        parts.append(like(x[part.place], part.noise(torch.Generator().manual_seed(3))))
+    assert torch.equal(torch.cat(parts), whole)
+    assert len({image.sum().item() for image in torch.cat(parts)}) == 7
+
+
+def test_chosen_images_of_a_part_draw_their_own_numbers():
+    x, chosen = torch.rand(6, 3, 8, 8), torch.tensor([False, True, True])
+    own = PartNoise(torch.Generator().manual_seed(1), slice(3, 6), 6)
+    few = part_of(own, chosen)
+    whole = uniform_like(x, torch.Generator().manual_seed(1))
+    assert torch.equal(uniform_like(x[4:], few), whole[4:])

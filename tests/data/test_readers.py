@@ -575,11 +575,7 @@ def test_official_training_sets_have_the_published_mean_and_std(name, mean, std,
 
 
 WNIDS = ["n03", "n01", "n02"]  # the order of the file is the order of the classes
-
-
 COLOURS = {"n03": (200, 30, 30), "n01": (30, 200, 30), "n02": (30, 30, 200)}
-
-
 VAL = {"val_0.JPEG": "n02", "val_1.JPEG": "n03", "val_2.JPEG": "n01", "val_3.JPEG": "n03"}
 
 

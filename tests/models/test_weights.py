@@ -11,7 +11,6 @@ from safetensors.torch import save_file
 from torch import nn
 
 from energy_at.models import preactresnet18, resnet18, small, wideresnet
-from energy_at.models.layers import conv3x3
 from energy_at.models.weights import exported, load_weights
 from energy_at.runs.checkpoints import read_tensors
 
@@ -607,25 +606,6 @@ def test_the_state_of_a_whole_network_of_ours_loads(factory):
     assert torch.equal(other(x), net(x))
 
 
-# The networks that came with it
-
-
-def test_resnet18_has_the_published_size():
-    with torch.device("meta"):
-        net = resnet18(channels=3, classes=10, **OTHER)
-    assert sum(p.numel() for p in net.parameters()) == 11_173_962
-
-
-@pytest.mark.parametrize("activation", ["relu", "silu"])
-@pytest.mark.parametrize("width", [1, 4])
-def test_resnet18_trains_all_of_its_parameters(width, activation):
-    net = resnet18(channels=3, classes=5, width=width, activation=activation, **OTHER)
-    F.cross_entropy(net(torch.rand(10, 3, 16, 16)), torch.arange(10) % 5).backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
-    if activation == "silu":
-        assert all(p.grad.abs().sum() > 0 for p in net.parameters())
-
-
 RESIDUAL = {name: factory for name, factory in OURS.items() if name != "small"}
 
 
@@ -652,22 +632,6 @@ def test_the_activation_is_part_of_the_function_not_of_the_weights(factory):
 def test_an_unknown_option_is_refused_with_the_choices(factory, option, choices):
     with pytest.raises(ValueError, match=rf"^{option} must {choices}, got 'gelu'$"):
         OURS[factory](**SIZES, **OTHER, **{option: "gelu"})
-
-
-@pytest.mark.parametrize("size", [7, 8])
-@pytest.mark.parametrize(
-    ("padding", "stride", "sides"),
-    [
-        ("same", 2, (0, 1, 0, 1)),
-        ("same", 1, (1, 1, 1, 1)),
-        ("symmetric", 2, (1, 1, 1, 1)),
-        ("symmetric", 1, (1, 1, 1, 1)),
-    ],
-)
-def test_padding_is_that_of_explicit_zeros(padding, stride, sides, size):
-    layer = conv3x3(3, 4, stride, padding).double()
-    x = torch.randn(2, 3, size, size, dtype=torch.float64)
-    torch.testing.assert_close(layer(x), F.conv2d(F.pad(x, sides), layer.weight, stride=stride))
 
 
 def alias(state, old, new):

@@ -4,7 +4,16 @@ from html.parser import HTMLParser
 
 import pytest
 
-from energy_at.reporting.document.blocks import Code, Grid, Heading, Link, Picture, plain, render
+from energy_at.reporting.document.blocks import (
+    Code,
+    Grid,
+    Heading,
+    Link,
+    Picture,
+    copy,
+    plain,
+    render,
+)
 from energy_at.reporting.tables import Table
 from tests.helpers.pages import Page
 
@@ -117,3 +126,14 @@ def test_the_parser_of_these_tests_sees_mistakes():
     assert Page("<p><b></p>").mistakes
     assert Page("<p>").mistakes
     assert Page('<img src="http://somewhere/a.png">').loaded == ["http://somewhere/a.png"]
+
+
+def test_a_picture_that_is_none_is_named(tmp_path):
+    (tmp_path / "good.png").write_bytes(PNG)
+    (tmp_path / "bad.png").write_bytes(b"<html>")
+    out = tmp_path / "report"
+    picture = copy(out, tmp_path / "good.png", "figures/a", "caption")
+    assert picture.content == PNG == (tmp_path / "report" / "figures" / "a.png").read_bytes()
+    with pytest.raises(ValueError, match="no PNG") as caught:
+        copy(out, tmp_path / "bad.png", "figures/b", "caption")
+    assert str(tmp_path / "bad.png") in str(caught.value)

@@ -15,17 +15,9 @@ from energy_at.runs.metrics_log import Curve, MetricsLog
 from tests.helpers.logs import log_of, run_of
 
 STYLE = {"color": "#D55E00"}
-
-
 KEYS = [metric.key for metric in PANELS]
-
-
 A = MethodLabel("FGSM-AT")
-
-
 DER = MethodLabel("FGSM-AT", ("DER",))
-
-
 LOST = MethodLabel("FGSM-AT", status="collapsed")
 
 
@@ -224,8 +216,6 @@ def delta_energy_figure(runs, title=""):
 
 
 RUNS = {"fgsm": rows_of_sign(1.0), "fgsm + DER": rows_of_sign(-0.5)}
-
-
 FIRST, SECOND = RUNS.values()
 
 
@@ -462,8 +452,6 @@ def drawn_methods(methods):
 
 
 AT, WITH_DER = MethodLabel("FGSM-AT"), MethodLabel("FGSM-AT", ("DER",))
-
-
 SEEDS = {
     AT: [rows_of_seed(10), rows_of_seed(20)],
     WITH_DER: [rows_of_seed(1), rows_of_seed(2), rows_of_seed(6)],

@@ -30,3 +30,9 @@ def test_a_key_is_found_where_wandb_looks_for_it(tmp_path, monkeypatch):
     assert not wandb_workspace.has_wandb_key()
     monkeypatch.setenv("WANDB_API_KEY", "x")
     assert wandb_workspace.has_wandb_key()
+
+
+def test_the_gap_is_an_expression_of_two_metrics():
+    made = wandb_workspace.workspace("me", "project", "name")
+    (gap,) = [p for s in made.sections for p in s.panels if p.title.startswith("FGSM - PGD")]
+    assert gap.custom_expressions == ["${val/acc/fgsm} - ${val/acc/pgd}"]

@@ -28,8 +28,6 @@ pytestmark = pytest.mark.usefixtures("here")
 
 SHORT = (*TINY, "trainer.enable_progress_bar=false", "dataset.subset=200", "schedule=constant")
 EXTENDED = "trainer.max_epochs=6"
-
-
 EXACT = (*TINY_BN, "reg=der", "attack=rs_fgsm", "trainer.max_epochs=3", "dataset.batch_size=64")
 EVERY_STEP = ("callbacks.last.every_n_steps=1",)
 TIMES = {"perf/images_per_s"}

@@ -478,11 +478,7 @@ def test_a_server_that_hangs_is_not_waited_for(tmp_path, no_key, monkeypatch, ca
 
 
 slow = pytest.mark.slow  # wandb itself waits for seconds at the beginning and the end
-
-
 RUN = (*TINY, "logger=csv_wandb", "trainer.max_epochs=2")
-
-
 KEY = "0" * 40
 
 

@@ -31,11 +31,7 @@ from tests.helpers.nets import TinyNet
 from tests.helpers.running import TINY_BN, config, fitted, prepared, states_equal
 
 BALL = Linf(8 / 255)
-
-
 AT = {"adversarial_ce": Weighted(AdversarialCrossEntropy())}
-
-
 TRADES = {"clean_ce": Weighted(CleanCrossEntropy()), "kl": Weighted(TradesKL(), 6.0)}
 
 
@@ -370,8 +366,6 @@ def test_accuracies_and_losses_are_those_of_the_images_that_the_attacks_find():
 
 
 PLAIN_CE = {"ce": Weighted(AdversarialCrossEntropy())}
-
-
 GRADALIGN = {"gradalign": Weighted(GradAlign(BALL))}
 
 
@@ -483,11 +477,7 @@ METHODS = {
     "weat": ("attack=trades", "attack.steps=3", "loss=weat_adv"),
     "awp": ("attack=fgsm", "reg=der", "training.awp.gamma=0.01"),
 }
-
-
 FAST = ("training.channels_last=true", "training.reuse=true", "training.skip_inactive=true")
-
-
 SLOW = ("training.channels_last=false", "training.reuse=false", "training.skip_inactive=false")
 
 

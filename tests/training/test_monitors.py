@@ -40,11 +40,7 @@ from tests.helpers.nets import TinyNet
 from tests.helpers.running import TINY_BN, fitted, prepared, states_equal
 
 BALL = Linf(0.1)
-
-
 AT = {"ce": Weighted(AdversarialCrossEntropy())}
-
-
 STEPS = (*TINY_BN, "attack=n_fgsm", "reg=none", "trainer.max_epochs=1", "callbacks.energy.every=2")
 
 

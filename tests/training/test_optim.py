@@ -35,8 +35,6 @@ from tests.helpers.nets import TinyNet
 from tests.helpers.running import TINY_BN, fitted, states_equal
 
 PEAK = 0.2
-
-
 IMAGES = {"channels": 3, "classes": 4, "mean": (0.5,) * 3, "std": (0.25,) * 3}
 
 
@@ -270,17 +268,9 @@ def test_a_training_too_short_for_one_cycle_is_refused():
 
 
 BALL, GAMMA = Linf(0.1), 0.05
-
-
 AT = {"ce": Weighted(AdversarialCrossEntropy())}
-
-
 DER = {"der": Weighted(DER("all"), 2.0)}
-
-
 TRADES = {"clean_ce": Weighted(CleanCrossEntropy()), "kl": Weighted(TradesKL(), 6.0)}
-
-
 AAER_TERM = {"aaer": Weighted(AAER(), 2.0)}
 
 
@@ -445,8 +435,6 @@ STEPS = {
     "trades+der": (trades(BALL, steps=2), "eval", TRADES | DER, (kl, der)),
     "rs+aaer": (replace(rs_fgsm(BALL), goal=lower_some), "batch", AT | AAER_TERM, (at, aaer)),
 }
-
-
 steps = pytest.mark.parametrize(
     ("attack", "bn_mode", "terms", "written"), STEPS.values(), ids=STEPS.keys()
 )

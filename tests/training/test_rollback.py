@@ -2,7 +2,7 @@
 
 import pytest
 
-from energy_at.attacks import climbs_loss, fgsm, pgd, trades
+from energy_at.attacks import fgsm
 from energy_at.attacks.threat import Linf
 from energy_at.objectives import DER, AdversarialCrossEntropy, Objective, Weighted
 from energy_at.training.rollback import Remedies
@@ -38,10 +38,3 @@ def test_alpha_falls_and_the_ball_stays():
 def test_a_remedy_that_does_not_fit_names_the_one_that_does(remedy, objective, use):
     with pytest.raises(ValueError, match=f"remedy={remedy}, but .* use {use}"):
         Remedies(remedy, DER_TERM).apply(objective, ATTACK, 1)
-
-
-def test_steps_are_asked_where_the_attack_climbs_the_loss():
-    ball = Linf(8 / 255)
-    assert climbs_loss(fgsm(ball))
-    assert climbs_loss(pgd(ball, restarts=2))
-    assert not climbs_loss(trades(ball))

@@ -1,11 +1,49 @@
-"""What other commands have left in a run folder, and what is said where it is damaged."""
+"""Results of other commands: their pictures, and what a report reads of them."""
 
 import json
 
+import numpy as np
 import pytest
 
-from energy_at.reporting.document.blocks import copy
 from energy_at.reporting.document.results import analyses, evaluations, samples
+from energy_at.reporting.figures.results import COLUMNS, ROWS, grid
+
+
+def shown(classes, each, per_class):
+    """The grid of images that are as bright as their class and number say, none of class 1."""
+    labels = np.repeat(np.arange(classes), each)
+    brightness = (labels % 25) * 10 + np.tile(np.arange(each), classes)
+    keep = labels != 1
+    images = brightness.astype(np.uint8)[keep, None, None, None] * np.ones((3, 3, 1), np.uint8)
+    return grid(images, labels[keep], [f"c{i}" for i in range(classes)], per_class)
+
+
+@pytest.mark.parametrize(
+    ("classes", "per_class", "blocks", "columns"), [(4, 3, 1, 3), (25, 9, 1, 5), (200, 10, 8, 5)]
+)
+def test_every_class_stands_in_its_row_with_its_name(classes, per_class, blocks, columns):
+    axes = shown(classes, 5, per_class).axes
+    assert len(axes) == blocks
+    names = [[text.get_text() for text in part.get_yticklabels()] for part in axes]
+    assert [name for block in names for name in block] == [f"c{i}" for i in range(classes)]
+    for part, block in zip(axes, names, strict=True):
+        pixels = part.images[0].get_array()
+        assert pixels.shape[1] == 4 * columns
+        for row, name in enumerate(block):
+            label = int(name[1:])
+            found = pixels[4 * row, ::4]
+            wanted = [255] * columns if label == 1 else (label % 25) * 10 + np.arange(columns)
+            assert np.array_equal(found, wanted)
+
+
+def test_a_page_of_very_many_classes_keeps_its_size():
+    figure = shown(1000, 5, 5)
+    assert len(figure.axes) == 1000 / ROWS
+    assert sum(part.images[0].get_array().shape[1] // 4 for part in figure.axes) <= COLUMNS
+
+
+# What other commands have left in a run folder, and what is said where it is damaged
+
 
 PNG = b"\x89PNG\r\n\x1a\nrest"
 
@@ -133,14 +171,3 @@ def test_samples_are_found_in_folders_of_folders(tmp_path):
         file.write_bytes(PNG)
     names = [str(path.relative_to(tmp_path / "samples")) for path in samples(tmp_path)]
     assert names == ["a/deep/grid.png", "b/grid.png", "top.png"]
-
-
-def test_a_picture_that_is_none_is_named(tmp_path):
-    (tmp_path / "good.png").write_bytes(PNG)
-    (tmp_path / "bad.png").write_bytes(b"<html>")
-    out = tmp_path / "report"
-    picture = copy(out, tmp_path / "good.png", "figures/a", "caption")
-    assert picture.content == PNG == (tmp_path / "report" / "figures" / "a.png").read_bytes()
-    with pytest.raises(ValueError, match="no PNG") as caught:
-        copy(out, tmp_path / "bad.png", "figures/b", "caption")
-    assert str(tmp_path / "bad.png") in str(caught.value)

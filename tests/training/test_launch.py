@@ -1,0 +1,44 @@
+"""What stops a training before it starts, on several processes."""
+
+import socket
+
+import pytest
+
+from energy_at import train
+from tests.helpers.running import ONE_EPOCH, typed
+
+
+@pytest.mark.parametrize(
+    ("mistake", "said"),
+    [
+        ("trainer.devices=0", "trainer.devices=0 must be a number of processes >= 1, or auto"),
+        ("trainer.strategy=fsdp", "trainer.strategy=fsdp must be auto or ddp"),
+        ("dataset.batch_size=447", "leaves 1 of 448 images to the last batch, fewer than the 2"),
+        ("dataset.eval_batch_size=63", "leaves 1 of 64 images to the last batch, fewer than the 2"),
+        ("trainer.num_nodes=2", "trainer.num_nodes=2 needs a process on every node"),
+        ("seed=1", "only python -m energy_at.train and hydra/launcher=basic can"),
+    ],
+)
+def test_what_several_processes_cannot_do_gets_one_line_and_leaves_nothing(
+    tmp_path, monkeypatch, capsys, mistake, said
+):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = typed(monkeypatch, capsys, train.main, *ONE_EPOCH, "trainer.devices=2", mistake)
+    assert code == 1
+    assert said in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("port", ["taken", "abc", "70000"])
+def test_a_port_that_cannot_be_had_gets_one_line(tmp_path, monkeypatch, capsys, port):
+    monkeypatch.chdir(tmp_path)
+    with socket.socket() as other:
+        other.bind(("", 0))
+        other.listen()
+        port = str(other.getsockname()[1]) if port == "taken" else port
+        monkeypatch.setenv("MASTER_PORT", port)
+        code, _, err = typed(monkeypatch, capsys, train.main, *ONE_EPOCH, "trainer.devices=2")
+    assert (code, err.count("\n")) == (1, 1)
+    assert err.startswith(f"error: MASTER_PORT={port} ")
+    assert list(tmp_path.iterdir()) == []
