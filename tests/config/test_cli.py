@@ -201,17 +201,6 @@ def test_a_mistake_gets_one_line_and_leaves_nothing(type_train, typed_wrong, sai
     assert list(Path().iterdir()) == []
 
 
-def test_a_misspelt_key_is_not_advised_with_a_plus(type_train):
-    _, _, err = type_train(*ONE_EPOCH, "reg=der", "reg.wieght=1")
-    assert "did you mean reg.weight" in err
-    assert "+" not in err
-
-
-def test_the_flag_of_a_sweep_may_stand_anywhere(type_train):
-    _, _, err = type_train("reg=none", "-m", "hydra.run.dir=x", "seed=0,1")
-    assert err.startswith("error: hydra.run.dir=x is where a single run is written")
-
-
 def test_a_loss_that_is_not_finite_stops_with_its_step(type_train):
     code, _, err = type_train(*ONE_EPOCH, "optimizer.lr=1e30", "hydra.run.dir=broken")
     assert code == 1

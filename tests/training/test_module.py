@@ -25,7 +25,7 @@ from energy_at.objectives import (
     TradesKL,
     Weighted,
 )
-from energy_at.training import AdversarialTraining, FastAT, StandardAT, Trades
+from energy_at.training import AdversarialTraining
 from energy_at.training.module import validation_metrics
 from tests.helpers.nets import TinyNet
 from tests.helpers.running import TINY_BN, config, fitted, prepared, states_equal
@@ -255,47 +255,6 @@ def test_eps_warm_up_reaches_the_radius_and_not_before(tmp_path):
     assert per_epoch > 1
     expected = [8 / 255 * min(1, (k + 1) / per_epoch) for k in range(len(radii))]
     assert radii == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(
-    ("experiment", "preset"),
-    [
-        pytest.param(
-            "standard_at",
-            lambda net, ball, **o: StandardAT(net, ball, **o),
-            marks=pytest.mark.slow,
-        ),
-        (
-            "fast_at_der",
-            lambda net, ball, **o: FastAT(net, ball, der("abnormal", weight=20.0), **o),
-        ),
-        pytest.param(
-            "trades_der",
-            lambda net, ball, **o: Trades(net, ball, der("all", weight=1.0), **o),
-            marks=pytest.mark.slow,
-        ),
-    ],
-)
-def test_preset_trains_like_the_experiment_of_its_name(tmp_path, experiment, preset):
-    overrides = (*TINY_BN, f"experiment={experiment}", "trainer.max_epochs=1")
-    wired = prepared(tmp_path, *overrides)
-    cfg = config(*overrides)
-    by_hand = preset(
-        deepcopy(wired.module.net),
-        Linf(8 / 255),
-        optimizer=wired.module.optimizer,
-        schedule=wired.module.schedule,
-        seed=cfg.seed,
-    )
-    wired.trainer.fit(wired.module, wired.data)
-    again = prepared(tmp_path, *overrides)
-    again.trainer.fit(by_hand, again.data)
-    assert states_equal(wired.module, by_hand)
-
-
-def test_fast_at_refuses_a_multi_step_attack(net):
-    with pytest.raises(ValueError, match="single-step"):
-        FastAT(net, BALL, attack=pgd(BALL))
 
 
 def test_images_outside_the_unit_interval_are_refused(net, batch):
