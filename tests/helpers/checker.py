@@ -8,7 +8,8 @@ import jaxtyping
 from beartype import BeartypeConf, beartype
 from jaxtyping import AbstractArray, install_import_hook
 
-checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, as in PEP 484
+# An int is a float, as in PEP 484; a wrong type is a TypeError, as jaxtyping's is.
+checked = beartype(conf=BeartypeConf(is_pep484_tower=True, violation_type=TypeError))
 
 _jaxtyped = jaxtyping.jaxtyped
 

@@ -1,4 +1,4 @@
-"""A run that is watched: where it is, how it goes on, and its curves."""
+"""A run that is watched: where it is, how it proceeds, and its curves."""
 
 import functools
 import itertools
