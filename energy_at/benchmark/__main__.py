@@ -1,14 +1,14 @@
 """Measures how fast this machine trains, evaluates and samples.
 
-Our code and plain PyTorch loops as published repositories write them, in alternation, with the
-FLOPs of each.
+Our code and plain PyTorch loops as published, in alternation, with the FLOPs of each.
 
     python -m energy_at.benchmark
     python -m energy_at.benchmark model.width=64 dataset.batch_size=128 scenarios=[fgsm_der,trades]
     python -m energy_at.benchmark rows=[reference,bare,full] clock=cpu threads=1 repeats=5
 
-Scenarios: fgsm fgsm_der fgsm_der_inactive rs_fgsm_der n_fgsm_der gradalign pgd trades trades_der
-evaluation sampling scaling. Rows: reference torchattacks foolbox bare full.
+Scenarios: fgsm fgsm_der fgsm_der_inactive rs_fgsm_der n_fgsm_der gradalign pgd trades
+trades_der evaluation sampling scaling
+Rows: reference torchattacks foolbox bare full
 """
 
 from pathlib import Path
