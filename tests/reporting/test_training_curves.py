@@ -118,6 +118,25 @@ def test_every_onset_is_marked_at_its_epoch_in_the_colour_of_its_method():
         assert marks(axes) == ([(2, "--", color), (3, "--", color)], ["CO", "CO"])
 
 
+def test_the_legend_names_every_mark_that_was_drawn():
+    def names(methods):
+        return [text.get_text() for text in epochs_figure(methods).legends[0].get_texts()]
+
+    curves = dict(log().curves) | {"alarm/co": Curve(*np.array([[5.0], [1.0], [1.0]]))}
+    alarmed = {A: [run_of(MetricsLog(curves), "overfitted", 8)]}
+    assert names(METHODS) == [*map(str, METHODS), "one seed", "onset of CO"]
+    assert names(alarmed) == ["FGSM-AT", "onset of RO", "alarm of the sentinel"]
+    assert names({A: [run_of(log())]}) == ["FGSM-AT"]
+
+
+def test_runs_that_collapsed_have_no_mean():
+    axes = panel(epochs_figure(METHODS), "train/delta_energy/marginal")
+    color = method_styles(list(METHODS))[LOST]["color"]
+    lines = [line for line in axes.get_lines() if line.get_color() == color]
+    seeds = [line for line in lines if len(line.get_xdata()) == 3]
+    assert [line.get_linewidth() for line in seeds] == [0.7, 0.7]
+
+
 def test_marks_that_are_close_share_a_label():
     runs = {A: [run_of(log(epochs=100), "collapsed", step) for step in (200, 204, 300)]}
     lines, labels = marks(epochs_figure(runs).axes[0])
@@ -256,10 +275,10 @@ def test_delta_energies_are_averaged_over_each_epoch(delta_figure):
     # the means of n^2 / 10 over n = 1..4, 5..8, 9..12, and those of -n / 2
     marginal, joint = [0.75, 4.35, 11.15], [-1.25, -3.25, -5.25]
     for axes, sign in zip(right(delta_figure), (1.0, -0.5), strict=True):
-        epochs, means = curve(axes, "dE(x) ")
+        epochs, means = curve(axes, "dE(x): ")
         assert epochs == pytest.approx([1, 2, 3])
         assert means == pytest.approx([sign * mean for mean in marginal])
-        epochs, means = curve(axes, "dE(x, y) ")
+        epochs, means = curve(axes, "dE(x, y): ")
         assert epochs == pytest.approx([1, 2, 3])
         assert means == pytest.approx([sign * mean for mean in joint])
 
@@ -281,8 +300,28 @@ def test_the_panels_share_their_scales(delta_figure):
     assert high > 100
     assert right(delta_figure)[0].get_ylim() == right(delta_figure)[1].get_ylim()
     low, high = right(delta_figure)[0].get_ylim()
-    assert low < -5.575  # the lowest and the highest mean of both runs
-    assert high > 11.15
+    assert low < -0.5 * 12**2 / 10  # the lowest and the highest step of both runs
+    assert high > 12**2 / 10
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_every_step_of_every_run_is_within_its_axis(order):
+    spike = [dict(row) for row in FIRST]
+    spike[5]["train/delta_energy/joint"] = -400.0
+    runs = dict([("calm", FIRST), ("spike", spike)][::order])
+    for axes in right(delta_energy_figure(runs)):
+        assert axes.get_ylim()[0] < -400
+    steps = steps_figure(run_of(log_of(spike)), STYLE)
+    assert panel(steps, "train/delta_energy/joint").get_ylim()[0] < -400
+
+
+def test_titles_of_panels_do_not_overlap():
+    name = "FGSM-AT + DER, reg.weight=20.0, dataset=mnist_texture, seed"
+    figure = delta_energy_figure({f"{name} {i}": FIRST for i in range(3)})
+    figure.draw_without_rendering()
+    one, two, _ = (axes.title.get_window_extent() for axes in left(figure))
+    assert one.x1 < two.x0
+    assert two.x1 < figure.bbox.x1
 
 
 def test_zero_is_in_sight_even_of_energies_far_from_it():
@@ -300,10 +339,10 @@ def test_labels_say_what_is_drawn_in_which_unit(delta_figure):
     assert "[nats]" in right(delta_figure)[-1].get_ylabel()
     assert {axes.get_xlabel() for axes in left(delta_figure)} == {"epoch"}
     (legend,) = delta_figure.legends
-    assert [text.get_text().split(" (t")[0].split(" (h")[0] for text in legend.get_texts()] == [
+    assert [text.get_text() for text in legend.get_texts()] == [
         "PGD error",
-        "dE(x)",
-        "dE(x, y)",
+        "dE(x): steps (thin), epoch means",
+        "dE(x, y): steps (thin), epoch means",
     ]
     colours = [line.get_color() for line in legend.get_lines()]
     assert len(set(colours)) == 3
@@ -519,9 +558,9 @@ def test_axes_are_labelled_with_units(figure_of_seeds):
 
 def test_the_legend_names_every_method_in_its_style(figure_of_seeds):
     (legend,) = figure_of_seeds.legends
-    assert [text.get_text() for text in legend.get_texts()] == list(map(str, SEEDS))
+    assert [text.get_text() for text in legend.get_texts()] == [*map(str, SEEDS), "one seed"]
     styles = method_styles(list(SEEDS))
-    for line, name in zip(legend.get_lines(), SEEDS, strict=True):
+    for line, name in zip(legend.get_lines(), SEEDS, strict=False):
         assert style_of(line) == (to_hex(styles[name]["color"]), styles[name]["linestyle"])
 
 

@@ -56,6 +56,12 @@ ALARM = "0.25"  # colour of a triangle that belongs to no curve
 LABEL_DISTANCE = 0.08  # of the width of a panel, between labels
 LANE = 13  # points between alarms of different kinds
 ONSETS = {"CO": "--", "RO": ":"}
+MARK_STYLES: dict[str, Style] = {  # what a legend says of the marks that belong to no method
+    "one seed": {"color": "0.4", "linewidth": 0.7},
+    "onset of CO": {"color": "0.4", "linewidth": 0.9, "linestyle": ONSETS["CO"]},
+    "onset of RO": {"color": "0.4", "linewidth": 0.9, "linestyle": ONSETS["RO"]},
+    "alarm of the sentinel": {"color": ALARM, "linestyle": "", "marker": "v", "markersize": 4},
+}
 
 
 def method_styles(labels: Sequence[MethodLabel]) -> dict[MethodLabel, Style]:

@@ -14,6 +14,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from energy_at.reporting import panels
 from energy_at.reporting.describe import MethodLabel
 from energy_at.reporting.figures import (
+    MARK_STYLES,
     WIDTH,
     Mark,
     Style,
@@ -25,11 +26,11 @@ from energy_at.reporting.figures import (
 )
 from energy_at.reporting.finished_run import FinishedRun
 from energy_at.reporting.panels import DELTA_X, DELTA_XY, PGD, Metric
-from energy_at.runs.metrics_log import Binned, Curve, MetricsLog
+from energy_at.runs.metrics_log import Curve, MetricsLog
 
 FINE_BINS = 2000  # of a curve by step, in the figure of delta energies
 BINS = 400  # in one of eight panels, which can show no more
-LINE = 24  # characters of an axis label
+LINE, TITLE = 24, 38  # characters of a line: of an axis label, of the title of a panel
 SUMMARY = (DELTA_X, DELTA_XY, PGD)
 PANELS = (
     *(DELTA_X, DELTA_XY, panels.SHIFT, panels.AAE),
@@ -42,8 +43,8 @@ def delta_energy_figure(runs: Mapping[str, MetricsLog], title: str = "") -> Figu
     """Delta energy on the training set and PGD error on held-out images over training.
 
     One panel for each run, two side by side, on the same axes: dE(x) and dE(x, y) per step (thin)
-    and per epoch (thick) on the right axis, PGD error after each epoch on the left axis
-    (arXiv 2505.22486). Triangles are alarms of the sentinel.
+    and per epoch (thick) on the right axis, which holds every step; PGD error after each epoch on
+    the left axis (arXiv 2505.22486). Triangles are alarms of the sentinel.
 
     Raises:
         ValueError: if there is no run, or a run has no training step.
@@ -59,7 +60,9 @@ def delta_energy_figure(runs: Mapping[str, MetricsLog], title: str = "") -> Figu
         panels_of_runs = zip(grid, runs.items(), strict=False)
         twins = [_run(axes, name, log) for axes, (name, log) in panels_of_runs]
         rightmost = [t for i, t in enumerate(twins, 1) if i % columns == 0 or i == len(twins)]
-        _share_limits(twins)
+        for twin in twins[1:]:
+            twin.sharey(twins[0])
+        twins[0].autoscale(axis="y")  # over the steps of all runs
         entitle(figure, title)
         for axes in grid[: len(runs) : columns]:
             axes.set_ylabel("PGD error,\nheld-out images [%]", color=PGD.color)
@@ -75,7 +78,8 @@ def delta_energy_figure(runs: Mapping[str, MetricsLog], title: str = "") -> Figu
 def methods_figure(methods: Methods, title: str = "", shown: Sequence[Metric] = SUMMARY) -> Figure:
     """Methods by epoch: the mean of the seeds (thick), each seed (thin), onsets and alarms.
 
-    Vertical lines are onsets of CO (dashed) and RO (dotted), triangles alarms of the sentinel.
+    Of runs that collapsed or are not robust there is no mean. Vertical lines are onsets of CO
+    (dashed) and RO (dotted), triangles alarms of the sentinel.
 
     Raises:
         ValueError: if there is no method.
@@ -94,11 +98,16 @@ def methods_figure(methods: Methods, title: str = "", shown: Sequence[Metric] = 
 
     alarms = marks(lambda run: run.log.alarms)
     onsets = marks(lambda run: run.status.onsets.items())
-    with _panels(shown, "epoch", title, styles) as (figure, grid):
+    kinds = sorted({f"onset of {mark.kind}" for mark in onsets})
+    several = any(len(seeds) > 1 for seeds in methods.values())
+    names = ["one seed"] * several + kinds + ["alarm of the sentinel"] * bool(alarms)
+    legend = styles | {name: MARK_STYLES[name] for name in names}
+    with _panels(shown, "epoch", title, legend) as (figure, grid):
         for axes, metric in zip(grid, shown, strict=True):
             for label, seeds in methods.items():
-                _method_curves(axes, [run.log for run in seeds], metric, styles[label])
-            _scale(axes, metric, [np.asarray(line.get_ydata()) for line in axes.get_lines()])
+                has_mean = len(seeds) == 1 or not label.status
+                _method_curves(axes, seeds, metric, styles[label], has_mean=has_mean)
+            _scale(axes, metric)
             mark_onsets(axes, onsets)
             mark_alarms(axes, alarms)
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -137,7 +146,7 @@ def _run(axes: Axes, name: str, log: MetricsLog) -> Axes:
         color=PGD.color,
         marker="o",
         markersize=3,
-        label="PGD error (held-out)",
+        label="PGD error",
     )
     for metric in (DELTA_X, DELTA_XY):
         curve, color = log[metric.key], metric.color
@@ -146,37 +155,29 @@ def _run(axes: Axes, name: str, log: MetricsLog) -> Axes:
         twin.plot(epochs, bins.mean, color=color, linewidth=0.5, alpha=0.3)
         if len(curve) > FINE_BINS:
             twin.fill_between(epochs, bins.low, bins.high, color=color, alpha=0.15, linewidth=0)
-        label = f"{metric.short} (training)"
+        label = f"{metric.short}: steps (thin), epoch means"
         twin.plot(list(means), list(means.values()), color=color, label=label)
     _zero_line(twin)
     mark_alarms(axes, [Mark(kind, step / log.steps_per_epoch) for kind, step in log.alarms])
-    axes.set(title=name, xlabel="epoch", ylim=(-3, 103))
+    axes.set(title=fill(name, TITLE), xlabel="epoch", ylim=(-3, 103))
     axes.set_zorder(twin.get_zorder() + 1)
     axes.patch.set_visible(False)
     return twin
 
 
-def _share_limits(twins: Sequence[Axes]) -> None:
-    """The same right axis everywhere, set by the epoch means: single steps may leave it."""
-    means = np.concatenate(
-        [np.asarray(line.get_ydata()) for t in twins for line in t.get_lines()[1:4:2]]
-    )
-    means = means[np.isfinite(means)]
-    low, high = (means.min(), means.max()) if len(means) else (-1.0, 1.0)
-    margin = 0.15 * max(high - low, 0.1)
-    for twin in twins:
-        twin.set_ylim(min(low, 0) - margin, max(high, 0) + margin)
-
-
-def _method_curves(axes: Axes, seeds: Sequence[MetricsLog], metric: Metric, style: Style) -> None:
-    """Epoch means: thick for the mean of the seeds, thin for each of them."""
+def _method_curves(
+    axes: Axes, seeds: Sequence[FinishedRun], metric: Metric, style: Style, *, has_mean: bool
+) -> None:
+    """Epoch means: thin for each of several seeds, thick for their mean."""
     curves = [
-        {epoch: metric.scale * mean for epoch, mean in log[metric.key].epoch_means().items()}
-        for log in seeds
+        {epoch: metric.scale * mean for epoch, mean in run.log[metric.key].epoch_means().items()}
+        for run in seeds
     ]
     for curve in curves if len(curves) > 1 else []:
-        thin = style | {"marker": "", "linewidth": 0.7, "alpha": 0.45}
+        thin = style | {"marker": "", "linewidth": 0.7, "alpha": 0.45 if has_mean else 1}
         axes.plot(list(curve), list(curve.values()), **thin)
+    if not has_mean:
+        return
     epochs = sorted(set.intersection(*map(set, curves)))
     means = [float(np.mean([curve[epoch] for curve in curves])) for epoch in epochs]
     drawn = style if len(epochs) > 1 else style | {"marker": style["marker"] or "o"}
@@ -188,7 +189,7 @@ def _panels(
     shown: Sequence[Metric],
     xlabel: str,
     title: str,
-    styles: Mapping[MethodLabel, Style] | None = None,
+    styles: Mapping[Any, Style] | None = None,
 ) -> Iterator[tuple[Figure, list[Axes]]]:
     """A panel for each metric, at most four side by side."""
     columns, rows = min(4, len(shown)), -(-len(shown) // 4)
@@ -205,7 +206,7 @@ def _steps(axes: Axes, log: MetricsLog, metric: Metric, color: str) -> None:
     curve, scale = log[metric.key], metric.scale
     if metric.key.startswith("val/"):
         axes.plot(curve.steps, scale * curve.values, color=color, **_dots(curve))
-        return _scale(axes, metric, [scale * curve.values])
+        return _scale(axes, metric)
     bins, means = curve.binned(BINS), curve.epoch_means()
     low, high = scale * bins.low, scale * bins.high
     axes.fill_between(bins.steps, low, high, color=color, alpha=0.2, linewidth=0)
@@ -214,7 +215,7 @@ def _steps(axes: Axes, log: MetricsLog, metric: Metric, color: str) -> None:
     values = scale * np.array(list(means.values()))
     marker = "o" if len(means) == 1 else ""
     axes.plot(middles, values, color=color, linewidth=1.8, marker=marker, markersize=4)
-    _scale(axes, metric, [values, *_usual(bins)])
+    _scale(axes, metric)
     if metric == panels.CLEAN and len(held_out := log[panels.HELD_OUT_CLEAN.key]):
         thin: Style = {"color": color, "linestyle": ":", "linewidth": 1, **_dots(held_out)}
         (line,) = axes.plot(held_out.steps, scale * held_out.values, **thin)
@@ -226,21 +227,12 @@ def _dots(curve: Curve) -> Style:
     return {"marker": "o", "markersize": 3} if len(curve) <= 40 else {}
 
 
-def _usual(bins: Binned) -> list[Any]:
-    """The range of nearly all steps: a single one may leave the panel."""
-    low, high = bins.low[np.isfinite(bins.low)], bins.high[np.isfinite(bins.high)]
-    return [np.quantile(low, [0.02]), np.quantile(high, [0.98])] if len(low) and len(high) else []
-
-
-def _scale(axes: Axes, metric: Metric, values: Sequence[Any]) -> None:
-    """Shares from 0 to 100; anything else as far as it goes, with zero."""
+def _scale(axes: Axes, metric: Metric) -> None:
+    """Shares from 0 to 100; anything else as far as it was drawn, with zero."""
     if metric.unit == "%":
         axes.set_ylim(-3, 103)
-        return
-    drawn = np.concatenate([np.zeros(1), *(v[np.isfinite(v)] for v in values)])
-    margin = 0.06 * max(drawn.max() - drawn.min(), 1e-3)
-    axes.set_ylim(drawn.min() - margin, drawn.max() + margin)
-    _zero_line(axes)
+    else:
+        _zero_line(axes)
 
 
 def _zero_line(axes: Axes) -> None:
