@@ -23,7 +23,7 @@ from energy_at.runs.folder import RunFolder
 from energy_at.runs.result_folder import RECORD
 from tests.helpers.pages import BROWSER, Page
 from tests.helpers.running import TINY, config, everything, typed
-from tests.reporting.test_results import CONTENT
+from tests.reporting.document.test_results import CONTENT
 
 composed = functools.cache(config)
 BASE = (*TINY, "trainer.max_epochs=12")

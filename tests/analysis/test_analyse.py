@@ -13,7 +13,7 @@ import torch
 from energy_at import analyse
 from energy_at.analysis.tables import QUANTILES, ks_distance
 from energy_at.reporting.describe import MethodLabel
-from tests.analysis.test_figures import view_of
+from tests.helpers.landscapes import view_of
 from tests.helpers.running import config, everything, typed
 from tests.helpers.wandb_files import Kept, without_key
 

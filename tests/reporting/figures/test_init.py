@@ -5,9 +5,18 @@ from itertools import combinations
 import matplotlib as mpl
 import pytest
 from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
 
+from energy_at.attacks.registry import FROM_LIBRARY, OWN
 from energy_at.reporting.describe import MethodLabel
-from energy_at.reporting.figures import LINE_STYLES, METHOD_COLORS, SWEPT, method_styles
+from energy_at.reporting.figures import (
+    ATTACK_STYLES,
+    LINE_STYLES,
+    METHOD_COLORS,
+    SWEPT,
+    method_styles,
+    save,
+)
 from energy_at.reporting.figures.training_curves import (
     PANELS,
     delta_energy_figure,
@@ -17,17 +26,6 @@ from energy_at.reporting.figures.training_curves import (
 from tests.helpers.logs import WORKS, log_of, row, run_of, validation
 
 AT, PGD_AT = MethodLabel("FGSM-AT"), MethodLabel("PGD-AT")
-
-
-@pytest.fixture
-def alarmed():
-    rows = [{**row(s, **WORKS), "epoch": (s - 1) // 4, "train/loss": 1.0} for s in range(1, 13)]
-    checks = [{**validation(s, 0.3), "epoch": s // 4 - 1} for s in (4, 8, 12)]
-    return log_of([*rows, *checks, {"step": 6, "epoch": 1, "alarm/co": 0.4}])
-
-
-def marks(axes):
-    return [text.xy[0] for text in axes.texts if text.get_text().startswith("CO\n")]
 
 
 @pytest.fixture
@@ -63,14 +61,6 @@ def test_every_alarm_has_a_triangle(crowd):
     axes = steps_figure(run_of(crowd), method_styles([AT])[AT]).axes[0]
     found = [(text.xy[0], text.get_text()[:-2]) for text in axes.texts]
     assert found == [(200, "CO"), (236, ""), (238, ""), (300, "CO"), (205, "RO")]
-
-
-def test_every_figure_of_a_training_marks_its_alarms(alarmed):
-    assert 1.5 in marks(delta_energy_figure({"run": alarmed}).axes[0])
-    run, style = run_of(alarmed), method_styles([AT])[AT]
-    for figure in (methods_figure({AT: [run]}), methods_figure({AT: [run]}, "", PANELS)):
-        assert all(marks(axes) == [1.5] for axes in figure.axes)
-    assert all(marks(axes) == [6] for axes in steps_figure(run, style).axes)
 
 
 # Styles
@@ -173,3 +163,15 @@ def test_a_weight_of_zero_counts_as_a_value_of_the_sweep():
     colors = [style["color"] for style in method_styles(labels).values()]
     ends = [to_hex(mpl.colormaps["viridis"](place)) for place in (0.15, 0.83)]
     assert colors == [METHOD_COLORS[""], *ends]
+
+
+def test_a_stem_may_have_a_dot(tmp_path):
+    paths = save(Figure(), tmp_path / "eps_0.3")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["eps_0.3.pdf", "eps_0.3.png"]
+    assert {path.suffix for path in paths} == {".png", ".pdf"}
+
+
+def test_every_attack_has_a_style_of_its_own():
+    assert set(ATTACK_STYLES) == {*OWN, *FROM_LIBRARY}
+    colors = {color for color, _ in ATTACK_STYLES.values()}
+    assert len(set(ATTACK_STYLES.values())) == len(colors) == len(ATTACK_STYLES)

@@ -14,7 +14,7 @@ def test_what_a_check_raises_is_a_failure_with_its_reason():
 
     found = run_check("thing", broken)
     assert found.name == "thing"
-    assert fails(found, "KeyError", "gone", "test_doctor.py:")
+    assert fails(found, "KeyError", "gone", "test_init.py:")
     assert "\n" not in found.message
 
 

@@ -2,45 +2,9 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from energy_at.reporting.document.results import analyses, evaluations, samples
-from energy_at.reporting.figures.results import COLUMNS, ROWS, grid
-
-
-def shown(classes, each, per_class):
-    """The grid of images that are as bright as their class and number say, none of class 1."""
-    labels = np.repeat(np.arange(classes), each)
-    brightness = (labels % 25) * 10 + np.tile(np.arange(each), classes)
-    keep = labels != 1
-    images = brightness.astype(np.uint8)[keep, None, None, None] * np.ones((3, 3, 1), np.uint8)
-    return grid(images, labels[keep], [f"c{i}" for i in range(classes)], per_class)
-
-
-@pytest.mark.parametrize(
-    ("classes", "per_class", "blocks", "columns"), [(4, 3, 1, 3), (25, 9, 1, 5), (200, 10, 8, 5)]
-)
-def test_every_class_stands_in_its_row_with_its_name(classes, per_class, blocks, columns):
-    axes = shown(classes, 5, per_class).axes
-    assert len(axes) == blocks
-    names = [[text.get_text() for text in part.get_yticklabels()] for part in axes]
-    assert [name for block in names for name in block] == [f"c{i}" for i in range(classes)]
-    for part, block in zip(axes, names, strict=True):
-        pixels = part.images[0].get_array()
-        assert pixels.shape[1] == 4 * columns
-        for row, name in enumerate(block):
-            label = int(name[1:])
-            found = pixels[4 * row, ::4]
-            wanted = [255] * columns if label == 1 else (label % 25) * 10 + np.arange(columns)
-            assert np.array_equal(found, wanted)
-
-
-def test_a_page_of_very_many_classes_keeps_its_size():
-    figure = shown(1000, 5, 5)
-    assert len(figure.axes) == 1000 / ROWS
-    assert sum(part.images[0].get_array().shape[1] // 4 for part in figure.axes) <= COLUMNS
-
 
 # What other commands have left in a run folder, and what is said where it is damaged
 

@@ -10,9 +10,13 @@ from matplotlib.figure import Figure
 
 from energy_at.reporting.describe import MethodLabel
 from energy_at.reporting.figures import method_styles, save, svg, training_curves
-from energy_at.reporting.figures.training_curves import PANELS, methods_figure, steps_figure
+from energy_at.reporting.figures.training_curves import (
+    PANELS,
+    methods_figure,
+    steps_figure,
+)
 from energy_at.runs.metrics_log import Curve, MetricsLog
-from tests.helpers.logs import log_of, run_of
+from tests.helpers.logs import WORKS, log_of, row, run_of, validation
 
 STYLE = {"color": "#D55E00"}
 KEYS = [metric.key for metric in PANELS]
@@ -433,12 +437,6 @@ def test_another_run_gives_another_picture(tmp_path):
     assert all(a.read_bytes() != b.read_bytes() for a, b in zip(one, other, strict=True))
 
 
-def test_a_stem_may_have_a_dot(tmp_path):
-    paths = save(delta_energy_figure({"run": FIRST}), tmp_path / "eps_0.3")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["eps_0.3.pdf", "eps_0.3.png"]
-    assert {path.suffix for path in paths} == {".png", ".pdf"}
-
-
 def test_a_run_that_stops_within_an_epoch_keeps_its_epochs():
     rows_of_sign = [
         {"step": s, "epoch": (s - 1) // 4, "train/loss": 1.0, "train/delta_energy/marginal": 0.0,
@@ -613,3 +611,22 @@ def test_the_legend_of_a_study_fits_into_its_figure():
     for axes in figure_of_seeds.axes:
         label = axes.yaxis.label.get_window_extent()
         assert label.y1 <= figure_of_seeds.bbox.y1
+
+
+@pytest.fixture
+def alarmed():
+    rows = [{**row(s, **WORKS), "epoch": (s - 1) // 4, "train/loss": 1.0} for s in range(1, 13)]
+    checks = [{**validation(s, 0.3), "epoch": s // 4 - 1} for s in (4, 8, 12)]
+    return log_of([*rows, *checks, {"step": 6, "epoch": 1, "alarm/co": 0.4}])
+
+
+def alarm_places(axes):
+    return [text.xy[0] for text in axes.texts if text.get_text().startswith("CO\n")]
+
+
+def test_every_figure_of_a_training_marks_its_alarms(alarmed):
+    assert 1.5 in alarm_places(delta_energy_figure({"run": alarmed}).axes[0])
+    run, style = run_of(alarmed), method_styles([AT])[AT]
+    for figure in (methods_figure({AT: [run]}), methods_figure({AT: [run]}, "", PANELS)):
+        assert all(alarm_places(axes) == [1.5] for axes in figure.axes)
+    assert all(alarm_places(axes) == [6] for axes in steps_figure(run, style).axes)
