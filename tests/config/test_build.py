@@ -9,11 +9,20 @@ from lightning import Callback, LightningModule, Trainer
 from omegaconf import OmegaConf
 
 from energy_at.attacks.threat import L2, Linf
-from energy_at.config import parse_pixels
 from energy_at.config.build import build_module
 from energy_at.data import ImageData
 from energy_at.objectives import DER
-from tests.helpers.running import CONF, TINY, TINY_BN, choices, config, fitted, prepared
+from tests.helpers.running import (
+    CONF,
+    ONE_EPOCH,
+    TINY,
+    TINY_BN,
+    assert_refused,
+    choices,
+    config,
+    fitted,
+    prepared,
+)
 
 GROUPS = ["attack", "callbacks", "dataset", "logger", "loss", "model", "optimizer", "reg",
           "schedule", "threat", "trainer"]  # fmt: skip
@@ -195,20 +204,19 @@ def test_trades_attacks_in_evaluation_mode_and_others_on_the_batch():
     assert {name for name, mode in modes.items() if mode == "eval"} == {"none", "trades"}
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [("8/255", 8 / 255), ("0.3", 0.3), (0.03, 0.03), ("128 / 255", 128 / 255), (1, 1.0)],
-)
-def test_lengths_are_written_as_fractions(text, value):
-    assert parse_pixels("threat.eps", text) == pytest.approx(value)
-
-
-@pytest.mark.parametrize("text", ["8", "256/255", "-1/255", "0", "x", "1/0", "", "8/255/2", "nan"])
-def test_lengths_in_other_units_are_refused(text):
-    with pytest.raises(ValueError, match=r"^threat\.eps="):
-        parse_pixels("threat.eps", text)
-
-
 def test_interpolations_are_resolved_in_the_saved_configuration():
     text = OmegaConf.to_yaml(config("experiment=trades_der"), resolve=True)
     assert "${" not in text.split("hydra:")[0]
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (("reg=der", "reg.weight=-1"), "reg.weight=-1 must be a finite number >= 0"),
+        ("trainer.precision=foo", "Lightning refuses the trainer's settings: Precision 'foo'"),
+        ("trainer.barebones=true", "Lightning refuses the trainer's settings"),
+    ],
+)  # fmt: skip
+def test_what_an_object_refuses_is_met_by_its_key(type_train, wrong, said):
+    assert_refused(type_train, said, *ONE_EPOCH, *([wrong] if isinstance(wrong, str) else wrong))

@@ -10,10 +10,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from energy_at.config.build import build_data, build_module, build_trainer, make_attacks
-from energy_at.config.schema import check
+from energy_at.config.schema import check, check_start
 from energy_at.runs.folder import RunFolder
 from energy_at.sampling.prepare import plan_of
-from tests.helpers.running import CONF
+from tests.helpers.running import CONF, ONE_EPOCH, assert_refused
 
 
 @functools.cache
@@ -160,3 +160,50 @@ def test_a_value_of_another_type_is_refused_by_its_class(here):
     refused = done.stdout.splitlines()
     assert refused == [f"{override} must be {must}" for override, must in musts.items()]
     assert not list(here.iterdir())
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("training.awp=0.01", "training.awp=0.01 must be a group of keys"),
+        ("evaluation.attacks=null", "evaluation.attacks=None must be a group of keys"),
+        ("seed=abc", "seed=abc must be an integer from 0 to 4294967295"),
+        ("trainer.devices=0", "trainer.devices=0 must be a number of processes >= 1, or auto"),
+        ("trainer.accumulate_grad_batches=2", "accumulate_grad_batches=2 must be 1, as every step"),
+        ("trainer.fast_dev_run=true", "trainer.fast_dev_run=True must be false, as it would write"),
+        ("trainer.overfit_batches=2", "trainer.overfit_batches=2 must be 0"),
+        ("trainer.limit_test_batches=2", "must be null, as no training uses it"),
+        ("trainer.inference_mode=true", "must be false, as attacks need gradients"),
+        ("trainer.limit_train_batches=0", "limit_train_batches=0 must be a finite number > 0"),
+        ("trainer.gradient_clip_val=-1", "gradient_clip_val=-1 must be a finite number > 0"),
+        ("trainer.min_epochs=abc", "trainer.min_epochs=abc must be an integer >= 1, or null"),
+        ("evaluation.checkpoints=last", "must be a list of last and best, such as [last]"),
+        ("trainer.precision=bf16-true", "use bf16-mixed or 32-true"),
+    ],
+)  # fmt: skip
+def test_a_value_that_is_typed_is_refused_before_anything_is_made(type_train, wrong, said):
+    assert_refused(type_train, said, *ONE_EPOCH, *([wrong] if isinstance(wrong, str) else wrong))
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "key", "wrong", "must"),
+    [
+        ("sweeper", "search.OptunaSweeper", "n_trials", 1.5, "an integer >= 1"),
+        ("sweeper", "search.OptunaSweeper", "n_trials", "abc", "an integer >= 1"),
+        ("sweeper", "search.OptunaSweeper", "n_trials", None, "an integer >= 1"),
+        ("sweeper", "search.OptunaSweeper", "seed", "abc", "an integer from 0 to 4294967295"),
+        ("sweeper", "search.OptunaSweeper", "seed", -1, "an integer from 0 to 4294967295"),
+        ("sweeper", "agents.AgentSweeper", "n_trials", 0, "an integer >= 1, or null"),
+        ("sweeper", "grid.GridSweeper", "max_batch_size", 0, "an integer >= 1, or null"),
+        ("launcher", "joblib.JoblibLauncher", "n_jobs", 0, "an integer >= 1, or -1 for all cores"),
+        ("launcher", "ray.RayLauncher", "cpus_per_job", 0, "a finite number > 0"),
+        ("launcher", "submitit.LocalLauncher", "timeout_min", "abc", "an integer >= 1"),
+        ("launcher", "submitit.SlurmLauncher", "timeout_min", -5, "an integer >= 1"),
+    ],
+)
+def test_a_value_of_a_sweeper_or_a_launcher_is_met_by_its_name(part, name, key, wrong, must):
+    config = OmegaConf.create({"hydra": {part: {"_target_": name, key: wrong}}})
+    with pytest.raises(ValueError) as met:  # noqa: PT011
+        check_start(config)
+    assert str(met.value) == f"hydra.{part}.{key}={wrong} must be {must}"

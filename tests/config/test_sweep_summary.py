@@ -3,7 +3,6 @@
 import csv
 import io
 import os
-import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -14,7 +13,6 @@ from omegaconf import OmegaConf
 
 from energy_at import train
 from energy_at.config.sweep_summary import SweepSummary
-from energy_at.reporting.sweeps import summary
 from tests.helpers.running import ONE_EPOCH
 
 SHORT = (
@@ -63,13 +61,6 @@ def healthy(tmp_path_factory):
     result = typed_here(here, "reg=none,der", "seed=0,1")
     (sweep,) = (here / "runs" / "sweep").iterdir()
     return result, sweep
-
-
-@pytest.fixture
-def copy(healthy, tmp_path):
-    """A copy to spoil."""
-    runs = shutil.ignore_patterns("checkpoints", "comparison.*", "runs.csv")
-    return shutil.copytree(healthy[1], tmp_path / "sweep", ignore=runs)
 
 
 def test_a_sweep_ends_with_one_table_of_its_methods(healthy):
@@ -224,68 +215,3 @@ def test_looking_whether_a_folder_can_be_made_leaves_all_folders_as_they_were(he
         start("multirun", sweep_dir=sweep)
         names = sorted(path.relative_to(here).as_posix() for path in here.rglob("*"))
         assert names == ["empty", "work", "work/mine"]
-
-
-def test_a_run_that_has_not_finished_is_left_out(copy):
-    (copy / "1" / "results.json").unlink()
-    summary(copy)
-    assert [row["runs"] for row in table(copy / "comparison.csv")] == ["1", "2"]
-    assert [row["run"] for row in table(copy / "runs.csv")] == ["0", "2", "3"]
-
-
-def test_a_sweep_without_a_finished_run_says_so(copy):
-    for path in copy.glob("*/results.json"):
-        path.unlink()
-    (copy / "2" / "error.txt").write_text("out of luck\n")
-    lost = f"was lost: re-run the sweep with hydra.sweep.dir={copy} to resume it"
-    assert summary(copy).splitlines() == [
-        "no job has finished",
-        *(f"job {job} {lost}" for job in "013"),
-        "job 2 failed: out of luck",
-    ]
-    assert not list(copy.glob("comparison*"))
-
-
-def test_a_sweep_whose_jobs_all_failed_at_once_names_each(tmp_path):
-    for job in "01":
-        (tmp_path / job).mkdir()
-        (tmp_path / job / "error.txt").write_text(f"mistake {job}\n")
-    assert summary(tmp_path).splitlines() == [
-        "no job has finished",
-        "job 0 failed: mistake 0",
-        "job 1 failed: mistake 1",
-    ]
-
-
-def test_jobs_are_in_the_order_in_which_they_ran(copy):
-    for old, new in (("0", "10"), ("1", "11")):
-        (copy / old).rename(copy / new)
-        (copy / new / "error.txt").write_text("late\n")
-    (copy / "3" / "error.txt").write_text("early\n")
-    *_, first, second, third = summary(copy).splitlines()
-    assert [line.split()[1] for line in (first, second, third)] == ["3", "10", "11"]
-    assert [row["method"] for row in table(copy / "comparison.csv")] == ["FGSM-AT + DER", "FGSM-AT"]
-
-
-def test_a_run_without_log_is_compared_by_its_accuracies(copy):
-    """``logger=none`` and ``logger=wandb`` write none."""
-    for job in "23":
-        (copy / job / "metrics.csv").unlink()
-    summary(copy)
-    logged, quiet = table(copy / "comparison.csv")
-    assert quiet["method"] == "FGSM-AT + DER"
-    assert quiet["clean %"] == logged["clean %"]
-    assert quiet["AAE share %"] == ""
-    assert quiet["status"] == "not robust (2 of 2 runs)"  # as their evaluation says
-
-
-def test_runs_are_found_in_folders_of_folders(copy):
-    """``hydra.sweep.subdir='${reg.name}/${seed}'``."""
-    for job, name in enumerate(("none/0", "none/1", "DER/0", "DER/1")):
-        (copy / name).parent.mkdir(exist_ok=True)
-        (copy / str(job)).rename(copy / name)
-    summary(copy)
-    assert {row["method"]: row["runs"] for row in table(copy / "comparison.csv")} == {
-        "FGSM-AT": "2",
-        "FGSM-AT + DER": "2",
-    }

@@ -76,3 +76,15 @@ def typed(monkeypatch, capsys, main, *argv):
         code = stop.code
     out, err = capsys.readouterr()
     return code, out, err
+
+
+def assert_refused(type_in, said, *argv):
+    """What is typed ends in one line that says why, and changes no file and no folder."""
+    before = everything(), sorted(Path().rglob("*"))
+    code, out, err = type_in(*argv)
+    assert code == 1
+    assert said in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in out + err
+    assert (everything(), sorted(Path().rglob("*"))) == before

@@ -1,4 +1,4 @@
-"""Resumed runs: equal to uninterrupted ones, bit for bit; moved, stopped, extended, refused."""
+"""Resumed runs: equal to uninterrupted ones, bit for bit; stopped, extended, refused."""
 
 import csv
 import json
@@ -21,13 +21,21 @@ from energy_at.reporting import comparison
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder
 from energy_at.runs.resume import job_folder, open_resumed
-from tests.helpers.running import TINY, TINY_BN, config, fitted, prepared, states_equal, train_in
+from tests.helpers.running import (
+    TINY,
+    TINY_BN,
+    assert_refused,
+    config,
+    fitted,
+    prepared,
+    states_equal,
+    train_in,
+)
 from tests.helpers.running import typed as in_process
 
 pytestmark = pytest.mark.usefixtures("here")
 
 SHORT = (*TINY, "trainer.enable_progress_bar=false", "dataset.subset=200", "schedule=constant")
-EXTENDED = "trainer.max_epochs=6"
 EXACT = (*TINY_BN, "reg=der", "attack=rs_fgsm", "trainer.max_epochs=3", "dataset.batch_size=64")
 EVERY_STEP = ("callbacks.last.every_n_steps=1",)
 TIMES = {"perf/images_per_s"}
@@ -122,7 +130,7 @@ def test_a_run_killed_within_an_epoch_is_resumed_from_the_command_line(
     assert (tmp_path / "killed" / "results.json").is_file()
 
 
-# Moved, stopped, extended runs
+# Stopped and extended runs
 
 
 @pytest.fixture(autouse=True)
@@ -143,20 +151,6 @@ def run(trained_run, tmp_path):
     return shutil.copytree(trained_run, tmp_path / "run")
 
 
-def best(path):
-    return read_checkpoint(RunFolder(path).checkpoint("best"))
-
-
-def test_a_run_that_was_moved_keeps_its_best_score(type_train, tmp_path):
-    options = (*SHORT, "optimizer.lr=0.15")
-    type_train(*options, EXTENDED, "hydra.run.dir=whole")
-    type_train(*options, "trainer.max_epochs=5", "hydra.run.dir=here")
-    shutil.move("here", "there")
-    code, _, _ = type_train("resume=there", EXTENDED)
-    assert code == 0
-    assert best(tmp_path / "there")["global_step"] == best(tmp_path / "whole")["global_step"]
-
-
 def test_a_finished_run_is_trained_again_only_further(type_train, run, tmp_path):
     results = (tmp_path / "run" / "results.json").read_bytes()
     code, _, err = type_train("resume=run")
@@ -171,6 +165,41 @@ def test_an_extended_run_says_so(type_train, run, tmp_path):
     assert folder.config().trainer.max_epochs == 2
     assert folder.overrides()[-1] == "trainer.max_epochs=2"
     assert json.loads(folder.results_file.read_text())["last"]["step"] == 14
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [("resume=", "resume= names no run"), ("resume=nowhere", "nowhere is not a run folder")],
+)
+def test_what_is_no_run_is_not_resumed(type_train, wrong, said):
+    assert_refused(type_train, said, *SHORT, wrong)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda p: p.unlink(), "has no checkpoint last.ckpt"),
+        (lambda p: p.write_bytes(p.read_bytes()[:1000]), "is damaged or truncated"),
+        (lambda p: torch.save({"state_dict": {}, "f": rows}, p), "more than tensors and plain"),
+    ],
+    ids=["missing", "truncated", "code"],
+)
+def test_a_bad_checkpoint_gets_one_line_and_the_run_is_left_alone(run, type_train, damage, said):
+    damage(Path("run/checkpoints/last.ckpt"))
+    assert_refused(type_train, said, "resume=run")
+
+
+def test_resume_refuses_to_make_another_run_of_it(run, type_train):
+    said = "resume continues a run as it was, so reg=none cannot change"
+    assert_refused(type_train, said, "resume=run", "reg=none")
+
+
+def test_resume_trains_on_for_longer(run, type_train):
+    code, _, err = type_train("resume=run", "trainer.max_epochs=2")
+    assert code == 0, err
+    with Path("run/metrics.csv").open() as file:
+        steps = [int(r["step"]) for r in csv.DictReader(file) if r["train/loss"]]
+    assert steps == list(range(1, 15))
 
 
 # A sweep that is re-run

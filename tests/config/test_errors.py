@@ -1,0 +1,74 @@
+"""A mistake ends in one line, whoever finds it: a framework, the system, a reader that left."""
+
+import os
+import sys
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import MissingConfigException, OverrideParseException
+from hydra_plugins.hydra_joblib_launcher.config import JobLibLauncherConf
+from omegaconf import OmegaConf
+from omegaconf.errors import ValidationError
+
+from energy_at.config.errors import explain, one_line_errors
+from tests.helpers.running import ONE_EPOCH, assert_refused
+
+pytestmark = pytest.mark.usefixtures("here")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("reg=null", "a group takes the name of one of its choices, such as reg=none"),
+        ("+trainer.max_steps=1", "+trainer.max_steps: the key is there already, leave out the +"),
+        ("trainer.max_time=abc", "not a valid duration. Expected a string in the format DD:HH:MM"),
+        ("attack=null", "takes the name of one of its choices"),
+        ("hydra.run.dir=/dev/null/x", "Not a directory"),
+    ],
+)  # fmt: skip
+def test_what_a_framework_or_the_system_refuses_gets_one_line(type_train, wrong, said):
+    assert_refused(type_train, said, *ONE_EPOCH, *([wrong] if isinstance(wrong, str) else wrong))
+
+
+def test_a_word_where_a_launcher_has_declared_a_number_is_met_by_its_name():
+    config = OmegaConf.create({"hydra": {"launcher": JobLibLauncherConf}})
+    with pytest.raises(ValidationError) as met:
+        config.hydra.launcher.n_jobs = "many"
+    must = "hydra.launcher.n_jobs=many must be an integer >= 1, or -1 for all cores"
+    assert explain(met.value) == must
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("seed=0,", "seed=0, cannot be read: write key=value, key=a,b for a sweep or key=[a,b]"),
+        ("reg.name=a(b", "reg.name=a(b cannot be read: write key=value"),
+        ("seed=ränge", "seed=ränge cannot be read: write key=value"),
+        ("reg.weight=interval(1,2,3)", "reg.weight=interval(1,2,3): too many positional arguments"),
+    ],
+)
+def test_an_override_that_cannot_be_read_gets_a_line_without_the_parsers_words(override, said):
+    with pytest.raises(OverrideParseException) as met:
+        OverridesParser.create().parse_overrides([override])
+    assert explain(met.value).startswith(said)
+    assert "https:" not in explain(met.value)
+
+
+@pytest.mark.parametrize("extra", ["joblib", "submitit", "optuna", "ray"])
+def test_a_launcher_that_is_not_installed_says_how_to_get_it(extra, type_train, monkeypatch):
+    names = {"joblib": "hydra/launcher/joblib", "submitit": "hydra/launcher/submitit_local"}
+    missing = MissingConfigException("no", names.get(extra, f"hydra/sweeper/{extra}"), ["basic"])
+    assert explain(missing).endswith(f"pip install 'energy_at[{extra}]'")
+    unknown = RuntimeError(f"Unknown plugin class : 'hydra_plugins.hydra_{extra}_launcher.x'")
+    assert explain(unknown).endswith(f"pip install 'energy_at[{extra}]'")
+
+
+def test_a_reader_that_has_closed_gets_no_traceback(monkeypatch, capfd):
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        with pytest.raises(SystemExit) as stop, one_line_errors():
+            print("a table\n" * 100_000)
+    assert stop.value.code == 141
+    assert capfd.readouterr().err == ""
