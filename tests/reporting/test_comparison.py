@@ -7,7 +7,13 @@ import itertools
 
 import pytest
 
-from energy_at.reporting.comparison import by_status, compare, comparison_table, runs_table
+from energy_at.reporting.comparison import (
+    by_status,
+    compare,
+    comparison_table,
+    results_table,
+    runs_table,
+)
 from energy_at.reporting.figures import method_styles
 from energy_at.reporting.finished_run import FinishedRun
 from energy_at.runs.folder import RunFolder
@@ -131,6 +137,11 @@ def test_jobs_of_two_sweeps_are_named_by_their_paths(tmp_path):
         folders.append(folder)
     paths = [str(tmp_path / sweep / "0") for sweep in "ab"]
     assert [row["run"] for row in run_rows(folders)] == paths
+
+
+def test_runs_of_one_method_and_seed_have_labels_of_their_own(write):
+    found = compare([write(), write()])
+    assert [str(entry.label) for entry in found] == ["FGSM-AT, seed 0, 0", "FGSM-AT, seed 0, 1"]
 
 
 # Numbers
@@ -338,14 +349,6 @@ def test_a_run_that_overfits_robustly_is_a_result_and_says_when(write):
     assert (row["PGD-20 %"], row["status"]) == ("40.0", "overfitted at 3")
 
 
-def test_a_search_counts_a_run_that_is_no_result_as_zero(write):
-    val = {"clean": 0.9, "pgd": 0.26, "n": 64}
-    for log, score in ((GUESSED, 0.0), (metrics(LOST), 0.0), (metrics(), 0.26)):
-        folder = write(log=log)
-        folder.write_results({"last": {"step": 3, "val": val, "test": LAST}})
-        assert FinishedRun(folder).score() == pytest.approx(score)
-
-
 def test_no_curve_averages_runs_that_are_no_result(write):
     logs = (metrics(LOST), GUESSED, metrics())
     groups = by_status(compare([write(f"seed={i}", log=log) for i, log in enumerate(logs)]))
@@ -404,3 +407,112 @@ def test_csv_parses_back_to_the_same_cells(write, tabulated):
 
 def test_no_run_makes_an_empty_table():
     assert comparison_table(compare([])).rows == runs_table(compare([])).rows == []
+
+
+# The table of checkpoints
+
+
+METRICS = """\
+step,epoch,train/loss,train/acc/adv,train/aae_share,train/delta_energy/marginal,train/delta_energy/joint,val/acc/pgd
+1,0,2.0,0.9,0.9,9.0,9.0,
+2,0,1.5,0.8,0.8,8.0,8.0,
+2,0,,,,,,0.3
+3,1,1.0,0.5,0.25,0.5,-1.0,
+4,1,0.5,0.7,0.75,1.0,-3.5,
+4,1,,,,,,0.4
+"""
+
+
+RESULTS = {
+    "last": {
+        "step": 4,
+        "val": {"clean": 0.9, "fgsm": 0.7777, "pgd": 0.004, "n": 237},
+        "test": {"clean": 1.0, "fgsm": 0.5, "pgd": 0.0, "n": 360},
+    },
+    "best": {"step": 2, "test": {"clean": 0.8, "fgsm": 0.6, "pgd": 0.45, "n": 360}},
+}
+
+
+def run(path, *, metrics=METRICS, results=RESULTS):
+    folder = RunFolder.create(path, composed(*TINY_SHORT))
+    if metrics is not None:
+        folder.metrics_file.write_text(metrics)
+    if results is not None:
+        folder.write_results(results)
+    return FinishedRun(folder)
+
+
+def as_dicts(table):
+    return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+
+
+def test_numbers_of_a_run_are_those_of_its_files(tmp_path):
+    val, test, best = as_dicts(results_table([run(tmp_path / "fgsm_at")]))
+    trained = {
+        "status": "robust",
+        "train adv %": "60.0",
+        "AAE share %": "50.0",
+        "dE(x)": "+0.750",
+        "dE(x, y)": "-2.250",
+    }
+    assert val == trained | {
+        "run": "fgsm_at",
+        "checkpoint": "last",
+        "images": "val",
+        "n": "237",
+        "clean %": "90.0",
+        "FGSM %": "77.8",
+        "PGD %": "0.4",
+    }
+    assert test == trained | {
+        "run": "fgsm_at",
+        "checkpoint": "last",
+        "images": "test",
+        "n": "360",
+        "clean %": "100.0",
+        "FGSM %": "50.0",
+        "PGD %": "0.0",
+    }
+    assert best == dict.fromkeys(trained, "") | {
+        "status": "robust",
+        "run": "fgsm_at",
+        "checkpoint": "best",
+        "images": "test",
+        "n": "360",
+        "clean %": "80.0",
+        "FGSM %": "60.0",
+        "PGD %": "45.0",
+    }
+
+
+def test_runs_of_one_name_are_distinguished_by_their_paths(tmp_path):
+    table = results_table([run(tmp_path / sweep / "0") for sweep in "ab"])
+    assert {row["run"] for row in as_dicts(table)} == {str(tmp_path / s / "0") for s in "ab"}
+
+
+def test_runs_follow_each_other(tmp_path):
+    table = results_table([run(tmp_path / name) for name in ("b", "a", "c")])
+    assert [row["run"] for row in as_dicts(table)] == ["b"] * 3 + ["a"] * 3 + ["c"] * 3
+
+
+def test_what_was_not_measured_is_empty(tmp_path):
+    bare = run(
+        tmp_path / "bare",
+        metrics="step,epoch,train/loss,train/acc/adv\n1,0,1.0,0.5\n",
+        results={"last": {"step": 1, "test": {"clean": 0.5, "n": 2}}},
+    )
+    (row,) = as_dicts(results_table([bare]))
+    assert row["train adv %"] == "50.0"
+    empty = {name for name, cell in row.items() if cell == ""}
+    assert empty == {"FGSM %", "PGD %", "AAE share %", "dE(x)", "dE(x, y)"}
+
+
+def test_a_run_without_log_has_its_accuracies(tmp_path):
+    rows = as_dicts(results_table([run(tmp_path / "quiet", metrics=None)]))
+    assert [row["clean %"] for row in rows] == ["90.0", "100.0", "80.0"]
+    assert {row["dE(x)"] for row in rows} == {""}
+
+
+def test_a_run_that_has_not_finished_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="has not finished"):
+        results_table([run(tmp_path / "half", results=None)])

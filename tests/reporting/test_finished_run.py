@@ -1,10 +1,14 @@
-"""A finished run: its verdict, and the checkpoint to use."""
+"""Finished runs: their verdict, their score, and the checkpoint to use."""
+
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
+from energy_at.reporting.finished_run import FinishedRun, failed_jobs, finished_runs
 from energy_at.runs.folder import RunFolder
 from tests.helpers.logs import run_of
+from tests.helpers.reports import FAILED, LOST, SOUND, failing_sweep, write
 
 
 @pytest.fixture
@@ -54,3 +58,29 @@ def test_no_checkpoint_is_named_where_none_is_robust(ended, kind, step, best, mo
 def test_an_overfitted_network_is_a_result_where_there_is_no_best_one(ended):
     run = ended("overfitted", 16, best=False)
     assert (run.usable, run.advice()) == ("last", "")
+
+
+def test_a_search_counts_a_run_that_is_no_result_as_zero(tmp_path):
+    val = {"clean": 0.9, "pgd": 0.26, "n": 64}
+    logs = {"guessed": (0.25,) * 12, "collapsed": LOST, "sound": SOUND}
+    for (name, pgd), score in zip(logs.items(), (0.0, 0.0, 0.26), strict=True):
+        folder = write(tmp_path / name, pgd=pgd)
+        folder.write_results({"last": {**folder.results()["last"], "val": val}})
+        assert FinishedRun(folder).score() == pytest.approx(score)
+
+
+def test_held_out_images_are_those_of_the_log_where_no_evaluation_took_them(tmp_path):
+    folder = write(tmp_path / "run")
+    assert FinishedRun(folder).held_out_percent() == pytest.approx(100 * SOUND[-1])
+    val = {"clean": 0.9, "pgd": 0.25, "n": 64}
+    folder.write_results({"last": {**folder.results()["last"], "val": val}})
+    assert FinishedRun(folder).held_out_percent() == pytest.approx(25)
+
+
+def test_jobs_of_a_sweep_that_failed_are_named_with_their_reason(here, capsys):
+    sweep = failing_sweep(Path("sweep"))
+    assert [run.path for run in finished_runs(sweep)] == [Path("sweep/0")]
+    assert capsys.readouterr().err == ""
+    assert failed_jobs(sweep, alone=True) == FAILED
+    first, _ = failed_jobs(sweep, alone=False)
+    assert first.startswith("job sweep/1 failed: reg.weight=-1 must be")

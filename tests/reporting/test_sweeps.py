@@ -1,15 +1,15 @@
 """Runs of a sweep against a number that was swept, from run folders written by hand."""
 
+import csv
 import functools
 import itertools
 
 import pytest
 
-from energy_at.reporting.comparison import compare
-from energy_at.reporting.document.runs import sweeps
 from energy_at.reporting.finished_run import FinishedRun
-from energy_at.reporting.sweeps import compare_runs, sweep_curves
+from energy_at.reporting.sweeps import compare_runs, summary, sweep_curves
 from energy_at.runs.folder import RunFolder
+from tests.helpers.reports import write as write_run
 from tests.helpers.running import TINY, config
 
 composed = functools.cache(config)
@@ -108,11 +108,6 @@ def test_a_value_with_a_lost_run_is_never_the_best(write):
     )
 
 
-def test_held_out_images_are_those_of_the_log_where_no_evaluation_took_them(write):
-    assert write(held_out=None).held_out_percent() == pytest.approx(40)
-    assert write(held_out=0.25).held_out_percent() == pytest.approx(25)
-
-
 def test_radii_are_numbers_and_other_choices_curves(write):
     runs = [
         write(f"reg={reg}", f"threat.eps={eps}/255") for reg in ("none", "der") for eps in (8, 4)
@@ -142,12 +137,93 @@ def test_runs_that_differ_in_the_method_too_are_no_sweep(write):
     assert sweep_curves(runs) == []
 
 
-def test_the_sweep_and_its_report_hold_table_and_figure(sweep, tmp_path):
+def test_a_sweep_holds_table_and_figure(sweep, tmp_path):
     last = compare_runs(tmp_path).splitlines()[-1]
     assert last.startswith("Best on held-out images: reg.weight=2,")
     assert (tmp_path / "against_reg_weight.csv").read_text().startswith("reg.weight,method,runs,")
     assert (tmp_path / "against_reg_weight.png").read_bytes()[:4] == b"\x89PNG"
-    ((title, blocks),) = sweeps(compare([run.folder for run in sweep]), tmp_path / "report").items()
-    assert title == "Against reg.weight"
-    assert blocks[0].startswith("Best on held-out images: reg.weight=2,")
-    assert (tmp_path / "report" / "figures" / "against_reg_weight.png").is_file()
+
+
+# What is printed at the end of a sweep
+
+
+@pytest.fixture
+def jobs(tmp_path):
+    """A sweep over two methods and two seeds."""
+    for job, (reg, seed) in enumerate(itertools.product(("none", "der"), (0, 1))):
+        write_run(tmp_path / "sweep" / str(job), f"reg={reg}", f"seed={seed}")
+    return tmp_path / "sweep"
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_that_has_not_finished_is_left_out(jobs):
+    (jobs / "1" / "results.json").unlink()
+    summary(jobs)
+    assert [row["runs"] for row in table(jobs / "comparison.csv")] == ["1", "2"]
+    assert [row["run"] for row in table(jobs / "runs.csv")] == ["0", "2", "3"]
+
+
+def test_a_sweep_without_a_finished_run_says_so(jobs):
+    for path in jobs.glob("*/results.json"):
+        path.unlink()
+    (jobs / "2" / "error.txt").write_text("out of luck\n")
+    lost = f"was lost: re-run the sweep with hydra.sweep.dir={jobs} to resume it"
+    assert summary(jobs).splitlines() == [
+        "no job has finished",
+        *(f"job {job} {lost}" for job in "013"),
+        "job 2 failed: out of luck",
+    ]
+    assert not list(jobs.glob("comparison*"))
+
+
+def test_a_sweep_whose_jobs_all_failed_at_once_names_each(tmp_path):
+    for job in "01":
+        (tmp_path / job).mkdir()
+        (tmp_path / job / "error.txt").write_text(f"mistake {job}\n")
+    assert summary(tmp_path).splitlines() == [
+        "no job has finished",
+        "job 0 failed: mistake 0",
+        "job 1 failed: mistake 1",
+    ]
+
+
+def test_jobs_are_in_the_order_in_which_they_ran(jobs):
+    for old, new in (("0", "10"), ("1", "11")):
+        (jobs / old).rename(jobs / new)
+        (jobs / new / "error.txt").write_text("late\n")
+    (jobs / "3" / "error.txt").write_text("early\n")
+    *_, first, second, third = summary(jobs).splitlines()
+    assert [line.split()[1] for line in (first, second, third)] == ["3", "10", "11"]
+    assert [row["method"] for row in table(jobs / "comparison.csv")] == ["FGSM-AT + DER", "FGSM-AT"]
+
+
+def test_a_run_without_log_is_compared_by_its_accuracies(jobs):
+    """``logger=none`` and ``logger=wandb`` write none."""
+    for job in "23":
+        (jobs / job / "metrics.csv").unlink()
+    summary(jobs)
+    logged, quiet = table(jobs / "comparison.csv")
+    assert quiet["method"] == "FGSM-AT + DER"
+    assert quiet["clean %"] == logged["clean %"] == "80.0"
+    assert quiet["AAE share %"] == ""
+    for job in "23":
+        guessed = {"clean": 0.8, "fgsm": 0.25, "pgd": 0.25, "n": 100}
+        RunFolder(jobs / job).write_results({"last": {"step": 36, "test": guessed}})
+    summary(jobs)
+    assert table(jobs / "comparison.csv")[1]["status"] == "not robust (2 of 2 runs)"
+
+
+def test_runs_are_found_in_folders_of_folders(jobs):
+    """``hydra.sweep.subdir='${reg.name}/${seed}'``."""
+    for job, name in enumerate(("none/0", "none/1", "DER/0", "DER/1")):
+        (jobs / name).parent.mkdir(exist_ok=True)
+        (jobs / str(job)).rename(jobs / name)
+    summary(jobs)
+    assert {row["method"]: row["runs"] for row in table(jobs / "comparison.csv")} == {
+        "FGSM-AT": "2",
+        "FGSM-AT + DER": "2",
+    }

@@ -5,36 +5,12 @@ import json
 import pytest
 
 from energy_at.reporting.document.results import analyses, evaluations, samples
+from tests.helpers.reports import CONTENT, accuracy
 
 # What other commands have left in a run folder, and what is said where it is damaged
 
 
 PNG = b"\x89PNG\r\n\x1a\nrest"
-
-
-def accuracy(attack, eps, text, share):
-    known = {"attack": attack, "label": attack, "eps": eps, "eps_text": text, "images": 1000}
-    interval = {"low": share - 0.03, "high": share + 0.03}
-    return known | {"right": int(1000 * share), "accuracy": share} | interval
-
-
-CONTENT = {
-    "network": {"which": "best"},
-    "dataset": {"name": "cifar10", "split": "test", "images": 1000, "of": 10000, "seed": 0},
-    "norm": "Linf",
-    "accuracies": [
-        accuracy("clean", 0.0, "0", 0.8),
-        accuracy("pgd", 16 / 255, "16/255", 0.25),
-        accuracy("fgsm", 8 / 255, "8/255", 0.5),
-        accuracy("pgd", 8 / 255, "8/255", 0.4),
-    ],
-    "checks": [
-        {"name": "one", "passed": True, "finding": "f", "meaning": "m"},
-        {"name": "two", "passed": False, "finding": "f", "meaning": "m"},
-        {"name": "three", "passed": None, "finding": "f", "meaning": "m"},
-    ],
-    "left_out": [],
-}
 
 
 def write(run, content, name="strong"):

@@ -1,4 +1,4 @@
-"""Pictures of results: a row for each class."""
+"""Pictures of results: images by class, and accuracy over eps."""
 
 import numpy as np
 import pytest
@@ -48,3 +48,23 @@ def test_attacks_are_coloured_as_in_the_curve_of_the_accuracy():
     (axes,) = accuracy_figure({"accuracies": rows, "norm": "L-inf"}).axes
     drawn = {line.get_label(): (line.get_color(), line.get_marker()) for line in axes.get_lines()}
     assert drawn == ATTACK_STYLES
+
+
+def test_the_curve_of_the_accuracy_begins_at_the_clean_one():
+    labels = {"clean": "clean", "fgsm": "FGSM", "pgd": "PGD-2-2"}
+    shares = {("clean", 0): 0.8, ("pgd", 16): 0.1, ("fgsm", 16): 0.3,
+              ("fgsm", 4): 0.6, ("pgd", 4): 0.5}  # fmt: skip
+    rows = [
+        {"attack": name, "label": labels[name], "eps": eps / 255, "accuracy": share,
+         "low": share - 0.1, "high": share + 0.1}
+        for (name, eps), share in shares.items()
+    ]  # fmt: skip
+    (axes,) = accuracy_figure({"accuracies": rows, "norm": "L-inf"}, "title").axes
+    assert axes.get_xlabel() == "eps, L-inf [1/255]"
+    assert axes.get_ylabel() == "accuracy [%]"
+    assert {text.get_text() for text in axes.get_legend().get_texts()} == {"FGSM", "PGD-2-2"}
+    for line in axes.get_lines():
+        name = line.get_label().lower().partition("-")[0]
+        assert line.get_xdata().tolist() == pytest.approx([0, 4, 16])
+        expected = [100 * share for share in (0.8, shares[name, 4], shares[name, 16])]
+        assert line.get_ydata().tolist() == pytest.approx(expected)

@@ -10,11 +10,7 @@ from matplotlib.figure import Figure
 
 from energy_at.reporting.describe import MethodLabel
 from energy_at.reporting.figures import method_styles, save, svg, training_curves
-from energy_at.reporting.figures.training_curves import (
-    PANELS,
-    methods_figure,
-    steps_figure,
-)
+from energy_at.reporting.figures.training_curves import PANELS, methods_figure, steps_figure
 from energy_at.runs.metrics_log import Curve, MetricsLog
 from tests.helpers.logs import WORKS, log_of, row, run_of, validation
 

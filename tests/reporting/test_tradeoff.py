@@ -1,0 +1,105 @@
+"""Samplings of a sweep: a row for each, the starts alone, and a curve over the steps."""
+
+import csv
+import json
+
+import pytest
+
+from energy_at.reporting.figures import results
+from energy_at.reporting.tradeoff import FILES, compare_samplings, score_cells
+
+SCORES = {"fid": 30.0, "precision": 0.5, "recall": 0.25, "variety": 2.0, "copied": 0.125}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes ``samples.json`` as a job of a sweep leaves it."""
+
+    def written(job, start="noise", guidance="none", *, steps=100, seed=0, **scores):
+        folder = tmp_path / str(job)
+        folder.mkdir()
+        report = {
+            "network": {"source": "run"},
+            "dataset": "digits",
+            "settings": {
+                "start": {"name": start, **({"k": 5} if start == "local_pca" else {})},
+                "guidance": {"name": guidance},
+                "sampler": {"name": "langevin", "steps": steps},
+            },
+            "n": 50,
+            "seed": seed,
+            "mean_steps": steps / 2,
+            "stopped": {"reached": 10, "cap": 40},
+            "reference": {"split": "train", "images": 1200},
+            "extractor": "classifier",
+            "sets": {
+                "samples": SCORES | scores,
+                "start alone": SCORES | {"fid": 90.0},
+                "held-out images": SCORES | {"fid": 1.0},
+            },
+        }
+        (folder / "samples.json").write_text(json.dumps(report))
+
+    return written
+
+
+def rows(folder):
+    with (folder / "tradeoff.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_sweep_without_a_sampling_has_no_table(tmp_path):
+    assert compare_samplings(tmp_path) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_each_sampling_has_a_row_each_start_one_and_the_held_out_images_the_last(write, tmp_path):
+    for job, (start, guidance) in enumerate(
+        [("noise", "none"), ("noise", "class_energy"), ("local_pca", "none")]
+    ):
+        write(job, start, guidance, fid=30.0 + job)
+    text = compare_samplings(tmp_path)
+    assert text.startswith("digits, 50 samples, seed 0, scores by classifier against 1200 train")
+    assert text.splitlines()[-1] == f"written to {tmp_path}/: {', '.join(FILES)}"
+    assert all((tmp_path / name).stat().st_size > 100 for name in FILES)
+    found = rows(tmp_path)
+    assert [(row["images"], row["start"], row["guidance"], row["FID"]) for row in found] == [
+        ("samples", "noise", "none", "30.00"),
+        ("samples", "noise", "class_energy", "31.00"),
+        ("samples", "local_pca", "none", "32.00"),
+        ("start alone", "noise", "", "90.00"),
+        ("start alone", "local_pca", "", "90.00"),
+        ("held-out images", "", "", "1.00"),
+    ]
+    assert (found[0]["mean steps"], found[0]["arrived %"]) == ("50.0", "20.0")
+    assert (found[3]["mean steps"], found[3]["arrived %"]) == ("0", "")
+
+
+def test_jobs_are_in_the_order_of_their_numbers(write, tmp_path):
+    for job in (0, 2, 10):
+        write(job, seed=job)
+    compare_samplings(tmp_path)
+    assert [row["seed"] for row in rows(tmp_path)[:3]] == ["0", "2", "10"]
+
+
+def test_a_point_of_the_figure_is_the_mean_of_its_seeds_and_steps_are_its_curve(
+    write, tmp_path, monkeypatch
+):
+    for job, (steps, seed, fid) in enumerate([(200, 0, 10.0), (100, 0, 20.0), (100, 1, 40.0)]):
+        write(job, steps=steps, seed=seed, fid=fid)
+    write(3, "local_pca", fid=None)  # not measured by features
+    drawn = {}
+
+    def draw(curves, title):
+        drawn.update(curves)
+        return results.tradeoff_figure(curves, title)
+
+    monkeypatch.setattr("energy_at.reporting.tradeoff.tradeoff_figure", draw)
+    compare_samplings(tmp_path)
+    (curve,) = drawn.values()
+    assert [(point["steps"], point["fid"]) for point in curve] == [(100, 30.0), (200, 10.0)]
+
+
+def test_a_score_has_its_unit_and_one_that_was_not_measured_is_empty():
+    cells = score_cells(SCORES | {"kid": None}, ["fid", "kid", "recall", "copied"])
+    assert cells == ["30.00", "", "0.250", "12.5"]
