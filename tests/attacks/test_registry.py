@@ -231,3 +231,10 @@ def test_every_named_attack_fits_both_norms(name, ball, net, batch):
     delta = attack(net.eval(), x, y, generator=seeded()).x_adv - x
     radius = delta.flatten(1).norm(p=2 if isinstance(ball, L2) else torch.inf, dim=1)
     assert radius.max() <= ball.eps * (1 + 1e-5)
+
+
+def test_step_sizes_follow_the_radius_as_published():
+    ball = Linf(0.1)
+    sizes = [make(ball).alpha for make in (fgsm, rs_fgsm, n_fgsm, pgd, trades)]
+    assert sizes == pytest.approx([0.1, 0.125, 0.1, 0.025, 0.025])
+    assert rs_fgsm(ball, alpha=0.03).alpha == 0.03

@@ -41,11 +41,7 @@ def test_the_table_has_every_row_and_its_numbers(typing):
     ("argv", "said"),
     [
         (("scenarios=[fgsm,nothing]",), "scenarios=[nothing]: choose from fgsm,"),
-        (("rows=[theirs]",), "choose from reference,"),
-        (("rows=[torchattacks]",), "torchattacks is not installed"),
         (("attack=pgd",), "attack: unknown key; did you mean attack_steps"),
-        (("precisions=[fp16]",), "precisions="),
-        (("training.compile=default",), "gradalign takes: leave it out of scenarios="),
         (("threat=l2", "rows=[reference]", "scenarios=[fgsm]"), "rows=[reference] has no loop"),
         (("clock=moon",), "clock=moon must be wall or cpu"),
         (("repeats=0",), "repeats=0 must be"),

@@ -1,6 +1,5 @@
 """Weights of others: networks as they were published, written down here, load into ours."""
 
-import pickle
 from collections import OrderedDict
 from functools import partial
 
@@ -483,86 +482,6 @@ def test_what_does_not_fit_is_named_in_one_line_and_changes_nothing(change, said
     assert all(torch.equal(after[key], value) for key, value in before.items())
     load_weights(ours, state)
     assert not any(torch.equal(after[key], value) for key, value in before.items())
-
-
-class Trap:
-    """Creates a file where it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
-
-
-TRAPS = {
-    "zip": (torch.save, partial(torch.load, weights_only=False)),
-    "legacy": (
-        partial(torch.save, _use_new_zipfile_serialization=False),
-        partial(torch.load, weights_only=False),
-    ),
-    "pickle": (partial(pickle.dump, protocol=2), pickle.load),
-}
-
-
-@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
-@pytest.mark.parametrize(("save", "trusting"), TRAPS.values(), ids=TRAPS)
-def test_nothing_of_a_file_is_run(save, trusting, suffix, tmp_path):
-    file, sprung = tmp_path / f"file.{suffix}", tmp_path / "sprung"
-    with file.open("wb") as stream:
-        save({"state_dict": pair("resnet")[0].state_dict(), "trap": Trap(sprung)}, stream)
-    with pytest.raises(ValueError, match=r"file\.\w+ (holds more than tensors|is damaged)"):
-        read_tensors(file)
-    assert not sprung.exists()
-    with file.open("rb") as stream:
-        trusting(stream)
-    assert sprung.exists()
-
-
-def test_a_file_with_code_says_so(tmp_path):
-    torch.save({"model": nn.Linear(2, 2)}, tmp_path / "file.pt")
-    with pytest.raises(ValueError, match=r"more than tensors and plain values, .*: not read"):
-        read_tensors(tmp_path / "file.pt")
-
-
-@pytest.mark.parametrize("kind", ["pt", "legacy", "safetensors"])
-@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
-def test_a_truncated_file_is_refused_as_such(kind, share, tmp_path):
-    file = tmp_path / ("file.safetensors" if kind == "safetensors" else "file.pt")
-    state = pair("resnet")[0].state_dict()
-    if kind == "safetensors":
-        save_file(state, file)
-    else:
-        torch.save(state, file, _use_new_zipfile_serialization=kind == "pt")
-    assert read_tensors(file).keys() == state.keys()
-    whole = file.read_bytes()
-    file.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(ValueError, match="is damaged or truncated: use another"):
-        read_tensors(file)
-
-
-@pytest.mark.parametrize(
-    "content", [b"a", b"lr: 0.1\n", b"step,loss\n1,2.3\n", b"\x89PNG\r\n\x1a\n"]
-)
-@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
-def test_a_file_of_another_kind_is_not_called_damaged(content, suffix, tmp_path):
-    file = tmp_path / f"file.{suffix}"
-    file.write_bytes(content)
-    with pytest.raises(ValueError, match=r"file\.\w+ is not a checkpoint: name a PyTorch"):
-        read_tensors(file)
-
-
-@pytest.mark.parametrize("content", [[torch.ones(2)], torch.ones(2), "weights", 3], ids=repr)
-def test_a_file_without_named_tensors_is_refused(content, tmp_path):
-    torch.save(content, tmp_path / "file.pt")
-    with pytest.raises(ValueError, match=f"holds a {type(content).__name__}, no named tensors$"):
-        read_tensors(tmp_path / "file.pt")
-
-
-def test_a_file_that_is_not_there_is_named(tmp_path):
-    for path in (tmp_path, tmp_path / "none.pt", tmp_path / "none.safetensors"):
-        with pytest.raises(FileNotFoundError, match=f"^checkpoint {path} not found$"):
-            read_tensors(path)
 
 
 # There and back

@@ -182,3 +182,28 @@ def test_trades_of_beta_zero_trains_on_clean_images_alone(tmp_path, batch):
     F.cross_entropy(clean(x), y).backward()
     for ours, theirs in zip(module.net.parameters(), clean.parameters(), strict=True):
         assert torch.equal(ours.grad, theirs.grad)
+
+
+def test_cross_entropies_look_at_their_own_logits(pair):
+    for term, own in ((CleanCrossEntropy(), pair.clean), (AdversarialCrossEntropy(), pair.adv)):
+        p = own.exp() / own.exp().sum(1, keepdim=True)
+        torch.testing.assert_close(term(pair), -p[range(N), pair.y].log())
+
+
+def test_trades_divergence_is_the_sum_over_classes(pair):
+    p, q = pair.clean.softmax(1), pair.adv.softmax(1)
+    torch.testing.assert_close(TradesKL()(pair), (p * (p / q).log()).sum(1))
+
+
+def test_trades_divergence_worked_out_by_hand():
+    clean, adv = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.25, 0.75]]).log()
+    value = TradesKL()(LogitPair(clean, adv, torch.tensor([0])))
+    torch.testing.assert_close(value, torch.tensor([4 / 3]).log() / 2)
+
+
+def test_trades_divergence_of_certain_predictions_is_finite():
+    clean, adv = torch.tensor([[1e4, 0.0]]), torch.tensor([[0.0, 1e4]], requires_grad=True)
+    value = TradesKL()(LogitPair(clean, adv, torch.tensor([0])))
+    torch.testing.assert_close(value, torch.tensor([1e4]))
+    (grad,) = torch.autograd.grad(value.sum(), adv)
+    torch.testing.assert_close(grad, torch.tensor([[-1.0, 1.0]]))

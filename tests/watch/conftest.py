@@ -5,7 +5,7 @@ from tests.helpers.running import TINY, config
 RUN = (*TINY, "trainer.max_epochs=3", "dataset.batch_size=16", "reg=der")
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def composed():
     return config(*RUN)
 
