@@ -1,19 +1,37 @@
 """README and docs: their Python runs, their links lead somewhere, their words are plain."""
 
 import re
+import runpy
+import shlex
+import shutil
+import sys
 from pathlib import Path
 
+import matplotlib as mpl
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from torch.utils.data import DataLoader, TensorDataset
 
+from docs import claims
+from energy_at import evaluate, train
+from energy_at.reporting.comparison import compare, runs_table
+from energy_at.runs.folder import RunFolder, runs_below
 from scripts import check_language, configuration_reference
 from tests.helpers.nets import TinyNet
+from tests.helpers.running import config
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SNIPPET = re.compile(r"```python\n(.*?)```", re.DOTALL)
 LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
+FILE = re.compile(r"^`(\S+)`\n\n```(?:python|yaml)\n(.*?)```", re.DOTALL | re.MULTILINE)
+COMMAND = re.compile(r"^    python -m energy_at\.(\w+) ((?:.*\\\n)*.*)", re.MULTILINE)
+QUICK = (
+    *("trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.accelerator=cpu"),
+    *("trainer.enable_progress_bar=false", "validation.attacks.pgd.steps=1"),
+    *("evaluation.attacks.pgd.steps=1", "evaluation.checkpoints=[last]", "evaluation.subset=20"),
+)
 
 
 def test_the_readme_is_short():
@@ -33,6 +51,85 @@ def test_the_python_runs_as_it_stands(name, here, monkeypatch):
     assert names["trainer"].global_step == 2
     if "x_adv" in names:
         assert (names["x_adv"] - x).abs().max() <= 8 / 255 + 1e-6
+
+
+def commands(page):
+    """Name and arguments of each command of a page, as a shell would split them."""
+    text = (ROOT / "docs" / page).read_text()
+    return [(name, shlex.split(line.replace("\\\n", ""))) for name, line in COMMAND.findall(text)]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """The project of docs/extending.md: a run, its evaluation, and a copy as another seed."""
+    folder = tmp_path_factory.mktemp("project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.syspath_prepend(folder)
+        for name, text in FILE.findall((ROOT / "docs/extending.md").read_text()):
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            Path(name).write_text(text)
+        Path("mine/__init__.py").touch()
+        runpy.run_path("make.py")
+        (_, trained), (_, evaluated) = commands("extending.md")
+        patch.setattr(sys, "argv", ["train", *trained, *QUICK, "hydra.run.dir=runs/paper/0"])
+        train.main()
+        shutil.copytree("runs/paper/0", "runs/paper/1")
+        config = Path("runs/paper/1/config.yaml")
+        config.write_text(config.read_text().replace("seed: 0", "seed: 1"))
+        small = ["run=runs/paper/0", "steps=1", "restarts=1", "subset=10", "device=cpu"]
+        patch.setattr(sys, "argv", ["evaluate", *evaluated[1:], *small])
+        evaluate.main()
+        for name in [name for name in sys.modules if name.partition(".")[0] == "mine"]:
+            del sys.modules[name]
+    return folder
+
+
+def test_the_project_that_extends_energy_at_trains_with_its_own_parts(project):
+    run = RunFolder.open(project / "runs/paper/0")
+    config = run.config()
+    targets = [config.attack.search, config.reg.terms.distance, config.model, config.dataset.reader]
+    assert all(node._target_.startswith("mine.") for node in targets)
+    assert list(run.log()["train/loss/distance"].steps) == [1]
+
+
+def test_metrics_are_read_in_pandas_as_the_guide_says(project, monkeypatch):
+    monkeypatch.chdir(project)
+    names = {}
+    for code in SNIPPET.findall((ROOT / "docs/training.md").read_text()):
+        exec(code.replace("RUN_FOLDER", "runs/paper/0"), names)
+    assert len(names["steps"]) == len(names["validations"]) == 1
+    assert names["both"].notna().all(axis=None)
+
+
+def test_tables_and_figures_of_a_paper_are_made_as_the_guide_says(project, monkeypatch):
+    monkeypatch.chdir(project)
+    Path("report").mkdir()
+    Path("report/runs.csv").write_text(runs_table(compare(list(runs_below(Path("runs"))))).csv())
+    names = {}
+    with mpl.rc_context({"backend": "agg"}):
+        for code in SNIPPET.findall((ROOT / "docs/paper.md").read_text()):
+            exec(code, names)
+    tex = Path("table.tex").read_text()
+    assert all(part in tex for part in ("\\toprule", "seeds", "PGD-1 \\%", "\\pm"))
+    assert list(names["strong"]) == ["FGSM", "PGD-1", "clean"]
+    assert Path("seeds.pdf").is_file()
+
+
+def test_the_commands_for_slurm_compose():
+    found = [argv for _, argv in commands("sweeps_and_clusters.md")
+             if "hydra/launcher=submitit_slurm" in argv]  # fmt: skip
+    assert found
+    for argv in found:
+        parsed = OverridesParser.create().parse_overrides([a for a in argv if a != "-m"])
+        cfg = config(*[o.input_line for o in parsed if not o.is_sweep_override()])
+        assert cfg.dataset.root == "/shared/data"
+
+
+def test_what_the_docs_count_is_what_the_committed_runs_say():
+    text = (ROOT / "docs/methods.md").read_text()
+    assert claims.delta_energies() in text
+    assert claims.collapses() in text
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

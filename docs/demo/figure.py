@@ -1,6 +1,7 @@
-"""Draw every run of the demo's setting, ``runs.csv``: ``python docs/demo/figure.py``.
+"""Draw every run of the demo's setting, and the two of seed 0: ``python docs/demo/figure.py``.
 
-One dot is one training: PGD-20 accuracy on held-out images after the last epoch.
+In ``runs.png`` one dot is one training of ``runs.csv``: PGD-20 accuracy on held-out images after
+the last epoch. ``delta_energy.png`` is the figure that ``make demo`` draws, from ``seed0``.
 """
 
 import csv
@@ -8,12 +9,20 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
+from energy_at.reporting.figures import save
+from energy_at.reporting.figures.training_curves import delta_energy_figure
+from energy_at.runs.metrics_log import read_metrics_log
+
 HERE = Path(__file__).parent
 LABELS = {"none": "FGSM-AT", "der": "FGSM-AT + DER"}
 COLOURS = {"none": "#000000", "der": "#D55E00"}  # as in every figure
+SEED_0 = {"fgsm_at": "FGSM-AT, seed 0", "fgsm_at_der": "FGSM-AT + DER, seed 0"}
+SETTING = "textured MNIST (5,000 images), PreActResNet18 of width 8, L-inf, eps 0.1, 12 epochs"
 
 
 def main() -> None:
+    logs = {label: read_metrics_log(HERE / f"seed0/{name}.csv") for name, label in SEED_0.items()}
+    save(delta_energy_figure(logs, SETTING), HERE / "delta_energy")
     with (HERE / "runs.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     places = list(dict.fromkeys(_place(row) for row in rows))

@@ -1,7 +1,7 @@
 """Attacks: one gradient loop, its starts and goals, and ways to combine attacks."""
 
 from energy_at.attacks.autoattack import LibraryAttack
-from energy_at.attacks.base import Attack, AttackResult, NoAttack
+from energy_at.attacks.base import Attack, AttackOptions, AttackResult, NoAttack
 from energy_at.attacks.compose import Restarts, WorstCase, climbs_loss, with_alpha
 from energy_at.attacks.gradient import GradientAttack
 from energy_at.attacks.registry import (
@@ -19,6 +19,7 @@ from energy_at.attacks.threat import L2, Ball, Linf
 __all__ = [
     "L2",
     "Attack",
+    "AttackOptions",
     "AttackResult",
     "Ball",
     "GradientAttack",
