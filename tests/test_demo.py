@@ -23,7 +23,7 @@ def run(tmp_path, composed):
 
     def write(name, validations, pgd):
         folder = RunFolder.create(tmp_path / name, composed)
-        lines = ["step,epoch,train/loss,val/acc/pgd"]
+        lines = ["step,epoch,train/loss,val/acc/pgd10"]
         for epoch, accuracy in enumerate(validations):
             lines += [f"{10 * epoch + step},{epoch},1.0," for step in range(1, 11)]
             lines += [f"{10 * epoch + 10},{epoch},,{accuracy}"]

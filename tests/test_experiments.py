@@ -115,7 +115,7 @@ def test_ro_onecycle_trains_100_epochs_with_its_peak_after_a_quarter():
 def test_robust_overfitting_is_read_from_best_and_last(experiment):
     cfg = composed(f"experiment={experiment}")
     assert set(cfg.evaluation.checkpoints) == {"best", "last"}
-    assert cfg.callbacks.best.monitor == "val/acc/pgd"
+    assert cfg.callbacks.best.monitor == "val/acc/pgd10"
     assert (cfg.dataset.name, cfg.attack.name, cfg.attack.steps) == ("cifar10", "PGD", 10)
 
 

@@ -78,7 +78,7 @@ def test_an_exported_run_evaluates_to_the_same_numbers(which, type_in, run):
     assert rows(of_file) == rows(of_run)
     results = json.loads((run / "results.json").read_text())
     assert results["last"]["test"]["clean"] != results["best"]["test"]["clean"]
-    shares = [f"{100 * results[which]['test'][name]:.1f}" for name in ("clean", "fgsm", "pgd")]
+    shares = [f"{100 * results[which]['test'][name]:.1f}" for name in ("clean", "fgsm", "pgd2")]
     assert [row[3] for row in rows(of_file)] == shares
 
 

@@ -66,7 +66,7 @@ def test_a_run_leaves_one_row_for_each_step_with_all_energies(finished):
     logged |= {"train/aae_share", "train/acc/clean", "train/acc/adv", "train/logit_scale",
                "train/loss/adversarial_ce", "train/loss/der", "lr", "epoch"}  # fmt: skip
     assert all(row[name] for row in steps for name in logged)
-    (validated,) = [row for row in rows if row["val/acc/pgd"]]
+    (validated,) = [row for row in rows if row["val/acc/pgd2"]]
     assert (validated["step"], validated["epoch"]) == ("14", "0")
     assert validated["val/delta_energy/marginal"]
 
@@ -93,7 +93,7 @@ def test_a_run_is_opened_again_and_measures_the_same(finished, monkeypatch, caps
     assert code == 0
     cells = [[cell.strip() for cell in line.split("|")] for line in out.splitlines()]
     shares = {row[1]: row[4] for row in cells if len(row) > 4}
-    for label, name in (("clean", "clean"), ("FGSM", "fgsm"), ("PGD-2", "pgd")):
+    for label, name in (("clean", "clean"), ("FGSM", "fgsm"), ("PGD-2", "pgd2")):
         assert shares[label] == f"{100 * results[name]:.1f}"
 
 

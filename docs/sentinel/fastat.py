@@ -40,7 +40,7 @@ def first_alarm(curve: Curve, classes: int, ratio: float) -> int | None:
     """Epoch of the first alarm, from 1 on."""
     detector = CatastrophicOverfitting(Thresholds(ratio=ratio), classes)
     for epoch, (fgsm, pgd) in enumerate(curve, 1):
-        row = {"step": float(epoch), "val/acc/fgsm": fgsm, "val/acc/pgd": pgd}
+        row = {"step": float(epoch), "val/acc/fgsm": fgsm, "val/acc/pgd10": pgd}
         if detector.take_validation(row):
             return epoch
     return None

@@ -55,14 +55,14 @@ class Run:
     def onset(self) -> int | None:
         """Step of the validation that shows the collapse."""
         cfg = self.folder.config()
-        validations = self.folder.log().rows("val/acc/pgd")
+        validations = self.folder.log().rows("val/acc/pgd10")
         status = status_of(validations, int(cfg.dataset.val_size), 1 / int(cfg.dataset.classes))
         return status.step if status.kind == "collapsed" else None
 
     @cached_property
     def healthy(self) -> bool:
         """Whether its accuracy never was below half its best so far."""
-        pgd = self.folder.log()["val/acc/pgd"].values
+        pgd = self.folder.log()["val/acc/pgd10"].values
         learned = has_learned(float(pgd.max()), int(self.folder.config().dataset.classes))
         return learned and bool((pgd >= np.maximum.accumulate(pgd) / 2).all())
 

@@ -22,7 +22,8 @@ from PIL import Image
 
 from energy_at.attacks import climbs_loss
 from energy_at.config.build import make
-from energy_at.overfitting.alarms import Alarm, Thresholds
+from energy_at.overfitting.alarms import PGD as PGD_ACCURACY
+from energy_at.overfitting.alarms import Alarm, Thresholds, find_column
 from energy_at.overfitting.detector import Detector
 from energy_at.overfitting.onset import MARGIN, RunStatus, status_of
 from energy_at.overfitting.signals import LEARNED, WINDOW, running_means
@@ -64,7 +65,7 @@ class Watch:
     @cached_property
     def pgd(self) -> Curve:
         """PGD accuracy on held-out images."""
-        return self.folder.log()["val/acc/pgd"]
+        return self.folder.log()[PGD_ACCURACY]
 
     @property
     def chance(self) -> float:
@@ -103,7 +104,7 @@ class Watch:
     def status(self) -> RunStatus:
         """Whether it kept its robustness to its end."""
         images = int(self.folder.config().dataset.val_size)
-        return status_of(self.folder.log().rows("val/acc/pgd"), images, self.chance)
+        return status_of(self.folder.log().rows(PGD_ACCURACY), images, self.chance)
 
     @cached_property
     def overfitted(self) -> int | None:
@@ -125,7 +126,7 @@ class Watch:
         climbs = climbs_loss(make(cfg.attack.search))
         classes, images = int(cfg.dataset.classes), int(cfg.dataset.val_size)
         detector = Detector(self.thresholds, classes, climbs, images)
-        seen = [row for row in self.rows if held_out or "val/acc/pgd" not in row]
+        seen = [row for row in self.rows if held_out or find_column(row, PGD_ACCURACY) not in row]
         return [alarm for alarm in map(detector.update, seen) if alarm is not None]
 
     @cached_property

@@ -6,9 +6,9 @@ Constants are those of the papers at every radius; a step size left out follows 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, get_args
+from typing import Any
 
-from energy_at.attacks.autoattack import LibraryAttack, Name, autoattack, require_installed
+from energy_at.attacks.autoattack import LibraryAttack, autoattack, require_installed
 from energy_at.attacks.base import Attack
 from energy_at.attacks.compose import Restarts, WorstCase
 from energy_at.attacks.gradient import (
@@ -38,6 +38,15 @@ class AttackKey:
 
 
 CLEAN = AttackKey("clean")
+ITERATED = ("pgd", "trades", "targeted", "cw")  # attacks that the key ``steps`` belongs to
+
+
+def column_of(name: str, attack: Attack) -> str:
+    """``pgd10``, ``pgd50x10``: in a column's name an iterated attack has its steps and restarts."""
+    if name not in ITERATED:
+        return name
+    times = getattr(attack, "times", len(getattr(attack, "attacks", "1")))
+    return f"{name}{attack.steps}" + (f"x{times}" if times > 1 else "")
 
 
 def fgsm(ball: Ball, *, alpha: float | None = None, steps: int = 1) -> GradientAttack:
@@ -110,34 +119,25 @@ def _or(alpha: float | None, default: float) -> float:
     return default if alpha is None else alpha
 
 
-OWN: dict[str, Callable[..., Attack]] = {
-    "fgsm": fgsm,
-    "rs_fgsm": rs_fgsm,
-    "pgd": pgd,
-    "trades": trades,
-    "targeted": targeted,
-    "cw": cw,
+# by name: label and maker
+OWN: dict[str, tuple[str, Callable[..., Attack]]] = {
+    "fgsm": ("FGSM", fgsm),
+    "rs_fgsm": ("RS-FGSM", rs_fgsm),
+    "pgd": ("PGD", pgd),
+    "trades": ("TRADES", trades),
+    "targeted": ("targeted PGD", targeted),
+    "cw": ("CW", cw),
 }
-FROM_LIBRARY: dict[str, Callable[..., Attack]] = {
-    **{name.replace("-", "_"): partial(LibraryAttack, name=name) for name in get_args(Name)},
-    "autoattack": autoattack,
+FROM_LIBRARY: dict[str, tuple[str, Callable[..., Attack]]] = {
+    "apgd_ce": ("APGD-CE", partial(LibraryAttack, name="apgd-ce")),
+    "apgd_dlr": ("APGD-DLR", partial(LibraryAttack, name="apgd-dlr")),
+    "apgd_t": ("APGD-T", partial(LibraryAttack, name="apgd-t")),
+    "fab": ("FAB", partial(LibraryAttack, name="fab")),
+    "fab_t": ("FAB-T", partial(LibraryAttack, name="fab-t")),
+    "square": ("Square", partial(LibraryAttack, name="square")),
+    "autoattack": ("AutoAttack", autoattack),
 }
-LABELS = {
-    "clean": "clean",
-    "fgsm": "FGSM",
-    "rs_fgsm": "RS-FGSM",
-    "pgd": "PGD",
-    "trades": "TRADES",
-    "targeted": "targeted PGD",
-    "cw": "CW",
-    "apgd_ce": "APGD-CE",
-    "apgd_dlr": "APGD-DLR",
-    "apgd_t": "APGD-T",
-    "fab": "FAB",
-    "fab_t": "FAB-T",
-    "square": "Square",
-    "autoattack": "AutoAttack",
-}
+LABELS = {"clean": "clean"} | {name: label for name, (label, _) in (OWN | FROM_LIBRARY).items()}
 
 
 def named_attack(name: str, ball: Ball, **settings: Any) -> Attack:
@@ -147,9 +147,10 @@ def named_attack(name: str, ball: Ball, **settings: Any) -> Attack:
         ValueError: if the name is unknown.
         ImportError: if its library is not installed.
     """
-    factories = OWN | FROM_LIBRARY
-    if name not in factories:
-        raise ValueError(f"unknown attack {name!r}: choose from {', '.join(factories)}")
+    known = OWN | FROM_LIBRARY
+    if name not in known:
+        raise ValueError(f"unknown attack {name!r}: choose from {', '.join(known)}")
     if name in FROM_LIBRARY:
         require_installed(name)
-    return factories[name](ball, **settings)
+    _, make = known[name]
+    return make(ball, **settings)

@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from energy_at.attacks import Attack
+from energy_at.attacks.registry import column_of
 from energy_at.config.cli import quieten
 from energy_at.config.trust import require_trusted
 from energy_at.core.rules import ArgumentError
@@ -103,16 +104,11 @@ def build(cfg: DictConfig, folder: RunFolder, *, wandb_id: str | None = None) ->
 def build_data(cfg: DictConfig) -> ImageData:
     data = cfg.dataset
     with keys_of(data):
+        keys = ("root", "batch_size", "eval_batch_size", "val_size", "subset", "pad", "flip")
         return ImageData(
             make(data.reader, factory=True),
-            data.root,
-            batch_size=data.batch_size,
-            eval_batch_size=data.eval_batch_size,
-            val_size=data.val_size,
-            subset=data.subset,
+            **{key: data[key] for key in keys},
             seed=cfg.seed,
-            pad=data.pad,
-            flip=data.flip,
             channels_last=cfg.training.channels_last,
         )
 
@@ -213,8 +209,9 @@ def reopen(
 
 
 def make_attacks(stage: DictConfig) -> dict[str, Attack]:
-    """The attacks of a stage; one that is null is left out."""
-    return {name: attack for name, attack in make(stage.attacks).items() if attack is not None}
+    """The attacks of a stage by column, as ``pgd10``; one that is null is left out."""
+    made = make(stage.attacks)
+    return {column_of(name, attack): attack for name, attack in made.items() if attack is not None}
 
 
 def _callback(node: DictConfig, folder: RunFolder) -> Callback:

@@ -110,7 +110,7 @@ def _require_known(monitor: str | None, attacks: Mapping[str, Attack]) -> None:
     if not (monitor or "val").startswith("val"):
         raise ValueError(
             f"a checkpoint must not be chosen by {monitor}: "
-            "choose it on held-out images, such as val/acc/pgd"
+            "choose it on held-out images, such as val/acc/pgd10"
         )
     stage, _, name = (monitor or "").rpartition("/acc/")
     if stage and name not in {"clean", *attacks}:

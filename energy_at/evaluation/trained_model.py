@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from energy_at import __version__
-from energy_at.attacks.registry import LABELS
+from energy_at.attacks.registry import ITERATED, LABELS
 from energy_at.attacks.threat import NORM_LABELS, NORMS, Ball
 from energy_at.config import parse_pixels
 from energy_at.config.build import build_data, build_loggers, make, reopen
@@ -32,8 +32,6 @@ from energy_at.runs.folder import (
     runs_in,
 )
 from energy_at.training.loggers import TolerantWandb
-
-LOOPS = ("pgd", "trades", "targeted", "cw")  # attacks that the key ``steps`` belongs to
 
 
 @dataclass(frozen=True)
@@ -135,13 +133,13 @@ class EvaluationTarget:
 
     def label(self, name: str) -> str:
         """``PGD-50-10``: steps and restarts of an attack; a single restart is not written."""
-        steps = [self.steps] if name in LOOPS else []
+        steps = [self.steps] if name in ITERATED else []
         restarts = [self.restarts] if name == "pgd" and self.restarts > 1 else []
         return "-".join([LABELS[name], *map(str, steps + restarts)])
 
     def _settings(self, name: str) -> dict[str, Any]:
         """Arguments of the attack of this name."""
-        return {"steps": self.steps} if name in LOOPS else {}
+        return {"steps": self.steps} if name in ITERATED else {}
 
     def images(self, model: TrainedModel) -> tuple[ImageSet, list[int]]:
         """The images on the device of a network, and their indices in the split.

@@ -43,16 +43,15 @@ def is_compiled(net: nn.Module) -> bool:
     return any(module._compiled_call_impl is not None for module in net.modules())
 
 
-class Switch:
+def switch_of(net: nn.Module) -> Callable[[bool], None]:
     """Disables and enables the compilation of a compiled network, keeping its graphs."""
+    compiled = net._compiled_call_impl
 
-    def __init__(self, net: nn.Module) -> None:
-        self.net = net
-        self._compiled: Callable[..., Any] | None = net._compiled_call_impl
-
-    def turn(self, on: bool) -> None:
+    def turn(on: bool) -> None:
         # torch.compiler.set_stance would do it for every network of the process.
-        self.net._compiled_call_impl = self._compiled if on else None
+        net._compiled_call_impl = compiled if on else None
+
+    return turn
 
 
 def require_compiler(mode: str) -> None:

@@ -1,6 +1,7 @@
 """The alarm of the sentinel, its thresholds, and its columns of ``metrics.csv``."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -10,6 +11,7 @@ Kind = Literal["CO", "RO"]
 Row = Mapping[str, float]  # of metrics.csv
 Rows = Sequence[Row]
 
+PGD, PGD_LOSS = "val/acc/pgd10", "val/ce/pgd10"  # columns of the usual validation
 ALARMS: dict[Kind, str] = {"CO": "alarm/co", "RO": "alarm/ro"}  # columns
 AAE_SHARE = "AAE share"
 PERT_ALIGN = "PertAlign"
@@ -28,12 +30,20 @@ BY_SIGNAL = {  # columns of the values that crossed their thresholds
 BY_HELD_OUT = "alarm/held_out"  # 1 if held-out images raised the alarm, 0 if training steps did
 ROLLBACK = "alarm/rollback"  # step of the state that a rollback restored
 REPEATED = "alarm/repeated"  # epochs by which rollbacks have extended the training so far
+_STEPS = re.compile(r"(?<=pgd)\d+(x\d+)?$")  # and restarts, as in pgd50x10
 _RULES = {  # the other thresholds are shares
     "window": integer(4),
     "pert_align": or_null(SHARE),
     "patience": integer(1),
     "recovery": integer(1),
 }
+
+
+def find_column(columns: Collection[str], name: str) -> str:
+    """``name``, or the column of the same attack with other steps; ``name`` if there is neither."""
+    attack = _STEPS.sub("", name)
+    same = (column for column in columns if _STEPS.sub("", column) == attack)
+    return name if name in columns else next(same, name)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import bdtrc  # all of scipy.stats takes a second more to import
 
-from energy_at.overfitting.alarms import Kind, Rows
+from energy_at.overfitting.alarms import PGD, Kind, Rows, find_column
 from energy_at.overfitting.signals import WINDOW, Floats, running_means
 
 MARGIN = 0.03  # least accuracy drop of robust overfitting
@@ -59,14 +59,14 @@ def status_of(validations: Rows, images: int, chance: float) -> RunStatus:
     validations. The onset is the highest accuracy within the best window.
 
     Args:
-        validations: Rows with ``step``, ``val/acc/pgd`` and, if known, ``val/acc/clean``.
+        validations: Rows with ``step``, accuracy under PGD and, if known, ``val/acc/clean``.
         images: Of a validation.
         chance: Share of the most frequent class among them, ``1 / classes`` if balanced.
     """
-    rows = [row for row in validations if "val/acc/pgd" in row]
+    rows = [row for row in validations if find_column(row, PGD) in row]
     if not rows:
         return RunStatus("not logged")
-    pgd = np.array([row["val/acc/pgd"] for row in rows])
+    pgd = np.array([row[find_column(row, PGD)] for row in rows])
     clean = np.array([row.get("val/acc/clean", 1.0) for row in rows])
     by_chance = is_chance(pgd, images, chance)
     if by_chance.all():

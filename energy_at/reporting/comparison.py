@@ -1,5 +1,6 @@
 """Runs and methods in tables: each run and checkpoint, and each method over its seeds."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from energy_at.overfitting.alarms import find_column
 from energy_at.reporting.describe import MethodLabel, leaves, method_labels, setting
 from energy_at.reporting.figures import save
 from energy_at.reporting.figures.training_curves import methods_figure
@@ -92,7 +94,7 @@ def results_table(runs: Sequence[FinishedRun]) -> Table:
     Accuracies are shares of all images, in percent. Accuracy under the training attack, AAE share
     and delta energies (nats) are means over the last epoch of training.
     """
-    accuracies = {"clean %": "clean", "FGSM %": "fgsm", "PGD %": "pgd"}
+    titles = _accuracy_titles(runs)
     trained = {"train adv %": ATTACKED, "AAE share %": AAE, "dE(x)": DELTA_X, "dE(x, y)": DELTA_XY}
     rows = []
     for run, name in zip(runs, folder_names([run.folder for run in runs]), strict=True):
@@ -106,7 +108,7 @@ def results_table(runs: Sequence[FinishedRun]) -> Table:
                 "checkpoint": checkpoint,
                 "images": images,
                 "n": str(shares["n"]),
-                **{title: mean_cell([percent(shares, key)]) for title, key in accuracies.items()},
+                **{title: mean_cell([percent(shares, key)]) for key, title in titles.items()},
                 **(means if checkpoint == "last" else dict.fromkeys(means, "")),
                 "status": run.status_at(checkpoint),
             }
@@ -121,7 +123,7 @@ def comparison_table(found: Sequence[Entry]) -> Table:
     A method has no accuracy if one of its runs collapsed or is not robust: its status says how
     many, and from which step.
     """
-    titles = _accuracy_titles(found)
+    titles = _accuracy_titles([entry.run for entry in found])
     return Table.of(
         [
             {
@@ -142,7 +144,7 @@ def comparison_table(found: Sequence[Entry]) -> Table:
 
 def runs_table(found: Sequence[Entry]) -> Table:
     """One row for each run and checkpoint with its accuracies, whether they are a result or not."""
-    titles = _accuracy_titles(found)
+    titles = _accuracy_titles([entry.run for entry in found])
     return Table.of(
         [
             {
@@ -163,16 +165,12 @@ def runs_table(found: Sequence[Entry]) -> Table:
     )
 
 
-def _accuracy_titles(found: Sequence[Entry]) -> dict[str, str]:
+def _accuracy_titles(runs: Sequence[FinishedRun]) -> dict[str, str]:
     """By attack; PGD as ``PGD-50-10`` if all runs were evaluated with the same steps, restarts."""
-    names = set()
-    for entry in found:
-        attack = entry.run.config.evaluation.attacks.get("pgd")
-        if attack is not None:
-            restarts = attack.get("restarts", 1)
-            names.add(f"PGD-{attack.steps}" + (f"-{restarts}" if restarts > 1 else ""))
-    pgd = names.pop() if len(names) == 1 else "PGD"
-    return {"clean": "clean %", "fgsm": "FGSM %", "pgd": f"{pgd} %"}
+    evaluated = [shares for run in runs for _, _, shares in run.evaluated]
+    names = {find_column(shares, "pgd20") for shares in evaluated}
+    pgd = ["PGD", *re.findall(r"\d+", names.pop() if len(names) == 1 else "")]
+    return {"clean": "clean %", "fgsm": "FGSM %", "pgd20": f"{'-'.join(pgd)} %"}
 
 
 def _accuracy(runs: Sequence[FinishedRun], checkpoint: str, name: str) -> str:

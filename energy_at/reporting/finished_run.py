@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from energy_at.overfitting.alarms import PGD, find_column
 from energy_at.overfitting.onset import RunStatus, status_of
 from energy_at.reporting.panels import Metric
 from energy_at.runs.folder import RunFolder, failures, runs_below, runs_in
@@ -65,7 +66,7 @@ class FinishedRun:
         monitor = str(OmegaConf.select(self.config, "callbacks.best.monitor"))
         if not self.is_marked or self.status.kind == "not robust":
             return None if self.is_marked else "last"
-        if monitor.endswith("/acc/pgd") and self.folder.has_checkpoint("best"):
+        if "/acc/pgd" in monitor and self.folder.has_checkpoint("best"):
             return "best"  # the most robust one, so from before
         return "last" if self.status.is_result() else None
 
@@ -103,9 +104,10 @@ class FinishedRun:
         From its evaluation, or else from the last validation.
         """
         final = self.results.get(self.final, {})
-        if "pgd" in final.get("val", {}):
-            return percent(final["val"], "pgd")
-        curve = self.log["val/acc/pgd"]
+        evaluated = percent(final.get("val", {}), "pgd20")
+        if evaluated is not None:
+            return evaluated
+        curve = self.log[PGD]
         values = curve.values[curve.steps <= final.get("step", math.inf)]
         return 100 * float(values[-1]) if len(values) else None
 
@@ -148,7 +150,9 @@ class FinishedRun:
 
 
 def percent(shares: Mapping[str, float], name: str) -> float | None:
-    return 100 * shares[name] if name in shares else None
+    """Of an attack with whatever steps; ``None`` if it was not evaluated."""
+    share = shares.get(find_column(shares, name))
+    return None if share is None else 100 * share
 
 
 def run_status(log: MetricsLog, config: DictConfig, results: Mapping[str, Any]) -> RunStatus:
@@ -162,12 +166,13 @@ def run_status(log: MetricsLog, config: DictConfig, results: Mapping[str, Any]) 
     images = held_out.get("images", config.dataset.val_size)
     chance = held_out.get("chance", 1 / config.dataset.classes)
     clean = {row["step"]: row for row in log.rows("val/acc/clean")}
-    rows = [clean.get(row["step"], {}) | row for row in log.rows("val/acc/pgd")]
+    rows = [clean.get(row["step"], {}) | row for row in log.rows(PGD)]
     status = status_of(rows, images, chance)
     final = results.get("last") or results.get("best") or {}
     accuracies = final.get("val") or final.get("test") or {}
-    if status.kind == "not logged" and "pgd" in accuracies:
-        row = {"step": 0.0, "val/acc/pgd": accuracies["pgd"]}
+    attacked = percent(accuracies, "pgd20")
+    if status.kind == "not logged" and attacked is not None:
+        row = {"step": 0.0, PGD: attacked / 100}
         evaluated = status_of([row], accuracies["n"], chance)
         return evaluated if evaluated.kind == "not robust" else status
     return status

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from energy_at.overfitting.alarms import ALARMS
+from energy_at.overfitting.alarms import ALARMS, PGD_LOSS
 
 Unit = Literal["nats", "%", "1", "images/s"]
 
@@ -43,7 +43,7 @@ class Metric:
 
     @property
     def name(self) -> str:
-        """Identifies the curve: ``val/acc/fgsm - val/acc/pgd``."""
+        """Identifies the curve: ``val/acc/fgsm - val/acc/pgd10``."""
         return " - ".join(self.keys)
 
     @property
@@ -118,12 +118,10 @@ def _shift(name: str, label: str, color: str, summary: str) -> tuple[Metric, Met
     )  # fmt: skip
 
 
-def _accuracy(attack: str, split: str = "val") -> Metric:
+def _accuracy(attack: str, split: str = "val", steps: str = "") -> Metric:
     images = {"val": "held-out", "test": "test"}[split]
-    return Metric(
-        f"{split}/acc/{attack.lower()}", f"{attack} accuracy, {images}", "%", attack, ".2f",
-        summary="max,last",
-    )  # fmt: skip
+    key = f"{split}/acc/{attack.lower()}{steps}"
+    return Metric(key, f"{attack} accuracy, {images}", "%", attack, ".2f", summary="max,last")
 
 
 DELTA_X, HELD_OUT_X = _shift("marginal", "dE(x)", "#D55E00", "min,max,last")
@@ -134,8 +132,8 @@ PERT_ALIGN = Metric("train/pert_align", "PertAlign, training", "1", summary="min
 HELD_OUT_AAE = Metric("val/aae_share", "AAE share, held-out", "%")
 CLEAN = Metric("train/acc/clean", "clean accuracy, training", "%", "clean", ".2f")
 ATTACKED = Metric("train/acc/adv", "accuracy under training attack", "%", "adv", ".2f")
-HELD_OUT_CLEAN, FGSM, PGD = map(_accuracy, ("clean", "FGSM", "PGD"))
-TEST_CLEAN, TEST_PGD = _accuracy("clean", "test"), _accuracy("PGD", "test")
+HELD_OUT_CLEAN, FGSM, PGD = _accuracy("clean"), _accuracy("FGSM"), _accuracy("PGD", steps="10")
+TEST_CLEAN, TEST_PGD = _accuracy("clean", "test"), _accuracy("PGD", "test", "20")
 FGSM_MINUS_PGD = Metric(FGSM.key, "FGSM - PGD accuracy, held-out", "%", "FGSM-PGD", minus=PGD.key)
 LOSS = Metric("train/loss", "loss, training", short="loss", summary="min,last")
 RATE = Metric("perf/images_per_s", "images per second", "images/s", "img/s", ".0f")
@@ -179,13 +177,14 @@ SECTIONS: dict[str, Sequence[AnyPanel]] = {
             "cross-entropy, held-out",
             (
                 Metric("val/ce/clean", "cross-entropy, held-out"),
-                Metric("val/ce/pgd", "cross-entropy under PGD, held-out"),
+                Metric(PGD_LOSS, "cross-entropy under PGD, held-out"),
             ),
         ),
         *_alone(Metric("lr", "learning rate", "1")),
     ),
     "Sweep over beta": (
         *_against_weight(PGD, TEST_PGD, TEST_CLEAN),
+        Scatter("PGD-50-10 accuracy, test", "%", "reg.weight", "last/test/acc/pgd50x10"),
         Scatter("max dE(x)", "nats", "reg.weight", f"{DELTA_X.key}.max"),
     ),
     "Samples": (

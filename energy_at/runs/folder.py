@@ -190,7 +190,7 @@ class RunFolder:
 
 
 def accuracies_in(results: Mapping[str, Any]) -> dict[str, float]:
-    """Accuracies in ``results.json`` by ``last/test/acc/pgd`` and similar keys."""
+    """Accuracies in ``results.json`` by ``last/test/acc/pgd20`` and similar keys."""
     return {
         f"{which}/{images}/acc/{attack}": share
         for which in ("last", "best")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from energy_at.overfitting.alarms import ALARMS
+from energy_at.overfitting.alarms import ALARMS, find_column
 
 AT_ONCE = 4 << 20  # bytes of one read: a log of a million rows is shown while it is read
 Numbers = NDArray[np.float64]
@@ -70,8 +70,8 @@ class MetricsLog:
     curves: Mapping[str, Curve]
 
     def __getitem__(self, name: str) -> Curve:
-        """The curve of a metric; empty if it was not logged."""
-        return self.curves.get(name, Curve(*[np.empty(0)] * 3))
+        """The curve of a metric, be it of an attack with other steps; empty if not logged."""
+        return self.curves.get(find_column(self.curves, name), Curve(*[np.empty(0)] * 3))
 
     def rows(self, name: str) -> list[dict[str, float]]:
         curve = self[name]

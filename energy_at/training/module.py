@@ -40,7 +40,7 @@ class AdversarialTraining(LightningModule):
         net: Classifier of images in [0, 1].
         attack: Training attack.
         objective: Loss and regularizers.
-        val_attacks: Attacks of the validation; ``"pgd"`` gives ``val/acc/pgd``.
+        val_attacks: Attacks of the validation; ``"pgd10"`` gives ``val/acc/pgd10``.
         optimizer: Factory.
         schedule: Factory of the learning-rate schedule, which is stepped after every batch.
         bn_mode: Mode of batch norm in the training attack: statistics of the ``"batch"`` (fast and
@@ -284,7 +284,7 @@ def validation_metrics(
     part: Part,
     noise: Callable[[], Noise],
 ) -> dict[str, Tensor]:
-    """``acc/clean``, ``acc/pgd``, ``ce/...`` and ``delta_energy/...`` of a whole batch.
+    """``acc/clean``, ``acc/pgd10``, ``ce/...`` and ``delta_energy/...`` of a whole batch.
 
     ``net`` is in evaluation mode, ``x`` the ``part`` of this process; ``noise`` makes a generator
     for each attack. Delta energies of the last, strongest attack are named without it.

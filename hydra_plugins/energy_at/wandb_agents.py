@@ -11,8 +11,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.energy_at.overrides import parse_sweep
 
-METRIC = "val/acc/pgd"  # robust accuracy on held-out images, as every run logs it
-
 
 class AgentSweeper(Sweeper):
     """Runs nothing, and writes the configuration of a W&B sweep.
@@ -55,11 +53,12 @@ class AgentSweeper(Sweeper):
         parameters = {key: parameter(override) for key, override in chosen.swept.items()}
         # hydra.mode: a sweep= among the fixed ones would have every agent start the whole sweep
         command = ["${env}", "python", "-m", "energy_at.train", *chosen.fixed, "hydra.mode=RUN"]
+        accuracy = f"val/acc/pgd{job.validation.attacks.pgd.steps}"  # on held-out images
         searched = any("values" not in one for one in parameters.values())
         written = {
             "project": self.project,
             "method": "bayes" if searched else "grid",
-            **({"metric": {"name": METRIC, "goal": "maximize"}} if searched else {}),
+            **({"metric": {"name": accuracy, "goal": "maximize"}} if searched else {}),
             **({"run_cap": self.n_trials} if self.n_trials else {}),
             "command": [*command, "${args_no_hyphens}"],
             "parameters": parameters,

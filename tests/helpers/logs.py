@@ -27,9 +27,9 @@ def row(step, *, marginal, joint, shift, aae, adv, scale=1.0):
 def validation(step, pgd, fgsm=None, marginal=0.0, shift=0.3):
     return {
         "step": float(step),
-        "val/acc/pgd": pgd,
+        "val/acc/pgd10": pgd,
         "val/acc/fgsm": pgd if fgsm is None else fgsm,
-        "val/ce/pgd": 2.0,
+        "val/ce/pgd10": 2.0,
         "val/delta_energy/marginal": marginal,
         "val/delta_energy/shift_norm": shift,
     }

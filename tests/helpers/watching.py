@@ -29,7 +29,7 @@ def train(run, epochs, pgd=(0.4, 0.4, 0.0), alarm=None):
             if step == alarm:
                 row["alarm/co"] = 1.0
             log.log_metrics(row, step=step)
-        accuracies = {"val/acc/fgsm": 0.5, "val/acc/pgd": pgd[epoch], "epoch": epoch}
+        accuracies = {"val/acc/fgsm": 0.5, "val/acc/pgd10": pgd[epoch], "epoch": epoch}
         log.log_metrics(accuracies, step=(epoch + 1) * PER_EPOCH)
     log.save()
 

@@ -378,7 +378,7 @@ def test_bounds_become_a_search_of_wandb_and_choices_values(type_train):
     assert "wandb sweep search.yaml" in out
     written = OmegaConf.to_container(OmegaConf.load("search.yaml"))
     assert written["method"] == "bayes"
-    assert written["metric"] == {"name": "val/acc/pgd", "goal": "maximize"}
+    assert written["metric"] == {"name": "val/acc/pgd1", "goal": "maximize"}
     assert written["parameters"] == {
         "reg.weight": {"distribution": "log_uniform_values", "min": 0.5, "max": 50.0},
         "reg.gamma": {"distribution": "uniform", "min": 0.0, "max": 1.0},

@@ -16,7 +16,7 @@ from energy_at.attacks.threat import Linf
 from energy_at.benchmark.rows import bare_step
 from energy_at.config.build import build_module
 from energy_at.models import compile as compiled
-from energy_at.models.compile import Switch, compile_net, is_compiled
+from energy_at.models.compile import compile_net, is_compiled, switch_of
 from energy_at.models.modes import eval_mode, frozen_running_stats, no_graph
 from energy_at.runs.folder import RunFolder
 from tests.helpers.nets import TinyNet
@@ -204,12 +204,12 @@ def test_copies_and_files_of_a_compiled_network_are_those_of_the_network(
 
 def test_a_network_that_is_switched_off_runs_as_it_is_written(without_codegen, net, batch):
     compile_net(net, "default")
-    switch = Switch(net)
-    switch.turn(False)
+    turn = switch_of(net)
+    turn(False)
     before = graphs()
     net(batch[0])
     assert graphs() == before
-    switch.turn(True)
+    turn(True)
     net(batch[0])
     assert graphs() == before + 1
 

@@ -280,7 +280,7 @@ def test_a_restored_detector_extrapolates_on_and_a_reset_one_forgets_the_rate():
 def overconfident(pace, accuracies, apart=0.07):
     """Ten validations at a cross-entropy of 2, then as many more as it rises in."""
     rows = validated(accuracies, apart)
-    return [r | {"val/ce/pgd": 2 + pace * max(0, i - 9)} for i, r in enumerate(rows)]
+    return [r | {"val/ce/pgd10": 2 + pace * max(0, i - 9)} for i, r in enumerate(rows)]
 
 
 SLOW = falling(0.002, 0.02)  # its end loses two points: no sign alone

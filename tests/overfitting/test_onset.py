@@ -15,7 +15,7 @@ def log(*accuracies):
         steps = [
             {"step": 2.0 * epoch + i, "epoch": float(epoch), "train/loss": 1.0} for i in (1, 2)
         ]
-        rows += [*steps, {"step": 2.0 * epoch + 2, "val/acc/pgd": accuracy / 100}]
+        rows += [*steps, {"step": 2.0 * epoch + 2, "val/acc/pgd10": accuracy / 100}]
     return rows
 
 
@@ -52,7 +52,7 @@ def test_only_the_last_collapse_counts():
 
 
 def test_the_step_is_an_integer_as_logged():
-    rows = [{"step": 390.0, "val/acc/pgd": 0.4}, {"step": 780.0, "val/acc/pgd": 0.0}]
+    rows = [{"step": 390.0, "val/acc/pgd10": 0.4}, {"step": 780.0, "val/acc/pgd10": 0.0}]
     step = status_of(rows, IMAGES, 0.1).step
     assert step == 780
     assert isinstance(step, int)
@@ -87,7 +87,7 @@ def test_chance_is_that_of_the_data_set():
 def validated(*pairs):
     """Clean and PGD accuracies in percent."""
     return [
-        {"step": 2.0 * i, "val/acc/clean": clean / 100, "val/acc/pgd": pgd / 100}
+        {"step": 2.0 * i, "val/acc/clean": clean / 100, "val/acc/pgd10": pgd / 100}
         for i, (clean, pgd) in enumerate(pairs, 1)
     ]
 
@@ -239,14 +239,14 @@ SHARES = st.lists(st.floats(0, 1), min_size=1, max_size=20)
 @given(accuracies=SHARES, classes=st.integers(2, 200))
 def test_a_run_that_never_falls_is_healthy_once_above_half_of_chance(accuracies, classes):
     rising = sorted(a for a in accuracies if a >= 1 / classes / 2)
-    rows = [{"step": i + 1.0, "val/acc/pgd": a} for i, a in enumerate(rising)]
+    rows = [{"step": i + 1.0, "val/acc/pgd10": a} for i, a in enumerate(rising)]
     assert status_of(rows, IMAGES, 1 / classes).kind != "collapsed"
 
 
 @fast
 @given(accuracies=SHARES, classes=st.integers(2, 200))
 def test_a_collapse_lasts_from_its_step_to_the_end(accuracies, classes):
-    rows = [{"step": i + 1.0, "val/acc/pgd": a} for i, a in enumerate(accuracies)]
+    rows = [{"step": i + 1.0, "val/acc/pgd10": a} for i, a in enumerate(accuracies)]
     found = status_of(rows, IMAGES, 1 / classes)
     if found.kind == "not robust":
         assert all(is_chance(a, IMAGES, 1 / classes) for a in accuracies)
@@ -260,7 +260,7 @@ def test_a_collapse_lasts_from_its_step_to_the_end(accuracies, classes):
 @fast
 @given(accuracies=SHARES)
 def test_rows_between_validations_change_nothing(accuracies):
-    rows = [{"step": i + 1.0, "val/acc/pgd": a} for i, a in enumerate(accuracies)]
+    rows = [{"step": i + 1.0, "val/acc/pgd10": a} for i, a in enumerate(accuracies)]
     between = {"step": 99.0, "train/loss": 1.0, "train/acc/adv": 0.0}
     more = [r for row in rows for r in (between, row, between)]
     assert status_of(more, IMAGES, 0.1) == status_of(rows, IMAGES, 0.1)

@@ -31,11 +31,21 @@ COST = {"forward_equivalents": 5.02, "seconds": 90.0}
 
 def metrics(pgd=PGD, aae=0.25, clean=None):
     """One training step and one validation for each epoch."""
-    lines = ["step,epoch,train/loss,train/aae_share,val/acc/pgd,val/acc/clean"]
+    lines = ["step,epoch,train/loss,train/aae_share,val/acc/pgd10,val/acc/clean"]
     for epoch, accuracy in enumerate(pgd):
         seen = f"{accuracy},{'' if clean is None else clean[epoch]}"
         lines += [f"{epoch + 1},{epoch},1.0,{aae},,", f"{epoch + 1},{epoch},,,{seen}"]
     return "\n".join(lines) + "\n"
+
+
+def named(cfg, shares):
+    """PGD accuracy by the name of the attack that the configuration evaluates, if it does."""
+    shares, attack = dict(shares), cfg.evaluation.attacks.get("pgd")
+    accuracy = shares.pop("pgd")
+    if attack is None:
+        return shares
+    restarts = f"x{attack.restarts}" if attack.restarts > 1 else ""
+    return shares | {f"pgd{attack.steps}{restarts}": accuracy}
 
 
 @pytest.fixture
@@ -44,13 +54,12 @@ def write(tmp_path):
     numbers = itertools.count()
 
     def written(*overrides, log=None, cost=COST, best=None, **shares):
-        folder = RunFolder.create(
-            tmp_path / str(next(numbers)), composed(*TINY, *overrides), [*TINY, *overrides]
-        )
+        cfg = composed(*TINY, *overrides)
+        folder = RunFolder.create(tmp_path / str(next(numbers)), cfg, [*TINY, *overrides])
         folder.metrics_file.write_text(metrics() if log is None else log)
-        results = {"last": {"step": 3, "test": LAST | shares}}
+        results = {"last": {"step": 3, "test": named(cfg, LAST | shares)}}
         if best is not None:
-            results["best"] = {"step": 2, "test": LAST | best}
+            results["best"] = {"step": 2, "test": named(cfg, LAST | best)}
         folder.write_results(results | ({} if cost is None else {"training": cost}))
         return folder
 
@@ -233,7 +242,7 @@ def test_the_column_of_pgd_is_named_by_steps_and_restarts(write, overrides, colu
 
 def test_runs_evaluated_by_different_attacks_share_a_column_that_names_neither(write):
     table = comparison_table(compare([write(), write("evaluation.attacks.pgd.steps=50")]))
-    assert "PGD %" in table.columns
+    assert "PGD-20 %" in table.columns
 
 
 def test_runs_evaluated_without_pgd_are_compared_by_the_rest(write):
@@ -413,7 +422,7 @@ def test_no_run_makes_an_empty_table():
 
 
 METRICS = """\
-step,epoch,train/loss,train/acc/adv,train/aae_share,train/delta_energy/marginal,train/delta_energy/joint,val/acc/pgd
+step,epoch,train/loss,train/acc/adv,train/aae_share,train/delta_energy/marginal,train/delta_energy/joint,val/acc/pgd10
 1,0,2.0,0.9,0.9,9.0,9.0,
 2,0,1.5,0.8,0.8,8.0,8.0,
 2,0,,,,,,0.3
@@ -426,10 +435,10 @@ step,epoch,train/loss,train/acc/adv,train/aae_share,train/delta_energy/marginal,
 RESULTS = {
     "last": {
         "step": 4,
-        "val": {"clean": 0.9, "fgsm": 0.7777, "pgd": 0.004, "n": 237},
-        "test": {"clean": 1.0, "fgsm": 0.5, "pgd": 0.0, "n": 360},
+        "val": {"clean": 0.9, "fgsm": 0.7777, "pgd20": 0.004, "n": 237},
+        "test": {"clean": 1.0, "fgsm": 0.5, "pgd20": 0.0, "n": 360},
     },
-    "best": {"step": 2, "test": {"clean": 0.8, "fgsm": 0.6, "pgd": 0.45, "n": 360}},
+    "best": {"step": 2, "test": {"clean": 0.8, "fgsm": 0.6, "pgd20": 0.45, "n": 360}},
 }
 
 
@@ -462,7 +471,7 @@ def test_numbers_of_a_run_are_those_of_its_files(tmp_path):
         "n": "237",
         "clean %": "90.0",
         "FGSM %": "77.8",
-        "PGD %": "0.4",
+        "PGD-20 %": "0.4",
     }
     assert test == trained | {
         "run": "fgsm_at",
@@ -471,7 +480,7 @@ def test_numbers_of_a_run_are_those_of_its_files(tmp_path):
         "n": "360",
         "clean %": "100.0",
         "FGSM %": "50.0",
-        "PGD %": "0.0",
+        "PGD-20 %": "0.0",
     }
     assert best == dict.fromkeys(trained, "") | {
         "status": "robust",
@@ -481,7 +490,7 @@ def test_numbers_of_a_run_are_those_of_its_files(tmp_path):
         "n": "360",
         "clean %": "80.0",
         "FGSM %": "60.0",
-        "PGD %": "45.0",
+        "PGD-20 %": "45.0",
     }
 
 
@@ -504,7 +513,7 @@ def test_what_was_not_measured_is_empty(tmp_path):
     (row,) = as_dicts(results_table([bare]))
     assert row["train adv %"] == "50.0"
     empty = {name for name, cell in row.items() if cell == ""}
-    assert empty == {"FGSM %", "PGD %", "AAE share %", "dE(x)", "dE(x, y)"}
+    assert empty == {"FGSM %", "PGD-20 %", "AAE share %", "dE(x)", "dE(x, y)"}
 
 
 def test_a_run_without_log_has_its_accuracies(tmp_path):

@@ -15,7 +15,7 @@ from tests.helpers.reports import FAILED, LOST, SOUND, failing_sweep, write
 def ended(tmp_path):
     """A run of a status, with or without a best checkpoint, which a metric has chosen."""
 
-    def make(kind, step=None, best=True, monitor="val/acc/pgd"):
+    def make(kind, step=None, best=True, monitor="val/acc/pgd10"):
         run = run_of(None, kind, step)
         (tmp_path / "checkpoints").mkdir()
         if best:
@@ -33,7 +33,7 @@ def test_the_last_checkpoint_is_used_where_nothing_was_lost(ended, kind):
     assert (run.usable, run.advice()) == ("last", "")
 
 
-@pytest.mark.parametrize("monitor", ["val/acc/pgd", "val_ema/acc/pgd"])
+@pytest.mark.parametrize("monitor", ["val/acc/pgd10", "val_ema/acc/pgd10"])
 @pytest.mark.parametrize("kind", ["collapsed", "overfitted"])
 def test_the_most_robust_checkpoint_is_used_where_robustness_was_lost(ended, kind, monitor):
     run = ended(kind, 16, monitor=monitor)
@@ -44,9 +44,9 @@ def test_the_most_robust_checkpoint_is_used_where_robustness_was_lost(ended, kin
 @pytest.mark.parametrize(
     ("kind", "step", "best", "monitor"),
     [
-        ("collapsed", 16, False, "val/acc/pgd"),
+        ("collapsed", 16, False, "val/acc/pgd10"),
         ("collapsed", 16, True, "val/acc/clean"),  # may be from after the collapse
-        ("not robust", None, True, "val/acc/pgd"),
+        ("not robust", None, True, "val/acc/pgd10"),
     ],
 )
 def test_no_checkpoint_is_named_where_none_is_robust(ended, kind, step, best, monitor):

@@ -15,7 +15,7 @@ from tests.helpers.running import TINY, config
 composed = functools.cache(config)
 SOUND, LOST = (0.30, 0.35, 0.40), (0.40, 0.05, 0.0)  # PGD accuracy on held-out images, by epoch
 LOGGED = (
-    "step,epoch,train/loss,train/delta_energy/marginal,train/delta_energy/joint,val/acc/pgd,"
+    "step,epoch,train/loss,train/delta_energy/marginal,train/delta_energy/joint,val/acc/pgd10,"
     "val/acc/clean"
 )
 

@@ -35,4 +35,4 @@ def test_a_key_is_found_where_wandb_looks_for_it(tmp_path, monkeypatch):
 def test_the_gap_is_an_expression_of_two_metrics():
     made = wandb_workspace.workspace("me", "project", "name")
     (gap,) = [p for s in made.sections for p in s.panels if p.title.startswith("FGSM - PGD")]
-    assert gap.custom_expressions == ["${val/acc/fgsm} - ${val/acc/pgd}"]
+    assert gap.custom_expressions == ["${val/acc/fgsm} - ${val/acc/pgd10}"]

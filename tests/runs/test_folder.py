@@ -92,9 +92,9 @@ def test_results_come_back(run):
 def test_the_log_is_that_of_the_file_without_empty_cells(run):
     assert run.log().curves == {}
     run.metrics_file.write_text(
-        "step,epoch,lr,val/acc/pgd\n1,0,0.25,\n2,0,0.0,\n2,0,,0.5\n3,1,nan,\n"
+        "step,epoch,lr,val/acc/pgd10\n1,0,0.25,\n2,0,0.0,\n2,0,,0.5\n3,1,nan,\n"
     )
-    lr, accuracy = run.log()["lr"], run.log()["val/acc/pgd"]
+    lr, accuracy = run.log()["lr"], run.log()["val/acc/pgd10"]
     assert (list(lr.steps), list(lr.epochs)) == ([1, 2, 3], [0, 0, 1])
     assert list(lr.values[:2]) == [0.25, 0.0]
     assert np.isnan(lr.values[2])
@@ -102,7 +102,7 @@ def test_the_log_is_that_of_the_file_without_empty_cells(run):
 
 
 def test_the_log_is_read_once_until_the_file_changes(run):
-    run.metrics_file.write_text("step,epoch,lr,val/acc/pgd\n1,0,0.25,\n2,0,0.0,\n2,0,,0.5\n")
+    run.metrics_file.write_text("step,epoch,lr,val/acc/pgd10\n1,0,0.25,\n2,0,0.0,\n2,0,,0.5\n")
     assert list(run.log()["lr"].values) == [0.25, 0.0]
     assert run.log() is run.log()  # read once
     run.metrics_file.write_text("step,epoch,lr\n1,0,0.125\n")

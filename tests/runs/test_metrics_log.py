@@ -14,11 +14,11 @@ from tests.helpers.logs import log_of
 ROWS = [
     {"step": 1.0, "epoch": 0.0, "train/loss": 2.0, "lr": 0.1},
     {"step": 2.0, "epoch": 0.0, "train/loss": 1.0, "lr": 0.2},
-    {"step": 2.0, "epoch": 0.0, "val/acc/pgd": 0.25},
+    {"step": 2.0, "epoch": 0.0, "val/acc/pgd10": 0.25},
     {"step": 3.0, "epoch": 1.0, "train/loss": 0.5, "lr": 0.3},
 ]
 TEXT = """\
-step,epoch,train/loss,lr,val/acc/pgd
+step,epoch,train/loss,lr,val/acc/pgd10
 1,0,2.0,0.1,
 2,0,1.0,0.2,
 2,0,,,0.25
@@ -44,9 +44,9 @@ def as_lists(curve):
 def test_a_curve_is_the_rows_that_hold_its_metric(path, source):
     log = log_of(ROWS) if source == "rows" else written(path, TEXT)
     assert as_lists(log["train/loss"]) == ([1, 2, 3], [0, 0, 1], [2.0, 1.0, 0.5])
-    assert as_lists(log["val/acc/pgd"]) == ([2], [0], [0.25])
+    assert as_lists(log["val/acc/pgd10"]) == ([2], [0], [0.25])
     assert as_lists(log["train/other"]) == ([], [], [])
-    assert log.rows("val/acc/pgd") == [{"step": 2, "val/acc/pgd": 0.25}]
+    assert log.rows("val/acc/pgd10") == [{"step": 2, "val/acc/pgd10": 0.25}]
     assert log.steps_per_epoch == 2
 
 
@@ -131,7 +131,7 @@ def test_means_are_over_the_training_steps_of_the_last_epoch():
         {"step": 1.0, "epoch": 0.0, "train/loss": 100.0, "a": 100.0},
         {"step": 2.0, "epoch": 1.0, "train/loss": 1.0, "a": 1.0, "b": 7.0},
         {"step": 3.0, "epoch": 1.0, "train/loss": 2.0, "a": 6.0},
-        {"step": 3.0, "epoch": 1.0, "val/acc/pgd": 1000.0},
+        {"step": 3.0, "epoch": 1.0, "val/acc/pgd10": 1000.0},
     ]
     log = log_of(rows)
     loss, a, b, c = map(log.last_epoch_mean, ["train/loss", "a", "b", "c"])
@@ -141,7 +141,7 @@ def test_means_are_over_the_training_steps_of_the_last_epoch():
 
 def test_means_of_no_training_step_are_nan():
     assert math.isnan(MetricsLog({}).last_epoch_mean("a"))
-    validation = [{"step": 0.0, "epoch": 0.0, "val/acc/pgd": 1.0}]
+    validation = [{"step": 0.0, "epoch": 0.0, "val/acc/pgd10": 1.0}]
     assert math.isnan(log_of(validation).last_epoch_mean("a"))
 
 

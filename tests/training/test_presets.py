@@ -37,7 +37,8 @@ def der(samples="all", weight=2.0, **options):
     ],
 )
 def test_preset_trains_like_the_experiment_of_its_name(tmp_path, experiment, preset):
-    overrides = (*TINY_BN, f"experiment={experiment}", "trainer.max_epochs=1")
+    ten = "validation.attacks.pgd.steps=10"  # as presets validate
+    overrides = (*TINY_BN, f"experiment={experiment}", "trainer.max_epochs=1", ten)
     wired = prepared(tmp_path, *overrides)
     cfg = config(*overrides)
     by_hand = preset(

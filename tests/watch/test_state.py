@@ -28,14 +28,14 @@ def test_an_empty_folder_waits_then_trains_then_ends(here, composed):
     assert not watch.has_ended
     train(run, [1, 2])
     assert state(watch)["status"] == "evaluating"
-    run.write_results({"last": {"step": 12, "test": {"pgd": 0.25, "n": 100}}})
+    run.write_results({"last": {"step": 12, "test": {"pgd20": 0.25, "n": 100}}})
     found = state(watch)
     assert (found["status"], found["detail"], found["step"]) == (
         "finished",
         "collapsed at step 12",
         12,
     )
-    assert found["results"]["last/test/acc/pgd"] == 25
+    assert found["results"]["last/test/acc/pgd20"] == 25
     assert watch.has_ended
 
 
@@ -63,7 +63,7 @@ def test_values_are_in_percent_and_the_gap_is_a_difference(begun):
     found = state(Watch(["run"]))
     assert found["last"]["train/aae_share"] == 50
     assert found["last"]["train/delta_energy/marginal"] == 2
-    assert found["last"]["val/acc/fgsm - val/acc/pgd"] == pytest.approx(10)
+    assert found["last"]["val/acc/fgsm - val/acc/pgd10"] == pytest.approx(10)
 
 
 def test_alarms_and_lost_robustness_are_marked(begun):

@@ -1,12 +1,13 @@
 """The network of a training in other forms: its weights averaged, its code compiled."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
-from energy_at.models.compile import Switch, compile_net, require_compiler
+from energy_at.models.compile import compile_net, require_compiler, switch_of
 from energy_at.objectives import Objective, Trait
 from energy_at.training.module import AdversarialTraining
 
@@ -51,7 +52,7 @@ class CompiledNet(Callback):
 
     def __init__(self, mode: str = "default") -> None:
         self.mode = mode
-        self._switch: Switch | None = None
+        self._turn: Callable[[bool], None] | None = None
         self._sizes = {"train": 0, "val": 0}
 
     def require_fitting(self, trainer: Trainer, objective: Objective) -> None:
@@ -75,8 +76,8 @@ class CompiledNet(Callback):
             raise TypeError(f"CompiledNet needs an AdversarialTraining, got {type(pl_module)}")
         self.require_fitting(trainer, pl_module.objective)
         compile_net(pl_module.net, self.mode)
-        self._switch = Switch(pl_module.net)
-        self._switch.turn(False)
+        self._turn = switch_of(pl_module.net)
+        self._turn(False)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, *args: Any, **kwargs: Any
@@ -84,13 +85,13 @@ class CompiledNet(Callback):
         stage = "train" if trainer.training else "val"
         size = len(batch[0])
         self._sizes[stage] = max(size, self._sizes[stage])
-        if self._switch is not None and size == self._sizes[stage]:
+        if self._turn is not None and size == self._sizes[stage]:
             torch.compiler.cudagraph_mark_step_begin()  # outputs may be overwritten
-            self._switch.turn(True)
+            self._turn(True)
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        if self._switch is not None:
-            self._switch.turn(False)
+        if self._turn is not None:
+            self._turn(False)
 
     on_validation_batch_start = on_train_batch_start
     on_validation_batch_end = on_exception = on_train_batch_end

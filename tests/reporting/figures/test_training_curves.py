@@ -62,7 +62,7 @@ def test_steps_and_epoch_means_are_drawn(key):
     assert thick.get_linewidth() > thin.get_linewidth()
 
 
-@pytest.mark.parametrize("key", ["val/acc/fgsm", "val/acc/pgd"])
+@pytest.mark.parametrize("key", ["val/acc/fgsm", "val/acc/pgd10"])
 def test_validations_are_drawn_at_their_steps_in_percent(key):
     (line,) = panel(steps_figure(run_of(log()), STYLE), key).get_lines()
     assert list(line.get_xdata()) == [4, 8, 12]
@@ -224,7 +224,7 @@ def rows_of_sign(sign):
             energies = {"marginal": sign * step**2 / 10, "joint": -sign * step / 2}
             row = {"step": float(step), "epoch": float(epoch), "lr": 0.1, "train/loss": 1 / step}
             logged.append(row | {f"train/delta_energy/{k}": v for k, v in energies.items()})
-        val = {"val/acc/clean": 0.9, "val/acc/pgd": 0.25 * (epoch + 1), "val/acc/fgsm": 0.8}
+        val = {"val/acc/clean": 0.9, "val/acc/pgd10": 0.25 * (epoch + 1), "val/acc/fgsm": 0.8}
         logged.append({"step": float((epoch + 1) * STEPS), "epoch": float(epoch)} | val)
     return logged
 
@@ -399,7 +399,7 @@ def test_runs_of_different_length_each_end_at_their_own_last_epoch():
 
 
 def test_epochs_without_validation_have_no_point():
-    sparse = [row for row in FIRST if "val/acc/pgd" not in row or row["epoch"] == 1]
+    sparse = [row for row in FIRST if "val/acc/pgd10" not in row or row["epoch"] == 1]
     epochs, error = curve(left(delta_energy_figure({"sparse": sparse}))[0], "PGD error")
     assert epochs == pytest.approx([2])
     assert error == pytest.approx([50])
@@ -440,8 +440,8 @@ def test_a_run_that_stops_within_an_epoch_keeps_its_epochs():
         for s in range(1, 11)
     ]  # fmt: skip
     rows_of_sign += [
-        {"step": 4, "epoch": 0, "val/acc/pgd": 0.5},
-        {"step": 8, "epoch": 1, "val/acc/pgd": 0},
+        {"step": 4, "epoch": 0, "val/acc/pgd10": 0.5},
+        {"step": 8, "epoch": 1, "val/acc/pgd10": 0},
     ]
     panel = delta_energy_figure({"run": rows_of_sign}).axes[0]
     assert list(panel.get_lines()[0].get_xdata()) == [1.0, 2.0]
@@ -474,7 +474,7 @@ def rows_of_seed(scale, epochs=3):
                 }
             )
         accuracy = scale * (epoch + 1) / 100
-        logged.append({"step": 2.0 * epoch + 2, "epoch": float(epoch), "val/acc/pgd": accuracy})
+        logged.append({"step": 2.0 * epoch + 2, "epoch": float(epoch), "val/acc/pgd10": accuracy})
     return logged
 
 
@@ -559,7 +559,7 @@ def test_the_legend_names_every_method_in_its_style(figure_of_seeds):
 
 
 def test_epochs_without_validation_have_no_point_of_a_method():
-    sparse = [row for row in rows_of_seed(10, 4) if "val/acc/pgd" not in row or row["epoch"] % 2]
+    sparse = [row for row in rows_of_seed(10, 4) if "val/acc/pgd10" not in row or row["epoch"] % 2]
     (line,) = curves(drawn_methods({AT: [sparse]}).axes[ACCURACY], AT, {AT: 0}, thick=True)
     assert line[:, 0] == pytest.approx([2, 4])
 

@@ -61,7 +61,7 @@ def test_a_training_with_it_is_the_training_without_it(averaged, tmp_path):
 
 def test_validation_sees_the_live_network_and_the_average_separately(averaged):
     record, metrics = averaged
-    assert {"val/acc/pgd", "val_ema/acc/pgd"} <= metrics.keys()
+    assert {"val/acc/pgd2", "val_ema/acc/pgd2"} <= metrics.keys()
     assert record.validated
     for seen in record.validated:
         assert any(torch.equal(seen, live) for live in record.live)
@@ -70,8 +70,8 @@ def test_validation_sees_the_live_network_and_the_average_separately(averaged):
 def test_ema_is_validated_alongside_the_live_network(tmp_path):
     run = fitted(tmp_path, *TINY_BN, "callbacks=ema", "callbacks.progress=null")
     names = run.trainer.callback_metrics
-    assert {"val/acc/pgd", "val_ema/acc/pgd"} <= names.keys()
-    assert isfinite(names["val_ema/acc/pgd"])
+    assert {"val/acc/pgd2", "val_ema/acc/pgd2"} <= names.keys()
+    assert isfinite(names["val_ema/acc/pgd2"])
 
 
 def test_ema_shares_no_storage_with_the_live_network(tmp_path):
