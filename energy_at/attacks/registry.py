@@ -119,8 +119,7 @@ def _or(alpha: float | None, default: float) -> float:
     return default if alpha is None else alpha
 
 
-# by name: label and maker
-OWN: dict[str, tuple[str, Callable[..., Attack]]] = {
+OWN: dict[str, tuple[str, Callable[..., Attack]]] = {  # by name: label and maker
     "fgsm": ("FGSM", fgsm),
     "rs_fgsm": ("RS-FGSM", rs_fgsm),
     "pgd": ("PGD", pgd),
@@ -152,5 +151,4 @@ def named_attack(name: str, ball: Ball, **settings: Any) -> Attack:
         raise ValueError(f"unknown attack {name!r}: choose from {', '.join(known)}")
     if name in FROM_LIBRARY:
         require_installed(name)
-    _, make = known[name]
-    return make(ball, **settings)
+    return known[name][1](ball, **settings)

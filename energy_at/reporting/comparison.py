@@ -167,8 +167,7 @@ def runs_table(found: Sequence[Entry]) -> Table:
 
 def _accuracy_titles(runs: Sequence[FinishedRun]) -> dict[str, str]:
     """By attack; PGD as ``PGD-50-10`` if all runs were evaluated with the same steps, restarts."""
-    evaluated = [shares for run in runs for _, _, shares in run.evaluated]
-    names = {find_column(shares, "pgd20") for shares in evaluated}
+    names = {find_column(shares, "pgd20") for run in runs for _, _, shares in run.evaluated}
     pgd = ["PGD", *re.findall(r"\d+", names.pop() if len(names) == 1 else "")]
     return {"clean": "clean %", "fgsm": "FGSM %", "pgd20": f"{'-'.join(pgd)} %"}
 

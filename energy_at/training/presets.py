@@ -100,5 +100,4 @@ class Trades(AdversarialTraining):
 
 
 def _with_defaults(options: dict[str, Any], ball: Ball) -> dict[str, Any]:
-    default = {"fgsm": fgsm(ball), "pgd10": pgd(ball)}  # PGD-10 selects checkpoints
-    return {**options, "val_attacks": options.get("val_attacks") or default}
+    return {"val_attacks": {"fgsm": fgsm(ball), "pgd10": pgd(ball)}, **options}
