@@ -172,8 +172,7 @@ def run_status(log: MetricsLog, config: DictConfig, results: Mapping[str, Any]) 
     accuracies = final.get("val") or final.get("test") or {}
     attacked = percent(accuracies, "pgd20")
     if status.kind == "not logged" and attacked is not None:
-        row = {"step": 0.0, PGD: attacked / 100}
-        evaluated = status_of([row], accuracies["n"], chance)
+        evaluated = status_of([{"step": 0.0, PGD: attacked / 100}], accuracies["n"], chance)
         return evaluated if evaluated.kind == "not robust" else status
     return status
 
