@@ -43,6 +43,11 @@ def write(tmp_path):
     return written
 
 
+@pytest.fixture
+def without_figures(monkeypatch):
+    monkeypatch.setattr("energy_at.reporting.tradeoff.save", lambda *_: [])
+
+
 def rows(folder):
     with (folder / "tradeoff.csv").open(newline="") as file:
         return list(csv.DictReader(file))
@@ -75,7 +80,7 @@ def test_each_sampling_has_a_row_each_start_one_and_the_held_out_images_the_last
     assert (found[3]["mean steps"], found[3]["arrived %"]) == ("0", "")
 
 
-def test_jobs_are_in_the_order_of_their_numbers(write, tmp_path):
+def test_jobs_are_in_the_order_of_their_numbers(write, tmp_path, without_figures):
     for job in (0, 2, 10):
         write(job, seed=job)
     compare_samplings(tmp_path)
@@ -83,7 +88,7 @@ def test_jobs_are_in_the_order_of_their_numbers(write, tmp_path):
 
 
 def test_a_point_of_the_figure_is_the_mean_of_its_seeds_and_steps_are_its_curve(
-    write, tmp_path, monkeypatch
+    write, tmp_path, monkeypatch, without_figures
 ):
     for job, (steps, seed, fid) in enumerate([(200, 0, 10.0), (100, 0, 20.0), (100, 1, 40.0)]):
         write(job, steps=steps, seed=seed, fid=fid)
