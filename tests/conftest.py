@@ -1,3 +1,6 @@
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -14,9 +17,11 @@ torch.set_num_threads(1)  # tensors this small wait for threads longer than they
 def pytest_collection_modifyitems(items):
     """Tests that share what takes long to make run in one process, where there are several."""
     for item in items:
-        shared = item._fixtureinfo.name2fixturedefs.values()
-        if any(definitions[-1].scope == "module" for definitions in shared):
-            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
+        shared = [found[-1] for found in item._fixtureinfo.name2fixturedefs.values()]
+        groups = [one.baseid for one in shared if one.scope == "package"]
+        groups += [item.module.__name__ for one in shared if one.scope == "module"]
+        if groups:
+            item.add_marker(pytest.mark.xdist_group(groups[0]))
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +43,57 @@ def type_train(monkeypatch, capsys):
     from tests.helpers.running import typed
 
     return lambda *argv: typed(monkeypatch, capsys, train.main, *argv)
+
+
+@pytest.fixture(scope="session")
+def trained_digits(tmp_path_factory):
+    """The folder of a finished run."""
+    from tests.helpers.digits_net import digits_run  # after the hook that checks types
+
+    return digits_run(tmp_path_factory.mktemp("trained") / "run")
+
+
+@pytest.fixture
+def digits_run(trained_digits, here):
+    """A copy of it, in the working directory."""
+    return Path(shutil.copytree(trained_digits, "run"))
+
+
+@pytest.fixture
+def type_evaluate(monkeypatch, capsys):
+    from energy_at import evaluate
+    from tests.helpers.running import typed
+
+    return lambda *argv: typed(monkeypatch, capsys, evaluate.main, *argv)
+
+
+@pytest.fixture
+def type_sample(monkeypatch, capsys):
+    """Types a sampling; its classifier learns for a moment only."""
+    from energy_at import sample
+    from tests.helpers.running import typed
+    from tests.helpers.samples import quick_classifier
+
+    quick_classifier(monkeypatch)
+    return lambda *argv: typed(monkeypatch, capsys, sample.main, *argv)
+
+
+@pytest.fixture(scope="session")
+def untrained_runs(tmp_path_factory):
+    """A folder of runs that were trained for no step."""
+    from tests.helpers.analyses import untrained_runs
+
+    return untrained_runs(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture
+def type_analyse(untrained_runs, here, monkeypatch, capsys):
+    """Types an analysis in a working directory with these runs."""
+    from energy_at import analyse
+    from tests.helpers.running import typed
+
+    shutil.copytree(untrained_runs, here, dirs_exist_ok=True)
+    return lambda *argv: typed(monkeypatch, capsys, analyse.main, *argv)
 
 
 @pytest.fixture

@@ -12,8 +12,6 @@ from energy_at.reporting.figures import ATTACK_STYLES, METHOD_COLORS
 from tests.helpers.landscapes import FOUR, only, require_described, require_readable, view_of
 
 NINE = ("fgsm", "pgd", "trades", "targeted", "cw", "apgd_ce", "apgd_dlr", "fab", "square")
-
-
 FIGURES = {
     "histograms": histograms,
     "path": path,

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 
-from energy_at.analysis.analyse import require_every_class
 from energy_at.analysis.tables import QUANTILES, class_means, ks_distance, summary
 
 
@@ -28,9 +27,3 @@ def test_ks_distance_is_the_largest_gap_of_the_distribution_functions():
 def test_class_means_by_hand():
     means = class_means(np.array([1.0, 2.0, 6.0, -3.0]), np.array([1, 0, 1, 2]), 3)
     assert means.tolist() == [2.0, 3.5, -3.0]
-
-
-def test_a_class_without_image_is_named():
-    require_every_class([0, 1, 2], 3)
-    with pytest.raises(ValueError, match=r"none of the 3 images is of class 1, 4: .*larger subset"):
-        require_every_class([0, 2, 3], 5)

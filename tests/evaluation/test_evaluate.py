@@ -1,28 +1,20 @@
-"""An evaluation: its numbers, its files, what is typed, and what a kill leaves."""
+"""An evaluation: its numbers, its files, and what a kill leaves."""
 
 import csv
-import json
 import math
 import os
-import re
-import shutil
 import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from safetensors.torch import save_file
 from torch import nn
 
 from energy_at import evaluation
 from energy_at.attacks.registry import CLEAN, AttackKey
 from energy_at.attacks.threat import L2, Linf
-from energy_at.config.build import make
-from energy_at.config.errors import one_line_errors
 from energy_at.data import ImageData, ImageSet
 from energy_at.evaluation import (
     FILES,
@@ -34,16 +26,13 @@ from energy_at.evaluation import (
 )
 from energy_at.evaluation.evaluate import accuracy, setting_line
 from energy_at.evaluation.robustness import Journal
-from energy_at.models.weights import exported
 from energy_at.reporting.figures.results import accuracy_figure
-from energy_at.runs.result_folder import RECORD
 from tests.evaluation.test_gradient_masking import Trap
 from tests.evaluation.test_trained_model import brightened, remodelled, retrained
-from tests.helpers.digits_net import digits_net
-from tests.helpers.running import CONF, everything
+from tests.helpers.evaluations import outcomes, report
+from tests.helpers.running import everything
 from tests.helpers.standard_net import cifar10_test, standard_net
 
-QUICK = ("attacks=[fgsm,pgd]", "steps=2", "restarts=2", "subset=20", "progress=false")
 Z = 1.959963984540054  # 97.5 % of a standard normal distribution lie below
 
 
@@ -59,11 +48,6 @@ def blocks_of_ten(monkeypatch):
     monkeypatch.setattr(robustness, "TOGETHER", 10)
 
 
-@pytest.fixture
-def without_the_library(monkeypatch):
-    monkeypatch.setattr(sys.modules["energy_at.attacks.autoattack"], "find_spec", lambda _: None)
-
-
 PLAN = EvaluationPlan(
     norm="linf", balls={"0.05": Linf(0.05)}, names=["fgsm", "pgd"], steps=2, restarts=2, subset=40
 )
@@ -73,22 +57,6 @@ def judged(subject, plan, out, batch_size=10):
     """The files of an evaluation, by name."""
     evaluation.evaluate(subject, plan, Path(out), batch_size=batch_size, progress=False)
     return {name: Path(out, name).read_bytes() for name in FILES}
-
-
-def outcomes(folder):
-    """Columns of ``images.csv``."""
-    with Path(folder, "images.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    return {name: [int(row[name]) for row in rows] for name in rows[0]}
-
-
-def report(folder):
-    return json.loads(Path(folder, "evaluation.json").read_text())
-
-
-def written(out):
-    """The folder that a command has written to, as it says."""
-    return re.search(r"^written to (.*)/: ", out, re.MULTILINE)[1]
 
 
 def subject_of(net, images):
@@ -280,21 +248,6 @@ def test_a_list_of_radii_gives_the_rows_of_each_alone_and_a_figure(subject):
     assert {path.suffix for path in Path("all").glob("accuracy.*")} == {".png", ".pdf"}
 
 
-def test_the_figure_shows_each_accuracy_over_its_radius_from_the_clean_one_on(subject):
-    judged(subject, replace(PLAN, balls={"16/255": Linf(16 / 255), "4/255": Linf(4 / 255)}), "out")
-    found = report("out")
-    (axes,) = accuracy_figure(found, "title").axes
-    assert axes.get_xlabel() == "eps, L-inf [1/255]"
-    assert axes.get_ylabel() == "accuracy [%]"
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["FGSM", "PGD-2-2"]
-    for line in axes.get_lines():
-        share = {row["eps_text"]: row["accuracy"] for row in found["accuracies"]
-                 if row["label"] in ("clean", line.get_label())}  # fmt: skip
-        assert line.get_xdata().tolist() == pytest.approx([0, 4, 16])
-        expected = [100 * share[eps] for eps in ("", "4/255", "16/255")]
-        assert line.get_ydata().tolist() == pytest.approx(expected)
-
-
 def test_a_long_title_fits_the_figure(subject):
     source = "/".join(["a folder of $50", *["with-a-long-name"] * 12])
     plan = replace(PLAN, balls={"0.1": Linf(0.1), "0.2": Linf(0.2)}, subset=5)
@@ -481,160 +434,6 @@ def test_a_damaged_journal_is_refused_with_what_to_do(subject, line):
         judged(subject, replace(PLAN, names=["fgsm"]), "out")
 
 
-# What is typed
-
-
-@pytest.mark.usefixtures("run")
-def test_a_run_is_evaluated_where_it_lies(type_evaluate):
-    code, out, err = type_evaluate("run=run", *QUICK)
-    assert (code, err) == (0, "")
-    folder = Path(written(out))
-    assert folder == Path("run/evaluation", f"last-linf-0.1-20-test-{report(folder)['key'][:6]}")
-    assert {path.name for path in folder.iterdir()} == {*FILES, "journal.jsonl", RECORD}
-    assert out.startswith(folder.joinpath("evaluation.md").read_text())
-    assert report(folder)["eps"] == ["0.1"]  # of the run
-
-
-@pytest.mark.usefixtures("run")
-def test_what_is_re_run_is_the_same_evaluation_and_what_differs_another(type_evaluate):
-    folders = [
-        written(type_evaluate("run=run", *QUICK, *more)[1])
-        for more in ((), ("batch_size=3",), ("seed=1",), ("eps=0.05",), ("eps=[1/10,0.05]",))
-    ]
-    assert folders[0] == folders[1]
-    assert len(set(folders)) == 4
-    assert Path(folders[-1]).name.startswith("last-linf-1of10-to-0.05-20-test-")
-    assert Path(folders[-1], "accuracy.png").is_file()
-
-
-@pytest.mark.usefixtures("run")
-def test_another_norm_brings_its_own_radius(type_evaluate):
-    _, out, _ = type_evaluate("run=run", *QUICK, "norm=l2")
-    found = report(written(out))
-    assert (found["norm"], found["eps"]) == ("L2", ["0.5"])  # of the digits
-    _, out, _ = type_evaluate("run=run", *QUICK, "norm=l2", "eps=128/255")
-    assert report(written(out))["accuracies"][1]["eps"] == 128 / 255
-
-
-@pytest.mark.usefixtures("run")
-def test_a_subset_is_drawn_by_its_seed_and_stated(type_evaluate):
-    chosen = {}
-    for seed in ("0", "1", "null"):
-        _, out, _ = type_evaluate("run=run", "attacks=[fgsm]", "subset=9", "progress=false",
-                                  f"subset_seed={seed}", f"out=seed-{seed}")  # fmt: skip
-        drawn = "the first" if seed == "null" else f"drawn with seed {seed}"
-        assert f"9 of 360 ({drawn}) test images" in out
-        chosen[seed] = outcomes(f"seed-{seed}")["image"]
-    assert chosen["null"] == list(range(9))
-    assert chosen["0"] != chosen["1"]
-    assert all(images == sorted(set(images)) for images in chosen.values())
-
-
-@pytest.mark.parametrize(("split", "n"), [("val", 237), ("train", 1200)])
-@pytest.mark.usefixtures("run")
-def test_other_images_of_the_run_can_be_chosen(type_evaluate, split, n):
-    _, out, _ = type_evaluate("run=run", *QUICK, "attacks=[fgsm]", f"split={split}")
-    assert f"20 of {n} (drawn with seed 0) {split} images of digits" in out
-
-
-@pytest.mark.usefixtures("run")
-def test_a_file_of_weights_is_evaluated_to_the_same_numbers(type_evaluate):
-    net, _ = digits_net()
-    save_file(exported(net), "weights.safetensors")
-    shutil.copy("weights.safetensors", "weights")
-    _, out, _ = type_evaluate("run=run", *QUICK)
-    model = ("model=small", "model.width=8", "eps=0.1")
-    for file in ("weights.safetensors", "weights", "run/checkpoints/last.ckpt"):
-        _, again, err = type_evaluate(f"checkpoint={file}", *model, *QUICK)
-        assert err == ""
-        assert outcomes(written(again)) == outcomes(written(out))
-
-
-def test_the_same_weights_in_another_network_are_another_evaluation(type_evaluate):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        net = make(compose("evaluate", ["model.width=2"]).model)
-    save_file(exported(net), "weights.safetensors")
-    typed_before = ("checkpoint=weights.safetensors", "model.width=2", *QUICK)
-    folders = [
-        written(type_evaluate(*typed_before, f"model.activation={activation}")[1])
-        for activation in ("relu", "silu")
-    ]
-    assert folders[0] != folders[1]
-
-
-def test_a_run_may_have_a_number_for_a_name(run, type_evaluate):
-    run.rename("0")
-    code, out, _ = type_evaluate("run=0", *QUICK, "out=1")
-    assert (code, written(out)) == (0, "1")
-
-
-@pytest.mark.usefixtures("run", "without_the_library")
-def test_without_autoattack_one_line_says_so_and_the_rest_is_done(type_evaluate):
-    more = ("steps=2", "restarts=2", "subset=10", "progress=false", "out=out")
-    code, out, err = type_evaluate("run=run", *more)
-    line = "AutoAttack is not installed: pip install 'energy_at[autoattack]'"
-    assert (code, err) == (0, f"left out: {line}\n")
-    assert f"- left out: {line}\n" in out
-    assert [row["label"] for row in report("out")["accuracies"]] == ["clean", "FGSM", "PGD-2-2"]
-    assert report("out")["left_out"] == [line]
-    (check,) = [check for check in report("out")["checks"] if "black box" in check["name"]]
-    assert check["passed"] is None
-    assert check["meaning"] == "needs the AutoAttack library: pip install 'energy_at[autoattack]'"
-
-
-@pytest.mark.usefixtures("run")
-def test_it_runs_fgsm_pgd_50_10_and_autoattack(type_evaluate):
-    code, out, _ = type_evaluate("run=run", "eps=0.5", "subset=20", "progress=false")
-    assert code == 0
-    labels = [row["label"] for row in report(written(out))["accuracies"]]
-    assert labels == ["clean", "FGSM", "PGD-50-10", "AutoAttack"]
-
-
-@pytest.mark.usefixtures("run", "without_the_library")
-@pytest.mark.parametrize("name", ["autoattack", "square", "apgd_t"])
-def test_without_the_library_an_attack_of_it_is_refused(type_evaluate, name):
-    before = everything()
-    code, out, err = type_evaluate("run=run", f"attacks=[fgsm,{name}]")
-    assert (code, out) == (1, "")
-    assert (
-        err == f"error: {name} needs the AutoAttack library: pip install 'energy_at[autoattack]'\n"
-    )
-    assert everything() == before
-
-
-@pytest.mark.usefixtures("run")
-def test_a_key_that_exists_may_be_typed_with_two_pluses(type_evaluate):
-    _, out, _ = type_evaluate("run=run", *QUICK, "++subset=5")
-    assert "5 of 360" in out
-
-
-@pytest.mark.usefixtures("run")
-def test_ctrl_c_ends_in_one_line_and_what_is_re_run_resumes(type_evaluate, monkeypatch):
-    def press(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(sys.modules["energy_at.evaluation.evaluate"], "network_checks", press)
-        code, out, err = type_evaluate("run=run", *QUICK, "out=out")
-    assert (code, out) == (130, "")
-    assert err == "\nstopped: re-run the same command to resume\n"
-    left = Path("out/journal.jsonl").read_bytes()
-    assert type_evaluate("run=run", *QUICK, "out=out")[0] == 0
-    assert Path("out/journal.jsonl").read_bytes().startswith(left)
-    assert left.count(b"\n") > 1
-
-
-def test_a_reader_that_has_closed_gets_no_traceback(monkeypatch, capfd):
-    read, write = os.pipe()
-    os.close(read)
-    with os.fdopen(write, "w") as closed:
-        monkeypatch.setattr(sys, "stdout", closed)
-        with pytest.raises(SystemExit) as stop, one_line_errors():
-            print("a table\n" * 100_000)
-    assert stop.value.code == 141
-    assert capfd.readouterr().err == ""
-
-
 @pytest.mark.parametrize(
     ("names", "said"),
     [
@@ -648,33 +447,3 @@ def test_too_few_classes_are_seen_before_any_attack_is_run(names, said):
     with pytest.raises(ValueError, match=said):
         judged(subject_of(Line(torch.ones(64), 0.0), images), plan, "out")
     assert not Path("out").exists()
-
-
-@pytest.mark.usefixtures("mistakes")
-@pytest.mark.parametrize(
-    ("wrong", "said"),
-    [
-        (("run=run", "eps=1/255,2/255"), "use key=[value1,value2]"),
-        (("run=run", "attacks=[fgms]"), "unknown attack 'fgms': choose from fgsm, rs_fgsm"),
-        (("run=run", "attacks=[n_fgsm]"), "unknown attack 'n_fgsm'"),
-        (("run=run", "attacks=[pgd,pgd]"), "must be a list of different names"),
-        (("run=run", "steps=0"), "steps=0 must be an integer >= 1"),
-        (("run=run", "subset=361"), "subset=361 is out of reach: there are 360 test images"),
-        (("run=run", "no_such_key=1"), "no_such_key: unknown key"),
-        (("run=run", "+no_such_key=1"), "+no_such_key=1: nothing reads no_such_key, leave it out"),
-        (("run=run", "++no_such_key=1"), "++no_such_key=1: nothing reads no_such_key"),
-        (("checkpoint=file", "+training.foo=1"), "+training.foo=1: nothing reads training.foo"),
-        (("run=run", "+attack=pgd"), "+attack=pgd: nothing reads attack"),
-        (("run=run", "~steps"), "Key 'steps' is not in struct\n"),
-        (("run=run", "out=file", *QUICK), "out=file is a file: name a folder"),
-        (("run=run", "out=taken", *QUICK), "taken holds other files: choose another out=FOLDER"),
-    ],
-)  # fmt: skip
-def test_a_mistake_gets_one_line_and_writes_nothing(type_evaluate, wrong, said):
-    before = everything()
-    code, out, err = type_evaluate(*wrong)
-    assert (code, out) == (1, "")
-    assert said in err
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    assert everything() == before

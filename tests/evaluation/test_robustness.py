@@ -2,7 +2,6 @@ from dataclasses import dataclass, fields
 
 import pytest
 import torch
-from torch import nn
 
 from energy_at.attacks import WorstCase, fgsm, pgd, restarted_pgd
 from energy_at.attacks.registry import CLEAN, AttackKey
@@ -10,7 +9,6 @@ from energy_at.attacks.threat import L2, Linf
 from energy_at.data import ImageSet
 from energy_at.evaluation.robustness import Evaluator
 from energy_at.models import preactresnet18
-from energy_at.models.modes import Tiled
 from tests.helpers.nets import TinyNet
 
 BALL = Linf(0.1)
@@ -57,34 +55,6 @@ def test_any_batch_size_gives_the_same_outcome_of_every_image(ball):
     for batch_size in (5, 39):
         found = Evaluator(whole.images, batch_size=batch_size).correct(net, attacks)
         assert all(torch.equal(found[name], right) for name, right in expected.items())
-
-
-class Seen(nn.Module):
-    """Remembers the sizes of the batches that it sees."""
-
-    def __init__(self, net):
-        super().__init__()
-        self.net, self.sizes = net, []
-
-    def forward(self, x):
-        self.sizes.append(len(x))
-        return self.net(x)
-
-
-@pytest.mark.parametrize("n", [1, 3, 4, 9])
-def test_a_tiled_network_sees_batches_of_one_size_and_says_the_same(n):
-    net, x = TinyNet().double().eval(), torch.rand(n, 3, 8, 8, dtype=torch.double)
-    seen = Seen(net)
-    torch.testing.assert_close(Tiled(seen, 4)(x), net(x))
-    assert set(seen.sizes) == {4}
-
-
-def test_gradients_go_through_the_tiles():
-    net = TinyNet().double().eval()
-    x = torch.rand(5, 3, 8, 8, dtype=torch.double, requires_grad=True)
-    (expected,) = torch.autograd.grad(net(x)[:, 0].sum(), x)
-    (found,) = torch.autograd.grad(Tiled(net, 4)(x)[:, 0].sum(), x)
-    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])

@@ -1,5 +1,6 @@
 """Opening trained networks: what is named, what is refused, what identifies a result."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from energy_at.data import ImageData, ImageSet
 from energy_at.evaluation import EvaluationTarget, result_key
 from tests.helpers.digits_net import digits_net
-from tests.helpers.running import everything
+from tests.helpers.running import assert_refused
 
 SMALL = ("model=small", "model.width=8")
 
@@ -78,6 +79,22 @@ def test_threat_models_are_those_of_the_training_or_of_the_data_set(subject):
     assert list(subject.threat_models("linf", ["8/255", "1 / 10"])) == ["8/255", "1/10"]
 
 
+@pytest.fixture
+def mistakes(digits_run):
+    """Files and folders to name by mistake."""
+    for name, text in (("empty", None), ("no_yaml", "{a: ["), ("other", "a: 1\n")):
+        Path(name).mkdir()
+        if text is not None:
+            Path(name, "config.yaml").write_text(text)
+    Path("file").write_text("text")
+    whole = Path("run/checkpoints/last.ckpt").read_bytes()
+    Path("cut.ckpt").write_bytes(whole[: len(whole) // 2])
+    for name in ("0", "10", "2"):
+        shutil.copytree("run", Path("sweep", name))
+    Path("taken").mkdir()
+    Path("taken/journal.jsonl").write_text("of somebody else\n")
+
+
 @pytest.mark.usefixtures("mistakes")
 @pytest.mark.parametrize(
     ("wrong", "said"),
@@ -114,10 +131,4 @@ def test_threat_models_are_those_of_the_training_or_of_the_data_set(subject):
     ],
 )  # fmt: skip
 def test_what_cannot_be_opened_gets_one_line_and_writes_nothing(type_evaluate, wrong, said):
-    before = everything()
-    code, out, err = type_evaluate(*wrong)
-    assert (code, out) == (1, "")
-    assert said in err
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    assert everything() == before
+    assert_refused(type_evaluate, said, *wrong)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from energy_at.models.modes import eval_mode, frozen_running_stats, full_precision, no_graph
+from energy_at.models.modes import Tiled, eval_mode, frozen_running_stats, full_precision, no_graph
 from tests.helpers.nets import TinyNet
 
 
@@ -183,3 +183,31 @@ def test_full_precision_comes_back_after_an_error():
     with pytest.raises(KeyError), full_precision("cpu"):
         raise KeyError
     assert precisions() == before
+
+
+class Seen(nn.Module):
+    """Remembers the sizes of the batches that it sees."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.sizes = net, []
+
+    def forward(self, x):
+        self.sizes.append(len(x))
+        return self.net(x)
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 9])
+def test_a_tiled_network_sees_batches_of_one_size_and_says_the_same(n):
+    net, x = TinyNet().double().eval(), torch.rand(n, 3, 8, 8, dtype=torch.double)
+    seen = Seen(net)
+    torch.testing.assert_close(Tiled(seen, 4)(x), net(x))
+    assert set(seen.sizes) == {4}
+
+
+def test_gradients_go_through_the_tiles():
+    net = TinyNet().double().eval()
+    x = torch.rand(5, 3, 8, 8, dtype=torch.double, requires_grad=True)
+    (expected,) = torch.autograd.grad(net(x)[:, 0].sum(), x)
+    (found,) = torch.autograd.grad(Tiled(net, 4)(x)[:, 0].sum(), x)
+    torch.testing.assert_close(found, expected)
