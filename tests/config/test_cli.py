@@ -3,6 +3,7 @@
 import pytest
 
 from energy_at import evaluate, report, train
+from energy_at.config.cli import command
 from tests.helpers.running import typed
 
 
@@ -17,3 +18,27 @@ def test_help_shows_an_example(entry, monkeypatch, capsys):
 def test_the_flag_of_a_sweep_may_stand_anywhere(type_train):
     _, _, err = type_train("reg=none", "-m", "hydra.run.dir=x", "seed=0,1")
     assert err.startswith("error: hydra.run.dir=x is where a single run is written")
+
+
+@pytest.mark.usefixtures("here")
+def test_a_text_is_printed_and_whom_to_trust_is_in_no_configuration(monkeypatch, capsys):
+    seen = []
+
+    @command("evaluate")
+    def main(cfg):
+        seen.append(cfg)
+        return "a table"
+
+    assert typed(monkeypatch, capsys, main, "run=mine", "trust=[]") == (0, "a table\n", "")
+    assert seen[0].run == "mine"
+    assert "trust" not in seen[0]
+
+
+@pytest.mark.usefixtures("here")
+def test_who_presses_ctrl_c_is_told_what_is_left(monkeypatch, capsys):
+    @command("report", on_interrupt="{out} is as it was")
+    def main(cfg):
+        raise KeyboardInterrupt
+
+    code, out, err = typed(monkeypatch, capsys, main, "runs=mine", "out=there")
+    assert (code, out, err) == (130, "", "\nstopped: there is as it was\n")

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -11,6 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ValidationError
 
 from energy_at.config.errors import explain, one_line_errors
+from energy_at.core.rules import ArgumentError, integer, require
 from tests.helpers.running import ONE_EPOCH, assert_refused
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -72,3 +74,73 @@ def test_a_reader_that_has_closed_gets_no_traceback(monkeypatch, capfd):
             print("a table\n" * 100_000)
     assert stop.value.code == 141
     assert capfd.readouterr().err == ""
+
+
+# Where a command is run
+
+
+def mistake():
+    require("steps", 0, integer(1))
+
+
+LINE = "steps=0 must be an integer >= 1"
+
+
+def test_a_mistake_is_one_line_and_a_defect_keeps_its_traceback(capsys):
+    with pytest.raises(SystemExit) as stop, one_line_errors():
+        mistake()
+    assert (stop.value.code, capsys.readouterr().err) == (1, f"error: {LINE}\n")
+    with pytest.raises(ZeroDivisionError), one_line_errors():
+        raise ZeroDivisionError
+
+
+def test_every_traceback_is_shown_on_demand(monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(ArgumentError), one_line_errors():
+        mistake()
+
+
+def in_a_callback():
+    try:
+        mistake()
+    except ArgumentError as error:
+        raise RuntimeError("in a callback") from error
+
+
+def test_a_mistake_is_explained_whatever_a_framework_has_wrapped_around_it():
+    with pytest.raises(RuntimeError) as met:
+        in_a_callback()
+    assert explain(met.value) == LINE
+    assert explain(RuntimeError("of nobody that we know")) is None
+
+
+def test_a_folder_that_stayed_empty_is_removed_and_one_with_files_is_kept(here):
+    Path("used").mkdir()
+    Path("used/metrics.csv").touch()
+    Path("empty").mkdir()
+    for name in ("empty", "used"):
+        with pytest.raises(SystemExit), one_line_errors(Path(name)):
+            mistake()
+    assert [path.name for path in here.iterdir()] == ["used"]
+
+
+def test_a_job_leaves_its_error_in_its_folder_until_it_is_run_again(here, capsys):
+    folder, file = Path("job"), Path("job/error.txt")
+    folder.mkdir()
+    for error, line in ((mistake, LINE), ("text".index, "TypeError: ")):
+        with one_line_errors(folder, keep_going=True):
+            error()
+        assert file.read_text().startswith(line)
+        assert file.read_text().count("\n") == 1
+        err = capsys.readouterr().err
+        assert err.endswith(f"error: {file.read_text()}")
+        assert ("Traceback" in err) == (error is not mistake)
+    with one_line_errors(folder):
+        assert not file.exists()
+
+
+def test_ctrl_c_ends_in_one_line_that_says_how_to_go_on(capsys):
+    with pytest.raises(SystemExit) as stop, one_line_errors(on_interrupt="resume=run continues"):
+        raise KeyboardInterrupt
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == "\nstopped: resume=run continues\n"
