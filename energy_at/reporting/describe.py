@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -162,16 +162,25 @@ def setting(configs: Sequence[DictConfig]) -> str:
 def differences(columns: Mapping[str, DictConfig]) -> Table:
     """One row for each key whose resolved value differs, one column for each configuration.
 
-    A key that repeats another, as interpolation makes it, stands in that one's row.
+    A key that repeats another is counted in that one's row; one that a key above sets, as
+    ``reg.weight`` and ``reg.name`` set weight and class of ``reg.terms.der``, has no row.
     """
     cells = by_key([leaves(config) for config in columns.values()], MISSING)
-    keys = [key for key, texts in cells.items() if len(set(texts)) > 1]
+    differing = [key for key, texts in cells.items() if len(set(texts)) > 1]
+    names = {key.replace("_target_", "name") for key in differing}
+    keys = [key for key in differing if names.isdisjoint(_above(key))]
     rows = []
     for (_, texts), copies in grouped(keys, lambda k: (k.rpartition(".")[2], cells[k])).items():
         first, *others = sorted(copies, key=lambda key: key.count("."))
-        name = f"{first} (and {', '.join(others)})" if others else first
-        rows.append((name, *texts))
+        repeated = f" (and {len(others)} that repeat it)" if others else ""
+        rows.append((first.removesuffix("._target_") + repeated, *texts))
     return Table(("key", *columns), rows)
+
+
+def _above(key: str) -> Iterator[str]:
+    """``reg.weight`` and ``reg.terms.weight``, of ``reg.terms.der.weight``."""
+    *nodes, last = key.replace("_target_", "name").split(".")
+    return (".".join([*nodes[:depth], last]) for depth in range(1, len(nodes)))
 
 
 def by_key(columns: Sequence[Mapping[str, str]], missing: str) -> dict[str, tuple[str, ...]]:

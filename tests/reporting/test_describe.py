@@ -70,7 +70,25 @@ def test_values_are_written_as_typed():
 
 def test_a_key_that_repeats_another_is_in_its_row():
     one, other = ({"term": {"weight": w}, "weight": w, "sum": w} for w in (1, 2))
-    assert rows(one, other) == [("weight (and term.weight)", "1", "2"), ("sum", "1", "2")]
+    assert rows(one, other) == [("weight (and 1 that repeat it)", "1", "2"), ("sum", "1", "2")]
+
+
+def test_what_a_key_above_sets_and_the_class_of_a_named_choice_have_no_row():
+    pair = [resolved(*TINY, f"reg=der{rest}") for rest in ("", "_gradalign")]
+    found = [row[0] for row in differences(dict(zip("ab", pair, strict=True))).rows]
+    assert not [key for key in found if "_target_" in key]
+    one, other = (resolved(*TINY, "reg=der", f"reg.weight={w}", f"threat.eps={w}/255")
+                  for w in (2, 8))  # fmt: skip
+    found = [row[0] for row in differences({"a": one, "b": other}).rows]
+    assert [key.partition(" ")[0] for key in found if "repeat" not in key][-1] == "reg.weight"
+    assert not [key for key in found if key.startswith(("reg.terms", "attack.search.alpha"))]
+
+
+def test_a_part_that_differs_alone_has_its_row():
+    one, other = ({"reg": {"weight": 1, "terms": {"a": {"weight": w}}}} for w in (2, 3))
+    assert rows(one, other) == [("reg.terms.a.weight", "2", "3")]
+    one, other = ({"model": {"_target_": f"mine.{name}"}} for name in ("A", "B"))
+    assert rows(one, other) == [("model", "mine.A", "mine.B")]
 
 
 def test_keys_that_change_no_result_are_left_out():

@@ -50,15 +50,8 @@ AGAINST = (
     "Mean and range over seeds of the runs that are results; a cross is a run that collapsed or is "
     "not robust. Accuracies of the last network, delta energies of the last epoch."
 )
-BY_RUN = (
-    "PGD error on held-out images (left axis) and delta energies on training images (right axis), "
-    "each step thin, epoch means thick; triangles: alarms of the sentinel"
-)
-BY_EPOCH = (
-    "Means over each epoch and over seeds (thick), each seed (thin); runs that collapsed, or are "
-    "not robust, separately. Vertical lines: onset of CO (dashed) and RO (dotted); triangles: "
-    "alarms of the sentinel"
-)
+BY_RUN = "PGD error (held-out, left axis), delta energies (training, right axis); triangles: alarms"
+BY_EPOCH = "Means over epochs and seeds; of runs that collapsed or are not robust, each seed"
 
 
 def overview(found: Sequence[Entry], failed: Sequence[str] = ()) -> Iterator[Block]:

@@ -55,11 +55,10 @@ MARKERS = ("", "o", "s", "^", "D", "v", "P", "X")
 ALARM = "0.25"  # colour of a triangle that belongs to no curve
 LABEL_DISTANCE = 0.08  # of the width of a panel, between labels
 LANE = 13  # points between alarms of different kinds
-ONSETS = {"CO": "--", "RO": ":"}
 MARK_STYLES: dict[str, Style] = {  # what a legend says of the marks that belong to no method
     "one seed": {"color": "0.4", "linewidth": 0.7},
-    "onset of CO": {"color": "0.4", "linewidth": 0.9, "linestyle": ONSETS["CO"]},
-    "onset of RO": {"color": "0.4", "linewidth": 0.9, "linestyle": ONSETS["RO"]},
+    "onset of CO": {"color": "0.4", "linewidth": 0.9, "linestyle": "--"},
+    "onset of RO": {"color": "0.4", "linewidth": 0.9, "linestyle": ":"},
     "alarm of the sentinel": {"color": ALARM, "linestyle": "", "marker": "v", "markersize": 4},
 }
 
@@ -175,8 +174,8 @@ def mark_alarms(axes: Axes, alarms: Sequence[Mark]) -> None:
 def mark_onsets(axes: Axes, onsets: Sequence[Mark]) -> None:
     """A vertical line for each onset of CO (dashed) or RO (dotted); to call after the curves."""
     for mark, label in _labelled(axes, onsets):
-        style = ONSETS[mark.kind]
-        axes.axvline(mark.where, color=mark.color, linestyle=style, linewidth=0.9, zorder=1)
+        style = MARK_STYLES[f"onset of {mark.kind}"] | {"color": mark.color}
+        axes.axvline(mark.where, zorder=1, **style)
         _write_at_top(axes, label, mark, 2, va="bottom", fontsize="x-small")
 
 

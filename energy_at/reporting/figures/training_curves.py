@@ -78,8 +78,7 @@ def delta_energy_figure(runs: Mapping[str, MetricsLog], title: str = "") -> Figu
 def methods_figure(methods: Methods, title: str = "", shown: Sequence[Metric] = SUMMARY) -> Figure:
     """Methods by epoch: the mean of the seeds (thick), each seed (thin), onsets and alarms.
 
-    Of runs that collapsed or are not robust there is no mean. Vertical lines are onsets of CO
-    (dashed) and RO (dotted), triangles alarms of the sentinel.
+    Of runs that collapsed or are not robust there is no mean. The legend names every mark.
 
     Raises:
         ValueError: if there is no method.
@@ -107,7 +106,6 @@ def methods_figure(methods: Methods, title: str = "", shown: Sequence[Metric] = 
             for label, seeds in methods.items():
                 has_mean = len(seeds) == 1 or not label.status
                 _method_curves(axes, seeds, metric, styles[label], has_mean=has_mean)
-            _scale(axes, metric)
             mark_onsets(axes, onsets)
             mark_alarms(axes, alarms)
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -195,18 +193,19 @@ def _panels(
     columns, rows = min(4, len(shown)), -(-len(shown) // 4)
     size = (WIDTH, 1.3 + 1.8 * rows)
     with subplots(rows, columns, size, title, styles, sharex=True) as (figure, grid):
+        yield figure, grid
         for axes, metric in zip(grid, shown, strict=True):
             axes.set_ylabel(fill(metric.axis, LINE))
+            _scale(axes, metric)
         for axes in grid[-columns:]:
             axes.set_xlabel(xlabel)
-        yield figure, grid
 
 
 def _steps(axes: Axes, log: MetricsLog, metric: Metric, color: str) -> None:
     curve, scale = log[metric.key], metric.scale
     if metric.key.startswith("val/"):
         axes.plot(curve.steps, scale * curve.values, color=color, **_dots(curve))
-        return _scale(axes, metric)
+        return
     bins, means = curve.binned(BINS), curve.epoch_means()
     low, high = scale * bins.low, scale * bins.high
     axes.fill_between(bins.steps, low, high, color=color, alpha=0.2, linewidth=0)
@@ -215,12 +214,10 @@ def _steps(axes: Axes, log: MetricsLog, metric: Metric, color: str) -> None:
     values = scale * np.array(list(means.values()))
     marker = "o" if len(means) == 1 else ""
     axes.plot(middles, values, color=color, linewidth=1.8, marker=marker, markersize=4)
-    _scale(axes, metric)
     if metric == panels.CLEAN and len(held_out := log[panels.HELD_OUT_CLEAN.key]):
         thin: Style = {"color": color, "linestyle": ":", "linewidth": 1, **_dots(held_out)}
         (line,) = axes.plot(held_out.steps, scale * held_out.values, **thin)
         axes.legend([line], ["held-out"], frameon=False, fontsize="small", loc="best")
-    return None
 
 
 def _dots(curve: Curve) -> Style:

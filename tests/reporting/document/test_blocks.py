@@ -1,5 +1,6 @@
 """Sections as Markdown and as a page: well-formed, escaped, and nothing loaded."""
 
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -137,3 +138,35 @@ def test_a_picture_that_is_none_is_named(tmp_path):
     with pytest.raises(ValueError, match="no PNG") as caught:
         copy(out, tmp_path / "bad.png", "figures/b", "caption")
     assert str(tmp_path / "bad.png") in str(caught.value)
+
+
+def colours(rules):
+    """The colours that a rule of the page gives names, as shares of red, green and blue."""
+    return {
+        name: [int(2 * code[i] if len(code) == 3 else code[2 * i : 2 * i + 2], 16) / 255
+               for i in range(3)]
+        for name, code in re.findall(r"--(\w+): #(\w+);", rules)
+    }  # fmt: skip
+
+
+def contrast(one, other):
+    """WCAG 2.1, from 1 to 21."""
+    linear = [[c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
+              for colour in (one, other)]  # fmt: skip
+    bright, dark = sorted((0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b in linear))[::-1]
+    return (bright + 0.05) / (dark + 0.05)
+
+
+def test_the_page_follows_the_readers_dark_mode_and_can_be_read_in_both():
+    style = HTML.partition("<style>")[2].partition("</style>")[0]
+    light, dark = style.split("@media screen and (prefers-color-scheme: dark)")
+    light, dark = colours(light), colours(dark.partition("* {")[0])
+    used = set(re.findall(r"var\(--(\w+)\)", style))
+    assert set(light) == set(dark) == used
+    for scheme in (light, dark):
+        for text in ("text", "muted", "link"):
+            for below in ("page", "marked", "code"):
+                assert contrast(scheme[text], scheme[below]) >= 4.5, (text, below)
+    assert contrast(light["page"], dark["page"]) > 10
+    (picture,) = re.findall(r"^figure img {.*}", style, re.MULTILINE)
+    assert "background: #fff;" in picture
