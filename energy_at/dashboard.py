@@ -9,24 +9,25 @@ needs pip install 'energy_at[dashboard]' and an API key.
 """
 
 import json
-from pathlib import Path
 
 from omegaconf import DictConfig
 
-from energy_at.config.cli import command
+from energy_at.config.cli import command, output_file
+from energy_at.core.files import write_atomic
 
 
 @command("dashboard")
 def main(cfg: DictConfig) -> str | None:
     from energy_at.reporting.panels import specification
 
+    out = output_file(cfg)
     if not cfg.dry_run:
         return create(cfg.entity, cfg.project, cfg.name)
     about = {name: cfg[name] for name in ("entity", "project", "name")}
     text = json.dumps(about | {"sections": specification()}, indent=2)
-    if cfg.out is None:
+    if out is None:
         return text
-    Path(str(cfg.out)).write_text(text + "\n")
+    write_atomic(out, text + "\n")
     return None
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from energy_at import __version__
-from energy_at.config.cli import command
+from energy_at.config.cli import command, output_file
 from energy_at.core.files import write_atomic
 
 
 @command("export")
 def main(cfg: DictConfig) -> str:
-    out = Path(str(cfg.out)) if cfg.out else Path(str(cfg.run)) / f"{cfg.which}.safetensors"
+    out = output_file(cfg) or Path(str(cfg.run)) / f"{cfg.which}.safetensors"
     return f"written to {export(cfg.run, cfg.which, out)}"
 
 
@@ -26,7 +26,6 @@ def export(run: str | Path, which: str, out: Path) -> Path:
     ``python -m energy_at.evaluate checkpoint=FILE model=...`` takes the file, as does
     ``energy_at.models.weights.load_weights``.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import save
 
     from energy_at.config.build import reopen
@@ -45,11 +44,8 @@ def export(run: str | Path, which: str, out: Path) -> Path:
     }
     if not isinstance(module.net, Normalized):
         raise ValueError("only the project's own networks are exported: normalization, then net")
-    try:
-        # Not by save_file, which leaves it readable to its owner alone.
-        write_atomic(out, save(exported(module.net), metadata=about))
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"cannot write out={out}: {error}") from error
+    # Not by save_file, which leaves it readable to its owner alone.
+    write_atomic(out, save(exported(module.net), metadata=about))
     return out
 
 

@@ -184,7 +184,7 @@ def test_ctrl_c_ends_in_one_line_and_what_is_re_run_resumes(type_evaluate, monke
         (("checkpoint=file", "+training.foo=1"), "+training.foo=1: nothing reads training.foo"),
         (("run=run", "+attack=pgd"), "+attack=pgd: nothing reads attack"),
         (("run=run", "~steps"), "Key 'steps' is not in struct\n"),
-        (("run=run", "out=file", *QUICK), "out=file is a file: name a folder"),
+        (("run=run", "out=file", *QUICK), "out=file cannot be made (File exists)"),
         (("run=run", "out=taken", *QUICK), "taken holds other files: choose another out=FOLDER"),
     ],
 )  # fmt: skip

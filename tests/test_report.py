@@ -93,7 +93,7 @@ def test_what_cannot_be_read_is_named_in_one_line(here, type_report, spoil, said
 def test_an_output_that_is_a_file_is_named_in_one_line(here, type_report):
     write(here / "run")
     (here / "file").write_text("mine")
-    assert_refused(type_report, "out=file is a file: name a folder", "runs=run", "out=file")
+    assert_refused(type_report, "out=file cannot be made (File exists)", "runs=run", "out=file")
 
 
 @pytest.mark.parametrize(

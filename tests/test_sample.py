@@ -1,8 +1,8 @@
 """What is typed to sample, and what it leaves behind."""
 
 import csv
-import os
 import re
+import tempfile
 from pathlib import Path
 
 import matplotlib.image
@@ -68,20 +68,20 @@ def test_anybodys_weights_are_sampled(digits_run, type_sample, without_figures):
 def test_a_run_that_cannot_be_written_to_is_sampled_elsewhere(
     digits_run, type_sample, monkeypatch, without_figures
 ):
-    access = os.access
-    monkeypatch.setattr(
-        os, "access", lambda path, mode: "run" not in Path(path).parts and access(path, mode)
-    )
+    make = tempfile.TemporaryFile
+
+    def refusing(dir):
+        if Path(dir).absolute().is_relative_to(Path("run").absolute()):
+            raise PermissionError(13, "Permission denied")
+        return make(dir=dir)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refusing)
     before = everything("run")
     code, _, err = type_sample("run=run", "n=3", *BARE)
     assert code == 1
-    assert re.fullmatch(r"error: run/samples/\S+ is not a writable folder: .*out=FOLDER\n", err)
-    monkeypatch.setattr(
-        os,
-        "access",
-        lambda path, mode: (
-            Path(path).absolute() not in (digits_run.absolute(),) and access(path, mode)
-        ),
+    assert re.fullmatch(
+        r"error: out=run/samples/\S+ cannot be made \(Permission denied\): choose another folder\n",
+        err,
     )
     sampled_columns(type_sample, "elsewhere", "n=3")
     assert everything("run") == before
@@ -138,8 +138,8 @@ MISTAKES = [
     ("guidance=away", "choose from class_energy, class_stop, none"),
     ("sampler.stride=3", "sampler.stride: unknown key; did you mean sampler.steps"),
     ("judge=nowhere", "nowhere is not a run folder"),
-    ("out=file", "file is not a writable folder: choose another out=FOLDER"),
-    ("out=file/below", "file/below is not a writable folder"),
+    ("out=file", "out=file cannot be made (File exists): choose another folder"),
+    ("out=file/below", "out=file/below cannot be made (Not a directory)"),
     ("quality=classifier judge=none n=60", "quality=classifier needs the standard"),
     ("quality=classifier n=49", "49 images are too few for FID"),
     ("quality=inception n=60 quality.weights=no.pth", "quality.weights=no.pth is not there"),

@@ -75,7 +75,7 @@ def attack_table(view: View) -> Table:
 def quantity_table(runs: Mapping[str, Landscape]) -> Table:
     """Mean, standard deviation, quantiles, share above 0, and KS distance to the natural images.
 
-    ``right`` and ``AAE`` are shares of the images, energies are in nats, and ``|x* - x|`` is in
+    ``correct`` and ``AAE`` are shares of the images, energies are in nats, and ``|x* - x|`` is in
     units of the pixel range.
     """
     return Table.of(
@@ -96,7 +96,7 @@ def unchanged_images(view: View) -> list[str]:
 
 def _cells(natural: Natural, shifts: Shifts) -> dict[str, str]:
     return {
-        "right %": f"{100 * (shifts.prediction == natural.label).mean():.1f}",
+        "correct %": f"{100 * (shifts.prediction == natural.label).mean():.1f}",
         "E(x)": _mean_std(natural.marginal, ""),
         "E(x*)": _mean_std(shifts.marginal, ""),
         "dE(x)": _mean_std(shifts.delta_marginal, "+"),
@@ -113,11 +113,11 @@ def _mean_std(values: NDArray[Any], sign: str) -> str:
 
 def _rows(landscape: Landscape) -> Iterator[dict[str, str]]:
     natural = landscape.natural
-    yield _row("natural", "right", natural.prediction == natural.label)
+    yield _row("natural", "correct", natural.prediction == natural.label)
     yield _row("natural", "E(x)", natural.marginal)
     yield _row("natural", "E(x, y)", natural.joint)
     for attack, shifts in landscape.attacks.items():
-        yield _row(attack, "right", shifts.prediction == natural.label)
+        yield _row(attack, "correct", shifts.prediction == natural.label)
         yield _row(attack, "AAE", shifts.is_abnormal)
         for quantity, name in QUANTITIES.items():
             values = getattr(shifts, name)

@@ -21,7 +21,7 @@ from energy_at.config.errors import error_file, one_line_errors, raising
 from energy_at.config.keys import require_read, require_single
 from energy_at.config.schema import check
 from energy_at.config.trust import set_trusted
-from energy_at.core.files import remove_empty
+from energy_at.core.files import remove_empty, write_error
 
 RERUN = "re-run the same command to resume"
 _FLAGS = {"--dry-run": "dry_run=true"}  # options that stand for an override
@@ -99,6 +99,18 @@ def overrides() -> list[str]:
     return list(HydraConfig.get().overrides.task)
 
 
+def output_file(cfg: DictConfig) -> Path | None:
+    """The file that ``out=FILE`` names, if any; it can be written."""
+    if cfg.out is None:
+        return None
+    path = Path(str(cfg.out))
+    if path.is_dir():
+        raise ValueError(f"out={path} is a folder: name a file in it")
+    if why := write_error(path.parent):
+        raise ValueError(f"out={path} cannot be written ({why}): choose another file")
+    return path
+
+
 def _this_job() -> Job:
     job = HydraConfig.get()
     output, in_sweep = Path(job.runtime.output_dir), job.mode == RunMode.MULTIRUN
@@ -119,9 +131,11 @@ def quieten() -> None:
     Lightning's import undoes it: who imports it later calls this again.
     """
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    # The folder of a run that is resumed is never empty.
+    # The folder of a run that is resumed is never empty, and may have been moved.
+    warnings.filterwarnings("ignore", message="The dirpath has changed from")
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     # hydra/launcher/submitit_*.yaml stand before those of the plugin, for better defaults.
     warnings.filterwarnings("ignore", message=r"\s*'hydra/\w+/\w+' is validated against Config")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)

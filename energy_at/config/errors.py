@@ -117,7 +117,7 @@ def explain(error: BaseException, command: str | None = None) -> str | None:
         if (line := _of_a_choice(found, command)) is not None:
             return line
     ours = [e for e in chain if isinstance(e, _MISTAKES) and _raised_in(e, "energy_at")]
-    ours.reverse()  # what was raised first
+    ours = [e for e in reversed(ours) if getattr(e, "errno", None) is None]  # raised first
     for found in sorted(ours, key=lambda e: isinstance(e, ArgumentError)):
         if isinstance(found, ArgumentError):  # of a key of the command, which is called the same
             return f"{found.argument}={found.value} must be {found.must}"

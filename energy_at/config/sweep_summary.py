@@ -2,7 +2,6 @@
 
 import atexit
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from energy_at.config.errors import one_line_errors
 from energy_at.config.schema import check_start
-from energy_at.core.files import remove_empty
+from energy_at.core.files import remove_empty, require_writable
 
 # Hydra makes the callback of every run: the imports of what reads runs and draws wait.
 
@@ -27,9 +26,9 @@ class SweepSummary(Callback):
         self.of = of
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Makes the folder of a single run, which Hydra would not name if it cannot be made."""
+        """Checks the folder of a single run, which Hydra would not name if it cannot be made."""
         with one_line_errors():
-            _make("hydra.run.dir", config.hydra.run.dir)
+            require_writable("hydra.run.dir", config.hydra.run.dir)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Checks folders, sweeper and launcher; a sweep that never starts leaves no folder."""
@@ -67,27 +66,12 @@ def _require_folders(hydra: DictConfig) -> None:
         raise ValueError(
             "hydra.sweep.subdir= must name a folder for each job, such as '${hydra.job.num}'"
         )
+    require_writable("hydra.sweep.dir", sweep.dir)
     folder = Path(str(sweep.dir))
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    _make("hydra.sweep.dir", sweep.dir)
-    for path in made:  # a folder that was there stays, be it empty
-        with suppress(OSError):  # another process has begun to write there
-            path.rmdir()
     if RunFolder(folder).config_file.is_file():
         raise ValueError(
             f"hydra.sweep.dir={folder} is the folder of a run: choose another for a sweep"
         )
-
-
-def _make(key: str, folder: str | None) -> None:
-    if folder in (None, ""):
-        raise ValueError(f"{key}= must be the path of a folder, such as runs/mine")
-    try:
-        Path(str(folder)).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(
-            f"{key}={folder} cannot be made ({error.strerror}): choose another folder"
-        ) from error
 
 
 def _forget(sweep: Path) -> None:

@@ -4,8 +4,9 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,9 @@ def staged(out: Path) -> Iterator[Path]:
     """A temporary folder whose files move to ``out``, among others, if nothing is raised.
 
     Raises:
-        ValueError: if ``out`` is a file.
+        ValueError: if ``out`` cannot be written to.
     """
-    if out.is_file():
-        raise ValueError(f"out={out} is a file: name a folder")
+    require_writable("out", out)
     part = out.absolute().with_name(f".{out.absolute().name}.part")
     existed = {folder for folder in part.parents if folder.exists()}
     shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed
@@ -84,12 +84,34 @@ def staged(out: Path) -> Iterator[Path]:
         remove_new(part.parent, existed)
 
 
+def require_writable(key: str, folder: str | Path | None) -> None:
+    """Raises ``ValueError`` if a folder cannot be written to; none is created."""
+    if folder in (None, ""):
+        raise ValueError(f"{key}= must be the path of a folder, such as runs/mine")
+    if why := write_error(Path(str(folder))):
+        raise ValueError(f"{key}={folder} cannot be made ({why}): choose another folder")
+
+
+def write_error(folder: Path) -> str | None:
+    """Why no file can be written to a folder."""
+    existed = {path for path in (folder, *folder.parents) if path.exists()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return error.strerror
+    finally:
+        remove_new(folder, existed)
+
+
 def remove_new(folder: Path, existed: set[Path]) -> None:
     """Removes a folder and its parents, as far as they are empty and did not exist before."""
     for path in (folder, *folder.parents):
-        if path in existed or any(path.iterdir()):
+        if path in existed or (path.exists() and any(path.iterdir())):
             return
-        path.rmdir()
+        with suppress(OSError):  # another process has begun to write there
+            path.rmdir()
 
 
 def remove_empty(folder: Path) -> None:

@@ -18,7 +18,7 @@ from typing import get_args
 
 from omegaconf import DictConfig
 
-from energy_at.config.cli import command, quieten
+from energy_at.config.cli import command, output_file, quieten
 from energy_at.config.keys import choices_of
 from energy_at.core.files import write_atomic
 from energy_at.doctor import Status, collect_checks, run_check
@@ -26,7 +26,7 @@ from energy_at.doctor import Status, collect_checks, run_check
 
 @command("doctor")
 def main(cfg: DictConfig) -> None:
-    start = time.perf_counter()
+    start, out = time.perf_counter(), output_file(cfg)
     datasets = [cfg.dataset.name] if "name" in cfg.dataset else list(choices_of("dataset"))
     checks = collect_checks(datasets, Path(cfg.dataset.root).expanduser())
     quieten()  # the checks have imported Lightning
@@ -44,11 +44,8 @@ def main(cfg: DictConfig) -> None:
     text = json.dumps(report, indent=2)
     summary = ", ".join(f"{number} {status}" for status, number in counts.items())
     print(text if cfg.json else f"{summary} in {seconds:.1f} s")
-    if cfg.out is not None:
-        try:
-            write_atomic(Path(str(cfg.out)), text + "\n")
-        except OSError as error:
-            raise ValueError(f"cannot write out={cfg.out}: {error.strerror}") from error
+    if out is not None:
+        write_atomic(out, text + "\n")
     if counts["fail"]:
         sys.exit(1)
 

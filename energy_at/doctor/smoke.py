@@ -6,27 +6,37 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Trainer
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
+from torch.nn.utils import parameters_to_vector
 
-from energy_at.attacks import fgsm, rs_fgsm
-from energy_at.attacks.threat import Linf
-from energy_at.config.build import make
-from energy_at.config.keys import compose_groups
-from energy_at.data import ImageData
+from energy_at.config.build import build, make
+from energy_at.config.keys import compose_command, compose_groups
 from energy_at.data.readers import (
     TINY_IMAGENET_URL,
-    synthetic,
     tiny_imagenet,
     tiny_imagenet_files,
 )
 from energy_at.doctor import Checks, Verdict, require
-from energy_at.models import preactresnet18
-from energy_at.objectives import DER, Weighted
-from energy_at.training import FastAT
+from energy_at.runs.folder import RunFolder
 
-BALL = Linf(8 / 255)
+TWO_STEPS = [
+    "dataset=synthetic",
+    "dataset.subset=32",
+    "dataset.batch_size=16",
+    "dataset.val_size=16",
+    "model.width=4",
+    "training.channels_last=false",
+    "attack=rs_fgsm",
+    "reg=der",
+    "reg.samples=all",
+    "logger=none",
+    "trainer.max_epochs=1",
+    "callbacks.best=null",
+    "callbacks.last=null",
+    "trainer.enable_checkpointing=false",
+    "trainer.enable_progress_bar=false",
+]
 REMEDY = "undo edits in energy_at; if there are none, pip install --force-reinstall torch lightning"
 
 
@@ -54,32 +64,14 @@ def training(device: torch.device) -> Verdict:
 
 def train_two_steps(device: torch.device) -> tuple[Tensor, Tensor]:
     """All weights before and after two steps and a validation; global generators are restored."""
-    reader = partial(synthetic, download=False, channels=3, size=8, classes=2, n_train=48)
+    accelerator = "gpu" if device.type == "cuda" else "cpu"
+    cfg = compose_command("train", [*TWO_STEPS, f"trainer.accelerator={accelerator}"])
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        half = [0.5] * 3
-        net = preactresnet18(channels=3, classes=2, mean=half, std=half, width=4)
-        module = FastAT(
-            net,
-            BALL,
-            {"der": Weighted(DER("all"), 1.0)},
-            attack=rs_fgsm(BALL),
-            val_attacks={"fgsm": fgsm(BALL)},
-        )
-        start = torch.nn.utils.parameters_to_vector(net.parameters()).detach().clone()
-        trainer = Trainer(
-            accelerator="gpu" if device.type == "cuda" else "cpu",
-            devices=1,
-            max_epochs=1,
-            inference_mode=False,
-            num_sanity_val_steps=0,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        trainer.fit(module, ImageData(reader, Path(), batch_size=16, val_size=16))
-    return start, torch.nn.utils.parameters_to_vector(net.parameters()).detach().cpu()
+        run = build(cfg, RunFolder(Path()))
+        start = parameters_to_vector(run.module.parameters()).detach().clone()
+        run.trainer.fit(run.module, run.data)
+    return start, parameters_to_vector(run.module.parameters()).detach().cpu()
 
 
 def check_named(name: str, root: Path) -> Verdict:
@@ -97,10 +89,8 @@ def readable(described: DictConfig, root: Path) -> Verdict:
             return _undecoded_tiny_imagenet(root)
         train, test = reader(root)
     except FileNotFoundError as error:
-        message, _, remedy = str(error).partition(": ")
-        remedy = remedy.partition(", or allow")[0]
         first = f"dataset={dataset.name} downloads it on first use; or " if downloads else ""
-        return Verdict("warn", message, first + remedy)
+        return Verdict("warn", str(error), f"{first}name the folder of it: dataset.root=FOLDER")
     shape = (dataset.channels, dataset.size, dataset.size)
     labels = torch.cat([train.labels, test.labels])
     low, high = int(labels.min()), int(labels.max())

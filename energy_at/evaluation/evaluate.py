@@ -24,6 +24,7 @@ from energy_at.evaluation.trained_model import (
     result_key,
 )
 from energy_at.reporting.describe import setting
+from energy_at.reporting.document.results import RESULTS
 from energy_at.reporting.figures import save
 from energy_at.reporting.figures.results import accuracy_figure
 from energy_at.reporting.tables import Table
@@ -63,7 +64,8 @@ def evaluate_command(cfg: DictConfig, overrides: Sequence[str] = ()) -> str:
         sys.stderr.write(f"left out: {line}\n")
     out = None if cfg.out is None else Path(str(cfg.out))
     folder, text = evaluate(model, plan, out, batch_size=cfg.batch_size, progress=cfg.progress)
-    return f"{text}\nwritten to {folder}/: {', '.join(FILES)}"
+    figures = sorted(file.name for file in folder.glob("accuracy.*"))
+    return f"{text}\nwritten to {folder}/: {', '.join([*FILES, *figures])}"
 
 
 def plan_of(cfg: DictConfig, model: TrainedModel) -> EvaluationPlan:
@@ -160,7 +162,7 @@ def accuracy(plan: EvaluationPlan, key: AttackKey, correct: Mask) -> dict[str, A
         "label": key.name if key == CLEAN else plan.label(key.name),
         "eps": 0.0 if key == CLEAN else plan.balls[key.eps].eps,
         "eps_text": key.eps,
-        "right": count,
+        "correct": count,
         "images": n,
         "accuracy": count / n,
         "low": float(low),
@@ -207,16 +209,16 @@ def _markdown(record: Mapping[str, Any]) -> str:
         (
             row["label"],
             row["eps_text"],
-            f"{row['right']} of {row['images']}",
+            f"{row['correct']} of {row['images']}",
             f"{100 * row['accuracy']:.1f}",
             f"{100 * row['low']:.1f} to {100 * row['high']:.1f}",
         )
         for row in record["accuracies"]
     ]
-    table = Table(("attack", "eps", "right", "accuracy %", "95 % interval"), rows)
+    table = Table(("attack", "eps", "correct", "accuracy %", "95 % interval"), rows)
     lines = [setting_line(record), "", table.markdown(), ""]
     for check in record["checks"]:
-        verdict = {True: "pass", False: "warning", None: "not run"}[check["passed"]]
+        verdict = RESULTS[check["passed"]]
         meaning = "" if check["passed"] else f"; {check['meaning']}"
         lines.append(f"- {verdict}: {check['name']}: {check['finding']}{meaning}")
     lines += [f"- left out: {line}" for line in record["left_out"]]

@@ -49,7 +49,7 @@ class Journal:
 
     def note(self, task: str, correct: Mapping[int, bool]) -> None:
         self.folder.claim()
-        line = {"task": task, "images": list(correct), "right": [int(c) for c in correct.values()]}
+        line = {"task": task, "images": list(correct), "correct": [*map(int, correct.values())]}
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
         self.known[task].update(correct)
@@ -60,7 +60,7 @@ class Journal:
         try:
             for line in whole.splitlines():
                 entry = json.loads(line)
-                correct = zip(entry["images"], map(bool, entry["right"]), strict=True)
+                correct = zip(entry["images"], map(bool, entry["correct"]), strict=True)
                 self.known[entry["task"]].update(correct)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self.path} is damaged: remove it to start again") from error

@@ -28,14 +28,13 @@ class ResultFolder:
             Without a key a new result of the same kind replaces the old one.
 
     Raises:
-        ValueError: if ``path`` is a file, or holds another result; with a key, also if it holds
-            other files (hidden ones do not count).
+        ValueError: if ``path`` cannot be written to, or holds another result; with a key, also if
+            it holds other files (hidden ones do not count).
     """
 
     def __init__(self, path: Path, kind: str, key: str | None = None) -> None:
         self.path, self.kind, self.key, self._file = path, kind, key, path / RECORD
-        if path.exists() and not path.is_dir():
-            raise ValueError(f"out={path} is a file: name a folder")
+        files.require_writable("out", path)
         self._record = files.read_json(self._file) if self._file.is_file() else {}
         if self._record:
             if not isinstance(self._record.get("files"), dict):

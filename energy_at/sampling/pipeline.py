@@ -1,6 +1,5 @@
 """A sampling: prepares, draws the images, scores them, writes the files."""
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from energy_at.core.files import write_error
 from energy_at.evaluation import open_model, result_key
 from energy_at.evaluation.trained_model import require_wandb_only
 from energy_at.models.modes import Tiled, eval_mode, tile_of
@@ -39,10 +39,8 @@ def sample_command(cfg: DictConfig, overrides: Sequence[str] = (), job: Path | N
     root = model.folder / "samples"
     out = job if cfg.out is None else Path(str(cfg.out))
     out = out or root / f"{plan.settings['start']['name']}-{plan.n}-{key[:8]}"
-    if not _is_writable(out):
-        raise ValueError(f"{out} is not a writable folder: choose another out=FOLDER")
-    cache = root / "cache" if _is_writable(root) else out / ".cache"
     folder = ResultFolder(out, "sampling", key)
+    cache = out / ".cache" if write_error(root) else root / "cache"
     parts = Parts(folder)
     earlier = len(parts.done)
     judge = find_classifier(model, str(cfg.judge), cache)
@@ -76,12 +74,6 @@ def sample_command(cfg: DictConfig, overrides: Sequence[str] = (), job: Path | N
     parts.remove()
     publish_samples(asked, model, out, scores.rows)
     return f"{text}\n\nwritten to {out}/: {', '.join(FILES)} and figures"
-
-
-def _is_writable(folder: Path) -> bool:
-    """Whether files can be written to a folder, which may not exist yet."""
-    above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    return above.is_dir() and os.access(above, os.W_OK | os.X_OK)
 
 
 @contextmanager

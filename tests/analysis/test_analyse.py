@@ -57,7 +57,8 @@ def test_the_table_says_what_the_samples_hold(type_analyse, without_figures):
         distance = ks_distance(found["natural/marginal"], found[f"{attack}/marginal"])
         assert float(table[name, attack, "E(x*)"]["KS to natural"]) == pytest.approx(distance)
         right = found[f"{attack}/prediction"] == found["natural/label"]
-        assert float(table[name, attack, "right"]["mean"]) == pytest.approx(right.mean(), abs=1e-6)
+        mean = float(table[name, attack, "correct"]["mean"])
+        assert mean == pytest.approx(right.mean(), abs=1e-6)
         share = found[f"{attack}/is_abnormal"].mean()
         assert float(table[name, attack, "AAE"]["mean"]) == pytest.approx(share, abs=1e-6)
     images = set(found["natural/image"].tolist())

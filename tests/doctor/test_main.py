@@ -113,7 +113,7 @@ def test_a_file_that_cannot_be_written_gets_one_line(type_in, tmp_path):
     Path("folder").mkdir()
     code, _, err = type_in(*ONE, "json=true", "out=folder")
     assert (code, err.count("\n")) == (1, 1)
-    assert "cannot write out=folder" in err
+    assert "out=folder is a folder: name a file in it" in err
     assert list(tmp_path.rglob("*")) == [tmp_path / "folder"]
 
 

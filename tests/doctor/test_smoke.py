@@ -57,7 +57,7 @@ def test_data_that_is_not_there_warns_and_is_not_downloaded(name, tmp_path):
     assert (found.status, "not found" in found.message) == ("warn", True)
     assert ("downloads it on first use" in found.remedy) == (name != "tiny_imagenet")
     assert "dataset.root=FOLDER" in found.remedy
-    assert "http" in found.remedy
+    assert "http" in found.message
     assert not (tmp_path / "data").exists()
 
 
@@ -90,4 +90,4 @@ def test_tiny_imagenet_is_looked_for_and_not_decoded(tiny_imagenet_folder):  # n
         (tiny_imagenet_folder / path).unlink()
         found = check("tiny_imagenet", root)
         assert (found.status, Path(path).name in found.message) == ("warn", True)
-        assert found.remedy.startswith("unpack http")
+        assert "unpack http" in found.message + found.remedy

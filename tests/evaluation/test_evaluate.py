@@ -99,7 +99,7 @@ def test_the_accuracy_of_a_linear_network_is_known_at_every_radius(norm, ball, d
     balls = {str(eps): ball(eps) for eps in radii}
     plan = EvaluationPlan(norm=norm, balls=balls, names=names, steps=20, restarts=1)
     judged(subject_of(Line(weights, bias), images), plan, "out", 80)
-    found = {(row["attack"], row["eps"]): row["right"] for row in report("out")["accuracies"]}
+    found = {(row["attack"], row["eps"]): row["correct"] for row in report("out")["accuracies"]}
     left = dict(zip(radii, (40, 10), strict=True))
     assert found == {("clean", 0.0): 70} | {
         (name, eps): left[eps] for name in names for eps in left
@@ -113,7 +113,7 @@ def test_intervals_are_those_of_wilson(right, n):
     p = right / n
     middle = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
-    assert (row["right"], row["images"], row["accuracy"]) == (right, n, p)
+    assert (row["correct"], row["images"], row["accuracy"]) == (right, n, p)
     assert row["low"] == pytest.approx(middle - half, abs=1e-9)
     assert row["high"] == pytest.approx(middle + half, abs=1e-9)
     for end in {row["low"], row["high"]} - {0.0, 1.0}:
@@ -123,7 +123,7 @@ def test_intervals_are_those_of_wilson(right, n):
 def test_a_standard_network_has_no_robust_accuracy(subject):
     plan = replace(PLAN, balls={"0.3": Linf(0.3)}, steps=10, restarts=1)
     judged(subject, plan, "out")
-    right = {row["attack"]: row["right"] for row in report("out")["accuracies"]}
+    right = {row["attack"]: row["correct"] for row in report("out")["accuracies"]}
     assert right["pgd"] == 0
     assert right["clean"] >= 28
 
@@ -141,7 +141,7 @@ def test_a_standard_network_for_cifar10_has_none_either(norm, ball, tmp_path_fac
     names = ["fgsm", "pgd"]
     plan = EvaluationPlan(norm=norm, balls={"eps": ball}, names=names, steps=5, restarts=1)
     judged(subject_of(standard_net(), images), plan, "out")
-    right = {row["attack"]: row["right"] for row in report("out")["accuracies"]}
+    right = {row["attack"]: row["correct"] for row in report("out")["accuracies"]}
     assert right["clean"] >= 9
     assert right["pgd"] == 0
     assert all(check["passed"] for check in report("out")["checks"][:3])
@@ -154,7 +154,7 @@ def test_any_batch_size_gives_the_same_files(subject):
     expected = judged(subject, plan, "whole", 250)
     for batch_size in (1, 7):
         assert judged(subject, plan, str(batch_size), batch_size) == expected
-    right = [row["right"] for row in report("whole")["accuracies"]]
+    right = [row["correct"] for row in report("whole")["accuracies"]]
     assert 0 < min(right) < max(right) < 25
 
 
@@ -194,7 +194,7 @@ def test_every_file_says_the_same(subject):
     printed = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
     for row in found["accuracies"]:
         right = sum(columns[f"{row['attack']}@{row['eps_text']}".removesuffix("@")])
-        assert (row["right"], row["images"], row["accuracy"]) == (right, 15, right / 15)
+        assert (row["correct"], row["images"], row["accuracy"]) == (right, 15, right / 15)
         interval = f"{100 * row['low']:.1f} to {100 * row['high']:.1f}"
         percent = f"{100 * right / 15:.1f}"
         assert [row["label"], row["eps_text"], f"{right} of 15", percent, interval] in printed
@@ -424,7 +424,7 @@ def test_a_journal_of_somebody_else_is_refused_and_left_as_it_was(subject, conte
 
 
 @pytest.mark.parametrize(
-    "line", ["no json", "[]", "{}", '{"task": "clean", "images": [1], "right": 1}']
+    "line", ["no json", "[]", "{}", '{"task": "clean", "images": [1], "correct": 1}']
 )
 def test_a_damaged_journal_is_refused_with_what_to_do(subject, line):
     judged(subject, replace(PLAN, names=["fgsm"]), "out")

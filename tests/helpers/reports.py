@@ -74,7 +74,7 @@ def bytes_of(folder):
 def accuracy(attack, eps, text, share):
     known = {"attack": attack, "label": attack, "eps": eps, "eps_text": text, "images": 1000}
     interval = {"low": share - 0.03, "high": share + 0.03}
-    return known | {"right": int(1000 * share), "accuracy": share} | interval
+    return known | {"correct": int(1000 * share), "accuracy": share} | interval
 
 
 CONTENT = {

@@ -48,7 +48,7 @@ def test_files_of_others_are_refused_where_a_key_is_given(tmp_path):
 
 def test_a_file_is_refused(tmp_path):
     (tmp_path / "out").touch()
-    with pytest.raises(ValueError, match="is a file: name a folder"):
+    with pytest.raises(ValueError, match=r"cannot be made \(File exists\)"):
         ResultFolder(tmp_path / "out", "analysis", "a")
 
 
