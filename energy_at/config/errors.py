@@ -143,6 +143,9 @@ def _of_a_choice(error: BaseException, command: str | None) -> str | None:
         return f"{error.full_key}= is missing: type it; --help shows how"
     if isinstance(error, OverrideParseException):
         return _unreadable(error)
+    if several := re.match("Ambiguous value for argument '((.+?)=(.+?))'", str(error)):
+        sweep, key, values = several.groups()
+        return f"{sweep}: add -m to run each of them, or write {key}=[{values}] for a list"
     if isinstance(error, ValidationError) and error.full_key in RULES:
         return f"{error.full_key}={error.value} must be {RULES[error.full_key][0]}"
     return None

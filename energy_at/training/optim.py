@@ -66,7 +66,7 @@ class WeightPerturbation:
     """
 
     def __init__(self, gamma: float, warmup_epochs: float = 0.0) -> None:
-        require("gamma", gamma, POSITIVE)
+        require("gamma", gamma, number(0))
         require("warmup_epochs", warmup_epochs, number(0))
         self.gamma = gamma
         self.warmup_epochs = warmup_epochs

@@ -19,6 +19,7 @@ def test_a_misspelt_key_is_not_advised_with_a_plus(type_train):
         ("attack=fgms", "attack=fgms: unknown choice; did you mean attack=fgsm? choose from fgsm,"),
         ("dataset=cifar11", "choose from cifar10, cifar100, digits"),
         ("reg=derr", "reg=derr: unknown choice; did you mean reg=der? choose from aaer, der"),
+        ("seed=1,2", "seed=1,2: add -m to run each of them, or write seed=[1,2] for a list"),
         ("model=wrn28_10", "did you mean model=wideresnet28_10?"),
         ("reg.weight=20", "reg=none has no weight: add reg=der (or aaer, elle, elle_a, gradalign)"),
         ("attack.k=2", "attack=fgsm has no k: add attack=n_fgsm"),

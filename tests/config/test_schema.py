@@ -56,7 +56,7 @@ def build(entry, cfg, folder):
     ("train", "trainer.max_epochs=0", "an integer >= 1"),
     ("train", "evaluation.attacks.pgd.steps=0", "an integer"),
     ("train reg=der_gradalign", "reg.der.weight=-1", "a finite number"),
-    ("train", "training.awp.gamma=-1", "a finite number > 0"),
+    ("train", "training.awp.gamma=-1", "a finite number >= 0"),
         ("train", "training.eps_warmup=-1", "a finite number >= 0"),
     ("train", "callbacks.energy.every=0", "an integer >= 1"),
     ("train", "callbacks.sentinel.thresholds=null", "a group of keys"),
