@@ -55,7 +55,7 @@ def test_what_is_re_run_is_the_same_evaluation_and_what_differs_another(type_eva
 def test_another_norm_brings_its_own_radius(type_evaluate):
     _, out, _ = type_evaluate("run=run", *QUICK, "norm=l2")
     found = report(written(out))
-    assert (found["norm"], found["eps"]) == ("L2", ["0.5"])  # of the digits
+    assert (found["norm"], found["eps"]) == ("l2", ["0.5"])  # of the digits
     _, out, _ = type_evaluate("run=run", *QUICK, "norm=l2", "eps=128/255")
     assert report(written(out))["accuracies"][1]["eps"] == 128 / 255
 

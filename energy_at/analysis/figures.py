@@ -20,9 +20,10 @@ from matplotlib.ticker import MaxNLocator
 
 from energy_at.analysis.measure import TIMES, Floats, Landscape
 from energy_at.analysis.tables import View, class_means, ks_distance
-from energy_at.attacks.threat import NORM_LABELS
+from energy_at.reporting.describe import NORM_LABELS
 from energy_at.reporting.figures import (
     ATTACK_STYLES,
+    EPS_UNITS,
     OPEN,
     entitle,
     legend_height,
@@ -136,7 +137,7 @@ def path(view: View) -> Figure:
 
 def delta_vs_eps(view: View, label: str) -> Figure:
     """Delta energies against the radius of an attack: means and bands of the images."""
-    unit, unit_label = (255, "1/255") if view.norm == "linf" else (1, "pixel range")
+    unit, unit_name = EPS_UNITS[view.norm]
     styles = _run_styles(view)
     height = 2.6 + (legend_height(styles) if view.has_columns else 0)
     with sheet(WIDTH, height, f"{view.title}; {label}, mean and {BAND_LABEL}") as figure:
@@ -149,9 +150,8 @@ def delta_vs_eps(view: View, label: str) -> Figure:
             axes.axhline(0, color="0.7", linewidth=0.6, zorder=0)
             axes.axvline(unit * view.eps, color="0.5", linewidth=0.6, linestyle=":")
             what = "dE(x)" if name == "marginal" else "dE(x, y)"
-            axes.set(
-                xlabel=f"eps, {NORM_LABELS[view.norm]} [{unit_label}]", ylabel=f"{what} [nats]"
-            )
+            axes.set_xlabel(f"eps, {NORM_LABELS[view.norm]} [{unit_name}]")
+            axes.set_ylabel(f"{what} [nats]")
         if view.has_columns:
             methods_legend(figure, styles)
     return figure

@@ -74,7 +74,6 @@ class L2(Ball):
 
 
 NORMS: dict[str, type[Linf] | type[L2]] = {"linf": Linf, "l2": L2}
-NORM_LABELS = {"linf": "L-inf", "l2": "L2"}
 
 
 def clip_to_pixels(x: Images, delta: Images) -> Images:

@@ -23,7 +23,7 @@ from energy_at.evaluation.trained_model import (
     open_model,
     result_key,
 )
-from energy_at.reporting.describe import setting
+from energy_at.reporting.describe import NORM_LABELS, setting
 from energy_at.reporting.document.results import RESULTS
 from energy_at.reporting.figures import save
 from energy_at.reporting.figures.results import accuracy_figure
@@ -143,7 +143,7 @@ def describe(model: TrainedModel, plan: EvaluationPlan, evaluator: Evaluator) ->
             "of": every,
             "seed": plan.subset_seed if len(indices) < every else None,
         },
-        "norm": plan.norm_label,
+        "norm": plan.norm,
         "eps": list(plan.balls),
         "attacks": list(map(plan.label, plan.names)),
         "seed": plan.seed,
@@ -179,7 +179,7 @@ def setting_line(record: Mapping[str, Any]) -> str:
     which = f", {network['which']} checkpoint" if network["which"] else ""
     return (
         f"{network['source']}{which}: {images} {data['split']} images of {data['name']}, "
-        f"{record['norm']}, fp32, Wilson intervals."
+        f"{NORM_LABELS[record['norm']]}, fp32, Wilson intervals."
     )
 
 

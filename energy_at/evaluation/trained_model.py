@@ -14,7 +14,7 @@ from torch import nn
 
 from energy_at import __version__
 from energy_at.attacks.registry import ITERATED, LABELS
-from energy_at.attacks.threat import NORM_LABELS, NORMS, Ball
+from energy_at.attacks.threat import NORMS, Ball
 from energy_at.config import parse_pixels
 from energy_at.config.build import build_data, build_loggers, make, reopen
 from energy_at.core.device import device_of
@@ -23,6 +23,7 @@ from energy_at.data import ImageData, ImageSet
 from energy_at.evaluation.robustness import Evaluator
 from energy_at.models.weights import load_weights
 from energy_at.reporting.comparison import compare
+from energy_at.reporting.describe import NORM_LABELS
 from energy_at.runs.checkpoints import read_tensors
 from energy_at.runs.folder import (
     RunFolder,

@@ -35,7 +35,7 @@ DATASETS = {
 }
 NETWORKS = {"preactresnet18": "PreActResNet18", "resnet18": "ResNet-18", "small": "small CNN"}
 MAX_SETTINGS = 3  # of a label
-BALLS = {"Linf": "L-inf", "L2": "L2"}
+NORM_LABELS = {"linf": "L-inf", "l2": "L2"}
 
 
 @dataclass(frozen=True)
@@ -245,7 +245,8 @@ def _network(config: DictConfig) -> str | None:
 
 def _threat(config: DictConfig) -> str | None:
     eps, ball = _select(config, "threat.eps"), _factory(config, "threat.ball")
-    return None if eps is None or ball is None else f"{BALLS.get(ball, ball)}, eps {eps}"
+    norm = NORM_LABELS.get(str(ball).lower(), ball)
+    return None if eps is None or ball is None else f"{norm}, eps {eps}"
 
 
 def _epochs(config: DictConfig) -> str | None:

@@ -80,7 +80,7 @@ def accuracy(attack, eps, text, share):
 CONTENT = {
     "network": {"which": "best"},
     "dataset": {"name": "cifar10", "split": "test", "images": 1000, "of": 10000, "seed": 0},
-    "norm": "Linf",
+    "norm": "linf",
     "accuracies": [
         accuracy("clean", 0.0, "0", 0.8),
         accuracy("pgd", 16 / 255, "16/255", 0.25),

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from energy_at.core.files import read_json
 from energy_at.reporting.comparison import Entry, by_method, comparison_table, results_table
+from energy_at.reporting.describe import NORM_LABELS
 from energy_at.reporting.document.blocks import Block, Code, Grid, Heading, copy, where
 from energy_at.reporting.tables import Table
 
@@ -26,15 +27,6 @@ ON_TEST = (
 )
 
 
-class Check(NamedTuple):
-    """Cells of a check for gradient masking; its meaning unless it passed."""
-
-    result: str
-    name: str
-    finding: str
-    meaning: str
-
-
 @dataclass(frozen=True)
 class Evaluation:
     """One strong evaluation of a run; ``radii`` holds each radius and its accuracies by attack."""
@@ -44,7 +36,7 @@ class Evaluation:
     images: str
     norm: str
     radii: Sequence[tuple[str, dict[str, str]]]
-    checks: tuple[Check, ...]
+    checks: tuple[tuple[str, ...], ...]  # result, name and finding; the meaning unless it passed
     pictures: tuple[Path, ...]
 
 
@@ -84,7 +76,7 @@ def checks(found: Sequence[Entry], strong: Evaluations) -> Iterator[Block]:
     columns = ("run", "evaluation", "network", "result", "check", "finding", "meaning")
     rows = [(e.place, one.name, one.network, *check) for e, one in strong for check in one.checks]
     if rows:
-        failed = where(check.result == WARNING for _, one in strong for check in one.checks)
+        failed = where(check[0] == WARNING for _, one in strong for check in one.checks)
         yield Grid("checks", Table(columns, rows), failed)
     yield from missing(found, [entry for entry, _ in strong], "evaluate")
 
@@ -167,7 +159,7 @@ def _evaluation(file: Path) -> Evaluation:
     content = read_json(file)
     with suppress(KeyError, TypeError, AttributeError, ValueError):
         checks = [
-            Check(
+            (
                 RESULTS[check["passed"]],
                 str(check["name"]),
                 str(check["finding"]),
@@ -175,12 +167,12 @@ def _evaluation(file: Path) -> Evaluation:
             )
             for check in content["checks"]
         ]
-        checks += [Check("not run", "left out", str(line), "") for line in content["left_out"]]
+        checks += [("not run", "left out", str(line), "") for line in content["left_out"]]
         return Evaluation(
             file.parent.name,
             str(content["network"]["which"] or "weights"),
             _images(content["dataset"]),
-            str(content["norm"]),
+            NORM_LABELS[content["norm"]],
             _by_radius(content["accuracies"]),
             tuple(checks),
             tuple(sorted(file.parent.glob("*.png"))),

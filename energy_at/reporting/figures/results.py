@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL.Image import Image, Resampling, fromarray
 
-from energy_at.reporting.figures import ATTACK_STYLES, Style, entitle, subplots
+from energy_at.reporting.describe import NORM_LABELS
+from energy_at.reporting.figures import ATTACK_STYLES, EPS_UNITS, Style, entitle, subplots
 from energy_at.reporting.tables import grouped
 
 START_COLORS = {
@@ -40,7 +41,7 @@ def accuracy_figure(found: Mapping[str, Any], title: str = "") -> Figure:
         title: Written above the panel.
     """
     curves = grouped(found["accuracies"], lambda row: row["attack"])
-    unit = 255 if found["norm"] == "L-inf" else 1
+    unit, unit_name = EPS_UNITS[found["norm"]]
     with subplots(1, 1, (5.2, 3.4)) as (figure, (axes,)):
         clean = curves.pop("clean")
         for attack, rows in curves.items():
@@ -54,7 +55,7 @@ def accuracy_figure(found: Mapping[str, Any], title: str = "") -> Figure:
             label = rows[-1]["label"]
             axes.plot(radii, shares, color=color, marker=marker, markersize=4, label=label)
         axes.set(
-            xlabel=f"eps, {found['norm']} [{'1/255' if unit == 255 else 'pixels'}]",
+            xlabel=f"eps, {NORM_LABELS[found['norm']]} [{unit_name}]",
             ylabel="accuracy [%]",
             ylim=(-2, 102),
             xlim=(0, None),

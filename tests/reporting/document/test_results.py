@@ -30,10 +30,10 @@ def test_an_evaluation_is_read(tmp_path):
     folder = write(tmp_path, CONTENT)
     (folder / "curve.png").write_bytes(PNG)
     (one,) = evaluations(tmp_path)
-    assert (one.name, one.network, one.norm) == ("strong", "best", "Linf")
+    assert (one.name, one.network, one.norm) == ("strong", "best", "L-inf")
     assert one.images == "cifar10 test, 1,000 of 10,000"
     assert one.pictures == (folder / "curve.png",)
-    results = [(check.result, check.meaning) for check in one.checks]
+    results = [(result, meaning) for result, *_, meaning in one.checks]
     assert results == [("pass", ""), ("warning", "m"), ("not run", "m")]
 
 
@@ -56,8 +56,8 @@ def test_an_attack_is_named_by_its_label(tmp_path):
 
 def test_what_was_left_out_is_a_check_that_did_not_run(tmp_path):
     write(tmp_path, CONTENT | {"left_out": ["autoattack: not installed"]})
-    last = evaluations(tmp_path)[0].checks[-1]
-    assert (last.result, last.finding) == ("not run", "autoattack: not installed")
+    result, _, finding, _ = evaluations(tmp_path)[0].checks[-1]
+    assert (result, finding) == ("not run", "autoattack: not installed")
 
 
 def test_an_evaluation_without_attack_has_its_clean_accuracy(tmp_path):

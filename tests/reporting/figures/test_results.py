@@ -45,7 +45,7 @@ def test_attacks_are_coloured_as_in_the_curve_of_the_accuracy():
         {"attack": name, "label": name, "eps": eps, "accuracy": 0.5, "low": 0.4, "high": 0.6}
         for name, eps in (("clean", 0.0), *((n, 0.1) for n in ATTACK_STYLES))
     ]
-    (axes,) = accuracy_figure({"accuracies": rows, "norm": "L-inf"}).axes
+    (axes,) = accuracy_figure({"accuracies": rows, "norm": "linf"}).axes
     drawn = {line.get_label(): (line.get_color(), line.get_marker()) for line in axes.get_lines()}
     assert drawn == ATTACK_STYLES
 
@@ -59,7 +59,7 @@ def test_the_curve_of_the_accuracy_begins_at_the_clean_one():
          "low": share - 0.1, "high": share + 0.1}
         for (name, eps), share in shares.items()
     ]  # fmt: skip
-    (axes,) = accuracy_figure({"accuracies": rows, "norm": "L-inf"}, "title").axes
+    (axes,) = accuracy_figure({"accuracies": rows, "norm": "linf"}, "title").axes
     assert axes.get_xlabel() == "eps, L-inf [1/255]"
     assert axes.get_ylabel() == "accuracy [%]"
     assert {text.get_text() for text in axes.get_legend().get_texts()} == {"FGSM", "PGD-2-2"}
