@@ -21,7 +21,7 @@ class Metric:
         key: Column of ``metrics.csv``.
         label: Name in panels and on axes.
         unit: Shares are logged from 0 to 1 and shown in ``%``.
-        short: Name in the progress bar and in columns of tables.
+        short: Name in the progress bar and in columns of tables; the label if left out.
         form: Format of the logged value.
         color: In figures of a single run; Okabe and Ito's palette.
         summary: What W&B keeps of it.
@@ -57,7 +57,8 @@ class Metric:
 
     @property
     def column(self) -> str:
-        return f"{self.short} %" if self.unit == "%" else self.short
+        name = self.short or self.label
+        return f"{name} %" if self.unit == "%" else name
 
     @property
     def cell_form(self) -> str:
@@ -137,6 +138,17 @@ TEST_CLEAN, TEST_PGD = _accuracy("clean", "test"), _accuracy("PGD", "test", "20"
 FGSM_MINUS_PGD = Metric(FGSM.key, "FGSM - PGD accuracy, held-out", "%", "FGSM-PGD", minus=PGD.key)
 LOSS = Metric("train/loss", "loss, training", short="loss", summary="min,last")
 RATE = Metric("perf/images_per_s", "images per second", "images/s", "img/s", ".0f")
+SCORES = {  # by their keys in samples.json
+    "inception_score": Metric("sample/inception_score", "IS", "1", form=".2f"),
+    "fid": Metric("sample/fid", "FID", "1", form=".2f"),
+    "kid": Metric("sample/kid", "KID", "1", form=".4f"),
+    "precision": Metric("sample/precision", "precision", "1"),
+    "recall": Metric("sample/recall", "recall", "1"),
+    "classifier_accuracy": Metric("sample/classifier_accuracy", "classifier accuracy", "%"),
+    "variety": Metric("sample/variety", "variety", "1"),
+    "nearest": Metric("sample/nearest", "nearest", "1"),
+    "copied": Metric("sample/copied", "copied", "%"),
+}
 
 
 def _alone(*metrics: Metric) -> list[Panel]:
@@ -188,12 +200,7 @@ SECTIONS: dict[str, Sequence[AnyPanel]] = {
         Scatter("max dE(x)", "nats", "reg.weight", f"{DELTA_X.key}.max"),
     ),
     "Samples": (
-        Scores("IS", "sample/inception_score"),
-        Scores("FID", "sample/fid"),
-        Scores("KID", "sample/kid"),
-        Scores("precision", "sample/precision"),
-        Scores("recall", "sample/recall"),
-        Scores("classifier accuracy", "sample/classifier_accuracy"),
+        *(Scores(metric.label, metric.key) for metric in SCORES.values()),
         Images("samples, and nearest training images", ("samples/grid", "samples/nearest")),
     ),
 }

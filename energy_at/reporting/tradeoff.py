@@ -8,21 +8,11 @@ from energy_at.core.files import read_json
 from energy_at.reporting.describe import columns_that_differ
 from energy_at.reporting.figures import save
 from energy_at.reporting.figures.results import tradeoff_figure
+from energy_at.reporting.panels import SCORES
 from energy_at.reporting.tables import Table
 from energy_at.runs.folder import job_order
 
 FILES = ("tradeoff.md", "tradeoff.csv", "tradeoff.png", "tradeoff.pdf")
-SCORES = {  # title, factor and format
-    "inception_score": ("IS", 1, ".2f"),
-    "fid": ("FID", 1, ".2f"),
-    "kid": ("KID", 1, ".4f"),
-    "precision": ("precision", 1, ".3f"),
-    "recall": ("recall", 1, ".3f"),
-    "classifier_accuracy": ("classifier accuracy %", 100, ".1f"),
-    "variety": ("variety", 1, ".3f"),
-    "nearest": ("nearest", 1, ".3f"),
-    "copied": ("copied %", 100, ".1f"),
-}
 DRAWN = ("fid", "precision", "recall", "variety")
 STEPS = "sampler.steps"
 Report = Mapping[str, Any]  # what ``samples.json`` holds
@@ -54,8 +44,8 @@ def compare_samplings(sweep: Path) -> str | None:
 
 def score_cells(scores: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     """Cells of a table; empty where a score was not measured."""
-    forms = [(scores.get(name), *SCORES[name][1:]) for name in names]
-    return ["" if value is None else format(factor * value, form) for value, factor, form in forms]
+    known = [(SCORES[name], scores.get(name)) for name in names]
+    return ["" if value is None else f"{m.scale * value:{m.cell_form}}" for m, value in known]
 
 
 def _setting(report: Report) -> tuple[str, ...]:
@@ -95,7 +85,7 @@ def _table(
         alone.setdefault(start, ("start alone", *start, "0", "", *score_cells(controls, names)))
     real = score_cells(reports[0]["sets"]["held-out images"], names)
     last = ("held-out images", *[""] * (len(keys) + 2), *real)
-    titles = ("images", *keys, "mean steps", "arrived %", *(SCORES[name][0] for name in names))
+    titles = ("images", *keys, "mean steps", "arrived %", *(SCORES[name].column for name in names))
     return Table(titles, [*rows, *alone.values(), last])
 
 

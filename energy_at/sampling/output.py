@@ -14,8 +14,9 @@ from energy_at.evaluation import TrainedModel
 from energy_at.evaluation.trained_model import publish
 from energy_at.reporting.figures import results as figures
 from energy_at.reporting.figures import save
+from energy_at.reporting.panels import SCORES
 from energy_at.reporting.tables import Table
-from energy_at.reporting.tradeoff import SCORES, score_cells
+from energy_at.reporting.tradeoff import score_cells
 from energy_at.runs.folder import environment
 from energy_at.sampling.langevin import Stop
 from energy_at.sampling.prepare import Material, SamplingPlan
@@ -150,7 +151,7 @@ def markdown(report: Mapping[str, Any], plan: SamplingPlan, scores: SampleScores
     earlier = report["of_earlier_attempts"]
     names = [name for name in SCORES if any(row.get(name) is not None for row in sets.values())]
     table = Table(
-        ("set", "images", *(SCORES[name][0] for name in names)),
+        ("set", "images", *(SCORES[name].column for name in names)),
         [(label, str(row["images"]), *score_cells(row, names)) for label, row in sets.items()],
     )
     lines = [
