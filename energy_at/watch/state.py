@@ -82,8 +82,8 @@ class WatchedRun:
         robustness = RunStatus("not logged")
         if self._config:
             robustness = run_status(self.log, self._config, results)
-        marks = [("alarm", *alarm) for alarm in self.log.alarms]
-        marks += [("onset", *onset) for onset in robustness.onsets.items()]
+        marks = [_mark("alarm", *alarm) for alarm in self.log.alarms]
+        marks += [_mark("onset", *onset) for onset in robustness.onsets.items()]
         status, detail = self._status(steps, age, batch, robustness)
         return {
             "name": name,
@@ -98,7 +98,7 @@ class WatchedRun:
             "seconds_left": left,
             "age": age,
             "last": {name: float(curve.values[-1]) for name, curve in self.metrics.items()},
-            "marks": [{"name": name, "step": step, "kind": kind} for kind, name, step in marks],
+            "marks": marks,
             "results": self._results(results),
             "samplings": self._samplings(),
             "version": self.version,
@@ -212,6 +212,11 @@ class Watch:
                 for other in folder.path.parents:  # an empty folder has become a sweep
                     self.runs.pop(other, None)
                 self.runs.setdefault(folder.path, WatchedRun(folder))
+
+
+def _mark(kind: str, name: str, step: int) -> dict[str, Any]:
+    text = f"{name} by held-out PGD accuracy since" if kind == "onset" else f"alarm: {name} at"
+    return {"name": name, "step": step, "kind": kind, "text": f"{text} step {step:,}"}
 
 
 def _curve(log: MetricsLog, metric: Metric) -> Curve:

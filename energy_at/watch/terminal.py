@@ -120,7 +120,7 @@ def _details(
             span = [f"{min(means):.3g} to {max(means):.3g}"] * wide
             table.add_row(metric.label, now, Text(sparkline(means, blocks), style="cyan"), *span)
     head = Text.assemble((state["name"], "bold"), "  ", _status(state))
-    marks = [Text(describe(mark), style="bold red") for mark in state["marks"]]
+    marks = [Text(mark["text"], style="bold red") for mark in state["marks"]]
     bar = ProgressBar(
         total=state["steps"] or 1, completed=state["step"] * bool(state["steps"]), width=60
     )
@@ -131,7 +131,7 @@ def _where(state: dict[str, Any]) -> Text:
     rate = state["images_per_s"]
     parts = [
         f"epoch {state['epoch']}/{state['epochs'] or '?'}",
-        f"step {state['step']:,}/{state['steps'] or 0:,}".replace("/0", "/?"),
+        f"step {state['step']:,}/" + (f"{state['steps']:,}" if state["steps"] else "?"),
         f"{rate:,.0f} images/s" if rate else "- images/s",
         f"{clock(state['seconds_left'])} of training left",
         f"last row {clock(state['age'])} ago",
@@ -139,12 +139,6 @@ def _where(state: dict[str, Any]) -> Text:
     if state["status"] == "finished":
         parts = parts[:3]
     return Text("  ".join(parts), style="dim")
-
-
-def describe(mark: dict[str, Any]) -> str:
-    if mark["kind"] == "alarm":
-        return f"alarm: {mark['name']} at step {mark['step']:,}"
-    return f"{mark['name']} by held-out PGD accuracy since step {mark['step']:,}"
 
 
 def _table(states: Sequence[dict[str, Any]], *, narrow: bool) -> Table:

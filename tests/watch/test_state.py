@@ -69,8 +69,13 @@ def test_values_are_in_percent_and_the_gap_is_a_difference(begun):
 def test_alarms_and_lost_robustness_are_marked(begun):
     train(begun, [0, 1, 2], alarm=7)
     assert state(Watch(["run"]))["marks"] == [
-        {"name": "CO", "step": 7, "kind": "alarm"},
-        {"name": "CO", "step": 12, "kind": "onset"},
+        {"name": "CO", "step": 7, "kind": "alarm", "text": "alarm: CO at step 7"},
+        {
+            "name": "CO",
+            "step": 12,
+            "kind": "onset",
+            "text": "CO by held-out PGD accuracy since step 12",
+        },
     ]
 
 
