@@ -31,7 +31,7 @@ from energy_at.attacks.autoattack import require_classes
 from energy_at.core.files import digest
 from energy_at.evaluation import Evaluator, TrainedModel, open_models, result_key
 from energy_at.evaluation.trained_model import publish, require_wandb_only
-from energy_at.reporting.describe import method_labels, setting
+from energy_at.reporting.describe import NORM_LABELS, method_labels, setting
 from energy_at.reporting.figures import method_styles, save
 from energy_at.runs.folder import RunFolder, folder_names
 from energy_at.runs.result_folder import ResultFolder
@@ -196,7 +196,7 @@ def _view(subjects: Subjects, plan: AnalysisPlan) -> View:
         who, styles = "", dict(zip(subjects, found.values(), strict=True))
     title = (
         f"{who}{setting(configs)}; {_image_count(subjects)} {plan.split} images under "
-        f"{plan.norm_label}, eps {plan.eps}"
+        f"{NORM_LABELS[plan.norm]}, eps {plan.eps}"
     )
     landscapes = {name: subject.landscape for name, subject in subjects.items()}
     return View(landscapes, plan.labels, title, plan.norm, plan.ball.eps, styles)
@@ -219,7 +219,7 @@ def _markdown(view: View, subjects: Subjects, plan: AnalysisPlan) -> str:
     some = "all" if plan.subset is None or plan.subset >= every else f"of {every:,}, {drawn}"
     lines += [
         f"- {_image_count(subjects)} {plan.split} images of {model.config.dataset.name} ({some}), "
-        f"{plan.norm_label}, eps {plan.eps}, fp32",
+        f"{NORM_LABELS[plan.norm]}, eps {plan.eps}, fp32",
         "",
         attack_table(view).markdown(),
         "",

@@ -23,7 +23,6 @@ from energy_at.data import ImageData, ImageSet
 from energy_at.evaluation.robustness import Evaluator
 from energy_at.models.weights import load_weights
 from energy_at.reporting.comparison import compare
-from energy_at.reporting.describe import NORM_LABELS
 from energy_at.runs.checkpoints import read_tensors
 from energy_at.runs.folder import (
     RunFolder,
@@ -127,10 +126,6 @@ class EvaluationTarget:
         (((norm, _), balls),) = found.items()
         keys = ("steps", "split", "subset", "subset_seed", "seed")
         return {"norm": norm, "balls": balls} | {key: cfg[key] for key in keys}
-
-    @property
-    def norm_label(self) -> str:
-        return NORM_LABELS[self.norm]
 
     def label(self, name: str) -> str:
         """``PGD-50-10``: steps and restarts of an attack; a single restart is not written."""
