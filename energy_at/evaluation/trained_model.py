@@ -205,14 +205,16 @@ def open_model(cfg: DictConfig, overrides: Sequence[str] = ()) -> TrainedModel:
     require_one_named(cfg)
     if cfg.run is not None:
         return open_run(str(cfg.run), cfg, overrides)
-    net, path = make(cfg.model), Path(str(cfg.checkpoint))
+    config = cfg.copy()
+    config.seed = 0  # of the data: what is held out does not depend on the seed of the command
+    net, path = make(config.model), Path(str(cfg.checkpoint))
     load_weights(net, read_tensors(path), cfg.which)
     device = device_of(cfg.device)
     net = net.to(device, memory_format=torch.channels_last)
     folder = Path(path.stem)
     if folder.is_file():  # a checkpoint without a suffix
         folder = Path(f"{path.stem}.files")
-    return TrainedModel(net, build_data(cfg), cfg, str(path), cfg.which, folder, device)
+    return TrainedModel(net, build_data(config), config, str(path), cfg.which, folder, device)
 
 
 def open_models(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, TrainedModel]:

@@ -31,8 +31,7 @@ def sample_command(cfg: DictConfig, overrides: Sequence[str] = (), job: Path | N
             another result; if an energy is not finite.
     """
     require_wandb_only(cfg)
-    plan, asked = plan_of(cfg), cfg.copy()
-    cfg.seed = 0  # of the data: the held-out images must not depend on the seed of the samples
+    plan = plan_of(cfg)
     model = open_model(cfg, overrides)
     of_images = {group: chosen for group, chosen in plan.settings.items() if group != "quality"}
     key = result_key(model, model.data.train, of_images | {"n": plan.n, "seed": plan.seed})
@@ -72,7 +71,7 @@ def sample_command(cfg: DictConfig, overrides: Sequence[str] = (), job: Path | N
     with folder.staged() as part:
         text = write_files(part, report, material, samples, scores)
     parts.remove()
-    publish_samples(asked, model, out, scores.rows)
+    publish_samples(cfg, model, out, scores.rows)
     return f"{text}\n\nwritten to {out}/: {', '.join(FILES)} and figures"
 
 

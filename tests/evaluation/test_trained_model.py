@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from energy_at.config.keys import compose_command
 from energy_at.data import ImageData, ImageSet
-from energy_at.evaluation import EvaluationTarget, result_key
+from energy_at.evaluation import EvaluationTarget, open_model, result_key
 from tests.helpers.digits_net import digits_net
 from tests.helpers.running import assert_refused
 
@@ -69,6 +70,13 @@ def test_a_subset_is_drawn_in_order_and_by_its_seed(subject):
     assert chosen(1)[1] == indices
     assert chosen(2)[1] != indices
     assert chosen(None)[1] == list(range(9))
+
+
+@pytest.mark.usefixtures("run")
+def test_the_seed_of_the_attacks_does_not_choose_the_held_out_images():
+    named = ("checkpoint=run/checkpoints/last.ckpt", *SMALL, "device=cpu")
+    models = [open_model(compose_command("evaluate", [*named, f"seed={seed}"])) for seed in (0, 1)]
+    assert torch.equal(*(model.data.val.pixels for model in models))
 
 
 def test_threat_models_are_those_of_the_training_or_of_the_data_set(subject):
