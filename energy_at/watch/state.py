@@ -100,6 +100,7 @@ class WatchedRun:
             "last": {name: float(curve.values[-1]) for name, curve in self.metrics.items()},
             "marks": marks,
             "results": self._results(results),
+            "is_result": robustness.is_result(),
             "samplings": self._samplings(),
             "version": self.version,
         }
