@@ -1,6 +1,6 @@
 """Makes a workspace at Weights & Biases.
 
-Delta energies, AAE share, FGSM-PGD gap, energies, alarms, sweep over beta, sampling quality. It
+Delta energies, AAE share, FGSM and PGD accuracy, energies, alarms, sweep over beta, samples. It
 needs pip install 'energy_at[dashboard]' and an API key.
 
     python -m energy_at.dashboard entity=ACCOUNT project=energy_at

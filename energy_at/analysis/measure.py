@@ -194,21 +194,21 @@ def measure_landscape(
         attacks: By name.
         radii: Attacks by the radius of their ball, for the delta energy against it.
         ball: Of ``attacks``; its norm measures the perturbations.
-        curves: Paths and radii are measured on at most this many images, evenly spread.
+        curves: Paths and radii are measured on at most this many images, at equal distances.
 
     Raises:
         ValueError: if the network returns anything but finite logits.
     """
     every = torch.arange(len(evaluator.images))
-    spread = every[:: -(-len(every) // curves)]
+    chosen = every[:: -(-len(every) // curves)]
     with evaluator.evaluation_mode(net) as tiled:
         batches = batched(every, evaluator.batch_size)
         clean = [finite_logits(tiled, evaluator.batch(part)[0]).double().cpu() for part in batches]
         survey = _Survey(tiled, evaluator, torch.cat(clean), ball)
-        results = {name: survey.attack(name, attack, spread) for name, attack in attacks.items()}
-        few = replace(survey, evaluator=evaluator.take(spread), clean=survey.clean[spread])
+        results = {name: survey.attack(name, attack, chosen) for name, attack in attacks.items()}
+        few = replace(survey, evaluator=evaluator.take(chosen), clean=survey.clean[chosen])
         swept = [few.attack(f"eps {eps:.3g}", attack)[0] for eps, attack in radii.items()]
-    positions, eps = spread.numpy(), np.array(list(radii), dtype=np.float64)
+    positions, eps = chosen.numpy(), np.array(list(radii), dtype=np.float64)
     deltas = [[s.delta_marginal for s in swept], [s.delta_joint for s in swept]]
     columns = (np.array(d).reshape(len(eps), len(positions)).T.copy() for d in deltas)
     return Landscape(

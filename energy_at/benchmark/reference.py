@@ -157,7 +157,7 @@ def gradalign(
 
 
 def library_attack(name: str, net: nn.Module, search: GradientAttack) -> LibraryAttack | None:
-    """PGD of torchattacks or foolbox with the same constants; ``None`` if they have no such attack.
+    """PGD of torchattacks or foolbox with the same constants; ``None`` if they lack it.
 
     Both libraries attack the network in evaluation mode.
     """

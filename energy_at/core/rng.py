@@ -103,7 +103,7 @@ def _upper(bits: Tensor, drop: int) -> Tensor:
 class PartNoise:
     """One generator for a batch that several processes share: each draws for all, keeps its part.
 
-    So the batch sees the numbers that one process would draw for it.
+    So the batch gets the numbers that one process would draw for it.
     """
 
     generator: torch.Generator  # of the batch, in the same state in all processes

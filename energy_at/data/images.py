@@ -15,7 +15,7 @@ from energy_at.core.types import Labels, Pixels
 class ImageSet:
     """Images and labels in the same order."""
 
-    pixels: Pixels  # 0 to 255; the network sees pixels / 255
+    pixels: Pixels  # 0 to 255; the network takes pixels / 255
     labels: Labels
 
     def __post_init__(self) -> None:

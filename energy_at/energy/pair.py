@@ -1,4 +1,4 @@
-"""Logits of images and of their adversarial counterparts: what every objective and metric sees."""
+"""Logits of images and of their adversarial counterparts: what objectives and metrics read."""
 
 from dataclasses import dataclass, replace
 

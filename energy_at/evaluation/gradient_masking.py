@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from energy_at.attacks import LibraryAttack
 from energy_at.attacks.autoattack import INSTALL, is_installed
-from energy_at.attacks.registry import AttackKey
+from energy_at.attacks.registry import LABELS, AttackKey
 from energy_at.attacks.threat import Ball
 from energy_at.core.types import Images, Labels, Logits, PerExample
 from energy_at.evaluation.robustness import Evaluator, Mask
 from energy_at.models.modes import no_graph
 
 CHECKED_IMAGES = 250  # whatever the batch size
-SATURATED = 16.6  # nats: beyond this gap 1 - p(y|x) is below the resolution of fp32
+SATURATED = 16.6  # nats: beyond this margin 1 - p(y|x) is below the resolution of fp32
 BLACK_BOX_IMAGES, BLACK_BOX_QUERIES = 200, 1000
 BLACK_BOX = "white box stronger than black box at {}"
 WITH_BLACK_BOX = ("square", "autoattack")  # not white-box attacks alone
@@ -48,8 +48,8 @@ def network_checks(net: nn.Module, evaluator: Evaluator) -> list[Check]:
     are_probabilities = low >= -1e-5 and bool(((sums - 1).abs() < 1e-4).all())
     without_gradient = int(((slopes == 0) & correct).sum())
     first, second = logits.topk(2, dim=1).values.unbind(1)
-    gaps = first - second
-    saturated = float((gaps > SATURATED).float().mean())
+    margins = first - second
+    saturated = float((margins > SATURATED).float().mean())
     return [
         Check(
             "deterministic forward",
@@ -76,8 +76,8 @@ def network_checks(net: nn.Module, evaluator: Evaluator) -> list[Check]:
         Check(
             "scale of the logits",
             saturated < 0.1,
-            f"root mean square {float(logits.square().mean().sqrt()):.3g}, gap between the two "
-            f"most likely classes {float(gaps.median()):.3g} nats (median), "
+            f"root mean square {float(logits.square().mean().sqrt()):.3g}, margin of the most "
+            f"likely class {float(margins.median()):.3g} nats (median), "
             f"beyond fp32 for {100 * saturated:.1f} %",
             "the softmax saturates: the cross-entropy has nearly no gradient left; evaluate with "
             "cw or apgd_dlr, which do not depend on the scale",
@@ -116,7 +116,7 @@ def attack_checks(
 def stronger(correct: Mapping[AttackKey, Mask], weak: AttackKey, strong: AttackKey) -> Check:
     """Whether the stronger of two white-box attacks breaks at least as many images."""
     by_weak, by_strong = correct[weak], correct[strong]
-    names = [key.name.upper() for key in (strong, weak)]
+    names = [LABELS[key.name] for key in (strong, weak)]
     return Check(
         f"{names[0]} stronger than {names[1]} at {weak.eps}",
         not _breaks_more(by_weak, by_strong),

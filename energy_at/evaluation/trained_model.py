@@ -246,7 +246,7 @@ def open_run(run: str, cfg: DictConfig, overrides: Sequence[str] = ()) -> Traine
     """The network of a run, with the run's own data set and threat model.
 
     Raises:
-        FileNotFoundError: if there is no run, or no such checkpoint.
+        FileNotFoundError: if there is no run, or it lacks the checkpoint.
         ValueError: if an override changes what the run fixes.
     """
     overrides = [override.lstrip("+~") for override in overrides]

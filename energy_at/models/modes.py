@@ -111,10 +111,10 @@ def tile_of(device: torch.device) -> int:
 class Tiled(nn.Module):
     """A network in evaluation mode whose logits do not depend on the other images, bit for bit.
 
-    It sees ``size`` images at a time, the last ones padded.
+    It takes ``size`` images at a time, the last ones padded.
 
     The kernels of a matrix product, and with them the last bits of an image's logits and gradient,
-    depend on the size of the batch; seen in tiles of one size they do not. A network that cuts its
+    depend on the size of the batch; in tiles of one size they do not. A network that cuts its
     logits off from its input has a gradient of zero instead of none.
     """
 

@@ -106,8 +106,8 @@ class AdaptiveELLE:
         factor, count = state["factor"], state["count"]
         mean, squares = state["mean"], state["squares"]
         error = errors.detach().double().mean()
-        spread = (squares / count.clamp_min(1)).sqrt()
-        stands_out = (count > 2) & (error > mean + self.sensitivity * spread)
+        deviation = (squares / count.clamp_min(1)).sqrt()
+        stands_out = (count > 2) & (error > mean + self.sensitivity * deviation)
         shift = error - mean
         count = count + 1
         mean = mean + shift / count

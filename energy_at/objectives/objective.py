@@ -162,7 +162,7 @@ class Objective:
     ) -> Losses:
         """Its value on a batch, ``epoch`` (fractional) epochs into the training.
 
-        Without a ``vicinity`` it is the value of the terms that see the pair only.
+        Without a ``vicinity`` it is the value of the terms that read the pair only.
         """
         parts, live = {}, []
         for name, weighted in self.terms.items():

@@ -64,8 +64,8 @@ class Thresholds:
         rise: RO: or any divergence, PGD accuracy one standard error below its best, and least
             relative rise of the PGD cross-entropy above its best; both are running means.
         patience: RO: consecutive validations of divergence without a new best. An alarm of
-            held-out images ends after as many in which the signal is clear of its threshold.
-        recovery: Consecutive steps clear of the threshold after which an alarm of CO ends.
+            held-out images ends after as many whose signal is clear (hysteresis).
+        recovery: Consecutive clear steps (hysteresis) after which an alarm of CO ends.
 
     Raises:
         ValueError: if no signal can cross a threshold, or noise would.

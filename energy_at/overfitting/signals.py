@@ -15,7 +15,7 @@ from energy_at.overfitting.alarms import Alarm, Kind, Row
 Floats = NDArray[np.float64]
 
 WINDOW = 5  # validations of a running mean
-CLEAR = 1.5  # factor between a threshold and a value that is clear of it
+CLEAR = 1.5  # hysteresis: factor between a threshold and a clear value
 LEARNED = 1.5  # times chance: least accuracy of a network with robustness to lose
 
 
@@ -89,8 +89,8 @@ class Signal(Stateful):
     """A value with a threshold and hysteresis.
 
     The signal is on from the first row that crosses the threshold until ``recovery`` consecutive
-    rows are clear of it, by a factor of ``CLEAR``: a value that hovers at its threshold is one loss
-    of robustness, not many.
+    rows are clear: on its other side by a factor of ``CLEAR``. A value that hovers at its threshold
+    is one loss of robustness, not many.
     """
 
     kind: Kind
@@ -125,7 +125,7 @@ class Signal(Stateful):
 
     @property
     def has_recovered(self) -> bool:
-        """Whether it has been clear of its threshold for long enough."""
+        """Whether enough consecutive rows were clear."""
         return self.clear_rows >= self.recovery
 
     def alarm(self, step: float) -> Alarm:

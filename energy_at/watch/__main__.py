@@ -1,7 +1,7 @@
 """A live view of trainings, in the terminal or in the browser.
 
-Step, rate, time left, delta energies, AAE share, FGSM-PGD gap, alarms; in the terminal until they
-are over, in the browser with every curve.
+Step, rate, time left, delta energies, AAE share, FGSM - PGD accuracy, alarms; in the terminal until
+they are over, in the browser with every curve.
 
     python -m energy_at.watch run=FOLDER
     python -m energy_at.watch run=FOLDER browser=true port=8000
