@@ -44,9 +44,8 @@ class FinishedRun:
 
         A checkpoint from before a collapse is a result.
         """
-        step = math.inf
-        if checkpoint != "last":
-            step = self.results.get(checkpoint, {}).get("step", step)
+        known = {"last": math.inf, "healthy": 0.0}  # of an epoch without a signal
+        step = known.get(checkpoint, self.results.get(checkpoint, {}).get("step", math.inf))
         return "" if self.status.is_result(step) else self.status.kind
 
     @property
@@ -62,18 +61,20 @@ class FinishedRun:
 
     @property
     def usable(self) -> str | None:
-        """The checkpoint to use: ``best`` where robustness was lost after it, if there is one."""
+        """The checkpoint to use: where robustness was lost, one from before, if there is one."""
         monitor = str(OmegaConf.select(self.config, "callbacks.best.monitor"))
         if not self.is_marked or self.status.kind == "not robust":
             return None if self.is_marked else "last"
         if "/acc/pgd" in monitor and self.folder.has_checkpoint("best"):
             return "best"  # the most robust one, so from before
+        if self.folder.has_checkpoint("healthy"):
+            return "healthy"
         return "last" if self.status.is_result() else None
 
     def advice(self) -> str:
         """``collapsed at step 396: use which=best, ...``; empty if the last network is a result."""
-        if self.usable == "best":
-            return f"{self.status}: use which=best, its checkpoint from before"
+        if self.usable in ("best", "healthy"):
+            return f"{self.status}: use which={self.usable}, its checkpoint from before"
         return f"{self.status}: no checkpoint of this run is robust" if not self.usable else ""
 
     @property

@@ -41,6 +41,21 @@ def test_the_most_robust_checkpoint_is_used_where_robustness_was_lost(ended, kin
     assert run.advice() == f"{kind} at step 16: use which=best, its checkpoint from before"
 
 
+@pytest.mark.parametrize("kind", ["collapsed", "overfitted"])
+def test_the_healthy_checkpoint_of_the_sentinel_is_used_where_there_is_no_best_one(ended, kind):
+    run = ended(kind, 16, best=False)
+    (run.folder.checkpoints / "healthy.ckpt").touch()
+    assert run.usable == "healthy"
+    assert run.advice() == f"{kind} at step 16: use which=healthy, its checkpoint from before"
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("collapsed", "robust"), ("not robust",) * 2])
+def test_the_healthy_checkpoint_is_from_before_a_collapse(ended, kind, expected):
+    run = ended(kind, 16 if kind == "collapsed" else None)
+    vars(run)["results"] = {}
+    assert run.status_at("healthy") == expected
+
+
 @pytest.mark.parametrize(
     ("kind", "step", "best", "monitor"),
     [
