@@ -172,7 +172,7 @@ def test_ctrl_c_ends_in_one_line_and_what_is_re_run_resumes(type_evaluate, monke
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (("run=run", "eps=1/255,2/255"), "use key=[value1,value2]"),
+        (("run=run", "eps=1/255,2/255"), "write eps=[1/255,2/255] for a list"),
         (("run=run", "attacks=[fgms]"), "unknown attack 'fgms': choose from fgsm, rs_fgsm"),
         (("run=run", "attacks=[n_fgsm]"), "unknown attack 'n_fgsm'"),
         (("run=run", "attacks=[pgd,pgd]"), "must be a list of different names"),

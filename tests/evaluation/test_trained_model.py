@@ -72,7 +72,7 @@ def test_a_subset_is_drawn_in_order_and_by_its_seed(subject):
     assert chosen(None)[1] == list(range(9))
 
 
-@pytest.mark.usefixtures("run")
+@pytest.mark.usefixtures("digits_run")
 def test_the_seed_of_the_attacks_does_not_choose_the_held_out_images():
     named = ("checkpoint=run/checkpoints/last.ckpt", *SMALL, "device=cpu")
     models = [open_model(compose_command("evaluate", [*named, f"seed={seed}"])) for seed in (0, 1)]
