@@ -29,7 +29,7 @@ FILE = re.compile(r"^`(\S+)`\n\n```(?:python|yaml)\n(.*?)```", re.DOTALL | re.MU
 COMMAND = re.compile(r"^    python -m energy_at\.(\w+) ((?:.*\\\n)*.*)", re.MULTILINE)
 QUICK = (
     *("trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.accelerator=cpu"),
-    *("trainer.enable_progress_bar=false", "validation.attacks.pgd.steps=1"),
+    "trainer.enable_progress_bar=false",
     *("evaluation.attacks.pgd.steps=1", "evaluation.checkpoints=[last]", "evaluation.subset=20"),
 )
 
