@@ -30,7 +30,7 @@ from energy_at.analysis.tables import View, attack_table, quantity_table, unchan
 from energy_at.attacks.autoattack import require_classes
 from energy_at.core.files import digest
 from energy_at.evaluation import Evaluator, TrainedModel, open_models, result_key
-from energy_at.evaluation.trained_model import publish, require_wandb_only
+from energy_at.evaluation.trained_model import network_text, publish, require_wandb_only
 from energy_at.reporting.describe import NORM_LABELS, method_labels, setting
 from energy_at.reporting.figures import method_styles, save
 from energy_at.runs.folder import RunFolder, folder_names
@@ -211,9 +211,8 @@ def _markdown(view: View, subjects: Subjects, plan: AnalysisPlan) -> str:
     lines = []
     for name, subject in subjects.items():
         model, natural = subject.model, subject.landscape.natural
-        which = f", {model.which} checkpoint" if model.which else ""
         accuracy = 100 * (natural.prediction == natural.label).mean()
-        lines.append(f"- {name} ({model.source}{which}), clean accuracy {accuracy:.1f} %")
+        lines.append(f"- {name} ({network_text(model.identity)}), clean accuracy {accuracy:.1f} %")
     every = len(getattr(model.data, plan.split))
     drawn = "the first" if plan.subset_seed is None else f"drawn with seed {plan.subset_seed}"
     some = "all" if plan.subset is None or plan.subset >= every else f"of {every:,}, {drawn}"

@@ -20,6 +20,7 @@ from energy_at.evaluation.robustness import Evaluator, Journal, Mask
 from energy_at.evaluation.trained_model import (
     EvaluationTarget,
     TrainedModel,
+    network_text,
     open_model,
     result_key,
 )
@@ -176,9 +177,8 @@ def setting_line(record: Mapping[str, Any]) -> str:
     if data["images"] < data["of"]:
         drawn = "the first" if data["seed"] is None else f"drawn with seed {data['seed']}"
         images = f"{data['images']} of {data['of']} ({drawn})"
-    which = f", {network['which']} checkpoint" if network["which"] else ""
     return (
-        f"{network['source']}{which}: {images} {data['split']} images of {data['name']}, "
+        f"{network_text(network)}: {images} {data['split']} images of {data['name']}, "
         f"{NORM_LABELS[record['norm']]}, fp32, Wilson intervals."
     )
 

@@ -23,6 +23,7 @@ from energy_at.data import ImageData, ImageSet
 from energy_at.evaluation.robustness import Evaluator
 from energy_at.models.weights import load_weights
 from energy_at.reporting.comparison import compare
+from energy_at.reporting.finished_run import FinishedRun
 from energy_at.runs.checkpoints import read_tensors
 from energy_at.runs.folder import (
     RunFolder,
@@ -45,6 +46,7 @@ class TrainedModel:
     which: str | None  # last, best or healthy; None for a file that holds one network
     folder: Path  # where results about it go, unless the user names another folder
     device: torch.device  # where the network lies
+    mark: str = ""  # "collapsed" or "not robust": the accuracies of this checkpoint are no result
 
     @property
     def norm(self) -> str:
@@ -77,8 +79,9 @@ class TrainedModel:
 
     @property
     def identity(self) -> dict[str, str | None]:
-        """Source, checkpoint and digest of the weights, for the record of a result."""
-        return {"source": self.source, "which": self.which, "sha256": self.weights_digest}
+        """Source, checkpoint, mark and digest of the weights, for the record of a result."""
+        named = {"source": self.source, "which": self.which, "mark": self.mark}
+        return named | {"sha256": self.weights_digest}
 
     @cached_property
     def weights_digest(self) -> str:
@@ -193,6 +196,12 @@ def result_key(model: TrainedModel, images: ImageSet, settings: Mapping[str, Any
     )
 
 
+def network_text(network: Mapping[str, str | None]) -> str:
+    """``runs/a, best checkpoint (collapsed)``: a network by its identity."""
+    which = f", {network['which']} checkpoint" if network["which"] else ""
+    return f"{network['source']}{which}" + (f" ({network['mark']})" if network["mark"] else "")
+
+
 def open_model(cfg: DictConfig, overrides: Sequence[str] = ()) -> TrainedModel:
     """The network that ``run=FOLDER``, or ``checkpoint=FILE`` with its groups, names.
 
@@ -261,7 +270,9 @@ def open_run(run: str, cfg: DictConfig, overrides: Sequence[str] = ()) -> Traine
     assert isinstance(config, DictConfig)
     module, data = reopen(folder, which, config)
     device = device_of(cfg.device)
-    return TrainedModel(module.net.to(device), data, config, str(run), which, folder.path, device)
+    mark = FinishedRun(folder).mark(which) if folder.results_file.is_file() else ""
+    net = module.net.to(device)
+    return TrainedModel(net, data, config, str(run), which, folder.path, device, mark)
 
 
 def require_wandb_only(cfg: DictConfig) -> None:

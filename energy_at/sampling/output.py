@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 
 from energy_at.evaluation import TrainedModel
-from energy_at.evaluation.trained_model import publish
+from energy_at.evaluation.trained_model import network_text, publish
 from energy_at.reporting.figures import results as figures
 from energy_at.reporting.figures import save
 from energy_at.reporting.panels import SCORES
@@ -155,7 +155,7 @@ def markdown(report: Mapping[str, Any], plan: SamplingPlan, scores: SampleScores
         [(label, str(row["images"]), *score_cells(row, names)) for label, row in sets.items()],
     )
     lines = [
-        f"{plan.n} samples of {report['dataset']} from {report['network']['source']}, "
+        f"{plan.n} samples of {report['dataset']} from {network_text(report['network'])}, "
         f"seed {plan.seed}: {plan.title}.",
         "",
         table.markdown(),

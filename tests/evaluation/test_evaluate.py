@@ -211,8 +211,8 @@ def test_the_report_says_what_was_evaluated_and_how(subject):
     judged(subject, replace(PLAN, subset=9, subset_seed=4), "out")
     found, text = report("out"), Path("out/evaluation.md").read_text()
     assert text.splitlines()[0] == (
-        "run, last checkpoint: 9 of 360 (drawn with seed 4) test images of digits, L-inf, fp32, "
-        "Wilson intervals."
+        "run, last checkpoint (not robust): 9 of 360 (drawn with seed 4) test images of digits, "
+        "L-inf, fp32, Wilson intervals."
     )
     assert found["dataset"] == {
         "name": "digits", "split": "test", "images": 9, "of": 360, "seed": 4

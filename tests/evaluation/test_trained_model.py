@@ -10,6 +10,7 @@ import torch
 from energy_at.config.keys import compose_command
 from energy_at.data import ImageData, ImageSet
 from energy_at.evaluation import EvaluationTarget, open_model, result_key
+from energy_at.evaluation.trained_model import network_text
 from tests.helpers.digits_net import digits_net
 from tests.helpers.running import assert_refused
 
@@ -77,6 +78,18 @@ def test_the_seed_of_the_attacks_does_not_choose_the_held_out_images():
     named = ("checkpoint=run/checkpoints/last.ckpt", *SMALL, "device=cpu")
     models = [open_model(compose_command("evaluate", [*named, f"seed={seed}"])) for seed in (0, 1)]
     assert torch.equal(*(model.data.val.pixels for model in models))
+
+
+@pytest.mark.parametrize(("last", "mark"), [(0.5, ""), (0.0, "collapsed")])
+def test_a_network_that_lost_its_robustness_is_marked(digits_run, last, mark):
+    accuracies = (0.4, 0.5, 0.5, last)
+    rows = [f"{step},{step - 1},{accuracy}" for step, accuracy in enumerate(accuracies, 1)]
+    text = "\n".join(["step,epoch,val/acc/pgd10", *rows])
+    (digits_run / "metrics.csv").write_text(f"{text}\n")
+    model = open_model(compose_command("evaluate", ["run=run", "device=cpu"]))
+    assert model.identity["mark"] == mark
+    where = f" ({mark})" if mark else ""
+    assert network_text(model.identity) == f"run, last checkpoint{where}"
 
 
 def test_threat_models_are_those_of_the_training_or_of_the_data_set(subject):
