@@ -45,9 +45,9 @@ def command(
 ) -> Callable[[Callable[..., Any]], Callable[[], None]]:
     """Turns a function of the configuration into the command ``python -m energy_at.NAME``.
 
-    The function sees a configuration that was checked. A text that it returns is printed, anything
+    The function gets a configuration that was checked. A text that it returns is printed, anything
     else is what a search optimizes. It imports what takes long itself, so that ``--help`` and
-    mistakes are answered at once.
+    wrong input are answered at once.
 
     Args:
         name: Of the command and of its YAML file.

@@ -1,4 +1,4 @@
-"""A user's mistake ends in one line and exit code 1; a defect keeps its traceback."""
+"""A user's error ends in one line and exit code 1; a defect keeps its traceback."""
 
 import os
 import re
@@ -47,7 +47,7 @@ def one_line_errors(
     on_interrupt: str = "",
     command: str | None = None,
 ) -> Iterator[None]:
-    """Turns a user's mistake into one line and exit code 1; a defect of ours keeps its traceback.
+    """Turns a user's error into one line and exit code 1; a defect of ours keeps its traceback.
 
     An empty run folder that Hydra has made is removed again; with ``keep_going`` the error is left
     in it instead of raised: a job of a sweep must not end the others. ``HYDRA_FULL_ERROR=1`` shows
@@ -111,7 +111,7 @@ def error_file(folder: Path) -> Path:
 
 
 def explain(error: BaseException, command: str | None = None) -> str | None:
-    """One line for a mistake that we foresaw, wherever a framework has wrapped it."""
+    """One line for an error that we foresaw, wherever a framework has wrapped it."""
     chain = list(_chain(error))
     for found in chain:
         if (line := _of_a_choice(found, command)) is not None:

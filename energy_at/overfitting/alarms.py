@@ -41,8 +41,8 @@ _RULES = {  # the other thresholds are shares
 
 def find_column(columns: Collection[str], name: str) -> str:
     """``name``, or the column of the same attack with other steps; ``name`` if there is neither."""
-    same = [other for other in columns if _STEPS.sub("", other) == _STEPS.sub("", name)]
-    return name if name in columns or not same else same[0]
+    same = (other for other in columns if _STEPS.sub("", other) == _STEPS.sub("", name))
+    return name if name in columns else next(same, name)
 
 
 @dataclass(frozen=True)

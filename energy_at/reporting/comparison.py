@@ -9,6 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from energy_at.core.files import write_atomic
 from energy_at.overfitting.alarms import find_column
 from energy_at.reporting.describe import MethodLabel, leaves, method_labels, setting
 from energy_at.reporting.figures import save
@@ -80,10 +81,9 @@ def write_comparison(found: Sequence[Entry], out: Path) -> str:
         The comparison as Markdown.
     """
     table = comparison_table(found)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "comparison.md").write_text(table.markdown() + "\n")
-    (out / "comparison.csv").write_text(table.csv())
-    (out / "runs.csv").write_text(runs_table(found).csv())
+    write_atomic(out / "comparison.md", table.markdown() + "\n")
+    write_atomic(out / "comparison.csv", table.csv())
+    write_atomic(out / "runs.csv", runs_table(found).csv())
     save(methods_figure(by_status(found), setting(configs(found))), out / "comparison")
     return table.markdown()
 

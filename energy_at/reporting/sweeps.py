@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
+from energy_at.core.files import write_atomic
 from energy_at.reporting.comparison import FILES, compare, write_comparison
 from energy_at.reporting.describe import NOT_COMPARED, MethodLabel, as_number, method_labels
 from energy_at.reporting.figures import WIDTH, Style, method_styles, save, subplots
@@ -160,7 +161,7 @@ def compare_runs(sweep: Path) -> str | None:
     found = compare(finished)
     lines = [write_comparison(found, sweep), f"written to {sweep}/: {', '.join(FILES)}"]
     for one in sweep_curves([entry.run for entry in found]):
-        (sweep / f"{one.stem}.csv").write_text(one.table().csv())
+        write_atomic(sweep / f"{one.stem}.csv", one.table().csv())
         save(one.figure(), sweep / one.stem)
         lines.append(one.best())
     return "\n".join(lines)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from energy_at.core.files import read_json
+from energy_at.core.files import read_json, write_atomic
 from energy_at.reporting.describe import columns_that_differ
 from energy_at.reporting.figures import save
 from energy_at.reporting.figures.results import tradeoff_figure
@@ -36,8 +36,8 @@ def compare_samplings(sweep: Path) -> str | None:
     )
     table = _table(reports, choices, list(differing))
     text = f"{setting}\n\n{table.markdown()}"
-    (sweep / "tradeoff.md").write_text(text + "\n")
-    (sweep / "tradeoff.csv").write_text(table.csv())
+    write_atomic(sweep / "tradeoff.md", text + "\n")
+    write_atomic(sweep / "tradeoff.csv", table.csv())
     save(tradeoff_figure(_curves(reports, choices, list(differing)), setting), sweep / "tradeoff")
     return f"{text}\nwritten to {sweep}/: {', '.join(FILES)}"
 

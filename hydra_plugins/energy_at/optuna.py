@@ -117,7 +117,7 @@ class OptunaSweeper(Sweeper):
         return [[*self.fixed, *searched, seed] for seed in self.repeats]
 
     def _compose(self, params: Mapping[str, Any]) -> list[str]:
-        """Seeds of the jobs; meets a mistake in a name before anything is written."""
+        """Seeds of the jobs; finds an error in a name before anything is written."""
         load = self.context.config_loader.load_sweep_config
         jobs = [load(self.composed, job) for job in self._jobs(params)]
         return sorted(str(OmegaConf.select(job, REPEATED)) for job in jobs)
