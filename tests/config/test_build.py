@@ -31,14 +31,14 @@ AXES = ("attack", "loss", "reg", "threat")
 
 @pytest.fixture(scope="module")
 def composed():
-    """One configuration, and the part of it that each choice brings: composing takes its time."""
+    """Two configurations, and the part of one that each choice brings: composing takes its time."""
     shorter = {"pgd": ("attack.steps=2",), "trades": ("attack.steps=2",)}
     parts = {
         (g, c): config(*TINY_BN, f"{g}={c}", *shorter.get(c, ()) * (g == "attack"))[g]
         for g in AXES
         for c in choices(g)
     }
-    return config(*TINY_BN), parts
+    return {"small": config(*TINY), "preactresnet18": config(*TINY_BN)}, parts
 
 
 def sensible(chosen):
@@ -46,11 +46,12 @@ def sensible(chosen):
     return chosen[0] != "none" or chosen[1:3] == ("at", "none")
 
 
+@pytest.mark.parametrize("net", ["small", pytest.param("preactresnet18", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "chosen", list(filter(sensible, itertools.product(*(choices(axis) for axis in AXES))))
 )
-def test_every_combination_takes_a_step(composed, chosen):
-    cfg, parts = composed[0].copy(), composed[1]
+def test_every_combination_takes_a_step(composed, chosen, net):
+    cfg, parts = composed[0][net].copy(), composed[1]
     for axis, choice in zip(AXES, chosen, strict=True):
         cfg[axis] = parts[axis, choice]
     module = build_module(cfg)
