@@ -17,11 +17,12 @@ from energy_at.attacks import (
     fgsm,
     n_fgsm,
     pgd,
+    restarted_pgd,
     rs_fgsm,
     trades,
 )
 from energy_at.attacks import autoattack as ensemble
-from energy_at.attacks.registry import FROM_LIBRARY, OWN, named_attack
+from energy_at.attacks.registry import FROM_LIBRARY, OWN, column_of, named_attack
 from energy_at.attacks.threat import L2, Linf
 from tests.helpers.nets import TinyNet
 
@@ -238,3 +239,20 @@ def test_step_sizes_follow_the_radius_as_published():
     sizes = [make(ball).alpha for make in (fgsm, rs_fgsm, n_fgsm, pgd, trades)]
     assert sizes == pytest.approx([0.1, 0.125, 0.1, 0.025, 0.025])
     assert rs_fgsm(ball, alpha=0.03).alpha == 0.03
+
+
+@pytest.mark.parametrize(
+    ("name", "attack", "column"),
+    [
+        ("fgsm", fgsm(Linf(EPS)), "fgsm"),
+        ("pgd", pgd(Linf(EPS)), "pgd10"),
+        ("pgd", pgd(Linf(EPS), steps=1), "pgd1"),
+        ("pgd", pgd(Linf(EPS), steps=20, restarts=3), "pgd20x3"),
+        ("pgd", restarted_pgd(Linf(EPS)), "pgd50x10"),
+        ("pgd", restarted_pgd(Linf(EPS), steps=20, restarts=1), "pgd20"),
+        ("trades", trades(Linf(EPS), steps=7), "trades7"),
+        ("mine", pgd(Linf(EPS)), "mine"),
+    ],
+)
+def test_the_column_of_an_iterated_attack_carries_its_steps_and_restarts(name, attack, column):
+    assert column_of(name, attack) == column
