@@ -177,6 +177,7 @@ def test_ctrl_c_ends_in_one_line_and_what_is_re_run_resumes(type_evaluate, monke
         (("run=run", "attacks=[n_fgsm]"), "unknown attack 'n_fgsm'"),
         (("run=run", "attacks=[pgd,pgd]"), "must be a list of different names"),
         (("run=run", "steps=0"), "steps=0 must be an integer >= 1"),
+        (("run=run", "restarts=0", "attacks=[fgsm]"), "restarts=0 must be an integer >= 1"),
         (("run=run", "subset=361"), "subset=361 is out of reach: there are 360 test images"),
         (("run=run", "no_such_key=1"), "no_such_key: unknown key"),
         (("run=run", "+no_such_key=1"), "+no_such_key=1: nothing reads no_such_key, leave it out"),

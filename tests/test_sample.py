@@ -129,9 +129,9 @@ def test_a_job_that_fails_is_listed_and_the_others_are_compared(
     assert [path.name for path in Path("swept/1").iterdir()] == ["error.txt"]
 
 
-# Mistakes
+# Bad input
 
-MISTAKES = [
+BAD_INPUT = [
     ("start.k=200", "start.k=200 is more than the"),
     ("start.k=0", "start.k=0 must be an integer >= 1"),
     ("start=nowhere", "choose from class_gaussian, class_pca, local_pca, noise"),
@@ -151,7 +151,7 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("mistake", "said"), MISTAKES, ids=[m for m, _ in MISTAKES])
+@pytest.mark.parametrize(("mistake", "said"), BAD_INPUT, ids=[m for m, _ in BAD_INPUT])
 def test_a_mistake_is_one_line_and_leaves_nothing(digits_run, type_sample, mistake, said):
     Path("file").write_text("a letter")
     before = everything()

@@ -174,6 +174,7 @@ def main() -> None:
         for run in sorted(runs, key=lambda run: run.name)
     ]  # fmt: skip
     columns = ("run", "collapsed at step", *(f"worst {signal}" for signal in SIGNALS))
+    options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "first_signal.csv").write_text(Table(columns, rows).csv())
     tables = [f"{name}\n\n{summary(own).markdown()}\n" for name, own in groups.items()]
     (options.out / "first_signal.md").write_text("\n".join(tables))

@@ -22,8 +22,7 @@ from PIL import Image
 
 from energy_at.attacks import climbs_loss
 from energy_at.config.build import make
-from energy_at.overfitting.alarms import PGD as PGD_ACCURACY
-from energy_at.overfitting.alarms import Alarm, Thresholds, find_column
+from energy_at.overfitting.alarms import PGD_ACCURACY, Alarm, Thresholds, find_column
 from energy_at.overfitting.detector import Detector
 from energy_at.overfitting.onset import MARGIN, RunStatus, status_of
 from energy_at.overfitting.signals import LEARNED, WINDOW, running_means

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from energy_at.attacks import Attack, LibraryAttack, WorstCase, pgd
 from energy_at.attacks.registry import FROM_LIBRARY, named_attack
 from energy_at.attacks.threat import Ball, Linf
+from energy_at.core.rules import integer, require
 from energy_at.core.types import Images, Labels, Logits, PerExample
 from energy_at.energy.energies import (
     delta_joint,
@@ -52,6 +53,11 @@ class AnalysisPlan(EvaluationTarget):
     iterations: int = 100  # of APGD and FAB
     queries: int = 5000  # of Square
     at_most: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("iterations", self.iterations, integer(1))
+        require("queries", self.queries, integer(1))
 
     @property
     def eps(self) -> str:
@@ -98,7 +104,8 @@ def plan_of(cfg: DictConfig, models: Iterable[TrainedModel]) -> AnalysisPlan:
     target = AnalysisPlan.fields_of(cfg, models)
     (ball,) = target["balls"].values()
     if cfg.eps_list is None:
-        radii = radii_around(ball)
+        most = models[0].largest_radius(target["norm"])
+        radii = [ball.scaled(factor) for factor in FACTORS if factor * ball.eps <= most]
     else:
         balls = models[0].threat_models(target["norm"], cfg.eps_list, key="eps_list").values()
         radii = sorted(balls, key=lambda ball: ball.eps)
@@ -109,12 +116,6 @@ def plan_of(cfg: DictConfig, models: Iterable[TrainedModel]) -> AnalysisPlan:
         iterations=cfg.iterations,
         queries=cfg.queries,
     )
-
-
-def radii_around(ball: Ball) -> list[Ball]:
-    """``FACTORS`` times the ball, up to the largest perturbation that exists."""
-    most = 1 if isinstance(ball, Linf) else float("inf")
-    return [ball.scaled(factor) for factor in FACTORS if factor * ball.eps <= most]
 
 
 @dataclass(frozen=True)

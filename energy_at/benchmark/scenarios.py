@@ -11,6 +11,8 @@ import torch
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from energy_at.core.rules import integer, require
+
 Clock = Callable[[], float]
 
 
@@ -64,6 +66,11 @@ class Setting:
     scenarios: list[str]  # of SCENARIOS
     rows: list[str]  # of ROWS
     precisions: list[str]  # of PRECISIONS; reference loops run in fp32 only
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "repeats", "attack_steps", "sampler_steps"):
+            require(name, self.config[name], integer(1))
+        require("warmup", self.config.warmup, integer(0))
 
     @classmethod
     def of(cls, cfg: DictConfig, device: torch.device) -> "Setting":

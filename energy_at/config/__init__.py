@@ -39,6 +39,11 @@ def parse_pixels(name: str, value: str | float, limit: float | None = 1) -> floa
     return number
 
 
+def largest_radius(norm: str, channels: int, size: int) -> float:
+    """Length, in pixel units, of the largest change of an image: from corner to corner."""
+    return 1.0 if norm == "linf" else math.sqrt(channels * size**2)
+
+
 def _by_eps(eps: float, at: Sequence[float], values: Sequence[float]) -> float:
     import numpy as np  # here: most configurations need none, and --help is waited for
 
@@ -63,7 +68,7 @@ def register_resolvers() -> None:
     """Registers the resolvers of the YAML files.
 
     ``${pixels:threat.eps,8/255}`` is 8/255, checked; ``${times:1.25,8/255}`` is a product;
-    ``${diameter:3,32}`` is the largest L2 distance between two images of this shape;
+    ``${largest_radius:l2,3,32}`` is the largest distance between two images of this shape;
     ``${samples:auto,1}`` names the examples that DER applies to under an attack of N steps;
     ``${by_steps:1,20,1}`` chooses between a value for one step and one for more;
     ``${by_eps:EPS,[8,16],[1,2]}`` interpolates between values given at 255 EPS, constant beyond
@@ -73,7 +78,7 @@ def register_resolvers() -> None:
     """
     resolvers: dict[str, Callable[..., Any]] = {
         "pixels": parse_pixels,
-        "diameter": lambda channels, size: math.sqrt(channels * size**2),
+        "largest_radius": largest_radius,
         "times": lambda a, b: float(Fraction(str(a)) * Fraction(str(b))),
         "samples": lambda wish, n: {"auto": _by_steps(n, "abnormal", "all")}.get(wish, wish),
         "by_steps": lambda steps, one, more: float(_by_steps(steps, one, more)),

@@ -25,7 +25,7 @@ from energy_at.core.files import is_first, remove_empty, write_atomic
 from energy_at.core.rules import ArgumentError
 
 _EXTRAS = "joblib|ray|submitit|optuna"  # packages that run sweeps
-_MISTAKES = (ValueError, FileNotFoundError, FloatingPointError, ImportError, RuntimeError)
+_USER_ERRORS = (ValueError, FileNotFoundError, FloatingPointError, ImportError, RuntimeError)
 _FRAMEWORK = (HydraException, OmegaConfBaseException)
 
 
@@ -116,7 +116,7 @@ def explain(error: BaseException, command: str | None = None) -> str | None:
     for found in chain:
         if (line := _of_a_choice(found, command)) is not None:
             return line
-    ours = [e for e in chain if isinstance(e, _MISTAKES) and _raised_in(e, "energy_at")]
+    ours = [e for e in chain if isinstance(e, _USER_ERRORS) and _raised_in(e, "energy_at")]
     ours = [e for e in reversed(ours) if getattr(e, "errno", None) is None]  # raised first
     for found in sorted(ours, key=lambda e: isinstance(e, ArgumentError)):
         if isinstance(found, ArgumentError):  # of a key of the command, which is called the same

@@ -90,9 +90,7 @@ _BY_KEYS: dict[str, Rule] = {
     "callbacks.sentinel.der callbacks.sentinel.der.term": _GROUP,
     "dataset.download training.channels_last training.reuse training.keep_memory "
     "logger.wandb.log_checkpoints progress json dry_run browser once": TRUTH,
-    "trainer.max_epochs trainer.num_nodes trainer.check_val_every_n_epoch steps restarts "
-    "iterations queries n shown attack_steps sampler_steps repeats": integer(1),
-    "warmup": integer(0),
+    "trainer.max_epochs trainer.num_nodes trainer.check_val_every_n_epoch n shown": integer(1),
     "seed": _SEED,
     "subset_seed": or_null(_SEED),
     "evaluation.subset subset batch_size threads": or_null(integer(1)),
@@ -100,7 +98,6 @@ _BY_KEYS: dict[str, Rule] = {
     "interval": number(0, above=True),
     "evaluation.checkpoints": some_of("last", "best"),
     "evaluation.images": some_of("val", "test"),
-    "precisions": some_of("fp32", "bf16"),
     "split": one_of("test", "val", "train"),
     "quality.reference": one_of("train", "val", "test"),
     "device": one_of("auto", "cpu", "cuda"),
@@ -120,6 +117,7 @@ _BY_KEYS: dict[str, Rule] = {
     "trust": ("a list of packages, such as [my_package]", _are_words),
     "attacks": or_null(_names_such_as("fgsm,pgd")),
     "scenarios": or_null(_names_such_as("fgsm,trades")),
+    "precisions": _names_such_as("fp32,bf16"),
     "rows": or_null(_names_such_as("reference,full")),
     "training.skip_inactive": _or_auto(TRUTH),
     "trainer.devices": _or_auto(("a number of processes >= 1", integer(1)[1])),

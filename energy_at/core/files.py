@@ -20,7 +20,15 @@ def is_first() -> bool:
 
 def digest(value: Any) -> str:
     """SHA-256 of the canonical JSON of a value: mappings in any order give the same."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    return sha256(json.dumps(value, sort_keys=True).encode())
+
+
+def sha256(*parts: Any) -> str:
+    """SHA-256 of bytes, or of arrays where they are, without a copy, one after the other."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -63,7 +71,7 @@ def write_atomic(path: Path, data: str | bytes) -> None:
 
 @contextmanager
 def staged(out: Path) -> Iterator[Path]:
-    """A temporary folder whose files move to ``out``, among others, if nothing is raised.
+    """A temporary folder that becomes ``out`` if nothing is raised; its files join those there.
 
     Raises:
         ValueError: if ``out`` cannot be written to.
@@ -75,6 +83,9 @@ def staged(out: Path) -> Iterator[Path]:
     part.mkdir(parents=True)
     try:
         yield part
+        if not out.exists():
+            part.rename(out)  # all files at once
+            return
         for file in [path for path in part.rglob("*") if path.is_file()]:
             target = out / file.relative_to(part)
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,13 +1,11 @@
 """Labelled images, stored as bytes."""
 
-import hashlib
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from sklearn.model_selection import train_test_split
-from torch import Tensor
 
+from energy_at.core.files import sha256
 from energy_at.core.types import Labels, Pixels
 
 
@@ -27,7 +25,8 @@ class ImageSet:
 
     def digests(self) -> list[str]:
         """SHA-256 of the pixels and of the labels; they depend on the order."""
-        return [_digest(self.pixels), _digest(self.labels)]
+        found = (self.pixels, self.labels)
+        return [sha256(each.cpu().contiguous().flatten().numpy()) for each in found]
 
     def take(self, indices: Labels | slice) -> "ImageSet":
         return ImageSet(self.pixels[indices], self.labels[indices])
@@ -44,11 +43,6 @@ class ImageSet:
 
     def to(self, device: torch.device | str) -> "ImageSet":
         return ImageSet(self.pixels.to(device), self.labels.to(device))
-
-
-def _digest(tensor: Tensor) -> str:
-    values: Any = tensor.cpu().contiguous().flatten().numpy()  # hashed where they are, not copied
-    return hashlib.sha256(values).hexdigest()
 
 
 def split(images: ImageSet, held_out: int, seed: int) -> tuple[ImageSet, ImageSet]:

@@ -1,7 +1,5 @@
 """Trained networks, of runs or of published weights: opened, evaluated on images, published."""
 
-import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,10 +13,11 @@ from torch import nn
 from energy_at import __version__
 from energy_at.attacks.registry import ITERATED, LABELS
 from energy_at.attacks.threat import NORMS, Ball
-from energy_at.config import parse_pixels
+from energy_at.config import largest_radius, parse_pixels
 from energy_at.config.build import build_data, build_loggers, make, reopen
 from energy_at.core.device import device_of
-from energy_at.core.files import digest
+from energy_at.core.files import digest, sha256
+from energy_at.core.rules import integer, require
 from energy_at.data import ImageData, ImageSet
 from energy_at.evaluation.robustness import Evaluator
 from energy_at.models.weights import load_weights
@@ -54,6 +53,9 @@ class TrainedModel:
         ball = make(self.config.threat.ball)
         return next(name for name, kind in NORMS.items() if isinstance(ball, kind))
 
+    def largest_radius(self, norm: str) -> float:
+        return largest_radius(norm, self.config.dataset.channels, self.config.dataset.size)
+
     def threat_models(self, norm: str | None, eps: Any, *, key: str = "eps") -> dict[str, Ball]:
         """Balls by their radius as it was written.
 
@@ -73,7 +75,7 @@ class TrainedModel:
         radii = list(eps) if OmegaConf.is_list(eps) or isinstance(eps, list) else [eps]
         if not radii:
             raise ValueError(f"{key}=[] names no radius: write {key}=[4/255,8/255]")
-        most = 1 if norm == "linf" else math.sqrt(self.data.test.pixels[0].numel())
+        most = self.largest_radius(norm)
         texts = [str(radius).replace(" ", "") for radius in radii]
         return {text: NORMS[norm](parse_pixels(key, text, most)) for text in texts}
 
@@ -86,11 +88,13 @@ class TrainedModel:
     @cached_property
     def weights_digest(self) -> str:
         """SHA-256 of the names and values of all weights."""
-        found = hashlib.sha256()
-        for name, value in sorted(self.net.state_dict().items()):
-            found.update(name.encode())
-            found.update(value.detach().cpu().contiguous().numpy().tobytes())
-        return found.hexdigest()
+        return sha256(
+            *(
+                part
+                for name, value in sorted(self.net.state_dict().items())
+                for part in (name.encode(), value.detach().cpu().contiguous().flatten().numpy())
+            )
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +111,10 @@ class EvaluationTarget:
     subset_seed: int | None = 0  # draws them; None takes the first ones
     seed: int = 0  # of the noise of the attacks
     at_most: ClassVar[bool] = False  # whether all images are taken if there are fewer
+
+    def __post_init__(self) -> None:
+        require("steps", self.steps, integer(1))
+        require("restarts", self.restarts, integer(1))
 
     @staticmethod
     def fields_of(cfg: DictConfig, models: Sequence[TrainedModel]) -> dict[str, Any]:

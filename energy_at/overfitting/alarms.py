@@ -11,7 +11,7 @@ Kind = Literal["CO", "RO"]
 Row = Mapping[str, float]  # of metrics.csv
 Rows = Sequence[Row]
 
-PGD, PGD_LOSS = "val/acc/pgd10", "val/ce/pgd10"  # columns of the usual validation
+PGD_ACCURACY, PGD_LOSS = "val/acc/pgd10", "val/ce/pgd10"  # columns of the usual validation
 ALARMS: dict[Kind, str] = {"CO": "alarm/co", "RO": "alarm/ro"}  # columns
 AAE_SHARE = "AAE share"
 PERT_ALIGN = "PertAlign"

@@ -17,7 +17,7 @@ from math import inf, isnan, nan
 from statistics import fmean
 
 from energy_at.overfitting import alarms, signals
-from energy_at.overfitting.alarms import PGD, PGD_LOSS, Alarm, Row, Thresholds, find_column
+from energy_at.overfitting.alarms import PGD_ACCURACY, PGD_LOSS, Alarm, Row, Thresholds, find_column
 from energy_at.overfitting.signals import CLEAR, RunningMean, Signal, Stateful, has_learned
 
 _STEP = (
@@ -72,7 +72,7 @@ class CatastrophicOverfitting(Stateful):
         return self._alarm(self.failure if self.failure.crossings else self.pert_align, row)
 
     def take_validation(self, row: Row) -> Alarm | None:
-        pgd, fgsm = row[find_column(row, PGD)], row.get("val/acc/fgsm", 0.0)
+        pgd, fgsm = row[find_column(row, PGD_ACCURACY)], row.get("val/acc/fgsm", 0.0)
         self.is_robust = False
         if fgsm <= 0:
             return None
@@ -168,7 +168,7 @@ class RobustOverfitting(Stateful):
 
     def take_validation(self, row: Row, *, collapsed: bool) -> Alarm | None:
         """Takes a validation; CO that is active (``collapsed``) hides RO."""
-        pgd = row[find_column(row, PGD)]
+        pgd = row[find_column(row, PGD_ACCURACY)]
         worse = pgd <= self.best_pgd and has_learned(self.best_pgd, self.classes)
         self.best_pgd = max(self.best_pgd, pgd)
         self.accuracy.update(pgd)
@@ -241,7 +241,7 @@ class Detector(Stateful):
         if all(name in row for name in _STEP):
             self.ro.take_step(row)
             return self.co.take_step(row)
-        if find_column(row, PGD) in row:
+        if find_column(row, PGD_ACCURACY) in row:
             alarm = self.co.take_validation(row)
             return self.ro.take_validation(row, collapsed=self.co.active) or alarm
         return None

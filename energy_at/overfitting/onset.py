@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import bdtrc  # all of scipy.stats takes a second more to import
 
-from energy_at.overfitting.alarms import PGD, Kind, Rows, find_column
+from energy_at.overfitting.alarms import PGD_ACCURACY, Kind, Rows, find_column
 from energy_at.overfitting.signals import WINDOW, Floats, running_means
 
 MARGIN = 0.03  # least accuracy drop of robust overfitting
@@ -63,10 +63,10 @@ def status_of(validations: Rows, images: int, chance: float) -> RunStatus:
         images: Of a validation.
         chance: Share of the most frequent class among them, ``1 / classes`` if balanced.
     """
-    rows = [row for row in validations if find_column(row, PGD) in row]
+    rows = [row for row in validations if find_column(row, PGD_ACCURACY) in row]
     if not rows:
         return RunStatus("not logged")
-    pgd = np.array([row[find_column(row, PGD)] for row in rows])
+    pgd = np.array([row[find_column(row, PGD_ACCURACY)] for row in rows])
     clean = np.array([row.get("val/acc/clean", 1.0) for row in rows])
     by_chance = is_chance(pgd, images, chance)
     if by_chance.all():

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from energy_at.overfitting.alarms import PGD, find_column
+from energy_at.overfitting.alarms import PGD_ACCURACY, find_column
 from energy_at.overfitting.onset import RunStatus, status_of
 from energy_at.reporting.panels import Metric
 from energy_at.runs.folder import RunFolder, failures, runs_below, runs_in
@@ -108,7 +108,7 @@ class FinishedRun:
         evaluated = percent(final.get("val", {}), "pgd20")
         if evaluated is not None:
             return evaluated
-        curve = self.log[PGD]
+        curve = self.log[PGD_ACCURACY]
         values = curve.values[curve.steps <= final.get("step", math.inf)]
         return 100 * float(values[-1]) if len(values) else None
 
@@ -167,13 +167,15 @@ def run_status(log: MetricsLog, config: DictConfig, results: Mapping[str, Any]) 
     images = held_out.get("images", config.dataset.val_size)
     chance = held_out.get("chance", 1 / config.dataset.classes)
     clean = {row["step"]: row for row in log.rows("val/acc/clean")}
-    rows = [clean.get(row["step"], {}) | row for row in log.rows(PGD)]
+    rows = [clean.get(row["step"], {}) | row for row in log.rows(PGD_ACCURACY)]
     status = status_of(rows, images, chance)
     final = results.get("last") or results.get("best") or {}
     accuracies = final.get("val") or final.get("test") or {}
     attacked = percent(accuracies, "pgd20")
     if status.kind == "not logged" and attacked is not None:
-        evaluated = status_of([{"step": 0.0, PGD: attacked / 100}], accuracies["n"], chance)
+        evaluated = status_of(
+            [{"step": 0.0, PGD_ACCURACY: attacked / 100}], accuracies["n"], chance
+        )
         return evaluated if evaluated.kind == "not robust" else status
     return status
 

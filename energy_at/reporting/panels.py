@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from energy_at.overfitting.alarms import ALARMS, PGD_LOSS
+from energy_at.overfitting.alarms import ALARMS, PGD_ACCURACY, PGD_LOSS
 
 Unit = Literal["nats", "%", "1", "images/s"]
 
@@ -119,9 +119,8 @@ def _shift(name: str, label: str, color: str, summary: str) -> tuple[Metric, Met
     )  # fmt: skip
 
 
-def _accuracy(attack: str, split: str = "val", steps: str = "") -> Metric:
-    images = {"val": "held-out", "test": "test"}[split]
-    key = f"{split}/acc/{attack.lower()}{steps}"
+def _accuracy(key: str, attack: str) -> Metric:
+    images = "held-out" if key.startswith("val/") else "test"
     return Metric(key, f"{attack} accuracy, {images}", "%", attack, ".2f", summary="max,last")
 
 
@@ -133,8 +132,9 @@ PERT_ALIGN = Metric("train/pert_align", "PertAlign, training", "1", summary="min
 HELD_OUT_AAE = Metric("val/aae_share", "AAE share, held-out", "%")
 CLEAN = Metric("train/acc/clean", "clean accuracy, training", "%", "clean", ".2f")
 ATTACKED = Metric("train/acc/adv", "accuracy under training attack", "%", "adv", ".2f")
-HELD_OUT_CLEAN, FGSM, PGD = _accuracy("clean"), _accuracy("FGSM"), _accuracy("PGD", steps="10")
-TEST_CLEAN, TEST_PGD = _accuracy("clean", "test"), _accuracy("PGD", "test", "20")
+HELD_OUT_CLEAN, FGSM = _accuracy("val/acc/clean", "clean"), _accuracy("val/acc/fgsm", "FGSM")
+PGD = _accuracy(PGD_ACCURACY, "PGD")
+TEST_CLEAN, TEST_PGD = _accuracy("test/acc/clean", "clean"), _accuracy("test/acc/pgd20", "PGD")
 FGSM_MINUS_PGD = Metric(FGSM.key, "FGSM - PGD accuracy, held-out", "%", "FGSM-PGD", minus=PGD.key)
 LOSS = Metric("train/loss", "loss, training", short="loss", summary="min,last")
 RATE = Metric("perf/images_per_s", "images per second", "images/s", "img/s", ".0f")

@@ -1,6 +1,5 @@
 """Folders of results: one result each, which the same settings resume and no other replaces."""
 
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,7 +61,10 @@ class ResultFolder:
             yield part
             self.claim()
             inside = sorted(path for path in part.rglob("*") if path.is_file())
-            written = {file.relative_to(part).as_posix(): _digest(file) for file in inside}
+            written = {
+                file.relative_to(part).as_posix(): files.sha256(file.read_bytes())
+                for file in inside
+            }
         for name in previous.keys() - written.keys():
             self._remove(name, previous[name])
         self._write_record(written)
@@ -74,11 +76,7 @@ class ResultFolder:
     def _remove(self, name: str, digest: str) -> None:
         file = self.path / name
         inside = self.path.resolve() in file.resolve().parents
-        if inside and file.is_file() and _digest(file) == digest:
+        if inside and file.is_file() and files.sha256(file.read_bytes()) == digest:
             file.unlink()
             if not any(file.parent.iterdir()):
                 file.parent.rmdir()
-
-
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -1,6 +1,5 @@
 """The independent classifier: standard training on the data set, done once for all samplings."""
 
-import shutil
 from pathlib import Path
 
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 
 from energy_at.config.build import build, reopen
 from energy_at.config.keys import compose_command
+from energy_at.core.files import staged
 from energy_at.evaluation import TrainedModel
 from energy_at.runs.folder import RunFolder
 from energy_at.sampling.prepare import cache_key
@@ -64,12 +64,7 @@ def load_classifier(model: TrainedModel, folder: RunFolder, *, progress: bool) -
 
 
 def _train(model: TrainedModel, folder: RunFolder, *, progress: bool) -> None:
-    """A run of ``experiment=standard`` on the training images of the network.
-
-    Its folder is renamed when training ends: an interrupted one is not used.
-    """
-    part = RunFolder(folder.path.with_name(f"{folder.path.name}.part"))
-    shutil.rmtree(part.path, ignore_errors=True)
+    """A run of ``experiment=standard`` on the training images of the network."""
     images, data = len(model.data.train), model.config.dataset
     overrides = [
         "experiment=standard",
@@ -86,11 +81,10 @@ def _train(model: TrainedModel, folder: RunFolder, *, progress: bool) -> None:
         cfg.dataset = OmegaConf.to_container(data, resolve=True)
         cfg.seed = model.config.seed  # it splits the data: what is held out stays held out
     seed_everything(cfg.seed, workers=True, verbose=False)
-    run = build(cfg, part)
-    RunFolder.create(part.path, cfg, overrides)
-    try:
-        with torch.enable_grad():
+    with staged(folder.path) as part, torch.enable_grad():
+        run = build(cfg, RunFolder(part))
+        RunFolder.create(part, cfg, overrides)
+        try:
             run.trainer.fit(run.module, datamodule=run.data)
-    except SystemExit:  # how Lightning ends on a signal
-        raise KeyboardInterrupt from None
-    part.path.rename(folder.path)
+        except SystemExit:  # how Lightning ends on a signal
+            raise KeyboardInterrupt from None

@@ -145,7 +145,8 @@ class WatchedRun:
             per_epoch = -(-images // batch)
         else:
             return None
-        return per_epoch * epochs if epochs else None
+        steps, most = per_epoch * (epochs or 0), self._setting("trainer.max_steps", -1)
+        return (min(steps, most) if most > 0 else steps) or None
 
     def _results(self, results: Mapping[str, Any]) -> dict[str, float]:
         if not results:

@@ -13,14 +13,19 @@ from tqdm import tqdm
 
 from energy_at.reporting.panels import (
     AAE,
+    ATTACKED,
+    CLEAN,
     DELTA_X,
     DELTA_XY,
+    FGSM,
     FGSM_MINUS_PGD,
-    HELD_OUT_SHIFT,
-    HELD_OUT_XY,
+    HELD_OUT_AAE,
+    HELD_OUT_CLEAN,
+    HELD_OUT_X,
     LOSS,
+    PERT_ALIGN,
     PGD,
-    curve_panels,
+    SHIFT,
 )
 from energy_at.watch.state import Watch
 
@@ -28,15 +33,9 @@ BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 40  # of a sparkline
 NARROW = 100  # columns of a terminal that has no room for ranges
 DETAILED = 2  # runs that have room for their curves; more get a line each
-CURVES = (
-    *(
-        metric
-        for section, panel in curve_panels()
-        for metric in panel.lines
-        if section in ("Delta energies", "Robustness")
-        and metric not in (HELD_OUT_XY, HELD_OUT_SHIFT)
-    ),
-    LOSS,
+CURVES = (  # of a run in detail
+    *(DELTA_X, DELTA_XY, SHIFT, HELD_OUT_X, AAE, HELD_OUT_AAE, FGSM_MINUS_PGD, PGD, FGSM),
+    *(CLEAN, HELD_OUT_CLEAN, ATTACKED, PERT_ALIGN, LOSS),
 )
 COLUMNS = (DELTA_X, DELTA_XY, AAE, FGSM_MINUS_PGD, PGD)  # of a line for each run
 NARROW_COLUMNS = (DELTA_X, AAE, PGD)

@@ -32,6 +32,10 @@ def test_rows_of_libraries_that_are_not_installed_are_left_out():
         ("rows=[theirs]", r"rows=\[theirs\]: choose from reference,"),
         ("rows=[torchattacks]", r"rows=\[torchattacks\]: torchattacks is not installed"),
         ("precisions=[fp16]", r"precisions=\[fp16\]: choose from fp32, bf16"),
+        ("steps=0", "steps must be an integer >= 1"),
+        ("attack_steps=none", "attack_steps must be an integer >= 1"),
+        ("sampler_steps=0", "sampler_steps must be an integer >= 1"),
+        ("warmup=-1", "warmup must be an integer >= 0"),
         ("training.compile=default", "gradalign takes: leave it out of scenarios="),
     ],
 )

@@ -1,4 +1,4 @@
-"""A mistake ends in one line: of a framework, of the system, of a reader that has left."""
+"""Bad input ends in one line: of a framework, of the system, of a reader that has left."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""The doctor as a command: what it says here, and how it answers mistakes."""
+"""The doctor as a command: what it says here, and how it answers bad input."""
 
 import json
 import os

@@ -102,7 +102,7 @@ def test_threat_models_are_those_of_the_training_or_of_the_data_set(subject):
 
 @pytest.fixture
 def mistakes(digits_run):
-    """Files and folders to name by mistake."""
+    """Files and folders that cannot be opened."""
     for name, text in (("empty", None), ("no_yaml", "{a: ["), ("other", "a: 1\n")):
         Path(name).mkdir()
         if text is not None:

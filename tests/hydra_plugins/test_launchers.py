@@ -231,7 +231,7 @@ def test_the_folder_of_a_job_is_known_before_it_runs():
         assert place(["reg=der", "seed=3"], 2) == Path("s/DER/2")
 
 
-# Mistakes
+# Bad input
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,15 @@
 
 import pytest
 
-from energy_at.overfitting.alarms import DIVERGENCE, PGD, Alarm, Thresholds, find_column
+from energy_at.overfitting.alarms import DIVERGENCE, PGD_ACCURACY, Alarm, Thresholds, find_column
 
 
 @pytest.mark.parametrize("column", ["val/acc/pgd", "val/acc/pgd7", "val/acc/pgd50x10"])
 def test_the_column_of_pgd_is_found_whatever_its_steps(column):
     others = ("val/acc/fgsm", "val/ce/pgd7", "val_ema/acc/pgd7")
-    assert find_column((*others, column), PGD) == column
-    assert find_column((column, PGD), PGD) == PGD
-    assert find_column(others, PGD) == PGD
+    assert find_column((*others, column), PGD_ACCURACY) == column
+    assert find_column((column, PGD_ACCURACY), PGD_ACCURACY) == PGD_ACCURACY
+    assert find_column(others, PGD_ACCURACY) == PGD_ACCURACY
 
 
 def test_an_alarm_is_a_line_and_a_row():

@@ -144,7 +144,7 @@ def test_pgd_that_breaks_away_from_fgsm_is_catastrophic():
 
 @pytest.mark.parametrize(("back", "alarms_at"), [(0.2, 1), (0.3, 2)])
 def test_held_out_images_raise_no_second_alarm_before_pgd_is_clearly_back(back, alarms_at):
-    """PGD over FGSM at 0.5 of its best is above the threshold of 0.4, and not clear of it."""
+    """PGD over FGSM at 0.5 of its best is above the threshold of 0.4, but ends no alarm yet."""
     accuracies = [0.3, 0.05, *[back] * 3, 0.05]
     rows = [validation(10 * i, pgd, 0.3 if pgd == 0.3 else 0.4) for i, pgd in enumerate(accuracies)]
     assert len(watched(rows)) == alarms_at
@@ -255,7 +255,7 @@ def test_noise_of_few_images_raises_no_alarm_without_divergence():
 
 @pytest.mark.parametrize(("back", "alarms"), [(0.475, 1), (0.5, 2)])
 def test_a_drop_is_one_alarm_until_the_accuracy_is_clearly_back(back, alarms):
-    """Lost are 2.5 points in the end, or none; clear of the threshold, by half of it, are 2."""
+    """Lost are 2.5 points in the end, or none; 2 are half of the threshold, which ends an alarm."""
     fall = falling(0.01, 0.06)
     again = [back - 0.01 * k for k in range(1, 8)]
     accuracies = [*fall, *[0.44] * 10, *[back] * 10, *again]

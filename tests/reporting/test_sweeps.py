@@ -183,11 +183,11 @@ def test_a_sweep_without_a_finished_run_says_so(jobs):
 def test_a_sweep_whose_jobs_all_failed_at_once_names_each(tmp_path):
     for job in "01":
         (tmp_path / job).mkdir()
-        (tmp_path / job / "error.txt").write_text(f"mistake {job}\n")
+        (tmp_path / job / "error.txt").write_text(f"wrong value {job}\n")
     assert summary(tmp_path).splitlines() == [
         "no job has finished",
-        "job 0 failed: mistake 0",
-        "job 1 failed: mistake 1",
+        "job 0 failed: wrong value 0",
+        "job 1 failed: wrong value 1",
     ]
 
 

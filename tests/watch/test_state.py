@@ -91,6 +91,13 @@ def test_a_rollback_that_repeats_epochs_makes_the_training_longer(begun, compose
     assert longer["steps"] == planned["steps"] + 2 * PER_EPOCH
 
 
+def test_a_training_ends_at_its_largest_step(here, composed):
+    shorter = composed.copy()
+    shorter.trainer.max_steps = 7
+    train(begin(here / "run", shorter), [0])
+    assert state(Watch(["run"]))["steps"] == 7
+
+
 def test_a_resumed_run_is_not_counted_twice(begun):
     train(begun, [0, 1])
     watch = Watch(["run"])
