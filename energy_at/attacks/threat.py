@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from energy_at.core.rng import Noise, normal_like, shares_like, uniform_like
-from energy_at.core.types import Images, PerExample
+from energy_at.core.types import Images
+
+IMAGE = (1, 2, 3)  # dimensions of each image of a batch
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,11 @@ class L2(Ball):
             raise ValueError(f"eps is an L2 norm in pixel units, eps > 0; got {self.eps:g}")
 
     def steepest(self, grad: Images) -> Images:
-        scaled = scale_to_largest(grad, dim=(1, 2, 3))
-        return scaled / _safe(_norms(scaled))[:, None, None, None]
+        return unit(grad, IMAGE)
 
     def project(self, delta: Images) -> Images:
-        shrink = (self.eps / _safe(_norms(delta))).clamp_max(1)
+        norms = torch.linalg.vector_norm(delta.flatten(1), dim=1)
+        shrink = (self.eps / _safe(norms)).clamp_max(1)
         return delta * shrink[:, None, None, None]
 
     def sample(self, x: Images, generator: Noise | None = None) -> Images:
@@ -81,18 +83,15 @@ def clip_to_pixels(x: Images, delta: Images) -> Images:
     return (x + delta).clamp(0, 1) - x
 
 
-def scale_to_largest(grad: Tensor, dim: tuple[int, ...] = ()) -> Tensor:
-    """A gradient divided by its largest entry (a constant), so that its squares do not underflow.
+def unit(grad: Tensor, dim: tuple[int, ...] = ()) -> Tensor:
+    """A gradient divided by its Euclidean norm over ``dim``, all dimensions if empty.
 
-    Squares of fp32 entries below 1e-19 underflow. The largest entry is taken over ``dim``, or over
-    all dimensions if it is empty.
+    0 where the gradient is 0; twice differentiable there, too.
     """
-    return grad / _safe(grad.detach().abs().amax(dim, keepdim=True))
-
-
-def _norms(delta: Images) -> PerExample:
-    norms: PerExample = torch.linalg.vector_norm(delta.flatten(1), dim=1)
-    return norms
+    # Squares of fp32 entries below 1e-19 underflow: divided by the largest entry, none that counts.
+    scaled = grad / _safe(grad.detach().abs().amax(dim, keepdim=True))
+    # Unlike a norm, the root of a clamped sum has a second derivative at 0.
+    return scaled / _safe(scaled.square().sum(dim or None, keepdim=True)).sqrt()
 
 
 def _safe(norm: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 
-from energy_at.attacks.threat import Ball, scale_to_largest
+from energy_at.attacks.threat import IMAGE, Ball, unit
 from energy_at.core.rng import shares_like
 from energy_at.core.rules import POSITIVE, TRUTH, number, require
 from energy_at.core.types import Classifier, Images, Labels, PerExample
@@ -42,11 +42,11 @@ class GradAlign:
         at_clean = vicinity.clean_grad if self.detach_clean else None
         if at_clean is None:
             at_clean = input_gradient(model, x, y, create_graph=not self.detach_clean)
-        cosine = (_unit(at_clean) * _unit(at_noise)).sum((1, 2, 3))
+        aligned = pert_align(at_clean, at_noise)  # a cosine, too
         # A subnormal gradient has lost its direction, and dividing by it overflows.
         tiny = torch.finfo(x.dtype).tiny
         defined = (_largest(at_clean) > tiny) & (_largest(at_noise) > tiny)
-        return vicinity.joined(torch.where(defined, 1 - cosine, torch.zeros_like(cosine)))
+        return vicinity.joined(torch.where(defined, 1 - aligned, torch.zeros_like(aligned)))
 
 
 @dataclass(frozen=True)
@@ -132,12 +132,7 @@ def pert_align(at_start: Images, at_adv: Images) -> PerExample:
     From -1 to 1: near 1 where the loss is linear along the perturbation, low at catastrophic
     overfitting; 0 where a gradient vanishes. Gradients may have any positive scale.
     """
-    units = []
-    for grad in (at_start, at_adv):
-        # squares of small gradients underflow in fp32
-        norms = torch.linalg.vector_norm(grad, dim=(1, 2, 3), keepdim=True, dtype=torch.float64)
-        units.append(grad / norms.clamp_min(torch.finfo(grad.dtype).tiny).to(grad.dtype))
-    cosine: PerExample = (units[0] * units[1]).sum((1, 2, 3))
+    cosine: PerExample = (unit(at_start, IMAGE) * unit(at_adv, IMAGE)).sum(IMAGE)
     return cosine
 
 
@@ -153,10 +148,3 @@ def input_gradient(model: Classifier, x: Images, y: Labels, *, create_graph: boo
 
 def _largest(grad: Images) -> PerExample:
     return grad.detach().flatten(1).abs().amax(1)
-
-
-def _unit(grad: Images) -> Images:
-    scaled = scale_to_largest(grad, dim=(1, 2, 3))
-    # Unlike a norm, this has a second derivative at 0.
-    norms = scaled.square().sum((1, 2, 3), keepdim=True).clamp_min(torch.finfo(grad.dtype).tiny)
-    return scaled / norms.sqrt()

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from energy_at.attacks.threat import L2
+from energy_at.attacks.threat import IMAGE, L2, unit
 from energy_at.core.rng import CountedNoise
 from energy_at.core.rules import POSITIVE, TRUTH, integer, number, one_of, or_null, require
 from energy_at.core.types import Images, Labels, Logits, PerExample
@@ -253,8 +253,7 @@ class Langevin:
 
     def _move(self, chains: Chains, gradient: Images) -> Chains:
         if self.normalize:
-            norms = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
-            gradient = gradient / norms.clamp_min(1e-12)[:, None, None, None]
+            gradient = unit(gradient, IMAGE)
         velocity = self.momentum * chains.velocity - 0.5 * self.step_size * gradient
         x = chains.x + velocity
         if self.noise > 0:

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
-from energy_at.attacks.threat import scale_to_largest
+from energy_at.attacks.threat import unit
 from energy_at.core.distributed import summed
 from energy_at.core.rules import POSITIVE, SHARE, TRUTH, number, require
 from energy_at.core.types import Scalar
@@ -82,7 +82,7 @@ class WeightPerturbation:
                 if grad is not None:
                     self._kept.append((weight, weight.clone()))
                     norm = torch.linalg.vector_norm(weight)
-                    weight.add_(self.gamma * norm * _unit(summed(grad)))
+                    weight.add_(self.gamma * norm * unit(summed(grad)))
         torch.clear_autocast_cache()  # it may hold low-precision copies of the old weights
 
     def restore(self) -> None:
@@ -90,12 +90,6 @@ class WeightPerturbation:
         with torch.no_grad():
             for weight, value in kept:
                 weight.copy_(value)
-
-
-def _unit(grad: Tensor) -> Tensor:
-    scaled = scale_to_largest(grad)
-    norm: Tensor = torch.linalg.vector_norm(scaled)
-    return scaled / norm.clamp_min(torch.finfo(grad.dtype).tiny)
 
 
 def triangular(optimizer: Optimizer, total_steps: int, *, peak: float = 0.5) -> LRScheduler:
