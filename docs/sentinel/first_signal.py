@@ -123,12 +123,11 @@ def summary(runs: Sequence[Run]) -> Table:
             in_time = sum(value < 0 for value in found)
             healthy = f"{round(real * len(points))} of {len(points)}"
             span = f"{median(latencies):+.1f} [{found[0]:+.1f}, {found[-1]:+.1f}]" if found else ""
-            steps = median(
-                r.alarm(signal, threshold) - r.onset for r in runs if r.onset is not None
-            )
+            late = [r.alarm(signal, threshold) - r.onset for r in runs if r.onset is not None]
             rows.append((signal, f"{threshold if rises else -threshold:.3f}", healthy,
-                         f"{len(found)} of {len(latencies)}", str(in_time), span.replace("+inf", "none"),
-                         f"{steps:+.0f}".replace("+inf", "none")))  # fmt: skip
+                         f"{len(found)} of {len(latencies)}", str(in_time),
+                         span.replace("+inf", "none"),
+                         f"{median(late):+.0f}".replace("+inf", "none")))  # fmt: skip
     columns = ("signal", "threshold", "false alarms", "collapses detected", "before the validation",
                "latency, epochs: median [range of the detected]", "steps: median")  # fmt: skip
     return Table(columns, rows)
