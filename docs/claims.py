@@ -6,7 +6,6 @@ means of the training images over that epoch.
 """
 
 import csv
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ HERE = Path(__file__).parent
 ENERGIES = ("training dE(x)", "training dE(x, y)", "held-out dE(x)", "held-out dE(x, y)")
 LOST = 10.0  # PGD accuracy in percent: chance
 METHODS = {"none": "FGSM-AT", "der": "FGSM-AT + DER"}
+DATA = {"cifar10": "CIFAR-10", "mnist5k": "MNIST", "digits": "digits"}
 STATUS = ("robust", "collapsed", "in passing", "never robust", "not learned")
 Row = Mapping[str, str]
 
@@ -65,19 +65,14 @@ def delta_energies() -> str:
 def collapses() -> str:
     """The result of every single-step training of the demo and of the study of the sentinel."""
     found: dict[tuple[str, str], Counter[str]] = {}
+    names = {"none": "none", "der": "DER"}
     for row in rows("demo/runs.csv"):
         kind = "robust" if float(row["PGD-20 %"]) >= LOST else "collapsed"
         found.setdefault(("textured MNIST (demo)", row["reg"]), Counter())[kind] += 1
     for row in rows("sentinel/table.csv"):
-        run, what = row["run"], row["what happened"]
-        if re.search("PGD-AT|TRADES|AAER|ELLE|GradAlign", run):
-            continue
-        reg = "der" if re.search(r"DER|der_s", run) else "none"
-        words = {kind: kind for kind in reversed(STATUS[2:])} | {"CO": "collapsed"}
-        kind = next((kind for word, kind in words.items() if word in what), "robust")
-        data = {"cifar10": "CIFAR-10", "mnist5k": "MNIST", "digits": "digits"}
-        found.setdefault((data[re.split("[ ,]", run)[0]], reg), Counter())[kind] += 1
-    names = {"none": "none", "der": "DER"}
+        if row["single-step"] == "yes" and row["regularizer"] in names:
+            key = (DATA[row["data"]], row["regularizer"])
+            found.setdefault(key, Counter())[row["status"]] += 1
     places = {reg: i for i, reg in enumerate(names)}
     in_order = sorted(found.items(), key=lambda item: (item[0][0], places[item[0][1]]))
     return table(

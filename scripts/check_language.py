@@ -20,7 +20,8 @@ USE = {  # pattern: what to write instead
     r"typed again|type it again|types? them again": "re-run the same command to resume",
     r"(go|goes|went|going) on": "resume, continue",
     r"where it was": "resume",
-    r"(is|are|was|were|be|been) told|tells? (late|in time)": "detected, reported",
+    r"(is|are|was|were|be|been) told|tells?": "detected, reported, says",
+    r"at one": "also, same",
     r"vouch(es|ed|ing)?( for)?": "confirmed by held-out data",
     r"of now": "current",
     r"so many": "N",
@@ -88,7 +89,20 @@ def prose_of_yaml(text: str) -> Iterator[tuple[int, str]]:
             yield number, line
 
 
-READERS = {".md": prose_of_markdown, ".py": prose_of_python, ".yaml": prose_of_yaml}
+def prose_of_html(text: str) -> Iterator[tuple[int, str]]:
+    """What stands between tags, but for style and scripts."""
+    hidden = re.sub(r"(?s)<(style|script)\b.*?</\1>", lambda m: "\n" * m[0].count("\n"), text)
+    for number, line in enumerate(hidden.splitlines(), 1):
+        yield number, re.sub(r"<[^>]*>|\{[{%].*?[%}]\}", " ", line)
+
+
+READERS = {
+    ".md": prose_of_markdown,
+    ".py": prose_of_python,
+    ".yaml": prose_of_yaml,
+    ".html": prose_of_html,
+    ".jinja": prose_of_html,
+}
 
 
 def findings(file: Path) -> Iterator[str]:

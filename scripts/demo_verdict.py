@@ -37,12 +37,14 @@ def verdict(plain: FinishedRun, der: FinishedRun, escaped: int, runs: int) -> st
 
 
 def _ending(run: FinishedRun) -> str:
-    pgd = f"PGD {run.percent('last', 'pgd'):.1f} %"
+    pgd = f"{run.percent('last', 'pgd'):.1f} %"
     if run.status.kind == "robust":
-        return f"ended at {pgd.removeprefix('PGD ')}"
+        return f"ended at {pgd}"
     if run.status.step is None:
-        return f"never became robust ({pgd})"
-    return f"{run.status.kind} at epoch {ceil(run.status.step / run.log.steps_per_epoch)} ({pgd})"
+        return f"never became robust (PGD {pgd})"
+    return (
+        f"{run.status.kind} at epoch {ceil(run.status.step / run.log.steps_per_epoch)} (PGD {pgd})"
+    )
 
 
 def claim(file: Path = RUNS) -> str:

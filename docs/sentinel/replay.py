@@ -36,6 +36,7 @@ from energy_at.runs.metrics_log import Curve
 COLUMNS = ("set", "run", "steps an epoch", "what happened", "alarm by steps alone",
            "alarm with held-out images", "latency, steps", "latency, epochs",
            "verdict")  # fmt: skip
+FACTS = ("data", "single-step", "regularizer", "status")  # columns of the CSV file alone
 BINS = 150
 
 
@@ -134,8 +135,9 @@ class Watch:
         found = self.alarms(held_out=True)
         per_epoch = self.folder.log().steps_per_epoch
         if self.fall is not None:
-            known = "CO" if self.learned else "CO, never robust,"
-            known += " in passing" if self.learned and self.status.kind != "collapsed" else ""
+            known = {"collapsed": "CO", "in passing": "CO in passing"}.get(
+                self.kind, f"CO, {self.kind},"
+            )
             step = next((alarm.step for alarm in found if alarm.kind == "CO"), None)
             if step is None:
                 return f"{known} from {self.fall}", None, "missed"
@@ -151,6 +153,23 @@ class Watch:
             return what, latency, "in time" if latency < 0 else "late"
         what = "healthy" if self.learned else "not learned"
         return what, None, "false alarm" if found else "silent"
+
+    @property
+    def kind(self) -> str:
+        """What happened to its robustness, in a word or two."""
+        if self.fall is not None and not self.learned:
+            return "never robust"
+        if self.fall is not None:
+            return "collapsed" if self.status.kind == "collapsed" else "in passing"
+        if self.overfitted is not None:
+            return "overfitted"
+        return "robust" if self.learned else "not learned"
+
+    def facts(self) -> tuple[str, ...]:
+        """Values of ``FACTS``."""
+        cfg = self.folder.config()
+        one = "yes" if int(cfg.attack.steps) == 1 else "no"
+        return (cfg.dataset.name, one, ", ".join(cfg.reg.terms) or "none", self.kind)
 
     def row(self) -> tuple[str, ...]:
         """Its cells of the table."""
@@ -196,7 +215,8 @@ def write_study(parts: Mapping[str, Sequence[Path]], out: Path) -> list[Watch]:
     table = study_table(watches)
     out.mkdir(parents=True, exist_ok=True)
     (out / "table.md").write_text(table.markdown() + "\n")
-    (out / "table.csv").write_text(table.csv())
+    facts = Table((*COLUMNS, *FACTS), [watch.row() + watch.facts() for watch in watches])
+    (out / "table.csv").write_text(facts.csv())
     picture, _ = save(study_figure(watches), out / "signals")
     with Image.open(picture) as drawn:  # a hundred panels in six colours: a quarter of the size
         few = drawn.convert("RGB").quantize(64, dither=Image.Dither.NONE)

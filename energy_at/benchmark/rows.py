@@ -145,7 +145,7 @@ def make_row(setting: Setting, scenario: str, name: str, precision: str) -> Row 
 
 
 def peak_row(setting: Setting, operation: str, precision: str) -> Loop:
-    """The machine's peak at one operation, which bounds the FLOP/s of every other row.
+    """The machine's peak of a single operation, which bounds the FLOP/s of every other row.
 
     ``matmul`` is of square matrices; ``convolution`` is 3x3 with 128 channels.
     """

@@ -65,7 +65,7 @@ def make(cfg: Any, *, without: Sequence[str] = (), factory: bool = False) -> Any
     except InstantiationException as error:
         if not isinstance(error.__cause__, ArgumentError):
             raise
-        node = str(error).rpartition("full_key: ")[2].strip()  # where Hydra tells the place
+        node = str(error).rpartition("full_key: ")[2].strip()  # where Hydra names the place
         raise _with_key(cfg, node, error.__cause__) from error
 
 

@@ -153,9 +153,9 @@ def _of_a_choice(error: BaseException, command: str | None) -> str | None:
 
 def _unreadable(error: OverrideParseException) -> str:
     """Hydra says what is wrong with a function; of anything else, what its parser expected."""
-    _, evaluated, said = " ".join(error.message.split()).partition(" while evaluating ")
+    _, evaluated, message = " ".join(error.message.split()).partition(" while evaluating ")
     if evaluated:
-        return f"{error.override}: {said.partition(': ')[2].partition(' See https:')[0]}"
+        return f"{error.override}: {message.partition(': ')[2].partition(' See https:')[0]}"
     return (
         f"{error.override} cannot be read: write key=value, key=a,b for a sweep or key=[a,b] for a "
         "list, and put quotes around a value with other signs: 'key=\"a, (b)\"'"

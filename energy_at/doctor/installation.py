@@ -63,8 +63,8 @@ def packages() -> Verdict:
     if conflicts:
         message = "; ".join(f"{name} needs {r}, {_installed(r.name)}" for name, r in conflicts)
         return Verdict("warn", message, f"pip install -U {_quoted(r for _, r in conflicts)}")
-    shown = ", ".join(f"{name} {version(name)}" for name in SHOWN)
-    return require({"requirements are listed": bool(needed)}, shown, f"pip install -U {PROJECT}")
+    versions = ", ".join(f"{name} {version(name)}" for name in SHOWN)
+    return require({"requirements are listed": bool(needed)}, versions, f"pip install -U {PROJECT}")
 
 
 def extras() -> Verdict:

@@ -136,9 +136,9 @@ class Evaluator:
         return ImageNoise.of(self._numbers(positions), self.seed, *parts)
 
     def bar(self, task: str, total: int, initial: int = 0) -> "tqdm[Any]":
-        shown = self.progress and initial < total
+        visible = self.progress and initial < total
         return tqdm(
-            desc=task, total=total, initial=initial, unit="img", leave=False, disable=not shown
+            desc=task, total=total, initial=initial, unit="img", leave=False, disable=not visible
         )
 
     def _resisting(

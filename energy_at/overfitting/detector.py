@@ -166,14 +166,14 @@ class RobustOverfitting(Stateful):
         now = [row["train/delta_energy/marginal"], row["train/delta_energy/shift_norm"]]
         self.steps = [*self.steps, now][-self.thresholds.window :]
 
-    def take_validation(self, row: Row, *, collapsed: bool) -> Alarm | None:
-        """Takes a validation; CO that is active (``collapsed``) hides RO."""
+    def take_validation(self, row: Row, *, co_active: bool) -> Alarm | None:
+        """Takes a validation; CO that is active hides RO."""
         pgd = row[find_column(row, PGD_ACCURACY)]
         worse = pgd <= self.best_pgd and has_learned(self.best_pgd, self.classes)
         self.best_pgd = max(self.best_pgd, pgd)
         self.accuracy.update(pgd)
         self.loss.update(row[find_column(row, PGD_LOSS)])
-        if collapsed or not self.steps:
+        if co_active or not self.steps:
             return None
         self._update(row, worse)
         if all(s.has_recovered for s in (self.divergence, self.drop, self.rise)):
@@ -243,7 +243,7 @@ class Detector(Stateful):
             return self.co.take_step(row)
         if find_column(row, PGD_ACCURACY) in row:
             alarm = self.co.take_validation(row)
-            return self.ro.take_validation(row, collapsed=self.co.active) or alarm
+            return self.ro.take_validation(row, co_active=self.co.active) or alarm
         return None
 
     @property

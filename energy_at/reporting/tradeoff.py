@@ -49,11 +49,11 @@ def score_cells(scores: Mapping[str, Any], names: Sequence[str]) -> list[str]:
 
 
 def _setting(report: Report) -> tuple[str, ...]:
-    reference, measured = report["reference"], "not measured by features"
+    reference, scores = report["reference"], "not measured by features"
     if report["extractor"] != "none":
         images = f"{reference['images']} {reference['split']} images"
-        measured = f"scores by {report['extractor']} against {images}"
-    return report["dataset"], f"{report['n']} samples", f"seed {report['seed']}", measured
+        scores = f"scores by {report['extractor']} against {images}"
+    return report["dataset"], f"{report['n']} samples", f"seed {report['seed']}", scores
 
 
 def _chosen(report: Report) -> dict[str, str]:
@@ -70,8 +70,8 @@ def _table(
     reports: Sequence[Report], choices: Sequence[Mapping[str, str]], keys: Sequence[str]
 ) -> Table:
     """One row for each sampling, then the start alone of each start, then held-out images."""
-    measured = {k for r in reports for k, v in r["sets"]["samples"].items() if v is not None}
-    names = [name for name in SCORES if name in measured and name != "nearest"]
+    available = {k for r in reports for k, v in r["sets"]["samples"].items() if v is not None}
+    names = [name for name in SCORES if name in available and name != "nearest"]
     rows: list[tuple[str, ...]] = []
     alone: dict[tuple[str, ...], tuple[str, ...]] = {}
     for report, chosen in zip(reports, choices, strict=True):

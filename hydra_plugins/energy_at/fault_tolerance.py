@@ -137,8 +137,8 @@ def _start_times(sweep: Path) -> dict[Path, int]:
 
 def _report_loss(error: Exception, then: str) -> None:
     line = " ".join(str(error).split()).partition(". ")[0]
-    said = f"{type(error).__name__}: {line[:300]}"
-    sys.stderr.write(f"error: a job was lost: {said}; {then}\n")
+    text = f"{type(error).__name__}: {line[:300]}"
+    sys.stderr.write(f"error: a job was lost: {text}; {then}\n")
 
 
 def _note_lost(sweep: Path, jobs: Sequence[tuple[Path, Sequence[str]]]) -> None:
@@ -151,5 +151,5 @@ def _note_lost(sweep: Path, jobs: Sequence[tuple[Path, Sequence[str]]]) -> None:
         if sorted(job) in known or (folder.is_dir() and any(folder.iterdir())):
             continue
         folder.mkdir(parents=True, exist_ok=True)
-        said = f"its process was lost before it had begun: re-run the sweep with {again}"
-        RunFolder(folder).error_file.write_text(said + "\n")
+        text = f"its process was lost before it had begun: re-run the sweep with {again}"
+        RunFolder(folder).error_file.write_text(text + "\n")

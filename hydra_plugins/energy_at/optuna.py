@@ -133,13 +133,13 @@ class OptunaSweeper(Sweeper):
             return
         best = study.best_trial
         OmegaConf.save({"value": best.value, "params": best.params}, folder / BEST)
-        said = " ".join(f"{key}={value:.6g}" if isinstance(value, float) else f"{key}={value}"
+        settings = " ".join(f"{key}={value:.6g}" if isinstance(value, float) else f"{key}={value}"
                         for key, value in best.params.items())  # fmt: skip
         lost = study.user_attrs.get(_worthless(best.number), 0)
         but = _counted_as_zero(lost, len(self.repeats)) if lost else ""
         what = "highest mean" if lost else "best"  # a setting that collapses is not announced
         trials = f"{len(known)} trial{'s'[: len(known) > 1]}"
-        print(f"{what} of {trials} on held-out images: {said} ({100 * best.value:.1f} %){but}")
+        print(f"{what} of {trials} on held-out images: {settings} ({100 * best.value:.1f} %){but}")
 
 
 def require_seeds(study: Any, used: Sequence[str], folder: Path) -> None:

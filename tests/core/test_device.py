@@ -13,7 +13,7 @@ from tests.helpers.running import TINY, prepared
 
 MIB = 2**20
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks the Linux kernel")
-glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="tells glibc")
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="its allocator is glibc's")
 
 
 FAULTS = """

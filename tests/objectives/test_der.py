@@ -13,7 +13,7 @@ from torch import nn
 from energy_at.energy.pair import LogitPair
 from energy_at.objectives import DER, AdversarialCrossEntropy, Objective, Weighted
 
-# Examples by their [dE(x), dE(x, y)]: neither sign alone tells the abnormal ones.
+# Examples by their [dE(x), dE(x, y)]: neither sign alone separates the abnormal ones.
 SHIFTS = [(-0.3, -0.4), (0.3, 0.4), (-0.5, 1.2), (0.4, 0.3), (-0.4, -0.3), (0.0, 0.0)]
 NORMS = [0.5, 0.5, 1.3, 0.5, 0.5, 0.0]
 ABNORMAL = [False, True, True, False, True, False]

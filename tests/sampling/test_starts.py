@@ -189,7 +189,7 @@ def test_neighbours_are_the_nearest_of_the_class(by):
         assert len({i, *ours}) == 5
         assert {labels[j] for j in ours} == {labels[i]}
         distances = [(rows[i] - rows[near]).norm(dim=1) for near in (ours, theirs)]
-        torch.testing.assert_close(*distances)  # some are at one distance
+        torch.testing.assert_close(*distances)  # some are equally far
 
 
 def test_a_draw_lies_in_the_affine_hull_of_an_image_and_its_neighbours():

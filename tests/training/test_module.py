@@ -470,7 +470,7 @@ def test_20_fast_steps_end_where_20_slow_ones_do(method):
 @pytest.mark.parametrize("method", ["fgsm", "fgsm der"])
 def test_20_fast_steps_in_fp32_stay_with_the_slow_ones(method):
     # A gradient at zero has the sign of a rounding: now and then a pixel goes the other way. The
-    # divergence of TRADES is flat where its attack starts, so there only fp64 can tell.
+    # divergence of TRADES is flat where its attack starts, so there only fp64 can decide.
     start = trained(FAST, method, torch.float32, steps=0)
     fast, slow = (trained(s, method, torch.float32) for s in (FAST, SLOW))
     for name, value in fast.items():

@@ -49,7 +49,7 @@ ATTACK_STYLES = {  # colour and marker in every figure: Okabe and Ito's palette,
 }
 EPS_UNITS = {"linf": (255, "1/255"), "l2": (1, "pixel range")}  # factor and name, on an axis
 SEQUENTIAL = ("viridis", 0.15, 0.83)  # colour map of swept numbers: not black, not too light
-SWEPT = 3  # values from which a number has colours of its own
+SWEPT = 2  # values from which a number has colours of its own
 LINE_STYLES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (7, 2, 1, 2, 1, 2)), (0, (8, 4)))
 MARKERS = ("", "o", "s", "^", "D", "v", "P", "X")
 

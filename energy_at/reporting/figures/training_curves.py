@@ -75,7 +75,9 @@ def delta_energy_figure(runs: Mapping[str, MetricsLog], title: str = "") -> Figu
     return figure
 
 
-def methods_figure(methods: Methods, title: str = "", shown: Sequence[Metric] = SUMMARY) -> Figure:
+def methods_figure(
+    methods: Methods, title: str = "", metrics: Sequence[Metric] = SUMMARY
+) -> Figure:
     """Methods by epoch: the mean of the seeds (thick), each seed (thin), onsets and alarms.
 
     Of runs that collapsed or are not robust there is no mean. The legend names every mark.
@@ -101,8 +103,8 @@ def methods_figure(methods: Methods, title: str = "", shown: Sequence[Metric] = 
     several = any(len(seeds) > 1 for seeds in methods.values())
     names = ["one seed"] * several + kinds + ["alarm of the sentinel"] * bool(alarms)
     legend = styles | {name: MARK_STYLES[name] for name in names}
-    with _panels(shown, "epoch", title, legend) as (figure, grid):
-        for axes, metric in zip(grid, shown, strict=True):
+    with _panels(metrics, "epoch", title, legend) as (figure, grid):
+        for axes, metric in zip(grid, metrics, strict=True):
             for label, seeds in methods.items():
                 has_mean = len(seeds) == 1 or not label.status
                 _method_curves(axes, seeds, metric, styles[label], has_mean=has_mean)
@@ -184,17 +186,17 @@ def _method_curves(
 
 @contextmanager
 def _panels(
-    shown: Sequence[Metric],
+    metrics: Sequence[Metric],
     xlabel: str,
     title: str,
     styles: Mapping[Any, Style] | None = None,
 ) -> Iterator[tuple[Figure, list[Axes]]]:
     """A panel for each metric, at most four side by side."""
-    columns, rows = min(4, len(shown)), -(-len(shown) // 4)
+    columns, rows = min(4, len(metrics)), -(-len(metrics) // 4)
     size = (WIDTH, 1.3 + 1.8 * rows)
     with subplots(rows, columns, size, title, styles, sharex=True) as (figure, grid):
         yield figure, grid
-        for axes, metric in zip(grid, shown, strict=True):
+        for axes, metric in zip(grid, metrics, strict=True):
             axes.set_ylabel(fill(metric.axis, LINE))
             _scale(axes, metric)
         for axes in grid[-columns:]:

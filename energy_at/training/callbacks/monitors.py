@@ -80,17 +80,17 @@ class EnergyMonitor(_Buffer):
         if "pair" not in outputs:
             raise TypeError(f"EnergyMonitor needs steps that return a pair, got {[*outputs]}")
         pair = outputs["pair"]
-        measured = {f"train/{name}": value for name, value in pair_metrics(pair).items()}
+        values = {f"train/{name}": value for name, value in pair_metrics(pair).items()}
         if "gradients" in outputs:
             start_grad, x_adv = outputs["gradients"]
             cosines = pert_align(start_grad, x_adv.grad)
-            measured["train/pert_align"] = summed(cosines.sum()) / len(pair.y)
-        measured |= {f"train/loss/{name}": part for name, part in outputs["parts"].items()}
-        measured["train/loss"] = outputs["loss"].detach()
-        if self._values and self._names != list(measured):
+            values["train/pert_align"] = summed(cosines.sum()) / len(pair.y)
+        values |= {f"train/loss/{name}": part for name, part in outputs["parts"].items()}
+        values["train/loss"] = outputs["loss"].detach()
+        if self._values and self._names != list(values):
             self.flush(trainer)  # the objective has changed
-        self._names = list(measured)
-        self._values.append(torch.stack([value.float() for value in measured.values()]))
+        self._names = list(values)
+        self._values.append(torch.stack([value.float() for value in values.values()]))
         self._on_host.append(
             {"step": trainer.global_step, "epoch": trainer.current_epoch, "lr": self._lr}
         )
