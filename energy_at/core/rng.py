@@ -154,4 +154,4 @@ def part_of(noise: Noise | None, chosen: Tensor) -> Noise | None:
 
 def mixed(*parts: int) -> int:
     """A seed for a generator that depends on all parts."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0]) >> 1
