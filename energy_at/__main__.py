@@ -5,10 +5,10 @@
 
 import os
 import sys
-from difflib import get_close_matches
 from string import Template
 
 from energy_at import __version__
+from energy_at.core.rules import one_of
 
 COMMANDS = {
     "train": "train a robust classifier; -m for a sweep",
@@ -52,9 +52,7 @@ def main() -> None:
     elif name == "--version":
         print(f"energy_at {__version__}")
     else:
-        near = get_close_matches(name, COMMANDS, n=1)
-        hint = f": did you mean {near[0]}?" if near else f": choose from {', '.join(COMMANDS)}"
-        sys.exit(f"error: unknown command {name}{hint}")
+        sys.exit(f"error: the command {name} must be {one_of(*COMMANDS).broken_by(name)}")
 
 
 def listing() -> str:

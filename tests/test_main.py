@@ -1,5 +1,6 @@
 """One name for all commands, and completion in the shell."""
 
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -36,9 +37,10 @@ def test_a_command_gets_its_words_and_its_exit_code(here):
 
 def test_an_unknown_command_is_named_with_the_nearest():
     done = energy_at("trian", "reg=der")
-    assert (done.returncode, done.stderr) == (
-        1, "error: unknown command trian: did you mean train?\n",
-    )  # fmt: skip
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"error: the command trian must be train, .*\(did you mean train\?\)\n", done.stderr
+    )
 
 
 @pytest.mark.parametrize(

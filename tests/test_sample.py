@@ -124,7 +124,9 @@ def test_a_job_that_fails_is_listed_and_the_others_are_compared(
     )  # fmt: skip
     assert code == 1
     assert err.count("\n") == 1
-    assert re.search(r"^job 1 failed: start.k=500 is more than the \d+ other", out, re.MULTILINE)
+    assert re.search(
+        r"^job 1 failed: start.k=500 must be at most \d+, the number of other", out, re.MULTILINE
+    )
     assert Path("swept/tradeoff.csv").is_file()
     assert [path.name for path in Path("swept/1").iterdir()] == ["error.txt"]
 
@@ -132,17 +134,24 @@ def test_a_job_that_fails_is_listed_and_the_others_are_compared(
 # Bad input
 
 BAD_INPUT = [
-    ("start.k=200", "start.k=200 is more than the"),
+    ("start.k=200", "start.k=200 must be at most"),
     ("start.k=0", "start.k=0 must be an integer >= 1"),
-    ("start=nowhere", "choose from class_gaussian, class_pca, local_pca, noise"),
-    ("guidance=away", "choose from class_energy, class_stop, none"),
+    ("start=nowhere", "start=nowhere must be class_gaussian, class_pca, local_pca or noise"),
+    ("guidance=away", "guidance=away must be class_energy, class_stop or none"),
+    ("n=0", "n=0 must be an integer >= 1"),
+    ("shown=0", "shown=0 must be an integer >= 1"),
+    ("batch_size=0", "batch_size=0 must be an integer >= 1"),
+    ("quality.reference=all", "quality.reference=all must be train, val or test"),
     ("sampler.stride=3", "sampler.stride: unknown key; did you mean sampler.steps"),
     ("judge=nowhere", "nowhere is not a run folder"),
     ("out=file", "out=file cannot be made (File exists): choose another folder"),
     ("out=file/below", "out=file/below cannot be made (Not a directory)"),
-    ("quality=classifier judge=none n=60", "quality=classifier needs the standard"),
+    ("quality=classifier judge=none n=60", "judge=None must be a classifier of the data set"),
     ("quality=classifier n=49", "49 images are too few for FID"),
-    ("quality=inception n=60 quality.weights=no.pth", "quality.weights=no.pth is not there"),
+    (
+        "quality=inception n=60 quality.weights=no.pth",
+        "quality.weights=no.pth must be a file that exists",
+    ),
     ("quality=inception n=60 quality.weights=file", "file is not a checkpoint"),
     ("run=nowhere", "nowhere is not a run folder"),
     ("run=null", "name one of run=FOLDER, checkpoint=FILE"),

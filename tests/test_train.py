@@ -128,9 +128,9 @@ def test_a_late_nan_keeps_the_last_good_checkpoint(type_train):
     ("wrong", "said"),
     [
         ("dataset.val_size=1", "cannot hold out 1 of 512 images"),
-        ("dataset.subset=1000", "dataset.subset=1000 is too large"),
-        (("dataset=cifar10", "dataset.download=false"), "put cifar-10-batches-py/ from https://"),
-        (("dataset=tiny_imagenet",), "Tiny-ImageNet not found, no wnids.txt: unpack"),
+        ("dataset.subset=1000", "dataset.subset=1000 must be at most 448: 512 training images"),
+        (("dataset=cifar10", "dataset.download=false"), "dataset.root=data must be a folder of"),
+        (("dataset=tiny_imagenet",), "dataset.root=data must be a folder of Tiny-ImageNet (not f"),
     ],
 )  # fmt: skip
 def test_data_that_cannot_be_had_gets_one_line_and_leaves_nothing(type_train, wrong, said):

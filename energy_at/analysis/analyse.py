@@ -28,6 +28,7 @@ from energy_at.analysis.measure import (
 )
 from energy_at.analysis.tables import View, attack_table, quantity_table, unchanged_images
 from energy_at.attacks.autoattack import require_classes
+from energy_at.config.build import keys_of
 from energy_at.core.files import digest
 from energy_at.evaluation import Evaluator, TrainedModel, open_models, result_key
 from energy_at.evaluation.trained_model import network_text, publish, require_wandb_only
@@ -81,12 +82,14 @@ def analyse_command(cfg: DictConfig, overrides: Sequence[str] = ()) -> str:
     """
     require_wandb_only(cfg)
     models = open_models(cfg, overrides)
-    plan = plan_of(cfg, models.values())
+    with keys_of(cfg, name="attacks"):
+        plan = plan_of(cfg, models.values())
+        attacks = plan.attacks
     subjects = {}
     for name, model in models.items():
         evaluator = plan.evaluator(model, batch_size=cfg.batch_size, progress=cfg.progress)
         require_every_class(evaluator.images.labels.tolist(), model.config.dataset.classes)
-        require_classes(plan.attacks, partial(evaluator.classes, model.net))
+        require_classes(attacks, partial(evaluator.classes, model.net))
         subjects[name] = Subject(model, plan, evaluator)
     out = _default_path(subjects, plan) if cfg.out is None else Path(str(cfg.out))
     folder = ResultFolder(out, "analysis", describe(subjects, plan)["key"])

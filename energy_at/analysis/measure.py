@@ -56,8 +56,7 @@ class AnalysisPlan(EvaluationTarget):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require("iterations", self.iterations, integer(1))
-        require("queries", self.queries, integer(1))
+        require(integer(1), iterations=self.iterations, queries=self.queries)
 
     @property
     def eps(self) -> str:

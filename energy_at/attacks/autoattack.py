@@ -59,9 +59,8 @@ class LibraryAttack(Attack):
         require_installed(self.name)
         if not isinstance(self.ball, Linf | L2):
             raise ValueError(f"{self.name} is for Linf and L2 balls, got {self.ball}")
-        require("name", self.name, one_of(*get_args(Name)))
-        require("steps", self.steps, integer(1))
-        require("queries", self.queries, integer(1))
+        require(one_of(*get_args(Name)), name=self.name)
+        require(integer(1), steps=self.steps, queries=self.queries)
 
     def _run(self, model: Classifier, x: Images, y: Labels, options: AttackOptions) -> AttackResult:
         generators = torch.random.fork_rng([x.device] if x.device.type == "cuda" else [])
@@ -152,10 +151,7 @@ def require_classes(attacks: Mapping[str, Attack], classes: Callable[[], int]) -
         library = [part for part in parts if isinstance(part, LibraryAttack)]
         needed = max((_LEAST_CLASSES.get(part.name, 2) for part in library), default=0)
         if needed and (count := classes()) < needed:
-            raise ValueError(
-                f"{name} needs at least {needed} classes, the network has {count}: leave it out of "
-                "attacks=[...]"
-            )
+            raise ValueError(f"{name} needs at least {needed} classes, not {count}: leave it out")
 
 
 def _seed(generator: Noise | None) -> int:

@@ -15,16 +15,16 @@ from energy_at.models.modes import frozen_running_stats, no_graph
 
 @dataclass(frozen=True)
 class Restarts(Attack):
-    """Runs a randomly started attack ``times`` times and keeps each image's highest goal value.
+    """Runs a randomly started attack ``restarts`` times and keeps each image's highest goal value.
 
     Logits of the start are those of the first run.
     """
 
     attack: GradientAttack
-    times: int
+    restarts: int
 
     def __post_init__(self) -> None:
-        require("times", self.times, integer(1))
+        require(integer(1), restarts=self.restarts)
 
     @property
     def steps(self) -> int:  # type: ignore[override]  # a frozen field elsewhere
@@ -40,7 +40,7 @@ class Restarts(Attack):
         with frozen_running_stats(model), no_graph():
             gain = self.attack.goal(model, x, y)
             best = gain(model(x_adv))
-        for _ in range(self.times - 1):
+        for _ in range(self.restarts - 1):
             again = self.attack(model, x, y, generator=options.generator).x_adv
             with frozen_running_stats(model), no_graph():
                 value = gain(model(again))

@@ -95,7 +95,7 @@ class ReachTarget:
     target: Target = "least_likely"
 
     def __post_init__(self) -> None:
-        require("target", self.target, one_of(*get_args(Target)))
+        require(one_of(*get_args(Target)), target=self.target)
 
     def __call__(self, model: Classifier, x: Images, y: Labels) -> Gain:
         with no_graph():
@@ -129,8 +129,8 @@ class GradientAttack(Attack):
     project: bool = True
 
     def __post_init__(self) -> None:
-        require("steps", self.steps, integer(1))
-        require("alpha", self.alpha, POSITIVE)
+        require(integer(1), steps=self.steps)
+        require(POSITIVE, alpha=self.alpha)
 
     @property
     def starts_clean(self) -> bool:
@@ -139,7 +139,7 @@ class GradientAttack(Attack):
     @torch.enable_grad()
     def _run(self, model: Classifier, x: Images, y: Labels, options: AttackOptions) -> AttackResult:
         if torch.is_inference_mode_enabled():
-            raise RuntimeError("attacks need gradients: use trainer.inference_mode=false")
+            raise RuntimeError("attacks need gradients: leave torch.inference_mode()")
         with frozen_running_stats(model):
             gain = self.goal(model, x, y)
         delta = clip_to_pixels(x, self.start(x, self.ball, options.generator))

@@ -23,7 +23,7 @@ from energy_at.attacks.gradient import (
     widen_margin,
 )
 from energy_at.attacks.threat import Ball
-from energy_at.core.rules import POSITIVE, integer, require
+from energy_at.core.rules import POSITIVE, integer, one_of, require
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ def column_of(name: str, attack: Attack) -> str:
     """``pgd10``, ``pgd50x10``: in a column's name an iterated attack has its steps and restarts."""
     if name not in ITERATED:
         return name
-    times = getattr(attack, "times", len(getattr(attack, "attacks", "1")))
-    return f"{name}{attack.steps}" + (f"x{times}" if times > 1 else "")
+    restarts = getattr(attack, "restarts", len(getattr(attack, "attacks", "1")))
+    return f"{name}{attack.steps}" + (f"x{restarts}" if restarts > 1 else "")
 
 
 def fgsm(ball: Ball, *, alpha: float | None = None, steps: int = 1) -> GradientAttack:
@@ -66,14 +66,13 @@ def n_fgsm(
 
     The perturbation may be as large as ``k eps + alpha``: that is the method.
     """
-    require("k", k, POSITIVE)
+    require(POSITIVE, k=k)
     alpha = _or(alpha, ball.eps)
     return GradientAttack(ball, alpha=alpha, steps=steps, start=Uniform(k), project=False)
 
 
 def pgd(ball: Ball, *, alpha: float | None = None, steps: int = 10, restarts: int = 1) -> Attack:
     """PGD-n from a random point of the ball, steps of ``eps / 4`` (Madry et al., 2018)."""
-    require("restarts", restarts, integer(1))
     attack = _from_random_point(ball, alpha, steps, misclassify)
     return attack if restarts == 1 else Restarts(attack, restarts)
 
@@ -82,7 +81,7 @@ def restarted_pgd(
     ball: Ball, *, alpha: float | None = None, steps: int = 50, restarts: int = 10
 ) -> WorstCase:
     """PGD-50-10: restarts only attack the images that are still classified correctly."""
-    require("restarts", restarts, integer(1))
+    require(integer(1), restarts=restarts)
     return WorstCase([pgd(ball, alpha=alpha, steps=steps)] * restarts)
 
 
@@ -147,8 +146,7 @@ def named_attack(name: str, ball: Ball, **settings: Any) -> Attack:
         ImportError: if its library is not installed.
     """
     known = OWN | FROM_LIBRARY
-    if name not in known:
-        raise ValueError(f"unknown attack {name!r}: choose from {', '.join(known)}")
+    require(one_of(*known), name=name)
     if name in FROM_LIBRARY:
         require_installed(name)
     return known[name][1](ball, **settings)

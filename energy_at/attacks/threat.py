@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from energy_at.core.rng import Noise, normal_like, shares_like, uniform_like
+from energy_at.core.rules import POSITIVE, number, require
 from energy_at.core.types import Images
 
 IMAGE = (1, 2, 3)  # dimensions of each image of a batch
@@ -39,8 +40,7 @@ class Linf(Ball):
     """Perturbations that change no pixel by more than ``eps``."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.eps <= 1:
-            raise ValueError(f"eps is in pixel units, 0 < eps <= 1; got {self.eps:g}: write 8/255")
+        require(number(0, 1, above=True), eps=self.eps)
 
     def steepest(self, grad: Images) -> Images:
         return grad.sign()
@@ -57,8 +57,7 @@ class L2(Ball):
     """Perturbations whose Euclidean norm, image by image, is at most ``eps``."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.eps < float("inf"):
-            raise ValueError(f"eps is an L2 norm in pixel units, eps > 0; got {self.eps:g}")
+        require(POSITIVE, eps=self.eps)
 
     def steepest(self, grad: Images) -> Images:
         return unit(grad, IMAGE)

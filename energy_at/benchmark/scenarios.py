@@ -11,7 +11,7 @@ import torch
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from energy_at.core.rules import integer, require
+from energy_at.core.rules import integer, one_of, require
 
 Clock = Callable[[], float]
 
@@ -68,9 +68,9 @@ class Setting:
     precisions: list[str]  # of PRECISIONS; reference loops run in fp32 only
 
     def __post_init__(self) -> None:
-        for name in ("steps", "repeats", "attack_steps", "sampler_steps"):
-            require(name, self.config[name], integer(1))
-        require("warmup", self.config.warmup, integer(0))
+        counts = ("steps", "repeats", "attack_steps", "sampler_steps")
+        require(integer(1), **{name: self.config[name] for name in counts})
+        require(integer(0), warmup=self.config.warmup)
 
     @classmethod
     def of(cls, cfg: DictConfig, device: torch.device) -> "Setting":
@@ -170,9 +170,8 @@ def select(key: str, names: Sequence[str] | None, known: Sequence[str]) -> list[
     Raises:
         ValueError: if a name is unknown.
     """
-    wrong = [name for name in names or () if name not in known]
-    if wrong:
-        raise ValueError(f"{key}=[{wrong[0]}]: choose from {', '.join(known)}")
+    for name in names or ():
+        require(one_of(*known), **{key: name})
     return [name for name in known if names is None or name in names]
 
 

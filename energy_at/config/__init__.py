@@ -23,7 +23,7 @@ def parse_pixels(name: str, value: str | float, limit: float | None = 1) -> floa
     """Reads a length in pixel units from ``8/255`` or ``0.03``.
 
     Raises:
-        ValueError: if it is not a number, not positive, or above ``limit`` (1: the pixel range).
+        ValueError: if it is not a number, or above ``limit`` (1: the pixel range).
     """
     try:
         number = float(Fraction(str(value).replace(" ", "")))
@@ -34,8 +34,6 @@ def parse_pixels(name: str, value: str | float, limit: float | None = 1) -> floa
             f"{name}={value} is above {limit:.4g}, but pixels lie in [0, 1]: "
             f"did you mean {value}/255?"
         )
-    if number <= 0:
-        raise ValueError(f"{name}={value} must be positive: write a fraction such as 8/255")
     return number
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
+from omegaconf._impl import select_node
 
 from energy_at.attacks import Attack
 from energy_at.attacks.registry import column_of
@@ -66,7 +68,7 @@ def make(cfg: Any, *, without: Sequence[str] = (), factory: bool = False) -> Any
         if not isinstance(error.__cause__, ArgumentError):
             raise
         node = str(error).rpartition("full_key: ")[2].strip()  # where Hydra names the place
-        raise _with_key(cfg, node, error.__cause__) from error
+        raise _with_key(cfg, f"{node}.{error.__cause__.argument}", error.__cause__) from error
 
 
 @contextmanager
@@ -74,25 +76,31 @@ def keys_of(node: DictConfig, **renamed: str) -> Iterator[None]:
     """Puts the key of a node in front of an argument that breaks its rule.
 
     Raises:
-        ValueError: with the key, which may be ``renamed``: argument=key.
+        ValueError: with the key, which may be ``renamed``: argument=key. A key that the node lacks
+            is one of the command.
     """
     try:
         yield
     except ArgumentError as error:
         name = renamed.get(error.argument, error.argument)
-        raise _with_key(node, str(node._get_full_key(None)), error, name) from error
+        above = node._get_full_key(None) if name.partition(".")[0] in node else ""
+        raise _with_key(node, f"{above}.{name}".lstrip("."), error) from error
 
 
-def _with_key(
-    cfg: DictConfig, node: str, error: ArgumentError, name: str | None = None
-) -> ValueError:
-    """Names the key that was typed: ``reg.weight`` for ``reg.terms.der.weight``."""
-    key = f"{node}.{name or error.argument}"
-    _, _, found = cfg._get_root()._select_impl(
-        key, throw_on_missing=False, throw_on_resolution_failure=False
-    )
-    typed = key if found is None else found._get_full_key(None)
-    return ValueError(f"{typed}={error.value} must be {error.must}")
+def _with_key(cfg: DictConfig, key: str, error: ArgumentError) -> ValueError:
+    """Names the key that was typed: ``reg.weight`` for ``reg.terms.der.weight``.
+
+    What a resolver has computed was typed at the first key that it reads.
+    """
+    value = error.value
+    found = select_node(cfg._get_root(), key, throw_on_resolution_failure=False)
+    if found is not None:
+        above = found._get_parent()
+        if read := re.match(r"\${\w+:[^$]*\${([\w.]+)}", str(above._get_node(found._key()))):
+            found = select_node(above, read[1], absolute_key=True)
+            value = found._value()
+        key = found._get_full_key(None)
+    return ValueError(f"{key}={value} must be {error.must}")
 
 
 def build(cfg: DictConfig, folder: RunFolder, *, wandb_id: str | None = None) -> Run:
@@ -117,6 +125,7 @@ def build_module(cfg: DictConfig) -> AdversarialTraining:
     awp = cfg.training.awp
     with keys_of(awp, warmup_epochs="warmup"):
         perturbation = WeightPerturbation(awp.gamma, awp.warmup) if awp.gamma else None
+    make(cfg.threat.ball)  # first, or Hydra forgets how its radius was typed
     terms = make_terms(cfg.loss.terms) | make_terms(cfg.reg.terms)
     net = make(cfg.model)
     if cfg.training.channels_last:

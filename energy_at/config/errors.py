@@ -19,10 +19,10 @@ from hydra.errors import (
 )
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
-from energy_at.config.keys import unknown_choice, unknown_key
+from energy_at.config.keys import unknown_key
 from energy_at.config.schema import RULES
 from energy_at.core.files import is_first, remove_empty, write_atomic
-from energy_at.core.rules import ArgumentError
+from energy_at.core.rules import ArgumentError, one_of
 
 _EXTRAS = "joblib|ray|submitit|optuna"  # packages that run sweeps
 _USER_ERRORS = (ValueError, FileNotFoundError, FloatingPointError, ImportError, RuntimeError)
@@ -138,7 +138,7 @@ def _of_a_choice(error: BaseException, command: str | None) -> str | None:
         return f"this launcher or sweeper is not installed: pip install 'energy_at[{extra[1]}]'"
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = sought.rpartition("/")
-        return unknown_choice(group, choice, error.options)
+        return f"{group}={choice} must be {one_of(*error.options).broken_by(choice)}"
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}= is missing: type it; --help shows how"
     if isinstance(error, OverrideParseException):
@@ -147,7 +147,7 @@ def _of_a_choice(error: BaseException, command: str | None) -> str | None:
         sweep, key, values = several.groups()
         return f"{sweep}: add -m to run each of them, or write {key}=[{values}] for a list"
     if isinstance(error, ValidationError) and error.full_key in RULES:
-        return f"{error.full_key}={error.value} must be {RULES[error.full_key][0]}"
+        return f"{error.full_key}={error.value} must be {RULES[error.full_key].must}"
     return None
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from energy_at.config import CONF
+from energy_at.core.rules import nearest
 
 _ADDITIVE = ("callbacks", "logger")  # groups whose choices add up; those of others exclude another
 _MISSING = object()
@@ -68,13 +68,6 @@ def unknown_key(key: str, name: str, overrides: Sequence[str]) -> str:
     return f"{key}: unknown key{_suggest(key, known)}"
 
 
-def unknown_choice(group: str, choice: str, options: Iterable[str]) -> str:
-    """One line about a choice that a group does not have, with the nearest one."""
-    near = [f"{group}={option}" for option in nearest(choice, options, 1)]
-    hint = f"did you mean {near[0]}? " if near else ""
-    return f"{group}={choice}: unknown choice; {hint}choose from {', '.join(options)}"
-
-
 def choices_of(group: str) -> dict[str, Path]:
     """Files of a configuration group by choice."""
     return {file.stem: file for file in sorted(Path(CONF, group).glob("*.yaml"))}
@@ -104,19 +97,6 @@ def keys_in(node: Any, prefix: str = "") -> Iterator[str]:
         yield f"{prefix}{name}"
         if not OmegaConf.is_interpolation(node, name) and not OmegaConf.is_missing(node, name):
             yield from keys_in(node[name], f"{prefix}{name}.")
-
-
-def nearest(word: str, words: Iterable[str], n: int = 3) -> list[str]:
-    """The most similar of some names, of which those with another path may share the last part."""
-
-    def likeness(other: str) -> float:
-        last = SequenceMatcher(None, word.rpartition(".")[2], other.rpartition(".")[2]).ratio()
-        part = 0.8 if len(word) > 2 and word in other else 0.0
-        return max(SequenceMatcher(None, word, other).ratio(), 0.9 * last, part)
-
-    found = sorted(((likeness(other), other) for other in words), key=lambda one: (-one[0], one[1]))
-    best = found[0][0] if found else 0
-    return [other for ratio, other in found[:n] if ratio >= max(0.6, best - 0.1)]
 
 
 def key_of(override: str) -> str:

@@ -35,7 +35,8 @@ def prepare(
     wandb_id = read_checkpoint(checkpoint).get("wandb_id") if checkpoint else None
     run = build(cfg, folder, wandb_id=wandb_id)
     require_sound(cfg, run)
-    require_startable(run.trainer, run.data)
+    with keys_of(cfg.dataset):
+        require_startable(run.trainer, run.data)
     if run.trainer.is_global_zero:
         if checkpoint is None:
             RunFolder.create(folder.path, cfg, overrides, train_images=len(run.data.train))
@@ -46,25 +47,30 @@ def prepare(
 
 def require_sound(cfg: DictConfig, run: Run) -> None:
     """Raises ``ValueError`` by the first pre-flight check of a training that fails."""
-    images, batch_size = len(run.data.train), run.data.batch_size
-    require_batches(run.module.net, images, batch_size)
-    run.data.test.first(cfg.evaluation.subset)
+    with keys_of(cfg.dataset):
+        images, batch_size = len(run.data.train), run.data.batch_size
+        require_batches(run.module.net, images, batch_size)
+    with keys_of(cfg.evaluation, n="subset"):
+        run.data.test.first(cfg.evaluation.subset)
     _require_fitting(run)
     _require_attack(run)
     make_attacks(cfg.evaluation)
     for checkpoint in callbacks_of(run.trainer, ModelCheckpoint):
         _require_known(checkpoint.monitor, run.module.val_attacks)
-    for sentinel in callbacks_of(run.trainer, Sentinel):
-        sentinel.require_fitting(run.trainer, run.module.objective, run.module.attack)
     for compiled in callbacks_of(run.trainer, CompiledNet):
         with keys_of(cfg.training, mode="compile"):
             compiled.require_fitting(run.trainer, run.module.objective)
     with keys_of(cfg.optimizer):
         optimizer = _made(run.module.optimizer, run.module.net)
+    schedulers = []
     if run.module.schedule is not None:
         steps = cfg.trainer.max_epochs * -(-images // batch_size)
         with keys_of(cfg.schedule):
-            _made(run.module.schedule, optimizer, steps)
+            schedulers.append(_made(run.module.schedule, optimizer, steps))
+    for sentinel in callbacks_of(run.trainer, Sentinel):
+        with keys_of(cfg.callbacks.sentinel or cfg.callbacks, pert_align="thresholds.pert_align"):
+            module = run.module
+            sentinel.require_fitting(run.trainer, module.objective, module.attack, *schedulers)
 
 
 def _made(factory: Callable[..., Any], *arguments: Any) -> Any:

@@ -31,9 +31,8 @@ def check_start(cfg: DictConfig) -> None:
 
 
 def _check(cfg: DictConfig, key: str, rule: Rule) -> None:
-    must, holds = rule
     value = OmegaConf.select(cfg, key, default=_MISSING)
-    if value is not _MISSING and not holds(value):
+    if value is not _MISSING and (must := rule.broken_by(value)) is not None:
         shown = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
         raise ValueError(f"{key}={shown} must be {must}")
 
@@ -55,31 +54,30 @@ def _names_such_as(example: str) -> Rule:
     def holds(value: Any) -> bool:
         return is_list(value) and bool(value) and len(set(value)) == len(value)
 
-    return f"a list of different names, such as [{example}]", holds
+    return Rule(f"a list of different names, such as [{example}]", holds)
 
 
 def _name_at_wandb(what: str, without: str) -> Rule:
     def holds(value: Any) -> bool:
         return isinstance(value, str) and 0 < len(value) <= 128 and not set(value) & set(without)
 
-    return f"{what}, of at most 128 characters but {without.strip()}", holds
+    return Rule(f"{what}, of at most 128 characters but {without.strip()}", holds)
 
 
 def _or_auto(rule: Rule) -> Rule:
-    must, holds = rule
-    return f"{must}, or auto", lambda value: value == "auto" or holds(value)
+    return Rule(f"{rule.must}, or auto", lambda value: value == "auto" or rule.holds(value))
 
 
 def _only(value: Any, why: str) -> Rule:
     """The one value of a setting of Lightning's that a training here can honour."""
-    return f"{json.dumps(value)}, as {why}", lambda other: other == value
+    return Rule(f"{json.dumps(value)}, as {why}", lambda other: other == value)
 
 
 _MISSING = object()
 _RESERVED = "/\\#?%:"  # in no name at W&B
-_GROUP: Rule = ("a group of keys: set the keys in it", lambda v: isinstance(v, DictConfig))
-_FOLDER: Rule = ("the path of one folder", is_path)
-_FILE: Rule = ("the path of one file", is_path)
+_GROUP = Rule("a group of keys: set the keys in it", lambda v: isinstance(v, DictConfig))
+_FOLDER = Rule("the path of one folder", is_path)
+_FILE = Rule("the path of one file", is_path)
 _ACCOUNT = _name_at_wandb("the name of an account or team, without spaces", _RESERVED + " ")
 _PROJECT = _name_at_wandb("the name of a project", _RESERVED)
 _SEED = integer(0, 2**32 - 1)
@@ -90,40 +88,37 @@ _BY_KEYS: dict[str, Rule] = {
     "callbacks.sentinel.der callbacks.sentinel.der.term": _GROUP,
     "dataset.download training.channels_last training.reuse training.keep_memory "
     "logger.wandb.log_checkpoints progress json dry_run browser once": TRUTH,
-    "trainer.max_epochs trainer.num_nodes trainer.check_val_every_n_epoch n shown": integer(1),
+    "trainer.max_epochs trainer.num_nodes trainer.check_val_every_n_epoch": integer(1),
     "seed": _SEED,
     "subset_seed": or_null(_SEED),
-    "evaluation.subset subset batch_size threads": or_null(integer(1)),
     "port": integer(0, 65535),
     "interval": number(0, above=True),
     "evaluation.checkpoints": some_of("last", "best"),
     "evaluation.images": some_of("val", "test"),
-    "split": one_of("test", "val", "train"),
-    "quality.reference": one_of("train", "val", "test"),
+    "reg.samples reg.der.samples": one_of("auto", "abnormal", "all"),
     "device": one_of("auto", "cpu", "cuda"),
     "clock": one_of("wall", "cpu"),
-    "norm": or_null(one_of("linf", "l2")),
     "which": or_null(one_of("last", "best", "healthy")),
     "logger.wandb.mode": or_null(one_of("online", "offline", "disabled")),
-    "dataset.root": ("the path of a folder", lambda value: isinstance(value, str)),
-    "judge": ("auto, none or the folder of a run", is_path),
+    "dataset.root": Rule("the path of a folder", lambda value: isinstance(value, str)),
+    "judge": Rule("auto, none or the folder of a run", is_path),
     "run out": or_null(_FOLDER),
     "checkpoint quality.weights": or_null(_FILE),
-    "runs": or_null(("the path of a folder, or a list of them", _are_paths)),
+    "runs": or_null(Rule("the path of a folder, or a list of them", _are_paths)),
     "entity logger.wandb.entity": or_null(_ACCOUNT),
     "project logger.wandb.project": _PROJECT,
-    "name": ("a name", lambda value: isinstance(value, str) and value.strip() != ""),
-    "logger.wandb.tags": or_null(("a list of words, such as [co,cifar10]", _are_words)),
-    "trust": ("a list of packages, such as [my_package]", _are_words),
+    "name": Rule("a name", lambda value: isinstance(value, str) and value.strip() != ""),
+    "logger.wandb.tags": or_null(Rule("a list of words, such as [co,cifar10]", _are_words)),
+    "trust": Rule("a list of packages, such as [my_package]", _are_words),
     "attacks": or_null(_names_such_as("fgsm,pgd")),
     "scenarios": or_null(_names_such_as("fgsm,trades")),
     "precisions": _names_such_as("fp32,bf16"),
     "rows": or_null(_names_such_as("reference,full")),
     "training.skip_inactive": _or_auto(TRUTH),
-    "trainer.devices": _or_auto(("a number of processes >= 1", integer(1)[1])),
+    "trainer.devices": _or_auto(Rule("a number of processes >= 1", integer(1).holds)),
     "workers": _or_auto(integer(0)),
     "trainer.strategy": one_of("auto", "ddp"),
-    "trainer.precision": (
+    "trainer.precision": Rule(
         "one that keeps pixels precise, or an eps of 8/255 becomes 8.96/255: use bf16-mixed or "
         "32-true",
         lambda v: str(v) not in ("bf16-true", "16-true", "16", "bf16", "16-mixed"),
@@ -137,7 +132,7 @@ _BY_KEYS: dict[str, Rule] = {
         "trainer.limit_train_batches=2",
     ),
     "trainer.limit_train_batches trainer.gradient_clip_val": or_null(number(0, above=True)),
-    "trainer.min_epochs trainer.min_steps": or_null(integer(1)),
+    "threads trainer.min_epochs trainer.min_steps": or_null(integer(1)),
     "trainer.overfit_batches": _only(
         0, "it would validate on training images: choose dataset.subset"
     ),
@@ -151,9 +146,9 @@ _BY_KEYS: dict[str, Rule] = {
     "hydra.launcher.tasks_per_node hydra.launcher.array_parallelism": integer(1),
     "hydra.sweeper.max_batch_size hydra.sweeper.n_trials hydra.launcher.cpus_per_task "
     "hydra.launcher.num_cpus": or_null(integer(1)),
-    "hydra.launcher.n_jobs": (
+    "hydra.launcher.n_jobs": Rule(
         "an integer >= 1, or -1 for all cores",
-        lambda v: v == -1 or integer(1)[1](v),
+        lambda v: v == -1 or integer(1).holds(v),
     ),
     "hydra.launcher.max_num_timeout hydra.launcher.signal_delay_s": integer(0),
     "hydra.launcher.gpus_per_node": or_null(integer(0)),

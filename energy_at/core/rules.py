@@ -1,11 +1,26 @@
 """Rules for the values of arguments: what a value must be, as text and as a test."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from difflib import SequenceMatcher
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, NamedTuple
 
-Rule = tuple[str, Callable[[Any], bool]]
+
+class Rule(NamedTuple):
+    """What a value must be, as text and as a test; if names, then of these."""
+
+    must: str
+    holds: Callable[[Any], bool]
+    names: tuple[str, ...] = ()
+
+    def broken_by(self, value: Any) -> str | None:
+        """What a value that breaks the rule must be, with the nearest name."""
+        if self.holds(value):
+            return None
+        words = [v for v in (value if is_list(value) else [value]) if v not in self.names]
+        near = [name for word in words for name in nearest(str(word), self.names, 1)]
+        return self.must + (f" (did you mean {near[0]}?)" if near else "")
 
 
 class ArgumentError(ValueError):
@@ -19,11 +34,15 @@ class ArgumentError(ValueError):
         return type(self), (self.argument, self.value, self.must)
 
 
-def require(argument: str, value: Any, rule: Rule) -> None:
-    """Raises ``ArgumentError`` if a value breaks the rule of its argument."""
-    must, holds = rule
-    if not holds(value):
-        raise ArgumentError(argument, value, must)
+class MissingFilesError(ArgumentError, FileNotFoundError):
+    """A folder that lacks the files it is named for."""
+
+
+def require(rule: Rule, **arguments: Any) -> None:
+    """Raises ``ArgumentError`` by the first argument that breaks the rule."""
+    for argument, value in arguments.items():
+        if (must := rule.broken_by(value)) is not None:
+            raise ArgumentError(argument, value, must)
 
 
 def is_integer(value: Any) -> bool:
@@ -37,7 +56,7 @@ def is_number(value: Any) -> bool:
 def integer(low: int, high: float = math.inf) -> Rule:
     """An integer within closed limits."""
     limits = f"from {low} to {high}" if high < math.inf else f">= {low}"
-    return f"an integer {limits}", lambda v: is_integer(v) and bool(low <= v <= high)
+    return Rule(f"an integer {limits}", lambda v: is_integer(v) and bool(low <= v <= high))
 
 
 def number(low: float, high: float = math.inf, *, above: bool = False, below: bool = False) -> Rule:
@@ -49,30 +68,43 @@ def number(low: float, high: float = math.inf, *, above: bool = False, below: bo
             return False
         return bool(low <= value <= high)
 
-    return f"a finite number {'>' if above else '>='} {low:g}{upper}", holds
+    return Rule(f"a finite number {'>' if above else '>='} {low:g}{upper}", holds)
 
 
 def or_null(rule: Rule) -> Rule:
     """What a rule allows, or nothing."""
-    must, holds = rule
-    return f"{must}, or null", lambda value: value is None or holds(value)
+    return Rule(f"{rule.must}, or null", lambda v: v is None or rule.holds(v), rule.names)
 
 
 def one_of(*names: str) -> Rule:
-    return f"{', '.join(names[:-1])} or {names[-1]}", lambda value: value in names
+    must = " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    return Rule(must, lambda value: value in names, names)
 
 
 def some_of(*names: str) -> Rule:
     def holds(value: Any) -> bool:
         return is_list(value) and len(value) > 0 and set(value) <= set(names)
 
-    return f"a list of {' and '.join(names)}, such as [{names[0]}]", holds
+    return Rule(f"a list of {' and '.join(names)}, such as [{names[0]}]", holds, names)
 
 
 def is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str)
 
 
-TRUTH: Rule = ("true or false", lambda value: isinstance(value, bool))
+def nearest(word: str, words: Iterable[str], n: int = 3) -> list[str]:
+    """The most similar of some names, of which those with another path may share the last part."""
+
+    def likeness(other: str) -> float:
+        last = SequenceMatcher(None, word.rpartition(".")[2], other.rpartition(".")[2]).ratio()
+        part = 0.8 if len(word) > 2 and word in other else 0.0
+        return max(SequenceMatcher(None, word, other).ratio(), 0.9 * last, part)
+
+    found = sorted(((likeness(other), other) for other in words), key=lambda one: (-one[0], one[1]))
+    best = found[0][0] if found else 0
+    return [other for ratio, other in found[:n] if ratio >= max(0.6, best - 0.1)]
+
+
+TRUTH = Rule("true or false", lambda value: isinstance(value, bool))
 POSITIVE = number(0, above=True)
 SHARE = number(0, 1, above=True, below=True)

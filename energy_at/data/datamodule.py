@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning import LightningDataModule
 
-from energy_at.core.rules import TRUTH, integer, or_null, require
+from energy_at.core.rules import TRUTH, ArgumentError, integer, or_null, require
 from energy_at.data.images import ImageSet, split
 from energy_at.data.loaders import EvalLoader, TrainLoader
 
@@ -35,11 +35,11 @@ class ImageData(LightningDataModule):
 
     def __post_init__(self) -> None:
         super().__init__()
-        for name in ("batch_size", "eval_batch_size", "val_size"):
-            require(name, getattr(self, name), integer(1))
-        require("subset", self.subset, or_null(integer(1)))
-        require("pad", self.pad, integer(0))
-        require("flip", self.flip, TRUTH)
+        require(integer(1), batch_size=self.batch_size, eval_batch_size=self.eval_batch_size)
+        require(integer(1), val_size=self.val_size)
+        require(or_null(integer(1)), subset=self.subset)
+        require(integer(0), pad=self.pad)
+        require(TRUTH, flip=self.flip)
         self._device = torch.device("cpu")
         self._loader: TrainLoader | None = None
         self._position: dict[str, Any] | None = None
@@ -107,11 +107,9 @@ class ImageData(LightningDataModule):
         everything, test = self.reader(Path(self.root).expanduser())
         train, val = split(everything, self.val_size, self.seed)
         if self.subset is not None:
-            if not 0 < self.subset <= len(train):
-                raise ValueError(
-                    f"dataset.subset={self.subset} is too large: {len(everything)} training "
-                    f"images less {self.val_size} held out leave {len(train)}"
-                )
+            if self.subset > len(train):
+                left = f"{len(everything)} training images less {self.val_size} held out"
+                raise ArgumentError("subset", self.subset, f"at most {len(train)}: {left}")
             order = torch.Generator().manual_seed(self.seed)
             train = train.take(torch.randperm(len(train), generator=order)[: self.subset])
         return train, val, test

@@ -6,6 +6,7 @@ import torch
 from sklearn.model_selection import train_test_split
 
 from energy_at.core.files import sha256
+from energy_at.core.rules import integer, or_null, require
 from energy_at.core.types import Labels, Pixels
 
 
@@ -35,10 +36,9 @@ class ImageSet:
         """The first ``n`` images; all for ``None``.
 
         Raises:
-            ValueError: if there are fewer.
+            ValueError: if there are fewer, or ``n`` is no number of images.
         """
-        if n is not None and not 0 < n <= len(self):
-            raise ValueError(f"evaluation.subset={n} is too large: there are {len(self)} images")
+        require(or_null(integer(1, len(self))), n=n)
         return self.take(slice(n))
 
     def to(self, device: torch.device | str) -> "ImageSet":

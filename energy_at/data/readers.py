@@ -25,6 +25,7 @@ from torchvision import datasets
 from tqdm import tqdm
 
 from energy_at.core.files import remove_new
+from energy_at.core.rules import MissingFilesError
 from energy_at.data.images import ImageSet, split
 
 WAVES = (  # of the texture of each class: periods down and across
@@ -151,9 +152,9 @@ def tiny_imagenet_files(root: Path) -> tuple[list[tuple[Path, int]], list[tuple[
     """
     folder = root / "tiny-imagenet-200"
 
-    def broken(what: str) -> FileNotFoundError:
-        remedy = f"unpack {TINY_IMAGENET_URL} to {folder} (dataset.root=FOLDER)"
-        return FileNotFoundError(f"Tiny-ImageNet {what}: {remedy}")
+    def broken(why: str) -> FileNotFoundError:
+        must = f"a folder of Tiny-ImageNet ({why}): unpack {TINY_IMAGENET_URL} to {folder}"
+        return MissingFilesError("root", str(root), must)
 
     if not (folder / "wnids.txt").is_file():
         raise broken("not found, no wnids.txt")
@@ -162,15 +163,15 @@ def tiny_imagenet_files(root: Path) -> tuple[list[tuple[Path, int]], list[tuple[
     for wnid, label in classes.items():
         found = sorted((folder / "train" / wnid / "images").glob("*.JPEG"))
         if not found:
-            raise broken(f"is incomplete, no image in train/{wnid}/images")
+            raise broken(f"incomplete, no image in train/{wnid}/images")
         train += [(path, label) for path in found]
     annotations = folder / "val" / "val_annotations.txt"
     if not annotations.is_file():
-        raise broken("is incomplete, no val/val_annotations.txt")
+        raise broken("incomplete, no val/val_annotations.txt")
     rows = [line.split("\t") for line in annotations.read_text().splitlines() if line]
     bad = next((row for row in rows if len(row) < 2 or row[1] not in classes), None)
     if bad is not None:
-        raise broken(f"is damaged, val/val_annotations.txt has the line {bad}")
+        raise broken(f"damaged, val/val_annotations.txt has the line {bad}")
     return train, [(folder / "val" / "images" / row[0], classes[row[1]]) for row in rows]
 
 
@@ -215,15 +216,17 @@ def _from_torchvision(
     try:
         return read(root, True, False), read(root, False, False)
     except _UNREADABLE as error:
-        missing = f"{name} not found or damaged in {root}: put {files} there (dataset.root=FOLDER)"
+        must = f"a folder of {name} (not found or damaged): put {files} there"
         if not download:
-            raise FileNotFoundError(f"{missing}, or allow dataset.download=true") from error
+            must += ", or set download=true"
+            raise MissingFilesError("root", str(root), must) from error
     try:
         with _staging(root) as staging:
             images = read(staging, True, True), read(staging, False, True)
     except (*_UNREADABLE, HTTPException) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FileNotFoundError(f"{missing}; the download failed: {reason}") from error
+        must += f"; the download failed: {reason}"
+        raise MissingFilesError("root", str(root), must) from error
     return images
 
 

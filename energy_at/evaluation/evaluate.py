@@ -15,6 +15,7 @@ from energy_at.attacks import Attack, restarted_pgd
 from energy_at.attacks.autoattack import INSTALL, is_installed, require_classes
 from energy_at.attacks.registry import CLEAN, AttackKey, named_attack
 from energy_at.attacks.threat import Ball
+from energy_at.config.build import keys_of
 from energy_at.evaluation.gradient_masking import attack_checks, network_checks
 from energy_at.evaluation.robustness import Evaluator, Journal, Mask
 from energy_at.evaluation.trained_model import (
@@ -64,7 +65,8 @@ def evaluate_command(cfg: DictConfig, overrides: Sequence[str] = ()) -> str:
     for line in plan.left_out:
         sys.stderr.write(f"left out: {line}\n")
     out = None if cfg.out is None else Path(str(cfg.out))
-    folder, text = evaluate(model, plan, out, batch_size=cfg.batch_size, progress=cfg.progress)
+    with keys_of(cfg, name="attacks"):
+        folder, text = evaluate(model, plan, out, batch_size=cfg.batch_size, progress=cfg.progress)
     figures = sorted(file.name for file in folder.glob("accuracy.*"))
     return f"{text}\nwritten to {folder}/: {', '.join([*FILES, *figures])}"
 

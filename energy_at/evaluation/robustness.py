@@ -21,6 +21,7 @@ from tqdm import tqdm
 from energy_at.attacks import Attack, LibraryAttack, WorstCase
 from energy_at.attacks.registry import CLEAN, AttackKey
 from energy_at.core.rng import ImageNoise
+from energy_at.core.rules import integer, require
 from energy_at.core.types import Images, Labels, Logits
 from energy_at.data import ImageSet, as_floats
 from energy_at.models.modes import Tiled, eval_mode, full_precision, no_graph, tile_of
@@ -85,6 +86,7 @@ class Evaluator:
     progress: bool = False
 
     def __post_init__(self) -> None:
+        require(integer(1), batch_size=self.batch_size)
         if not self.numbers:
             object.__setattr__(self, "numbers", range(len(self.images)))
 

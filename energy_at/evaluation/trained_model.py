@@ -14,10 +14,10 @@ from energy_at import __version__
 from energy_at.attacks.registry import ITERATED, LABELS
 from energy_at.attacks.threat import NORMS, Ball
 from energy_at.config import largest_radius, parse_pixels
-from energy_at.config.build import build_data, build_loggers, make, reopen
+from energy_at.config.build import build_data, build_loggers, keys_of, make, reopen
 from energy_at.core.device import device_of
 from energy_at.core.files import digest, sha256
-from energy_at.core.rules import integer, require
+from energy_at.core.rules import ArgumentError, integer, one_of, or_null, require
 from energy_at.data import ImageData, ImageSet
 from energy_at.evaluation.robustness import Evaluator
 from energy_at.models.weights import load_weights
@@ -47,6 +47,10 @@ class TrainedModel:
     device: torch.device  # where the network lies
     mark: str = ""  # "collapsed" or "not robust": the accuracies of this checkpoint are no result
 
+    def __post_init__(self) -> None:
+        with keys_of(self.config.dataset):
+            self.data.setup()
+
     @property
     def norm(self) -> str:
         """``linf`` or ``l2``, of the threat model that it was trained for."""
@@ -69,6 +73,7 @@ class TrainedModel:
             ValueError: if a radius is not a length in pixels, or the list is empty.
         """
         norm = norm or self.norm
+        require(one_of(*NORMS), norm=norm)
         if eps is None:
             same = norm == self.norm
             eps = self.config.threat.eps if same else self.config.dataset.eps[norm]
@@ -76,8 +81,13 @@ class TrainedModel:
         if not radii:
             raise ValueError(f"{key}=[] names no radius: write {key}=[4/255,8/255]")
         most = self.largest_radius(norm)
-        texts = [str(radius).replace(" ", "") for radius in radii]
-        return {text: NORMS[norm](parse_pixels(key, text, most)) for text in texts}
+        balls: dict[str, Ball] = {}
+        for text in (str(radius).replace(" ", "") for radius in radii):
+            try:
+                balls[text] = NORMS[norm](parse_pixels(key, text, most))
+            except ArgumentError as error:
+                raise ValueError(f"{key}={text} must be {error.must}") from error
+        return balls
 
     @property
     def identity(self) -> dict[str, str | None]:
@@ -113,8 +123,10 @@ class EvaluationTarget:
     at_most: ClassVar[bool] = False  # whether all images are taken if there are fewer
 
     def __post_init__(self) -> None:
-        require("steps", self.steps, integer(1))
-        require("restarts", self.restarts, integer(1))
+        require(integer(1), steps=self.steps, restarts=self.restarts)
+        require(one_of(*NORMS), norm=self.norm)
+        require(one_of("test", "val", "train"), split=self.split)
+        require(or_null(integer(1)), subset=self.subset)
 
     @staticmethod
     def fields_of(cfg: DictConfig, models: Sequence[TrainedModel]) -> dict[str, Any]:
@@ -156,10 +168,8 @@ class EvaluationTarget:
         """
         images: ImageSet = getattr(model.data, self.split)
         n = self.subset
-        if n is not None and n > len(images) and not self.at_most:
-            raise ValueError(
-                f"subset={n} is out of reach: there are {len(images)} {self.split} images"
-            )
+        if not self.at_most:
+            require(or_null(integer(1, len(images))), subset=n)
         indices = torch.arange(len(images))
         if n is not None and self.subset_seed is not None:
             generator = torch.Generator().manual_seed(self.subset_seed)
@@ -179,7 +189,7 @@ class EvaluationTarget:
         return Evaluator(
             images,
             indices,
-            batch_size or model.config.dataset.eval_batch_size,
+            model.config.dataset.eval_batch_size if batch_size is None else batch_size,
             channels_last=model.config.training.channels_last,
             seed=self.seed,
             progress=progress,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from energy_at.core.rules import one_of, require
+from energy_at.core.rules import ArgumentError, one_of, require
 
 COMPILATIONS = ("default", "reduce-overhead", "max-autotune-no-cudagraphs")
 BACKEND = "inductor"
@@ -56,13 +56,11 @@ def switch_of(net: nn.Module) -> Callable[[bool], None]:
 
 def require_compiler(mode: str) -> None:
     """Raises ``ValueError`` if the mode is unknown, or nothing can be compiled here."""
-    require("mode", mode, one_of(*COMPILATIONS))
+    require(one_of(*COMPILATIONS), mode=mode)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.compile(lambda x: x.sin() + 1, backend=BACKEND)(torch.ones(64, device=device))
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"compile={mode} needs a C++ compiler that works here (such as g++ and the headers of "
-            f"Python), or compile=null for none: {reason}"
-        ) from error
+        must = "null without a C++ compiler that works (such as g++ and the headers of Python)"
+        raise ArgumentError("mode", mode, f"{must}: {reason}") from error

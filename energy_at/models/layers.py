@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from energy_at.core.rules import integer, one_of, require
+from energy_at.core.rules import one_of, require
 from energy_at.core.types import Images, Logits
 
 Activation = Literal["relu", "silu"]
@@ -16,7 +16,7 @@ Padding = Literal["symmetric", "same"]
 
 def activation_function(name: str) -> Callable[[Tensor], Tensor]:
     """ReLU, or SiLU, which the literature also calls Swish."""
-    require("activation", name, one_of(*get_args(Activation)))
+    require(one_of(*get_args(Activation)), activation=name)
     return F.relu if name == "relu" else F.silu
 
 
@@ -28,16 +28,10 @@ def conv3x3(
     ``padding="same"`` pads a stride of 2 as TensorFlow does: right and bottom only (the networks of
     Gowal et al., 2020, and their successors).
     """
-    require("padding", padding, one_of(*get_args(Padding)))
+    require(one_of(*get_args(Padding)), padding=padding)
     if padding == "same" and stride == 2:
         return _RightBottomConv(channels_in, channels, 3, stride, bias=False)
     return nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)
-
-
-def require_positive(**sizes: int) -> None:
-    """Raises ``ValueError`` if a number of channels, classes or the like is below 1."""
-    for name, size in sizes.items():
-        require(name, size, integer(1))
 
 
 class _RightBottomConv(nn.Conv2d):

@@ -16,8 +16,8 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
-from energy_at.core.rules import TRUTH, one_of, require
-from energy_at.models.layers import activation_function, conv3x3, require_positive
+from energy_at.core.rules import TRUTH, Rule, integer, one_of, require
+from energy_at.models.layers import activation_function, conv3x3
 
 Shortcut = Literal["activated", "plain", "plain3x3"]
 
@@ -111,7 +111,7 @@ class _StagedResNet(nn.Module):
         final_norm: bool,
     ) -> None:
         super().__init__()
-        require_positive(channels=channels, classes=classes, width=width)
+        require(integer(1), channels=channels, classes=classes, width=width)
         self.activation = activation_function(activation)
         self.conv1 = conv3x3(channels, width)
         self.bn1 = nn.BatchNorm2d(width) if stem_norm else None
@@ -179,8 +179,8 @@ class PreActResNet(_StagedResNet):
         padding: str = "symmetric",
         final_norm: bool = True,
     ) -> None:
-        require("shortcut", shortcut, one_of(*get_args(Shortcut)))
-        require("final_norm", final_norm, TRUTH)
+        require(one_of(*get_args(Shortcut)), shortcut=shortcut)
+        require(TRUTH, final_norm=final_norm)
         block = partial(PreActBlock, activation=activation, shortcut=shortcut, padding=padding)
         sizes = {"channels": channels, "classes": classes, "width": width}
         super().__init__(blocks, block, activation, stem_norm=False, final_norm=final_norm, **sizes)
@@ -201,8 +201,8 @@ class WideResNet(nn.Module):
         padding: str = "symmetric",
     ) -> None:
         super().__init__()
-        require_positive(channels=channels, classes=classes, width=width, widen=widen)
-        require("depth", depth, ("6 n + 4 with n >= 1", lambda v: v >= 10 and v % 6 == 4))
+        require(integer(1), channels=channels, classes=classes, width=width, widen=widen)
+        require(Rule("6 n + 4 with n >= 1", lambda v: v >= 10 and v % 6 == 4), depth=depth)
         wide = width * widen
 
         block = partial(PreActBlock, activation=activation, shortcut="wide", padding=padding)
@@ -234,7 +234,7 @@ class SmallCNN(nn.Module):
 
     def __init__(self, *, channels: int, classes: int, width: int = 32) -> None:
         super().__init__()
-        require_positive(channels=channels, classes=classes, width=width)
+        require(integer(1), channels=channels, classes=classes, width=width)
         self.features = nn.Sequential(
             nn.Conv2d(channels, width, 3, padding=1),
             nn.ReLU(),

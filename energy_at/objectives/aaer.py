@@ -38,9 +38,8 @@ class AAER:
     detach_start: bool = False
 
     def __post_init__(self) -> None:
-        require("ce", self.ce, number(0))
-        require("logits", self.logits, number(0))
-        require("detach_start", self.detach_start, TRUTH)
+        require(number(0), ce=self.ce, logits=self.logits)
+        require(TRUTH, detach_start=self.detach_start)
 
     @property
     def traits(self) -> Trait:

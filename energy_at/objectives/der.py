@@ -38,10 +38,10 @@ class DER:
     detach_clean: bool = False
 
     def __post_init__(self) -> None:
-        require("gamma", self.gamma, number(0))
-        require("samples", self.samples, one_of(*get_args(Samples)))
-        require("reference", self.reference, one_of(*get_args(Reference)))
-        require("detach_clean", self.detach_clean, TRUTH)
+        require(number(0), gamma=self.gamma)
+        require(one_of(*get_args(Samples)), samples=self.samples)
+        require(one_of(*get_args(Reference)), reference=self.reference)
+        require(TRUTH, detach_clean=self.detach_clean)
 
     @property
     def traits(self) -> Trait:

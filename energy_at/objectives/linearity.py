@@ -33,7 +33,7 @@ class GradAlign:
     traits: ClassVar[Trait] = Trait.DIFFERENTIATES_TWICE
 
     def __post_init__(self) -> None:
-        require("detach_clean", self.detach_clean, TRUTH)
+        require(TRUTH, detach_clean=self.detach_clean)
 
     def probe(self, vicinity: Vicinity) -> PerExample:
         model, x, y = vicinity.model, vicinity.x, vicinity.y
@@ -92,8 +92,8 @@ class AdaptiveELLE:
     traits: ClassVar[Trait] = Trait.NONE
 
     def __init__(self, ball: Ball, sensitivity: float = 2.0, decay: float = 0.99) -> None:
-        require("sensitivity", sensitivity, POSITIVE)
-        require("decay", decay, number(0, 1))
+        require(POSITIVE, sensitivity=sensitivity)
+        require(number(0, 1), decay=decay)
         self.linearity = ELLE(ball)
         self.sensitivity = sensitivity
         self.decay = decay

@@ -114,8 +114,7 @@ class Weighted:
     ramp_epochs: float = 0.0
 
     def __post_init__(self) -> None:
-        require("weight", self.weight, number(0))
-        require("ramp_epochs", self.ramp_epochs, number(0))
+        require(number(0), weight=self.weight, ramp_epochs=self.ramp_epochs)
 
     def at(self, epoch: float) -> float:
         """The coefficient after ``epoch`` (fractional) epochs."""

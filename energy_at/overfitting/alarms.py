@@ -84,7 +84,7 @@ class Thresholds:
 
     def __post_init__(self) -> None:
         for one in fields(self):
-            require(one.name, getattr(self, one.name), _RULES.get(one.name, SHARE))
+            require(_RULES.get(one.name, SHARE), **{one.name: getattr(self, one.name)})
 
 
 @dataclass(frozen=True)

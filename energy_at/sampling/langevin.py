@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from energy_at.attacks.threat import IMAGE, L2, unit
 from energy_at.core.rng import CountedNoise
-from energy_at.core.rules import POSITIVE, TRUTH, integer, number, one_of, or_null, require
+from energy_at.core.rules import TRUTH, ArgumentError, integer, number, one_of, or_null, require
 from energy_at.core.types import Images, Labels, Logits, PerExample
 from energy_at.energy.energies import joint_energy, marginal_energy
 from energy_at.models.modes import full_precision
@@ -85,10 +85,9 @@ class ClassEnergy(Guidance):
     pulls: bool = True
 
     def __post_init__(self) -> None:
-        require("draw", self.draw, one_of("empirical", "mean"))
-        require("tolerance", self.tolerance, number(0))
-        require("width", self.width, number(0))
-        require("pulls", self.pulls, TRUTH)
+        require(one_of("empirical", "mean"), draw=self.draw)
+        require(number(0), tolerance=self.tolerance, width=self.width)
+        require(TRUTH, pulls=self.pulls)
 
     def targets(
         self, y: Labels, energies: Tensor, labels: Tensor, noise: CountedNoise
@@ -188,14 +187,14 @@ class Langevin:
     precision: str = "fp32"
 
     def __post_init__(self) -> None:
-        require("energy", self.energy, one_of(*ENERGIES))
-        require("precision", self.precision, one_of("fp32", "bf16"))
-        require("steps", self.steps, integer(0))
-        require("step_size", self.step_size, POSITIVE)
-        require("noise", self.noise, number(0))
-        require("momentum", self.momentum, number(0, 1, below=True))
-        require("radius", self.radius, or_null(POSITIVE))
-        require("normalize", self.normalize, TRUTH)
+        require(one_of(*ENERGIES), energy=self.energy)
+        require(one_of("fp32", "bf16"), precision=self.precision)
+        require(integer(0), steps=self.steps)
+        require(number(0, above=True), step_size=self.step_size)
+        require(number(0), noise=self.noise)
+        require(number(0, 1, below=True), momentum=self.momentum)
+        require(or_null(number(0, above=True)), radius=self.radius)
+        require(TRUTH, normalize=self.normalize)
 
     def advance(
         self, net: nn.Module, chains: Chains, guidance: Guidance
@@ -224,16 +223,13 @@ class Langevin:
         if not bool((stopped | ~finite | too_far).any()):  # the only device synchronisation
             return moved, moved.take(slice(0, 0)), energy
         if not bool(finite.all()):
-            raise ValueError(
-                f"an energy, or its gradient, is not finite at step "
-                f"{int(chains.steps[~finite].min())}: the network is damaged, or "
-                f"sampler.step_size={self.step_size:g} is too large"
-            )
+            step = int(chains.steps[~finite].min())
+            why = f"an energy, or its gradient, is not finite at step {step}"
+            must = f"smaller, unless the network is damaged: {why}"
+            raise ArgumentError("step_size", self.step_size, must)
         if bool(too_far.all()):  # a single one may be an outlier
-            raise ValueError(
-                f"sampler.step_size={self.step_size:g} is too large: the first step of every "
-                "sample is longer than the diameter of the image space"
-            )
+            why = "the first step of every sample is longer than the diameter of the image space"
+            raise ArgumentError("step_size", self.step_size, f"smaller: {why}")
         return moved.take(~stopped), moved.take(stopped), energy
 
     def _gradients(

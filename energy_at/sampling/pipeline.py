@@ -7,6 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from energy_at.config.build import keys_of
 from energy_at.core.files import write_error
 from energy_at.evaluation import open_model, result_key
 from energy_at.evaluation.trained_model import require_wandb_only
@@ -46,25 +47,27 @@ def sample_command(cfg: DictConfig, overrides: Sequence[str] = (), job: Path | N
     if plan.extractor.name != "none":
         require_enough(plan.n, len(getattr(model.data, plan.reference)))
     waits = plan.extractor.name == "classifier" and judge is not None
-    extractor = None if waits else plan.extractor.load(model.device)
+    with keys_of(cfg.quality, classifier="judge"):
+        extractor = None if waits else plan.extractor.load(model.device)
     seconds: dict[str, float] = {}
     with _timed(seconds, "prepare"):
-        material = prepare(model, plan, cache, progress=cfg.progress)
+        with keys_of(cfg.start):
+            material = prepare(model, plan, cache, progress=cfg.progress)
         classifier = None
         if judge is not None:
             classifier = load_classifier(model, judge, progress=cfg.progress)
         if waits:
             extractor = plan.extractor.load(model.device, classifier)
-    with _timed(seconds, "sample"):
+    with _timed(seconds, "sample"), keys_of(cfg.sampler):
         if earlier < plan.n:
-            _generate(material, parts, cfg.batch_size)
+            _generate(material, parts)
         samples = Samples.concat(parts.finished)
     with _timed(seconds, "measure"):
         scores = score(material, samples, extractor, classifier)
     report = {
         "key": key,
         **describe(material, samples, scores.rows),
-        "batch_size": cfg.batch_size,
+        "batch_size": plan.batch_size,
         "seconds": seconds,
         "of_earlier_attempts": earlier,
     }
@@ -82,16 +85,15 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     seconds[name] = round(time.monotonic() - start, 1)
 
 
-def _generate(material: Material, parts: Parts, batch_size: int) -> None:
+def _generate(material: Material, parts: Parts) -> None:
     """Adds the missing samples to the finished ones."""
     model, plan, done = material.model, material.plan, parts.done
     net = Tiled(model.net, tile_of(model.device))
     bar = SamplingBar(
         total=plan.n, initial=len(done), desc="sampling", unit="img", disable=not material.progress
     )
-    chains = generate(
-        net, plan.sampler, plan.guidance, material.portions(done), batch_size, bar.show_energies
-    )
+    starts = material.portions(done)
+    chains = generate(net, plan.sampler, plan.guidance, starts, plan.batch_size, bar.show_energies)
     with eval_mode(net), bar:
         try:
             for stopped in chains:

@@ -10,9 +10,10 @@ from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
 
 from energy_at import __version__
-from energy_at.config.build import make
+from energy_at.config.build import keys_of, make
 from energy_at.core.files import digest, replacing
 from energy_at.core.rng import CountedNoise
+from energy_at.core.rules import integer, one_of, require
 from energy_at.core.types import Labels, PerExample
 from energy_at.evaluation import TrainedModel, result_key
 from energy_at.sampling.langevin import ENERGIES, Chains, Guidance, Langevin
@@ -34,6 +35,11 @@ class SamplingPlan:
     reference: str  # split that samples are compared with
     shown: int  # images of each class in the grid
     settings: Mapping[str, Any]  # names and values of the four groups, as in the configuration
+    batch_size: int = 256  # samples that move at once; it changes no result
+
+    def __post_init__(self) -> None:
+        require(integer(1), n=self.n, shown=self.shown, batch_size=self.batch_size)
+        require(one_of("train", "val", "test"), reference=self.reference)
 
     @property
     def title(self) -> str:
@@ -51,20 +57,20 @@ def plan_of(cfg: DictConfig) -> SamplingPlan:
     start, guidance, sampler, extractor = (
         make(cfg[group], without=("name", "reference")) for group in groups
     )
-    return SamplingPlan(
-        n=cfg.n,
-        seed=cfg.seed,
-        start=start,
-        guidance=guidance,
-        sampler=sampler,
-        extractor=extractor,
-        reference=cfg.quality.reference,
-        shown=cfg.shown,
-        settings={
-            group: {str(key): value for key, value in cfg[group].items() if key != "_target_"}
-            for group in groups
-        },
-    )
+    settings = {
+        group: {str(key): value for key, value in cfg[group].items() if key != "_target_"}
+        for group in groups
+    }
+    with keys_of(cfg.quality):
+        return SamplingPlan(
+            **{key: cfg[key] for key in ("n", "seed", "shown", "batch_size")},
+            start=start,
+            guidance=guidance,
+            sampler=sampler,
+            extractor=extractor,
+            reference=cfg.quality.reference,
+            settings=settings,
+        )
 
 
 @dataclass(frozen=True)

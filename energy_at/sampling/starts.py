@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from energy_at.core.rng import CountedNoise
-from energy_at.core.rules import integer, number, one_of, require
+from energy_at.core.rules import ArgumentError, integer, number, one_of, require
 from energy_at.sampling.training_images import Features, Rows, TrainingImages, as_rows
 
 BLOCK = 32
@@ -57,9 +57,8 @@ def find_components(points: Rows, variance: float = 1.0) -> PrincipalComponents:
     """The fewest principal components that explain a share ``variance`` in (0, 1] of the variance.
 
     Raises:
-        ValueError: if ``variance`` is outside (0, 1], or there are no points.
+        ValueError: if there are no points.
     """
-    require("variance", variance, SHARE_OF_VARIANCE)
     if not len(points):
         raise ValueError("no images to find principal components of")
     mean = points.mean(0)
@@ -138,7 +137,7 @@ class ClassGaussian(Start):
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        require("scale", self.scale, number(0))
+        require(number(0), scale=self.scale)
 
     def fit(self, images: TrainingImages, features: Features | None = None) -> Fitted:
         return {"means": images.means().flatten(1)}
@@ -167,8 +166,8 @@ class ClassPCA(Start):
     scale: float = 0.354
 
     def __post_init__(self) -> None:
-        require("variance", self.variance, SHARE_OF_VARIANCE)
-        require("scale", self.scale, number(0))
+        require(SHARE_OF_VARIANCE, variance=self.variance)
+        require(number(0), scale=self.scale)
 
     def fit(self, images: TrainingImages, features: Features | None = None) -> Fitted:
         return {
@@ -203,10 +202,10 @@ class LocalPCA(Start):
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        require("k", self.k, integer(1))
-        require("by", self.by, one_of("features", "pixels"))
-        require("variance", self.variance, SHARE_OF_VARIANCE)
-        require("scale", self.scale, number(0))
+        require(integer(1), k=self.k)
+        require(one_of("features", "pixels"), by=self.by)
+        require(SHARE_OF_VARIANCE, variance=self.variance)
+        require(number(0), scale=self.scale)
 
     @property
     def needs_features(self) -> bool:
@@ -216,11 +215,8 @@ class LocalPCA(Start):
         for label in range(images.classes):
             others = len(images.places(label)) - 1
             if self.k > others:
-                noun = "image" if others == 1 else "images"
-                raise ValueError(
-                    f"start.k={self.k} is more than the {others} other {noun} of class {label}: "
-                    "choose a smaller one"
-                )
+                most = f"at most {others}, the number of other images of class {label}"
+                raise ArgumentError("k", self.k, most)
 
     def fit(self, images: TrainingImages, features: Features | None = None) -> Fitted:
         """Neighbours of each image, as indices within its class, nearest first."""

@@ -76,7 +76,7 @@ def logits_and_features(net: nn.Module, x: Images) -> Embedding:
     """
     linear = [module for module in net.modules() if isinstance(module, nn.Linear)]
     if not linear:
-        raise ValueError("the network has no linear layer to take features from: start.by=pixels")
+        raise ValueError("the network has no linear layer to take features from")
     features: list[Tensor] = []
     hook = linear[-1].register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
     try:

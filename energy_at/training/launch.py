@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from lightning import LightningModule, Trainer
 
 import __main__
+from energy_at.core.rules import ArgumentError
 from energy_at.data import ImageData
 
 _ENTRY = "energy_at.train"
@@ -30,10 +31,9 @@ def require_startable(trainer: Trainer, data: ImageData) -> None:
         size = getattr(data, name)
         last = images % size or min(images, size)
         if last < trainer.world_size:
-            raise ValueError(
-                f"dataset.{name}={size} leaves {last} of {images} images to the last batch, "
-                f"fewer than the {trainer.world_size} processes: choose another"
-            )
+            few = f"leaves {last} of {images} images to the last batch"
+            must = f"another: it {few}, fewer than the {trainer.world_size} processes"
+            raise ArgumentError(name, size, must)
     port = os.environ.get("MASTER_PORT")
     has_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     if trainer.is_global_zero and port is not None and not has_store:

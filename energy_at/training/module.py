@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from energy_at.attacks import Attack, AttackResult
 from energy_at.core.distributed import Part
 from energy_at.core.rng import Noise, mixed
-from energy_at.core.rules import number, one_of, require
+from energy_at.core.rules import ArgumentError, number, one_of, require
 from energy_at.core.types import Images, Labels, Logits
 from energy_at.data import EvalLoader, TrainLoader
 from energy_at.energy.metrics import accuracies, cross_entropies, delta_energies
@@ -74,8 +74,8 @@ class AdversarialTraining(LightningModule):
         reuse: bool = True,
     ) -> None:
         super().__init__()
-        require("bn_mode", bn_mode, one_of(*get_args(BNMode)))
-        require("eps_warmup_epochs", eps_warmup_epochs, number(0))
+        require(one_of(*get_args(BNMode)), bn_mode=bn_mode)
+        require(number(0), eps_warmup_epochs=eps_warmup_epochs)
         self.net = net
         self.attack = attack
         self.objective = objective
@@ -178,7 +178,7 @@ class AdversarialTraining(LightningModule):
             return optimizer
         total = self.trainer.estimated_stepping_batches
         if total == float("inf"):
-            raise ValueError("a learning-rate schedule needs trainer.max_epochs or max_steps")
+            raise ValueError("a learning-rate schedule needs max_epochs or max_steps")
         scheduler = self.schedule(optimizer, int(total))
         return {
             "optimizer": optimizer,
@@ -309,10 +309,8 @@ def require_batches(net: nn.Module, images: int, batch_size: int) -> None:
     """Raises ``ValueError`` if the last batch of an epoch is too small for batch norm."""
     last = min(images % batch_size or batch_size, images)
     if last == 1 and any(isinstance(module, _BatchNorm) for module in net.modules()):
-        raise ValueError(
-            "a training batch of one image cannot pass batch norm: choose a dataset.batch_size "
-            "that leaves at least two images in the last batch"
-        )
+        must = "another: the last batch of an epoch is one image, which cannot pass batch norm"
+        raise ArgumentError("batch_size", batch_size, must)
 
 
 def require_pixels(low: float, high: float, stage: str) -> None:

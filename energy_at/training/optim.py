@@ -34,11 +34,10 @@ def sgd(
     Weight decay applies to scales and shifts of batch norm too, as in the published recipes, unless
     ``decay_norm`` is ``False``.
     """
-    require("lr", lr, POSITIVE)
-    require("momentum", momentum, number(0, 1))
-    require("weight_decay", weight_decay, number(0))
-    require("nesterov", nesterov, TRUTH)
-    require("decay_norm", decay_norm, TRUTH)
+    require(POSITIVE, lr=lr)
+    require(number(0, 1), momentum=momentum)
+    require(number(0), weight_decay=weight_decay)
+    require(TRUTH, nesterov=nesterov, decay_norm=decay_norm)
     norms = {p for m in net.modules() if isinstance(m, _BatchNorm) for p in m.parameters()}
     free = [p for p in net.parameters() if p in norms and not decay_norm]
     rest = [p for p in net.parameters() if p not in norms or decay_norm]
@@ -66,8 +65,7 @@ class WeightPerturbation:
     """
 
     def __init__(self, gamma: float, warmup_epochs: float = 0.0) -> None:
-        require("gamma", gamma, number(0))
-        require("warmup_epochs", warmup_epochs, number(0))
+        require(number(0), gamma=gamma, warmup_epochs=warmup_epochs)
         self.gamma = gamma
         self.warmup_epochs = warmup_epochs
         self._kept: list[tuple[Tensor, Tensor]] = []
@@ -94,7 +92,7 @@ class WeightPerturbation:
 
 def triangular(optimizer: Optimizer, total_steps: int, *, peak: float = 0.5) -> LRScheduler:
     """Linear from 0 to the peak at the share ``peak`` of all steps and to 0 (Wong et al., 2020)."""
-    require("peak", peak, SHARE)
+    require(SHARE, peak=peak)
     knots = [0.0, peak * total_steps, float(total_steps)]
     return LambdaLR(optimizer, lambda step: float(np.interp(step, knots, [0.0, 1.0, 0.0])))
 
@@ -108,8 +106,8 @@ def piecewise(
 ) -> LRScheduler:
     """Times ``factor`` at each milestone, a share of all steps (Rice et al., 2020)."""
     for share in milestones:
-        require("milestones", share, SHARE)
-    require("factor", factor, number(0, 1, above=True))
+        require(SHARE, milestones=share)
+    require(number(0, 1, above=True), factor=factor)
     drops = [round(share * total_steps) for share in milestones]
     return LambdaLR(optimizer, lambda step: factor ** sum(step >= drop for drop in drops))
 
@@ -126,7 +124,7 @@ def onecycle(
     Raises:
         ValueError: if there are too few steps.
     """
-    require("pct_start", pct_start, SHARE)
+    require(SHARE, pct_start=pct_start)
     if pct_start * total_steps <= 1:
         raise ValueError(f"onecycle cannot rise and fall in {total_steps} steps: train for longer")
     peaks = [group["lr"] for group in optimizer.param_groups]

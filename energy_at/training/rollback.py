@@ -1,6 +1,6 @@
 """Rollbacks: restore a healthy state, rewind the schedule, apply a remedy, extend the training."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import ceil
@@ -8,10 +8,10 @@ from typing import Any, Literal, get_args
 
 from lightning import Trainer
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from energy_at.attacks import Attack, with_alpha
-from energy_at.core.rules import number, one_of, require
+from energy_at.core.rules import ArgumentError, number, one_of, require
 from energy_at.objectives import DER, Objective, Weighted
 from energy_at.overfitting.alarms import REPEATED, ROLLBACK
 from energy_at.training.callbacks import callbacks_of
@@ -43,8 +43,8 @@ class Remedies:
     factor: float = 2.0
 
     def __post_init__(self) -> None:
-        require("remedy", self.remedy, one_of(*get_args(Remedy)))
-        require("factor", self.factor, number(1, above=True))
+        require(one_of(*get_args(Remedy)), remedy=self.remedy)
+        require(number(1, above=True), factor=self.factor)
 
     def apply(
         self, objective: Objective, attack: Attack, times: int
@@ -60,15 +60,11 @@ class Remedies:
             divisor = f"step size / {self.factor**times:g}"
             with suppress(ValueError):
                 return objective, with_alpha(attack, self.factor**-times), divisor
-            raise ValueError(
-                "callbacks.sentinel.remedy=alpha lowers the step size of the training attack, and "
-                f"{type(attack).__name__} has none: use der, or another attack"
-            )
+            kind = type(attack).__name__
+            raise ArgumentError("remedy", remedy, f"der or beta: {kind} has no step size to lower")
         if (remedy == "beta") == (own is None):
-            has, use = ("no DER", "der") if own is None else ("DER", "beta")
-            raise ValueError(
-                f"callbacks.sentinel.remedy={remedy}, but the training has {has}: use {use}"
-            )
+            use, has = ("der", "no DER") if own is None else ("beta", "DER")
+            raise ArgumentError("remedy", remedy, f"{use}, as the training has {has}")
         weighted = self.der if own is None else objective.terms[own]
         growth = self.factor ** (times - (own is None))
         stronger = replace(weighted, weight=growth * weighted.weight)
@@ -96,16 +92,16 @@ class Rollback:
         self._extended = (0, 0)  # epochs and steps that the trainer has been given
         self._began: tuple[AdversarialTraining, Objective, Attack] | None = None
 
-    def require_possible(self, trainer: Trainer, objective: Objective, attack: Attack) -> None:
+    def require_possible(
+        self, objective: Objective, attack: Attack, schedulers: Sequence[LRScheduler]
+    ) -> None:
         """Raises ``ValueError`` if the remedy does not fit, or the schedule cannot be rewound."""
         self.remedies.apply(objective, attack, 1)
-        for config in trainer.lr_scheduler_configs if self.rewinds else ():
-            if not isinstance(config.scheduler, _CLOSED):
-                name = type(config.scheduler).__name__
-                raise ValueError(
-                    f"callbacks.sentinel.rewind=true cannot rewind a {name}: choose rewind=false, "
-                    "or a LambdaLR or OneCycleLR"
-                )
+        for scheduler in schedulers if self.rewinds else ():
+            if not isinstance(scheduler, _CLOSED):
+                kind = type(scheduler).__name__
+                must = f"false for a {kind}: only LambdaLR and OneCycleLR are rewound"
+                raise ArgumentError("rewind", True, must)
 
     def begin(self, trainer: Trainer, module: AdversarialTraining) -> tuple[Objective, Attack]:
         """Extends and treats a training that resumes, as before; returns what it began with."""
@@ -164,10 +160,8 @@ class Rollback:
         """Rewinds schedule and warm-ups by whole epochs, and extends the training by as many."""
         batches = trainer.num_training_batches
         if batches == float("inf"):
-            raise ValueError(
-                "callbacks.sentinel.rewind=true repeats whole epochs, and the loader does not know "
-                "how many batches one has: choose rewind=false"
-            )
+            must = "false for a loader that does not know how many batches an epoch has"
+            raise ArgumentError("rewind", True, must)
         per_epoch = ceil(batches / trainer.accumulate_grad_batches)
         before = (self.repeated - int(healthy["repeated"])) * per_epoch
         lost = trainer.global_step - int(healthy["step"]) - before

@@ -8,10 +8,11 @@ from typing import Any, Literal, get_args
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
+from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
 from energy_at.attacks import Attack, NoAttack, climbs_loss
-from energy_at.core.rules import TRUTH, integer, one_of, require
+from energy_at.core.rules import TRUTH, ArgumentError, integer, one_of, require
 from energy_at.data import EvalLoader
 from energy_at.objectives import Objective, Weighted, fits_adv_alone
 from energy_at.overfitting import Alarm, Detector, Thresholds
@@ -61,10 +62,10 @@ class Sentinel(Callback):
         rollbacks: int = 3,
         rewind: bool = True,
     ) -> None:
-        require("action", action, one_of(*get_args(Action)))
-        require("classes", classes, integer(2))
-        require("rollbacks", rollbacks, integer(1))
-        require("rewind", rewind, TRUTH)
+        require(one_of(*get_args(Action)), action=action)
+        require(integer(2), classes=classes)
+        require(integer(1), rollbacks=rollbacks)
+        require(TRUTH, rewind=rewind)
         self.file = Path(dirpath) / "healthy.ckpt"
         self.action = action
         self.detector = Detector(thresholds or Thresholds(), classes)
@@ -75,22 +76,22 @@ class Sentinel(Callback):
         self._validated_at = -1  # step
         self._stopped_at: int | None = None  # max_epochs of the training that was stopped
 
-    def require_fitting(self, trainer: Trainer, objective: Objective, attack: Attack) -> None:
+    def require_fitting(
+        self, trainer: Trainer, objective: Objective, attack: Attack, *schedulers: LRScheduler
+    ) -> None:
         """Raises ``ValueError`` if the action is not possible; warnings need no energy monitor."""
         if self.action != "warn" and not callbacks_of(trainer, EnergyMonitor):
-            raise ValueError(
-                f"callbacks.sentinel.action={self.action} requires callbacks.energy: leave it in, "
-                "or choose callbacks.sentinel.action=warn"
-            )
+            must = "warn without an energy monitor among the callbacks"
+            raise ArgumentError("action", self.action, must)
         limit = self.detector.co.thresholds.pert_align
         if limit is not None and not (fits_adv_alone(objective) and climbs_loss(attack)):
-            raise ValueError(
-                f"callbacks.sentinel.thresholds.pert_align={limit:g} needs an attack that raises "
-                "the cross-entropy of x*, and a loss that is this cross-entropy: choose null, or "
-                "attack=fgsm (rs_fgsm, n_fgsm, pgd) with loss=at and reg=none (gradalign, elle)"
+            must = (
+                "null, unless the attack (FGSM, RS-FGSM, N-FGSM, PGD) raises the cross-entropy of "
+                "x*, and this is the loss, alone or with GradAlign or ELLE"
             )
+            raise ArgumentError("pert_align", limit, must)
         if self.action == "rollback":
-            self.rollback.require_possible(trainer, objective, attack)
+            self.rollback.require_possible(objective, attack, schedulers)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Subscribes to the monitor; a resumed training continues as its rollbacks left it."""
@@ -98,7 +99,8 @@ class Sentinel(Callback):
             raise TypeError(f"Sentinel needs an AdversarialTraining, got {type(pl_module)}")
         self.module = pl_module
         objective, attack = self.rollback.begin(trainer, pl_module)
-        self.require_fitting(trainer, objective, attack)
+        schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
+        self.require_fitting(trainer, objective, attack, *schedulers)
         self._watches = not isinstance(attack, NoAttack)  # else there is no robustness to lose
         self.detector.co.climbs_loss = climbs_loss(attack)
         for monitor in callbacks_of(trainer, EnergyMonitor):

@@ -181,7 +181,7 @@ def test_an_attack_is_adjusted_from_the_command_line(tmp_path):
         tmp_path, *TINY, "attack=pgd", "attack.steps=3", "attack.alpha=3/255", "attack.restarts=2",
         "threat=l2", "threat.eps=128/255",
     ).module.attack  # fmt: skip
-    assert (search.times, search.attack.steps) == (2, 3)
+    assert (search.restarts, search.attack.steps) == (2, 3)
     assert search.attack.alpha == pytest.approx(3 / 255)
     assert search.attack.ball == L2(128 / 255)
 

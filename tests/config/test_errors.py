@@ -80,7 +80,7 @@ def test_a_reader_that_has_closed_gets_no_traceback(monkeypatch, capfd):
 
 
 def mistake():
-    require("steps", 0, integer(1))
+    require(integer(1), steps=0)
 
 
 LINE = "steps=0 must be an integer >= 1"

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("here")
         ("model.classes=3", "the model has 3 logits but labels go up to 3"),
         ("model.channels=1", "the model does not take images of shape (3, 8, 8)"),
         ("callbacks.best.monitor=test/acc", "must not be chosen by test/acc"),
-        ("evaluation.subset=1000", "evaluation.subset=1000 is too large"),
+        ("evaluation.subset=1000", "evaluation.subset=1000 must be an integer from 1 to "),
         ("optimizer.lr=-1", "optimizer.lr=-1 must be a finite number > 0"),
         ("schedule.peak=2", "schedule.peak=2 must be a finite number > 0 and < 1"),
         (("attack=none", "reg=der"), "attack=none leaves the loss, or the regularizer, nothing to"),

@@ -142,7 +142,7 @@ def test_a_sweep_with_a_failed_job_exits_with_1(torn):
 def test_a_sweep_that_cannot_be_composed_gets_one_line_and_leaves_nothing(tmp_path):
     result = typed(tmp_path, "reg=der,foo")  # its folder goes when the process ends
     assert result.returncode == 1
-    assert result.stderr.startswith("error: reg=foo: unknown choice; choose from ")
+    assert result.stderr.startswith("error: reg=foo must be aaer, der")
     assert result.stderr.count("\n") == 1
     assert result.stdout == ""
     assert list(tmp_path.iterdir()) == []

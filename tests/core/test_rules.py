@@ -11,6 +11,7 @@ from energy_at.core.rules import (
     SHARE,
     TRUTH,
     ArgumentError,
+    MissingFilesError,
     integer,
     number,
     one_of,
@@ -51,11 +52,38 @@ RULES = {
 @pytest.mark.parametrize(("rule", "must", "good", "bad"), RULES.values(), ids=RULES)
 def test_a_rule_allows_what_it_says_and_nothing_else(rule, must, good, bad):
     for value in good:
-        require("name", value, rule)
+        require(rule, name=value)
     for value in bad:
         with pytest.raises(ArgumentError) as refused:
-            require("name", value, rule)
+            require(rule, name=value)
         assert str(refused.value) == f"name must be {must}, got {value!r}"
+
+
+def test_a_misspelt_name_is_met_by_the_nearest():
+    for rule, wrong in (
+        (one_of("warn", "rollback"), "rolback"),
+        (some_of("val", "test"), ["tset"]),
+    ):
+        with pytest.raises(ArgumentError, match=r"\(did you mean (rollback|test)\?\), got"):
+            require(rule, name=wrong)
+    assert one_of("warn", "rollback").broken_by("x") == "warn or rollback"
+    assert (
+        or_null(one_of("fgsm", "pgd")).broken_by("pdg")
+        == "fgsm or pgd, or null (did you mean pgd?)"
+    )
+    assert one_of("der").broken_by("x") == "der"
+
+
+def test_the_first_of_several_arguments_that_breaks_the_rule_is_named():
+    with pytest.raises(ArgumentError, match=r"^steps must be an integer >= 1, got 0$"):
+        require(integer(1), n=3, steps=0, restarts=0)
+
+
+def test_missing_files_are_an_argument_and_a_file_error():
+    error = MissingFilesError("root", "data", "a folder of CIFAR10")
+    again = pickle.loads(pickle.dumps(error))
+    assert isinstance(again, FileNotFoundError)
+    assert str(again) == str(error) == "root must be a folder of CIFAR10, got 'data'"
 
 
 def test_an_error_that_a_worker_hands_over_is_the_same():

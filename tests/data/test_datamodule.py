@@ -110,7 +110,8 @@ def test_bad_options_are_refused_at_once(option, value):
 @pytest.mark.parametrize("subset", [0, -5, 401])
 def test_bad_subset_is_refused_in_one_line(subset):
     with pytest.raises(
-        ValueError, match=rf"{subset} .* leave 400$|^subset must be an integer >= 1"
+        ValueError,
+        match=rf"^subset must be at most 400: 500 .*{subset}$|^subset must be an integer >= 1",
     ):
         data(subset=subset).setup()
 

@@ -356,7 +356,7 @@ def test_missing_data_is_named_in_one_line(source, tmp_path):
         source.reader(root, download=False)
     message = str(caught.value)
     assert "\n" not in message
-    for word in (*source.words, str(root), "dataset.root"):
+    for word in (*source.words, str(root), "root must be a folder of"):
         assert word in message
     assert everything_under(tmp_path) == []
 
@@ -397,7 +397,7 @@ def test_failed_download_is_one_line_and_leaves_nothing(source, error, tmp_path,
         source.reader(root, download=True)
     message = str(caught.value)
     assert "\n" not in message
-    for word in (*source.words, str(root), "dataset.root", "download failed"):
+    for word in (*source.words, str(root), "root must be a folder of", "download failed"):
         assert word in message
     assert everything_under(tmp_path) == []
     assert socket.getdefaulttimeout() == timeout
@@ -652,7 +652,7 @@ def test_missing_data_says_what_to_put_where(tmp_path):
     message = refusal(tmp_path / "data" / "tiny-imagenet-200")
     assert "tiny-imagenet-200.zip" in message
     assert str(tmp_path / "data" / "tiny-imagenet-200") in message
-    assert "dataset.root" in message
+    assert message.startswith("root must be a folder of Tiny-ImageNet")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -53,6 +53,21 @@ PLAN = EvaluationPlan(
 )
 
 
+@pytest.mark.parametrize(
+    ("change", "must"),
+    [
+        ({"norm": "foo"}, "linf or l2"),
+        ({"split": "tset"}, r"test, val or train \(did you mean test\?\)"),
+        ({"subset": -3}, "an integer >= 1, or null"),
+        ({"restarts": 0}, "an integer >= 1"),
+    ],
+)
+def test_what_is_no_evaluation_is_refused(change, must):
+    (name,) = change
+    with pytest.raises(ValueError, match=f"^{name} must be {must}, got"):
+        replace(PLAN, **change)
+
+
 def judged(subject, plan, out, batch_size=10):
     """The files of an evaluation, by name."""
     evaluation.evaluate(subject, plan, Path(out), batch_size=batch_size, progress=False)
@@ -437,8 +452,8 @@ def test_a_damaged_journal_is_refused_with_what_to_do(subject, line):
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (["fgsm", "autoattack"], "autoattack needs at least 4 classes, the network has 2: leave"),
-        (["fgsm", "apgd_dlr"], "apgd_dlr needs at least 3 classes, the network has 2"),
+        (["fgsm", "autoattack"], "autoattack needs at least 4 classes, not 2: leave"),
+        (["fgsm", "apgd_dlr"], "apgd_dlr needs at least 3 classes, not 2"),
     ],
 )
 def test_too_few_classes_are_seen_before_any_attack_is_run(names, said):

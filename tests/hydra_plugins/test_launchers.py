@@ -237,8 +237,8 @@ def test_the_folder_of_a_job_is_known_before_it_runs():
 @pytest.mark.parametrize(
     ("mistake", "said"),
     [
-        (("hydra/launcher=jobli",), "unknown choice; did you mean hydra/launcher=joblib? choose"),
-        (("sweep=der_wait",), "did you mean sweep=der_weight? choose from der_weight, eps,"),
+        (("hydra/launcher=jobli",), "(did you mean joblib?)"),
+        (("sweep=der_wait",), "sweep=der_wait must be der_weight, eps, "),
         (("reg=der", "reg.wait=0,1"), "reg.wait: unknown key; did you mean reg.weight"),
         (("hydra/sweeper=optuna", "reg=der"), "has nothing to search: name bounds"),
         (

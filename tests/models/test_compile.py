@@ -225,8 +225,11 @@ def test_one_graph_too_many_is_an_error_and_no_slow_training(without_codegen, ne
 @pytest.mark.parametrize(
     ("override", "key"),
     [
-        ("reg=gradalign", "training.compile=null, or another regularizer"),
-        ("trainer.devices=2", "training.compile=null, or trainer.devices=1"),
+        (
+            "reg=gradalign",
+            "training.compile=default must be null for gradalign: a compiled network",
+        ),
+        ("trainer.devices=2", "training.compile=default must be null for several processes"),
         ("training.compile=fast", "compile=fast must be default, reduce-overhead or"),
     ],
 )
@@ -254,5 +257,5 @@ def test_a_machine_without_a_compiler_is_told_so_in_one_line(tmp_path, monkeypat
     code, _, err = typed(monkeypatch, capsys, train.main, *argv)
     assert code == 1
     assert len(err.splitlines()) == 1
-    assert "needs a C++ compiler that works here" in err
+    assert "training.compile=default must be null without a C++ compiler that works" in err
     assert not (tmp_path / "runs").exists()

@@ -30,6 +30,13 @@ def other(*overrides):
         return plan_of(compose("sample", ["n=40", *overrides]))
 
 
+@pytest.mark.parametrize("change", [{"n": 0}, {"shown": 0}, {"batch_size": 0}, {"reference": "al"}])
+def test_what_is_no_sampling_is_refused(change):
+    (name,) = change
+    with pytest.raises(ValueError, match=f"^{name} must be "):
+        replace(plan(), **change)
+
+
 def subject(*, seed=0, images=300, classes=10, act="relu"):
     train, test = digits(Path())
     with torch.random.fork_rng([]):
@@ -203,8 +210,11 @@ def test_nothing_half_written_is_left(cache):
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["start.k=200"], r"start.k=200 is more than the \d+ other images of class \d"),
-        (["start.k=200", "start.by=pixels"], "start.k=200 is more"),
+        (
+            ["start.k=200"],
+            r"^k must be at most \d+, the number of other images of class \d, got 200",
+        ),
+        (["start.k=200", "start.by=pixels"], "^k must be at most"),
     ],
 )
 def test_what_cannot_be_fitted_leaves_nothing(digits_subject, cache, overrides, said):

@@ -36,5 +36,7 @@ def test_alpha_falls_and_the_ball_stays():
     ("remedy", "objective", "use"), [("beta", OBJECTIVE, "der"), ("der", WITH_DER, "beta")]
 )
 def test_a_remedy_that_does_not_fit_names_the_one_that_does(remedy, objective, use):
-    with pytest.raises(ValueError, match=f"remedy={remedy}, but .* use {use}"):
+    with pytest.raises(
+        ValueError, match=f"^remedy must be {use}, as the training has .*, got '{remedy}'"
+    ):
         Remedies(remedy, DER_TERM).apply(objective, ATTACK, 1)

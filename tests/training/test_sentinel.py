@@ -361,10 +361,16 @@ def test_a_setting_out_of_range_is_named(tmp_path, typed, said):
     [
         (
             ("callbacks.sentinel.remedy=beta",),
-            "remedy=beta, but the training has no DER: use der",
+            "^callbacks.sentinel.remedy=beta must be der, as the training has no DER",
         ),
-        (("attack=none", "callbacks.sentinel.remedy=alpha"), "NoAttack has none: use der"),
-        (("callbacks.energy=null",), "action=rollback requires callbacks.energy"),
+        (
+            ("attack=none", "callbacks.sentinel.remedy=alpha"),
+            "^callbacks.sentinel.remedy=alpha must be der or beta: NoAttack has no step",
+        ),
+        (
+            ("callbacks.energy=null",),
+            "^callbacks.sentinel.action=rollback must be warn without an energy monitor",
+        ),
     ],
 )
 def test_an_action_that_could_not_be_taken_is_refused_before(tmp_path, overrides, said):

@@ -27,7 +27,7 @@ class LastCheckpoint(ModelCheckpoint):
     """``last.ckpt``, replaced as a whole after every epoch, and ``every_n_steps`` within epochs."""
 
     def __init__(self, dirpath: str | Path, every_n_steps: int | None = None) -> None:
-        require("every_n_steps", every_n_steps, or_null(integer(1)))
+        require(or_null(integer(1)), every_n_steps=every_n_steps)
         super().__init__(
             dirpath=dirpath,
             filename="last",

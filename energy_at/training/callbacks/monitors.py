@@ -30,7 +30,7 @@ class _Buffer(Callback):
     """
 
     def __init__(self, every: int = 50) -> None:
-        require("every", every, integer(1))
+        require(integer(1), every=every)
         self.every = every
 
     def flush(self, trainer: Trainer) -> None:

@@ -7,6 +7,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
+from energy_at.core.rules import ArgumentError
 from energy_at.models.compile import compile_net, require_compiler, switch_of
 from energy_at.objectives import Objective, Trait
 from energy_at.training.module import AdversarialTraining
@@ -59,15 +60,11 @@ class CompiledNet(Callback):
         """Raises ``ValueError``, with the remedy, if the training cannot be compiled."""
         for name, weighted in objective.terms.items():
             if Trait.DIFFERENTIATES_TWICE in weighted.term.traits:
-                raise ValueError(
-                    f"training.compile={self.mode} has no second derivatives, which {name} takes: "
-                    "training.compile=null, or another regularizer"
-                )
+                must = f"null for {name}: a compiled network has no second derivatives"
+                raise ArgumentError("mode", self.mode, must)
         if trainer.world_size > 1:
-            raise ValueError(
-                f"training.compile={self.mode} is for one process, since batch norm is shared by "
-                "all: training.compile=null, or trainer.devices=1"
-            )
+            must = "null for several processes, since batch norm is shared by all"
+            raise ArgumentError("mode", self.mode, must)
         require_compiler(self.mode)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

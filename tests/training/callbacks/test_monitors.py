@@ -180,7 +180,7 @@ def test_a_threshold_of_what_is_not_logged_is_refused(tmp_path, attack, terms):
     limits = Thresholds(pert_align=0.25)
     sentinel = Sentinel(tmp_path, classes=4, der=Weighted(DER("all")), thresholds=limits)
     sentinel.require_fitting(MagicMock(Trainer), Objective(AT), rs_fgsm(BALL))
-    with pytest.raises(ValueError, match=r"thresholds\.pert_align=0\.25 needs .*choose null, or"):
+    with pytest.raises(ValueError, match=r"^pert_align must be null, unless .*, got 0\.25"):
         sentinel.require_fitting(MagicMock(Trainer), Objective(terms), attack)
 
 
