@@ -146,7 +146,10 @@ BAD_INPUT = [
     ("judge=nowhere", "nowhere is not a run folder"),
     ("out=file", "out=file cannot be made (File exists): choose another folder"),
     ("out=file/below", "out=file/below cannot be made (Not a directory)"),
-    ("quality=classifier judge=none n=60", "judge=None must be a classifier of the data set"),
+    (
+        "quality=classifier judge=none n=60",
+        "judge=None must be a classifier of the data set: auto trains one",
+    ),
     ("quality=classifier n=49", "49 images are too few for FID"),
     (
         "quality=inception n=60 quality.weights=no.pth",
