@@ -45,7 +45,7 @@ def test_any_classifier_and_loader_can_be_trained(tmp_path, method):
 
 def test_validation_in_inference_mode_says_what_to_do():
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
-    with pytest.raises(RuntimeError, match="inference_mode=false"):
+    with pytest.raises(RuntimeError, match="inference_mode=False"):
         trainer.validate(FastAT(TinyNet(), Linf(8 / 255)), loader(), verbose=False)
 
 
