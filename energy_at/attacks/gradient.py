@@ -139,7 +139,9 @@ class GradientAttack(Attack):
     @torch.enable_grad()
     def _run(self, model: Classifier, x: Images, y: Labels, options: AttackOptions) -> AttackResult:
         if torch.is_inference_mode_enabled():
-            raise RuntimeError("attacks need gradients: use Trainer(inference_mode=False)")
+            raise RuntimeError(
+                "attacks need gradients: leave torch.inference_mode(), set inference_mode=False"
+            )
         with frozen_running_stats(model):
             gain = self.goal(model, x, y)
         delta = clip_to_pixels(x, self.start(x, self.ball, options.generator))
