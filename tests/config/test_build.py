@@ -46,10 +46,25 @@ def sensible(chosen):
     return chosen[0] != "none" or chosen[1:3] == ("at", "none")
 
 
+def pairs(chosen):
+    """The choices of each two axes."""
+    return set(itertools.combinations(zip(AXES, chosen, strict=True), 2))
+
+
+def combinations():
+    """All that are sensible; those that add no new pair of choices are slow tests."""
+    rest = list(filter(sensible, itertools.product(*(choices(axis) for axis in AXES))))
+    left = set().union(*map(pairs, rest))
+    while left:
+        chosen = max(rest, key=lambda one: len(pairs(one) & left))
+        rest.remove(chosen)
+        left -= pairs(chosen)
+        yield chosen
+    yield from (pytest.param(chosen, marks=pytest.mark.slow) for chosen in rest)
+
+
 @pytest.mark.parametrize("net", ["small", pytest.param("preactresnet18", marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    "chosen", list(filter(sensible, itertools.product(*(choices(axis) for axis in AXES))))
-)
+@pytest.mark.parametrize("chosen", list(combinations()))
 def test_every_combination_takes_a_step(composed, chosen, net):
     cfg, parts = composed[0][net].copy(), composed[1]
     for axis, choice in zip(AXES, chosen, strict=True):
