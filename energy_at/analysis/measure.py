@@ -21,15 +21,7 @@ from energy_at.attacks.registry import FROM_LIBRARY, named_attack
 from energy_at.attacks.threat import Ball, Linf
 from energy_at.core.rules import integer, require
 from energy_at.core.types import Images, Labels, Logits, PerExample
-from energy_at.energy.energies import (
-    delta_joint,
-    delta_marginal,
-    is_abnormal,
-    joint_energy,
-    marginal_energy,
-    shift_norm,
-)
-from energy_at.energy.pair import LogitPair
+from energy_at.energy import LogitPair, energies
 from energy_at.evaluation import EvaluationTarget, TrainedModel
 from energy_at.evaluation.robustness import TOGETHER, Evaluator, batched, finite_logits
 from energy_at.models.modes import Tiled
@@ -232,8 +224,8 @@ class _Survey:
             np.array(self.evaluator.numbers, dtype=np.int64),
             _array(labels),
             _array(self.clean.argmax(1)),
-            _array(marginal_energy(self.clean)),
-            _array(joint_energy(self.clean, labels)),
+            _array(energies.marginal_energy(self.clean)),
+            _array(energies.joint_energy(self.clean, labels)),
         )
 
     def attack(
@@ -249,12 +241,12 @@ class _Survey:
             pair = LogitPair(clean, adv.double(), y)
             columns = (
                 pair.adv.argmax(1),
-                marginal_energy(pair.adv),
-                joint_energy(pair.adv, y),
-                delta_marginal(pair),
-                delta_joint(pair),
-                shift_norm(pair),
-                is_abnormal(pair),
+                energies.marginal_energy(pair.adv),
+                energies.joint_energy(pair.adv, y),
+                energies.delta_marginal(pair),
+                energies.delta_joint(pair),
+                energies.shift_norm(pair),
+                energies.is_abnormal(pair),
                 self._size(x_adv - x).double(),
             )
             shifts.append(Shifts(*map(_array, columns)))
@@ -287,8 +279,8 @@ def _lines(net: Tiled, x: Images, x_adv: Images, y: Labels) -> Floats:
     # All points of all paths together: a single path would not fill a tile.
     points = torch.cat([torch.lerp(x, x_adv, t) for t in TIMES]).clamp(0, 1)
     logits = finite_logits(net, points).double()
-    energies = torch.stack([marginal_energy(logits), joint_energy(logits, y.repeat(len(TIMES)))])
-    return _array(energies.reshape(2, len(TIMES), len(x)).transpose(1, 2))
+    both = [energies.marginal_energy(logits), energies.joint_energy(logits, y.repeat(len(TIMES)))]
+    return _array(torch.stack(both).reshape(2, len(TIMES), len(x)).transpose(1, 2))
 
 
 def _array(values: Tensor) -> NDArray[Any]:

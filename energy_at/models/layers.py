@@ -34,6 +34,18 @@ def conv3x3(
     return nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)
 
 
+def conv1x1(channels_in: int, channels: int, stride: int) -> nn.Conv2d:
+    """A 1x1 convolution without bias of every ``stride``-th pixel."""
+    # oneDNN 3.13 (AVX2, NHWC) writes past its buffer for strided weights of few channels
+    kind = _SubsampledConv if channels_in < 8 else nn.Conv2d
+    return kind(channels_in, channels, 1, stride, bias=False)
+
+
+class _SubsampledConv(nn.Conv2d):
+    def forward(self, input: Tensor) -> Tensor:
+        return F.conv2d(input[..., :: self.stride[0], :: self.stride[1]], self.weight)
+
+
 class _RightBottomConv(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         return super().forward(F.pad(input, (0, 1, 0, 1)))

@@ -17,7 +17,7 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 
 from energy_at.core.rules import TRUTH, Rule, integer, one_of, require
-from energy_at.models.layers import activation_function, conv3x3
+from energy_at.models.layers import activation_function, conv1x1, conv3x3
 
 Shortcut = Literal["activated", "plain", "plain3x3"]
 
@@ -34,8 +34,7 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels)
         self.shortcut = nn.Sequential()
         if stride != 1 or channels_in != channels:
-            self.shortcut.append(nn.Conv2d(channels_in, channels, 1, stride, bias=False))
-            self.shortcut.append(nn.BatchNorm2d(channels))
+            self.shortcut.extend([conv1x1(channels_in, channels, stride), nn.BatchNorm2d(channels)])
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.activation(self.bn1(self.conv1(x)))
@@ -69,11 +68,8 @@ class PreActBlock(nn.Module):
         self.shortcut_activated = shortcut in ("activated", "wide")
         self.shortcut_name = "convShortcut" if shortcut == "wide" else "shortcut"
         if stride != 1 or channels_in != channels:
-            conv = (
-                conv3x3(channels_in, channels, stride, padding)
-                if shortcut == "plain3x3"
-                else nn.Conv2d(channels_in, channels, 1, stride, bias=False)
-            )
+            sizes = (channels_in, channels, stride)
+            conv = conv3x3(*sizes, padding) if shortcut == "plain3x3" else conv1x1(*sizes)
             self.add_module(self.shortcut_name, conv if shortcut == "wide" else nn.Sequential(conv))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -204,7 +200,6 @@ class WideResNet(nn.Module):
         require(integer(1), channels=channels, classes=classes, width=width, widen=widen)
         require(Rule("6 n + 4 with n >= 1", lambda v: v >= 10 and v % 6 == 4), depth=depth)
         wide = width * widen
-
         block = partial(PreActBlock, activation=activation, shortcut="wide", padding=padding)
 
         def stage(channels_in: int, channels: int, stride: int) -> nn.Sequential:

@@ -1,5 +1,8 @@
 """Networks: sizes and names of the literature, and what they compute."""
 
+import os
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -10,6 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.functional import normalize
 
 from energy_at.models import Normalized, preactresnet18, resnet18, small, wideresnet
+from energy_at.models.layers import conv1x1
+from tests.helpers.running import CONF
 
 RGB = {"channels": 3, "mean": (0.49, 0.48, 0.45), "std": (0.25, 0.24, 0.26)}
 GREY = {"channels": 1, "mean": (0.13,), "std": (0.31,)}
@@ -315,3 +320,35 @@ def test_resnet18_trains_all_of_its_parameters(width, activation):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
     if activation == "silu":
         assert all(p.grad.abs().sum() > 0 for p in net.parameters())
+
+
+@pytest.mark.parametrize("channels", [3, 8])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_convolution_of_every_second_pixel_is_torchs(channels, stride):
+    x = torch.randn(5, channels, 7, 7, dtype=torch.double, requires_grad=True)
+    ours = conv1x1(channels, 6, stride).double()
+    found, expected = ours(x), F.conv2d(x, ours.weight, stride=stride)
+    torch.testing.assert_close(found, expected)
+    for a, b in zip(
+        torch.autograd.grad(found.square().sum(), [x, ours.weight]),
+        torch.autograd.grad(expected.square().sum(), [x, ours.weight]),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
+
+
+STEPS = """
+import torch
+from energy_at.models import preactresnet18
+net = preactresnet18(channels=3, classes=4, mean=[0.5] * 3, std=[0.5] * 3, width=2)
+net.to(memory_format=torch.channels_last)
+x = torch.rand(64, 3, 16, 16).to(memory_format=torch.channels_last)
+for _ in range(10):
+    net(x).square().sum().backward()
+"""
+
+
+def test_narrow_networks_stay_within_their_memory_under_avx2():
+    """oneDNN does not: see conv1x1."""
+    checked = {"MALLOC_CHECK_": "3", "ONEDNN_MAX_CPU_ISA": "AVX2", "PYTHONPATH": str(CONF.parent)}
+    subprocess.run([sys.executable, "-c", STEPS], check=True, env={**os.environ, **checked})
