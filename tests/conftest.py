@@ -8,8 +8,10 @@ from tests.helpers import checker
 
 checker.install()
 
+from tests.helpers import compositions  # noqa: E402
 from tests.helpers.nets import TinyNet  # noqa: E402
 
+compositions.install()
 torch.set_num_threads(1)  # tensors this small wait for threads longer than they compute
 
 

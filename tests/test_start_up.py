@@ -1,44 +1,48 @@
 """What the commands import before they know what they are asked: it is waited for every time."""
 
+import json
 import subprocess
 import sys
-
-import pytest
 
 COMMANDS = (
     "train", "evaluate", "analyse", "sample", "report", "export", "dashboard", "benchmark",
     "doctor",
 )  # fmt: skip
 HEAVY = ("lightning", "matplotlib", "numpy", "scipy", "sklearn", "torch", "torchvision", "wandb")
-ANSWER = f"""
-import runpy, sys
-sys.argv[1:] = sys.argv[2:]
-try:
-    runpy.run_module("energy_at." + sys.argv.pop(1), run_name="__main__")
-finally:
-    sys.stderr.write(str([name for name in {HEAVY} if name in sys.modules]))
+ANSWERS = f"""
+import contextlib, io, json, runpy, sys
+for argv in json.loads(sys.argv[1]):
+    sys.argv = argv[:]
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            runpy.run_module("energy_at." + argv[0], run_name="__main__", alter_sys=True)
+        except SystemExit as stop:
+            code = stop.code
+    imported = [name for name in {HEAVY} if name in sys.modules]
+    print(json.dumps([code or 0, out.getvalue(), err.getvalue(), imported]))
 """
 
 
-def answer(*argv):
-    command = [sys.executable, "-c", ANSWER, "", *argv]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def answers(*typed):
+    """What each command line is answered, one after the other in one process, and its imports."""
+    command = [sys.executable, "-c", ANSWERS, json.dumps(typed)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return dict(zip(map(tuple, typed), map(json.loads, done.stdout.splitlines()), strict=True))
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_is_answered_without_what_computes(command):
-    done = answer(command, "--help")
-    assert f"python -m energy_at.{command}" in done.stdout
-    assert (done.returncode, done.stderr) == (0, "[]")
+def test_help_is_answered_without_what_computes():
+    for (command, _), answer in answers(*((command, "--help") for command in COMMANDS)).items():
+        code, out, *nothing = answer
+        assert f"python -m energy_at.{command}" in out
+        assert (code, *nothing) == (0, "", [])
 
 
-@pytest.mark.parametrize(
-    "mistake", ["reg=derr", "no_such_key=1", "+foo=1", "threat.eps", "seed=abc", "reg=[der,aaer]"]
-)
-def test_a_mistake_is_answered_without_what_computes(here, mistake):
-    done = answer("train", mistake)
-    error, imported = done.stderr.splitlines()
-    assert error.startswith("error: ")
-    assert not {"torch", "lightning", "matplotlib"} & set(eval(imported))
-    assert done.returncode == 1
+def test_a_mistake_is_answered_without_what_computes(here):
+    mistakes = ("reg=derr", "no_such_key=1", "+foo=1", "threat.eps", "seed=abc", "reg=[der,aaer]")
+    for code, _, err, imported in answers(*(("train", wrong) for wrong in mistakes)).values():
+        assert code == 1
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1
+        assert not {"torch", "lightning", "matplotlib"} & set(imported)
     assert not list(here.iterdir())

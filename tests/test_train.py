@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib import get_configdir
 
 from energy_at import evaluate
 from tests.helpers.running import ONE_EPOCH, assert_refused, train_in, typed
@@ -44,6 +45,7 @@ def test_the_command_of_the_readme_trains_on_embedded_data(tmp_path):
                "hydra.run.dir=run"]  # fmt: skip
     nobody = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
     nobody |= {"HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    nobody |= {"MPLCONFIGDIR": get_configdir()}  # else it lists all fonts anew
     result = subprocess.run(
         command, cwd=tmp_path, env=nobody, capture_output=True, text=True, check=False
     )

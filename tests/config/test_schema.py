@@ -114,10 +114,12 @@ from hydra import compose, initialize_config_dir
 from energy_at.config.build import build
 from energy_at.config.schema import check
 from energy_at.runs.folder import RunFolder
+from tests.helpers import compositions
 
+compositions.install()
 with initialize_config_dir(sys.argv[1], version_base="1.3"):
     for override in sys.argv[2:]:
-        cfg = compose("train", ["model.width=2", "logger=csv", "reg=der", override])
+        cfg = compose("train", ["model=small", "logger=csv", "reg=der", override])
         try:
             check(cfg)
             build(cfg, RunFolder(Path()))

@@ -31,6 +31,7 @@ def type_in(monkeypatch, capsys):
 # The whole command
 
 
+@pytest.mark.slow
 def test_the_command_passes_here_in_less_than_a_minute_and_writes_nothing(tmp_path):
     start = time.monotonic()
     done = subprocess.run(
