@@ -36,7 +36,7 @@ demo: install ## Catastrophic overfitting without DER and training with it, on e
 	@$(PY) scripts/demo_verdict.py $(DEMO)/fgsm_at $(DEMO)/fgsm_at_der
 
 test: install ## Run the tests, one process a core (< 8 min on two cores)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8 --dist loadgroup
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n auto --maxprocesses 8 --dist loadgroup
 
 test-slow: install ## Run the tests that take minutes
 	$(PY) -m pytest -m slow

@@ -1,4 +1,5 @@
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,16 @@ torch.set_num_threads(1)  # tensors this small wait for threads longer than they
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own
 def pytest_collection_modifyitems(items):
-    """Tests that share what takes long to make run in one process, where there are several."""
+    """Tests that share what takes long to make run in one process, where there are several.
+
+    Of what is typed with many values the first eight are in the suite, the others slow tests.
+    """
+    typed = Counter()
     for item in items:
+        typed[item.nodeid.partition("[")[0]] += 1
+        types = any(name.startswith("type_") for name in item.fixturenames)
+        if types and typed[item.nodeid.partition("[")[0]] > 8:
+            item.add_marker(pytest.mark.slow)
         shared = [found[-1] for found in item._fixtureinfo.name2fixturedefs.values()]
         groups = [one.baseid for one in shared if one.scope == "package"]
         groups += [item.module.__name__ for one in shared if one.scope == "module"]

@@ -1,6 +1,5 @@
 """What is typed to analyse runs, and what comes back."""
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +8,6 @@ import torch
 
 from tests.helpers.analyses import FAST, OUT, SETTING, TWO, samples
 from tests.helpers.running import assert_refused
-
-slow = partial(pytest.param, marks=pytest.mark.slow)
 
 
 @pytest.fixture
@@ -46,6 +43,7 @@ def test_norm_radius_split_and_sweep_are_chosen(type_analyse, without_figures):
     assert 0.45 < found["pgd/size"].max() < 0.5 + 1e-6
 
 
+@pytest.mark.slow
 def test_a_file_of_weights_gives_the_numbers_of_its_run(type_analyse, without_figures):
     type_analyse("run=run", *FAST, *TWO)
     code, _, err = type_analyse(
@@ -91,18 +89,18 @@ def test_what_is_there_already_is_not_overwritten_by_anything_else(type_analyse,
         (("run=run", "eps_list=[9]"), "eps_list=9 is above 1"),
         (("run=run", "eps_list=[]"), "eps_list=[] names no radius"),
         (("run=run", "subset=2", "subset_seed=null"), "none of the 2 images is of class 2, 3"),
-        slow(("run=run", "subset=0"), "subset=0 must be an integer >= 1, or null"),
-        slow(("run=run", "norm=l1"), "norm=l1 must be linf or l2"),
-        slow(("run=run", "split=dev"), "split=dev must be test, val or train"),
-        slow(("run=run", "steps=0"), "steps=0 must be an integer >= 1"),
-        slow(("run=run", "queries=0"), "queries=0 must be an integer >= 1"),
-        slow(("run=run", "iterations=0"), "iterations=0 must be an integer >= 1"),
+        (("run=run", "subset=0"), "subset=0 must be an integer >= 1, or null"),
+        (("run=run", "norm=l1"), "norm=l1 must be linf or l2"),
+        (("run=run", "split=dev"), "split=dev must be test, val or train"),
+        (("run=run", "steps=0"), "steps=0 must be an integer >= 1"),
+        (("run=run", "queries=0"), "queries=0 must be an integer >= 1"),
+        (("run=run", "iterations=0"), "iterations=0 must be an integer >= 1"),
         (("run=run", "out=run"), "run holds other files: choose another out=FOLDER"),
         (("run=run", "out=run/config.yaml"), "out=run/config.yaml cannot be made (File exists)"),
-        slow(("run=run", "out=run/config.yaml/x"), "Not a directory"),
-        slow(("run=run", "no_such_key=1"), "no_such_key: unknown key"),
-        slow(("run=run", "+no_such_key=1"), "+no_such_key=1: nothing reads no_such_key"),
-        slow(("run=run", "norm=l2", "eps=128"), "eps=128 is above 13.86, but pixels lie in [0, 1]"),
+        (("run=run", "out=run/config.yaml/x"), "Not a directory"),
+        (("run=run", "no_such_key=1"), "no_such_key: unknown key"),
+        (("run=run", "+no_such_key=1"), "+no_such_key=1: nothing reads no_such_key"),
+        (("run=run", "norm=l2", "eps=128"), "eps=128 is above 13.86, but pixels lie in [0, 1]"),
         (("run=run", "norm=l2", "eps_list=[1,14]"), "eps_list=14 is above 13.86"),
     ],
 )

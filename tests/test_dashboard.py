@@ -60,6 +60,7 @@ def test_a_mistake_gets_one_line(type_dashboard, argv, said):
     assert said in err
 
 
+@pytest.mark.slow
 def test_without_its_library_or_its_server_one_line_says_so(type_dashboard, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")

@@ -81,6 +81,7 @@ def test_other_images_of_the_run_can_be_chosen(type_evaluate, split, n):
     assert f"20 of {n} (drawn with seed 0) {split} images of digits" in out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("digits_run")
 def test_a_file_of_weights_is_evaluated_to_the_same_numbers(type_evaluate):
     net, _ = digits_net()
@@ -94,6 +95,7 @@ def test_a_file_of_weights_is_evaluated_to_the_same_numbers(type_evaluate):
         assert outcomes(written(again)) == outcomes(written(out))
 
 
+@pytest.mark.slow
 def test_the_same_weights_in_another_network_are_another_evaluation(type_evaluate):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         net = make(compose("evaluate", ["model.width=2"]).model)

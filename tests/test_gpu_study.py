@@ -46,6 +46,7 @@ def study(tmp_path):
     return run_study
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("small", ["", "1"])
 def test_every_command_of_the_study_composes(tmp_path, small):
     listed = run(tmp_path, "--list", PYTHON="python", SMALL=small)

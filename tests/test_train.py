@@ -126,6 +126,7 @@ def test_a_late_nan_keeps_the_last_good_checkpoint(type_train):
     assert Path("run/checkpoints/last.ckpt").read_bytes() == poisoned != before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [

@@ -23,6 +23,7 @@ def without_figures(monkeypatch):
 # One run
 
 
+@pytest.mark.slow
 def test_a_run_gives_tables_samples_and_figures_and_the_same_again(type_analyse):
     run = everything("run")
     code, out, err = type_analyse("run=run", *FAST, "attacks=[fgsm]")
@@ -38,6 +39,18 @@ def test_a_run_gives_tables_samples_and_figures_and_the_same_again(type_analyse)
     code, _, err = type_analyse("run=run", *FAST, "attacks=[fgsm]")
     assert (code, err) == (0, "")
     assert everything(OUT) == first
+
+
+def test_a_run_gives_tables_and_samples_and_the_same_again(type_analyse, without_figures):
+    run = everything("run")
+    written = []
+    for _ in range(2):
+        code, _, err = type_analyse("run=run", *FAST, "attacks=[fgsm]")
+        assert (code, err) == (0, "")
+        assert {path.name for path in Path(OUT).iterdir()} == FILES
+        written.append(everything(OUT))
+    assert written[0] == written[1]
+    assert run.items() <= everything("run").items()
 
 
 def test_the_table_says_what_the_samples_hold(type_analyse, without_figures):
@@ -103,6 +116,7 @@ def test_runs_are_put_side_by_side_and_each_has_its_own_files(type_analyse, monk
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("runs", "all_of_them"), [(1, True), (4, True), (5, False)])
 def test_more_runs_than_have_room_share_one_figure(runs, all_of_them):
     labels = [MethodLabel("FGSM-AT", run=f"seed {seed}") for seed in range(runs)]
@@ -111,6 +125,7 @@ def test_more_runs_than_have_room_share_one_figure(runs, all_of_them):
     assert names == (FIGURES | {"scatter_fgsm", "quiver_fgsm"} if all_of_them else {"delta_vs_eps"})
 
 
+@pytest.mark.slow
 def test_another_activation_is_another_analysis(type_analyse, here, without_figures):
     """The same weights fit another activation: the key holds the configuration of the model."""
     model = ("dataset=synthetic", "model=preactresnet18", "model.width=2", "threat.eps=8/255")
@@ -140,6 +155,7 @@ def test_a_failure_leaves_nothing_behind(type_analyse, monkeypatch):
 # At W&B
 
 
+@pytest.mark.slow
 def test_wandb_keeps_a_table_of_every_image(type_analyse, here, without_figures, monkeypatch):
     without_key(monkeypatch, here / "home")
     code, _, err = type_analyse("run=run", *FAST, *TWO, "logger=wandb")

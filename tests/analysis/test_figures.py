@@ -24,6 +24,7 @@ OF_ALL = ("histograms", "path", "classes")  # figures of all attacks
 # Nothing covers anything else
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runs", [4, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3))])
 @pytest.mark.parametrize(
     ("name", "attacks"),

@@ -21,6 +21,7 @@ def typing(monkeypatch, capsys, tmp_path):
     return lambda *argv: typed(monkeypatch, capsys, benchmark.main, *argv)
 
 
+@pytest.mark.slow
 def test_the_table_has_every_row_of_a_training_and_its_numbers(typing):
     code, out, err = typing(*SMALL, "scenarios=[fgsm_der]", "out=found")
     assert code == 0, err
@@ -34,6 +35,15 @@ def test_the_table_has_every_row_of_a_training_and_its_numbers(typing):
     assert all(len(row["seconds"]) == 2 for row in rows.values())
     assert Path("found/benchmark.md").read_text().splitlines()[0] in out
     assert sorted(path.name for path in Path().iterdir()) == ["found"]
+
+
+def test_a_row_is_measured_and_written(typing):
+    few = ("scenarios=[fgsm]", "rows=[bare]", "precisions=[fp32]", "out=found")
+    code, out, err = typing(*SMALL, *few)
+    assert code == 0, err
+    (row,) = json.loads(Path("found/benchmark.json").read_text())["rows"]
+    assert (row["scenario"], row["row"], len(row["seconds"])) == ("fgsm", "bare", 2)
+    assert Path("found/benchmark.md").read_text().splitlines()[0] in out
 
 
 @pytest.mark.slow

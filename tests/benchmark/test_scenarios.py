@@ -63,6 +63,7 @@ def test_a_training_is_that_of_the_command_with_what_all_rows_share():
         assert images >= shared.batch_size * shared.config.steps * shared.turns
 
 
+@pytest.mark.slow
 def test_the_sizes_of_scaling_change_the_work():
     options = ["dataset=digits", "dataset.batch_size=2", "model.width=2", "attack_steps=1"]
     flops = {}

@@ -94,10 +94,10 @@ def test_every_experiment_is_short_and_trains(tmp_path, experiment):
     fast = ("dataset=synthetic", "model.width=2", "logger=csv", "callbacks.progress=null")
     run = fitted(tmp_path, f"experiment={experiment}", *fast, "trainer.max_epochs=1",
                  "dataset.subset=null", "dataset.val_size=64", "dataset.batch_size=64",
-                 "trainer.limit_train_batches=2",
+                 "trainer.limit_train_batches=4",
                  "threat.eps=8/255", "callbacks.best=null",
                  "trainer.precision=32-true")  # fmt: skip
-    assert run.trainer.global_step == 2
+    assert run.trainer.global_step == 4
 
 
 def test_every_argument_of_lightnings_trainer_is_a_key_with_its_default():

@@ -1,6 +1,7 @@
 """Values that a key cannot have, as they are typed; each entry refuses one in a test of its own."""
 
 import functools
+import os
 import subprocess
 import sys
 
@@ -142,8 +143,9 @@ def test_a_value_of_another_type_is_refused_by_its_class(here):
         "callbacks.sentinel.remedy=prayer": "auto, der, beta or alpha",
         "reg.weight=x": "a finite number >= 0",
     }
+    env = os.environ | {"PYTHONPATH": str(CONF.parent)}
     command = [sys.executable, "-c", TYPES, str(CONF), *musts]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
     refused = done.stdout.splitlines()
     assert refused == [f"{override} must be {must}" for override, must in musts.items()]
     assert not list(here.iterdir())

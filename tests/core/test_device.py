@@ -34,6 +34,7 @@ print(mapped_anew, faults(10))
 """
 
 
+@pytest.mark.slow
 @glibc
 def test_large_blocks_that_were_freed_cost_no_page_once_they_have_a_place():
     """In a process of its own, as a training: where blocks lie depends on all before."""

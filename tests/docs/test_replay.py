@@ -4,6 +4,8 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import pytest
+
 from energy_at.runs.folder import RunFolder
 from energy_at.training.loggers import csv_logger
 from tests.helpers.logs import FAILS, WORKS, row, validation
@@ -57,6 +59,7 @@ def test_what_a_multi_step_attack_loses_is_no_catastrophe(tmp_path):
     assert found[1] == "healthy"
 
 
+@pytest.mark.slow
 def test_a_study_is_written(tmp_path, monkeypatch):
     runs = {"set": [logged(tmp_path / "a", [WORKS, FAILS], [0.3, 0.05])],
             "report": [logged(tmp_path / "b", [WORKS, WORKS], [0.3, 0.3])]}  # fmt: skip

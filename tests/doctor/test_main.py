@@ -72,6 +72,7 @@ def test_programs_get_the_same_as_json_printed_and_in_a_file(type_in):
     assert sum(check["seconds"] for check in said["checks"]) <= said["seconds"] + 0.1
 
 
+@pytest.mark.slow
 def test_one_failure_is_reported_and_ends_no_other_check(type_in, monkeypatch):
     monkeypatch.setattr(torch.optim.SGD, "step", lambda _, closure: closure())
     code, out, err = type_in(*ONE)

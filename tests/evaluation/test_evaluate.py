@@ -173,6 +173,7 @@ def test_any_batch_size_gives_the_same_files(subject):
     assert 0 < min(right) < max(right) < 25
 
 
+@pytest.mark.slow
 def test_an_image_fares_in_a_subset_as_it_does_among_all(subject):
     plan = replace(PLAN, names=["fgsm", "rs_fgsm", "pgd", "trades", "targeted", "cw"])
     judged(subject, replace(plan, subset=None), "all")
@@ -183,6 +184,7 @@ def test_an_image_fares_in_a_subset_as_it_does_among_all(subject):
         assert column == [every[name][i] for i in some["image"]]
 
 
+@pytest.mark.slow
 def test_the_seed_is_that_of_the_noise(subject):
     found = []
     for name, seed in {"a": 0, "b": 0, "c": 1}.items():
@@ -388,6 +390,7 @@ def test_a_line_that_was_cut_in_the_middle_is_done_again(subject):
         assert journal.read_bytes() == whole
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("blocks_of_ten")
 def test_another_batch_size_may_go_on(subject):
     expected = judged(subject, LONG, "out")

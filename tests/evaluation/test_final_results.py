@@ -92,6 +92,7 @@ def test_counting_leaves_the_trained_network_alone(tmp_path):
     assert states_equal(run.module, reference.module)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_adds_up_its_seconds(tmp_path):
     folder = RunFolder(tmp_path / "run")
     train(config(*FAST), folder)

@@ -5,6 +5,9 @@ from functools import partial
 from typing import Any, get_args
 
 import jaxtyping
+import lightning  # noqa: F401  here, since under the hook Python finds no module's bytecode
+import sklearn.datasets  # noqa: F401
+import torchvision  # noqa: F401
 from beartype import BeartypeConf, beartype
 from jaxtyping import AbstractArray, install_import_hook
 

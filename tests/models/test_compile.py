@@ -119,6 +119,7 @@ def run_of(folder, *overrides):
     return run
 
 
+@pytest.mark.slow
 def test_two_epochs_with_validation_take_four_graphs_whatever_is_left_over(
     without_codegen, tmp_path
 ):

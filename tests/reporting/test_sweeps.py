@@ -201,6 +201,7 @@ def test_jobs_are_in_the_order_in_which_they_ran(jobs):
     assert [row["method"] for row in table(jobs / "comparison.csv")] == ["FGSM-AT + DER", "FGSM-AT"]
 
 
+@pytest.mark.slow
 def test_a_run_without_log_is_compared_by_its_accuracies(jobs):
     """``logger=none`` and ``logger=wandb`` write none."""
     for job in "23":

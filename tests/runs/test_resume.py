@@ -159,6 +159,7 @@ def test_a_finished_run_is_trained_again_only_further(type_train, run, tmp_path)
     assert (tmp_path / "run" / "results.json").read_bytes() == results
 
 
+@pytest.mark.slow
 def test_an_extended_run_says_so(type_train, run, tmp_path):
     type_train("resume=run", "trainer.max_epochs=2")
     folder = RunFolder(tmp_path / "run")
@@ -214,6 +215,7 @@ SWEEP = (
 )
 
 
+@pytest.mark.slow
 def test_a_sweep_re_run_in_another_order_finds_its_jobs(type_train):
     assert type_train(*SWEEP, "seed=0,1")[0] == 0
     results = {path: path.read_bytes() for path in Path("all").glob("*/results.json")}

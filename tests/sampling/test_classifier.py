@@ -56,6 +56,7 @@ def test_any_run_of_the_data_set_may_be_the_classifier(digits_run, type_sample, 
     assert report("made")["sets"]["samples"]["classifier_accuracy"] == pytest.approx(right)
 
 
+@pytest.mark.slow
 def test_an_interrupted_classifier_is_trained_again(
     digits_run, type_sample, monkeypatch, without_figures
 ):

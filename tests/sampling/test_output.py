@@ -140,6 +140,7 @@ def test_nothing_else_is_left(made):
     assert {path.name for path in Path("run/samples").iterdir()} == {"cache"}
 
 
+@pytest.mark.slow
 def test_the_figures_of_a_handful_are_drawn(digits_run, type_sample):
     code, _, err = type_sample("run=run", "n=3", "out=made", *BARE, "guidance=none")
     assert (code, err) == (0, "")

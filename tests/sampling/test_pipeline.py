@@ -59,6 +59,7 @@ def test_what_was_cut_off_resumes(digits_run, type_sample, monkeypatch, without_
     assert not Path("again/parts").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_of_other_samples_is_refused_and_kept(digits_run, type_sample, without_figures):
     sampled_columns(type_sample, "made", "n=3")
     before = everything("made")

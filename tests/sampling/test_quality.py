@@ -172,6 +172,7 @@ def test_precision_falls_with_outliers_and_recall_with_missing_modes():
     assert found["recall"] == pytest.approx(1 / 2, abs=0.08)
 
 
+@pytest.mark.slow
 def test_the_inception_score_counts_classes_that_are_distinguished():
     values = torch.randn(2000, 4)
     sure = 100 * torch.eye(5)[torch.arange(2000) % 5]

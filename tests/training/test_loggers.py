@@ -329,6 +329,7 @@ def test_checkpoints_are_an_artifact(offline):
     assert sizes == {name: path.stat().st_size for name, path in RunFolder(folder).saved().items()}
 
 
+@pytest.mark.slow
 def test_a_resumed_run_resumes_at_wandb(offline, no_key, monkeypatch, capsys):
     folder, kept = offline
     more = ("trainer.max_epochs=3", "trainer.accelerator=cpu")

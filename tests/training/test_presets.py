@@ -17,6 +17,7 @@ def der(samples="all", weight=2.0, **options):
     return {"der": Weighted(DER(samples, **options), weight)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("experiment", "preset"),
     [

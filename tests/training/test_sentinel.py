@@ -214,6 +214,7 @@ def test_warm_ups_are_rewound_with_the_schedule(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_rollback_without_rewind_continues_the_schedule(tmp_path):
     run, notes = trained_until_alarm(tmp_path, STEPS + 1, *ROLL, "callbacks.sentinel.rewind=false")
     alone = prepared(tmp_path / "b", *RUN, "callbacks.sentinel=null")
@@ -235,6 +236,7 @@ def test_a_schedule_that_cannot_be_rewound_is_refused(tmp_path):
     assert run.trainer.global_step == 0
 
 
+@pytest.mark.slow
 def test_a_rollback_counts_in_the_cost_of_the_training(tmp_path):
     """Five steps were made as they began, of twelve; DER costs a backward pass more."""
     run, _ = trained_until_alarm(tmp_path, 5, "callbacks=sentinel", "callbacks.progress=null")
@@ -301,6 +303,7 @@ def test_a_rollback_survives_a_kill_and_a_resume(tmp_path, rolled, step):
     assert again.module.objective.terms == whole.module.objective.terms
 
 
+@pytest.mark.slow
 def test_a_resume_extends_limited_steps_as_the_rollback_did(tmp_path, capsys):
     roll = (*ROLLS, "callbacks.sentinel.rollbacks=1", f"trainer.max_steps={3 * STEPS}")
     broken = prepared(tmp_path, *roll)

@@ -103,6 +103,7 @@ def test_the_same_run_gives_the_same_bytes(here):
     assert bytes_of(here / "one") == bytes_of(here / "other")
 
 
+@pytest.mark.slow
 def test_a_smaller_report_removes_what_only_the_larger_one_wrote_and_nothing_else(two, here):
     out = here / "report"
     shutil.copytree(two / "report", out)

@@ -67,6 +67,7 @@ def test_jobs_that_failed_are_named_with_their_reason(tmp_path):
     assert blocks[blocks.index("2 jobs have no result:") + 1] == Code("\n".join(FAILED))
 
 
+@pytest.mark.slow
 def test_a_swept_number_has_a_section_with_table_and_figure(tmp_path):
     runs = [write(tmp_path / str(w), "reg=der", f"reg.weight={w}", pgd=(0.1 * w,) * 12)
             for w in (5, 6)]  # fmt: skip

@@ -37,6 +37,7 @@ def crowd():
     return log_of([*steps, *checks, *alarms, {"step": 205, "epoch": 5, "alarm/ro": 0.2}])
 
 
+@pytest.mark.slow
 def test_labels_of_alarms_do_not_overlap(crowd):
     style = method_styles([AT])[AT]
     run, collapsed = run_of(crowd), run_of(crowd, "collapsed", 210)

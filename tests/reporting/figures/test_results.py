@@ -34,6 +34,7 @@ def test_every_class_stands_in_its_row_with_its_name(classes, per_class, blocks,
             assert np.array_equal(found, wanted)
 
 
+@pytest.mark.slow
 def test_a_page_of_very_many_classes_keeps_its_size():
     figure = shown(1000, 5, 5)
     assert len(figure.axes) == 1000 / ROWS

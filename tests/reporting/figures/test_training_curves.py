@@ -412,6 +412,7 @@ def test_a_step_that_is_not_finite_spoils_no_scale():
     assert np.isfinite(axes.get_ylim()).all()
 
 
+@pytest.mark.slow
 def test_files_of_two_runs_are_the_same_bytes_every_time(tmp_path):
     delta_figure = delta_energy_figure(RUNS)
     written = [
@@ -585,6 +586,7 @@ def test_no_method_is_refused():
         drawn_methods({})
 
 
+@pytest.mark.slow
 def test_files_of_methods_are_the_same_bytes_every_time(tmp_path):
     one, two = (save(drawn_methods(SEEDS), tmp_path / name) for name in ("one", "two"))
     for a, b in zip(one, two, strict=True):

@@ -28,6 +28,7 @@ def best(path):
     return read_checkpoint(RunFolder(path).checkpoint("best"))
 
 
+@pytest.mark.slow
 def test_a_run_that_was_moved_keeps_its_best_score(type_train, here):
     options = (*TINY, *QUIET, "dataset.subset=200", "schedule=constant", "optimizer.lr=0.15")
     type_train(*options, "trainer.max_epochs=6", "hydra.run.dir=whole")

@@ -138,6 +138,7 @@ def test_nothing_is_computed_that_nobody_asked_for(net, batch):
     assert "gradients" not in training.training_step(batch, 0)
 
 
+@pytest.mark.slow
 def test_every_step_logs_it_and_training_is_the_same_bit_for_bit(tmp_path, monkeypatch):
     run = prepared(tmp_path / "with", *STEPS)
     expected, attack = [], run.module._run_attack
