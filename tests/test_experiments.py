@@ -46,7 +46,9 @@ def test_a_preset_is_short(experiment):
 
 
 @pytest.mark.parametrize("reg", ["none", "der", "gradalign", "elle", "aaer"])
-@pytest.mark.parametrize("attack", SINGLE_STEP)
+@pytest.mark.parametrize(
+    "attack", [SINGLE_STEP[0], *(pytest.param(a, marks=pytest.mark.slow) for a in SINGLE_STEP[1:])]
+)
 def test_every_method_of_the_co_study_composes(attack, reg):
     chosen = module("experiment=co", f"attack={attack}", f"reg={reg}")
     assert chosen.attack == module("dataset=cifar10", f"attack={attack}").attack

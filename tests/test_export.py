@@ -64,7 +64,7 @@ def metadata(path):
         return file.metadata()
 
 
-@pytest.mark.parametrize("which", ["last", "best"])
+@pytest.mark.parametrize("which", [pytest.param("last", marks=pytest.mark.slow), "best"])
 def test_an_exported_run_evaluates_to_the_same_numbers(which, type_in, run):
     before = everything()
     code, out, err = type_in(export, "run=run", f"which={which}")

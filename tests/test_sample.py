@@ -91,6 +91,7 @@ def test_a_run_that_cannot_be_written_to_is_sampled_elsewhere(
 # A sweep
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_in_a_table_and_a_figure(digits_run, type_sample, without_figures):
     code, out, err = type_sample(
         "-m", "run=run", "start=noise,local_pca", "guidance=none,class_energy", "n=50",

@@ -4,10 +4,10 @@ import json
 import subprocess
 import sys
 
-COMMANDS = (
-    "train", "evaluate", "analyse", "sample", "report", "export", "dashboard", "benchmark",
-    "doctor",
-)  # fmt: skip
+import pytest
+
+COMMANDS = ("train", "evaluate", "sample", "doctor")
+OTHERS = ("analyse", "report", "export", "dashboard", "benchmark")
 HEAVY = ("lightning", "matplotlib", "numpy", "scipy", "sklearn", "torch", "torchvision", "wandb")
 ANSWERS = f"""
 import contextlib, io, json, runpy, sys
@@ -31,8 +31,9 @@ def answers(*typed):
     return dict(zip(map(tuple, typed), map(json.loads, done.stdout.splitlines()), strict=True))
 
 
-def test_help_is_answered_without_what_computes():
-    for (command, _), answer in answers(*((command, "--help") for command in COMMANDS)).items():
+@pytest.mark.parametrize("commands", [COMMANDS, pytest.param(OTHERS, marks=pytest.mark.slow)])
+def test_help_is_answered_without_what_computes(commands):
+    for (command, _), answer in answers(*((command, "--help") for command in commands)).items():
         code, out, *nothing = answer
         assert f"python -m energy_at.{command}" in out
         assert (code, *nothing) == (0, "", [])

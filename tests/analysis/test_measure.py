@@ -247,6 +247,7 @@ def under_pgd(images, steps):
     return found.natural, found.attacks["pgd"]
 
 
+@pytest.mark.slow
 def test_a_standard_network_finds_adversarial_images_likelier(official_images):
     natural, shifts = under_pgd(official_images.first(32), 5)
     assert (natural.prediction == natural.label).mean() > 0.9

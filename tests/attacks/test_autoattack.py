@@ -155,7 +155,7 @@ def test_leaves_the_global_generator_alone_and_does_not_look_at_it(name, victim)
 
 
 @pytest.mark.parametrize("name", ["apgd-ce", "apgd-dlr", "apgd-t", "square"])
-@pytest.mark.parametrize("keeps", ["broken", "worst"])
+@pytest.mark.parametrize("keeps", ["worst", pytest.param("broken", marks=pytest.mark.slow)])
 def test_another_seed_searches_elsewhere(name, keeps, victim):
     attack = short(Linf(0.07), name, keeps=keeps)
     noises = [seeded(1), seeded(2), ImageNoise.of(range(40), 1), ImageNoise.of(range(40), 2)]

@@ -41,8 +41,10 @@ def test_a_row_is_measured_and_written(typing):
     few = ("scenarios=[fgsm]", "rows=[bare]", "precisions=[fp32]", "out=found")
     code, out, err = typing(*SMALL, *few)
     assert code == 0, err
-    (row,) = json.loads(Path("found/benchmark.json").read_text())["rows"]
-    assert (row["scenario"], row["row"], len(row["seconds"])) == ("fgsm", "bare", 2)
+    rows = json.loads(Path("found/benchmark.json").read_text())["rows"]
+    assert {(row["scenario"], row["row"], len(row["seconds"])) for row in rows} == {
+        ("fgsm", "bare", 2)
+    }
     assert Path("found/benchmark.md").read_text().splitlines()[0] in out
 
 

@@ -129,6 +129,7 @@ with initialize_config_dir(sys.argv[1], version_base="1.3"):
 """
 
 
+@pytest.mark.slow
 def test_a_value_of_another_type_is_refused_by_its_class(here):
     """In a process of its own: the type checker of the tests would be faster."""
     musts = {

@@ -61,6 +61,7 @@ def test_nobody_else_is_answered(served):
     assert ask(served, "/../config.yaml")[0] == 404
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no chromium here: the page is not looked at")
 def test_a_browser_draws_every_curve_of_a_run(served, here):
     command = [
