@@ -83,9 +83,9 @@ def every_choice():
     for i in range(max(map(len, lists.values()))):
         chosen = {group: names[i % len(names)] for group, names in lists.items()}
         if chosen["attack"] == "none":
-            chosen |= {"loss": "at", "reg": "none"}
+            chosen["attack"] = "fgsm"
         yield tuple(f"{group}={choice}" for group, choice in chosen.items())
-    yield "loss=at", "reg=none"
+    yield "attack=none", "loss=at", "reg=none"
 
 
 def test_the_choices_that_are_built_are_all():
@@ -96,12 +96,8 @@ def test_the_choices_that_are_built_are_all():
 @pytest.mark.parametrize("chosen", list(every_choice()), ids=",".join)
 def test_every_choice_builds(tmp_path, monkeypatch, chosen):
     monkeypatch.setenv("WANDB_MODE", "offline")
-    width = (
-        ("model.width=1", "model.widen=1")
-        if "model=wide" in ",".join(chosen)
-        else ("model.width=2",)
-    )
-    run = prepared(tmp_path, *chosen, *width, "callbacks.progress=null")
+    widen = ("model.widen=1",) * any(choice.startswith("model=wide") for choice in chosen)
+    run = prepared(tmp_path, *chosen, "model.width=2", *widen, "callbacks.progress=null")
     assert isinstance(run.module, LightningModule)
     assert isinstance(run.data, ImageData)
 
