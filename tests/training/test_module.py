@@ -187,7 +187,10 @@ def test_no_optimizer_step_waits_for_the_device(tmp_path, reg):
     assert counts[0] == counts[1]
 
 
-@pytest.mark.parametrize("attack", ["fgsm", pytest.param("pgd", marks=pytest.mark.slow), "trades"])
+@pytest.mark.parametrize(
+    "attack",
+    ["fgsm", "trades", *(pytest.param(a, marks=pytest.mark.slow) for a in ("rs_fgsm", "pgd"))],
+)
 @pytest.mark.parametrize("reg", [{}, der("all")], ids=["none", "der"])
 def test_bf16_trains_every_weight_as_much_as_fp32(attack, reg):
     search = {"fgsm": fgsm, "rs_fgsm": rs_fgsm, "pgd": pgd, "trades": trades}[attack](BALL)
