@@ -51,7 +51,7 @@ def delta_energy_figure(runs: Mapping[str, MetricsLog], title: str = "") -> Figu
     """
     if not runs:
         raise ValueError("no run to draw")
-    with mpl.rc_context({"font.size": 9, "axes.spines.top": False}):
+    with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "legend.frameon": False}):
         columns, lines = min(2, len(runs)), -(-len(runs) // 2)
         figure = Figure(figsize=(max(5.6, 4.2 * columns), 0.4 + 2.8 * lines), layout="constrained")
         grid = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
@@ -71,7 +71,7 @@ def delta_energy_figure(runs: Mapping[str, MetricsLog], title: str = "") -> Figu
         for twin in rightmost:
             twin.set_ylabel("delta energy,\ntraining images [nats]", color=DELTA_X.color)
         handles = [*grid[0].get_lines()[:1], *twins[0].get_lines()[1::2]]
-        figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+        figure.legend(handles=handles, loc="outside lower center", ncols=2 * columns - 1)
     return figure
 
 
