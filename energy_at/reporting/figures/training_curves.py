@@ -56,7 +56,7 @@ def delta_energy_figure(runs: Mapping[str, MetricsLog], title: str = "") -> Figu
     """
     if not runs:
         raise ValueError("no run to draw")
-    with mpl.rc_context({"font.size": 9, "axes.spines.top": False}):
+    with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "legend.frameon": False}):
         columns, lines = min(2, len(runs)), -(-len(runs) // 2)
         figure = Figure(figsize=(max(5.6, 4.2 * columns), 0.4 + 2.8 * lines), layout="constrained")
         grid = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
@@ -82,7 +82,7 @@ def delta_energy_figure(runs: Mapping[str, MetricsLog], title: str = "") -> Figu
         if any(log.alarms for log in runs.values()):
             name = "alarm of the sentinel"
             handles.append(Line2D([], [], label=name, **MARK_STYLES[name]))
-        figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+        figure.legend(handles=handles, loc="outside lower center", ncols=2 * columns - 1)
     return figure
 
 

@@ -176,6 +176,16 @@ def test_labels_and_title_fit_into_their_figure():
             assert box.y1 <= figure.bbox.y1
 
 
+@pytest.mark.parametrize("runs", [1, 2])
+def test_the_legend_of_a_run_fits_into_its_figure(runs):
+    figure = delta_energy_figure({f"run {i}": log() for i in range(runs)})
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
+    assert box.y0 >= 0
+
+
 def test_what_was_not_logged_leaves_its_panel_empty():
     bare = MetricsLog({"train/loss": log()["train/loss"]})
     for figure in (steps_figure(run_of(bare), STYLE), epochs_figure({A: [run_of(bare)]})):
