@@ -527,7 +527,7 @@ def test_autocast_uses_the_perturbed_weights():
         x_adv = fgsm(BALL)(before, *batch).x_adv
         expected = F.cross_entropy(moved(x_adv).float(), batch[1])
         old = F.cross_entropy(before(x_adv).float(), batch[1])
-    torch.testing.assert_close(loss, expected, rtol=1e-2, atol=0)  # bf16, by other kernels
+    torch.testing.assert_close(loss, expected)  # the last bit is that of the processor
     assert loss > 1.5 * old
     assert all(p.grad.any() for p in net.parameters())
 
