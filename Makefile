@@ -6,21 +6,29 @@ DEMO := runs/demo
 SEED ?= 0
 TRAIN := $(PY) -m energy_at.train experiment=demo seed=$(SEED)
 STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.installed_docs
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+PINNED := $(if $(LOCKED),-c requirements.lock)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow gpu lint lock clean
+.PHONY: help install demo test test-slow gpu lint docs lock clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-install: $(STAMP) ## Set up .venv, nothing else; LOCKED=1 takes the versions of requirements.lock
+install: $(STAMP) ## Set up .venv; CPU=1 takes PyTorch for the CPU, LOCKED=1 the versions of requirements.lock
 
 $(STAMP): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
-		|| { echo "energy_at needs Python >= 3.10: make PYTHON=python3.11 ..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "energy_at needs Python >= 3.11: make PYTHON=python3.11 ..."; exit 1; }
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --upgrade pip
-	$(PY) -m pip install --quiet $(if $(LOCKED),-r requirements.lock) -e ".[dev]"
+	$(if $(CPU),$(PY) -m pip install --quiet $(PINNED) --index-url $(CPU_INDEX) torch torchvision)
+	$(PY) -m pip install --quiet $(PINNED) -e ".[dev]"
+	touch $@
+
+$(DOCS_STAMP): $(STAMP)
+	$(PY) -m pip install --quiet $(PINNED) -e ".[docs]"
 	touch $@
 
 demo: install ## Catastrophic overfitting without DER and training with it, on embedded images (< 4 min)
@@ -52,9 +60,12 @@ lint: install ## Check style, types, layers, the words of the prose and the conf
 	$(PY) scripts/check_language.py
 	$(PY) scripts/configuration_reference.py --check
 
+docs: $(DOCS_STAMP) ## Build the documentation site in site/; a broken link or a missing docstring fails
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+
 lock: install ## Write requirements.lock from pyproject.toml
 	$(PY) -m pip install --quiet uv
-	$(VENV)/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 \
+	$(VENV)/bin/uv pip compile pyproject.toml --extra dev --extra docs --universal --python-version 3.11 \
 		--quiet --upgrade -o requirements.lock
 
 clean: ## Remove .venv and caches; runs stay

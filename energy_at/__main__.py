@@ -1,6 +1,6 @@
 """``energy-at COMMAND ...`` is ``python -m energy_at.COMMAND ...``; alone it lists the commands.
 
-``eval "$(energy-at completion bash)"``, or ``zsh``, completes commands, groups, choices and keys.
+``eval "$(energy-at completion bash)"``, or ``zsh``, completes commands, choices, keys and paths.
 """
 
 import os
@@ -31,6 +31,9 @@ _energy_at() {
   else
     COMPREPLY=($$(compgen -W "$$(COMP_LINE="energy-at $${COMP_WORDS[*]:2}" \\
       "$python" -m "energy_at.$$command" -sc query=bash 2>/dev/null)" -- "$$word"))
+    if [ "$${#COMPREPLY[@]}" -eq 0 ] && [[ "$$word" == *=* ]]; then  # run=FOLDER
+      COMPREPLY=($$(compgen -P "$${word%%=*}=" -f -- "$${word#*=}"))
+    fi
   fi
 }
 COMP_WORDBREAKS=$${COMP_WORDBREAKS//=}

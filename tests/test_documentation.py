@@ -1,5 +1,6 @@
 """README and docs: their Python runs, their links lead somewhere, their words are plain."""
 
+import ast
 import re
 import runpy
 import shlex
@@ -24,6 +25,8 @@ from tests.helpers.nets import TinyNet
 from tests.helpers.running import config
 
 ROOT = Path(__file__).parents[1]
+NOTEBOOK = ROOT / "docs/quickstart.ipynb"
+MKDOCS = (ROOT / "mkdocs.yml").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SNIPPET = re.compile(r"```python\n(.*?)```", re.DOTALL)
 LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
@@ -135,6 +138,52 @@ def test_what_the_docs_count_is_what_the_committed_runs_say():
     text = (ROOT / "docs/methods.md").read_text()
     assert claims.delta_energies() in text
     assert claims.collapses() in text
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_as_it_stands(here):
+    nbclient, nbformat = map(pytest.importorskip, ("nbclient", "nbformat"))
+    notebook = nbformat.reads(NOTEBOOK.read_text(), as_version=4)
+    nbclient.NotebookClient(notebook, timeout=1200, kernel_name="python3").execute()
+    (accuracies,) = [
+        ast.literal_eval(output.data["text/plain"])
+        for cell in notebook.cells if "accuracies(" in cell.source
+        for output in cell.outputs
+    ]  # fmt: skip
+    assert accuracies["clean"] > accuracies["fgsm"] >= accuracies["pgd"] > 0.3
+    pictures = [o for c in notebook.cells for o in c.get("outputs", ()) if "image/png" in o.data]
+    assert len(pictures) == 2
+
+
+def test_the_notebook_is_small():
+    assert NOTEBOOK.stat().st_size < 80_000
+
+
+def test_a_public_name_without_a_docstring_is_found(tmp_path):
+    griffe = pytest.importorskip("griffe")
+    pytest.importorskip("mkdocs")
+    from scripts import public_names
+
+    (tmp_path / "part.py").write_text('"""A part."""\ndef a():\n    "Doc."\ndef b():\n    pass\n')
+    names = "from part import a, b\nA = 1\n__all__ = ['A', 'a', 'b']\n"
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "whole/__init__.py").write_text('"""A whole."""\n' + names)
+    whole = griffe.load(
+        "whole", search_paths=[tmp_path], resolve_aliases=True, resolve_external=True
+    )
+    assert public_names.undocumented(whole) == ["whole.b"]
+    assert public_names.page(whole).splitlines()[::2] == [
+        "# whole", "A whole.", "::: whole.A", "::: whole.a", "::: whole.b"
+    ]  # fmt: skip
+
+
+def test_every_package_of_the_library_has_its_page_in_the_navigation():
+    pages = re.findall(r"^      - energy_at\.(\w+): api/(\w+)\.md$", MKDOCS, re.MULTILINE)
+    packages = {
+        file.parent.name for file in (ROOT / "energy_at").glob("*/__init__.py")
+        if "__all__" in file.read_text()
+    }  # fmt: skip
+    assert {name for name, _ in pages} == {page for _, page in pages} == packages - {"analysis"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -50,9 +50,11 @@ def test_an_unknown_command_is_named_with_the_nearest():
         ("energy-at train reg=de", ["reg=der", "reg=der_gradalign"]),
         ("energy-at train reg=der trainer.max_ep", ["trainer.max_epochs="]),
         ("energy-at evaluate spl", ["split="]),
+        ("energy-at evaluate run=runs/mi", ["run=runs/mine"]),
     ],
 )
-def test_the_shell_completes_commands_choices_and_keys(typed, offered, tmp_path):
+def test_the_shell_completes_commands_choices_keys_and_paths(typed, offered, tmp_path):
+    (tmp_path / "runs/mine").mkdir(parents=True)
     script = f"""{completion("bash")}
         COMP_LINE={typed!r}
         COMP_WORDS=({typed})

@@ -1,6 +1,7 @@
 """What the commands import before they know what they are asked: it is waited for every time."""
 
 import json
+import resource
 import subprocess
 import sys
 
@@ -37,6 +38,17 @@ def test_help_is_answered_without_what_computes(commands):
         code, out, *nothing = answer
         assert f"python -m energy_at.{command}" in out
         assert (code, *nothing) == (0, "", [])
+
+
+def test_the_longest_help_takes_little_time():
+    """CPU seconds, the least of a few: other processes on the same cores lengthen them."""
+
+    def seconds():
+        before = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+        subprocess.run([sys.executable, "-m", "energy_at.train", "--help"], capture_output=True)
+        return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - before
+
+    assert any(seconds() < 1.5 for _ in range(4))
 
 
 def test_a_mistake_is_answered_without_what_computes(here):

@@ -38,6 +38,7 @@ def test_a_training_runs_from_an_empty_directory(installed, here):
     found = run(installed, "-c", where + "print(energy_at.config.CONF, g.__file__)").split()
     assert found[0] == str(installed / "energy_at" / "conf")
     assert Path(found[1]).is_relative_to(installed)
+    assert (installed / "energy_at" / "py.typed").is_file()
     short = ("model=small", "model.width=2", "trainer.max_epochs=1",
              "trainer.limit_train_batches=2",
              "logger=csv", "hydra.run.dir=run", "evaluation.attacks.pgd.steps=1",

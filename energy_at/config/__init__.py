@@ -12,7 +12,8 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+
+from energy_at.config.versions import register_resolver
 
 _PACKAGE = Path(__file__).parents[1]
 # inside an installed package, next to it in a checkout
@@ -88,7 +89,7 @@ def register_resolvers() -> None:
         "sweep_name": _sweep_name,
     }
     for name, resolver in resolvers.items():
-        OmegaConf.register_new_resolver(name, resolver, replace=True)
+        register_resolver(name, resolver)
 
 
 register_resolvers()

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from lightning import Callback, Trainer
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -23,6 +22,7 @@ from energy_at.attacks import Attack
 from energy_at.attacks.registry import column_of
 from energy_at.config.cli import quieten
 from energy_at.config.trust import require_trusted
+from energy_at.config.versions import allow, instantiate
 from energy_at.core.rules import ArgumentError
 from energy_at.data import ImageData
 from energy_at.objectives import Objective, Weighted
@@ -55,13 +55,15 @@ def make(cfg: Any, *, without: Sequence[str] = (), factory: bool = False) -> Any
         ValueError: with the key of an argument that breaks its rule, or of a target that is not
             trusted.
     """
-    require_trusted(cfg)
-    if without:
-        cfg = copy.deepcopy(cfg)  # with its parents: messages name the whole key
+    trusted = require_trusted(cfg)
+    if without:  # of a copy with all that is around it: messages name the whole key
+        cfg = OmegaConf.select(copy.deepcopy(cfg._get_root()), cfg._get_full_key(None))
         OmegaConf.set_struct(cfg, False)
         for name in without:
             cfg.pop(name, None)
-    options = {"_convert_": "all"} | ({"_partial_": True} if factory else {})
+    options: dict[str, Any] = {"_convert_": "all"} | allow(instantiate=trusted)
+    if factory:
+        options["_partial_"] = True
     try:
         return instantiate(cfg, **options)
     except InstantiationException as error:

@@ -5,7 +5,7 @@ import inspect
 import logging
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType
@@ -14,17 +14,19 @@ from typing import Any, cast
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
 from energy_at.config import CONF
 from energy_at.config.errors import error_file, one_line_errors, raising
 from energy_at.config.keys import require_read, require_single
 from energy_at.config.schema import check
 from energy_at.config.trust import set_trusted
+from energy_at.config.versions import BASE, OF_COMMANDS, allow, register_resolver, unchecked_help
 from energy_at.core.files import remove_empty, write_error
 
 RERUN = "re-run the same command to resume"
 _FLAGS = {"--dry-run": "dry_run=true"}  # options that stand for an override
+_SWEEPING = "hydra.mode=MULTIRUN"
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def command(
     """
 
     def decorate(body: Callable[..., Any]) -> Callable[[], None]:
-        @hydra.main(version_base="1.3", config_path=CONF, config_name=name)
+        @hydra.main(config_path=CONF, config_name=name, **BASE, **allow(main=OF_COMMANDS))
         @functools.wraps(body)
         def task(cfg: DictConfig) -> Any:
             quieten()
@@ -81,12 +83,14 @@ def command(
         def main() -> None:
             module = cast(FunctionType, inspect.unwrap(body)).__globals__
             about = inspect.cleandoc(module["__doc__"] or "")
-            OmegaConf.register_new_resolver("command_help", lambda: about, replace=True)
+            register_resolver("command_help", lambda: about)
             arguments = [_FLAGS.get(argument, argument) for argument in sys.argv[1:]]
+            if jobs and _names_sweep(arguments):
+                arguments.append(_SWEEPING)
             # Hydra takes -m in front of the overrides only.
             sys.argv[1:] = sorted(arguments, key=lambda a: a not in ("-m", "--multirun"))
             quieten()
-            with raising(), one_line_errors(command=name):
+            with raising(), unchecked_help(), one_line_errors(command=name):
                 task()
 
         return main
@@ -109,6 +113,12 @@ def output_file(cfg: DictConfig) -> Path | None:
     if why := write_error(path.parent):
         raise ValueError(f"out={path} cannot be written ({why}): choose another file")
     return path
+
+
+def _names_sweep(arguments: Sequence[str]) -> bool:
+    """Whether ``sweep=`` stands for ``-m``. Hydra >= 1.4 reads no mode from its file."""
+    named = any(a.startswith("sweep=") and a != "sweep=none" for a in arguments)
+    return named and not any(a.startswith("hydra.mode=") for a in arguments)
 
 
 def _this_job() -> Job:

@@ -10,6 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from energy_at.config import CONF
+from energy_at.config.versions import BASE
 from energy_at.core.rules import nearest
 
 _ADDITIVE = ("callbacks", "logger")  # groups whose choices add up; those of others exclude another
@@ -83,7 +84,7 @@ def compose_command(name: str, overrides: Sequence[str], *, all_of_it: bool = Fa
     """The configuration of a command, also inside another command."""
     with ExitStack() as stack:
         if not GlobalHydra.instance().is_initialized():
-            stack.enter_context(initialize_config_dir(CONF, version_base="1.3"))
+            stack.enter_context(initialize_config_dir(CONF, **BASE))
         return compose(name, list(overrides), return_hydra_config=all_of_it)
 
 

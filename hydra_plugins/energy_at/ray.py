@@ -18,6 +18,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from energy_at.config.versions import BASE
+
 WAIT = 5  # seconds for the address of a cluster to answer
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # RFC 9113, 3.4
 _SETTINGS = 4  # type of the frame that answers it
@@ -95,7 +97,8 @@ def run_one(number: int, overrides: list[str], shared: tuple[Any, ...]) -> JobRe
     context, task, config, singletons = shared
     setup_globals()
     Singleton.set_state(singletons)
-    version.setbase("1.3")
+    for base in BASE.values():
+        version.setbase(base)
     job = context.config_loader.load_sweep_config(config, overrides)
     with open_dict(job):
         job.hydra.job.id = f"{job.hydra.job.name}_{number}"

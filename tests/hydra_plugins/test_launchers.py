@@ -33,7 +33,7 @@ from hydra_plugins.energy_at.fault_tolerance import is_loss, launch_jobs, places
 from hydra_plugins.energy_at.optuna import require_seeds
 from hydra_plugins.energy_at.overrides import parse_sweep
 from hydra_plugins.energy_at.ray import require_reachable, speaks_http2
-from tests.helpers.running import CONF, ONE_EPOCH, choices, everything, typed
+from tests.helpers.running import CONF, ONE_EPOCH, assert_refused, choices, everything, typed
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -58,10 +58,16 @@ def settings_of(*overrides):
 
 
 @pytest.mark.parametrize("name", sorted({*choices("sweep")} - {"none"}))
-def test_a_sweep_of_the_group_starts_one_and_names_what_is_swept(name):
-    hydra = settings_of(f"sweep={name}")
-    assert str(hydra.mode).endswith("MULTIRUN")
-    assert len(hydra.sweeper.params) > 0
+def test_a_sweep_of_the_group_starts_one_and_names_what_is_swept(name, type_train):
+    code, _, err = type_train("hydra/sweeper=wandb", f"sweep={name}")
+    assert (code, err) == (0, "")
+    assert OmegaConf.load("wandb_sweep.yaml").parameters.keys() == {
+        *settings_of(f"sweep={name}").sweeper.params
+    }
+
+
+def test_a_run_of_what_a_sweep_fixes_is_no_sweep(type_train):
+    assert_refused(type_train, "seed=0,1: add -m", "sweep=seeds", "hydra.mode=RUN", "seed=0,1")
 
 
 def test_the_sweep_over_the_weight_is_three_seeds_of_each_weight():

@@ -1,0 +1,67 @@
+"""What differs between the versions of Hydra, OmegaConf and Python that are supported."""
+
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import hydra.utils
+import omegaconf
+from hydra.errors import InstantiationException
+from omegaconf import OmegaConf
+
+HAS_ALLOW_LIST = hasattr(hydra.utils, "UNSAFE_DISABLE_EXECUTION_CHECKS")  # Hydra >= 1.4
+BASE = {} if HAS_ALLOW_LIST else {"version_base": "1.3"}  # of the behaviour; deprecated in 1.4
+OF_COMMANDS = (  # what Hydra itself builds for a command
+    "energy_at.config.sweep_summary.SweepSummary",
+    "logging.FileHandler",
+    "logging.StreamHandler",
+)
+
+
+def allow(*, main: Sequence[str] = (), instantiate: Sequence[str] = ()) -> dict[str, Any]:
+    """The argument by which Hydra gets a list of the targets that it may build, if it takes one."""
+    if not HAS_ALLOW_LIST:
+        return {}
+    lists = {"execution_whitelist": [*main], "_execution_whitelist_": [*instantiate]}
+    return {name: targets for name, targets in lists.items() if targets}
+
+
+def instantiate(cfg: Any, **options: Any) -> Any:
+    """Hydra's ``instantiate``, whose error names the key and has that of the target as its cause.
+
+    Hydra >= 1.4 raises the target's error with a note instead.
+    """
+    try:
+        return hydra.utils.instantiate(cfg, **options)
+    except InstantiationException:
+        raise
+    except Exception as error:
+        notes = getattr(error, "__notes__", ())
+        place = next((note for note in notes if note.startswith("full_key: ")), None)
+        if place is None:
+            raise
+        message = f"Error in call to target:\n{error!r}\n{place}"
+        raise InstantiationException(message) from error
+
+
+def register_resolver(name: str, resolver: Callable[..., Any]) -> None:
+    """Registers a resolver, in the place of one of the same name."""
+    old = omegaconf.__version__.startswith("2.3")  # where the other name was one of 1.4
+    register: Any = OmegaConf.register_new_resolver if old else OmegaConf.register_resolver
+    register(name, resolver, replace=True)
+
+
+@contextmanager
+def unchecked_help() -> Iterator[None]:
+    """Has argparse take what Hydra < 1.4 gives as help, which Python 3.14 refuses: no string."""
+    name = "_check_help"  # not there before Python 3.14
+    check_help = getattr(ArgumentParser, name, None)
+    if check_help is None:
+        yield
+        return
+    setattr(ArgumentParser, name, lambda *_: None)
+    try:
+        yield
+    finally:
+        setattr(ArgumentParser, name, check_help)
