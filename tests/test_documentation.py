@@ -10,14 +10,17 @@ from io import StringIO
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 from docs import claims
 from energy_at import evaluate, train
+from energy_at.doctor import __main__ as doctor
 from energy_at.reporting.comparison import compare, runs_table
 from energy_at.runs.folder import RunFolder, runs_below
 from scripts import check_language, configuration_reference
@@ -122,6 +125,40 @@ def test_tables_and_figures_of_a_paper_are_made_as_the_guide_says(project, monke
     assert "99.9" not in tex  # no mean of what is no result
     assert list(names["strong"]) == ["FGSM", "PGD-1", "clean"]
     assert Path("seeds.pdf").is_file()
+
+
+@pytest.fixture
+def own_images(here, monkeypatch):
+    """The files that docs/own_images.md names."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(here / "cache"))
+    numbers = np.random.default_rng(0)
+    images, labels = numbers.integers(0, 256, (48, 28, 28, 3), dtype=np.uint8), np.arange(48) % 2
+    for number, pixels in enumerate(images):
+        split, name = ("train", "test")[number % 4 // 2], ("cat", "dog")[number % 2]
+        folder = here / "data" / "pets" / split / name
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    names = {"images": images, "labels": labels, "test_images": images, "test_labels": labels}
+    for code in SNIPPET.findall((ROOT / "docs/own_images.md").read_text()):
+        exec(code, names)
+    shutil.copy("data/mine.npz", "data/pathmnist.npz")
+    np.savez("data/generated.npz", image=images, label=labels)
+
+
+def test_the_commands_for_own_images_run(own_images, monkeypatch, capsys):
+    found = commands("own_images.md")
+    assert [name for name, _ in found] == ["train", "train", "train", "doctor"]
+    for number, (_, argv) in enumerate(found[:3]):
+        monkeypatch.setattr(sys, "argv", ["train", *argv, *QUICK, f"hydra.run.dir=run{number}",
+                                          "model.width=2", "logger=csv"])  # fmt: skip
+        train.main()
+    configs = [RunFolder.open(f"run{number}").config() for number in range(3)]
+    assert [cfg.dataset.name for cfg in configs] == ["pets", "pathmnist", "pathmnist"]
+    assert [cfg.model.classes for cfg in configs] == [2, 2, 2]
+    monkeypatch.setattr(sys, "argv", ["doctor", *found[3][1]])
+    capsys.readouterr()
+    doctor.main()
+    assert "24 training and 24 test images of 3x64x64" in capsys.readouterr().out
 
 
 def test_the_commands_for_slurm_compose():

@@ -208,7 +208,8 @@ def test_adversarial_training_attacks_on_the_batch(attack):
 @pytest.mark.parametrize("dataset", choices("dataset"))
 def test_the_cpu_scale_is_a_width_and_a_subset(dataset):
     cfg = composed("scale=cpu", f"dataset={dataset}")
-    small = dataset in ("digits", "mnist5k", "mnist_texture", "synthetic")  # no 10,000 images
+    # fewer than 10,000 images, or a number that is not known
+    small = dataset in ("digits", "mnist5k", "mnist_texture", "synthetic", "folder", "npz")
     assert (cfg.model.width, cfg.dataset.subset) == (16, None if small else 10_000)
     full = composed(f"dataset={dataset}")
     assert (full.model.width, full.dataset.subset) == (64, None)

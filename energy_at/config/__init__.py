@@ -73,6 +73,7 @@ def register_resolvers() -> None:
     ``${by_eps:EPS,[8,16],[1,2]}`` interpolates between values given at 255 EPS, constant beyond
     the last, ``log_by_eps`` their logarithms, and ``step_by_eps`` takes the first value up to 8,
     the second up to 16, and so on; ``${pick:TABLE,NAME,DEFAULT}`` looks up a name;
+    ``${data_name:PATH}`` is the name of a folder or an ``.npz`` file of images;
     ``${sweep_name:}`` is the folder of the sweep that a job belongs to, null without one.
     """
     resolvers: dict[str, Callable[..., Any]] = {
@@ -86,6 +87,7 @@ def register_resolvers() -> None:
         "log_by_eps": lambda eps, at, values: math.exp(_by_eps(eps, at, [*map(math.log, values)])),
         "step_by_eps": lambda eps, at, values: float(values[bisect_left(at, 255 * eps - 1e-6)]),
         "run_dir": _run_dir,
+        "data_name": lambda path: Path(path).expanduser().resolve().name.removesuffix(".npz"),
         "sweep_name": _sweep_name,
     }
     for name, resolver in resolvers.items():

@@ -24,7 +24,9 @@ from energy_at.config.cli import quieten
 from energy_at.config.trust import require_trusted
 from energy_at.config.versions import allow, instantiate
 from energy_at.core.rules import ArgumentError
-from energy_at.data import ImageData
+from energy_at.data import ImageData, Splits
+from energy_at.data.images import as_splits
+from energy_at.data.own_images import facts
 from energy_at.objectives import Objective, Weighted
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder
@@ -107,20 +109,40 @@ def _with_key(cfg: DictConfig, key: str, error: ArgumentError) -> ValueError:
 
 def build(cfg: DictConfig, folder: RunFolder, *, wandb_id: str | None = None) -> Run:
     """Wires the objects that a config names; the only place that knows them all."""
-    module, data = build_module(cfg), build_data(cfg)
-    return Run(module, data, build_trainer(cfg, folder, wandb_id))
+    data = build_data(cfg)  # first: a network follows the images
+    return Run(build_module(cfg), data, build_trainer(cfg, folder, wandb_id))
 
 
 def build_data(cfg: DictConfig) -> ImageData:
+    """The data of a run; what a configuration leaves to the images is written into it."""
     data = cfg.dataset
+    keys = ["root", "batch_size", "eval_batch_size", "val_size", "subset", "pad", "flip"]
+    keys += ["storage", "extra", "extra_share"]
+    reader = functools.cache(make(data.reader, factory=True))
     with keys_of(data):
-        keys = ("root", "batch_size", "eval_batch_size", "val_size", "subset", "pad", "flip")
+        if left_open(data):
+            describe(data, as_splits(reader(Path(data.root).expanduser())))
         return ImageData(
-            make(data.reader, factory=True),
+            reader,
             **{key: data[key] for key in keys},
             seed=cfg.seed,
             channels_last=cfg.training.channels_last,
         )
+
+
+def describe(data: DictConfig, images: Splits) -> None:
+    """Writes into the configuration of a data set what it leaves to its images, if anything."""
+    if not left_open(data):
+        return
+    for key, value in facts(images).items():
+        if data.get(key) is None:
+            data[key] = value
+
+
+def left_open(data: DictConfig) -> bool:
+    """Whether the configuration of a data set leaves anything to its images."""
+    keys = ("channels", "size", "classes", "mean", "std", "pad", "val_size")
+    return any(data.get(key) is None for key in keys)
 
 
 def build_module(cfg: DictConfig) -> AdversarialTraining:

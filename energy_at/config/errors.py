@@ -141,6 +141,8 @@ def _of_a_choice(error: BaseException, command: str | None) -> str | None:
         return f"{group}={choice} must be {one_of(*error.options).broken_by(choice)}"
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}= is missing: type it; --help shows how"
+    if unset := re.search(r"Missing mandatory value: ([\w.]+)", str(error)):  # that another needs
+        return f"{unset[1]}= is missing: type it; --help shows how"
     if isinstance(error, OverrideParseException):
         return _unreadable(error)
     if several := re.match("Ambiguous value for argument '((.+?)=(.+?))'", str(error)):

@@ -49,6 +49,7 @@ def require_sound(cfg: DictConfig, run: Run) -> None:
     """Raises ``ValueError`` by the first pre-flight check of a training that fails."""
     with keys_of(cfg.dataset):
         images, batch_size = len(run.data.train), run.data.batch_size
+        _ = run.data.extra_images  # they fit, or are refused here
         require_batches(run.module.net, images, batch_size)
     with keys_of(cfg.evaluation, n="subset"):
         run.data.test.first(cfg.evaluation.subset)

@@ -1,8 +1,9 @@
-"""Data sets as bytes on the device, with per-image augmentation."""
+"""Data sets as bytes, on the device or in a file, with per-image augmentation."""
 
 from energy_at.data.datamodule import ImageData
-from energy_at.data.images import ImageSet, split
+from energy_at.data.images import ImageSet, IndexedImages, Splits, split
 from energy_at.data.loaders import EvalLoader, TrainLoader, as_floats
+from energy_at.data.own_images import folder, npz
 from energy_at.data.readers import (
     cifar10,
     cifar100,
@@ -19,14 +20,18 @@ __all__ = [
     "EvalLoader",
     "ImageData",
     "ImageSet",
+    "IndexedImages",
+    "Splits",
     "TrainLoader",
     "as_floats",
     "cifar10",
     "cifar100",
     "digits",
     "fashion_mnist",
+    "folder",
     "mnist5k",
     "mnist_texture",
+    "npz",
     "split",
     "svhn",
     "synthetic",

@@ -4,14 +4,19 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from lightning import LightningDataModule
 
-from energy_at.core.rules import TRUTH, ArgumentError, integer, or_null, require
-from energy_at.data.images import ImageSet, split
-from energy_at.data.loaders import EvalLoader, TrainLoader
+from energy_at.core.rules import SHARE, TRUTH, ArgumentError, integer, one_of, or_null, require
+from energy_at.data.images import ImageSet, IndexedImages, Splits, as_splits, split
+from energy_at.data.loaders import EvalLoader, TrainLoader, count_extra
+from energy_at.data.own_images import extra_images
+
+Storage = Literal["auto", "memory", "disk"]
+Reader = Callable[[Path], Splits | tuple[ImageSet, ImageSet]]  # a pair: training and test images
+GPU_SHARE = 0.25  # of its memory that training images may fill
 
 
 @dataclass(eq=False, repr=False)
@@ -21,17 +26,22 @@ class ImageData(LightningDataModule):
     ``batch_size`` and ``eval_batch_size`` count the images of all processes together.
     """
 
-    reader: Callable[[Path], tuple[ImageSet, ImageSet]]  # training and test images, from ``root``
+    reader: Reader  # of the images, from ``root``
     root: str | Path  # folder of the data
     _: KW_ONLY
     batch_size: int
-    val_size: int  # images of the training set held out to validate on, chosen by ``seed``
+    val_size: int  # images to validate on, chosen by ``seed``: the data set's own, or held out
     subset: int | None = None  # train on this many of the rest, chosen by ``seed``; None for all
     seed: int = 0  # of the split, of the order, and of the augmentation
     pad: int = 0  # of the random crop
     flip: bool = False  # mirror images at random
     channels_last: bool = False
     eval_batch_size: int = 250
+    # where training images are kept, which changes no result: on disk, or in the device's memory;
+    # by default those in a file stay there, unless a GPU has four times the memory
+    storage: Storage = "auto"
+    extra: str | Path | None = None  # .npz file of more training images, such as synthetic ones
+    extra_share: float | None = None  # of the images of each batch
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -40,6 +50,8 @@ class ImageData(LightningDataModule):
         require(or_null(integer(1)), subset=self.subset)
         require(integer(0), pad=self.pad)
         require(TRUTH, flip=self.flip)
+        require(one_of(*get_args(Storage)), storage=self.storage)
+        self._require_extra()
         self._device = torch.device("cpu")
         self._loader: TrainLoader | None = None
         self._position: dict[str, Any] | None = None
@@ -52,6 +64,17 @@ class ImageData(LightningDataModule):
             ValueError: if there are fewer images than asked for.
         """
         _ = self._sets
+
+    def _require_extra(self) -> None:
+        share = self.extra_share
+        if self.extra is None and share is not None:
+            raise ArgumentError("extra_share", share, "null while extra names no file of images")
+        if self.extra is not None:
+            require(SHARE, extra_share=share)
+            assert share is not None
+            if not 0 < count_extra(share, self.batch_size) < self.batch_size:
+                must = f"enough for one image of each kind in a batch of {self.batch_size}"
+                raise ArgumentError("extra_share", share, must)
 
     @property
     def train(self) -> ImageSet:
@@ -67,12 +90,15 @@ class ImageData(LightningDataModule):
 
     def train_dataloader(self) -> TrainLoader:
         self._loader = TrainLoader(
-            self.train.to(self.device),
+            self._stored(self.train),
             self.batch_size,
             seed=self.seed,
             pad=self.pad,
             flip=self.flip,
+            extra=None if self.extra_images is None else self._stored(self.extra_images),
+            extra_share=self.extra_share or 0.0,
             channels_last=self.channels_last,
+            device=self.device,
             rank=self.rank,
             world=self.world,
         )
@@ -103,16 +129,43 @@ class ImageData(LightningDataModule):
         )
 
     @cached_property
+    def extra_images(self) -> ImageSet | None:
+        """Images that are mixed into every batch; read when a training needs them."""
+        if self.extra is None:
+            return None
+        return extra_images(Path(self.extra).expanduser(), self.train)
+
+    @cached_property
     def _sets(self) -> tuple[ImageSet, ImageSet, ImageSet]:
-        everything, test = self.reader(Path(self.root).expanduser())
-        train, val = split(everything, self.val_size, self.seed)
+        splits = as_splits(self.reader(Path(self.root).expanduser()))
+        if splits.val is None:
+            train, val = split(splits.train, self.val_size, self.seed)
+            left = f"{len(splits.train)} training images less {self.val_size} held out"
+        else:
+            train, left = splits.train, f"{len(splits.train)} training images"
+            val = self._drawn("val_size", self.val_size, splits.val, f"{len(splits.val)} images")
         if self.subset is not None:
-            if self.subset > len(train):
-                left = f"{len(everything)} training images less {self.val_size} held out"
-                raise ArgumentError("subset", self.subset, f"at most {len(train)}: {left}")
-            order = torch.Generator().manual_seed(self.seed)
-            train = train.take(torch.randperm(len(train), generator=order)[: self.subset])
-        return train, val, test
+            train = self._drawn("subset", self.subset, train, left)
+        return train, val, splits.test
+
+    def _drawn(self, argument: str, n: int, images: ImageSet, left: str) -> ImageSet:
+        """Some of the images, by seed."""
+        if n > len(images):
+            raise ArgumentError(argument, n, f"at most {len(images)}: {left}")
+        order = torch.Generator().manual_seed(self.seed)
+        return images.take(torch.randperm(len(images), generator=order)[:n])
+
+    def _stored(self, images: ImageSet) -> ImageSet:
+        """Training images where they are kept: in the device's memory, or in their file."""
+        mapped = isinstance(images, IndexedImages)
+        leave = mapped and self.storage == "auto" and not self._fits(images)
+        return images if leave or self.storage == "disk" else images.to(self.device)
+
+    def _fits(self, images: ImageSet) -> bool:
+        if self.device.type != "cuda":
+            return False  # a mapped file is in the memory that the system has free
+        memory = torch.cuda.get_device_properties(self.device).total_memory
+        return len(images) * images.shape.numel() <= GPU_SHARE * memory
 
     @property
     def device(self) -> torch.device:

@@ -1,12 +1,14 @@
-"""Batches from a set that lies on the device as bytes; no workers, no per-image Python.
+"""Batches from a set of bytes, on the device or in a file; no workers, no per-image Python.
 
-Random crop and flip of each image separately are one gather on bytes.
+Random crop and flip of each image separately are one gather on bytes. Images that are not on the
+device, such as those of a memory-mapped file, move there batch by batch.
 
 Order and augmentation of an epoch are a function of (seed, epoch) alone, so a loader can be put
 back to any batch of any epoch. Where several processes train together, ``batch_size`` counts the
 images of all of them, and each loader yields its contiguous part of the same batches.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
@@ -63,12 +65,13 @@ def crop_and_flip(pixels: Pixels, draws: Draws, pad: int) -> Pixels:
 
 @dataclass(eq=False)
 class _Loader:
-    """Images of a device in batches, of which this process has its part."""
+    """Images in batches, of which this process has its part."""
 
     images: ImageSet
     batch_size: int
     _: KW_ONLY
     channels_last: bool = False
+    device: torch.device | None = None  # of the batches; where the labels are by default
     rank: int = 0
     world: int = 1
 
@@ -85,13 +88,16 @@ class _Loader:
         first, place = batch * self.batch_size, self.part(batch).place
         return slice(first + place.start, first + place.stop)
 
+    def _moved(self, images: ImageSet) -> ImageSet:
+        return images.to(self.device or self.images.labels.device)
+
 
 class EvalLoader(_Loader):
     """Images in their order, without augmentation."""
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in range(len(self)):
-            images = self.images.take(self._positions(batch))
+            images = self._moved(self.images.take(self._positions(batch)))
             yield as_floats(images.pixels, self.channels_last), images.labels
 
 
@@ -101,11 +107,17 @@ class TrainLoader(_Loader):
 
     Lightning calls ``set_epoch`` through ``sampler`` before each epoch, and stores and restores
     ``state_dict`` with its own checkpoints, in the middle of an epoch too.
+
+    With ``extra`` images, such as synthetic ones, the last places of every batch are theirs, in the
+    number of steps of an epoch without them (Gowal et al., 2021): the images that would have been
+    there wait for another epoch. They are drawn with replacement, and augmented as the others.
     """
 
     seed: int
     pad: int = 0
     flip: bool = False
+    extra: ImageSet | None = None
+    extra_share: float = 0.0  # of the images of a batch
     epoch: int = field(default=0, init=False)
     _yielded: int = field(default=0, init=False)
     _resume: dict[str, int] | None = field(default=None, init=False)
@@ -130,17 +142,36 @@ class TrainLoader(_Loader):
         first = resume["batch"] if resume and resume["epoch"] == self.epoch else 0
         self._yielded = first
         generator = torch.Generator().manual_seed(mixed(self.seed, self.epoch))
-        device = self.images.labels.device
-        order = torch.randperm(len(self.images), generator=generator).to(device)
+        device = self.device or self.images.labels.device
+        order = torch.randperm(len(self.images), generator=generator)
         draws = draw(len(order), pad=self.pad, flip=self.flip, generator=generator).to(device)
+        if self.extra is not None:  # drawn last: the rest is as without them
+            extra = torch.randint(len(self.extra), (len(order),), generator=generator)
+            extra = extra.to(self.extra.labels.device)
+        order = order.to(self.images.labels.device)
         for batch in range(first, len(self)):
             part = self._positions(batch)
-            images = self.images.take(order[part])
+            start = part.stop if self.extra is None else self._first_extra(batch)
+            images = self._moved(self.images.take(order[part.start : start]))
+            if self.extra is not None:
+                more = self._moved(self.extra.take(extra[start : part.stop]))
+                images = images.joined(more)
             pixels = images.pixels
             if self.pad or self.flip:
                 pixels = crop_and_flip(pixels, draws.take(part), self.pad)
             self._yielded = batch + 1
             yield as_floats(pixels, self.channels_last), images.labels
+
+    def _first_extra(self, batch: int) -> int:
+        """Position of the first extra image of this process, in the order of the epoch."""
+        part, whole = self._positions(batch), self.part(batch).whole
+        own = batch * self.batch_size + whole - count_extra(self.extra_share, whole)
+        return int(min(max(own, part.start), part.stop))
+
+
+def count_extra(share: float, batch: int) -> int:
+    """Number of the extra images in a batch."""
+    return math.floor(share * batch + 0.5)
 
 
 def as_floats(pixels: Pixels, channels_last: bool) -> Images:

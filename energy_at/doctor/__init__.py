@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Literal, NoReturn
 
+from omegaconf import DictConfig
+
 Status = Literal["pass", "warn", "fail"]
 
 
@@ -50,7 +52,7 @@ def require(claims: Mapping[str, bool], message: str, remedy: str) -> Verdict:
     return Verdict("pass", message)
 
 
-def collect_checks(datasets: Sequence[str], root: Path) -> Checks:
+def collect_checks(datasets: Sequence[str | DictConfig], root: Path) -> Checks:
     """Every check by its name; a module that cannot be imported fails as one check."""
     checks: Checks = {}
     for subject in ("installation", "smoke"):

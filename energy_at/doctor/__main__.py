@@ -23,11 +23,14 @@ from energy_at.config.keys import choices_of
 from energy_at.core.files import write_atomic
 from energy_at.doctor import Status, collect_checks, run_check
 
+OWN = ("folder", "npz")  # images of the user's: looked for where they are named
+
 
 @command("doctor")
 def main(cfg: DictConfig) -> None:
     start, out = time.perf_counter(), output_file(cfg)
-    datasets = [cfg.dataset.name] if "name" in cfg.dataset else list(choices_of("dataset"))
+    all_of_them = [name for name in choices_of("dataset") if name not in OWN]
+    datasets = [cfg.dataset] if "name" in cfg.dataset else all_of_them
     checks = collect_checks(datasets, Path(cfg.dataset.root).expanduser())
     quieten()  # the checks have imported Lightning
     width = max(map(len, checks))

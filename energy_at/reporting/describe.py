@@ -18,6 +18,9 @@ NOT_COMPARED = (  # keys in which repetitions of a run may differ: the seed, and
     "hydra",
     "callbacks.progress",
     "dataset.root",
+    "dataset.file",
+    "dataset.cache",
+    "dataset.storage",
     "dataset.download",
     "trainer.enable_progress_bar",
 )

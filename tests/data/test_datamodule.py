@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from energy_at.data import EvalLoader, ImageData, TrainLoader
+from energy_at.data import EvalLoader, ImageData, IndexedImages, Splits, TrainLoader
 from tests.data.test_images import ids, numbered
 
 
@@ -123,3 +123,73 @@ def test_bad_val_size_is_refused_in_one_line(val_size):
         match=rf"hold out {val_size} of 500 .*5 to 495$|^val_size must be an integer >= 1",
     ):
         data(val_size=val_size).setup()
+
+
+def own_splits(root):
+    """Images of one store, with some of their own to validate on."""
+    store = numbered(700, 5)
+
+    def part(first, last):
+        rows = torch.arange(first, last)
+        return IndexedImages(store.pixels, rows, store.labels[rows])
+
+    return Splits(part(0, 500), part(500, 550), part(550, 700), tuple("abcde"))
+
+
+def own(**options):
+    return ImageData(own_splits, "folder", **({"batch_size": 32, "val_size": 150} | options))
+
+
+def test_images_of_its_own_are_validated_on_and_none_is_held_out():
+    images = own()
+    assert ids(images.train) == list(range(500))
+    assert sorted(ids(images.val)) == list(range(550, 700))
+    assert len(images.train) == 500
+    some = own(val_size=40, seed=3)
+    assert len(set(ids(some.val))) == 40
+    assert set(ids(some.val)) <= set(range(550, 700))
+    assert ids(own(val_size=40, seed=4).val) != ids(some.val)
+    with pytest.raises(ValueError, match=r"^val_size must be at most 150: 150 images, got 151$"):
+        own(val_size=151).setup()
+
+
+@pytest.mark.parametrize("storage", ["auto", "memory", "disk"])
+def test_where_images_are_stored_changes_no_batch(storage):
+    reference = list(data(pad=1, flip=True, storage="memory").train_dataloader())
+    for made in (data, own):
+        images = made(pad=1, flip=True, storage=storage)
+        train = images.train_dataloader()
+        in_file = isinstance(train.images, IndexedImages)
+        assert in_file == (made is own and storage != "memory")  # auto: no copy on the CPU
+        held_out = made is data
+        if held_out:
+            batches = list(train)
+            assert all(
+                torch.equal(x, other) for (x, _), (other, _) in zip(batches, reference, strict=True)
+            )
+    one, other = (list(own(storage=s, pad=1).train_dataloader()) for s in ("disk", "memory"))
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(one, other, strict=True))
+
+
+def test_extra_images_are_read_for_a_training_only(tmp_path):
+    images = data(extra=tmp_path / "missing.npz", extra_share=0.5)
+    images.setup()
+    images.eval_loader(images.test)
+    with pytest.raises(FileNotFoundError, match=r"^extra must be an \.npz file"):
+        images.train_dataloader()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"extra_share": 0.3}, "^extra_share must be null while extra names no file"),
+        ({"extra": "more.npz"}, "^extra_share must be a finite number > 0 and < 1, got None"),
+        ({"extra": "more.npz", "extra_share": 1.0}, "^extra_share must be a finite number > 0 and"),
+        ({"extra": "more.npz", "extra_share": 0.01}, "one image of each kind in a batch of 32"),
+        ({"extra": "more.npz", "extra_share": 0.99}, "one image of each kind in a batch of 32"),
+    ],
+)
+def test_extra_images_and_their_share_go_together(options, said, monkeypatch):
+    monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)
+    with pytest.raises(ValueError, match=said):
+        data(**options)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import chi2_contingency, chisquare
 
-from energy_at.data import EvalLoader, ImageSet, TrainLoader
+from energy_at.data import EvalLoader, ImageSet, IndexedImages, TrainLoader
 from energy_at.data.loaders import Draws, as_floats, crop_and_flip, draw
 
 N, BATCH = 103, 10
@@ -302,3 +302,92 @@ def test_draws_of_a_part_augment_the_part():
     assert torch.equal(
         crop_and_flip(pixels[part], draws.take(part), 2), crop_and_flip(pixels, draws, 2)[part]
     )
+
+
+# Images that stay in a file, and extra images
+
+
+def indexed(images):
+    """The same images as rows of a larger store, in another order."""
+    order = torch.randperm(N + 7, generator=generator(5))
+    store = torch.zeros((N + 7, *images.pixels.shape[1:]), dtype=torch.uint8)
+    store[order[:N]] = images.pixels
+    return IndexedImages(store, order[:N], images.labels)
+
+
+@pytest.mark.parametrize("options", [{}, {"pad": 2, "flip": False}, {"pad": 0, "flip": False}])
+def test_batches_of_a_store_are_those_of_images_in_memory(images, options):
+    for epoch in (0, 3):
+        one = list(loader(images, epoch=epoch, **options))
+        other = list(loader(indexed(images), epoch=epoch, **options))
+        assert same(one, other)
+        assert all(x.is_contiguous() for x, _ in other)
+    assert same(list(EvalLoader(images, BATCH)), list(EvalLoader(indexed(images), BATCH)))
+
+
+def test_a_selection_of_a_store_is_that_of_its_images(images):
+    chosen = torch.tensor([5, 3, 3, 100])
+    one, other = images.take(chosen), indexed(images).take(chosen)
+    assert torch.equal(one.pixels, other.pixels)
+    assert one.digests() == other.digests()
+    assert images.digests() == indexed(images).digests()
+    assert torch.equal(indexed(images).take(slice(3, 9)).first(2).pixels, images.pixels[3:5])
+    assert type(other.to("cpu")) is ImageSet
+
+
+@pytest.fixture
+def extra():
+    """Images whose labels say that they are extra."""
+    pixels = torch.randint(0, 256, (17, 3, 6, 6), dtype=torch.uint8, generator=generator(2))
+    return ImageSet(pixels, torch.arange(17) + 1000)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.05, 0.84])
+def test_extra_images_have_their_share_of_every_batch_and_change_nothing_else(images, extra, share):
+    plain = list(loader(images, epoch=2))
+    mixed = list(loader(images, epoch=2, extra=extra, extra_share=share))
+    assert len(mixed) == len(plain)
+    for (x, y), (plain_x, plain_y) in zip(mixed, plain, strict=True):
+        n = int((y >= 1000).sum())
+        assert abs(n - share * len(y)) <= 0.5
+        own = len(y) - n
+        assert len(x) == len(plain_x)
+        assert torch.equal(y[:own], plain_y[:own])
+        assert torch.equal(x[:own], plain_x[:own])
+        assert (y[own:] >= 1000).all()
+
+
+def test_extra_images_are_drawn_evenly_and_anew_in_every_epoch(images, extra):
+    epochs = [order(loader(images, epoch=e, extra=extra, extra_share=0.5)) for e in range(60)]
+    drawn = [[y for y in epoch if y >= 1000] for epoch in epochs]
+    assert drawn[0] != drawn[1]
+    assert chisquare(np.bincount(np.concatenate(drawn) - 1000)).pvalue > 1e-3
+    seen = {y for epoch in epochs[:8] for y in epoch if y < 1000}
+    assert seen == set(range(N))  # those that one epoch leaves out come in another
+
+
+def test_extra_images_are_augmented_as_the_others(images, extra):
+    plain = list(loader(images, extra=extra, extra_share=0.5, pad=0, flip=False))
+    moved = list(loader(images, extra=extra, extra_share=0.5, pad=2, flip=True))
+    pairs = [
+        torch.equal(a, b)
+        for (x, y), (other, _) in zip(plain, moved, strict=True)
+        for a, b in zip(x[y >= 1000], other[y >= 1000], strict=True)
+    ]
+    assert sum(pairs) < len(pairs) / 4
+
+
+def test_a_resume_in_the_middle_of_an_epoch_keeps_the_extra_images(images, extra):
+    options = {"extra": extra, "extra_share": 0.4}
+    whole = list(loader(images, epoch=4, **options))
+    resumed = loader(images, epoch=4, **options)
+    resumed.load_state_dict({"epoch": 4, "batch": 6})
+    assert same(list(resumed), whole[6:])
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_share_batches_with_extra_images(images, extra, world):
+    options = {"extra": extra, "extra_share": 0.3, "epoch": 1}
+    parts = [list(loader(images, rank=r, world=world, **options)) for r in range(world)]
+    joined = [tuple(map(torch.cat, zip(*batch, strict=True))) for batch in zip(*parts, strict=True)]
+    assert same(joined, list(loader(images, **options)))

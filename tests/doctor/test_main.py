@@ -16,7 +16,7 @@ from energy_at.doctor import __main__ as doctor
 from energy_at.doctor import run_check
 from energy_at.doctor.__main__ import collect_checks
 from tests.helpers.doctor import fails
-from tests.helpers.running import CONF, choices, typed
+from tests.helpers.running import CONF, named_datasets, typed
 
 LAST = re.compile(r"(\d+) pass, (\d+) warn, (\d+) fail in [\d.]+ s")
 ONE = ("dataset=digits",)  # else mnist5k reads for seconds
@@ -52,7 +52,7 @@ def test_the_command_passes_here_in_less_than_a_minute_and_writes_nothing(tmp_pa
     assert (len(rows), len(table) - len(rows)) == (passes + warnings, warnings)
     assert failures == 0
     names = {match[2] for match in found}
-    assert {f"data {name}" for name in choices("dataset")} < names
+    assert {f"data {name}" for name in named_datasets()} < names
     devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
     assert {"python", "packages", "extras", "cpu", "cuda", "wandb"} < names
     assert {f"training on {d}" for d in devices} < names

@@ -12,6 +12,7 @@ from lightning import seed_everything
 from energy_at import train
 from energy_at.config import CONF as FOLDER
 from energy_at.config.build import Run, build
+from energy_at.doctor.__main__ import OWN
 from energy_at.runs.folder import RunFolder
 
 CONF = Path(FOLDER)
@@ -27,6 +28,11 @@ logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
 def choices(group):
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def named_datasets():
+    """Those that describe themselves; the user's own are described by their images."""
+    return [name for name in choices("dataset") if name not in OWN]
 
 
 def config(*overrides):
