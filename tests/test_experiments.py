@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from energy_at.config.build import build_module, make
+from energy_at.objectives import LabelSmoothing
 from tests.helpers.running import CONF, choices, config
 
 SMALL = ("model=small", "model.width=2")
@@ -200,6 +201,57 @@ def test_losses_with_a_clean_branch_attack_in_evaluation_mode(loss, attack):
 @pytest.mark.parametrize("attack", [*SINGLE_STEP, "pgd"])
 def test_adversarial_training_attacks_on_the_batch(attack):
     assert module("loss=at", f"attack={attack}").bn_mode == "batch"
+
+
+# Rivals
+
+
+@pytest.mark.parametrize(
+    ("method", "share", "spread"),
+    [(("attack=n_fgsm",), 0.4, "uniform"), (("attack=fgsm_pgi", "loss=fgsm_pgi"), 0.4, "uniform"),
+     (("attack=liet", "loss=liet"), 0.6, "random"), (("attack=nuat", "loss=nuat"), 0.4, "uniform")],
+)  # fmt: skip
+def test_the_protocol_of_the_fastat_benchmark(method, share, spread):
+    cfg = composed("experiment=fastat", *method)
+    assert cfg.model._target_ == "energy_at.models.resnet18"
+    recipe = (cfg.trainer.max_epochs, cfg.optimizer.lr, cfg.optimizer.weight_decay)
+    assert recipe == (100, 0.1, 5e-4)
+    assert (cfg.dataset.batch_size, cfg.dataset.val_size, cfg.threat.eps) == (128, 1000, "8/255")
+    assert (cfg.callbacks.ema.decay, cfg.schedule.pct_start) == (0.9995, 0.3)
+    assert module("experiment=fastat", *method).smoothing == LabelSmoothing(share, 10, spread)
+    assert max(learning_rates("experiment=fastat", *method)) == pytest.approx(0.1, rel=0.01)
+
+
+def test_labels_are_smoothed_where_it_is_typed_only():
+    for loss in ("at", "trades", "weat_adv", "weat_nat", "liet", "fgsm_pgi", "nuat"):
+        assert module(f"loss={loss}").smoothing is None
+        share = module(f"loss={loss}", "loss.label_smoothing=0.2").smoothing.share
+        assert share == pytest.approx(0.2)
+
+
+RIVALS = {
+    "fgsm": {"adversarial_ce"}, "rs_fgsm": {"adversarial_ce"}, "n_fgsm": {"adversarial_ce"},
+    "sora": {"adversarial_ce"}, "liet": {"adversarial_ce", "consistency"},
+    "fgsm_pgi": {"adversarial_ce", "consistency"}, "nuat": {"clean_ce", "nuclear_norm"},
+    "aaer": {"adversarial_ce", "aaer"}, "elle": {"adversarial_ce", "elle"},
+    "gradalign": {"adversarial_ce", "gradalign"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", choices("experiment/rivals"))
+def test_every_rival_is_an_attack_with_its_loss_and_perhaps_der(method):
+    cfg = composed("sweep=rivals", f"experiment=rivals/{method}")
+    base, der = method.removesuffix("_der"), method.endswith("_der")
+    assert set(cfg.loss.terms) | set(cfg.reg.terms) == RIVALS[base] | ({"der"} if der else set())
+    assert (cfg.threat.eps, cfg.trainer.max_epochs, cfg.model.width) == ("16/255", 12, 16)
+    full = composed("sweep=rivals", f"experiment=rivals/{method}", "scale=full")
+    assert (full.model.width, full.dataset.subset) == (64, None)
+
+
+def test_the_sweep_names_every_rival():
+    swept = (CONF / "sweep" / "rivals.yaml").read_text()
+    assert all(f"rivals/{name}" in swept for name in choices("experiment/rivals"))
+    assert set(RIVALS) <= set(choices("experiment/rivals"))
 
 
 # The CPU scale

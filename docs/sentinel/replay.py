@@ -20,7 +20,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from energy_at.attacks import climbs_loss
 from energy_at.config.build import make
 from energy_at.overfitting.alarms import PGD_ACCURACY, Alarm, Thresholds, find_column
 from energy_at.overfitting.detector import Detector
@@ -123,7 +122,7 @@ class Watch:
     def alarms(self, *, held_out: bool) -> list[Alarm]:
         """What the sentinel says, with or without the rows of the validations."""
         cfg = self.folder.config()
-        climbs = climbs_loss(make(cfg.attack.search))
+        climbs = make(cfg.attack.search).climbs_loss
         classes, images = int(cfg.dataset.classes), int(cfg.dataset.val_size)
         detector = Detector(self.thresholds, classes, climbs, images)
         seen = [row for row in self.rows if held_out or find_column(row, PGD_ACCURACY) not in row]

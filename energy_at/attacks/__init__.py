@@ -1,8 +1,9 @@
 """Attacks: one gradient loop, its starts and goals, and ways to combine attacks."""
 
 from energy_at.attacks.autoattack import LibraryAttack
-from energy_at.attacks.base import Attack, AttackOptions, AttackResult, NoAttack
-from energy_at.attacks.compose import Restarts, WorstCase, climbs_loss, with_alpha
+from energy_at.attacks.base import Attack, AttackOptions, AttackResult, NoAttack, Place
+from energy_at.attacks.compose import Restarts, WorstCase, with_alpha
+from energy_at.attacks.fast import FGSMPGI, LIET, SORA, NuAT
 from energy_at.attacks.gradient import GradientAttack
 from energy_at.attacks.registry import (
     cw,
@@ -17,7 +18,10 @@ from energy_at.attacks.registry import (
 from energy_at.attacks.threat import L2, Ball, Linf
 
 __all__ = [
+    "FGSMPGI",
     "L2",
+    "LIET",
+    "SORA",
     "Attack",
     "AttackOptions",
     "AttackResult",
@@ -26,9 +30,10 @@ __all__ = [
     "LibraryAttack",
     "Linf",
     "NoAttack",
+    "NuAT",
+    "Place",
     "Restarts",
     "WorstCase",
-    "climbs_loss",
     "cw",
     "fgsm",
     "n_fgsm",

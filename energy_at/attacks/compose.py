@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from energy_at.attacks.base import Attack, AttackOptions, AttackResult
-from energy_at.attacks.gradient import GradientAttack, misclassify
+from energy_at.attacks.fast import SingleStep
+from energy_at.attacks.gradient import GradientAttack
 from energy_at.core.rng import part_of
 from energy_at.core.rules import integer, require
 from energy_at.core.types import Classifier, Images, Labels
@@ -34,14 +35,20 @@ class Restarts(Attack):
     def starts_clean(self) -> bool:
         return self.attack.starts_clean
 
+    @property
+    def climbs_loss(self) -> bool:
+        return self.attack.climbs_loss
+
     def _run(self, model: Classifier, x: Images, y: Labels, options: AttackOptions) -> AttackResult:
         first = self.attack(model, x, y, **vars(options))
         x_adv = first.x_adv
         with frozen_running_stats(model), no_graph():
-            gain = self.attack.goal(model, x, y)
+            gain = self.attack.gain(model, x, y, options.targets)
             best = gain(model(x_adv))
         for _ in range(self.restarts - 1):
-            again = self.attack(model, x, y, generator=options.generator).x_adv
+            again = self.attack(
+                model, x, y, generator=options.generator, targets=options.targets
+            ).x_adv
             with frozen_running_stats(model), no_graph():
                 value = gain(model(again))
             better = value > best
@@ -87,12 +94,6 @@ class WorstCase(Attack):
         return WorstCase([attack.scaled(factor) for attack in self.attacks])
 
 
-def climbs_loss(attack: Attack) -> bool:
-    """Whether a search raises the cross-entropy of the label: FGSM and PGD do, TRADES' does not."""
-    search = attack.attack if isinstance(attack, Restarts) else attack
-    return isinstance(search, GradientAttack) and search.goal is misclassify
-
-
 def with_alpha(attack: Attack, factor: float) -> Attack:
     """The same search in the same ball with ``factor`` times the step size.
 
@@ -103,4 +104,6 @@ def with_alpha(attack: Attack, factor: float) -> Attack:
         return replace(attack, attack=replace(attack.attack, alpha=factor * attack.attack.alpha))
     if isinstance(attack, GradientAttack):
         return replace(attack, alpha=factor * attack.alpha)
+    if isinstance(attack, SingleStep):
+        return replace(attack, alpha=factor * attack.step)
     raise ValueError(f"{type(attack).__name__} has no step size alpha")

@@ -16,7 +16,7 @@ from energy_at.attacks.base import Attack, AttackOptions, AttackResult
 from energy_at.attacks.threat import Ball, clip_to_pixels
 from energy_at.core.rng import Noise, normal_like
 from energy_at.core.rules import POSITIVE, integer, one_of, require
-from energy_at.core.types import Classifier, Images, Labels, Logits, PerExample
+from energy_at.core.types import Classifier, Images, Labels, Logits, PerExample, Targets
 from energy_at.models.modes import frozen_running_stats, input_gradients_only, no_graph
 
 # The first perturbations, in units of the pixel range, not yet clipped to [0, 1]
@@ -60,7 +60,11 @@ class Gaussian:
 
 def misclassify(_: Classifier, __: Images, y: Labels) -> Gain:
     """Cross-entropy to the label, in nats (Madry et al., 2018, eq. 2.1)."""
-    return lambda logits: F.cross_entropy(logits, y, reduction="none")
+    return cross_entropy_to(y)
+
+
+def cross_entropy_to(targets: Labels | Targets) -> Gain:
+    return lambda logits: F.cross_entropy(logits, targets, reduction="none")
 
 
 def leave_clean_prediction(model: Classifier, x: Images, _: Labels) -> Gain:
@@ -136,6 +140,16 @@ class GradientAttack(Attack):
     def starts_clean(self) -> bool:
         return isinstance(self.start, AtClean)
 
+    @property
+    def climbs_loss(self) -> bool:
+        return self.goal is misclassify
+
+    def gain(self, model: Classifier, x: Images, y: Labels, targets: Targets | None) -> Gain:
+        """The goal on a batch; its cross-entropy is that to the smoothed labels, if given."""
+        if self.goal is misclassify and targets is not None:
+            return cross_entropy_to(targets)
+        return self.goal(model, x, y)
+
     @torch.enable_grad()
     def _run(self, model: Classifier, x: Images, y: Labels, options: AttackOptions) -> AttackResult:
         if torch.is_inference_mode_enabled():
@@ -143,7 +157,7 @@ class GradientAttack(Attack):
                 "attacks need gradients: leave torch.inference_mode(), set inference_mode=False"
             )
         with frozen_running_stats(model):
-            gain = self.goal(model, x, y)
+            gain = self.gain(model, x, y, options.targets)
         delta = clip_to_pixels(x, self.start(x, self.ball, options.generator))
         start = AttackResult(x)
         for step in range(self.steps):

@@ -27,7 +27,7 @@ from energy_at.core.rules import ArgumentError
 from energy_at.data import ImageData, Splits
 from energy_at.data.images import as_splits
 from energy_at.data.own_images import facts
-from energy_at.objectives import Objective, Weighted
+from energy_at.objectives import LabelSmoothing, Objective, Weighted
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder
 from energy_at.training import AdversarialTraining, CompiledNet, SharedBatchNorm, WeightPerturbation
@@ -150,6 +150,10 @@ def build_module(cfg: DictConfig) -> AdversarialTraining:
     with keys_of(awp, warmup_epochs="warmup"):
         perturbation = WeightPerturbation(awp.gamma, awp.warmup) if awp.gamma else None
     make(cfg.threat.ball)  # first, or Hydra forgets how its radius was typed
+    share = cfg.loss.get("label_smoothing", 0)
+    with keys_of(cfg.loss, share="label_smoothing", spread="smoothing"):
+        spread = cfg.loss.get("smoothing", "uniform")
+        smoothing = LabelSmoothing(share, cfg.dataset.classes, spread)
     terms = make_terms(cfg.loss.terms) | make_terms(cfg.reg.terms)
     net = make(cfg.model)
     if cfg.training.channels_last:
@@ -164,6 +168,7 @@ def build_module(cfg: DictConfig) -> AdversarialTraining:
             schedule=make(cfg.schedule, factory=True),
             bn_mode=cfg.training.bn_mode,
             eps_warmup_epochs=cfg.training.eps_warmup,
+            smoothing=smoothing if share else None,
             awp=perturbation,
             seed=cfg.seed,
             reuse=cfg.training.get("reuse", True),

@@ -20,7 +20,7 @@ from energy_at.runs.folder import RunFolder
 from energy_at.training import CompiledNet, Sentinel
 from energy_at.training.callbacks import callbacks_of
 from energy_at.training.launch import require_startable
-from energy_at.training.module import require_batches
+from energy_at.training.module import require_batches, require_shareable
 
 
 def prepare(
@@ -49,12 +49,17 @@ def require_sound(cfg: DictConfig, run: Run) -> None:
     """Raises ``ValueError`` by the first pre-flight check of a training that fails."""
     with keys_of(cfg.dataset):
         images, batch_size = len(run.data.train), run.data.batch_size
-        _ = run.data.extra_images  # they fit, or are refused here
+        extra = run.data.extra_images  # they fit, or are refused here
+        if extra is not None and run.module.attack.reads_place:
+            must = f"null: {type(run.module.attack).__name__} follows images of the training set"
+            raise ArgumentError("extra", run.data.extra, must)
         require_batches(run.module.net, images, batch_size)
     with keys_of(cfg.evaluation, n="subset"):
         run.data.test.first(cfg.evaluation.subset)
     _require_fitting(run)
     _require_attack(run)
+    with keys_of(cfg.trainer):
+        require_shareable(run.module.attack, run.trainer.world_size)
     make_attacks(cfg.evaluation)
     for checkpoint in callbacks_of(run.trainer, ModelCheckpoint):
         _require_known(checkpoint.monitor, run.module.val_attacks)
@@ -94,6 +99,12 @@ def _require_fitting(run: Run) -> None:
         raise ValueError(
             f"the model does not take images of shape {shape}: leave model.channels to the data set"
         ) from error
+    smoothing = run.module.smoothing
+    if smoothing is not None and smoothing.classes != classes:
+        raise ValueError(
+            f"the model has {classes} logits but smoothed labels {smoothing.classes} classes: "
+            "leave model.classes to the data set"
+        )
     highest = int(run.data.train.labels.max())
     if classes <= highest:
         raise ValueError(

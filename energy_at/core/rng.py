@@ -136,6 +136,14 @@ def shares_like(x: Images, noise: Noise | None) -> PerExample:
     return _drawn_like(x[:, 0, 0, 0], noise, lambda out, g: out.uniform_(generator=g))
 
 
+def batch_share_like(x: Images, noise: Noise | None) -> PerExample:
+    """U(0, 1), one number for all images of the batch; for each where each has a generator."""
+    if isinstance(noise, ImageNoise):
+        return shares_like(x, noise)
+    generator = noise.generator if isinstance(noise, PartNoise) else noise
+    return x.new_empty(1).uniform_(generator=generator).expand(len(x))
+
+
 def _drawn_like(x: Tensor, noise: Noise | None, sample: Sampler) -> Tensor:
     if isinstance(noise, ImageNoise):
         drawn = noise.draw(x, sample)

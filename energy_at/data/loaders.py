@@ -120,11 +120,18 @@ class TrainLoader(_Loader):
     extra_share: float = 0.0  # of the images of a batch
     epoch: int = field(default=0, init=False)
     _yielded: int = field(default=0, init=False)
+    _order: Labels | None = field(default=None, init=False)
     _resume: dict[str, int] | None = field(default=None, init=False)
 
     @property
     def sampler(self) -> "TrainLoader":
         return self
+
+    def images_of(self, batch: int) -> Labels:
+        """Positions in the set of this process's images of a batch, where none is an extra one."""
+        if self._order is None:
+            raise RuntimeError("the order of an epoch is drawn with its first batch")
+        return self._order[self._positions(batch)]
 
     def set_epoch(self, epoch: int) -> None:
         if epoch != self.epoch:
@@ -142,17 +149,17 @@ class TrainLoader(_Loader):
         first = resume["batch"] if resume and resume["epoch"] == self.epoch else 0
         self._yielded = first
         generator = torch.Generator().manual_seed(mixed(self.seed, self.epoch))
-        device = self.device or self.images.labels.device
-        order = torch.randperm(len(self.images), generator=generator)
-        draws = draw(len(order), pad=self.pad, flip=self.flip, generator=generator).to(device)
+        device, count = self.device or self.images.labels.device, len(self.images)
+        self._order = torch.randperm(count, generator=generator)
+        draws = draw(count, pad=self.pad, flip=self.flip, generator=generator).to(device)
         if self.extra is not None:  # drawn last: the rest is as without them
-            extra = torch.randint(len(self.extra), (len(order),), generator=generator)
+            extra = torch.randint(len(self.extra), (count,), generator=generator)
             extra = extra.to(self.extra.labels.device)
-        order = order.to(self.images.labels.device)
+        self._order = self._order.to(self.images.labels.device)
         for batch in range(first, len(self)):
             part = self._positions(batch)
             start = part.stop if self.extra is None else self._first_extra(batch)
-            images = self._moved(self.images.take(order[part.start : start]))
+            images = self._moved(self.images.take(self._order[part.start : start]))
             if self.extra is not None:
                 more = self._moved(self.extra.take(extra[start : part.stop]))
                 images = images.joined(more)

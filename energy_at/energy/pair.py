@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from energy_at.core.distributed import Part
-from energy_at.core.types import Labels, Logits
+from energy_at.core.types import Labels, Logits, Targets
 
 
 @dataclass(frozen=True)
@@ -15,22 +15,31 @@ class LogitPair:
         adv: ``f(x*)``.
         y: True labels.
         start: ``f(x + eta)`` at the point the attack started from; ``None`` if not requested.
+        smoothed: Smoothed labels, which cross-entropies are trained with; ``None``: ``y`` itself.
     """
 
     clean: Logits
     adv: Logits
     y: Labels
     start: Logits | None = None
+    smoothed: Targets | None = None
+
+    @property
+    def targets(self) -> Labels | Targets:
+        """What cross-entropies are trained with."""
+        return self.y if self.smoothed is None else self.smoothed
 
     def detach(self) -> "LogitPair":
         """The same values without their graphs, safe to keep."""
         start = None if self.start is None else self.start.detach()
-        return LogitPair(self.clean.detach(), self.adv.detach(), self.y, start)
+        return LogitPair(self.clean.detach(), self.adv.detach(), self.y, start, self.smoothed)
 
     def gathered(self, part: Part) -> "LogitPair":
         """The pair of the whole batch, of which every process has its part."""
         start = None if self.start is None else part.joined(self.start)
-        return LogitPair(part.joined(self.clean), part.joined(self.adv), part.joined(self.y), start)
+        smoothed = None if self.smoothed is None else part.joined(self.smoothed)
+        clean, adv, y = (part.joined(own) for own in (self.clean, self.adv, self.y))
+        return LogitPair(clean, adv, y, start, smoothed)
 
     def from_start(self) -> "LogitPair":
         """The pair with ``x + eta`` in the place of ``x``.

@@ -119,18 +119,36 @@ def _passes(cfg: DictConfig, run: Run, remedies: Remedies | None = None) -> floa
     module.load_state_dict({k: v.cpu() for k, v in run.module.state_dict().items()})
     images = run.data.train.first(min(16, len(run.data.train))).to(torch.device("cpu"))
     x = as_floats(images.pixels, cfg.training.channels_last)
-    return forward_equivalents(module, x, images.labels)
+    return forward_equivalents(module, x, images.labels, run.data.batch_size)
 
 
-def forward_equivalents(module: AdversarialTraining, x: Images, y: Labels) -> float:
-    """Cost of one optimizer step on a batch, in forward passes of the batch.
+def forward_equivalents(
+    module: AdversarialTraining, x: Images, y: Labels, batch_size: int | None = None
+) -> float:
+    """Cost of an optimizer step, in forward passes of its batch.
 
-    In floating point operations: a backward pass for weights and inputs is about 2. Modifies the
-    module.
+    In floating point operations: a backward pass for weights and inputs is about 2. Where the work
+    of the attack differs from batch to batch it is the mean over its period. Modifies the module.
+
+    Args:
+        module: The training.
+        x: Images to count with.
+        y: Their labels.
+        batch_size: Images of a batch, if not those of ``x``.
     """
-    with FlopCounterMode(display=False) as step:
-        module.training_step((x, y), 0)["loss"].backward()
-        module.on_after_backward()
+
+    def counted(batch: int) -> float:
+        with FlopCounterMode(display=False) as step:
+            module.training_step((x, y), batch)["loss"].backward()
+            module.on_after_backward()
+        return float(step.get_total_flops())
+
     with FlopCounterMode(display=False) as forward, torch.no_grad(), eval_mode(module.net):
         module.net(x)
-    return float(step.get_total_flops() / forward.get_total_flops())
+    unit, first, period = float(forward.get_total_flops()), counted(0), module.attack.period
+    if period == 1:
+        return first / unit
+    other = counted(1)
+    # images of the attack's own do not grow with the batch
+    per_batch = len(x) / (batch_size or len(x)) if module.attack.extra_images else 1.0
+    return (other + per_batch * (first - other) / period) / unit

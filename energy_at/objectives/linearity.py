@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from energy_at.attacks.threat import IMAGE, Ball, unit
 from energy_at.core.rng import shares_like
 from energy_at.core.rules import POSITIVE, TRUTH, number, require
-from energy_at.core.types import Classifier, Images, Labels, PerExample
+from energy_at.core.types import Classifier, Images, Labels, PerExample, Targets
 from energy_at.models.modes import frozen_running_stats
 from energy_at.objectives.objective import Trait, Vicinity
 
@@ -136,7 +136,9 @@ def pert_align(at_start: Images, at_adv: Images) -> PerExample:
     return cosine
 
 
-def input_gradient(model: Classifier, x: Images, y: Labels, *, create_graph: bool) -> Images:
+def input_gradient(
+    model: Classifier, x: Images, y: Labels | Targets, *, create_graph: bool
+) -> Images:
     """Gradient of each example's cross-entropy by its image, in nats a pixel unit."""
     delta = torch.zeros_like(x, requires_grad=True)
     with torch.enable_grad(), frozen_running_stats(model):

@@ -1,17 +1,50 @@
 """Base losses of adversarial training."""
 
+import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 
-from energy_at.core.types import PerExample
+from energy_at.core.rng import Noise, uniform_like
+from energy_at.core.rules import integer, number, one_of, require
+from energy_at.core.types import Labels, Logits, PerExample, Scalar, Targets
 from energy_at.energy.energies import marginal_energy
 from energy_at.energy.pair import LogitPair
 from energy_at.objectives.objective import Objective, Probe, Term, Trait
 
 FITS = Trait.READS_CLEAN | Trait.TRAINS_CLEAN | Trait.FITS_CLEAN
+FROM_START = Trait.READS_START | Trait.TRAINS_START
+Spread = Literal["uniform", "random"]
+
+
+@dataclass(frozen=True)
+class LabelSmoothing:
+    """Labels that give a share of their probability away (Szegedy et al., 2016).
+
+    Args:
+        share: The share, in [0, 1).
+        classes: Number of classes.
+        spread: ``"uniform"``: evenly over all classes, as PyTorch does it; ``"random"``: over the
+            other classes, by independent U(0, 1) scaled to the share (LIET, Pan et al., 2025).
+    """
+
+    share: float
+    classes: int
+    spread: Spread = "uniform"
+
+    def __post_init__(self) -> None:
+        require(number(0, 1, below=True), share=self.share)
+        require(integer(2), classes=self.classes)
+        require(one_of(*get_args(Spread)), spread=self.spread)
+
+    def __call__(self, y: Labels, noise: Noise | None = None) -> Targets:
+        own = F.one_hot(y, self.classes).float()
+        if self.spread == "uniform":
+            return torch.lerp(own, torch.full_like(own, 1 / self.classes), self.share)
+        drawn = (1 + uniform_like(own[:, :, None, None], noise).flatten(1)) / 2 * (1 - own)
+        return (1 - self.share) * own + self.share * drawn / drawn.sum(1, keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -21,7 +54,7 @@ class CleanCrossEntropy:
     traits: ClassVar[Trait] = FITS
 
     def __call__(self, pair: LogitPair) -> PerExample:
-        return F.cross_entropy(pair.clean, pair.y, reduction="none")
+        return F.cross_entropy(pair.clean, pair.targets, reduction="none")
 
 
 @dataclass(frozen=True)
@@ -31,7 +64,7 @@ class AdversarialCrossEntropy:
     traits: ClassVar[Trait] = Trait.NONE
 
     def __call__(self, pair: LogitPair) -> PerExample:
-        return F.cross_entropy(pair.adv, pair.y, reduction="none")
+        return F.cross_entropy(pair.adv, pair.targets, reduction="none")
 
 
 @dataclass(frozen=True)
@@ -44,8 +77,7 @@ class TradesKL:
     traits: ClassVar[Trait] = FITS
 
     def __call__(self, pair: LogitPair) -> PerExample:
-        log_p, log_q = pair.clean.log_softmax(1), pair.adv.log_softmax(1)
-        return F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(1)
+        return _kl(pair.clean.log_softmax(1), pair.adv.log_softmax(1))
 
 
 @dataclass(frozen=True)
@@ -82,6 +114,42 @@ class MisclassifiedKL:
 
 
 @dataclass(frozen=True)
+class JensenShannon:
+    """``JS(p(.|x + eta), p(.|x*))`` in nats, LIET's consistency (Pan et al., ICCV 2025)."""
+
+    traits: ClassVar[Trait] = FROM_START
+
+    def __call__(self, pair: LogitPair) -> PerExample:
+        log_p, log_q = pair.from_start().clean.log_softmax(1), pair.adv.log_softmax(1)
+        log_m = torch.logaddexp(log_p, log_q) - math.log(2)
+        return (_kl(log_p, log_m) + _kl(log_q, log_m)) / 2
+
+
+@dataclass(frozen=True)
+class LogitDistance:
+    """Mean over the classes of ``(f(x*) - f(x + eta))^2``, FGSM-PGI's (Jia et al., ECCV 2022)."""
+
+    traits: ClassVar[Trait] = FROM_START
+
+    def __call__(self, pair: LogitPair) -> PerExample:
+        return (pair.adv - pair.from_start().clean).square().mean(1)
+
+
+@dataclass(frozen=True)
+class NuclearNorm:
+    """``|f(x) - f(x*)|_nuclear / B`` of the logits of a batch, NuAT (Sriramanan et al., 2021).
+
+    It is a property of the batch, so every example has its value.
+    """
+
+    traits: ClassVar[Trait] = FITS
+
+    def __call__(self, pair: LogitPair) -> PerExample:
+        norm: Scalar = torch.linalg.matrix_norm(pair.clean - pair.adv, "nuc")
+        return (norm / len(pair.y)).expand(len(pair.y))
+
+
+@dataclass(frozen=True)
 class EnergyWeighted:
     """A term weighted by ``1 / log(1 + exp|E(x)|)``, WEAT (Mirza et al., 2024, arXiv 2407.06315).
 
@@ -100,6 +168,11 @@ class EnergyWeighted:
     def __call__(self, pair: LogitPair) -> PerExample:
         weight = 1 / F.softplus(marginal_energy(pair.clean.detach()).abs())
         return weight * self.term(pair)
+
+
+def _kl(log_p: Logits, log_q: Logits) -> PerExample:
+    """``KL(p || q)`` in nats."""
+    return F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(1)
 
 
 def fits_adv_alone(objective: Objective) -> bool:

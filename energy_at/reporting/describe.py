@@ -65,9 +65,8 @@ class MethodLabel:
     def of(config: DictConfig, *, without_zeros: bool = True) -> "MethodLabel":
         """From a resolved configuration; ``without_zeros`` leaves out regularizers of weight 0."""
         attack, loss = config.attack.name, config.loss.name
-        base = (
-            f"{attack}-AT" if loss == "AT" else loss if attack == "TRADES" else f"{loss} ({attack})"
-        )
+        own = attack in ("TRADES", loss)  # the attack that belongs to the loss
+        base = f"{attack}-AT" if loss == "AT" else loss if own else f"{loss} ({attack})"
         base = "standard training" if attack == "none" else base
         names = dict.fromkeys(
             str(_select(config, f"reg.{key}.name") or config.reg.name)

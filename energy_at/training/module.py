@@ -1,7 +1,7 @@
 """Adversarial training: attack the batch, forward the pair, minimise the objective."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, get_args
 
 import torch
@@ -12,16 +12,25 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from energy_at.attacks import Attack, AttackResult
-from energy_at.core.distributed import Part
+from energy_at.attacks import Attack, AttackResult, Place
+from energy_at.attacks.base import Memory
+from energy_at.core.distributed import Part, summed
 from energy_at.core.rng import Noise, mixed
 from energy_at.core.rules import ArgumentError, number, one_of, require
-from energy_at.core.types import Images, Labels, Logits
+from energy_at.core.types import Images, Labels, Logits, Targets
 from energy_at.data import EvalLoader, TrainLoader
 from energy_at.energy.metrics import accuracies, cross_entropies, delta_energies
 from energy_at.energy.pair import LogitPair
 from energy_at.models.modes import eval_mode, frozen_running_stats, full_precision, no_graph
-from energy_at.objectives import Objective, Trait, Vicinity, fits_adv_alone
+from energy_at.objectives import (
+    LabelSmoothing,
+    Objective,
+    Trait,
+    Vicinity,
+    fits_adv_alone,
+    pert_align,
+)
+from energy_at.objectives.linearity import input_gradient
 from energy_at.training.optim import WeightPerturbation, sgd
 
 OptimizerFactory = Callable[[nn.Module], Optimizer]
@@ -48,6 +57,8 @@ class AdversarialTraining(LightningModule):
             statistics are updated twice a step, with the attack's first point and with ``x*``, as
             in the published code of fast AT; with ``"eval"``, with ``x*`` only.
         eps_warmup_epochs: Epochs over which the radius of the training attack rises from 0.
+        smoothing: Smooths the labels that cross-entropies of the loss are trained with, and those
+            that the training attack raises.
         awp: Perturbs the weights before every step. It ascends the terms that use the pair; probes
             among the regularizers are evaluated at the perturbed weights.
         seed: Of the noise of the attacks, together with epoch and batch.
@@ -69,6 +80,7 @@ class AdversarialTraining(LightningModule):
         schedule: ScheduleFactory | None = None,
         bn_mode: BNMode = "batch",
         eps_warmup_epochs: float = 0.0,
+        smoothing: LabelSmoothing | None = None,
         awp: WeightPerturbation | None = None,
         seed: int = 0,
         reuse: bool = True,
@@ -84,13 +96,16 @@ class AdversarialTraining(LightningModule):
         self.schedule = schedule
         self.bn_mode = bn_mode
         self.eps_warmup_epochs = eps_warmup_epochs
+        self.smoothing = smoothing
         self.awp = awp
         self.seed = seed
         self.reuse = reuse
+        self.memory: Memory = {}  # of the attack
         self.repeated_epochs = 0  # by rollbacks: warm-ups do not count them
         self.observes_clean = False  # set by a callback that needs clean logits of every step
         self.observes_gradients = False  # set by one that needs input gradients, where free
         self.validated_nets: dict[str, Callable[[], nn.Module]] = {"val": lambda: self.net}
+        self._to_align: tuple[Images, Images, Part] | None = None  # until the backward pass
 
     def forward(self, x: Images) -> Logits:
         """Logits of a batch, in the precision of the images, under autocast too."""
@@ -101,6 +116,7 @@ class AdversarialTraining(LightningModule):
         loader = self.trainer.train_dataloader
         if isinstance(loader, TrainLoader):
             require_batches(self.net, len(loader.images), loader.batch_size)
+        require_shareable(self.attack, self.trainer.world_size)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         # Lightning takes the mean of the processes' gradients, and these are parts of a sum
@@ -117,18 +133,17 @@ class AdversarialTraining(LightningModule):
             self.awp.restore()  # if the last step failed
         epoch = self._epochs_done(batch_idx)
         noise = part.noise(self._noise(x.device, self.current_epoch, batch_idx))
-        found = self._run_attack(x, y, batch_idx, noise)
+        raised, trained = self._smoothed(x, y, batch_idx, part)
+        found = self._run_attack(x, y, batch_idx, noise, raised)
+        aligned = self._gradients(found, y if raised is None else raised, part)
         if self.awp is not None and self._perturbs_weights():
             with frozen_running_stats(self.net):
-                pair = self._pair(x, y, found).gathered(part)
+                pair = self._pair(x, y, found, trained).gathered(part)
             self.awp.ascend(self.net, self.objective(pair, epoch).total)
             del pair  # and what is left of its graph
-        aligns = self.observes_gradients and self._shares_passes and fits_adv_alone(self.objective)
-        gradients = {}
-        if aligns and found.start_grad is not None:
-            gradients["gradients"] = (found.start_grad, found.x_adv.requires_grad_())
-        pair = self._pair(x, y, found).gathered(part)
-        clean_grad = found.clean_grad if self._shares_passes else None
+        pair = self._pair(x, y, found, trained).gathered(part)
+        known = self._shares_passes and raised is None
+        clean_grad = found.clean_grad if known else None
         vicinity = Vicinity(self.net, x, y, noise, clean_grad, part)
         losses = self.objective(pair, epoch, vicinity)
         return {
@@ -136,19 +151,26 @@ class AdversarialTraining(LightningModule):
             "parts": losses.parts,
             "pair": pair.detach(),
             "pixels": torch.stack([x.min(), x.max()]),
-            **gradients,
+            **({} if aligned is None else {"gradients": aligned}),
         }
 
     def on_after_backward(self) -> None:
-        """Restores perturbed weights before the step of the optimizer."""
+        """Restores perturbed weights before the step of the optimizer; measures PertAlign."""
         if self.awp is not None:
             self.awp.restore()
+        to_align, self._to_align = self._to_align, None
+        if to_align is not None:
+            start_grad, x_adv, part = to_align
+            assert x_adv.grad is not None
+            self._remember_align(start_grad, x_adv.grad, part)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["objective"] = self.objective.state_dict()
+        checkpoint["attack"] = dict(self.memory)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.objective.load_state_dict(checkpoint["objective"])
+        self.memory = dict(checkpoint["attack"])
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
         """Accuracies and delta energies on held-out images, in fp32."""
@@ -185,9 +207,12 @@ class AdversarialTraining(LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
-    def _run_attack(self, x: Images, y: Labels, batch_idx: int, noise: Noise) -> AttackResult:
+    def _run_attack(
+        self, x: Images, y: Labels, batch_idx: int, noise: Noise, targets: Targets | None = None
+    ) -> AttackResult:
         attack = self._attack_at(batch_idx)
-        with nullcontext() if self.bn_mode == "batch" else eval_mode(self.net):
+        self.memory = {name: value.to(x.device) for name, value in self.memory.items()}
+        with self._attack_mode():
             return attack(
                 self.net,
                 x,
@@ -195,7 +220,59 @@ class AdversarialTraining(LightningModule):
                 keep_graph=self._keeps_graph(attack),
                 track_stats=self.bn_mode == "batch",
                 generator=noise,
+                targets=targets,
+                place=self._place(x, batch_idx),
+                memory=self.memory,
             )
+
+    def _attack_mode(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.bn_mode == "batch" else eval_mode(self.net)
+
+    def _place(self, x: Images, batch_idx: int) -> Place:
+        images, total = torch.arange(len(x), device=x.device), len(x)
+        if self._trainer is not None and self.attack.reads_place:
+            loader = self.trainer.train_dataloader
+            if not isinstance(loader, TrainLoader):
+                raise ValueError(
+                    f"{type(self.attack).__name__} keeps what it found for each training image: "
+                    "its batches must come from energy_at.data.TrainLoader"
+                )
+            images, total = loader.images_of(batch_idx), len(loader.images)
+        return Place(images, total, self._epochs_done(batch_idx), batch_idx)
+
+    def _gradients(
+        self, found: AttackResult, targets: Labels | Targets, part: Part
+    ) -> tuple[Images, Images] | None:
+        """Gradient of the cross-entropy at the start, and ``x*`` that the backward pass gives its.
+
+        ``None`` where nobody asked, or the backward pass gives another gradient. An attack that
+        needs PertAlign has it measured by a pass of its own then.
+        """
+        reads, start_grad = self.attack.reads_pert_align, found.start_grad
+        if start_grad is None or not (reads or self.observes_gradients):
+            return None
+        if self._shares_passes and fits_adv_alone(self.objective):
+            gradients = start_grad, found.x_adv.requires_grad_()
+            self._to_align = (*gradients, part) if reads else None
+            return gradients
+        if reads:
+            with self._attack_mode():
+                grad = input_gradient(self.net, found.x_adv, targets, create_graph=False)
+            self._remember_align(start_grad, grad, part)
+        return None
+
+    def _remember_align(self, at_start: Images, at_adv: Images, part: Part) -> None:
+        self.memory["pert_align"] = summed(pert_align(at_start, at_adv).sum()) / part.whole
+
+    def _smoothed(
+        self, x: Images, y: Labels, batch_idx: int, part: Part
+    ) -> tuple[Targets, Targets] | tuple[None, None]:
+        """Smoothed labels for the attack and for the loss, drawn separately as published."""
+        if self.smoothing is None:
+            return None, None
+        noise = part.noise(self._noise(x.device, self.current_epoch, batch_idx, of=1))
+        of_attack, of_loss = (self.smoothing(y, noise).to(x.dtype) for _ in range(2))
+        return of_attack, of_loss
 
     @property
     def _shares_passes(self) -> bool:
@@ -212,12 +289,15 @@ class AdversarialTraining(LightningModule):
         reusable = trains_clean and Trait.FITS_CLEAN not in traits
         return self._shares_passes and (reusable or Trait.TRAINS_START in traits)
 
-    def _pair(self, x: Images, y: Labels, found: AttackResult) -> LogitPair:
+    def _pair(
+        self, x: Images, y: Labels, found: AttackResult, smoothed: Targets | None = None
+    ) -> LogitPair:
         """Logits of clean and adversarial images; clean ones are NaN if nothing reads them."""
         start = self._start_logits(found)
         clean = self._clean_logits(x, found)
         adv = self.forward(found.x_adv)
-        return LogitPair(torch.full_like(adv, torch.nan) if clean is None else clean, adv, y, start)
+        clean = torch.full_like(adv, torch.nan) if clean is None else clean
+        return LogitPair(clean, adv, y, start, smoothed)
 
     def _start_logits(self, found: AttackResult) -> Logits | None:
         if Trait.READS_START not in self.objective.traits:
@@ -262,9 +342,12 @@ class AdversarialTraining(LightningModule):
         # other loaders give each process a batch
         return Part(own * trainer.world_size, self.global_rank, trainer.world_size)
 
-    def _noise(self, device: torch.device, epoch: int, batch_idx: int) -> torch.Generator:
+    def _noise(
+        self, device: torch.device, epoch: int, batch_idx: int, *, of: int = 0
+    ) -> torch.Generator:
+        """Noise ``of`` 0: attacks and regularizers, or 1: smoothed labels."""
         # a function of the position: a resumed run draws the same noise as an uninterrupted one
-        return torch.Generator(device).manual_seed(mixed(self.seed, 0, epoch, batch_idx))
+        return torch.Generator(device).manual_seed(mixed(self.seed, of, epoch, batch_idx))
 
     def _epochs_done(self, batches: int) -> float:
         per_epoch = float(self._trainer.num_training_batches) if self._trainer else 1.0
@@ -311,6 +394,13 @@ def require_batches(net: nn.Module, images: int, batch_size: int) -> None:
     if last == 1 and any(isinstance(module, _BatchNorm) for module in net.modules()):
         must = "another: the last batch of an epoch is one image, which cannot pass batch norm"
         raise ArgumentError("batch_size", batch_size, must)
+
+
+def require_shareable(attack: Attack, processes: int) -> None:
+    """Raises ``ValueError`` if an attack needs batches that several processes share."""
+    if processes > 1 and attack.reads_whole_batch:
+        must = f"1: {type(attack).__name__} needs all images of a batch in one process"
+        raise ArgumentError("devices", processes, must)
 
 
 def require_pixels(low: float, high: float, stage: str) -> None:

@@ -118,6 +118,7 @@ class Rollback:
             "network": module.state_dict(),
             "optimizer": trainer.optimizers[0].state_dict()["state"],
             "objective": module.objective.state_dict(),
+            "attack": module.memory,
             "averages": [callback.average.state_dict() for callback in callbacks_of(trainer, EMA)],
         }
         self.healthy = {"step": trainer.global_step, "repeated": self.repeated, **_on_host(live)}
@@ -196,6 +197,7 @@ def _restore(state: Snapshot, trainer: Trainer, module: AdversarialTraining) -> 
     # the optimizer keeps the tensors that it is given, and changes them
     optimizer.load_state_dict({"state": _on_host(state["optimizer"]), "param_groups": groups})
     module.objective.load_state_dict(_on_host(state["objective"]))
+    module.memory = _on_host(state["attack"])
     for callback, average in zip(callbacks_of(trainer, EMA), state["averages"], strict=True):
         callback.average.load_state_dict(average)
 

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
-from energy_at.attacks import Attack, NoAttack, climbs_loss
+from energy_at.attacks import Attack, NoAttack
 from energy_at.core.rules import TRUTH, ArgumentError, integer, one_of, require
 from energy_at.data import EvalLoader
 from energy_at.objectives import Objective, Weighted, fits_adv_alone
@@ -84,10 +84,10 @@ class Sentinel(Callback):
             must = "warn without an energy monitor among the callbacks"
             raise ArgumentError("action", self.action, must)
         limit = self.detector.co.thresholds.pert_align
-        if limit is not None and not (fits_adv_alone(objective) and climbs_loss(attack)):
+        if limit is not None and not (fits_adv_alone(objective) and attack.climbs_loss):
             must = (
-                "null, unless the attack (FGSM, RS-FGSM, N-FGSM, PGD) raises the cross-entropy of "
-                "x*, and this is the loss, alone or with GradAlign or ELLE"
+                "null, unless the attack raises the cross-entropy of the label (all but none, "
+                "trades and nuat), and that of x* is the loss, alone or with GradAlign or ELLE"
             )
             raise ArgumentError("pert_align", limit, must)
         if self.action == "rollback":
@@ -102,7 +102,7 @@ class Sentinel(Callback):
         schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
         self.require_fitting(trainer, objective, attack, *schedulers)
         self._watches = not isinstance(attack, NoAttack)  # else there is no robustness to lose
-        self.detector.co.climbs_loss = climbs_loss(attack)
+        self.detector.co.climbs_loss = attack.climbs_loss
         for monitor in callbacks_of(trainer, EnergyMonitor):
             if self.read not in monitor.readers:
                 monitor.readers.append(self.read)

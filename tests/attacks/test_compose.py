@@ -6,7 +6,6 @@ import torch
 from energy_at.attacks import (
     Restarts,
     WorstCase,
-    climbs_loss,
     fgsm,
     pgd,
     trades,
@@ -87,6 +86,6 @@ def test_no_restart_at_all_is_refused(times):
 
 def test_steps_are_asked_where_the_attack_climbs_the_loss():
     ball = Linf(8 / 255)
-    assert climbs_loss(fgsm(ball))
-    assert climbs_loss(pgd(ball, restarts=2))
-    assert not climbs_loss(trades(ball))
+    assert fgsm(ball).climbs_loss
+    assert pgd(ball, restarts=2).climbs_loss
+    assert not trades(ball).climbs_loss

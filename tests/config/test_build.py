@@ -43,8 +43,13 @@ def composed():
     return {"small": config(*TINY), "preactresnet18": config(*TINY_BN)}, parts
 
 
+LINF_ONLY = ("liet", "fgsm_pgi", "nuat", "sora")
+
+
 def sensible(chosen):
-    """Without an attack there is nothing to compare: refused, see test_soundness."""
+    """Not without an attack, where there is nothing to compare, nor an L2 attack of L-inf only."""
+    if chosen[3] == "l2" and chosen[0] in LINF_ONLY:
+        return False
     return chosen[0] != "none" or chosen[1:3] == ("at", "none")
 
 
@@ -242,9 +247,22 @@ def test_interpolations_are_resolved_in_the_saved_configuration():
 
 
 @pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("attack", LINF_ONLY)
+def test_an_attack_of_the_l_inf_ball_refuses_another(type_train, attack):
+    said = "must be an L-inf ball (threat=linf): the method is defined in no other"
+    assert_refused(type_train, said, *ONE_EPOCH, f"attack={attack}", "threat=l2")
+
+
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
+        (("attack=liet", "attack.steps=2"), "attack.steps=2 must be 1: the attack takes a single"),
+        (("attack=fgsm_pgi", "attack.reset=0"), "attack.reset=0 must be an integer >= 1"),
+        ("loss.label_smoothing=1", "loss.label_smoothing=1 must be a finite number >= 0 and < 1"),
+        ("loss.smoothing=none", "loss.smoothing=none must be uniform or random"),
+        (("loss=mart", "loss.label_smoothing=0.1"), "loss=mart has no label_smoothing: add"),
+        (("loss.label_smoothing=0.1", "model.classes=7"), "the model has 7 logits but smoothed"),
         (("reg=der", "reg.weight=-1"), "reg.weight=-1 must be a finite number >= 0"),
         ("trainer.precision=foo", "Lightning refuses the trainer's settings: Precision 'foo'"),
         ("trainer.barebones=true", "Lightning refuses the trainer's settings"),

@@ -107,6 +107,10 @@ def test_two_processes_train_as_one(tmp_path, in_double):
         ("training.awp.gamma=0.01", "reg=der"),
         ("loss=trades", "attack=trades", "threat=l2"),
         ("callbacks=ema", "attack=pgd", "attack.restarts=2"),
+        ("attack=liet", "loss=liet", "loss.label_smoothing=0.6", "loss.ramp=0", "reg=der"),
+        ("attack=sora", "loss.label_smoothing=0.4"),
+        ("attack=sora", "reg=der"),
+        ("attack=rs_fgsm", "loss=nuat", "loss.ramp=0"),
     ],
     ids=lambda choices: choices[0],
 )

@@ -14,6 +14,7 @@ from energy_at.core.rng import (
     CountedNoise,
     ImageNoise,
     PartNoise,
+    batch_share_like,
     normal_like,
     part_of,
     shares_like,
@@ -100,6 +101,25 @@ def test_distributions_are_those_that_the_names_say():
     assert kstest(normal_like(x, noise).flatten(), "norm").pvalue > KS_LEVEL
     many = torch.zeros(20_000, 1, 1, 1)
     assert kstest(shares_like(many, of(range(20_000))), "uniform").pvalue > KS_LEVEL
+
+
+def test_a_batch_shares_a_number_in_all_processes_and_images_with_generators_have_their_own():
+    def generator():
+        return torch.Generator().manual_seed(3)
+
+    whole = batch_share_like(X, generator())
+    assert whole.unique().numel() == 1
+    assert 0 <= whole[0] < 1
+    parts = [PartNoise(generator(), slice(*part), 5) for part in ((0, 3), (3, 5))]
+    for noise, images in zip(parts, (X[:3], X[3:]), strict=True):
+        assert torch.equal(batch_share_like(images, noise), whole[: len(images)])
+        assert torch.equal(uniform_like(images, noise), _second(generator())[noise.part])
+    assert torch.equal(batch_share_like(X, of(NUMBERS)), shares_like(X, of(NUMBERS)))
+
+
+def _second(generator):
+    batch_share_like(X, generator)
+    return uniform_like(X, generator)
 
 
 def test_images_are_independent_of_each_other():

@@ -52,6 +52,18 @@ def test_length_counts_a_last_smaller_batch(images, n, batches):
     assert len(EvalLoader(images.first(n), BATCH)) == batches
 
 
+@pytest.mark.parametrize("done", [0, 3])
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_batch_has_positions_in_the_set_after_a_resume_too(images, done, world):
+    for rank in range(world):
+        batches = loader(images, epoch=2, rank=rank, world=world)
+        with pytest.raises(RuntimeError, match="drawn with its first batch"):
+            batches.images_of(0)
+        batches.load_state_dict({"epoch": 2, "batch": done})
+        for number, (_, y) in enumerate(batches, done):
+            assert torch.equal(batches.images_of(number), y)  # the label is the position
+
+
 def test_images_keep_their_labels_and_without_augmentation_their_pixels(images):
     for x, y in loader(images, pad=0, flip=False):
         assert torch.equal((x * 255).round().to(torch.uint8), images.pixels[y])

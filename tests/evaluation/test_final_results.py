@@ -33,11 +33,25 @@ def step(*overrides):
         (("attack=pgd", "attack.steps=2"), 7),
         (("attack=pgd",), 23),
         (("attack=pgd", "attack.restarts=2", "attack.steps=1"), 9),
+        (("attack=fgsm_pgi", "loss=fgsm_pgi"), 7),  # and backward through the start
+        (("attack=fgsm_pgi", "loss=fgsm_pgi", "reg=der"), 10),  # and clean images, both ways
+        (("attack=sora",), 5),
+        (("attack=sora", "reg=der"), 10),  # clean images both ways, PertAlign by a pass of its own
+        (("attack=nuat", "loss=nuat"), 8.5),  # trains two, clean logits in every second attack
+        (("attack=nuat", "loss=nuat", "reg=der"), 8.5),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
 def test_a_step_costs_its_forward_and_backward_passes(overrides, passes):
     assert step(*overrides) == pytest.approx(passes, abs=0.2)
+
+
+def test_the_grey_images_of_liet_count_for_the_batches_and_the_images_that_share_them():
+    module = build_module(config("dataset=cifar10", "model.width=8", "attack=liet", "loss=liet"))
+    batch = torch.rand(4, 3, 32, 32), torch.arange(4)
+    one, many = (forward_equivalents(module, *batch, batch_size=size) for size in (None, 128))
+    assert many == pytest.approx(7 + 10 * 2 / 128 / 20, abs=0.2)
+    assert one - many == pytest.approx(10 * 2 / 20 * (1 / 4 - 1 / 128), rel=0.05)
 
 
 def test_awp_costs_another_step_without_its_attack():

@@ -2,7 +2,9 @@
 
 import math
 from copy import deepcopy
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,11 +13,16 @@ from energy_at.config.build import make_terms
 from energy_at.energy.pair import LogitPair
 from energy_at.objectives import (
     AAER,
+    DER,
     AdversarialCrossEntropy,
     BoostedCrossEntropy,
     CleanCrossEntropy,
     EnergyWeighted,
+    JensenShannon,
+    LabelSmoothing,
+    LogitDistance,
     MisclassifiedKL,
+    NuclearNorm,
     Objective,
     TradesKL,
     Trait,
@@ -76,9 +83,27 @@ def weat_nat(f, g, y, held):
     return weight(held) * (ce(f, y) + 6 * kl(f, g))
 
 
+def liet(f, g, y, held):  # f: of the start
+    p, q = probabilities(f), probabilities(g)
+    m = [(a + b) / 2 for a, b in zip(p, q, strict=True)]
+    halves = (sum(a * math.log(a / c) for a, c in zip(r, m, strict=True)) for r in (p, q))
+    return ce(g, y) + 100 * sum(halves) / 2
+
+
+def fgsm_pgi(f, g, y, held):  # f: of the start
+    return ce(g, y) + 10 * sum((a - b) ** 2 for a, b in zip(f, g, strict=True)) / CLASSES
+
+
 def batch_mean(method, clean, adv, held):
     images = zip(clean.tolist(), adv.tolist(), Y.tolist(), held.tolist(), strict=True)
     return sum(method(*image) for image in images) / N
+
+
+def nuat_mean(clean, adv):
+    """By the eigenvalues of ``D^T D``."""
+    change = (clean - adv).numpy()
+    norm = sum(math.sqrt(max(v, 0)) for v in np.linalg.eigvalsh(change.T @ change))
+    return sum(ce(f, y) for f, y in zip(clean.tolist(), Y.tolist(), strict=True)) / N + 4 * norm / N
 
 
 @pytest.mark.parametrize("method", [at, trades, mart, weat_adv, weat_nat])
@@ -91,6 +116,86 @@ def test_a_loss_and_its_gradient_are_those_of_the_formula(method, pair):
     assert_gradient(of_adv, slopes(lambda z: batch_mean(method, clean, z, clean), adv))
 
 
+@pytest.mark.parametrize("method", [liet, fgsm_pgi])
+def test_a_loss_that_compares_with_the_start_is_its_formula(method, pair):
+    total = Objective(make_terms(config(f"loss={method.__name__}").loss.terms))(pair).total
+    start, adv = pair.start.detach(), pair.adv.detach()
+    assert total.item() == pytest.approx(batch_mean(method, start, adv, start), rel=1e-7)
+    of_start, of_adv, of_clean = gradient(total, pair.start, pair.adv, pair.clean)
+    assert_gradient(of_start, slopes(lambda z: batch_mean(method, z, adv, z), start))
+    assert_gradient(of_adv, slopes(lambda z: batch_mean(method, start, z, start), adv))
+    assert not of_clean.any()
+
+
+def test_the_loss_of_nuat_is_its_formula(pair):
+    total = Objective(make_terms(config("loss=nuat").loss.terms))(pair).total
+    clean, adv = pair.clean.detach(), pair.adv.detach()
+    assert total.item() == pytest.approx(nuat_mean(clean, adv), rel=1e-7)
+    of_clean, of_adv = gradient(total, pair.clean, pair.adv)
+    assert_gradient(of_clean, slopes(lambda z: nuat_mean(z, adv), clean))
+    assert_gradient(of_adv, slopes(lambda z: nuat_mean(clean, z), adv))
+
+
+def test_an_attack_that_found_nothing_has_a_nuclear_norm_of_zero(pair):
+    still = LogitPair(pair.clean, pair.clean.detach().clone().requires_grad_(), Y)
+    value = NuclearNorm()(still)
+    assert value.abs().max() < 1e-12
+    assert gradient(value, still.adv)[0].isfinite().all()
+
+
+@pytest.mark.parametrize(("loss", "weight"), [("liet", 100.0), ("nuat", 4.0), ("fgsm_pgi", 10.0)])
+def test_weights_rise_over_the_whole_training(loss, weight):
+    terms = make_terms(config(f"loss={loss}", "trainer.max_epochs=50").loss.terms)
+    (own,) = (w for name, w in terms.items() if name in ("consistency", "nuclear_norm"))
+    risen = weight if loss == "fgsm_pgi" else weight / 2
+    assert (own.at(25.0), own.at(50.0)) == (pytest.approx(risen), pytest.approx(weight))
+
+
+# Smoothed labels
+
+
+def soft(spread="uniform", share=0.4, n=N):
+    return LabelSmoothing(share, CLASSES, spread)(torch.arange(n) % CLASSES)
+
+
+def test_uniformly_smoothed_labels_are_those_of_pytorch(pair):
+    smoothed = replace(pair, smoothed=soft().double())
+    for term, own in ((CleanCrossEntropy(), pair.clean), (AdversarialCrossEntropy(), pair.adv)):
+        expected = F.cross_entropy(own, Y, label_smoothing=0.4, reduction="none")
+        torch.testing.assert_close(term(smoothed), expected, rtol=1e-6, atol=0)
+
+
+def test_randomly_smoothed_labels_give_their_share_to_the_other_classes():
+    targets = soft("random", 0.6, 4000)
+    y = torch.arange(4000) % CLASSES
+    torch.testing.assert_close(targets.sum(1), torch.ones(4000))
+    torch.testing.assert_close(targets[range(4000), y], torch.full((4000,), 0.4))
+    others = targets[y == 0][:, 1:]
+    assert (others.mean(0) - 0.2).abs().max() < 0.01
+    assert others.std(0).min() > 0.05
+    # the ratio of two uniforms is below 1/2 in a quarter of the draws
+    assert ((others[:, 0] < others[:, 1] / 2).float().mean() - 0.25).abs() < 0.05
+
+
+def test_only_cross_entropies_have_smoothed_labels(pair):
+    smoothed = replace(pair, smoothed=soft().double())
+    for term in (TradesKL(), DER("all"), DER("abnormal"), AAER(), BoostedCrossEntropy()):
+        assert torch.equal(term(smoothed), term(pair))
+    weighted = EnergyWeighted(AdversarialCrossEntropy())
+    assert not torch.equal(weighted(smoothed), weighted(pair))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "rule"),
+    [({"share": 1.0}, "share must be a finite number >= 0 and < 1"),
+     ({"share": -0.1}, "share must be"), ({"classes": 1}, "classes must be"),
+     ({"spread": "evenly"}, "spread must be uniform or random")],
+)  # fmt: skip
+def test_smoothing_out_of_range_is_refused(wrong, rule):
+    with pytest.raises(ValueError, match=f"^{rule}"):
+        LabelSmoothing(**{"share": 0.1, "classes": 10} | wrong)
+
+
 TERMS = {
     "bce": BoostedCrossEntropy(),
     "misclassified": MisclassifiedKL(),
@@ -99,6 +204,9 @@ TERMS = {
     "weighted_kl": EnergyWeighted(TradesKL()),
     "aaer": AAER(),
     "aaer_detached": AAER(detach_start=True),
+    "js": JensenShannon(),
+    "logit_distance": LogitDistance(),
+    "nuclear_norm": NuclearNorm(),
 }
 
 

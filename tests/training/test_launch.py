@@ -16,6 +16,8 @@ from tests.helpers.running import ONE_EPOCH, typed
         ("dataset.batch_size=447", "leaves 1 of 448 images to the last batch, fewer than the 2"),
         ("dataset.eval_batch_size=63", "leaves 1 of 64 images to the last batch, fewer than the 2"),
         ("trainer.num_nodes=2", "trainer.num_nodes=2 needs a process on every node"),
+        ("attack=fgsm_pgi", "trainer.devices=2 must be 1: FGSMPGI needs all images of a batch in"),
+        ("attack=nuat", "trainer.devices=2 must be 1: NuAT needs all images of a batch in one pro"),
         ("seed=1", "only python -m energy_at.train and hydra/launcher=basic can"),
     ],
 )

@@ -1,13 +1,15 @@
 from copy import deepcopy
-from functools import partial
+from functools import lru_cache, partial
 
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning import Callback
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from energy_at.attacks import fgsm, n_fgsm, pgd, rs_fgsm, trades
+from energy_at.attacks import FGSMPGI, LIET, SORA, NuAT, fgsm, n_fgsm, pgd, rs_fgsm, trades
 from energy_at.attacks.threat import Linf
 from energy_at.benchmark.rows import bare_step
 from energy_at.config.build import build_module
@@ -21,10 +23,18 @@ from energy_at.objectives import (
     AdversarialCrossEntropy,
     CleanCrossEntropy,
     GradAlign,
+    JensenShannon,
+    LabelSmoothing,
+    LogitDistance,
+    NuclearNorm,
     Objective,
     TradesKL,
     Weighted,
+    pert_align,
 )
+from energy_at.objectives.linearity import input_gradient
+from energy_at.runs.checkpoints import read_checkpoint
+from energy_at.runs.folder import RunFolder
 from energy_at.training import AdversarialTraining
 from energy_at.training.module import validation_metrics
 from tests.helpers.nets import TinyNet
@@ -228,6 +238,153 @@ def test_detached_clean_branch_needs_no_graph_of_it(net, batch):
     assert not pair.clean.isnan().any()
 
 
+# Attacks with a start of their own, and what they remember
+
+
+def js_by_hand(f, g):
+    p, q = f.softmax(1), g.softmax(1)
+    m = (p + q) / 2
+    return ((p * (p / m).log()).sum(1) + (q * (q / m).log()).sum(1)).mean() / 2
+
+
+def nuclear(f, g):
+    return torch.linalg.svdvals(f - g).sum() / len(f)
+
+
+CONSISTENT = {"liet": js_by_hand, "fgsm_pgi": F.mse_loss}  # of start and x*
+FAST_METHODS = {
+    "liet": (LIET(BALL, classes=4), AT | {"js": Weighted(JensenShannon(), 3.0)}),
+    "fgsm_pgi": (FGSMPGI(BALL), AT | {"distance": Weighted(LogitDistance(), 3.0)}),
+    "nuat": (
+        NuAT(BALL),
+        {"ce": Weighted(CleanCrossEntropy()), "norm": Weighted(NuclearNorm(), 3.0)},
+    ),
+    "sora": (SORA(BALL), AT),
+}
+fast_methods = pytest.mark.parametrize("method", FAST_METHODS)
+
+
+@fast_methods
+@pytest.mark.parametrize("with_der", [False, True], ids=["alone", "der"])
+def test_a_step_of_a_fast_method_has_the_gradient_written_out(net, batch, method, with_der):
+    attack, terms = FAST_METHODS[method]
+    x, y = batch
+    slow = deepcopy(net)
+    training = module(net, attack, terms | (der() if with_der else {}))
+    ours = gradients(training, batch)
+    found = attack(slow, x, y, generator=training._noise(x.device, 0, 0))
+    clean, start, adv = slow(x), slow(found.x_start), slow(found.x_adv)
+    value = F.cross_entropy(clean if method == "nuat" else adv, y)
+    if method == "nuat":
+        value = value + 3 * nuclear(clean, adv)
+    elif method in CONSISTENT:
+        value = value + 3 * CONSISTENT[method](start, adv)
+    if with_der:
+        value = value + 2.0 * der_by_hand(clean, adv, y, "all")
+    theirs = torch.autograd.grad(value, list(slow.parameters()))
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("terms", [AT, AT | der()], ids=["free", "der"])
+@pytest.mark.parametrize("bn_mode", ["batch", "eval"])
+def test_sora_reads_the_pert_align_of_the_batch_before(net, batch, terms, bn_mode):
+    x, y = batch
+    training = module(net, SORA(BALL), terms, bn_mode=bn_mode)
+    slow = deepcopy(net).train(bn_mode == "batch")
+    output = training.training_step(batch, 0)
+    output["loss"].backward()
+    training.on_after_backward()
+    found = SORA(BALL)(slow, x, y, generator=training._noise(x.device, 0, 0))
+    ends = (input_gradient(slow, z, y, create_graph=False) for z in (found.x_start, found.x_adv))
+    expected = pert_align(*ends).mean()
+    torch.testing.assert_close(training.memory["pert_align"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_smoothed_labels_are_drawn_for_attack_and_loss_apart_from_all_other_noise(net, batch):
+    smoothing = LabelSmoothing(0.6, 4, "random")
+    training = module(net, rs_fgsm(BALL), AT, smoothing=smoothing)
+    slow = deepcopy(net)
+    ours = gradients(training, batch)
+    x, y = batch
+    noise = training._noise(x.device, 0, 0, of=1)
+    of_attack, of_loss = smoothing(y, noise), smoothing(y, noise)
+    assert not torch.equal(of_attack, of_loss)
+    generator = training._noise(x.device, 0, 0)
+    x_adv = rs_fgsm(BALL)(slow, x, y, targets=of_attack, generator=generator).x_adv
+    loss = -(of_loss * slow(x_adv).log_softmax(1)).sum(1).mean()
+    theirs = torch.autograd.grad(loss, list(slow.parameters()))
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+RESUMED = (*TINY_BN, "trainer.max_epochs=2", "dataset.batch_size=64", "dataset.pad=1",
+           "dataset.flip=true", "callbacks.last.every_n_steps=1", "reg=der")  # fmt: skip
+REMEMBER = {
+    "fgsm_pgi": ("attack=fgsm_pgi", "loss=fgsm_pgi", "attack.reset=1"),
+    "liet": ("attack=liet", "loss=liet", "attack.every=3", "loss.label_smoothing=0.6"),
+    "nuat": ("attack=nuat", "loss=nuat"),
+    "sora": ("attack=sora", "loss.label_smoothing=0.4"),
+}
+
+
+class Unplugged(Callback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == self.step:
+            raise KeyError("unplugged")
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    return lru_cache(lambda method: fitted(tmp_path_factory.mktemp("a"), *RESUMED, *method))
+
+
+@pytest.mark.parametrize(
+    ("method", "step"),
+    [
+        ("fgsm_pgi", 4), ("liet", 4),
+        *(pytest.param(m, s, marks=pytest.mark.slow)
+          for m, s in [("fgsm_pgi", 9), ("fgsm_pgi", 7), ("nuat", 9), ("sora", 9), ("liet", 9)]),
+    ],
+)  # fmt: skip
+def test_what_an_attack_remembers_is_resumed_bit_for_bit(tmp_path, unbroken, method, step):
+    setting = REMEMBER[method]
+    whole = unbroken(setting)
+    broken = prepared(tmp_path, *RESUMED, *setting)
+    broken.trainer.callbacks.insert(0, Unplugged(step))
+    with pytest.raises(KeyError, match="unplugged"):
+        broken.trainer.fit(broken.module, broken.data)
+    again = fitted(tmp_path, *RESUMED, *setting, checkpoint=RunFolder(tmp_path).checkpoint())
+    assert states_equal(again.module, whole.module)
+    ours, theirs = again.module.memory, whole.module.memory
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    stored = read_checkpoint(RunFolder(tmp_path).checkpoint())["attack"]
+    assert all(torch.equal(stored[name], theirs[name]) for name in theirs)
+
+
+def test_perturbations_are_kept_for_the_images_of_the_training_set(tmp_path):
+    run = prepared(tmp_path, *TINY_BN, "attack=fgsm_pgi", "trainer.max_epochs=1",
+                   "trainer.limit_train_batches=2", "dataset.batch_size=64")  # fmt: skip
+    run.trainer.fit(run.module, run.data)
+    moved = run.module.memory["momentum"].flatten(1).any(1).nonzero().flatten()
+    loader = run.trainer.train_dataloader
+    seen = torch.cat([loader.images_of(batch) for batch in range(2)])
+    assert torch.equal(moved, seen.sort().values)
+    size = sum(kept.numel() * kept.element_size() for kept in run.module.memory.values())
+    assert size == 2 * 4 * run.data.train.pixels.numel()
+
+
+def test_an_attack_that_keeps_perturbations_refuses_a_loader_without_positions(tmp_path):
+    run = prepared(tmp_path, *TINY_BN, "attack=fgsm_pgi", "trainer.max_epochs=1")
+    batches = DataLoader(TensorDataset(torch.rand(6, 3, 8, 8), torch.arange(6) % 4), 6)
+    with pytest.raises(ValueError, match=r"FGSMPGI keeps .* must come from energy_at\.data\.Train"):
+        run.trainer.fit(run.module, train_dataloaders=batches, val_dataloaders=batches)
+
+
 def test_noise_belongs_to_seed_epoch_and_batch(net):
     def drawn(seed, epoch, batch_idx):
         training = module(net, pgd(BALL), AT, seed=seed)
@@ -382,8 +539,24 @@ def test_a_forward_pass_is_the_unit(wide_resnet, size):
         (pgd(BALL), PLAIN_CE, "batch", 25.7),
         (trades(BALL), TRADES, "eval", 30.5),
         (fgsm(BALL), PLAIN_CE | GRADALIGN, "batch", 12.4),
+        (FGSMPGI(BALL), PLAIN_CE | {"mse": Weighted(LogitDistance())}, "batch", 7.8),
+        (FGSMPGI(BALL), PLAIN_CE | {"mse": Weighted(LogitDistance())} | der_term(), "batch", 11.2),
+        (SORA(BALL), PLAIN_CE, "batch", 5.6),
+        (SORA(BALL), PLAIN_CE | der_term(), "batch", 11.2),
     ],
-    ids=["fgsm", "der", "rs+der", "rs+der-start", "pgd10", "trades10", "gradalign"],
+    ids=[
+        "fgsm",
+        "der",
+        "rs+der",
+        "rs+der-start",
+        "pgd10",
+        "trades10",
+        "gradalign",
+        "pgi",
+        "pgi+der",
+        "sora",
+        "sora+der",
+    ],
 )
 def test_work_of_a_step_in_gflop_per_image(wide_resnet, attack, terms, bn_mode, most):
     done, parts = work_of_step(wide_resnet, attack, terms, bn_mode=bn_mode)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from energy_at.attacks import fgsm
+from energy_at.attacks import LIET, fgsm
 from energy_at.attacks.threat import Linf
 from energy_at.objectives import DER, AdversarialCrossEntropy, Objective, Weighted
 from energy_at.training.rollback import Remedies
@@ -30,6 +30,11 @@ def test_alpha_falls_and_the_ball_stays():
     objective, attack, _ = Remedies("alpha", DER_TERM).apply(OBJECTIVE, ATTACK, 2)
     assert objective is OBJECTIVE
     assert attack == fgsm(Linf(8 / 255), alpha=2 / 255)
+
+
+def test_a_single_step_attack_of_its_own_is_weakened_too():
+    _, attack, _ = Remedies("alpha", DER_TERM).apply(OBJECTIVE, LIET(Linf(8 / 255)), 1)
+    assert attack == LIET(Linf(8 / 255), alpha=4 / 255)
 
 
 @pytest.mark.parametrize(

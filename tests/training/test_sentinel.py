@@ -269,6 +269,24 @@ def test_a_rollback_restores_the_average_too(tmp_path):
         assert all(torch.equal(last[part][k], v) for k, v in healthy[part].items())
 
 
+def test_a_rollback_restores_the_perturbations_of_the_images_too(tmp_path):
+    """At the end: nothing is trained after it."""
+    run, _ = trained_until_alarm(
+        tmp_path, 3 * STEPS, *ROLL, "callbacks.sentinel.rewind=false", "attack=fgsm_pgi",
+        "loss=fgsm_pgi"
+    )  # fmt: skip
+    last, healthy = (
+        read_checkpoint(RunFolder(tmp_path).checkpoint(which)) for which in ("last", "healthy")
+    )
+    assert healthy["global_step"] == 2 * STEPS
+    assert set(healthy["attack"]) == {"delta", "momentum"}
+    for name, kept in healthy["attack"].items():
+        assert torch.equal(last["attack"][name], kept)
+        assert torch.equal(run.module.memory[name], kept)
+        snapshot = healthy["sentinel"]["rollback"]["healthy"]["attack"][name]
+        assert torch.equal(snapshot, kept)
+
+
 class Unplugged(Callback):
     def __init__(self, step):
         self.step = step

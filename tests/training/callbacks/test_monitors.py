@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from lightning import Trainer
 from torch.utils.data import DataLoader, TensorDataset
 
-from energy_at.attacks import NoAttack, fgsm, n_fgsm, pgd, rs_fgsm, trades
+from energy_at.attacks import NoAttack, NuAT, fgsm, n_fgsm, pgd, rs_fgsm, trades
 from energy_at.attacks.threat import L2, Linf
 from energy_at.models.modes import frozen_running_stats
 from energy_at.objectives import (
@@ -118,8 +118,21 @@ def test_the_step_has_the_alignment_of_the_formula(net, batch, attack, terms):
         (fgsm(BALL), {"clean": Weighted(CleanCrossEntropy())}, {}),
         (fgsm(BALL), {"clean": Weighted(CleanCrossEntropy()), "kl": Weighted(TradesKL())}, {}),
         (fgsm(BALL), {"boosted": Weighted(BoostedCrossEntropy())}, {}),
+        (NuAT(BALL), AT, {}),
     ],
-    ids=["no-attack", "trades", "eval", "awp", "no-reuse", "der", "aaer", "clean", "kl", "mart"],
+    ids=[
+        "no-attack",
+        "trades",
+        "eval",
+        "awp",
+        "no-reuse",
+        "der",
+        "aaer",
+        "clean",
+        "kl",
+        "mart",
+        "nuat",
+    ],
 )
 def test_a_step_without_both_gradients_of_the_cross_entropy_has_none(
     net, batch, attack, terms, options
@@ -143,11 +156,11 @@ def test_every_step_logs_it_and_training_is_the_same_bit_for_bit(tmp_path, monke
     run = prepared(tmp_path / "with", *STEPS)
     expected, attack = [], run.module._run_attack
 
-    def recorded(x, y, batch_idx, noise):
+    def recorded(x, y, batch_idx, noise, targets):
         copy, generator = deepcopy(run.module.net), torch.Generator()
         generator.set_state(noise.get_state())
         expected.append(by_the_formula(copy, run.module.attack, x, y, generator))
-        return attack(x, y, batch_idx, noise)
+        return attack(x, y, batch_idx, noise, targets)
 
     run.module._run_attack = recorded
     run.trainer.fit(run.module, run.data)
