@@ -41,12 +41,15 @@ def train(
     cfg: DictConfig, folder: "RunFolder", checkpoint: Path | None = None, typed: Sequence[str] = ()
 ) -> None:
     """Fits, evaluates the last and the best checkpoint, and writes results, table and figure."""
-    from energy_at.config.preflight import prepare
+    from energy_at.config.preflight import header, prepare
+    from energy_at.core.progress import is_alone, write_line
     from energy_at.evaluation.final_results import finish
     from energy_at.training.launch import fit
     from energy_at.training.loggers import wandb_loggers
 
     run = prepare(cfg, folder, checkpoint, typed)
+    if run.trainer.is_global_zero and is_alone() and cfg.trainer.enable_progress_bar is not False:
+        write_line(header(cfg, run, folder))
     try:
         fit(run.trainer, run.module, run.data, folder.path, checkpoint, typed)
         if run.trainer.is_global_zero:  # of several processes, the first one does all the writing

@@ -24,7 +24,8 @@ case $2 in *.train) name=results ;; *.evaluate) name=evaluation ;; *.sample) nam
 
 
 def run(folder, *argv, **environment):
-    environment = {**os.environ, "LOG": str(folder / "log"), "FAIL": "", "SMALL": "", **environment}
+    fixed = {"LOG": str(folder / "log"), "FAIL": "", "SMALL": "", "OUT": "study"}
+    environment = {**os.environ, **fixed, **environment}
     return subprocess.run(
         ["bash", str(SCRIPT), *argv], cwd=folder, env=environment, capture_output=True, text=True
     )
@@ -106,3 +107,22 @@ def test_a_failed_training_is_not_evaluated_and_does_not_stop_the_study(study):
     assert (code, [line.split()[0] for line in commands]) == (1, ["benchmark", "train", "sample"])
     code, commands = study()
     assert (code, [line.split()[0] for line in commands]) == (0, ["train", "evaluate"])
+
+
+def test_the_study_shows_its_jobs_first_and_what_is_missing_after_each(tmp_path):
+    stub = tmp_path / "python"
+    stub.write_text(STUB)
+    stub.chmod(0o755)
+    lines = run(tmp_path, "--small", PYTHON=str(stub)).stderr.splitlines()
+    assert lines[0].startswith("4 jobs in study; missing: ")
+    assert sorted(lines[0].rpartition(": ")[2].split(", ")) == [
+        "1 benchmark", "1 evaluate", "1 sample", "1 train",
+    ]  # fmt: skip
+    assert lines[1].startswith("[1/4] $ ")
+    assert lines[-1] == "[4/4] 0 s; missing: none"
+
+
+def test_a_misspelt_option_starts_nothing(tmp_path):
+    done = run(tmp_path, "--lst")
+    assert (done.returncode, done.stderr) == (1, "error: --lst must be --list, --small or --help\n")
+    assert list(tmp_path.iterdir()) == []

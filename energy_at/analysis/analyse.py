@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
-from tqdm import tqdm
 
 from energy_at import __version__
 from energy_at.analysis.energy_plane import quiver, scatter
@@ -30,6 +29,7 @@ from energy_at.analysis.tables import View, attack_table, quantity_table, unchan
 from energy_at.attacks.autoattack import require_classes
 from energy_at.config.build import keys_of
 from energy_at.core.files import digest
+from energy_at.core.progress import Bar
 from energy_at.evaluation import Evaluator, TrainedModel, open_models, result_key
 from energy_at.evaluation.trained_model import network_text, publish, require_wandb_only
 from energy_at.reporting.describe import NORM_LABELS, method_labels, setting
@@ -175,6 +175,7 @@ def _write(part: Path, subjects: Subjects, plan: AnalysisPlan, *, progress: bool
     record, view = describe(subjects, plan), _view(subjects, plan)
     text = _markdown(view, subjects, plan)
     (part / "table.md").write_text(text + "\n", encoding="utf-8")
+    (part / "table.tex").write_text(attack_table(view).latex() + "\n", encoding="utf-8")
     (part / "table.csv").write_text(quantity_table(view.runs).csv(), encoding="utf-8")
     (part / "settings.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     draw(part, view, plan.label("pgd"), progress=progress)
@@ -235,7 +236,7 @@ def _markdown(view: View, subjects: Subjects, plan: AnalysisPlan) -> str:
 
 def draw(folder: Path, view: View, sweep: str, *, progress: bool = False) -> None:
     every = figures(view, sweep)
-    for name, figure in tqdm(every, desc="figures", leave=False, disable=not progress):
+    for name, figure in Bar(every, desc="figures", visible=progress):
         save(figure, folder / name)
 
 

@@ -25,6 +25,7 @@ from energy_at.reporting.figures import (
     ATTACK_STYLES,
     EPS_UNITS,
     OPEN,
+    bins_of,
     entitle,
     legend_height,
     methods_legend,
@@ -39,6 +40,7 @@ HEIGHT = 9.0  # inches: of all panels of a page together, at most
 COLUMNS = 3  # panels of one run
 PAPER = OPEN | {"font.size": 8, "axes.titlesize": 8, "legend.fontsize": 8, "axes.linewidth": 0.6}
 NATURAL = "#000000"
+JOINT = "0.35"  # E(x, y), beside E(x) in the colour of its attack
 BAND = (0.25, 0.75)  # quantiles over the images
 BAND_LABEL = "band of 25 to 75 % of the images"
 COUNTED = 12  # classes that have room for the number of their images
@@ -103,7 +105,9 @@ def histograms(view: View, *, joint: bool = False) -> Figure:
         for (run, attack), axes in panels.items():
             natural = getattr(view.runs[run].natural, name)
             adversarial = getattr(view.runs[run].attacks[attack], name)
-            edges = np.histogram_bin_edges(_all_of(view.runs[run], name), 40).tolist()
+            edges = np.histogram_bin_edges(
+                _all_of(view.runs[run], name), bins_of(len(natural))
+            ).tolist()
             shares = np.full(len(natural), 100 / len(natural))
             color = ATTACK_STYLES[attack][0]
             axes.hist(adversarial, edges, weights=shares, color=color, alpha=0.55)
@@ -123,12 +127,17 @@ def path(view: View) -> Figure:
         for (run, attack), axes in panels.items():
             paths, color = view.runs[run].paths[attack], ATTACK_STYLES[attack][0]
             _band(axes, TIMES, paths.marginal, color=color)
-            _band(axes, TIMES, paths.joint, color=color, linestyle="--")
+            _band(axes, TIMES, paths.joint, color=JOINT, linestyle="--")
             axes.axvline(1, color="0.5", linewidth=0.6, linestyle=":")
             axes.set_xticks([0, 0.5, 1, 1.5])
         handles = [
-            Line2D([], [], color="0.2", label=r"mean $E(x_t)$, $x_t = x + t\,(x^* - x)$"),
-            Line2D([], [], color="0.2", linestyle="--", label="mean $E(x_t, y)$"),
+            Line2D(
+                [],
+                [],
+                color="0.2",
+                label=r"mean $E(x_t)$ (attack's colour), $x_t = x + t\,(x^* - x)$",
+            ),
+            Line2D([], [], color=JOINT, linestyle="--", label="mean $E(x_t, y)$"),
             Patch(color="0.8", label=BAND_LABEL),
         ]
         legend_below(figure, handles)

@@ -25,6 +25,7 @@ Keeps = Literal["broken", "worst"]
 
 _LEAST_CLASSES = {"square": 1, "apgd-dlr": 3, "apgd-t": 4}  # 2 for the others
 
+MOST_TARGETS = 9  # wrong classes that a targeted attack aims at
 INSTALL = "pip install 'energy_at[autoattack]'"
 
 
@@ -61,6 +62,12 @@ class LibraryAttack(Attack):
             raise ValueError(f"{self.name} is for Linf and L2 balls, got {self.ball}")
         require(one_of(*get_args(Name)), name=self.name)
         require(integer(1), steps=self.steps, queries=self.queries)
+
+    @property
+    def passes(self) -> float:
+        if self.name == "square":
+            return self.queries / 3  # forward passes only
+        return (MOST_TARGETS if self.name in ("apgd-t", "fab-t") else 1) * self.steps
 
     def _run(self, model: Classifier, x: Images, y: Labels, options: AttackOptions) -> AttackResult:
         generators = torch.random.fork_rng([x.device] if x.device.type == "cuda" else [])
@@ -113,7 +120,7 @@ class LibraryAttack(Attack):
                 model, p_init=0.8, n_queries=self.queries, resc_schedule=False, **shared
             )
         require_classes({self.name: self}, lambda: classes)
-        targets = {"n_target_classes": min(9, classes - 1)}
+        targets = {"n_target_classes": min(MOST_TARGETS, classes - 1)}
         if self.name.startswith("fab"):
             targeted = self.name == "fab-t"
             return FABAttack_PT(model, n_iter=self.steps, targeted=targeted, **targets, **shared)

@@ -108,6 +108,11 @@ class Attack(ABC):
         return False
 
     @property
+    def passes(self) -> float:
+        """Forward and backward passes of an image that a search takes at most."""
+        return self.steps
+
+    @property
     def starts_clean(self) -> bool:
         """Whether the first point of the search is ``x`` itself."""
         return False

@@ -32,6 +32,10 @@ class Restarts(Attack):
         return self.attack.steps
 
     @property
+    def passes(self) -> float:
+        return self.restarts * self.attack.passes
+
+    @property
     def starts_clean(self) -> bool:
         return self.attack.starts_clean
 
@@ -78,6 +82,10 @@ class WorstCase(Attack):
     @property
     def steps(self) -> int:  # type: ignore[override]  # a frozen field elsewhere
         return max(attack.steps for attack in self.attacks)
+
+    @property
+    def passes(self) -> float:
+        return sum(attack.passes for attack in self.attacks)
 
     def _run(self, model: Classifier, x: Images, y: Labels, options: AttackOptions) -> AttackResult:
         x_adv = x.clone()

@@ -18,15 +18,15 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
-from tqdm import tqdm
 
 from energy_at.benchmark.rows import Row, make_row, peak_row
 from energy_at.benchmark.scenarios import ROWS, SCALING, SCENARIOS, Clock, Setting
 from energy_at.core.device import processor_name
+from energy_at.core.progress import Bar
 from energy_at.reporting.tables import Table
 from energy_at.runs.folder import environment
 
-FILES = ("benchmark.json", "benchmark.csv", "benchmark.md")
+FILES = ("benchmark.json", "benchmark.csv", "benchmark.md", "benchmark.tex")
 OPERATIONS = ("matmul", "convolution")
 
 
@@ -174,7 +174,7 @@ def measure_scenario(setting: Setting, scenario: str) -> list[Result]:
             for operation in OPERATIONS:
                 rows[scenario, operation, precision] = peak_row(setting, operation, precision)
         total = len(rows) * setting.turns
-        bar = stack.enter_context(tqdm(total=total, unit="turn", disable=not cfg.progress))
+        bar = stack.enter_context(Bar(total=total, unit="turn", visible=cfg.progress))
 
         def advance(key: Key) -> None:
             bar.set_postfix_str(" ".join(key))
@@ -243,4 +243,5 @@ def write(results: Sequence[Result], about: dict[str, Any], folder: Path) -> Non
     cells, turns = table(results), [asdict(result) for result in results]
     (folder / "benchmark.json").write_text(json.dumps(about | {"rows": turns}, indent=1) + "\n")
     (folder / "benchmark.csv").write_text(cells.csv())
+    (folder / "benchmark.tex").write_text(cells.latex() + "\n")
     (folder / "benchmark.md").write_text(f"{cells.markdown()}\n\n{summary(results, about)}\n")

@@ -28,9 +28,11 @@ from energy_at.data import ImageData, Splits
 from energy_at.data.images import as_splits
 from energy_at.data.own_images import facts
 from energy_at.objectives import LabelSmoothing, Objective, Weighted
+from energy_at.reporting.describe import display_name, tags
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder
 from energy_at.training import AdversarialTraining, CompiledNet, SharedBatchNorm, WeightPerturbation
+from energy_at.training.module import require_initialized
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,7 @@ def build_module(cfg: DictConfig) -> AdversarialTraining:
         smoothing = LabelSmoothing(share, cfg.dataset.classes, spread)
     terms = make_terms(cfg.loss.terms) | make_terms(cfg.reg.terms)
     net = make(cfg.model)
+    require_initialized(net)
     if cfg.training.channels_last:
         net = net.to(memory_format=torch.channels_last)
     with keys_of(cfg.training, eps_warmup_epochs="eps_warmup"):
@@ -221,6 +224,9 @@ def build_loggers(cfg: DictConfig, folder: Path, job_type: str, **options: Any) 
                 "config": OmegaConf.to_container(cfg, resolve=True),
                 "job_type": logger.get("job_type") or job_type,
             }
+            if job_type == "train":
+                about["name"] = logger.get("name") or display_name(cfg)
+                about["tags"] = list(dict.fromkeys([*(logger.get("tags") or []), *tags(cfg)]))
             loggers.append(make(logger, factory=True)(folder, **about if name == "wandb" else {}))
     return loggers
 

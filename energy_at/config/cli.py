@@ -20,9 +20,11 @@ from energy_at.config import CONF
 from energy_at.config.errors import error_file, one_line_errors, raising
 from energy_at.config.keys import require_read, require_single
 from energy_at.config.schema import check
+from energy_at.config.sweep_progress import SweepProgress
 from energy_at.config.trust import set_trusted
 from energy_at.config.versions import BASE, OF_COMMANDS, allow, register_resolver, unchecked_help
-from energy_at.core.files import remove_empty, write_error
+from energy_at.core.files import is_first, remove_empty, write_error
+from energy_at.core.progress import set_job, titled, write_line
 
 RERUN = "re-run the same command to resume"
 _FLAGS = {"--dry-run": "dry_run=true"}  # options that stand for an override
@@ -73,10 +75,11 @@ def command(
                 check(cfg)
                 with open_dict(cfg):  # what is saved in a run folder never says whom to trust
                     set_trusted(cfg.pop("trust", []))
+                _announce(job)
                 result = body(cfg, job) if jobs else body(cfg)
                 if not isinstance(result, str):
                     return result
-                print(result)
+                print(titled(result))
             return None
 
         @functools.wraps(body)
@@ -121,6 +124,21 @@ def _names_sweep(arguments: Sequence[str]) -> bool:
     return named and not any(a.startswith("hydra.mode=") for a in arguments)
 
 
+def _announce(job: Job) -> None:
+    """Prints which job of a sweep begins here, and how long the sweep will take from now on."""
+    found = SweepProgress.inherited() if job.in_sweep else None
+    if found is None:
+        set_job()
+        return
+    hydra_config = HydraConfig.get()
+    number, launcher = hydra_config.job.num, hydra_config.runtime.choices["hydra/launcher"]
+    title = found.title(int(number), hydra_config.overrides.task)
+    set_job(alone=launcher == "basic")
+    if is_first():
+        write_line(f"{title}{found.left(Path(hydra_config.sweep.dir))}")
+    set_job(title, alone=launcher == "basic")
+
+
 def _this_job() -> Job:
     job = HydraConfig.get()
     output, in_sweep = Path(job.runtime.output_dir), job.mode == RunMode.MULTIRUN
@@ -149,3 +167,4 @@ def quieten() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)
+    logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it repeats errors that it raises

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig
@@ -15,6 +16,7 @@ from energy_at.core.rules import ArgumentError
 from energy_at.data.loaders import as_floats
 from energy_at.models.modes import eval_mode, no_graph
 from energy_at.objectives import Trait
+from energy_at.reporting.describe import DATASETS, MethodLabel, network_name, threat_and_epochs
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder
 from energy_at.training import CompiledNet, Sentinel
@@ -43,6 +45,25 @@ def prepare(
         else:
             folder.note_resume(cfg, overrides)
     return run
+
+
+def header(cfg: DictConfig, run: Run, folder: RunFolder) -> str:
+    """What is trained, on which images, where: one line each."""
+    weights = sum(p.numel() for p in run.module.net.parameters())
+    counts = f"{len(run.data.train):,} training, {len(run.data.val):,} held-out"
+    cuda = run.trainer.strategy.root_device.type == "cuda"
+    processes = f", {run.trainer.world_size} processes" * (run.trainer.world_size > 1)
+    lines = {
+        "data": f"{DATASETS.get(cfg.dataset.name, cfg.dataset.name)}: {counts} images",
+        "network": f"{network_name(cfg)}, {weights:,} weights",
+        "method": f"{MethodLabel.of(cfg)}, {threat_and_epochs(cfg)}",
+        "device": torch.cuda.get_device_name()
+        if cuda
+        else f"CPU, {torch.get_num_threads()} thread{'s'[: torch.get_num_threads() > 1]}",
+        "folder": str(folder.path),
+    }
+    lines["device"] += processes
+    return "\n".join(f"{name:<8} {text}" for name, text in lines.items())
 
 
 def require_sound(cfg: DictConfig, run: Run) -> None:
@@ -106,6 +127,7 @@ def _require_fitting(run: Run) -> None:
             "leave model.classes to the data set"
         )
     highest = int(run.data.train.labels.max())
+    run.module.objective.require_traits(classes)
     if classes <= highest:
         raise ValueError(
             f"the model has {classes} logits but labels go up to {highest}: leave model.classes to "

@@ -1,6 +1,7 @@
 """The machine that a command computes on: its device, processor and memory."""
 
 import ctypes
+import os
 import platform
 import re
 import sys
@@ -24,6 +25,12 @@ def device_of(name: str) -> torch.device:
     if name == "cuda" and not cuda:
         raise ValueError("device=cuda, but torch finds no GPU: device=auto takes what there is")
     return torch.device("cuda" if cuda and name != "cpu" else "cpu")
+
+
+def available_cores() -> int:
+    """CPU cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def processor_name() -> str:

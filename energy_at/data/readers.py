@@ -23,9 +23,9 @@ from PIL import Image, UnidentifiedImageError
 from sklearn.datasets import load_digits
 from torch import Tensor
 from torchvision import datasets
-from tqdm import tqdm
 
 from energy_at.core.files import remove_new
+from energy_at.core.progress import Bar
 from energy_at.core.rules import MissingFilesError
 from energy_at.data.images import ImageSet, split
 
@@ -182,7 +182,7 @@ def tiny_imagenet_files(root: Path) -> tuple[list[tuple[Path, int]], list[tuple[
 
 def _read_jpegs(files: list[tuple[Path, int]], name: str) -> ImageSet:
     pixels = np.empty((len(files), 3, _SIDE, _SIDE), dtype=np.uint8)
-    for row, (path, _) in enumerate(tqdm(files, desc=f"Tiny-ImageNet {name}", leave=False)):
+    for row, (path, _) in enumerate(Bar(files, desc=f"Tiny-ImageNet {name}")):
         try:
             with Image.open(path) as image:
                 array = np.asarray(image.convert("RGB"))

@@ -16,7 +16,7 @@ from energy_at.attacks.autoattack import INSTALL, is_installed, require_classes
 from energy_at.attacks.registry import CLEAN, AttackKey, named_attack
 from energy_at.attacks.threat import Ball
 from energy_at.config.build import keys_of
-from energy_at.evaluation.gradient_masking import attack_checks, network_checks
+from energy_at.evaluation.gradient_masking import attack_checks, black_box_passes, network_checks
 from energy_at.evaluation.robustness import Evaluator, Journal, Mask
 from energy_at.evaluation.trained_model import (
     EvaluationTarget,
@@ -33,7 +33,7 @@ from energy_at.reporting.tables import Table
 from energy_at.runs.folder import environment
 from energy_at.runs.result_folder import ResultFolder
 
-FILES = ("evaluation.json", "evaluation.csv", "evaluation.md", "images.csv")
+FILES = ("evaluation.json", "evaluation.csv", "evaluation.md", "evaluation.tex", "images.csv")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,8 @@ def evaluate(
     evaluator = replace(evaluator, journal=Journal(folder))
     named = {key.name: attack for key, attack in attacks.items()}
     require_classes(named, lambda: evaluator.classes(model.net))
-    correct = evaluator.correct(model.net, attacks)
+    later = len(plan.balls) * black_box_passes(len(evaluator.images))
+    correct = evaluator.correct(model.net, attacks, later=later)
     checks = network_checks(model.net, evaluator)
     checks += attack_checks(model.net, evaluator, plan.balls, correct)
     record |= {
@@ -199,6 +200,7 @@ def _write_files(
         json.dumps(record, indent=2) + "\n",
         Table.of(record["accuracies"]).csv(),
         text + "\n",
+        _table(record).latex() + "\n",
         Table(("image", "label", *correct), list(images)).csv(),
     )
     for name, content in zip(FILES, contents, strict=True):
@@ -206,7 +208,7 @@ def _write_files(
     return text
 
 
-def _markdown(record: Mapping[str, Any]) -> str:
+def _table(record: Mapping[str, Any]) -> Table:
     rows = [
         (
             row["label"],
@@ -217,8 +219,11 @@ def _markdown(record: Mapping[str, Any]) -> str:
         )
         for row in record["accuracies"]
     ]
-    table = Table(("attack", "eps", "correct", "accuracy %", "95 % interval"), rows)
-    lines = [setting_line(record), "", table.markdown(), ""]
+    return Table(("attack", "eps", "correct", "accuracy %", "95 % interval"), rows)
+
+
+def _markdown(record: Mapping[str, Any]) -> str:
+    lines = [setting_line(record), "", _table(record).markdown(), ""]
     for check in record["checks"]:
         verdict = RESULTS[check["passed"]]
         meaning = "" if check["passed"] else f"; {check['meaning']}"

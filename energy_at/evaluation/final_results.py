@@ -9,11 +9,14 @@ from omegaconf import DictConfig
 from torch.utils.flop_counter import FlopCounterMode
 
 from energy_at.config.build import Run, build_module, make_attacks
+from energy_at.core.progress import titled
 from energy_at.core.types import Images, Labels
 from energy_at.data import ImageSet, as_floats
 from energy_at.evaluation.robustness import Evaluator
 from energy_at.models.modes import eval_mode
-from energy_at.reporting.comparison import results_table
+from energy_at.overfitting.alarms import ALARMS
+from energy_at.reporting.comparison import OPTIONAL, results_table
+from energy_at.reporting.describe import display_name, setting
 from energy_at.reporting.figures import save
 from energy_at.reporting.figures.training_curves import delta_energy_figure
 from energy_at.reporting.finished_run import FinishedRun
@@ -36,13 +39,19 @@ def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
     folder.write_results(results | {"status": verdict, "training": cost(cfg, run)})
     log = folder.log()
     if len(log["train/loss"]):
-        save(delta_energy_figure({folder.path.name: log}), folder.path / "delta_energy")
-    print(results_table([finished]).markdown())
-    if advice := finished.advice():
-        print(advice)
-    print(f"run folder: {folder.path}")
+        figure = delta_energy_figure({display_name(cfg): log}, setting([cfg]))
+        save(figure, folder.path / "delta_energy")
+    lines = [
+        results_table([finished]).fitted(("run", *OPTIONAL)),
+        finished.advice(),
+        f"run folder: {folder.path}",
+    ]
+    print(titled("\n".join(filter(None, lines))), flush=True)
     for logger in wandb_loggers(run.trainer.loggers):
-        logger.log_summary(accuracies_in(results) | {"status": str(finished.status)})
+        raised = {name: float(bool(len(log[name]))) for name in ALARMS.values()}
+        logger.log_summary(accuracies_in(results) | raised | {"status": str(finished.status)})
+        if (drawn := folder.path / "delta_energy.png").is_file():
+            logger.log_figure(drawn)
         logger.log_artifact(folder.saved())
 
 

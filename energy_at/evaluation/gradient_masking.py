@@ -113,6 +113,11 @@ def attack_checks(
     return checks
 
 
+def black_box_passes(images: int) -> float:
+    """Passes of the black-box check of so many images, at one radius and at most."""
+    return min(BLACK_BOX_IMAGES, images) * BLACK_BOX_QUERIES / 3 if is_installed() else 0.0
+
+
 def stronger(correct: Mapping[AttackKey, Mask], weak: AttackKey, strong: AttackKey) -> Check:
     """Whether the stronger of two white-box attacks breaks at least as many images."""
     by_weak, by_strong = correct[weak], correct[strong]

@@ -7,19 +7,19 @@ library attacks draw for all images of a block together: there another subset gi
 
 import json
 import os
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from energy_at.attacks import Attack, LibraryAttack, WorstCase
-from energy_at.attacks.registry import CLEAN, AttackKey
+from energy_at.attacks.registry import CLEAN, LABELS, AttackKey
+from energy_at.core.progress import Bar, clock, write_line
 from energy_at.core.rng import ImageNoise
 from energy_at.core.rules import integer, require
 from energy_at.core.types import Images, Labels, Logits
@@ -28,6 +28,8 @@ from energy_at.models.modes import Tiled, eval_mode, full_precision, no_graph, t
 from energy_at.runs.result_folder import ResultFolder
 
 Mask = Bool[Tensor, " images"]  # which images are classified correctly
+FORWARD = 1 / 3  # of a forward and a backward pass
+LONG = 1000  # passes from which an attack is announced with an estimate of its duration
 TOGETHER = 128  # images that a library attack searches at once, whatever the batch size
 
 
@@ -90,22 +92,35 @@ class Evaluator:
         if not self.numbers:
             object.__setattr__(self, "numbers", range(len(self.images)))
 
-    def correct(self, net: nn.Module, attacks: Mapping[AttackKey, Attack]) -> dict[AttackKey, Mask]:
+    def correct(
+        self, net: nn.Module, attacks: Mapping[AttackKey, Attack], *, later: float = 0.0
+    ) -> dict[AttackKey, Mask]:
         """Which images are classified correctly: ``CLEAN``, and under each attack.
 
         A misclassified image counts as misclassified under every attack and is not attacked; one
         that an attempt has broken is left out of the attack's next attempts.
 
+        Args:
+            net: The network.
+            attacks: By key.
+            later: Passes of the work that follows, for the time left.
+
         Raises:
             ValueError: if the network returns anything but finite logits.
         """
+        pace = Pace(FORWARD + sum(attack.passes for attack in attacks.values()), later)
         with self.evaluation_mode(net) as tiled:
             every = torch.ones(len(self.images), dtype=torch.bool)
-            clean = self._resisting(tiled, str(CLEAN), None, every)
-            return {CLEAN: clean} | {
-                key: self._resisting(tiled, str(key), attack, clean)
-                for key, attack in attacks.items()
-            }
+            clean = self._resisting(tiled, str(CLEAN), None, every, pace)
+            found = {CLEAN: clean}
+            for key, attack in attacks.items():
+                images = int(clean.sum())
+                if self.progress and attack.passes >= LONG and pace.is_known and images:
+                    most = pace.estimate(attack.passes * images)
+                    label = LABELS.get(key.name, key.name)
+                    write_line(f"{label} on {images} images: about {most} or less")
+                found[key] = self._resisting(tiled, str(key), attack, clean, pace)
+            return found
 
     def accuracies(self, net: nn.Module, attacks: Mapping[str, Attack]) -> dict[str, float]:
         """Accuracies by attack, ``"clean"`` among them, and ``"n"``, the number of images."""
@@ -137,14 +152,12 @@ class Evaluator:
     def noise(self, positions: Labels, *parts: int) -> ImageNoise:
         return ImageNoise.of(self._numbers(positions), self.seed, *parts)
 
-    def bar(self, task: str, total: int, initial: int = 0) -> "tqdm[Any]":
+    def bar(self, task: str, total: int, initial: int = 0) -> Bar:
         visible = self.progress and initial < total
-        return tqdm(
-            desc=task, total=total, initial=initial, unit="img", leave=False, disable=not visible
-        )
+        return Bar(desc=task, total=total, initial=initial, unit="img", visible=visible)
 
     def _resisting(
-        self, net: nn.Module, name: str, attack: Attack | None, candidates: Mask
+        self, net: nn.Module, name: str, attack: Attack | None, candidates: Mask, pace: "Pace"
     ) -> Mask:
         """Which of the candidates are classified correctly under an attack, or without one."""
         correct = candidates.clone()
@@ -152,7 +165,8 @@ class Evaluator:
         for index, attempt in enumerate(attempts):
             task = f"{name} {index + 1}/{len(attempts)}" if len(attempts) > 1 else name
             together = isinstance(attempt, LibraryAttack)
-            for positions in self._work(task, correct, together=together):
+            passes = FORWARD if attempt is None else attempt.passes
+            for positions in self._work(task, correct, passes, pace, together=together):
                 x, y = self.batch(positions)
                 if attempt is not None:
                     x = attempt(net, x, y, generator=self.noise(positions, index)).x_adv
@@ -163,7 +177,9 @@ class Evaluator:
                     self.journal.note(task, dict(zip(numbers, found.tolist(), strict=True)))
         return correct
 
-    def _work(self, task: str, correct: Mask, *, together: bool) -> Iterator[Labels]:
+    def _work(
+        self, task: str, correct: Mask, passes: float, pace: "Pace", *, together: bool
+    ) -> Iterator[Labels]:
         """Batches of the correct images; results that the journal knows are filled in."""
         known = {} if self.journal is None else self.journal.known[task]
         todo = correct.nonzero().flatten()
@@ -174,15 +190,54 @@ class Evaluator:
         if together:  # one block of images after the other
             blocks = positions // TOGETHER
             batches = (positions[blocks == block] for block in blocks.unique())
+        pace.begin(passes)
         with self.bar(task, len(todo), len(todo) - len(positions)) as bar:
             for batch in batches:
                 yield batch
+                pace.count(passes * len(batch))
                 bar.update(len(batch))
-                share = int(correct.sum()) / len(correct)
-                bar.set_postfix_str(f"{100 * share:.1f} % correct", refresh=False)
+                share = f"{100 * int(correct.sum()) / len(correct):.1f} % correct"
+                missing = passes * (len(todo) - bar.n)
+                left = pace.left(int(correct.sum()), missing)
+                bar.set_postfix_str(f"{share}, in all {left} left", refresh=False)
 
     def _numbers(self, positions: Labels) -> list[int]:
         return [self.numbers[i] for i in positions.tolist()]
+
+
+class Pace:
+    """How long an evaluation still takes, from the rate of its passes so far.
+
+    A pass is a forward and a backward pass of one image. All attacks count as if they broke no
+    further image, so the time left is an upper estimate.
+
+    Args:
+        planned: Passes of an image, under all attacks.
+        later: Passes of all images in the work that follows.
+    """
+
+    def __init__(self, planned: float, later: float = 0.0) -> None:
+        self.planned, self.later = planned, later
+        self._start, self._done = time.monotonic(), 0.0
+
+    @property
+    def is_known(self) -> bool:
+        return self._done > 0
+
+    def begin(self, passes: float) -> None:
+        """Takes an attack, or one attempt of it, off the plan."""
+        self.planned -= passes
+
+    def count(self, passes: float) -> None:
+        self._done += passes
+
+    def estimate(self, passes: float) -> str:
+        """The time of so many passes, once some were counted."""
+        return clock(passes * (time.monotonic() - self._start) / self._done)
+
+    def left(self, images: int, missing: float) -> str:
+        """The time left: ``missing`` passes of this attack, the others on so many images."""
+        return self.estimate(missing + self.later + images * self.planned)
 
 
 def batched(positions: Labels, size: int) -> Iterator[Labels]:

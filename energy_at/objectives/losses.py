@@ -12,7 +12,7 @@ from energy_at.core.rules import integer, number, one_of, require
 from energy_at.core.types import Labels, Logits, PerExample, Scalar, Targets
 from energy_at.energy.energies import marginal_energy
 from energy_at.energy.pair import LogitPair
-from energy_at.objectives.objective import Objective, Probe, Term, Trait
+from energy_at.objectives.objective import Objective, Probe, Term, Trait, traits_of
 
 FITS = Trait.READS_CLEAN | Trait.TRAINS_CLEAN | Trait.FITS_CLEAN
 FROM_START = Trait.READS_START | Trait.TRAINS_START
@@ -163,7 +163,7 @@ class EnergyWeighted:
 
     @property
     def traits(self) -> Trait:
-        return self.term.traits | Trait.READS_CLEAN
+        return traits_of(self.term) | Trait.READS_CLEAN
 
     def __call__(self, pair: LogitPair) -> PerExample:
         weight = 1 / F.softplus(marginal_energy(pair.clean.detach()).abs())

@@ -1,8 +1,10 @@
 """Training objectives: named, weighted sums of per-example terms."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Flag, auto
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -13,6 +15,8 @@ from energy_at.core.rng import Noise
 from energy_at.core.rules import number, require
 from energy_at.core.types import Classifier, Images, Labels, PerExample, Scalar
 from energy_at.energy.pair import LogitPair
+
+PROBED = 256  # random pairs that a term is tried on
 
 
 class Trait(Flag):
@@ -35,13 +39,15 @@ class Trait(Flag):
     """Its value depends on input gradients."""
 
 
+UNDECLARED = Trait.READS_CLEAN | Trait.TRAINS_CLEAN  # traits of a term that has none
+
+
 @runtime_checkable
 class Term(Protocol):
-    """A loss of each example, from its pair of logits."""
+    """A loss of each example, from its pair of logits.
 
-    @property
-    def traits(self) -> Trait:
-        """What the term needs."""
+    Its attribute ``traits`` says what it needs; without one it is ``UNDECLARED``.
+    """
 
     def __call__(self, pair: LogitPair) -> PerExample:
         """The loss of each example, in nats."""
@@ -121,6 +127,44 @@ class Weighted:
         return self.weight * min(1.0, epoch / self.ramp_epochs) if self.ramp_epochs else self.weight
 
 
+def traits_of(term: Term | Probe) -> Trait:
+    traits: Trait = getattr(term, "traits", UNDECLARED)
+    return traits
+
+
+def observed_traits(
+    term: Term, classes: int, device: torch.device | str = "cpu"
+) -> tuple[Trait, float]:
+    """Which logits a term reads and trains, and its least value, on random pairs.
+
+    Their shifts are 0.01 to 100 nats. The term's state and the global generator stay as they are.
+    """
+    generator = torch.Generator().manual_seed(0)
+    shifts = torch.logspace(-2, 2, PROBED)[:, None]
+    draw = partial(torch.randn, PROBED, classes, generator=generator)
+    adv, y = 3 * draw(), torch.randint(classes, (PROBED,), generator=generator).to(device)
+    logits = {"adv": adv.to(device).requires_grad_()}
+    for name in ("clean", "start"):
+        logits[name] = (adv + shifts * draw()).to(device).requires_grad_()
+
+    def value(**changed: Tensor) -> PerExample:
+        with torch.random.fork_rng(), torch.enable_grad():
+            torch.manual_seed(0)
+            return copy.deepcopy(term)(LogitPair(y=y, **logits | changed))
+
+    values, found = value(), Trait.NONE
+    wanted = {"clean": Trait.TRAINS_CLEAN, "start": Trait.TRAINS_START}
+    if values.requires_grad:
+        sources = [logits[name] for name in wanted]
+        grads = torch.autograd.grad(values.sum(), sources, allow_unused=True)
+        for trait, grad in zip(wanted.values(), grads, strict=True):
+            found |= trait if grad is not None and bool(grad.any()) else Trait.NONE
+    for name, trait in {"clean": Trait.READS_CLEAN, "start": Trait.READS_START}.items():
+        other = value(**{name: (adv + shifts * draw()).to(device)})
+        found |= Trait.NONE if torch.equal(values.nan_to_num(), other.nan_to_num()) else trait
+    return found, float(values.detach().min())
+
+
 @dataclass(frozen=True)
 class Losses:
     """The value of an objective on a batch, and of each weighted term (without graph)."""
@@ -153,8 +197,30 @@ class Objective:
     def traits(self) -> Trait:
         traits = Trait.NONE
         for weighted in self.terms.values():
-            traits |= weighted.term.traits
+            traits |= traits_of(weighted.term)
         return traits
+
+    def require_traits(self, classes: int, device: torch.device | str = "cpu") -> None:
+        """Raises ``ValueError`` for a term that reads or trains logits which it does not declare.
+
+        It would be trained on constants, without a word. Every term is tried on random logits.
+        """
+        for name, weighted in self.terms.items():
+            term = weighted.term
+            if isinstance(term, Probe):
+                continue
+            declared, (found, least) = traits_of(term), observed_traits(term, classes, device)
+            who = f"the term {name} ({type(term).__name__})"
+            single = [trait for trait in Trait if trait]
+            if missing := found & ~declared:
+                does = [str(t.name).lower().replace("_", " ") for t in single if t in missing]
+                needed = [f"Trait.{t.name}" for t in single if t in declared | found]
+                raise ValueError(
+                    f"{who} {' and '.join(does)} logits undeclared: "
+                    f"give it traits = {' | '.join(needed)}"
+                )
+            if least < 0 and Trait.FLAT_AT_ZERO in declared:
+                raise ValueError(f"{who} is negative: take Trait.FLAT_AT_ZERO from its traits")
 
     def __call__(
         self, pair: LogitPair, epoch: float = float("inf"), vicinity: Vicinity | None = None
@@ -174,7 +240,7 @@ class Objective:
                 continue
             part = weighted.at(epoch) * values.mean()
             parts[name] = part.detach()
-            may_be_flat = self.skip_flat and Trait.FLAT_AT_ZERO in term.traits
+            may_be_flat = self.skip_flat and Trait.FLAT_AT_ZERO in traits_of(term)
             if not may_be_flat or bool(part):
                 live.append(part)
         return Losses(torch.stack(live or [pair.adv.sum() * 0]).sum(), parts)

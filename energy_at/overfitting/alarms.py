@@ -12,7 +12,7 @@ Row = Mapping[str, float]  # of metrics.csv
 Rows = Sequence[Row]
 
 PGD_ACCURACY, PGD_LOSS = "val/acc/pgd10", "val/ce/pgd10"  # columns of the usual validation
-ALARMS: dict[Kind, str] = {"CO": "alarm/co", "RO": "alarm/ro"}  # columns
+ALARMS: dict[Kind, str] = {"CO": "alarm/co", "RO": "alarm/ro"}  # columns: 1 at an alarm
 AAE_SHARE = "AAE share"
 PERT_ALIGN = "PertAlign"
 RATIO = "PGD/FGSM accuracy ratio on held-out images"
@@ -105,9 +105,9 @@ class Alarm:
     held_out: bool = False
 
     def row(self) -> dict[str, float]:
-        """Cells of ``metrics.csv``: the value by kind and by signal, and its source."""
+        """Cells of ``metrics.csv``: 1 by kind, the value by signal, and its source."""
         kind, signal = ALARMS[self.kind], BY_SIGNAL[self.signal]
-        return {kind: self.value, signal: self.value, BY_HELD_OUT: float(self.held_out)}
+        return {kind: 1.0, signal: self.value, BY_HELD_OUT: float(self.held_out)}
 
     def __str__(self) -> str:
         return (

@@ -9,17 +9,32 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from energy_at.core.files import write_atomic
 from energy_at.overfitting.alarms import find_column
 from energy_at.reporting.describe import MethodLabel, leaves, method_labels, setting
 from energy_at.reporting.figures import save
 from energy_at.reporting.figures.training_curves import methods_figure
 from energy_at.reporting.finished_run import FinishedRun, percent, typed_keys
 from energy_at.reporting.panels import AAE, ATTACKED, DELTA_X, DELTA_XY
-from energy_at.reporting.tables import Table, each_cell, grouped, mean_cell, steps_of_runs_cell
+from energy_at.reporting.tables import (
+    Table,
+    each_cell,
+    grouped,
+    mean_cell,
+    spread,
+    steps_of_runs_cell,
+)
 from energy_at.runs.folder import RunFolder, folder_names
 
-FILES = ("comparison.md", "comparison.csv", "comparison.png", "comparison.pdf", "runs.csv")
+FILES = (
+    *("comparison.md", "comparison.csv", "comparison.tex", "comparison.png", "comparison.pdf"),
+    *("runs.md", "runs.csv", "runs.tex"),
+)
+IMAGES = {"val": "held-out", "test": "test"}  # their names in tables
+TRAINED = {"train adv %": ATTACKED, "AAE share %": AAE, "dE(x)": DELTA_X, "dE(x, y)": DELTA_XY}
+OPTIONAL = (  # columns that a terminal has no room for, the least needed first
+    *("minutes with validation", "forward passes", "first alarm at step"),
+    *("n", "train adv %", "AAE share %", "dE(x, y)", "dE(x)", "runs", "FGSM %"),
+)
 
 
 @dataclass(frozen=True)
@@ -78,41 +93,39 @@ def write_comparison(found: Sequence[Entry], out: Path) -> str:
     """Writes ``FILES`` to ``out``: the comparison, every run, all curves in one figure.
 
     Returns:
-        The comparison as Markdown.
+        The comparison for a terminal.
     """
     table = comparison_table(found)
-    write_atomic(out / "comparison.md", table.markdown() + "\n")
-    write_atomic(out / "comparison.csv", table.csv())
-    write_atomic(out / "runs.csv", runs_table(found).csv())
+    table.write(out / "comparison", numbers=comparison_numbers(found))
+    runs_table(found).write(out / "runs")
     save(methods_figure(by_status(found), setting(configs(found))), out / "comparison")
-    return table.markdown()
+    return table.fitted((*OPTIONAL, "status"))  # accuracies name a status that is no result
 
 
 def results_table(runs: Sequence[FinishedRun]) -> Table:
     """One row for each run, checkpoint and image set.
 
     Accuracies are shares of all images, in percent. Accuracy under the training attack, AAE share
-    and delta energies (nats) are means over the last epoch of training.
+    and delta energies (nats) are means over the last epoch of training, in the first row of a run.
     """
     titles = _accuracy_titles(runs)
-    trained = {"train adv %": ATTACKED, "AAE share %": AAE, "dE(x)": DELTA_X, "dE(x, y)": DELTA_XY}
     rows = []
     for run, name in zip(runs, folder_names([run.folder for run in runs]), strict=True):
         means = {
             title: mean_cell([run.last_epoch_mean(metric)], metric.cell_form)
-            for title, metric in trained.items()
+            for title, metric in TRAINED.items()
         }
         rows += [
             {
                 "run": name,
                 "checkpoint": checkpoint,
-                "images": images,
+                "images": IMAGES[images],
                 "n": str(shares["n"]),
                 **{title: mean_cell([percent(shares, key)]) for key, title in titles.items()},
-                **(means if checkpoint == "last" else dict.fromkeys(means, "")),
+                **(means if i == 0 else dict.fromkeys(means, "")),
                 "status": run.status_at(checkpoint),
             }
-            for checkpoint, images, shares in run.evaluated
+            for i, (checkpoint, images, shares) in enumerate(run.evaluated)
         ]
     return Table.of(rows)
 
@@ -140,6 +153,41 @@ def comparison_table(found: Sequence[Entry]) -> Table:
             for checkpoint in runs[0].checkpoints
         ]
     )
+
+
+def comparison_numbers(found: Sequence[Entry]) -> Table:
+    """The same as numbers: one row for each method, checkpoint and quantity.
+
+    Statistics are those of the ``n`` runs that are results, of all ``runs``.
+    """
+    rows = []
+    for label, runs in by_method(found).items():
+        for checkpoint in runs[0].checkpoints:
+            results = [run for run in runs if not run.mark(checkpoint)]
+            values = {
+                f"{key} accuracy [%]": [run.percent(checkpoint, key) for run in results]
+                for key in _attacks(runs, checkpoint)
+            }
+            values |= {
+                m.axis: [run.last_epoch_mean(m) for run in results] for m in TRAINED.values()
+            }
+            rows += [
+                {
+                    "method": str(label),
+                    "checkpoint": checkpoint,
+                    "quantity": name,
+                    "runs": len(runs),
+                    **spread(cells),
+                }
+                for name, cells in values.items()
+            ]
+    return Table.of(rows)
+
+
+def _attacks(runs: Sequence[FinishedRun], checkpoint: str) -> list[str]:
+    """Columns of all attacks that some run was evaluated with, on test images."""
+    every = [run.results.get(checkpoint, {}).get("test", {}) for run in runs]
+    return list(dict.fromkeys(key for shares in every for key in shares if key != "n"))
 
 
 def runs_table(found: Sequence[Entry]) -> Table:

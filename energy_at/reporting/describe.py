@@ -161,6 +161,35 @@ def setting(configs: Sequence[DictConfig]) -> str:
     return ", ".join(found.pop() or "" for found in parts if len(found) == 1 and None not in found)
 
 
+def display_name(config: DictConfig) -> str:
+    """Of a run in W&B: ``FGSM-AT + DER w=5 s=0``."""
+    weight = _select(config, "reg.weight")
+    has_weight = weight is not None and MethodLabel.of(config).regularizers
+    return f"{MethodLabel.of(config)}{f' w={weight:g}' if has_weight else ''} s={config.seed}"
+
+
+def tags(config: DictConfig) -> list[str]:
+    """Method, attack, eps, data set and seed of a run, for W&B."""
+    eps = _select(config, "threat.eps")
+    return [
+        str(MethodLabel.of(config)),
+        str(config.attack.name),
+        f"eps={eps}",
+        str(config.dataset.name),
+        f"seed={config.seed}",
+    ]
+
+
+def network_name(config: DictConfig) -> str:
+    """``PreActResNet18 of width 16``."""
+    return _network(config) or str(config.model._target_)
+
+
+def threat_and_epochs(config: DictConfig) -> str:
+    """``L-inf, eps 8/255, 20 epochs``, as far as the configuration says so."""
+    return ", ".join(filter(None, (_threat(config), _epochs(config))))
+
+
 def differences(columns: Mapping[str, DictConfig]) -> Table:
     """One row for each key whose resolved value differs, one column for each configuration.
 
@@ -168,7 +197,11 @@ def differences(columns: Mapping[str, DictConfig]) -> Table:
     ``reg.weight`` and ``reg.name`` set weight and class of ``reg.terms.der``, has no row.
     """
     cells = by_key([leaves(config) for config in columns.values()], MISSING)
-    differing = [key for key, texts in cells.items() if len(set(texts)) > 1]
+    differing = [
+        key
+        for key, texts in cells.items()
+        if len(set(texts)) > 1 and not any(other.startswith(f"{key}.") for other in cells)
+    ]
     names = {key.replace("_target_", "name") for key in differing}
     keys = [key for key in differing if names.isdisjoint(_above(key))]
     rows = []
@@ -181,7 +214,7 @@ def differences(columns: Mapping[str, DictConfig]) -> Table:
 
 def _above(key: str) -> Iterator[str]:
     """``reg.weight`` and ``reg.terms.weight``, of ``reg.terms.der.weight``."""
-    *nodes, last = key.replace("_target_", "name").split(".")
+    *nodes, last = key.replace("_target_", "name").replace("ramp_epochs", "ramp").split(".")
     return (".".join([*nodes[:depth], last]) for depth in range(1, len(nodes)))
 
 

@@ -9,13 +9,26 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
-from energy_at.core.files import write_atomic
 from energy_at.reporting.comparison import FILES, compare, write_comparison
-from energy_at.reporting.describe import NOT_COMPARED, MethodLabel, as_number, method_labels
-from energy_at.reporting.figures import WIDTH, Style, method_styles, save, subplots
+from energy_at.reporting.describe import (
+    NOT_COMPARED,
+    MethodLabel,
+    as_number,
+    method_labels,
+    setting,
+)
+from energy_at.reporting.figures import (
+    MARK_STYLES,
+    WIDTH,
+    Style,
+    method_styles,
+    save,
+    share_y,
+    subplots,
+)
 from energy_at.reporting.finished_run import FinishedRun, failed_jobs, typed_keys
 from energy_at.reporting.panels import DELTA_X, DELTA_XY, PGD, TEST_CLEAN, TEST_PGD, Metric
-from energy_at.reporting.tables import Table, mean_and_range, mean_cell
+from energy_at.reporting.tables import Table, mean_and_range, mean_cell, spread
 from energy_at.reporting.tradeoff import compare_samplings
 from energy_at.runs.folder import runs_below
 
@@ -67,6 +80,23 @@ class SweepCurves:
                 rows.append(row | {"no result": lost})
         return Table.of(rows)
 
+    def numbers(self) -> Table:
+        """The same as numbers: one row for each value and quantity, of runs that are results."""
+        return Table.of(
+            [
+                {
+                    self.key: value,
+                    "method": str(_name(label, runs)),
+                    "quantity": metric.axis,
+                    "runs": len(runs),
+                    **spread(_value(run, metric) for run in runs if not run.mark()),
+                }
+                for label, curve in self.curves.items()
+                for value, runs in curve.items()
+                for metric in MEASURES.values()
+            ]
+        )
+
     def best(self) -> str:
         """The value with the best PGD accuracy on held-out images, of those without a lost run."""
         found = {
@@ -92,14 +122,23 @@ class SweepCurves:
     def figure(self) -> Figure:
         """Mean over seeds with a bar from the least to the greatest; a cross for each lost run."""
         styles = {k: s | {"marker": "o"} for k, s in method_styles(list(self.curves)).items()}
+        every = [run for curve in self.curves.values() for runs in curve.values() for run in runs]
+        several = any(len(runs) > 1 for curve in self.curves.values() for runs in curve.values())
+        names = ["range over seeds"] * several
+        names += ["collapsed or not robust"] * any(run.mark() for run in every)
+        legend = styles | {name: MARK_STYLES[name] for name in names}
+        title = f"{setting([run.config for run in every])}: last network, against {self.key}"
         positive = sorted(x for curve in self.curves.values() for x in curve if x > 0)
-        with subplots(2, 2, (WIDTH, 5.6), styles=styles) as (figure, grid):
+        with subplots(2, 2, (WIDTH, 5.6), title, legend) as (figure, grid):
             for axes, metric in zip(grid, PANELS, strict=True):
                 for label, curve in self.curves.items():
                     _draw(axes, curve, metric, styles[label])
                 axes.set(xlabel=self.key, ylabel=metric.axis)
+                if metric.unit == "%":
+                    axes.set_ylim(-3, 103)
                 if positive and positive[-1] > WIDE * positive[0]:
                     axes.set_xscale("symlog", linthresh=positive[0])
+            share_y(grid[2:])  # dE(x) and dE(x, y)
         return figure
 
 
@@ -161,7 +200,7 @@ def compare_runs(sweep: Path) -> str | None:
     found = compare(finished)
     lines = [write_comparison(found, sweep), f"written to {sweep}/: {', '.join(FILES)}"]
     for one in sweep_curves([entry.run for entry in found]):
-        write_atomic(sweep / f"{one.stem}.csv", one.table().csv())
+        one.table().write(sweep / one.stem, numbers=one.numbers())
         save(one.figure(), sweep / one.stem)
         lines.append(one.best())
     return "\n".join(lines)

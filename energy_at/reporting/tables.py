@@ -1,11 +1,25 @@
-"""Tables, Markdown for people and CSV for machines, and the cells that several tables share."""
+"""Tables as Markdown, LaTeX and CSV, and the cells that several tables share."""
 
 import csv
 import io
+import re
+import statistics
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
+from energy_at.core.files import write_atomic
+
+TERMINAL = 80  # columns of the narrowest terminal
+ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
+LATEX = {  # what LaTeX would interpret
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+}
 Item = TypeVar("Item")
 Key = TypeVar("Key", bound=Hashable)
 
@@ -31,6 +45,53 @@ class Table:
             for line in lines
         )
 
+    def latex(self) -> str:
+        """A table for LaTeX with the package booktabs; columns of numbers are aligned right."""
+        columns = list(zip(*self.rows, strict=True))
+        places = "".join("r" if any(c) and all(map(_is_number, c)) else "l" for c in columns)
+        lines = [" & ".join(map(_latex, line)) + r" \\" for line in (self.columns, *self.rows)]
+        head, *body = (f"  {line}" for line in lines)
+        begin = rf"\begin{{tabular}}{{{places or 'l' * len(self.columns)}}}"
+        rules = [begin, r"  \toprule", head, r"  \midrule", *body, r"  \bottomrule"]
+        return "\n".join([*rules, r"\end{tabular}"])
+
+    def write(self, stem: Path, above: str = "", numbers: "Table | None" = None) -> None:
+        """Writes ``stem.md``, ``stem.tex`` and ``stem.csv``, which holds ``numbers`` if given."""
+        write_atomic(stem.with_name(f"{stem.name}.md"), f"{above}{self.markdown()}\n")
+        write_atomic(stem.with_name(f"{stem.name}.tex"), f"{self.latex()}\n")
+        write_atomic(stem.with_name(f"{stem.name}.csv"), (numbers or self).csv())
+
+    def fitted(self, optional: Sequence[str] = (), width: int = TERMINAL) -> str:
+        """The table as Markdown for a terminal: no line is wider than ``width``.
+
+        As far as needed the optional columns are left out in their order, then the ranges of
+        means, then the middle of the longest cells.
+        """
+        table = self
+        for name in optional:
+            if table._width() > width and name in table.columns:
+                table = table._without(name)
+        if table._width() > width:
+            rows = [tuple(re.sub(r" \[[^]]*\]", "", cell) for cell in row) for row in table.rows]
+            table = Table(table.columns, rows)
+        while (over := table._width() - width) > 0:
+            widths = [max(map(len, column)) for column in zip(*table.rows, strict=True)]
+            second, longest = sorted([8, *widths])[-2:]
+            if longest <= 8:
+                break
+            most = max(second - 1, longest - over, 8)
+            rows = [tuple(_shortened(cell, most) for cell in row) for row in table.rows]
+            table = Table(table.columns, rows)
+        return table.markdown()
+
+    def _width(self) -> int:
+        return len(self.markdown().partition("\n")[0])
+
+    def _without(self, name: str) -> "Table":
+        place = self.columns.index(name)
+        rows = [(*row[:place], *row[place + 1 :]) for row in self.rows]
+        return Table((*self.columns[:place], *self.columns[place + 1 :]), rows)
+
     def csv(self) -> str:
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
@@ -51,6 +112,21 @@ def mean_and_range(values: Iterable[float | None]) -> tuple[float, float, float]
     """Mean, lowest and highest of the values that are known; ``None`` if none is."""
     known = [value for value in values if value is not None and value == value]
     return (sum(known) / len(known), min(known), max(known)) if known else None
+
+
+def spread(values: Iterable[float | None]) -> dict[str, float | int | None]:
+    """``n``, ``mean``, ``std``, ``min`` and ``max`` of the values that are known.
+
+    The standard deviation is that of a sample (n - 1); ``None`` of fewer than two values.
+    """
+    known = [value for value in values if value is not None and value == value]
+    return {
+        "n": len(known),
+        "mean": statistics.fmean(known) if known else None,
+        "std": statistics.stdev(known) if len(known) > 1 else None,
+        "min": min(known, default=None),
+        "max": max(known, default=None),
+    }
 
 
 def mean_cell(values: Iterable[float | None], form: str = ".1f") -> str:
@@ -80,3 +156,19 @@ def steps_of_runs_cell(steps: Iterable[tuple[str, int | None]], runs: int) -> st
         + (f" ({len(found)} of {runs} runs)" if runs > 1 else "")
         for kind, found in grouped(steps, lambda event: event[0]).items()
     )
+
+
+def _latex(cell: Any) -> str:
+    text = "".join(LATEX.get(sign, sign) for sign in str(cell))
+    return f"{{{text}}}" if text.startswith("[") else text  # else an argument of the line before
+
+
+def _is_number(cell: Any) -> bool:
+    """Also a mean with its range or deviation, and an empty cell."""
+    return not re.search("[A-Za-z]", str(cell))
+
+
+def _shortened(cell: str, most: int) -> str:
+    """Its two ends: names of methods differ at the last one."""
+    end = (2 * most) // 3
+    return cell if len(cell) <= most else cell[: most - 1 - end] + ELLIPSIS + cell[-end:]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from energy_at.core.files import read_json, write_atomic
+from energy_at.core.files import read_json
 from energy_at.reporting.describe import columns_that_differ
 from energy_at.reporting.figures import save
 from energy_at.reporting.figures.results import tradeoff_figure
@@ -12,8 +12,9 @@ from energy_at.reporting.panels import SCORES
 from energy_at.reporting.tables import Table
 from energy_at.runs.folder import job_order
 
-FILES = ("tradeoff.md", "tradeoff.csv", "tradeoff.png", "tradeoff.pdf")
-DRAWN = ("fid", "precision", "recall", "variety")
+FILES = ("tradeoff.md", "tradeoff.csv", "tradeoff.tex", "tradeoff.png", "tradeoff.pdf")
+OPTIONAL = ("copied %", "KID", "variety", "mean steps", "arrived %", "recall")  # on a terminal
+DRAWN = ("fid", "precision", "recall", "variety", "classifier_accuracy")
 STEPS = "sampler.steps"
 Report = Mapping[str, Any]  # what ``samples.json`` holds
 
@@ -35,11 +36,13 @@ def compare_samplings(sweep: Path) -> str | None:
         choices, lambda key, i: choices[i].get(key.partition(".")[0]) if "." in key else None
     )
     table = _table(reports, choices, list(differing))
-    text = f"{setting}\n\n{table.markdown()}"
-    write_atomic(sweep / "tradeoff.md", text + "\n")
-    write_atomic(sweep / "tradeoff.csv", table.csv())
-    save(tradeoff_figure(_curves(reports, choices, list(differing)), setting), sweep / "tradeoff")
-    return f"{text}\nwritten to {sweep}/: {', '.join(FILES)}"
+    table.write(sweep / "tradeoff", above=f"{setting}\n\n")
+    curves = _curves(reports, choices, list(differing))
+    figure = tradeoff_figure(curves, setting, _controls(reports, choices))
+    if figure is not None:
+        save(figure, sweep / "tradeoff")
+    files = [name for name in FILES if (sweep / name).is_file()]
+    return f"{setting}\n\n{table.fitted(OPTIONAL)}\nwritten to {sweep}/: {', '.join(files)}"
 
 
 def score_cells(scores: Mapping[str, Any], names: Sequence[str]) -> list[str]:
@@ -94,20 +97,29 @@ def _curves(
 ) -> dict[tuple[str, ...], list[dict[str, float]]]:
     """Points of the figure, by start, guidance and whatever else differs; steps along a curve.
 
-    A point is the mean of its seeds; samplings that were not measured by features have none.
+    A point is the mean of its seeds, of the scores that all of them have.
     """
     others = [key for key in keys if key not in ("start", "guidance", STEPS, "seed")]
     points: dict[tuple[str, ...], dict[int, list[Mapping[str, float]]]] = {}
     for report, chosen in zip(reports, choices, strict=True):
-        scores = report["sets"]["samples"]
-        if all(scores.get(key) is not None for key in DRAWN):
-            names = [f"{key}={chosen[key]}" for key in others if key in chosen]
-            curve = points.setdefault((chosen["start"], chosen["guidance"], *names), {})
-            curve.setdefault(int(chosen[STEPS]), []).append(scores)
+        names = [f"{key}={chosen[key]}" for key in others if key in chosen]
+        curve = points.setdefault((chosen["start"], chosen["guidance"], *names), {})
+        curve.setdefault(int(chosen[STEPS]), []).append(report["sets"]["samples"])
     return {
-        name: [
-            {"steps": steps, **{key: sum(s[key] for s in seeds) / len(seeds) for key in DRAWN}}
-            for steps, seeds in sorted(curve.items())
-        ]
+        name: [{"steps": steps, **_means(seeds)} for steps, seeds in sorted(curve.items())]
         for name, curve in points.items()
     }
+
+
+def _means(seeds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    known = [key for key in DRAWN if all(scores.get(key) is not None for scores in seeds)]
+    return {key: sum(scores[key] for scores in seeds) / len(seeds) for key in known}
+
+
+def _controls(
+    reports: Sequence[Report], choices: Sequence[Mapping[str, str]]
+) -> list[tuple[str, str, Mapping[str, float | None]]]:
+    """The start alone of each start, and held-out images."""
+    starts = {c["start"]: r["sets"]["start alone"] for r, c in zip(reports, choices, strict=True)}
+    alone = [("start alone", start, scores) for start, scores in starts.items()]
+    return [*alone, ("held-out images", "", reports[0]["sets"]["held-out images"])]

@@ -10,6 +10,7 @@ from torch import nn
 from energy_at.config.build import build, reopen
 from energy_at.config.keys import compose_command
 from energy_at.core.files import staged
+from energy_at.core.progress import write_line
 from energy_at.evaluation import TrainedModel
 from energy_at.runs.folder import RunFolder
 from energy_at.sampling.prepare import cache_key
@@ -81,6 +82,9 @@ def _train(model: TrainedModel, folder: RunFolder, *, progress: bool) -> None:
         cfg.dataset = OmegaConf.to_container(data, resolve=True)
         cfg.seed = model.config.seed  # it splits the data: what is held out stays held out
     seed_everything(cfg.seed, workers=True, verbose=False)
+    if progress:
+        epochs = cfg.trainer.max_epochs
+        write_line(f"training the independent classifier that judge=auto names: {epochs} epochs")
     with staged(folder.path) as part, torch.enable_grad():
         run = build(cfg, RunFolder(part))
         RunFolder.create(part, cfg, overrides)

@@ -24,7 +24,7 @@ from energy_at.sampling.quality import Inception
 from energy_at.sampling.samples import FILE, Samples
 from energy_at.sampling.score import HELD_OUT, MOST, SAMPLES, SampleScores
 
-FILES = (FILE, "samples.json", "samples.csv", "samples.md")
+FILES = (FILE, "samples.json", "samples.csv", "samples.md", "samples.tex")
 SIDE_BY_SIDE = 12
 PER_CLASS = 100
 SYMBOLS = {
@@ -89,6 +89,7 @@ def write_files(
     (folder / FILES[1]).write_text(json.dumps(report, indent=2) + "\n")
     (folder / FILES[2]).write_text(_table(report["sets"]).csv())
     (folder / FILES[3]).write_text(text + "\n")
+    (folder / FILES[4]).write_text(_score_table(report["sets"]).latex() + "\n")
     return text
 
 
@@ -132,8 +133,10 @@ def _figures(
     )
     ours, theirs = scores.energies[plan.sampler.energy], material.energies.cpu()
     return {
-        "grid": figures.grid(samples["pixels"], samples["label"], classes, plan.shown),
-        "start": figures.grid(samples["start"], samples["label"], classes, plan.shown),
+        "grid": figures.grid(samples["pixels"], samples["label"], classes, plan.shown, title),
+        "start": figures.grid(
+            samples["start"], samples["label"], classes, plan.shown, f"{title}; starts"
+        ),
         "nearest": figures.nearest_figure(list(pairs), title),
         "distributions": figures.distributions_figure(
             {name: scores.near[name].distances.double().numpy() for name in (SAMPLES, HELD_OUT)},
@@ -144,21 +147,25 @@ def _figures(
     }
 
 
+def _score_table(sets: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Scores of every set, as far as they were measured, ready to print."""
+    names = [name for name in SCORES if any(row.get(name) is not None for row in sets.values())]
+    return Table(
+        ("set", "images", *(SCORES[name].column for name in names)),
+        [(label, str(row["images"]), *score_cells(row, names)) for label, row in sets.items()],
+    )
+
+
 def markdown(report: Mapping[str, Any], plan: SamplingPlan, scores: SampleScores) -> str:
     """Settings, scores, and how to read them."""
     sets, stopped, seconds = report["sets"], report["stopped"], report["seconds"]
     ours, real, energies = sets[SAMPLES], sets[HELD_OUT], scores.energies[plan.sampler.energy]
     earlier = report["of_earlier_attempts"]
-    names = [name for name in SCORES if any(row.get(name) is not None for row in sets.values())]
-    table = Table(
-        ("set", "images", *(SCORES[name].column for name in names)),
-        [(label, str(row["images"]), *score_cells(row, names)) for label, row in sets.items()],
-    )
     lines = [
         f"{plan.n} samples of {report['dataset']} from {network_text(report['network'])}, "
         f"seed {plan.seed}: {plan.title}.",
         "",
-        table.markdown(),
+        _score_table(sets).markdown(),
         "",
         _extractor_line(report),
         f"- stopped: {stopped['reached']} at their target energy, {stopped['cap']} at the cap; "

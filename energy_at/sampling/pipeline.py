@@ -90,7 +90,7 @@ def _generate(material: Material, parts: Parts) -> None:
     model, plan, done = material.model, material.plan, parts.done
     net = Tiled(model.net, tile_of(model.device))
     bar = SamplingBar(
-        total=plan.n, initial=len(done), desc="sampling", unit="img", disable=not material.progress
+        total=plan.n, initial=len(done), desc="sampling", unit="img", visible=material.progress
     )
     starts = material.portions(done)
     chains = generate(net, plan.sampler, plan.guidance, starts, plan.batch_size, bar.show_energies)

@@ -21,8 +21,8 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 from torch_fidelity.utils import create_feature_extractor
-from tqdm import tqdm
 
+from energy_at.core.progress import Bar
 from energy_at.core.rules import ArgumentError
 from energy_at.core.types import Pixels
 from energy_at.runs.checkpoints import read_tensors
@@ -169,7 +169,7 @@ def extract_features(
     found = []
     with (
         torch.no_grad(),
-        tqdm(total=len(pixels), desc=label, unit="img", leave=False, disable=not progress) as bar,
+        Bar(total=len(pixels), desc=label, unit="img", visible=progress) as bar,
     ):
         for part in torch.split(pixels, BATCH):
             rgb = part.expand(-1, 3, -1, -1) if part.shape[1] == 1 else part

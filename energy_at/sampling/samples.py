@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from energy_at.core.files import replacing
+from energy_at.core.progress import Bar
 from energy_at.core.types import Labels, PerExample, Pixels
 from energy_at.runs.result_folder import ResultFolder
 from energy_at.sampling.langevin import Chains, Stop
@@ -138,7 +138,7 @@ class Parts:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class SamplingBar(tqdm):  # type: ignore[misc]
+class SamplingBar(Bar):
     """Progress bar: finished images, rate, mean energy, share that reached its target."""
 
     _energies: Tensor | None = None

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from energy_at.core.progress import Bar
 from energy_at.core.types import Labels
 from energy_at.data import ImageSet
 from energy_at.sampling.langevin import ENERGIES
@@ -117,7 +117,7 @@ def find_nearest(
     best = torch.full((len(rows),), torch.inf, device=device)
     places = torch.zeros(len(rows), dtype=torch.long, device=device)
     chunks = range(0, len(training.labels), CHUNK)
-    for first in tqdm(chunks, desc=label, leave=False, disable=not progress):
+    for first in Bar(chunks, desc=label, visible=progress):
         found = torch.cdist(rows, as_rows(training.pixels[first : first + CHUNK])).min(1)
         closer = found.values < best
         best = torch.where(closer, found.values, best)

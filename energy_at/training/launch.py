@@ -11,8 +11,11 @@ from pathlib import Path
 import torch.distributed as dist
 from hydra.core.hydra_config import HydraConfig
 from lightning import LightningModule, Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
 
 import __main__
+from energy_at.core.device import available_cores
+from energy_at.core.progress import write_line
 from energy_at.core.rules import ArgumentError
 from energy_at.data import ImageData
 
@@ -27,6 +30,8 @@ def require_startable(trainer: Trainer, data: ImageData) -> None:
     """
     if trainer.world_size == 1:
         return
+    if trainer.is_global_zero and isinstance(trainer.accelerator, CPUAccelerator):
+        warn_of_cores(trainer.num_devices)
     for name, images in {"batch_size": len(data.train), "eval_batch_size": len(data.val)}.items():
         size = getattr(data, name)
         last = images % size or min(images, size)
@@ -51,6 +56,16 @@ def require_startable(trainer: Trainer, data: ImageData) -> None:
                 f"trainer.devices={trainer.num_devices} starts the command once for each process, "
                 f"which only python -m {_ENTRY} and hydra/launcher=basic can: use them, or torchrun"
             )
+
+
+def warn_of_cores(processes: int) -> None:
+    """Prints a warning if more processes are to be started than there are cores for."""
+    cores = available_cores()
+    if processes > cores:
+        write_line(
+            f"warning: trainer.devices={processes} starts {processes} processes, but "
+            f"{cores} CPU core{'s'[: cores > 1]} and no GPU are there: they slow each other down"
+        )
 
 
 def fit(

@@ -164,7 +164,15 @@ class TolerantWandb(WandbLogger):
     @rank_zero_only
     def alert(self, title: str, text: str) -> None:
         with self.tolerate():
-            self.experiment.alert(title=title, text=text)
+            self.experiment.alert(title=title, text=text, level="WARN")
+
+    @rank_zero_only
+    def log_figure(self, path: Path) -> None:
+        """Shows a PNG file under its name."""
+        import wandb
+
+        with self.tolerate():
+            self.experiment.log({f"figures/{path.stem}": wandb.Image(str(path))})
 
     @rank_zero_only
     def log_artifact(self, files: Mapping[str, Path]) -> None:

@@ -9,6 +9,7 @@ from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -86,6 +87,7 @@ class AdversarialTraining(LightningModule):
         reuse: bool = True,
     ) -> None:
         super().__init__()
+        require_initialized(net)
         require(one_of(*get_args(BNMode)), bn_mode=bn_mode)
         require(number(0), eps_warmup_epochs=eps_warmup_epochs)
         self.net = net
@@ -102,6 +104,7 @@ class AdversarialTraining(LightningModule):
         self.reuse = reuse
         self.memory: Memory = {}  # of the attack
         self.repeated_epochs = 0  # by rollbacks: warm-ups do not count them
+        self._knows_traits = False  # whether the terms of the objective were tried
         self.observes_clean = False  # set by a callback that needs clean logits of every step
         self.observes_gradients = False  # set by one that needs input gradients, where free
         self.validated_nets: dict[str, Callable[[], nn.Module]] = {"val": lambda: self.net}
@@ -145,6 +148,9 @@ class AdversarialTraining(LightningModule):
         known = self._shares_passes and raised is None
         clean_grad = found.clean_grad if known else None
         vicinity = Vicinity(self.net, x, y, noise, clean_grad, part)
+        if not self._knows_traits:
+            self.objective.require_traits(pair.adv.shape[1], x.device)
+            self._knows_traits = True
         losses = self.objective(pair, epoch, vicinity)
         return {
             "loss": losses.total,
@@ -386,6 +392,16 @@ def validation_metrics(
         values |= {f"{name}/{metric}": value for metric, value in delta_energies(pair).items()}
     strongest = next(reversed([*attacks]), "")
     return {name.removeprefix(f"{strongest}/"): value for name, value in values.items()}
+
+
+def require_initialized(net: nn.Module) -> None:
+    """Raises ``ValueError`` if a lazy layer of the network has no weights yet."""
+    lazy = [name for name, parameter in net.named_parameters() if is_lazy(parameter)]
+    if lazy:
+        raise ValueError(
+            f"the network has lazy layers without weights ({', '.join(lazy)}): give them their "
+            "sizes, or call it on a batch of images before it is trained"
+        )
 
 
 def require_batches(net: nn.Module, images: int, batch_size: int) -> None:

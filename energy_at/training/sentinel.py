@@ -1,6 +1,5 @@
 """Watches a training for the loss of its robustness, and acts."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,9 +8,9 @@ from typing import Any, Literal, get_args
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from torch.optim.lr_scheduler import LRScheduler
-from tqdm import tqdm
 
 from energy_at.attacks import Attack, NoAttack
+from energy_at.core.progress import write_line
 from energy_at.core.rules import TRUTH, ArgumentError, integer, one_of, require
 from energy_at.data import EvalLoader
 from energy_at.objectives import Objective, Weighted, fits_adv_alone
@@ -204,4 +203,4 @@ def _log(trainer: Trainer, step: int, row: Mapping[str, float]) -> None:
 
 @rank_zero_only
 def _print(line: str) -> None:
-    tqdm.write(line, file=sys.stderr)
+    write_line(line)

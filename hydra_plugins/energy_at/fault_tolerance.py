@@ -12,6 +12,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from energy_at.config.sweep_progress import SweepProgress
+
 WRITTEN_FIRST = ("environment.json", "config.yaml")  # by a job that starts or resumes
 LOSSES = {  # what launchers raise when the process of a job is gone, by name: few are installed
     "BrokenExecutor",
@@ -27,7 +29,12 @@ Place = Callable[[Sequence[str], int], Path]
 
 
 def launch_jobs(
-    launcher: Launcher, config: DictConfig, jobs: Sequence[Sequence[str]], first: int, place: Place
+    launcher: Launcher,
+    config: DictConfig,
+    jobs: Sequence[Sequence[str]],
+    first: int,
+    place: Place,
+    progress: SweepProgress,
 ) -> Sequence[JobReturn]:
     """Launches jobs; those that are lost are launched once more.
 
@@ -42,10 +49,18 @@ def launch_jobs(
         jobs: Overrides of each.
         first: Number of the first.
         place: The folder of a job, from its overrides and its number.
+        progress: Of the whole sweep, which jobs print.
 
     Returns:
         What each job returned; an empty list if jobs were lost twice.
     """
+    with progress.handed_down():
+        return _launch(launcher, config, jobs, first, place)
+
+
+def _launch(
+    launcher: Launcher, config: DictConfig, jobs: Sequence[Sequence[str]], first: int, place: Place
+) -> Sequence[JobReturn]:
     sweep = Path(str(config.hydra.sweep.dir))
     before = _start_times(sweep)
     error = _try_launch(launcher, jobs, first)

@@ -9,6 +9,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from energy_at.config.sweep_progress import SweepProgress
 from hydra_plugins.energy_at.fault_tolerance import launch_jobs, places
 from hydra_plugins.energy_at.overrides import parse_sweep
 
@@ -54,4 +55,11 @@ class _Tolerant(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        return launch_jobs(self.launcher, self.config, job_overrides, initial_job_idx, self.place)
+        return launch_jobs(
+            self.launcher,
+            self.config,
+            job_overrides,
+            initial_job_idx,
+            self.place,
+            SweepProgress.of(job_overrides),
+        )

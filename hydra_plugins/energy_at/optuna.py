@@ -3,6 +3,7 @@
 ``hydra-optuna-sweeper`` needs Optuna < 3, whose database no longer works with SQLAlchemy 2.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
@@ -14,6 +15,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from energy_at.config.sweep_progress import SweepProgress
 from hydra_plugins.energy_at.fault_tolerance import launch_jobs, places
 from hydra_plugins.energy_at.overrides import parse_sweep
 
@@ -69,6 +71,8 @@ class OptunaSweeper(Sweeper):
         folder = Path(str(self.composed.hydra.sweep.dir))
         folder.mkdir(parents=True, exist_ok=True)
         study = self._study(folder)
+        each = max(1, len(self.repeats))
+        self.progress = SweepProgress(self.n_trials * each, [*space, REPEATED], time.time())
         require_seeds(study, used, folder)
         OmegaConf.save(self.composed, folder / "multirun.yaml")
         for trial in [t for t in study.trials if not t.state.is_finished()]:
@@ -100,7 +104,8 @@ class OptunaSweeper(Sweeper):
 
         each = max(1, len(self.repeats))
         jobs = [job for trial in trials for job in self._jobs(trial.params)]
-        found = launch_jobs(self.runner, self.composed, jobs, trials[0].number * each, self.place)
+        first = trials[0].number * each
+        found = launch_jobs(self.runner, self.composed, jobs, first, self.place, self.progress)
         values = [job.return_value for job in found] or [None] * len(jobs)
         for place, trial in enumerate(trials):
             own = values[place * each : (place + 1) * each]

@@ -2,7 +2,9 @@
 
 import csv
 import io
+import itertools
 import os
+import re
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -14,6 +16,7 @@ from omegaconf import OmegaConf
 from energy_at import train
 from energy_at.config.sweep_summary import SweepSummary
 from tests.helpers.running import ONE_EPOCH
+from tests.helpers.tables import markdown_rows
 
 SHORT = (
     *ONE_EPOCH,
@@ -69,15 +72,38 @@ def test_a_sweep_ends_with_one_table_of_its_methods(healthy):
     last = out[out.rindex("| method") :].splitlines()
     header, _, *rows = [cells(line) for line in last if line.startswith("|")]
     printed = [dict(zip(header, row, strict=True)) for row in rows]
-    assert [(row["method"], row["runs"]) for row in printed] == [
+    whole = markdown_rows(sweep / "comparison.md")
+    assert [(row["method"], row["runs"]) for row in whole] == [
         ("FGSM-AT", "2"),
         ("FGSM-AT + DER", "2"),
     ]
-    assert printed == table(sweep / "comparison.csv")
-    assert (sweep / "comparison.md").read_text().splitlines() == [
-        line for line in last if line.startswith("|")
-    ]
+    assert [row["method"] for row in printed] == [row["method"] for row in whole]
+    assert max(len(line) for line in last if line.startswith("|")) <= 80
     assert sweep.name in last[-1]
+
+
+def test_jobs_are_numbered_and_their_tables_are_titled(healthy):
+    (_, out, err), _ = healthy
+    titles = [f"[{i}/4] reg={reg} seed={seed}" for i, (reg, seed) in enumerate(
+        itertools.product(("none", "der"), (0, 1)), 1)]  # fmt: skip
+    assert [line for line in out.splitlines() if line.startswith("[")] == titles
+    announced = [line for line in err.splitlines() if re.match(r"\[\d/4\]", line)]
+    assert [line.partition(",")[0] for line in announced] == titles
+    assert all(re.search(r", about \d+:\d\d left$", line) for line in announced[1:])
+    assert "left" not in announced[0]
+
+
+def test_the_comparison_is_there_as_numbers(healthy):
+    rows = table(healthy[1] / "comparison.csv")
+    clean = [row for row in rows if row["quantity"] == "clean accuracy [%]"]
+    assert [(row["method"], row["runs"]) for row in clean] == [
+        ("FGSM-AT", "2"),
+        ("FGSM-AT + DER", "2"),
+    ]
+    for row in rows:
+        assert int(row["n"]) <= int(row["runs"])
+        numbers = [float(row[name]) for name in ("min", "mean", "max") if row[name]]
+        assert numbers == sorted(numbers)
 
 
 def test_a_sweep_leaves_each_run_its_row(healthy):
@@ -115,7 +141,7 @@ def torn(tmp_path_factory):
 
 
 def test_a_job_that_fails_does_not_end_the_sweep(torn):
-    rows = table(torn[1] / "comparison.csv")
+    rows = markdown_rows(torn[1] / "comparison.md")
     assert [row["method"] for row in rows] == [
         "FGSM-AT + DER, reg.weight=1",
         "FGSM-AT + DER, reg.weight=2",

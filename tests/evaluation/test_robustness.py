@@ -7,7 +7,8 @@ from energy_at.attacks import WorstCase, fgsm, pgd, restarted_pgd
 from energy_at.attacks.registry import CLEAN, AttackKey
 from energy_at.attacks.threat import L2, Linf
 from energy_at.data import ImageSet
-from energy_at.evaluation.robustness import Evaluator
+from energy_at.evaluation import robustness
+from energy_at.evaluation.robustness import Evaluator, Pace
 from energy_at.models import preactresnet18
 from tests.helpers.nets import TinyNet
 
@@ -113,3 +114,24 @@ def test_an_exam_leaves_the_network_as_it_was():
     assert [module.training for module in net.modules()] == modes
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
     assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_the_time_left_is_that_of_the_passes_at_the_rate_so_far(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(robustness.time, "monotonic", lambda: now[0])
+    pace = Pace(planned=20.0, later=30.0)
+    pace.begin(5.0)
+    now[0] += 10
+    pace.count(20.0)  # two passes a second
+    assert pace.estimate(240.0) == "2:00"
+    # 10 of this attack, 15 for each of 4 images, 30 later
+    assert pace.left(images=4, missing=10.0) == "0:50"
+
+
+def test_a_long_attack_is_announced_with_the_time_of_its_passes(capsys, monkeypatch):
+    monkeypatch.setattr(robustness, "LONG", 5)
+    net, attacks = TinyNet(), keyed({"fgsm": fgsm(BALL), "pgd": pgd(BALL, steps=5)})
+    exam_of(net, 10, wrong=2, progress=True).correct(net, attacks)
+    err = capsys.readouterr().err
+    assert err.startswith("PGD on 8 images: about 0:0")
+    assert err.count("\n") == 1

@@ -14,7 +14,7 @@ FAST = ("subset=24", "steps=2", "progress=false", "device=cpu", "batch_size=16")
 TWO = ("attacks=[fgsm,pgd]",)
 OUT = "run/analysis/last-linf-8of255-24images"
 FIGURES = {"histograms", "histograms_joint", "path", "classes", "delta_vs_eps"}
-FILES = {"table.md", "table.csv", "samples.npz", "settings.json", ".result.json"}
+FILES = {"table.md", "table.csv", "table.tex", "samples.npz", "settings.json", ".result.json"}
 SETTING = ("dataset=synthetic", "model=small", "model.width=4", "threat.eps=8/255")
 
 

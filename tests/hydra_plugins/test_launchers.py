@@ -27,6 +27,7 @@ from submitit.core.utils import FailedJobError, UncompletedJobError
 from energy_at import train
 from energy_at.config.errors import explain
 from energy_at.config.schema import check_start
+from energy_at.config.sweep_progress import SweepProgress
 from energy_at.reporting.sweeps import summary
 from energy_at.runs.folder import runs_below
 from hydra_plugins.energy_at.fault_tolerance import is_loss, launch_jobs, places
@@ -119,7 +120,10 @@ def begin(number):
 
 def launch(launcher, jobs=1, first=0):
     overrides = [[f"seed={seed}"] for seed in range(jobs)]
-    return launch_jobs(launcher, OF_SWEEP, overrides, first, lambda _, number: SWEEP / str(number))
+    sweep = SweepProgress.of(overrides)
+    return launch_jobs(
+        launcher, OF_SWEEP, overrides, first, lambda _, number: SWEEP / str(number), sweep
+    )
 
 
 def test_a_job_that_is_killed_does_not_end_the_sweep_and_is_named(capsys):

@@ -13,6 +13,7 @@ from energy_at.objectives import (
     Trait,
     Weighted,
 )
+from energy_at.objectives.objective import UNDECLARED
 
 TERMS = {
     "clean_ce": CleanCrossEntropy(),
@@ -249,3 +250,46 @@ def test_no_term_that_is_not_flat_is_ever_left_out():
     objective = Objective({"ce": Weighted(CleanCrossEntropy())}, skip_flat=True)
     assert objective(pair).total == 0
     assert objective(pair).total.requires_grad
+
+
+# Traits are tried
+
+
+class Distance:
+    """Distance of clean and adversarial logits."""
+
+    def __init__(self, traits=None, sign=1):
+        self.sign = sign
+        if traits is not None:
+            self.traits = traits
+
+    def __call__(self, pair):
+        return self.sign * (pair.clean - pair.adv).square().sum(1)
+
+
+@terms
+def test_traits_of_the_published_terms_hold(term):
+    before = torch.get_rng_state()
+    Objective({"term": Weighted(term)}).require_traits(4)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("term", "message"),
+    [
+        (Distance(Trait.NONE), r"Distance\) reads clean and trains clean logits undeclared: give "
+         r"it traits = Trait.READS_CLEAN \| Trait.TRAINS_CLEAN$"),
+        (Distance(Trait.READS_CLEAN), "trains clean logits undeclared"),
+        (Distance(UNDECLARED | Trait.FLAT_AT_ZERO, sign=-1), "is negative: take Trait.FLAT_AT"),
+    ],
+)  # fmt: skip
+def test_a_term_that_reads_or_trains_what_it_does_not_declare_is_refused(term, message):
+    with pytest.raises(ValueError, match=message):
+        Objective({"mine": Weighted(term)}).require_traits(4)
+
+
+def test_a_term_without_traits_reads_and_trains_clean_logits(pair):
+    objective = Objective({"mine": Weighted(Distance())})
+    objective.require_traits(4)
+    assert objective.traits == UNDECLARED
+    assert torch.equal(objective(pair).total, Distance()(pair).mean())

@@ -17,7 +17,7 @@ def test_an_alarm_is_a_line_and_a_row():
     alarm = Alarm("RO", 12, DIVERGENCE, 0.0625, 0.05, held_out=True)
     assert str(alarm) == f"RO alarm at step 12: {DIVERGENCE} is 0.0625, threshold 0.05"
     assert alarm.row() == {
-        "alarm/ro": 0.0625, "alarm/by/divergence": 0.0625, "alarm/held_out": 1.0,
+        "alarm/ro": 1.0, "alarm/by/divergence": 0.0625, "alarm/held_out": 1.0,
     }  # fmt: skip
 
 

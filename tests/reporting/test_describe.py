@@ -59,7 +59,7 @@ def test_equal_configurations_differ_in_nothing():
 
 
 def test_a_key_that_only_some_have_is_marked_as_missing():
-    assert rows({"a": {}}, {"a": {"b": 1}}) == [("a", "{}", MISSING), ("a.b", MISSING, "1")]
+    assert rows({"a": {}}, {"a": {"b": 1}}) == [("a.b", MISSING, "1")]
 
 
 def test_values_are_written_as_typed():

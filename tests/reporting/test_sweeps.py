@@ -11,6 +11,7 @@ from energy_at.reporting.sweeps import compare_runs, summary, sweep_curves
 from energy_at.runs.folder import RunFolder
 from tests.helpers.reports import write as write_run
 from tests.helpers.running import TINY, config
+from tests.helpers.tables import markdown_rows
 
 composed = functools.cache(config)
 SOUND, LOST = (0.30, 0.35, 0.40), (0.40, 0.05, 0.0)  # PGD accuracy on held-out images, by epoch
@@ -163,7 +164,7 @@ def table(path):
 def test_a_run_that_has_not_finished_is_left_out(jobs):
     (jobs / "1" / "results.json").unlink()
     summary(jobs)
-    assert [row["runs"] for row in table(jobs / "comparison.csv")] == ["1", "2"]
+    assert [row["runs"] for row in markdown_rows(jobs / "comparison.md")] == ["1", "2"]
     assert [row["run"] for row in table(jobs / "runs.csv")] == ["0", "2", "3"]
 
 
@@ -198,7 +199,10 @@ def test_jobs_are_in_the_order_in_which_they_ran(jobs):
     (jobs / "3" / "error.txt").write_text("early\n")
     *_, first, second, third = summary(jobs).splitlines()
     assert [line.split()[1] for line in (first, second, third)] == ["3", "10", "11"]
-    assert [row["method"] for row in table(jobs / "comparison.csv")] == ["FGSM-AT + DER", "FGSM-AT"]
+    assert [row["method"] for row in markdown_rows(jobs / "comparison.md")] == [
+        "FGSM-AT + DER",
+        "FGSM-AT",
+    ]
 
 
 @pytest.mark.slow
@@ -207,7 +211,7 @@ def test_a_run_without_log_is_compared_by_its_accuracies(jobs):
     for job in "23":
         (jobs / job / "metrics.csv").unlink()
     summary(jobs)
-    logged, quiet = table(jobs / "comparison.csv")
+    logged, quiet = markdown_rows(jobs / "comparison.md")
     assert quiet["method"] == "FGSM-AT + DER"
     assert quiet["clean %"] == logged["clean %"] == "80.0"
     assert quiet["AAE share %"] == ""
@@ -215,7 +219,7 @@ def test_a_run_without_log_is_compared_by_its_accuracies(jobs):
         guessed = {"clean": 0.8, "fgsm": 0.25, "pgd": 0.25, "n": 100}
         RunFolder(jobs / job).write_results({"last": {"step": 36, "test": guessed}})
     summary(jobs)
-    assert table(jobs / "comparison.csv")[1]["status"] == "not robust (2 of 2 runs)"
+    assert markdown_rows(jobs / "comparison.md")[1]["status"] == "not robust (2 of 2 runs)"
 
 
 def test_runs_are_found_in_folders_of_folders(jobs):
@@ -224,7 +228,7 @@ def test_runs_are_found_in_folders_of_folders(jobs):
         (jobs / name).parent.mkdir(exist_ok=True)
         (jobs / str(job)).rename(jobs / name)
     summary(jobs)
-    assert {row["method"]: row["runs"] for row in table(jobs / "comparison.csv")} == {
+    assert {row["method"]: row["runs"] for row in markdown_rows(jobs / "comparison.md")} == {
         "FGSM-AT": "2",
         "FGSM-AT + DER": "2",
     }

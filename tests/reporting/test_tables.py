@@ -1,11 +1,18 @@
-"""Tables as Markdown and CSV, and their cells."""
+"""Tables as Markdown, LaTeX and CSV, and their cells."""
 
 import csv
 import io
 
 import pytest
 
-from energy_at.reporting.tables import Table, each_cell, mean_cell, steps_cell, steps_of_runs_cell
+from energy_at.reporting.tables import (
+    Table,
+    each_cell,
+    mean_cell,
+    spread,
+    steps_cell,
+    steps_of_runs_cell,
+)
 
 
 def test_csv_parses_back():
@@ -34,6 +41,59 @@ def test_a_small_table_by_hand():
 def test_a_bar_in_a_cell_ends_no_cell():
     lines = Table(("run", "n"), [("a|b", "1")]).markdown().splitlines()
     assert lines == ["| run  | n |", "| ---- | - |", r"| a\|b | 1 |"]
+
+
+def test_a_small_table_in_latex_by_hand():
+    table = Table(("run_1", "PGD %"), [("a & b", "34.2 [32.7, 35.6]"), ("[c]", "")])
+    assert table.latex().splitlines() == [
+        r"\begin{tabular}{lr}",
+        r"  \toprule",
+        r"  run\_1 & PGD \% \\",
+        r"  \midrule",
+        r"  a \& b & 34.2 [32.7, 35.6] \\",
+        r"  {[c]} &  \\",
+        r"  \bottomrule",
+        r"\end{tabular}",
+    ]
+
+
+def test_a_table_is_written_in_three_forms_its_csv_of_numbers_if_there_are_any(tmp_path):
+    table = Table(("run", "n"), [("a", "34.2 [32.7, 35.6]")])
+    table.write(tmp_path / "a.b", above="setting\n\n", numbers=Table(("mean",), [(34.2,)]))
+    assert (tmp_path / "a.b.md").read_text() == f"setting\n\n{table.markdown()}\n"
+    assert (tmp_path / "a.b.tex").read_text() == f"{table.latex()}\n"
+    assert (tmp_path / "a.b.csv").read_text() == "mean\n34.2\n"
+
+
+WIDE = Table(
+    ("method", "n", "PGD %", "status"),
+    [("FGSM-AT + DER, reg.weight=0.5, seed 0", "1000", "34.2 [32.7, 35.6]", "robust" * 4)],
+)
+
+
+@pytest.mark.parametrize(
+    ("width", "columns", "cell"),
+    [
+        (200, 4, "34.2 [32.7, 35.6]"),
+        (93, 3, "34.2 [32.7, 35.6]"),
+        (80, 3, "34.2"),
+        (60, 3, "34.2"),
+    ],
+)
+def test_a_terminal_leaves_out_columns_then_ranges_then_ends_of_cells(width, columns, cell):
+    head, _, row = WIDE.fitted(("n",), width).splitlines()
+    assert max(map(len, (head, row))) <= width
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert (len(cells), cells[-2]) == (columns, cell)
+    assert (cells[0] == WIDE.rows[0][0]) == (width > 60)
+
+
+def test_statistics_are_those_of_the_known_values():
+    assert spread([1.0, None, 3.0, float("nan")]) == {
+        "n": 2, "mean": 2.0, "std": pytest.approx(2**0.5), "min": 1.0, "max": 3.0
+    }  # fmt: skip
+    assert spread([]) == {"n": 0, "mean": None, "std": None, "min": None, "max": None}
+    assert spread([5.0])["std"] is None
 
 
 @pytest.mark.parametrize(

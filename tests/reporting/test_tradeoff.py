@@ -92,17 +92,45 @@ def test_a_point_of_the_figure_is_the_mean_of_its_seeds_and_steps_are_its_curve(
 ):
     for job, (steps, seed, fid) in enumerate([(200, 0, 10.0), (100, 0, 20.0), (100, 1, 40.0)]):
         write(job, steps=steps, seed=seed, fid=fid)
-    write(3, "local_pca", fid=None)  # not measured by features
     drawn = {}
 
-    def draw(curves, title):
+    def draw(curves, title, controls):
         drawn.update(curves)
-        return results.tradeoff_figure(curves, title)
+        return results.tradeoff_figure(curves, title, controls)
 
     monkeypatch.setattr("energy_at.reporting.tradeoff.tradeoff_figure", draw)
     compare_samplings(tmp_path)
     (curve,) = drawn.values()
     assert [(point["steps"], point["fid"]) for point in curve] == [(100, 30.0), (200, 10.0)]
+
+
+def test_without_scores_of_features_no_empty_panel_is_drawn(write, tmp_path, monkeypatch):
+    missing = dict.fromkeys(("fid", "precision", "recall"))
+    for job, accuracy in enumerate((0.5, 0.75)):
+        write(job, steps=10 + job, **missing, classifier_accuracy=accuracy)
+    figures = []
+    monkeypatch.setattr("energy_at.reporting.tradeoff.save", lambda f, _: figures.append(f))
+    compare_samplings(tmp_path)
+    (axes,) = figures[0].axes
+    (line,) = [line for line in axes.get_lines() if len(line.get_xdata()) == 2]
+    assert list(line.get_ydata()) == [0.5, 0.75]
+    figures.clear()
+    write(2, **missing, variety=None)
+    compare_samplings(tmp_path)
+    assert figures == []
+
+
+def test_the_start_alone_and_held_out_images_are_marked(write, tmp_path, monkeypatch):
+    write(0)
+    figures = []
+    monkeypatch.setattr("energy_at.reporting.tradeoff.save", lambda f, _: figures.append(f))
+    compare_samplings(tmp_path)
+    left = figures[0].axes[0]
+    marks = {line.get_marker(): line.get_ydata()[0] for line in left.get_lines()}
+    assert marks == {"o": 30.0, "D": 90.0, "*": 1.0}
+    (legend,) = figures[0].legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == ["noise, none", "start alone", "held-out images"]
 
 
 def test_a_score_has_its_unit_and_one_that_was_not_measured_is_empty():

@@ -279,8 +279,10 @@ def test_wandb_holds_every_number_that_the_csv_holds(offline):
     folder, kept = offline
     with (folder / "metrics.csv").open(newline="") as file:
         csv_rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
-    assert len(csv_rows) == len(kept.rows)
-    for row, sent in zip(csv_rows, kept.rows, strict=True):
+    *history, last = kept.rows
+    assert len(csv_rows) == len(history)
+    assert any(key.startswith("figures/delta_energy") for key in last)
+    for row, sent in zip(csv_rows, history, strict=True):
         step = row.pop("step")
         assert step == sent["trainer/global_step"]
         assert {key: sent[key] for key in row} == pytest.approx(row, rel=1e-6)
@@ -327,6 +329,17 @@ def test_checkpoints_are_an_artifact(offline):
     assert artifact.type == "model"
     sizes = {entry.path: entry.size for entry in artifact.manifest.contents}
     assert sizes == {name: path.stat().st_size for name, path in RunFolder(folder).saved().items()}
+
+
+def test_a_run_is_found_by_its_method_attack_eps_data_set_and_seed(offline):
+    folder, kept = offline
+    cfg = RunFolder(folder).config()
+    assert kept.run.display_name == f"FGSM-AT + DER w=0.5 s={cfg.seed}"
+    tags = {"FGSM-AT + DER", "FGSM", f"eps={cfg.threat.eps}", "synthetic", f"seed={cfg.seed}"}
+    assert set(kept.run.tags) == {"a", "b"} | tags
+    assert {name: kept.summary[name] for name in ALARMS.values()} == dict.fromkeys(
+        ALARMS.values(), 0.0
+    )
 
 
 @pytest.mark.slow

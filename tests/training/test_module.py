@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning import Callback
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
@@ -35,7 +36,7 @@ from energy_at.objectives import (
 from energy_at.objectives.linearity import input_gradient
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder
-from energy_at.training import AdversarialTraining
+from energy_at.training import AdversarialTraining, FastAT
 from energy_at.training.module import validation_metrics
 from tests.helpers.nets import TinyNet
 from tests.helpers.running import TINY_BN, config, fitted, prepared, states_equal
@@ -690,3 +691,11 @@ def test_bf16_moves_delta_energies_by_less_than_two_hundredths_of_a_nat(narrow_r
     assert exact.abs().max() > 0.02
     assert (rounded - exact).abs().mean() < 0.02
     assert (rounded - exact).abs().max() > 0
+
+
+def test_a_network_with_lazy_layers_is_refused_until_it_has_weights():
+    net = nn.Sequential(nn.Flatten(), nn.LazyLinear(4))
+    with pytest.raises(ValueError, match=r"lazy layers without weights \(1\.weight, 1\.bias\)"):
+        FastAT(net, Linf(0.1))
+    net(torch.rand(2, 3, 4, 4))
+    FastAT(net, Linf(0.1))

@@ -21,7 +21,7 @@ from energy_at.runs.result_folder import ResultFolder
 
 TITLE = "Report on adversarial training"
 FILES = (
-    *("table.md", "table.csv", *comparison.FILES),
+    *("table.md", "table.csv", "table.tex", *comparison.FILES),
     *(f"{DELTA_ENERGY}.png", f"{DELTA_ENERGY}.pdf", "report.md", "report.html"),
 )
 
@@ -51,14 +51,13 @@ def report(folders: Sequence[RunFolder], out: Path, failed: Sequence[str] = ()) 
     table = results_table([runs[folder] for folder in folders])
     with ResultFolder(out, "report").staged() as part:
         compared = write_comparison(found, part)
-        (part / "table.md").write_text(table.markdown() + "\n")
-        (part / "table.csv").write_text(table.csv())
+        table.write(part / "table")
         sections = _sections(found, part, failed)
         for name in ("report.md", "report.html"):
             text = render(name, TITLE, setting(configs(found)), sections)
             (part / name).write_text(text, encoding="utf-8")
         files = [name for name in FILES if (part / name).is_file()]
-    printed = table.markdown() if len(folders) <= TOGETHER else compared
+    printed = table.fitted(comparison.OPTIONAL) if len(folders) <= TOGETHER else compared
     return "\n".join([printed, f"written to {out}/: {', '.join(files)}", *failed])
 
 

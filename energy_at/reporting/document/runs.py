@@ -137,7 +137,7 @@ def environment(found: Sequence[Entry]) -> Iterator[Block]:
 
 def _choices(found: Sequence[Entry]) -> Iterator[Block]:
     overrides = found[0].run.folder.overrides()
-    yield f"Choices that differ from the defaults:{'' if overrides else ' none recorded.'}"
+    yield f"Overrides that were typed:{'' if overrides else ' none recorded.'}"
     if overrides:
         yield Code("\n".join(overrides))
 

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from energy_at.reporting.describe import MethodLabel
 
@@ -53,11 +54,17 @@ SWEPT = 2  # values from which a number has colours of its own
 LINE_STYLES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (7, 2, 1, 2, 1, 2)), (0, (8, 4)))
 MARKERS = ("", "o", "s", "^", "D", "v", "P", "X")
 
+SPIKE = 8  # times the usual size of a value
 ALARM = "0.25"  # colour of a triangle that belongs to no curve
 LABEL_DISTANCE = 0.08  # of the width of a panel, between labels
 LANE = 13  # points between alarms of different kinds
 MARK_STYLES: dict[str, Style] = {  # what a legend says of the marks that belong to no method
     "one seed": {"color": "0.4", "linewidth": 0.7},
+    "range of steps": {"color": "0.4", "linewidth": 5, "alpha": 0.25},
+    "mean of neighbouring steps": {"color": "0.4", "linewidth": 0.5},
+    "mean of an epoch": {"color": "0.4", "linewidth": 1.8},
+    "collapsed or not robust": {"color": "0.4", "linestyle": "", "marker": "x"},
+    "range over seeds": {"color": "0.4", "linestyle": "", "marker": "|", "markersize": 9},
     "onset of CO": {"color": "0.4", "linewidth": 0.9, "linestyle": "--"},
     "onset of RO": {"color": "0.4", "linewidth": 0.9, "linestyle": ":"},
     "alarm of the sentinel": {"color": ALARM, "linestyle": "", "marker": "v", "markersize": 4},
@@ -135,8 +142,50 @@ def subplots(
 
 
 def entitle(figure: Figure, title: str) -> None:
+    """A title of at most two lines."""
     if title:
-        figure.suptitle(fill(title, int(15 * figure.get_figwidth())), fontsize="medium")
+        figure.suptitle(two_lines(title, int(15 * figure.get_figwidth())), fontsize="medium")
+
+
+def two_lines(text: str, width: int) -> str:
+    """The text in at most two lines of ``width`` characters; what does not fit ends in dots."""
+    return fill(text, width, max_lines=2, placeholder=" \N{HORIZONTAL ELLIPSIS}")
+
+
+def share_y(panels: Sequence[Axes]) -> None:
+    """The same y range, with a margin, for panels that are compared; to call after the curves."""
+    limits = [axes.get_ylim() for axes in panels]
+    low, high = min(low for low, _ in limits), max(high for _, high in limits)
+    margin = 0.04 * (high - low)
+    for axes in panels:
+        axes.set_ylim(low - margin, high + margin)
+
+
+def bins_of(n: int) -> int:
+    """Bins of a histogram of ``n`` values, by Rice's rule: 8 to 40."""
+    return int(np.clip(round(2 * n ** (1 / 3)), 8, 40))
+
+
+def show_spikes(axes: Axes, curves: Sequence[Any]) -> bool:
+    """A symmetric logarithmic axis where few values are far beyond all others, else a linear one.
+
+    Beyond the 98th percentile of the absolute values, if the largest is ``SPIKE`` times as large:
+    the curve stays visible, and no spike leaves the panel. Returns whether the axis is logarithmic.
+    """
+    sizes = np.abs(np.concatenate([np.asarray(curve, float) for curve in curves]))
+    sizes = sizes[np.isfinite(sizes)]
+    usual = float(np.quantile(sizes, 0.98)) if len(sizes) else 0.0
+    if not usual or sizes.max() < SPIKE * usual:
+        return False
+    unit = 10.0 ** np.floor(np.log10(usual))
+    linear = float(np.ceil(usual / unit) * unit)
+    powers = 10.0 ** np.arange(np.ceil(np.log10(2 * linear)), np.ceil(np.log10(sizes.max())) + 1)
+    axes.set_yscale("symlog", linthresh=linear, linscale=2)
+    ticks = np.array([linear, *powers])
+    axes.yaxis.set_major_locator(FixedLocator([*-ticks[::-1], 0.0, *ticks]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+    return True
 
 
 def methods_legend(figure: Figure, styles: Mapping[Any, Style]) -> None:

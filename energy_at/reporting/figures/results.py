@@ -1,18 +1,26 @@
 """What a trained network does: robust accuracy against eps, and pictures of its samples."""
 
 from collections.abc import Mapping, Sequence
-from textwrap import fill
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from PIL.Image import Image, Resampling, fromarray
 
 from energy_at.reporting.describe import NORM_LABELS
-from energy_at.reporting.figures import ATTACK_STYLES, EPS_UNITS, Style, entitle, subplots
+from energy_at.reporting.figures import (
+    ATTACK_STYLES,
+    EPS_UNITS,
+    Style,
+    bins_of,
+    entitle,
+    subplots,
+    two_lines,
+)
 from energy_at.reporting.tables import grouped
 
 START_COLORS = {
@@ -28,7 +36,12 @@ VARIETY = "variety: L2 distance within a class [pixel range]"
 TRADEOFFS = (  # two keys of scores, and the labels of their axes
     ("variety", "fid", VARIETY, "FID (less is better)"),
     ("recall", "precision", "recall (variety)", "precision (quality)"),
+    ("variety", "classifier_accuracy", VARIETY, "classifier accuracy (share)"),  # without features
 )
+CONTROLS: dict[str, Style] = {  # sets without sampling
+    "start alone": {"marker": "D", "markerfacecolor": "none", "markersize": 6, "linestyle": ""},
+    "held-out images": {"marker": "*", "color": "#0072B2", "markersize": 9, "linestyle": ""},
+}
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
@@ -60,12 +73,20 @@ def accuracy_figure(found: Mapping[str, Any], title: str = "") -> Figure:
             ylim=(-2, 102),
             xlim=(0, None),
         )
-        axes.set_title(fill(title, 72), fontsize=8, parse_math=False)  # a path may hold a $
-        axes.legend(frameon=False)
+        axes.set_title(two_lines(title, 72), fontsize=8, parse_math=False)  # a path may hold a $
+        handles, labels = axes.get_legend_handles_labels()
+        names = [*labels, "95 % interval (Wilson)"]
+        axes.legend([*handles, Patch(color="0.8")], names, frameon=False)
     return figure
 
 
-def grid(images: Bytes, labels: NDArray[np.int64], names: Sequence[str], per_class: int) -> Figure:
+def grid(
+    images: Bytes,
+    labels: NDArray[np.int64],
+    names: Sequence[str],
+    per_class: int,
+    title: str = "",
+) -> Figure:
     """The first images of every class, a row for each; many classes stand in blocks side by side.
 
     Args:
@@ -73,6 +94,7 @@ def grid(images: Bytes, labels: NDArray[np.int64], names: Sequence[str], per_cla
         labels: Their classes.
         names: Of the classes.
         per_class: Columns; fewer if the classes have fewer samples, or the page no room.
+        title: Written above, with the number of images that are shown.
     """
     blocks = -(-len(names) // ROWS)
     room = per_class if blocks == 1 else min(per_class, max(1, COLUMNS // blocks))
@@ -81,7 +103,7 @@ def grid(images: Bytes, labels: NDArray[np.int64], names: Sequence[str], per_cla
     height = -(-len(names) // blocks)
     inches = min(0.5, 7.0 / columns) if blocks == 1 else 0.3
     with mpl.rc_context({"font.size": 8 if blocks == 1 else 6}):
-        size = (blocks * (inches * columns + (1.0 if blocks == 1 else 0.7)), inches * height + 0.1)
+        size = (blocks * (inches * columns + (1.0 if blocks == 1 else 0.7)), inches * height + 0.5)
         figure = Figure(figsize=size, layout="constrained")
         for i, axes in enumerate(figure.subplots(1, blocks, squeeze=False)[0]):
             part = slice(i * height, (i + 1) * height)
@@ -89,6 +111,8 @@ def grid(images: Bytes, labels: NDArray[np.int64], names: Sequence[str], per_cla
             places = [(row + 0.5) * (images.shape[1] + 1) for row in range(len(names[part]))]
             axes.set_yticks(places, names[part])
             axes.tick_params(length=0)
+        shown = f"{sum(map(len, rows)):,} of {len(images):,} shown"
+        entitle(figure, f"{title}; {shown}" if title else shown)
     return figure
 
 
@@ -127,21 +151,37 @@ def distributions_figure(
 ) -> Figure:
     """Distances to the nearest training image (L2, in pixels) and energies (nats) by set."""
     with subplots(1, 2, (8.4, 3.0), title) as (figure, (left, right)):
-        _histograms(left, distances, "L2 distance to the nearest training image [pixel range]")
-        _histograms(right, energies, f"{symbol} [nats]")
+        near = "L2 distance to the nearest training image"
+        _histograms(left, distances, near, "pixel range")
+        _histograms(right, energies, symbol, "nats")
     return figure
 
 
 def tradeoff_figure(
-    curves: Mapping[tuple[str, ...], Sequence[Mapping[str, float]]], title: str
-) -> Figure:
+    curves: Mapping[tuple[str, ...], Sequence[Mapping[str, float]]],
+    title: str,
+    controls: Sequence[tuple[str, str, Mapping[str, float | None]]] = (),
+) -> Figure | None:
     """Quality against variety: one curve for each start and guidance, a point for each job.
 
     Args:
         curves: By start, guidance, and settings in which the samplings differ; points hold
-            ``variety``, ``fid``, ``precision``, ``recall`` and ``steps``.
+            ``steps`` and scores. A panel needs two of them: FID, precision and recall, or without
+            features the accuracy of the classifier.
         title: The setting.
+        controls: Sets without sampling: the name, as in ``CONTROLS``, start, and scores.
+
+    Returns:
+        The figure; ``None`` if the samplings have no two scores to draw.
     """
+    every = [point for curve in curves.values() for point in curve]
+    drawn = [
+        panel
+        for panel in TRADEOFFS
+        if every and all(point.get(key) is not None for point in every for key in panel[:2])
+    ][:2]
+    if not drawn:
+        return None
     styles: dict[str, Style] = {
         ", ".join(name): {
             "color": START_COLORS.get(name[0], "#999999"),
@@ -151,26 +191,41 @@ def tradeoff_figure(
         }
         for name in curves
     }
-    with subplots(1, 2, (9.4, 3.7), title, styles) as (figure, (left, right)):
-        for axes, (x, y, xlabel, ylabel) in zip((left, right), TRADEOFFS, strict=True):
+    marked = [(name, start, scores) for name, start, scores in controls if name in CONTROLS]
+    legend = styles | {name: {"color": "0.4"} | CONTROLS[name] for name, *_ in marked}
+    with subplots(1, len(drawn), (4.7 * len(drawn), 3.7), title, legend) as (figure, grid):
+        for axes, (x, y, xlabel, ylabel) in zip(grid, drawn, strict=True):
+            for name, start, scores in marked:
+                horizontal, vertical = scores.get(x), scores.get(y)
+                if horizontal is not None and vertical is not None:
+                    own: Style = {"color": START_COLORS.get(start, "#999999")} | CONTROLS[name]
+                    axes.plot([horizontal], [vertical], **own)
             for points, style in zip(curves.values(), styles.values(), strict=True):
                 axes.plot([point[x] for point in points], [point[y] for point in points], **style)
                 for point in points:
                     steps, place = f"{point['steps']:g}", (point[x], point[y])
                     axes.annotate(steps, place, (2, 3), textcoords="offset points", fontsize=6)
             axes.set(xlabel=xlabel, ylabel=ylabel)
-        left.set_yscale("log")  # FID: starts differ by orders of magnitude
+            if y == "fid":
+                axes.set_yscale("log")  # starts differ by orders of magnitude
+            elif y == "classifier_accuracy":
+                axes.set_ylim(-0.03, 1.03)
+        grid[0].annotate(
+            "numbers: most steps", (1, 1), xycoords="axes fraction", ha="right", va="bottom",
+            fontsize=6, color="0.4",
+        )  # fmt: skip
     return figure
 
 
-def _histograms(axes: Axes, columns: Mapping[str, Floats], xlabel: str) -> None:
+def _histograms(axes: Axes, columns: Mapping[str, Floats], quantity: str, unit: str) -> None:
     finite = {name: values[np.isfinite(values)] for name, values in columns.items()}
-    edges: Any = np.histogram_bin_edges(np.concatenate(list(finite.values())), 40)
+    bins = bins_of(min(map(len, finite.values())))
+    edges: Any = np.histogram_bin_edges(np.concatenate(list(finite.values())), bins)
     for (name, values), color in zip(finite.items(), (SAMPLED, REAL), strict=False):
         axes.hist(values, edges, density=True, histtype="stepfilled", color=color, alpha=0.25)
         axes.hist(values, edges, density=True, histtype="step", color=color, label=name)
     axes.legend(frameon=False)
-    axes.set(xlabel=xlabel, ylabel="density")
+    axes.set(xlabel=f"{quantity} [{unit}]", ylabel=f"density [1 / {unit}]")
 
 
 def _mosaic(rows: Sequence[Bytes], shape: tuple[int, ...]) -> Bytes:

@@ -9,6 +9,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from energy_at.reporting import panels
@@ -22,7 +23,10 @@ from energy_at.reporting.figures import (
     mark_alarms,
     mark_onsets,
     method_styles,
+    share_y,
+    show_spikes,
     subplots,
+    two_lines,
 )
 from energy_at.reporting.finished_run import FinishedRun
 from energy_at.reporting.panels import DELTA_X, DELTA_XY, PGD, Metric
@@ -30,6 +34,7 @@ from energy_at.runs.metrics_log import Curve, MetricsLog
 
 FINE_BINS = 2000  # of a curve by step, in the figure of delta energies
 BINS = 400  # in one of eight panels, which can show no more
+SYMLOG = ", symlog"  # behind the label of such an axis
 LINE, TITLE = 24, 38  # characters of a line: of an axis label, of the title of a panel
 SUMMARY = (DELTA_X, DELTA_XY, PGD)
 PANELS = (
@@ -62,6 +67,8 @@ def delta_energy_figure(runs: Mapping[str, MetricsLog], title: str = "") -> Figu
         rightmost = [t for i, t in enumerate(twins, 1) if i % columns == 0 or i == len(twins)]
         for twin in twins[1:]:
             twin.sharey(twins[0])
+        traces = [log[metric.key].values for log in runs.values() for metric in (DELTA_X, DELTA_XY)]
+        is_symlog = show_spikes(twins[0], traces)
         twins[0].autoscale(axis="y")  # over the steps of all runs
         entitle(figure, title)
         for axes in grid[: len(runs) : columns]:
@@ -69,8 +76,12 @@ def delta_energy_figure(runs: Mapping[str, MetricsLog], title: str = "") -> Figu
         for twin in twins:
             twin.tick_params(labelright=twin in rightmost)
         for twin in rightmost:
-            twin.set_ylabel("delta energy,\ntraining images [nats]", color=DELTA_X.color)
+            label = "delta energy,\ntraining images [nats]" + SYMLOG * is_symlog
+            twin.set_ylabel(label, color=DELTA_X.color)
         handles = [*grid[0].get_lines()[:1], *twins[0].get_lines()[1::2]]
+        if any(log.alarms for log in runs.values()):
+            name = "alarm of the sentinel"
+            handles.append(Line2D([], [], label=name, **MARK_STYLES[name]))
         figure.legend(handles=handles, loc="outside lower center", ncols=2 * columns - 1)
     return figure
 
@@ -126,8 +137,12 @@ def steps_figure(run: FinishedRun, style: Style, title: str = "") -> Figure:
     onsets = [
         Mark(kind, step, label=f"{kind}, step {step}") for kind, step in run.status.onsets.items()
     ]
-    xlabel = f"optimizer step ({log.steps_per_epoch:,.0f} per epoch)"
-    with _panels(PANELS, xlabel, title) as (figure, grid):
+    xlabel = f"step ({log.steps_per_epoch:,.0f} per epoch)"
+    names = ["range of steps", "mean of neighbouring steps", "mean of an epoch"]
+    names += [f"onset of {mark.kind}" for mark in onsets]
+    names += ["alarm of the sentinel"] * bool(log.alarms)
+    legend = {name: MARK_STYLES[name] for name in names}
+    with _panels(PANELS, xlabel, title, legend) as (figure, grid):
         for axes, metric in zip(grid, PANELS, strict=True):
             _steps(axes, log, metric, str(style["color"]))
             mark_onsets(axes, onsets)
@@ -155,11 +170,11 @@ def _run(axes: Axes, name: str, log: MetricsLog) -> Axes:
         twin.plot(epochs, bins.mean, color=color, linewidth=0.5, alpha=0.3)
         if len(curve) > FINE_BINS:
             twin.fill_between(epochs, bins.low, bins.high, color=color, alpha=0.15, linewidth=0)
-        label = f"{metric.short}: steps (thin), epoch means"
+        label = f"{metric.short}: steps (thin), epoch means (thick)"
         twin.plot(list(means), list(means.values()), color=color, label=label)
     _zero_line(twin)
     mark_alarms(axes, [Mark(kind, step / log.steps_per_epoch) for kind, step in log.alarms])
-    axes.set(title=fill(name, TITLE), xlabel="epoch", ylim=(-3, 103))
+    axes.set(title=two_lines(name, TITLE), xlabel="epoch", ylim=(-3, 103))
     axes.set_zorder(twin.get_zorder() + 1)
     axes.patch.set_visible(False)
     return twin
@@ -197,8 +212,12 @@ def _panels(
     with subplots(rows, columns, size, title, styles, sharex=True) as (figure, grid):
         yield figure, grid
         for axes, metric in zip(grid, metrics, strict=True):
-            axes.set_ylabel(fill(metric.axis, LINE))
+            symlog = SYMLOG * (axes.get_yscale() == "symlog")
+            axes.set_ylabel(fill(metric.axis, LINE) + symlog)
             _scale(axes, metric)
+        compared = (DELTA_X, DELTA_XY)
+        if shifts := [a for a, m in zip(grid, metrics, strict=True) if m in compared]:
+            share_y(shifts)
         for axes in grid[-columns:]:
             axes.set_xlabel(xlabel)
 
@@ -209,6 +228,8 @@ def _steps(axes: Axes, log: MetricsLog, metric: Metric, color: str) -> None:
         axes.plot(curve.steps, scale * curve.values, color=color, **_dots(curve))
         return
     bins, means = curve.binned(BINS), curve.epoch_means()
+    if metric.unit == "nats":
+        show_spikes(axes, [log[key].values for key in _compared(metric)])
     low, high = scale * bins.low, scale * bins.high
     axes.fill_between(bins.steps, low, high, color=color, alpha=0.2, linewidth=0)
     axes.plot(bins.steps, scale * bins.mean, color=color, linewidth=0.5, alpha=0.5)
@@ -232,6 +253,12 @@ def _scale(axes: Axes, metric: Metric) -> None:
         axes.set_ylim(-3, 103)
     else:
         _zero_line(axes)
+
+
+def _compared(metric: Metric) -> list[str]:
+    """Keys of the metrics whose panels have the same limits."""
+    together = (DELTA_X, DELTA_XY)
+    return [one.key for one in (together if metric in together else (metric,))]
 
 
 def _zero_line(axes: Axes) -> None:

@@ -6,14 +6,15 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import ProgressBar
 from torch import Tensor
 
 from energy_at.core.distributed import summed
+from energy_at.core.progress import Bar, clock, has_bars, write_line
 from energy_at.core.rules import integer, require
 from energy_at.energy.metrics import pair_metrics
 from energy_at.objectives import pert_align
-from energy_at.reporting.panels import ATTACKED, CLEAN, DELTA_X, LOSS, RATE
+from energy_at.reporting.panels import ATTACKED, DELTA_X, RATE
 from energy_at.training.callbacks import callbacks_of
 from energy_at.training.callbacks.networks import CompiledNet
 from energy_at.training.module import AdversarialTraining, require_pixels
@@ -172,40 +173,121 @@ class FiniteGuard(_Buffer):
             raise _broken(f"the loss is {losses[index].item()}", step)
 
 
-class RunProgress(TQDMProgressBar):
-    """Loss, clean and adversarial accuracy, dE(x), images per second, time left of the whole run.
+class RunProgress(ProgressBar):
+    """One bar for the whole training on a terminal, within 80 columns; elsewhere a line an epoch.
 
-    It shows the last row of the energy monitor, so that drawing needs no synchronisation.
+    ``epoch 3/30 |███   | dE(x) -0.004, adv 43 %, 1204 img/s, 3:05 left``: dE(x) and accuracy under
+    the training attack, and the time left of the whole run. The bar shows the last row of the
+    energy monitor, so that drawing needs no synchronisation; a line shows means of the epoch, and
+    the accuracies of its validation.
+
+    Args:
+        refresh_rate: Steps (>= 1) between two updates of the bar.
     """
 
-    _clock = (0.0, 0)  # when the training started or resumed, and at which step
+    def __init__(self, refresh_rate: int = 5) -> None:
+        super().__init__()
+        require(integer(1), refresh_rate=refresh_rate)
+        self.refresh_rate = refresh_rate
+        self._enabled = True
+        self._bar: Bar | None = None
+        self._rows: list[Row] = []  # of the epoch
+        self._clock = (0.0, 0)  # when the training started or resumed, and at which step
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_bar": None}
+
+    def enable(self) -> None:
+        self._enabled = True
+
+    def disable(self) -> None:
+        """Lightning disables it in all processes but the first."""
+        self._enabled = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
         self._clock = (time.monotonic(), trainer.global_step)
+        self._bar = Bar(visible=self._enabled, bar_format="{desc}")
+        for monitor in callbacks_of(trainer, EnergyMonitor):
+            if self._read not in monitor.readers:
+                monitor.readers.append(self._read)
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        if trainer.global_step % self.refresh_rate == 0:
+            self._draw(trainer, self._latest(trainer))
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, *args: Any
+    ) -> None:
+        if trainer.training or trainer.validating or trainer.sanity_checking:
+            batches = int(sum(trainer.num_val_batches))
+            self._draw(trainer, [f"validation {batch_idx + 1}/{batches}", self._left(trainer)])
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._draw(trainer, self._latest(trainer))
+        rows, self._rows = self._rows, []
+        if not self._enabled or has_bars():
+            return
+        means = {
+            key: sum(values) / len(values)
+            for key in (DELTA_X.key, ATTACKED.key, RATE.key)
+            if (values := [row[key] for row in rows if key in row])
+        }
+        held_out = [
+            f"{key.removeprefix('val/acc/')} {100 * float(value):.1f} %"
+            for key, value in trainer.callback_metrics.items()
+            if key.startswith("val/acc/")
+        ]
+        held_out = [f"held-out {held_out[0]}", *held_out[1:]] if held_out else []
+        cells = [*_cells(means), *held_out, self._left(trainer)]
+        write_line(f"{_epoch(trainer)}: {', '.join(filter(None, cells))}")
+
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+        if self._bar is not None:
+            self._bar.close()
 
     def on_exception(self, *args: Any, **kwargs: Any) -> None:
         """Ends the line of the bar before an error is printed."""
-        for bar in (self._val_progress_bar, self._train_progress_bar):
-            if bar is not None:
-                bar.close()
+        self.on_train_end()
 
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+    def _read(self, trainer: Trainer, rows: Sequence[Row]) -> None:
+        self._rows.extend(rows)
+
+    def _latest(self, trainer: Trainer) -> list[str]:
         row = next((monitor.latest for monitor in callbacks_of(trainer, EnergyMonitor)), {})
-        values = {
-            metric.short: f"{row[metric.key]:{metric.form}}"
-            for metric in (LOSS, CLEAN, ATTACKED, DELTA_X, RATE)
-            if metric.key in row
-        }
-        return values | {"left": self._left(trainer)}
+        return [*_cells(row), self._left(trainer)]
+
+    def _draw(self, trainer: Trainer, cells: Sequence[str]) -> None:
+        if self._bar is None or self._bar.disable:
+            return
+        total = trainer.estimated_stepping_batches
+        self._bar.total = None if total == float("inf") else int(total)
+        bar = " |{bar}| " if self._bar.total else " "
+        self._bar.bar_format = f"{_epoch(trainer)}{bar}{', '.join(filter(None, cells))}"
+        self._bar.n = trainer.global_step
+        self._bar.refresh()
 
     def _left(self, trainer: Trainer) -> str:
         start, first = self._clock
         done, total = trainer.global_step - first, trainer.estimated_stepping_batches
         if done < 1 or total == float("inf"):
-            return "?"
-        seconds = int((time.monotonic() - start) / done * (total - trainer.global_step))
-        return f"{seconds // 60}:{seconds % 60:02d}"
+            return ""
+        per_step = (time.monotonic() - start) / done
+        return f"{clock(per_step * (total - trainer.global_step))} left"
+
+
+def _epoch(trainer: Trainer) -> str:
+    last = trainer.max_epochs
+    return f"epoch {trainer.current_epoch + 1}" + (f"/{last}" if last and last > 0 else "")
+
+
+def _cells(row: Row) -> list[str]:
+    """``dE(x) -0.004``, ``adv 43 %`` and ``1204 img/s``, as far as they are known."""
+    cells = [
+        (DELTA_X, f"{DELTA_X.short} {{:{DELTA_X.form}}}"),
+        (ATTACKED, f"{ATTACKED.short} {{:.0f}} %"),
+        (RATE, f"{{:{RATE.form}}} {RATE.short}"),
+    ]
+    return [form.format(m.scale * row[m.key]) for m, form in cells if m.key in row]
 
 
 def _broken(what: str, step: int) -> FloatingPointError:

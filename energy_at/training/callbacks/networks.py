@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from energy_at.core.rules import ArgumentError
 from energy_at.models.compile import compile_net, require_compiler, switch_of
 from energy_at.objectives import Objective, Trait
+from energy_at.objectives.objective import traits_of
 from energy_at.training.module import AdversarialTraining
 
 
@@ -59,7 +60,7 @@ class CompiledNet(Callback):
     def require_fitting(self, trainer: Trainer, objective: Objective) -> None:
         """Raises ``ValueError``, with the remedy, if the training cannot be compiled."""
         for name, weighted in objective.terms.items():
-            if Trait.DIFFERENTIATES_TWICE in weighted.term.traits:
+            if Trait.DIFFERENTIATES_TWICE in traits_of(weighted.term):
                 must = f"null for {name}: a compiled network has no second derivatives"
                 raise ArgumentError("mode", self.mode, must)
         if trainer.world_size > 1:

@@ -3,6 +3,7 @@
 from itertools import combinations
 
 import matplotlib as mpl
+import numpy as np
 import pytest
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
@@ -14,8 +15,11 @@ from energy_at.reporting.figures import (
     LINE_STYLES,
     METHOD_COLORS,
     SWEPT,
+    bins_of,
     method_styles,
     save,
+    show_spikes,
+    two_lines,
 )
 from energy_at.reporting.figures.training_curves import (
     PANELS,
@@ -176,3 +180,39 @@ def test_every_attack_has_a_style_of_its_own():
     assert set(ATTACK_STYLES) == {*OWN, *FROM_LIBRARY}
     colors = {color for color, _ in ATTACK_STYLES.values()}
     assert len(set(ATTACK_STYLES.values())) == len(colors) == len(ATTACK_STYLES)
+
+
+# Limits, titles, bins
+
+
+def test_a_spike_is_shown_on_a_logarithmic_axis_and_leaves_the_rest_readable():
+    figure = Figure()
+    calm, spiking = figure.subplots(1, 2)
+    usual = np.sin(np.arange(1000) / 10)
+    for axes, values in ((calm, usual), (spiking, np.append(usual, [-300.0, 250.0]))):
+        axes.plot(values)
+        logarithmic = show_spikes(axes, [values])
+        low, high = axes.get_ylim()
+        assert low < values.min()
+        assert high > values.max()
+        assert (axes.get_yscale() == "symlog") == logarithmic == (axes is spiking)
+    bottom, top = spiking.transData.transform([(0, -1), (0, 1)])[:, 1]
+    assert (top - bottom) / spiking.bbox.height > 0.3
+
+
+def test_values_without_size_have_a_linear_axis():
+    axes = Figure().subplots()
+    assert not show_spikes(axes, [np.zeros(5), np.array([]), np.array([np.nan])])
+
+
+def test_a_title_has_two_lines_at_most_and_says_where_it_was_cut():
+    assert two_lines("one two", 20) == "one two"
+    long = two_lines(" ".join(["word"] * 50), 40)
+    assert long.count("\n") == 1
+    assert all(len(line) <= 40 for line in long.splitlines())
+    assert long.endswith("\N{HORIZONTAL ELLIPSIS}")
+
+
+@pytest.mark.parametrize(("n", "bins"), [(1, 8), (128, 10), (1000, 20), (10**6, 40)])
+def test_bins_follow_the_number_of_values(n, bins):
+    assert bins_of(n) == bins

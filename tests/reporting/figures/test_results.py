@@ -63,7 +63,9 @@ def test_the_curve_of_the_accuracy_begins_at_the_clean_one():
     (axes,) = accuracy_figure({"accuracies": rows, "norm": "linf"}, "title").axes
     assert axes.get_xlabel() == "eps, L-inf [1/255]"
     assert axes.get_ylabel() == "accuracy [%]"
-    assert {text.get_text() for text in axes.get_legend().get_texts()} == {"FGSM", "PGD-2-2"}
+    assert {text.get_text() for text in axes.get_legend().get_texts()} == {
+        "FGSM", "PGD-2-2", "95 % interval (Wilson)"
+    }  # fmt: skip
     for line in axes.get_lines():
         name = line.get_label().lower().partition("-")[0]
         assert line.get_xdata().tolist() == pytest.approx([0, 4, 16])

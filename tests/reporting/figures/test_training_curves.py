@@ -351,8 +351,8 @@ def test_labels_say_what_is_drawn_in_which_unit(delta_figure):
     (legend,) = delta_figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [
         "PGD error",
-        "dE(x): steps (thin), epoch means",
-        "dE(x, y): steps (thin), epoch means",
+        "dE(x): steps (thin), epoch means (thick)",
+        "dE(x, y): steps (thin), epoch means (thick)",
     ]
     colours = [line.get_color() for line in legend.get_lines()]
     assert len(set(colours)) == 3

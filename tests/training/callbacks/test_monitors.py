@@ -1,6 +1,9 @@
-"""PertAlign of the training steps against the gradients of the formula; pixels out of range."""
+"""PertAlign against the gradients of the formula; pixels out of range; progress."""
 
 import csv
+import io
+import re
+import time
 from copy import deepcopy
 from unittest.mock import MagicMock
 
@@ -9,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from lightning import Trainer
 from torch.utils.data import DataLoader, TensorDataset
+from tqdm import tqdm
 
 from energy_at.attacks import NoAttack, NuAT, fgsm, n_fgsm, pgd, rs_fgsm, trades
 from energy_at.attacks.threat import L2, Linf
@@ -27,17 +31,19 @@ from energy_at.objectives import (
     pert_align,
 )
 from energy_at.overfitting import Thresholds
+from energy_at.reporting.panels import ATTACKED, DELTA_X, RATE
 from energy_at.training import (
     AdversarialTraining,
     CompiledNet,
     EnergyMonitor,
     FastAT,
     FiniteGuard,
+    RunProgress,
     Sentinel,
     WeightPerturbation,
 )
 from tests.helpers.nets import TinyNet
-from tests.helpers.running import TINY_BN, fitted, prepared, states_equal
+from tests.helpers.running import TINY, TINY_BN, fitted, prepared, states_equal
 
 BALL = Linf(0.1)
 AT = {"ce": Weighted(AdversarialCrossEntropy())}
@@ -213,3 +219,36 @@ def test_pixels_of_a_later_batch_are_seen_too(tmp_path, broken, cure):
     )  # fmt: skip
     with pytest.raises(ValueError, match=rf"training images must lie in \[0, 1\].*{cure}"):
         trainer.fit(FastAT(TinyNet(), Linf(8 / 255)), loader)
+
+
+# Progress
+
+
+def test_where_there_is_no_terminal_every_epoch_is_one_line(tmp_path, capsys):
+    overrides = [o for o in TINY if not o.startswith("callbacks.progress")]
+    run = prepared(tmp_path, *overrides, "trainer.max_epochs=2")
+    run.trainer.callbacks.append(RunProgress())
+    run.trainer.fit(run.module, run.data)
+    cells = r"dE\(x\) [+-]\d\.\d{3}, adv \d+ %, \d+ img/s, held-out clean \d+\.\d %"
+    ends = r", fgsm \d+\.\d %, pgd2 \d+\.\d %, \d+:\d\d left"
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    for number, line in enumerate(lines, 1):
+        assert re.fullmatch(rf"epoch {number}/2: {cells}{ends}", line)
+    assert lines[-1].endswith(", 0:00 left")
+
+
+def test_the_bar_of_a_long_training_fits_80_columns():
+    trainer = MagicMock(Trainer, max_epochs=200, current_epoch=111, global_step=100_000)
+    trainer.estimated_stepping_batches = 200_000
+    monitor = EnergyMonitor()
+    monitor.latest = {DELTA_X.key: -12.345, ATTACKED.key: 1.0, RATE.key: 120_000.0}
+    trainer.callbacks = [monitor]
+    progress, out = RunProgress(), io.StringIO()
+    progress._bar = tqdm(file=out, ncols=80, bar_format="{desc}", mininterval=0)
+    progress._clock = (time.monotonic() - 36_000, 0)
+    progress._draw(trainer, progress._latest(trainer))
+    line = out.getvalue().rpartition("\r")[2]
+    assert line.startswith("epoch 112/200 |")
+    assert line.rstrip().endswith("| dE(x) -12.345, adv 100 %, 120000 img/s, 10:00:00 left")
+    assert len(line.rstrip()) <= 80

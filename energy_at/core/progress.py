@@ -1,0 +1,53 @@
+"""Progress on stderr: bars on a terminal of its own, whole lines in a file or beside other jobs."""
+
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+_title, _alone = "", True
+
+
+def set_job(title: str = "", *, alone: bool = True) -> None:
+    """Names the job of a sweep that this process runs from here on.
+
+    Args:
+        title: Its number and overrides, ``[3/6] seed=0``; empty outside a sweep.
+        alone: Whether no other job writes to the same terminal.
+    """
+    global _title, _alone
+    _title, _alone = title, alone
+
+
+def is_alone() -> bool:
+    """Whether no other job writes to the same terminal."""
+    return _alone
+
+
+def has_bars() -> bool:
+    return _alone and sys.stderr.isatty()
+
+
+def titled(text: str) -> str:
+    """A result to print; that of a job of a sweep has its title above."""
+    return f"{_title}\n{text}" if _title else text
+
+
+def write_line(line: str) -> None:
+    """Writes a line above the bars; with its title in front if other jobs write there too."""
+    beside = "" if _alone or not _title else f"{_title}: "
+    tqdm.write(f"{beside}{line}\n", file=sys.stderr, end="")  # at once: other jobs write too
+
+
+def clock(seconds: float) -> str:
+    """``3:05`` or ``1:02:09``."""
+    text: str = tqdm.format_interval(max(0, round(seconds)))
+    return text.removeprefix("0")
+
+
+class Bar(tqdm):  # type: ignore[misc]
+    """A bar on stderr that vanishes when it is finished; none without ``has_bars``."""
+
+    def __init__(self, *arguments: Any, visible: bool = True, **options: Any) -> None:
+        fixed = {"file": sys.stderr, "leave": False, "dynamic_ncols": True}
+        super().__init__(*arguments, **fixed, disable=not (visible and has_bars()), **options)

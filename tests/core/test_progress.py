@@ -1,0 +1,41 @@
+import sys
+
+import pytest
+
+from energy_at.core import progress
+from energy_at.core.progress import Bar, clock, set_job, titled, write_line
+
+
+@pytest.fixture(autouse=True)
+def _no_job():
+    yield
+    set_job()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (65.4, "1:05"), (3729, "1:02:09"), (-3, "0:00")]
+)
+def test_a_time_left_has_minutes_and_seconds(seconds, text):
+    assert clock(seconds) == text
+
+
+def test_only_lines_beside_other_jobs_carry_the_title_of_their_job(capsys):
+    for alone in (True, False):
+        set_job("[3/6] seed=0", alone=alone)
+        write_line("epoch 1/2")
+        assert titled("table") == "[3/6] seed=0\ntable"
+    set_job()
+    write_line("epoch 2/2")
+    assert titled("table") == "table"
+    assert capsys.readouterr() == ("", "epoch 1/2\n[3/6] seed=0: epoch 1/2\nepoch 2/2\n")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_bar_needs_a_terminal_of_its_own(monkeypatch, terminal, alone):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    set_job("[1/2]", alone=alone)
+    with Bar(total=2) as bar, Bar(total=2, visible=False) as hidden:
+        assert bar.disable == (not (terminal and alone))
+        assert hidden.disable
+    assert progress.has_bars() == (terminal and alone)
