@@ -11,7 +11,7 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 PINNED := $(if $(LOCKED),-c requirements.lock)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow gpu lint docs lock clean
+.PHONY: help install demo test test-slow test-faults gpu lint docs lock clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,9 @@ test: install ## Run the tests, one process a core (< 8 min on two cores)
 
 test-slow: install ## Run the tests that take minutes
 	$(PY) -m pytest -m slow
+
+test-faults: install ## Kill commands and fill their disk at any write; minutes
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m slow tests/test_faults.py
 
 gpu: install ## Run the benchmark and the study at full size; re-run to resume
 	PYTHON=$(PY) bash scripts/gpu_study.sh

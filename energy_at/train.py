@@ -47,16 +47,18 @@ def train(
     from energy_at.training.launch import fit
     from energy_at.training.loggers import wandb_loggers
 
-    run = prepare(cfg, folder, checkpoint, typed)
-    if run.trainer.is_global_zero and is_alone() and cfg.trainer.enable_progress_bar is not False:
-        write_line(header(cfg, run, folder))
-    try:
-        fit(run.trainer, run.module, run.data, folder.path, checkpoint, typed)
-        if run.trainer.is_global_zero:  # of several processes, the first one does all the writing
-            finish(cfg, run, folder)
-    finally:
-        for logger in wandb_loggers(run.trainer.loggers):
-            logger.finish()  # so that the next training of the process begins its own
+    with folder.in_use():
+        run = prepare(cfg, folder, checkpoint, typed)
+        shown = is_alone() and cfg.trainer.enable_progress_bar is not False
+        if run.trainer.is_global_zero and shown:
+            write_line(header(cfg, run, folder))
+        try:
+            fit(run.trainer, run.module, run.data, folder.path, checkpoint, typed)
+            if run.trainer.is_global_zero:  # of several processes, the first one does all writing
+                finish(cfg, run, folder)
+        finally:
+            for logger in wandb_loggers(run.trainer.loggers):
+                logger.finish()  # so that the next training of the process begins its own
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ OF_SEVERAL_MODULES = {
     "test_experiments.py": "conf/experiment/",
     "test_gpu_study.py": "scripts/gpu_study.sh",
     "test_layout.py": "tests/",
+    "test_faults.py": "what every command leaves behind when it is killed",
+    "test_own_images.py": "dataset=folder and dataset=npz, in every command",
     "test_python_api.py": "the Python of README",
     "test_start_up.py": "what all commands import before they answer",
     "test_wheel.py": "the package as it is installed",

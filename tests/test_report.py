@@ -43,7 +43,10 @@ def test_runs_without_a_log_are_reported_by_their_accuracies(here, type_report):
 
 @pytest.mark.parametrize(
     ("record", "why"),
-    [("{", "it is not JSON"), ('{"kind": "report", "key": null, "files": 3}', "it names no files")],
+    [
+        ("{", "line 1, column 2: it is not JSON"),
+        ('{"kind": "report", "key": null, "files": 3}', "it names no files"),
+    ],
 )
 def test_a_damaged_record_of_a_report_is_named_in_one_line(here, type_report, record, why):
     write(here / "run")

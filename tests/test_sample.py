@@ -124,7 +124,8 @@ def test_a_job_that_fails_is_listed_and_the_others_are_compared(
         "quality=none", "progress=false", "sampler.steps=2",
     )  # fmt: skip
     assert code == 1
-    assert err.count("\n") == 1
+    assert err.splitlines()[0] == "[1/2] start.k=5"
+    assert err.count("\n") == 3  # each job, and the error of one
     assert re.search(
         r"^job 1 failed: start.k=500 must be at most \d+, the number of other", out, re.MULTILINE
     )

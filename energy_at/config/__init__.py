@@ -38,7 +38,7 @@ def parse_pixels(name: str, value: str | float, limit: float | None = 1) -> floa
     return number
 
 
-def largest_radius(norm: str, channels: int, size: int) -> float:
+def largest_radius(norm: str, channels: Any, size: Any) -> float:
     """Length, in pixel units, of the largest change of an image: from corner to corner."""
     return 1.0 if norm == "linf" else math.sqrt(channels * size**2)
 

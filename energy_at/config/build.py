@@ -31,7 +31,13 @@ from energy_at.objectives import LabelSmoothing, Objective, Weighted
 from energy_at.reporting.describe import display_name, tags
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder
-from energy_at.training import AdversarialTraining, CompiledNet, SharedBatchNorm, WeightPerturbation
+from energy_at.training import (
+    AdversarialTraining,
+    CheckpointFiles,
+    CompiledNet,
+    SharedBatchNorm,
+    WeightPerturbation,
+)
 from energy_at.training.module import require_initialized
 
 
@@ -200,7 +206,7 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, wandb_id: str | None = Non
     if mode := cfg.training.get("compile"):
         callbacks.append(CompiledNet(mode))
     loggers = build_loggers(cfg, folder.path, "train", id=wandb_id)
-    plugins: list[Any] = [SharedBatchNorm()]
+    plugins: list[Any] = [SharedBatchNorm(), CheckpointFiles()]
     if SLURMEnvironment.detect():
         plugins.append(SLURMEnvironment(auto_requeue=False))  # resume= queues a job again
     quieten()
@@ -241,15 +247,23 @@ def reopen(
         ValueError: if the checkpoint cannot be read, or belongs to another network.
     """
     cfg = cfg or folder.config()
-    checkpoint = read_checkpoint(folder.checkpoint(which))
+    checkpoint = folder.checkpoint(which)
     module, data = build_module(cfg), build_data(cfg)
-    try:
-        module.load_state_dict(checkpoint["state_dict"])
-    except RuntimeError as error:
-        raise ValueError(
-            f"{folder.checkpoint(which)} is of another network than {folder.config_file} describes"
-        ) from error
+    restore(module, checkpoint)
     return module, data
+
+
+def restore(module: AdversarialTraining, checkpoint: Path) -> None:
+    """Gives a module the weights of a checkpoint.
+
+    Raises:
+        ValueError: if the checkpoint cannot be read, or belongs to another network.
+    """
+    try:
+        module.load_state_dict(read_checkpoint(checkpoint)["state_dict"])
+    except (RuntimeError, TypeError, AttributeError) as error:
+        config = RunFolder(checkpoint.parents[1]).config_file
+        raise ValueError(f"{checkpoint} is of another network than {config} describes") from error
 
 
 def make_attacks(stage: DictConfig) -> dict[str, Attack]:

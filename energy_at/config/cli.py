@@ -2,8 +2,13 @@
 
 import functools
 import inspect
+import io
 import logging
+import os
+import signal
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -92,6 +97,7 @@ def command(
                 arguments.append(_SWEEPING)
             # Hydra takes -m in front of the overrides only.
             sys.argv[1:] = sorted(arguments, key=lambda a: a not in ("-m", "--multirun"))
+            _open_output()
             quieten()
             with raising(), unchecked_help(), one_line_errors(command=name):
                 task()
@@ -144,6 +150,8 @@ def _this_job() -> Job:
     output, in_sweep = Path(job.runtime.output_dir), job.mode == RunMode.MULTIRUN
     if not in_sweep:
         return Job(output)
+    if any("joblib.externals.loky" in word for word in sys.orig_argv):
+        _end_with_parent()
     from energy_at.runs.resume import job_folder
 
     folder = job_folder(output, Path(job.sweep.dir), job.overrides.task).path
@@ -151,6 +159,33 @@ def _this_job() -> Job:
         error_file(output).unlink(missing_ok=True)
         remove_empty(output)
     return Job(folder, in_sweep)
+
+
+@functools.cache
+def _end_with_parent() -> None:
+    """Ends this process, a worker of a sweep, when the process that started it is gone.
+
+    Joblib's workers would train on for half a minute, and a sweep that is re-run at once would meet
+    them in its folders.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGKILL)  # joblib's handlers would wait for the parent
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _open_output() -> None:
+    """Has closed output (``>&-``) go nowhere, and terminals show ? for letters that they lack."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def quieten() -> None:

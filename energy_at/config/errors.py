@@ -1,5 +1,6 @@
 """A user's error ends in one line and exit code 1; a defect keeps its traceback."""
 
+import errno
 import os
 import re
 import signal
@@ -7,7 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hydra._internal import utils
@@ -22,9 +23,12 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException, Vali
 from energy_at.config.keys import unknown_key
 from energy_at.config.schema import RULES
 from energy_at.core.files import is_first, remove_empty, write_atomic
+from energy_at.core.lock import InUseError
 from energy_at.core.rules import ArgumentError, one_of
 
 _EXTRAS = "joblib|ray|submitit|optuna"  # packages that run sweeps
+_OUTPUT = "standard output"
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _USER_ERRORS = (ValueError, FileNotFoundError, FloatingPointError, ImportError, RuntimeError)
 _FRAMEWORK = (HydraException, OmegaConfBaseException)
 
@@ -58,28 +62,51 @@ def one_line_errors(
         error_file(folder).unlink(missing_ok=True)  # of an earlier attempt
     try:
         yield
-        sys.stdout.flush()
+        with _naming(_OUTPUT):
+            sys.stdout.flush()
     except BrokenPipeError:
-        # Python flushes once more at its end, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_output()
         sys.exit(128 + signal.SIGPIPE)
     except Exception as error:
-        line = explain(error, command)
-        if folder is not None and keep_going:
-            _keep_error(folder, error, line)
-            return
-        if folder is not None:
-            remove_empty(folder)
-        if line is None or _wants_traceback():
-            raise
-        _print_once(line)
-        sys.exit(1)
+        _end(error, command, folder, keep_going=keep_going)
     except KeyboardInterrupt:
         if folder is not None:
             remove_empty(folder)
         if is_first():
             sys.stderr.write(f"\nstopped{on_interrupt and ': '}{on_interrupt}\n")
         sys.exit(128 + signal.SIGINT)
+
+
+def _end(error: Exception, command: str | None, folder: Path | None, *, keep_going: bool) -> None:
+    """Ends the command with one line, or the job of a sweep; raises a defect of ours again."""
+    if isinstance(error, OSError) and error.filename == _OUTPUT:
+        _close_output()
+    line = explain(error, command, folder)
+    if folder is not None and keep_going:
+        _keep_error(folder, error, line)
+        return
+    if folder is not None:
+        remove_empty(folder)
+    if line is None or _wants_traceback():
+        raise error
+    _print_once(line)
+    sys.exit(1)
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Gives an ``OSError`` a name, but for that of a reader that has closed."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, name) from error
+
+
+def _close_output() -> None:
+    """Python flushes once more at its end, and would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_once(line: str) -> None:
@@ -97,7 +124,9 @@ def _keep_error(folder: Path, error: Exception, line: str | None) -> None:
         traceback.print_exception(error)
     line = line or " ".join(f"{type(error).__name__}: {error}".split())
     sys.stderr.write(f"error: {line}\n")
-    write_atomic(error_file(folder), line + "\n")
+    if not isinstance(error, InUseError):  # the folder is that of a job that runs
+        with suppress(OSError):  # of a full disk
+            write_atomic(error_file(folder), line + "\n")
 
 
 def _wants_traceback() -> bool:
@@ -110,8 +139,13 @@ def error_file(folder: Path) -> Path:
     return RunFolder(folder).error_file
 
 
-def explain(error: BaseException, command: str | None = None) -> str | None:
-    """One line for an error that we foresaw, wherever a framework has wrapped it."""
+def explain(
+    error: BaseException, command: str | None = None, folder: Path | None = None
+) -> str | None:
+    """One line for an error that we foresaw, wherever a framework has wrapped it.
+
+    An error of a write that names no file, such as of a full disk, is one of the ``folder``.
+    """
     chain = list(_chain(error))
     for found in chain:
         if (line := _of_a_choice(found, command)) is not None:
@@ -125,7 +159,10 @@ def explain(error: BaseException, command: str | None = None) -> str | None:
     for found in chain:
         if isinstance(found, OSError) and found.filename is not None:
             return f"{found.filename}: {found.strerror}"
-    return next(filter(None, map(_of_a_framework, chain)), None)
+    if line := next(filter(None, map(_of_a_framework, chain)), None):
+        return line
+    full = [found for found in chain if isinstance(found, OSError) and found.errno in _NO_SPACE]
+    return f"{folder or 'a file'}: {full[0].strerror}" if full else None
 
 
 def _of_a_choice(error: BaseException, command: str | None) -> str | None:

@@ -1,16 +1,15 @@
 """Pre-flight checks: what needs several objects, before a training writes anything."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig
 
-from energy_at.attacks import Attack, NoAttack
-from energy_at.config.build import Run, build, keys_of, make_attacks
+from energy_at.attacks import NoAttack
+from energy_at.config.build import Run, build, keys_of, make_attacks, restore
 from energy_at.config.schema import check
 from energy_at.core.rules import ArgumentError
 from energy_at.data.loaders import as_floats
@@ -19,7 +18,7 @@ from energy_at.objectives import Trait
 from energy_at.reporting.describe import DATASETS, MethodLabel, network_name, threat_and_epochs
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder
-from energy_at.training import CompiledNet, Sentinel
+from energy_at.training import EMA, BestCheckpoint, CompiledNet, Sentinel
 from energy_at.training.callbacks import callbacks_of
 from energy_at.training.launch import require_startable
 from energy_at.training.module import require_batches, require_shareable
@@ -36,6 +35,8 @@ def prepare(
     seed_everything(cfg.seed, workers=True, verbose=False)
     wandb_id = read_checkpoint(checkpoint).get("wandb_id") if checkpoint else None
     run = build(cfg, folder, wandb_id=wandb_id)
+    if checkpoint is not None:
+        restore(run.module, checkpoint)
     require_sound(cfg, run)
     with keys_of(cfg.dataset):
         require_startable(run.trainer, run.data)
@@ -82,8 +83,11 @@ def require_sound(cfg: DictConfig, run: Run) -> None:
     with keys_of(cfg.trainer):
         require_shareable(run.module.attack, run.trainer.world_size)
     make_attacks(cfg.evaluation)
-    for checkpoint in callbacks_of(run.trainer, ModelCheckpoint):
-        _require_known(checkpoint.monitor, run.module.val_attacks)
+    for best in callbacks_of(run.trainer, BestCheckpoint):
+        stages = ["val", *("val_ema" for _ in callbacks_of(run.trainer, EMA))]
+        with keys_of(cfg.callbacks.best):
+            best.require_measured(stages, run.module.val_attacks)
+    _require_steps(cfg.trainer, -(-images // batch_size))
     for compiled in callbacks_of(run.trainer, CompiledNet):
         with keys_of(cfg.training, mode="compile"):
             compiled.require_fitting(run.trainer, run.module.objective)
@@ -145,14 +149,23 @@ def _require_attack(run: Run) -> None:
         )
 
 
-def _require_known(monitor: str | None, attacks: Mapping[str, Attack]) -> None:
-    """Refuses to choose a checkpoint by what no validation measures."""
-    if not (monitor or "val").startswith("val"):
+def _require_steps(trainer: DictConfig, batches: int) -> None:
+    """Refuses limits of the training that leave no step, or contradict each other.
+
+    Args:
+        trainer: Its settings.
+        batches: Of an epoch.
+    """
+    share, most = trainer.get("limit_train_batches"), trainer.get("max_steps", -1)
+    if isinstance(share, float) and share * batches < 1:
         raise ValueError(
-            f"a checkpoint must not be chosen by {monitor}: "
-            "choose it on held-out images, such as val/acc/pgd10"
+            f"trainer.limit_train_batches={share} must be at least {1 / batches:.4g}: an epoch has "
+            f"{batches} batches"
         )
-    stage, _, name = (monitor or "").rpartition("/acc/")
-    if stage and name not in {"clean", *attacks}:
-        known = ", ".join(f"{stage}/acc/{known}" for known in ("clean", *attacks))
-        raise ValueError(f"callbacks.best.monitor={monitor} is not measured: choose from {known}")
+    if (trainer.get("min_epochs") or 0) > trainer.max_epochs:
+        must = f"at most trainer.max_epochs={trainer.max_epochs}"
+        raise ValueError(f"trainer.min_epochs={trainer.min_epochs} must be {must}")
+    steps = trainer.max_epochs * batches
+    if (trainer.get("min_steps") or 0) > (min(most, steps) if most > 0 else steps):
+        limit = f"trainer.max_steps={most}" if 0 < most < steps else f"{steps} of all epochs"
+        raise ValueError(f"trainer.min_steps={trainer.min_steps} must be at most {limit}")

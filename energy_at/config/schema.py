@@ -14,6 +14,10 @@ from energy_at.core.rules import TRUTH, Rule, integer, is_list, number, one_of, 
 
 def check(cfg: DictConfig) -> None:
     """Raises ``ValueError`` for a key that breaks its rule; a key that is not there breaks none."""
+    for above, rule in _RULES_BELOW.items():
+        node = OmegaConf.select(cfg, above)
+        for name in map(str, node) if isinstance(node, DictConfig) else ():
+            _check(cfg, f"{above}.{name}", rule)
     for key, rule in RULES.items():
         _check(cfg, key, rule)
 
@@ -73,6 +77,12 @@ def _only(value: Any, why: str) -> Rule:
     return Rule(f"{json.dumps(value)}, as {why}", lambda other: other == value)
 
 
+def _is_duration(value: Any) -> bool:
+    """Days, hours, minutes and seconds, as Lightning's timer reads them; not none at all."""
+    parts = value.split(":") if isinstance(value, str) else []
+    return len(parts) == 4 and all(map(str.isdecimal, parts)) and any(map(int, parts))
+
+
 _MISSING = object()
 _RESERVED = "/\\#?%:"  # in no name at W&B
 _GROUP = Rule("a group of keys: set the keys in it", lambda v: isinstance(v, DictConfig))
@@ -80,15 +90,21 @@ _FOLDER = Rule("the path of one folder", is_path)
 _FILE = Rule("the path of one file", is_path)
 _ACCOUNT = _name_at_wandb("the name of an account or team, without spaces", _RESERVED + " ")
 _PROJECT = _name_at_wandb("the name of a project", _RESERVED)
+_PROCESSES = 2**16
 _SEED = integer(0, 2**32 - 1)
 
 _BY_KEYS: dict[str, Rule] = {
     "training training.awp loss.terms reg.terms attack.search threat.ball validation "
     "validation.attacks evaluation evaluation.attacks callbacks.sentinel.thresholds "
     "callbacks.sentinel.der callbacks.sentinel.der.term": _GROUP,
-    "dataset.download training.channels_last training.reuse training.keep_memory "
-    "logger.wandb.log_checkpoints progress json dry_run browser once": TRUTH,
-    "trainer.max_epochs trainer.num_nodes trainer.check_val_every_n_epoch": integer(1),
+    "dataset.reader callbacks.continuation": _GROUP,
+    "dataset.download dataset.reader.download training.channels_last training.reuse "
+    "training.keep_memory logger.wandb.log_checkpoints progress json dry_run browser once "
+    "trainer.detect_anomaly trainer.enable_progress_bar trainer.enable_model_summary "
+    "trainer.enable_autolog_hparams trainer.use_distributed_sampler": TRUTH,
+    "trainer.max_epochs trainer.check_val_every_n_epoch": integer(1),
+    "trainer.num_nodes": integer(1, _PROCESSES),
+    "threat.most": number(0, above=True),
     "seed": _SEED,
     "subset_seed": or_null(_SEED),
     "port": integer(0, 65535),
@@ -115,14 +131,41 @@ _BY_KEYS: dict[str, Rule] = {
     "precisions": _names_such_as("fp32,bf16"),
     "rows": or_null(_names_such_as("reference,full")),
     "training.skip_inactive": _or_auto(TRUTH),
-    "trainer.devices": _or_auto(Rule("a number of processes >= 1", integer(1).holds)),
+    "trainer.devices": _or_auto(
+        Rule(f"a number of processes from 1 to {_PROCESSES}", integer(1, _PROCESSES).holds)
+    ),
     "workers": _or_auto(integer(0)),
     "trainer.strategy": one_of("auto", "ddp"),
     "trainer.precision": Rule(
-        "one that keeps pixels precise, or an eps of 8/255 becomes 8.96/255: use bf16-mixed or "
-        "32-true",
-        lambda v: str(v) not in ("bf16-true", "16-true", "16", "bf16", "16-mixed"),
+        "32-true, bf16-mixed or 64-true: in others an eps of 8/255 becomes 8.96/255",
+        lambda v: str(v) in ("32-true", "bf16-mixed", "64-true", "32", "64", "None"),
     ),
+    "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
+    "trainer.max_steps": Rule(
+        "an integer >= 1, or -1 for no limit", lambda v: v == -1 or integer(1).holds(v)
+    ),
+    "trainer.max_time callbacks.timer.duration": or_null(
+        Rule("days:hours:minutes:seconds, such as 00:12:00:00", _is_duration)
+    ),
+    "trainer.log_every_n_steps": integer(1),
+    "trainer.num_sanity_val_steps": integer(-1),
+    "trainer.reload_dataloaders_every_n_epochs callbacks.progress.refresh_rate": integer(0),
+    "trainer.val_check_interval": or_null(number(0, above=True)),
+    "trainer.limit_val_batches": or_null(number(0)),
+    "trainer.gradient_clip_algorithm": or_null(one_of("norm", "value")),
+    "trainer.deterministic": or_null(
+        Rule("true, false or warn", lambda v: v == "warn" or TRUTH.holds(v))
+    ),
+    "trainer.benchmark": or_null(TRUTH),
+    "trainer.profiler": or_null(
+        Rule(
+            "simple, advanced or pytorch",
+            lambda v: isinstance(v, DictConfig) or v in ("simple", "advanced", "pytorch"),
+        )
+    ),
+    "trainer.enable_checkpointing": or_null(TRUTH),
+    "trainer.barebones": _only(False, "it logs nothing"),
+    "trainer.default_root_dir": or_null(_FOLDER),
     "trainer.accumulate_grad_batches": _only(
         1, "every step is one batch: raise dataset.batch_size"
     ),
@@ -159,5 +202,13 @@ _BY_KEYS: dict[str, Rule] = {
     "hydra.launcher.stderr_to_stdout": TRUTH,
     "hydra.sweeper.file": _FILE,
     "hydra.sweeper.project": _PROJECT,
+}
+_RULES_BELOW = {  # of every key below these
+    "loss.terms": _GROUP,
+    "reg.terms": _GROUP,
+    "validation.attacks": or_null(_GROUP),
+    "evaluation.attacks": or_null(_GROUP),
+    "callbacks": or_null(_GROUP),
+    "logger": or_null(_GROUP),
 }
 RULES = {key: rule for keys, rule in _BY_KEYS.items() for key in keys.split()}

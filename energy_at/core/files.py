@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+_PART = ".part"  # the end of the name of a file that is not complete
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # of torchrun, Lightning and srun
 
 
@@ -39,8 +40,11 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: it is not JSON") from error
+    except (ValueError, RecursionError) as error:
+        at = ""
+        if isinstance(error, json.JSONDecodeError):
+            at = f"line {error.lineno}, column {error.colno}: "
+        raise ValueError(f"{path} is damaged: {at}it is not JSON") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} is damaged: it holds no mapping")
     return content
@@ -52,7 +56,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Missing parent folders are created. An ``OSError`` names ``path``.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}{_PART}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
@@ -63,10 +67,22 @@ def replacing(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def write_atomic(path: Path, data: str | bytes) -> None:
-    """Replaces a file as a whole; text is written as UTF-8. An ``OSError`` names ``path``."""
-    with replacing(path) as part:
-        part.write_bytes(data.encode() if isinstance(data, str) else data)
+def write_atomic(path: Path, data: str | bytes | memoryview) -> None:
+    """Replaces a file as a whole; text is written as UTF-8. An ``OSError`` names ``path``.
+
+    After a power failure the file is the old one or the new one.
+    """
+    with replacing(path) as part, part.open("wb") as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def remove_parts(folder: Path) -> None:
+    """Removes what processes that were killed have left of files that they were writing."""
+    for part in folder.rglob(f".*{_PART}"):
+        if part.is_file():
+            part.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Progress on stderr: bars on a terminal of its own, whole lines in a file or beside other jobs."""
+"""Progress on stderr: bars on a terminal of its own, whole lines in a file or among other jobs."""
 
 import sys
 from typing import Any

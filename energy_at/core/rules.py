@@ -53,9 +53,9 @@ def is_number(value: Any) -> bool:
     return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
 
 
-def integer(low: int, high: float = math.inf) -> Rule:
-    """An integer within closed limits."""
-    limits = f"from {low} to {high}" if high < math.inf else f">= {low}"
+def integer(low: int, high: int = 2**63 - 1) -> Rule:
+    """An integer within closed limits; the highest is that of 64 bits."""
+    limits = f"from {low} to {high}" if high < 2**63 - 1 else f">= {low}"
     return Rule(f"an integer {limits}", lambda v: is_integer(v) and bool(low <= v <= high))
 
 

@@ -138,6 +138,7 @@ class ImageData(LightningDataModule):
     @cached_property
     def _sets(self) -> tuple[ImageSet, ImageSet, ImageSet]:
         splits = as_splits(self.reader(Path(self.root).expanduser()))
+        require(integer(0, min(splits.train.shape[1:])), pad=self.pad)
         if splits.val is None:
             train, val = split(splits.train, self.val_size, self.seed)
             left = f"{len(splits.train)} training images less {self.val_size} held out"

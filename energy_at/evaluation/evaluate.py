@@ -105,7 +105,7 @@ def evaluate(
     Raises:
         ValueError: if ``out`` holds another evaluation.
     """
-    attacks = plan.attacks
+    _ = plan.attacks  # refused here, or never
     evaluator = plan.evaluator(model, batch_size=batch_size, progress=progress)
     record = describe(model, plan, evaluator)
     if out is None:
@@ -115,6 +115,18 @@ def evaluate(
         words = (model.which or "weights", plan.norm, eps, n, plan.split, record["key"][:6])
         out = model.folder / "evaluation" / "-".join(words).replace("/", "of")
     folder = ResultFolder(out, "evaluation", record["key"])
+    with folder.in_use():
+        return folder.path, _evaluate(model, plan, evaluator, folder, record)
+
+
+def _evaluate(
+    model: TrainedModel,
+    plan: EvaluationPlan,
+    evaluator: Evaluator,
+    folder: ResultFolder,
+    record: dict[str, Any],
+) -> str:
+    attacks = plan.attacks
     evaluator = replace(evaluator, journal=Journal(folder))
     named = {key.name: attack for key, attack in attacks.items()}
     require_classes(named, lambda: evaluator.classes(model.net))
@@ -133,7 +145,7 @@ def evaluate(
         if len(plan.balls) > 1:
             title = f"{setting([model.config])}; {setting_line(record)}"
             save(accuracy_figure(record, title), part / "accuracy")
-    return folder.path, text
+    return text
 
 
 def describe(model: TrainedModel, plan: EvaluationPlan, evaluator: Evaluator) -> dict[str, Any]:

@@ -5,14 +5,16 @@ from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import Timer
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch.utils.flop_counter import FlopCounterMode
 
 from energy_at.config.build import Run, build_module, make_attacks
+from energy_at.core.files import digest
 from energy_at.core.progress import titled
 from energy_at.core.types import Images, Labels
 from energy_at.data import ImageSet, as_floats
 from energy_at.evaluation.robustness import Evaluator
+from energy_at.evaluation.trained_model import state_digest
 from energy_at.models.modes import eval_mode
 from energy_at.overfitting.alarms import ALARMS
 from energy_at.reporting.comparison import OPTIONAL, results_table
@@ -30,33 +32,40 @@ from energy_at.training.sentinel import Sentinel
 
 
 def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
-    """Evaluates a trained network; writes its results, table and figure, and logs them."""
+    """Evaluates a trained network; writes its results, table and figure, and logs them.
+
+    ``results.json`` comes last: a run that was killed before is resumed, and completed.
+    """
     results = evaluate_checkpoints(cfg, run, folder)
     results |= {"held_out": held_out(run.data.val)} | alarms(run)
-    folder.write_results(results)  # may have taken hours: written before anything else can fail
     finished = FinishedRun(folder)
+    vars(finished)["results"] = results  # which the folder does not hold yet
     verdict = asdict(finished.status) | {"use": finished.usable}
-    folder.write_results(results | {"status": verdict, "training": cost(cfg, run)})
+    results |= {"status": verdict, "training": cost(cfg, run)}
     log = folder.log()
     if len(log["train/loss"]):
         figure = delta_energy_figure({display_name(cfg): log}, setting([cfg]))
         save(figure, folder.path / "delta_energy")
-    lines = [
-        results_table([finished]).fitted(("run", *OPTIONAL)),
-        finished.advice(),
-        f"run folder: {folder.path}",
-    ]
-    print(titled("\n".join(filter(None, lines))), flush=True)
     for logger in wandb_loggers(run.trainer.loggers):
         raised = {name: float(bool(len(log[name]))) for name in ALARMS.values()}
         logger.log_summary(accuracies_in(results) | raised | {"status": str(finished.status)})
         if (drawn := folder.path / "delta_energy.png").is_file():
             logger.log_figure(drawn)
         logger.log_artifact(folder.saved())
+    folder.write_results(results)
+    lines = [
+        results_table([finished]).fitted(("run", *OPTIONAL)),
+        finished.advice(),
+        f"run folder: {folder.path}",
+    ]
+    print(titled("\n".join(filter(None, lines))), flush=True)
 
 
 def evaluate_checkpoints(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, Any]:
-    """Accuracies of the last and the best checkpoint on held-out and on test images."""
+    """Accuracies of the last and the best checkpoint on held-out and on test images.
+
+    They may take hours: those that were evaluated before a kill are not evaluated again.
+    """
     attacks = make_attacks(cfg.evaluation)
     data = run.data
     images = {"val": data.val, "test": data.test.first(cfg.evaluation.subset)}
@@ -77,12 +86,19 @@ def evaluate_checkpoints(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[s
     if cfg.callbacks.get("best") is not None and folder.has_checkpoint("best"):
         best = read_checkpoint(folder.checkpoint("best"))
         states["best"] = (best["global_step"], best["state_dict"])
+    known = folder.evaluated()
+    evaluation = OmegaConf.to_container(cfg.evaluation, resolve=True)
+    asked = [evaluation, cfg.seed, [images[name].digests() for name in evaluators]]
     for which in [name for name in cfg.evaluation.checkpoints if name in states]:
         step, state = states[which]
-        run.module.load_state_dict(state)
-        results[which] = {"step": step} | {
-            name: evaluator.accuracies(net, attacks) for name, evaluator in evaluators.items()
-        }
+        key = digest([which, step, state_digest(state), *asked])
+        if key not in known:
+            run.module.load_state_dict(state)
+            known[key] = {"step": step} | {
+                name: evaluator.accuracies(net, attacks) for name, evaluator in evaluators.items()
+            }
+            folder.write_evaluated(known)
+        results[which] = known[key]
     return results
 
 

@@ -114,7 +114,7 @@ def attack_checks(
 
 
 def black_box_passes(images: int) -> float:
-    """Passes of the black-box check of so many images, at one radius and at most."""
+    """Passes of the black-box check of ``images`` images at a single radius, at most."""
     return min(BLACK_BOX_IMAGES, images) * BLACK_BOX_QUERIES / 3 if is_installed() else 0.0
 
 

@@ -232,11 +232,11 @@ class Pace:
         self._done += passes
 
     def estimate(self, passes: float) -> str:
-        """The time of so many passes, once some were counted."""
+        """The time of ``passes`` passes, once some were counted."""
         return clock(passes * (time.monotonic() - self._start) / self._done)
 
     def left(self, images: int, missing: float) -> str:
-        """The time left: ``missing`` passes of this attack, the others on so many images."""
+        """The time left: ``missing`` passes of this attack, the others on ``images`` images."""
         return self.estimate(missing + self.later + images * self.planned)
 
 

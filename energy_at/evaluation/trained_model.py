@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
 from energy_at import __version__
 from energy_at.attacks.registry import ITERATED, LABELS
@@ -97,14 +97,18 @@ class TrainedModel:
 
     @cached_property
     def weights_digest(self) -> str:
-        """SHA-256 of the names and values of all weights."""
-        return sha256(
-            *(
-                part
-                for name, value in sorted(self.net.state_dict().items())
-                for part in (name.encode(), value.detach().cpu().contiguous().flatten().numpy())
-            )
+        return state_digest(self.net.state_dict())
+
+
+def state_digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the names and values of all weights."""
+    return sha256(
+        *(
+            part
+            for name, value in sorted(state.items())
+            for part in (name.encode(), value.detach().cpu().contiguous().flatten().numpy())
         )
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

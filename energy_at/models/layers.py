@@ -1,13 +1,13 @@
 """Layers that the networks share: normalization of pixels, activations, convolutions."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from energy_at.core.rules import one_of, require
+from energy_at.core.rules import Rule, is_list, is_number, one_of, require
 from energy_at.core.types import Images, Logits
 
 Activation = Literal["relu", "silu"]
@@ -51,6 +51,10 @@ class _RightBottomConv(nn.Conv2d):
         return super().forward(F.pad(input, (0, 1, 0, 1)))
 
 
+def _are_numbers(value: Any, n: int | None = None) -> bool:
+    return is_list(value) and all(map(is_number, value)) and len(value) == (n or len(value) or 1)
+
+
 class Normalize(nn.Module):
     """``(x - mean) / std`` for each channel."""
 
@@ -59,8 +63,10 @@ class Normalize(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        if len(mean) != len(std) or min(std) <= 0:
-            raise ValueError(f"need one mean and one std > 0 a channel, got {mean=}, {std=}")
+        require(Rule("a list of finite numbers, one a channel", _are_numbers), mean=mean)
+        must = f"a list of {len(mean)} finite numbers > 0, one a channel as mean"
+        fits = len(mean)
+        require(Rule(must, lambda v: _are_numbers(v, fits) and min(v) > 0), std=std)
         self.register_buffer("mean", torch.tensor(list(mean)).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(list(std)).view(1, -1, 1, 1))
 

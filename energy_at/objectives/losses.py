@@ -32,7 +32,7 @@ class LabelSmoothing:
 
     share: float
     classes: int
-    spread: Spread = "uniform"
+    spread: str = "uniform"
 
     def __post_init__(self) -> None:
         require(number(0, 1, below=True), share=self.share)

@@ -111,7 +111,7 @@ def _curves(
     }
 
 
-def _means(seeds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def _means(seeds: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     known = [key for key in DRAWN if all(scores.get(key) is not None for scores in seeds)]
     return {key: sum(scores[key] for scores in seeds) / len(seeds) for key in known}
 

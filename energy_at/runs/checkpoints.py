@@ -7,6 +7,17 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+_TRAINING_STATE: dict[str, type] = {
+    "pytorch-lightning_version": str,
+    "epoch": int,
+    "global_step": int,
+    "loops": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "state_dict": dict,
+    "callbacks": dict,
+}
+
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """A checkpoint of a training: tensors and plain values only.
@@ -19,6 +30,29 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if "state_dict" not in checkpoint:
         raise ValueError(f"checkpoint {path} has no state_dict: it was not written by a training")
     return checkpoint
+
+
+def read_training_state(path: str | Path) -> dict[str, Any]:
+    """A checkpoint that a training can resume from.
+
+    Raises:
+        FileNotFoundError: if it does not exist.
+        ValueError: if it is damaged, or holds anything else.
+    """
+    state = read_checkpoint(path)
+    if _TRAINING_STATE.keys() - state.keys():
+        raise ValueError(
+            f"checkpoint {path} holds weights without the state of their training: "
+            "it cannot be resumed"
+        )
+    for name, kind in _TRAINING_STATE.items():
+        if not isinstance(state[name], kind):
+            raise ValueError(f"checkpoint {path} is damaged: {name} is no {kind.__name__}")
+    if not isinstance(state["loops"].get("fit_loop"), dict):
+        raise ValueError(f"checkpoint {path} is damaged: it has no fit_loop")
+    if not all(isinstance(value, torch.Tensor) for value in state["state_dict"].values()):
+        raise ValueError(f"checkpoint {path} is damaged: a weight is no tensor")
+    return state
 
 
 def read_tensors(path: str | Path) -> dict[str, Any]:
@@ -34,8 +68,11 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(f"checkpoint {path} not found")
     with path.open("rb") as file:
         start = file.read(9)
-    is_pytorch = zipfile.is_zipfile(path) or start[:1] == b"\x80"
+    is_zip = zipfile.is_zipfile(path)
+    is_pytorch = is_zip or start[:1] == b"\x80"
     try:
+        if is_zip:
+            _require_intact(path)
         if is_pytorch:
             content = torch.load(path, map_location="cpu", weights_only=True)
         else:
@@ -56,3 +93,13 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"checkpoint {path} holds a {type(content).__name__}, no named tensors")
     return content
+
+
+def _require_intact(path: Path) -> None:
+    """Raises ``BadZipFile`` if bytes have changed: each part of the file has its CRC-32.
+
+    PyTorch writes them, and does not check them.
+    """
+    with zipfile.ZipFile(path) as parts:
+        if (part := parts.testzip()) is not None:
+            raise zipfile.BadZipFile(part)

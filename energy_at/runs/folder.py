@@ -9,7 +9,8 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -20,11 +21,14 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from energy_at import __version__
-from energy_at.core.files import read_json, write_atomic
+from energy_at.core.files import is_first, read_json, remove_parts, write_atomic
+from energy_at.core.lock import locked
+from energy_at.core.rules import integer, is_integer, is_number
 from energy_at.runs.metrics_log import MetricsLog, read_metrics_log
 
 PACKAGES = ("torchvision", "lightning", "hydra-core", "numpy", "torchmetrics")
 _ENVIRONMENT, _ERROR = "environment.json", "error.txt"
+_GROUPS = ("dataset", "model", "threat", "attack", "trainer", "training")  # of any configuration
 _WHY_MISSING = {
     "healthy": "no epoch of it was healthy, or callbacks.sentinel.action=warn kept none"
 }
@@ -51,6 +55,7 @@ class RunFolder:
     metrics_file = _File("metrics.csv")  # a row for each optimizer step, and for each validation
     checkpoints = _File("checkpoints")  # last.ckpt and best.ckpt; the sentinel adds healthy.ckpt
     results_file = _File("results.json")
+    evaluated_file = _File(".evaluated.json")  # accuracies of a run that has not finished
     error_file = _File(_ERROR)  # one line: why the job of a sweep failed
 
     @staticmethod
@@ -63,17 +68,23 @@ class RunFolder:
     ) -> "RunFolder":
         """Starts a run: writes the resolved configuration and the environment.
 
-        The number of training images is that from which ``watch`` estimates the duration.
+        The number of training images is that from which ``watch`` estimates the duration. A run
+        with the same overrides that was stopped before its first checkpoint starts over.
 
         Raises:
             ValueError: if the folder already holds a run.
         """
         folder = RunFolder(Path(path))
         if folder.config_file.exists():
-            raise ValueError(
-                f"{path} already holds a run: resume={path} continues it, "
-                "hydra.run.dir=FOLDER starts a new one elsewhere"
-            )
+            if not (folder.has_only_begun and set(folder.overrides()) <= set(overrides)):
+                then = "starts it over" if folder.has_only_begun else "continues it"
+                raise ValueError(
+                    f"{path} already holds a run: resume={path} {then}, "
+                    "hydra.run.dir=FOLDER starts a new one elsewhere"
+                )
+            folder.metrics_file.unlink(missing_ok=True)
+            shutil.rmtree(folder.checkpoints, ignore_errors=True)
+            remove_parts(folder.path)
         for left in (folder.metrics_file, folder.results_file, folder.checkpoints):
             if left.exists():
                 raise ValueError(
@@ -105,18 +116,41 @@ class RunFolder:
         return folder
 
     def note_resume(self, cfg: DictConfig, changes: Sequence[str]) -> None:
-        """Records the configuration and the overrides that a resumed run continues with."""
+        """Records the configuration and the overrides that a resumed run continues with.
+
+        Results are of the shorter training: they are renamed first, so that a run with results has
+        always done what its configuration asks for.
+        """
+        remove_parts(self.path)
+        if self.results_file.is_file():
+            epochs = self.config().trainer.max_epochs
+            self.results_file.rename(self.results_file.with_stem(f"results_{epochs}_epochs"))
         if changes:
             record = self.record()
             record["overrides"] = [*record["overrides"], *changes]
             write_atomic(self.environment_file, json.dumps(record, indent=2) + "\n")
         write_atomic(self.config_file, OmegaConf.to_yaml(cfg, resolve=True))
 
-    def forget_start(self) -> None:
-        """Removes a run that was stopped before its first checkpoint."""
-        for file in (self.config_file, self.environment_file, self.metrics_file):
-            file.unlink(missing_ok=True)
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
+    @property
+    def has_only_begun(self) -> bool:
+        """Whether the run was stopped before its first checkpoint, at the end of an epoch."""
+        if self.has_checkpoint() or self.results_file.exists():
+            return False
+        if OmegaConf.select(self.config(), "callbacks.last") is None:
+            return True  # none is ever written
+        with suppress(ValueError):  # of a damaged log: nothing was saved to be lost
+            return not bool((self.log()["epoch"].values >= 1).any())
+        return True
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keeps other processes from training in this folder.
+
+        Raises:
+            InUseError: if one does.
+        """
+        with locked(self.path / ".lock", self.path) if is_first() else nullcontext():
+            yield
 
     @property
     def has_ended(self) -> bool:
@@ -130,10 +164,19 @@ class RunFolder:
         """
         try:
             cfg = OmegaConf.load(self.config_file)
-        except YAMLError as error:
-            raise ValueError(f"{self.config_file} is damaged: it is not YAML") from error
+        except (YAMLError, ValueError) as error:  # of which UnicodeDecodeError is one
+            mark = getattr(error, "problem_mark", None)
+            at = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+            raise ValueError(f"{self.config_file} is damaged: {at}it is not YAML") from error
         if not isinstance(cfg, DictConfig):
             raise ValueError(f"{self.config_file} is damaged: it holds no configuration")
+        for group in _GROUPS:
+            if not isinstance(cfg.get(group), DictConfig):
+                raise ValueError(f"{self.config_file} is damaged: it has no group {group}")
+        for key in ("classes", "channels", "size"):
+            value = cfg.dataset.get(key)
+            if must := integer(1).broken_by(value):
+                raise ValueError(f"{self.config_file}: dataset.{key}={value} must be {must}")
         if "${" in OmegaConf.to_yaml(cfg):  # it would be resolved here: ${oc.env:SECRET}
             raise ValueError(
                 f"{self.config_file} holds an interpolation ${{...}}, which no run saves: refused"
@@ -141,7 +184,20 @@ class RunFolder:
         return cfg
 
     def record(self) -> dict[str, Any]:
-        return read_json(self.environment_file) if self.environment_file.is_file() else {}
+        """Versions, machine and overrides.
+
+        Raises:
+            ValueError: if the file is damaged.
+        """
+        if not self.environment_file.is_file():
+            return {}
+        record = read_json(self.environment_file)
+        images, typed = record.get("train_images"), record.get("overrides", [])
+        if not (isinstance(typed, list) and all(isinstance(one, str) for one in typed)):
+            raise ValueError(f"{self.environment_file} is damaged: overrides must be a list")
+        if not (images is None or is_integer(images)):
+            raise ValueError(f"{self.environment_file} is damaged: train_images must be an integer")
+        return record
 
     def overrides(self) -> list[str]:
         return list(self.record().get("overrides", []))
@@ -178,15 +234,48 @@ class RunFolder:
 
         Raises:
             FileNotFoundError: if it has not finished.
+            ValueError: if the file is damaged.
         """
         if not self.results_file.is_file():
             raise FileNotFoundError(
                 f"{self.path} has not finished: resume={self.path} continues it"
             )
-        return read_json(self.results_file)
+        results = read_json(self.results_file)
+        if why := _damage(results):
+            raise ValueError(f"{self.results_file} is damaged: {why}")
+        return results
 
     def write_results(self, results: dict[str, Any]) -> None:
+        """Marks the run as finished."""
         write_atomic(self.results_file, json.dumps(results, indent=2) + "\n")
+        self.evaluated_file.unlink(missing_ok=True)
+
+    def evaluated(self) -> dict[str, Any]:
+        """Accuracies that were evaluated before the run could finish; empty if unreadable."""
+        with suppress(ValueError, FileNotFoundError):
+            return read_json(self.evaluated_file)
+        return {}
+
+    def write_evaluated(self, accuracies: dict[str, Any]) -> None:
+        write_atomic(self.evaluated_file, json.dumps(accuracies) + "\n")
+
+
+def _damage(results: Mapping[str, Any]) -> str | None:
+    """What is not as a training has written it."""
+    for which in ("last", "best"):
+        parts = results.get(which, {})
+        if not isinstance(parts, dict) or not is_integer(parts.get("step", 0)):
+            return f"{which} must hold a step and accuracies"
+        for images, shares in parts.items():
+            numbers = isinstance(shares, dict) and all(map(is_number, shares.values()))
+            if images != "step" and not (numbers and "n" in shares):
+                return f"{which}.{images} must hold accuracies and n"
+    for name in ("held_out", "training", "status"):
+        if not isinstance(results.get(name, {}), dict):
+            return f"{name} must be a mapping"
+    if not all(map(is_number, results.get("held_out", {}).values())):
+        return "held_out must hold numbers"
+    return None
 
 
 def accuracies_in(results: Mapping[str, Any]) -> dict[str, float]:

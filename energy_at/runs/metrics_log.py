@@ -4,8 +4,7 @@ import csv
 import math
 import os
 from array import array
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,7 +123,7 @@ class LogReader:
         Empty cells are skipped, and lines that are not complete.
 
         Raises:
-            ValueError: if a cell is not a number.
+            ValueError: if the file is damaged, with line and column.
         """
         if not self.path.is_file():
             self.restarted, self.behind = self._inode > 0, False
@@ -140,14 +139,19 @@ class LogReader:
         whole = data[: data.rfind(b"\n") + 1]
         self._place += len(whole)
         self.behind = bool(whole) and self._place < status.st_size and len(data) == most
-        with suppress(ValueError, csv.Error):  # of which UnicodeDecodeError is one
-            self._add(csv.reader(whole.decode().splitlines()))
-            return self.restarted or bool(whole)
-        raise ValueError(f"{self.path} is damaged: a cell is not a number")
+        damage = None
+        try:
+            self._add(whole)
+        except (ValueError, csv.Error) as error:
+            known = list(self._columns), self._lines
+            damage = find_damage(whole, *known) or (self._lines + 1, str(error))
+        if damage is not None:
+            raise ValueError(f"{self.path} is damaged: line {damage[0]}: {damage[1]}")
+        return self.restarted or bool(whole)
 
     def log(self) -> MetricsLog:
         """All curves so far; those of the same rows share the arrays of their steps."""
-        if "step" not in self._columns:
+        if not self._columns:
             return MetricsLog({})
         places = {}
         for name in ("step", "epoch"):
@@ -166,25 +170,94 @@ class LogReader:
 
     def _restart(self, inode: int) -> None:
         self._columns: dict[str, Column] = {}
-        self._rows, self._place, self._inode = 0, 0, inode
+        self._rows, self._lines, self._place, self._inode = 0, 0, 0, inode
 
-    def _add(self, lines: Iterator[list[str]]) -> None:
-        if not self._columns:
-            self._columns = {name: (array("q"), array("d")) for name in next(lines, [])}
+    def _add(self, whole: bytes) -> None:
+        lines = csv.reader(whole.decode().splitlines(), strict=True)
+        cells_from = 0
+        if whole and not self._columns:
+            cells_from = whole.find(b"\n")
+            names = next(lines)
+            require_columns(names)
+            self._columns = {name: (array("q"), array("d")) for name in names}
+        if b"_" in whole[cells_from:]:
+            raise ValueError("a cell is not a number")  # Python reads 1_0 as 10
+        rows = self._rows
         adders = [(rows.append, values.append) for rows, values in self._columns.values()]
-        for cells in lines:
-            for (add_row, add_value), cell in zip(adders, cells, strict=False):
+        for cells in filter(None, lines):
+            for (add_row, add_value), cell in zip(adders, cells, strict=True):
                 if cell:
                     add_value(float(cell))
                     add_row(self._rows)
             self._rows += 1
+        steps = self._columns["step"][1] if self._columns else []
+        if len(steps) != self._rows or not all(map(math.isfinite, steps[rows:])):
+            raise ValueError("a step is not a number")
+        self._lines += whole.count(b"\n")
+
+
+def require_columns(names: Sequence[str]) -> None:
+    """Raises ``ValueError`` unless these can be the columns of a log."""
+    if "step" not in names:
+        raise ValueError("it names no column step")
+    if len(set(names)) < len(names):
+        raise ValueError("it names a column twice")
+
+
+def find_damage(
+    content: bytes, columns: Sequence[str] = (), before: int = 0
+) -> tuple[int, str] | None:
+    """The first line of a log, counted from 1, that is not as it was written, and why.
+
+    Args:
+        content: Whole lines, the first of which names the columns unless they are given.
+        columns: Known from lines before.
+        before: Number of these lines.
+    """
+    for number, raw in enumerate(content.split(b"\n")[:-1], before + 1):
+        try:
+            cells = next(csv.reader([raw.decode()], strict=True), [])
+            if number == 1:
+                require_columns(cells)
+                columns = cells
+                continue
+        except (ValueError, csv.Error) as error:
+            return number, str(error) if number == 1 else "it is not text"
+        if cells and len(cells) != len(columns):
+            return number, f"it has {len(cells)} cells for {len(columns)} columns"
+        for name, cell in zip(columns, cells, strict=False):
+            if not _fits(name, cell):
+                return number, f"column {name} holds {cell[:20]!r}, which is no number"
+    return None
+
+
+def _fits(column: str, cell: str) -> bool:
+    if not cell:
+        return column != "step"
+    try:
+        return "_" not in cell and (math.isfinite(float(cell)) or column != "step")
+    except ValueError:
+        return False
+
+
+def require_rows(path: Path, rows: int) -> None:
+    """Raises ``ValueError`` unless a log holds at least that many rows, and these are whole."""
+    content = path.read_bytes() if path.is_file() else b""
+    lines = content.split(b"\n")[:-1]
+    if rows and len(lines) < rows + 1:
+        raise ValueError(
+            f"{path} is damaged: of the {rows} rows that were logged until the last checkpoint, "
+            f"{max(0, len(lines) - 1)} are left: restore the file, or train again elsewhere"
+        )
+    if damage := find_damage(b"\n".join(lines[: rows + 1]) + b"\n"):
+        raise ValueError(f"{path} is damaged: line {damage[0]}: {damage[1]}")
 
 
 def read_metrics_log(path: Path) -> MetricsLog:
     """Reads ``metrics.csv``.
 
     Raises:
-        ValueError: if a cell is not a number.
+        ValueError: if it is damaged, with line and column.
     """
     reader = LogReader(path)
     reader.read()

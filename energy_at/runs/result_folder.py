@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from energy_at.core import files
+from energy_at.core.lock import locked
 
 RECORD = ".result.json"
 
@@ -16,9 +17,10 @@ class ResultFolder:
     A hidden record in the folder names the result: its kind, its key, the digests of its files.
 
         folder = ResultFolder(out, "analysis", key)
-        folder.claim()  # only if files are written before the result is complete
-        with folder.staged() as part:  # all files appear together, if nothing is raised
-            (part / "table.md").write_text(...)
+        with folder.in_use():  # only if files are written before the result is complete
+            folder.claim()
+            with folder.staged() as part:  # all files appear together, if nothing is raised
+                (part / "table.md").write_text(...)
 
     Args:
         path: The folder; it is created with the first file.
@@ -34,6 +36,33 @@ class ResultFolder:
     def __init__(self, path: Path, kind: str, key: str | None = None) -> None:
         self.path, self.kind, self.key, self._file = path, kind, key, path / RECORD
         files.require_writable("out", path)
+        self._locked = False
+        self._read_record()
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keeps other processes from writing here; within it, again, it does nothing.
+
+        Raises:
+            InUseError: if one does.
+            ValueError: if another result has been written here since.
+        """
+        if self._locked:
+            yield
+            return
+        place = (
+            self.path.absolute()
+        )  # the lock lies next to it: all files of a result appear at once
+        with locked(place.with_name(f".{place.name}.lock"), self.path):
+            self._locked = True
+            try:
+                self._read_record()
+                yield
+            finally:
+                self._locked = False
+
+    def _read_record(self) -> None:
+        path, kind, key = self.path, self.kind, self.key
         self._record = files.read_json(self._file) if self._file.is_file() else {}
         if self._record:
             if not isinstance(self._record.get("files"), dict):
@@ -56,6 +85,10 @@ class ResultFolder:
 
         Files that only the previous result has written are removed, unless they were changed.
         """
+        with self.in_use():
+            yield from self._staged()
+
+    def _staged(self) -> Iterator[Path]:
         previous = self._record.get("files", {})
         with files.staged(self.path) as part:
             yield part

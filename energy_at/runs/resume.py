@@ -9,38 +9,42 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from energy_at.core.files import is_first
-from energy_at.runs.checkpoints import read_checkpoint
+from energy_at.core.rules import is_integer
+from energy_at.runs.checkpoints import read_training_state
 from energy_at.runs.folder import RunFolder, runs_below
+from energy_at.runs.metrics_log import require_rows
 
-_TRAINING_STATE = {"pytorch-lightning_version", "epoch", "global_step", "loops", "optimizer_states"}
 CHANGEABLE = ("trainer.", "callbacks.progress.", "evaluation.")
 
 
 def open_job(
     cfg: DictConfig, folder: RunFolder, overrides: Sequence[str], *, in_sweep: bool
 ) -> tuple[DictConfig, RunFolder, Path | None, Sequence[str]] | None:
-    """What a command trains: configuration, folder, checkpoint to resume, changes.
+    """What a command trains: configuration, folder, checkpoint to resume, overrides.
 
     ``None`` for a job of a sweep that has finished before.
     """
     if cfg.resume is not None:
-        return *open_resumed(cfg.resume, overrides), changes_of(overrides)
+        return open_resumed(cfg.resume, overrides)
     if in_sweep and folder.results_file.is_file():
         return None
     if in_sweep and folder.has_checkpoint():
-        return *open_resumed(str(folder.path), []), []
-    if in_sweep and is_first():
-        folder.forget_start()
+        return open_resumed(str(folder.path), [])
     return cfg, folder, None, overrides
 
 
-def open_resumed(path: str, overrides: Sequence[str]) -> tuple[DictConfig, RunFolder, Path]:
-    """Configuration, folder and last checkpoint of a run to resume.
+def open_resumed(
+    path: str, overrides: Sequence[str]
+) -> tuple[DictConfig, RunFolder, Path | None, Sequence[str]]:
+    """Configuration, folder, last checkpoint and changes of a run to resume.
+
+    A run that was stopped before its first checkpoint starts over: without a checkpoint, and with
+    all its overrides.
 
     Raises:
-        FileNotFoundError: if there is no run, or no checkpoint in it.
-        ValueError: if an override may not change, the checkpoint cannot be read, or the run has
-            finished.
+        FileNotFoundError: if there is no run, or its checkpoint is lost.
+        ValueError: if an override may not change, the checkpoint or the log is damaged, or the run
+            has finished.
     """
     if not path:
         raise ValueError("resume= names no run: write resume=FOLDER")
@@ -52,24 +56,30 @@ def open_resumed(path: str, overrides: Sequence[str]) -> tuple[DictConfig, RunFo
                 f"resume continues a run as it was, so {change} cannot change; "
                 f"only {'*, '.join(CHANGEABLE)}* can"
             )
-    checkpoint = folder.checkpoint("last")
-    state = read_checkpoint(checkpoint)
-    if _TRAINING_STATE - state.keys():
-        raise ValueError(
-            f"checkpoint {checkpoint} holds weights without the state of their training: "
-            "it cannot be resumed"
-        )
     before = folder.config()
     cfg = OmegaConf.merge(before, OmegaConf.from_dotlist([c.lstrip("+") for c in changes]))
     assert isinstance(cfg, DictConfig)
-    longer = cfg.trainer.max_epochs > before.trainer.max_epochs
+    if folder.has_only_begun:
+        return cfg, folder, None, [*folder.overrides(), *changes]
+    checkpoint = folder.checkpoint("last")
+    state = read_training_state(checkpoint)
+    require_rows(folder.metrics_file, state.get("metrics_rows", 0))
     # The first process has noted the longer training where the others look for the shorter.
-    if is_first() and folder.results_file.is_file() and not longer:
+    if is_first() and folder.results_file.is_file() and not _is_longer(cfg, before):
         raise ValueError(
             f"{path} {_ending(state)}: trainer.max_epochs above {before.trainer.max_epochs} trains "
             "it further, energy_at.evaluate evaluates it again"
         )
-    return cfg, folder, checkpoint
+    return cfg, folder, checkpoint, changes
+
+
+def _is_longer(cfg: DictConfig, before: DictConfig) -> bool:
+    """Whether a configuration asks for more training; an invalid one is refused later."""
+    for key in ("max_epochs", "max_steps"):
+        asked, done = cfg.trainer.get(key), before.trainer.get(key)
+        if not (is_integer(asked) and is_integer(done)) or 0 <= done < asked or asked < 0 <= done:
+            return True
+    return False
 
 
 def changes_of(overrides: Sequence[str]) -> list[str]:

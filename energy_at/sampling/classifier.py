@@ -10,6 +10,7 @@ from torch import nn
 from energy_at.config.build import build, reopen
 from energy_at.config.keys import compose_command
 from energy_at.core.files import staged
+from energy_at.core.lock import locked
 from energy_at.core.progress import write_line
 from energy_at.evaluation import TrainedModel
 from energy_at.runs.folder import RunFolder
@@ -58,7 +59,8 @@ def find_classifier(model: TrainedModel, choice: str, cache: Path) -> RunFolder 
 def load_classifier(model: TrainedModel, folder: RunFolder, *, progress: bool) -> nn.Module:
     """The independent classifier on the device of the network, trained if it was not before."""
     if not folder.has_checkpoint():
-        _train(model, folder, progress=progress)
+        with locked(folder.path.with_name(f".{folder.path.name}.lock"), folder.path):
+            _train(model, folder, progress=progress)
     module, _ = reopen(folder)
     net: nn.Module = module.net.to(model.device).eval()
     return net.requires_grad_(False)

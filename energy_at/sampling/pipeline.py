@@ -1,22 +1,23 @@
 """A sampling: prepares, draws the images, scores them, writes the files."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
 from energy_at.config.build import keys_of
 from energy_at.core.files import write_error
 from energy_at.evaluation import open_model, result_key
-from energy_at.evaluation.trained_model import require_wandb_only
+from energy_at.evaluation.trained_model import TrainedModel, require_wandb_only
 from energy_at.models.modes import Tiled, eval_mode, tile_of
 from energy_at.runs.result_folder import ResultFolder
 from energy_at.sampling.classifier import find_classifier, load_classifier
 from energy_at.sampling.langevin import generate
 from energy_at.sampling.output import FILES, describe, publish_samples, write_files
-from energy_at.sampling.prepare import Material, plan_of, prepare
+from energy_at.sampling.prepare import Material, SamplingPlan, plan_of, prepare
 from energy_at.sampling.quality import require_enough
 from energy_at.sampling.samples import Parts, Samples, SamplingBar
 from energy_at.sampling.score import score
@@ -41,6 +42,15 @@ def sample_command(cfg: DictConfig, overrides: Sequence[str] = (), job: Path | N
     out = out or root / f"{plan.settings['start']['name']}-{plan.n}-{key[:8]}"
     folder = ResultFolder(out, "sampling", key)
     cache = out / ".cache" if write_error(root) else root / "cache"
+    with folder.in_use():
+        text, rows = _sample(cfg, model, plan, folder, cache)
+    publish_samples(cfg, model, out, rows)
+    return f"{text}\n\nwritten to {out}/: {', '.join(FILES)} and figures"
+
+
+def _sample(
+    cfg: DictConfig, model: TrainedModel, plan: SamplingPlan, folder: ResultFolder, cache: Path
+) -> tuple[str, Mapping[str, Mapping[str, Any]]]:
     parts = Parts(folder)
     earlier = len(parts.done)
     judge = find_classifier(model, str(cfg.judge), cache)
@@ -65,7 +75,7 @@ def sample_command(cfg: DictConfig, overrides: Sequence[str] = (), job: Path | N
     with _timed(seconds, "measure"):
         scores = score(material, samples, extractor, classifier)
     report = {
-        "key": key,
+        "key": folder.key,
         **describe(material, samples, scores.rows),
         "batch_size": plan.batch_size,
         "seconds": seconds,
@@ -74,8 +84,7 @@ def sample_command(cfg: DictConfig, overrides: Sequence[str] = (), job: Path | N
     with folder.staged() as part:
         text = write_files(part, report, material, samples, scores)
     parts.remove()
-    publish_samples(cfg, model, out, scores.rows)
-    return f"{text}\n\nwritten to {out}/: {', '.join(FILES)} and figures"
+    return text, scores.rows
 
 
 @contextmanager

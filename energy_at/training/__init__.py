@@ -1,6 +1,11 @@
 """Adversarial training with Lightning."""
 
-from energy_at.training.callbacks.checkpoints import BestCheckpoint, Continuation, LastCheckpoint
+from energy_at.training.callbacks.checkpoints import (
+    BestCheckpoint,
+    CheckpointFiles,
+    Continuation,
+    LastCheckpoint,
+)
 from energy_at.training.callbacks.monitors import EnergyMonitor, FiniteGuard, RunProgress
 from energy_at.training.callbacks.networks import EMA, CompiledNet
 from energy_at.training.loggers import csv_logger, wandb_logger
@@ -21,6 +26,7 @@ __all__ = [
     "EMA",
     "AdversarialTraining",
     "BestCheckpoint",
+    "CheckpointFiles",
     "CompiledNet",
     "Continuation",
     "EnergyMonitor",

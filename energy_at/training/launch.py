@@ -1,9 +1,11 @@
 """Start of the processes that train one network together, and the checks before it."""
 
 import os
+import re
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +22,9 @@ from energy_at.core.rules import ArgumentError
 from energy_at.data import ImageData
 
 _ENTRY = "energy_at.train"
+_RESTORING = "checkpoint_connector"
+_OF_A_CHECKPOINT = (LookupError, TypeError, AttributeError, RuntimeError, ValueError)
+_LOST = re.compile("Connection (closed|reset|refused)|Broken pipe|remote process exited", re.I)
 _VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
 
 
@@ -83,13 +88,30 @@ def fit(
     place = "hydra.run.dir" if checkpoint is None else "resume"
     command = [*overrides, f'{place}="{folder}"', "hydra.mode=RUN"]
     with _worker_command(trainer, command), suppress(SystemExit):  # with 0 for SIGTERM
-        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+        try:
+            trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+        except _OF_A_CHECKPOINT as error:
+            if checkpoint is not None and _was_restoring(error):
+                why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+                raise ValueError(f"checkpoint {checkpoint} is damaged ({why})") from error
+            if trainer.world_size > 1 and _LOST.search(str(error)):
+                raise RuntimeError(
+                    f"another process of this training has ended: resume={folder} continues it"
+                ) from error
+            raise
     terminated = trainer.received_sigterm
     if terminated or not trainer.state.finished:
         if trainer.is_global_zero:
             step = trainer.global_step
             sys.stderr.write(f"stopped at step {step}: resume={folder} continues it\n")
         sys.exit(128 + (signal.SIGTERM if terminated else signal.SIGINT))
+
+
+def _was_restoring(error: BaseException) -> bool:
+    """Whether Lightning raised it while it read the state of a training."""
+    codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    found = [code.co_name for code in codes if Path(code.co_filename).stem == _RESTORING]
+    return any("restore" in name or "resume" in name for name in found)
 
 
 @contextmanager

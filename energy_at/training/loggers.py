@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lightning.fabric.loggers.logger import _DummyExperiment as DummyExperiment
 from lightning.fabric.loggers.logger import rank_zero_experiment
@@ -33,9 +33,8 @@ class MetricsCSV(Logger):
     def __init__(self, path: str | Path) -> None:
         super().__init__()
         self.path = Path(path)
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
-        self._columns = lines[0].split(",") if lines else []
-        self._rows = max(0, len(lines) - 1)
+        self._columns: list[str] = []
+        self._rows = -1  # those in the file, once it was looked at
         self._pending: list[dict[str, Cell]] = []
 
     @property
@@ -62,12 +61,14 @@ class MetricsCSV(Logger):
     @rank_zero_only
     def save(self) -> None:
         """Appends the rows that are not yet in the file."""
+        if self._rows < 0:
+            self._look()
         rows, self._pending = self._pending, []
         new = [k for k in dict.fromkeys(k for row in rows for k in row) if k not in self._columns]
         if new:
             self._add_columns(new)
         if rows:
-            with self.path.open("a", newline="") as file:
+            with self._open("a") as file:
                 csv.DictWriter(file, self._columns, lineterminator="\n").writerows(rows)
             self._rows += len(rows)
 
@@ -75,23 +76,44 @@ class MetricsCSV(Logger):
         self.save()
 
     def count(self) -> int:
+        """Number of rows, which outlast a power failure from here on."""
         self.save()
+        if self._rows:
+            with self._open("a") as file:
+                os.fsync(file.fileno())
         return self._rows
 
     def truncate(self, rows: int) -> None:
         """Drops all rows after the first ``rows``: a run resumed there writes them again."""
-        if self.count() > rows:
-            with self.path.open(newline="") as file:
-                kept = [line for _, line in zip(range(rows + 1), file, strict=False)]
-            write_atomic(self.path, "".join(kept))
-            self._rows = rows
+        self.save()
+        content = self.path.read_bytes() if self.path.exists() else b""
+        kept = b"".join(content.splitlines(keepends=True)[: rows + 1])
+        if rows and kept != content:  # else the columns are written again too
+            write_atomic(self.path, kept)
+        elif not rows:
+            self.path.unlink(missing_ok=True)
+        self._rows = -1
+
+    def _look(self) -> None:
+        lines = self.path.read_bytes().split(b"\n")[:-1] if self.path.exists() else []
+        self._columns = lines[0].decode().split(",") if lines else []
+        self._rows = max(0, len(lines) - 1)
+
+    @contextmanager
+    def _open(self, mode: str) -> Iterator[IO[str]]:
+        """The file; an ``OSError`` of a write, such as of a full disk, names it too."""
+        try:
+            with self.path.open(mode, newline="") as file:
+                yield file
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def _add_columns(self, new: list[str]) -> None:
         old = self._columns
         self._columns = old + new
         lines = [",".join(self._columns)]
         if old:
-            with self.path.open(newline="") as file:
+            with self._open("r") as file:
                 lines += [line.rstrip("\r\n") + "," * len(new) for line in list(file)[1:]]
         write_atomic(self.path, "\n".join(lines) + "\n")
 

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from energy_at.attacks.threat import unit
 from energy_at.core.distributed import summed
-from energy_at.core.rules import POSITIVE, SHARE, TRUTH, number, require
+from energy_at.core.rules import SHARE, TRUTH, number, require
 from energy_at.core.types import Scalar
 
 
@@ -34,7 +34,7 @@ def sgd(
     Weight decay applies to scales and shifts of batch norm too, as in the published recipes, unless
     ``decay_norm`` is ``False``.
     """
-    require(POSITIVE, lr=lr)
+    require(number(0, 1000, above=True), lr=lr)
     require(number(0, 1), momentum=momentum)
     require(number(0), weight_decay=weight_decay)
     require(TRUTH, nesterov=nesterov, decay_norm=decay_norm)

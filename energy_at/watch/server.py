@@ -2,6 +2,7 @@
 
 import errno
 import json
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -42,6 +43,11 @@ class PageServer(ThreadingHTTPServer):
         self._watch = watch
         self._lock = threading.Lock()
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing of a page that has gone away."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
     def answer(self, known: dict[str, int]) -> bytes:
         """The state of all runs as JSON, with curves of other versions than the page has."""
         with self._lock:  # one request at a time
@@ -58,16 +64,27 @@ class _Handler(BaseHTTPRequestHandler):
     server: PageServer
 
     def do_GET(self) -> None:
-        host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
-        url = urlsplit(self.path)
+        try:
+            host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
+            url = urlsplit(self.path)
+        except ValueError:
+            self.send_error(400)
+            return
         if host not in NAMES:  # another site, whose name was made to resolve to this machine
             self.send_error(403)
         elif url.path == "/":
             self._send(self.server.page, "text/html; charset=utf-8")
         elif url.path == "/data":
-            self._send(self.server.answer(_known(url.query)), "application/json")
+            try:
+                answer = self.server.answer(_known(url.query))
+            except (ValueError, OSError) as error:  # of a damaged run
+                self.send_error(500, explain=" ".join(str(error).split()))
+                return
+            self._send(answer, "application/json")
         else:
             self.send_error(404)
+
+    do_HEAD = do_GET  # noqa: N815
 
     def log_message(self, *_: Any) -> None:
         """Keeps requests out of the terminal."""
@@ -78,12 +95,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.send_header("Cache-Control", "no-store")
         self.end_headers()
-        self.wfile.write(content)
+        if self.command != "HEAD":
+            self.wfile.write(content)
 
 
 def _known(query: str) -> dict[str, int]:
     try:
         found = json.loads(parse_qs(query).get("known", ["{}"])[0])
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -13,6 +13,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from energy_at.config.sweep_progress import SweepProgress
+from energy_at.core.lock import locked
 
 WRITTEN_FIRST = ("environment.json", "config.yaml")  # by a job that starts or resumes
 LOSSES = {  # what launchers raise when the process of a job is gone, by name: few are installed
@@ -53,15 +54,18 @@ def launch_jobs(
 
     Returns:
         What each job returned; an empty list if jobs were lost twice.
+
+    Raises:
+        InUseError: if another sweep launches jobs in the same folder.
     """
-    with progress.handed_down():
-        return _launch(launcher, config, jobs, first, place)
-
-
-def _launch(
-    launcher: Launcher, config: DictConfig, jobs: Sequence[Sequence[str]], first: int, place: Place
-) -> Sequence[JobReturn]:
     sweep = Path(str(config.hydra.sweep.dir))
+    with locked(sweep / ".lock", sweep), progress.handed_down():
+        return _launch_jobs(launcher, sweep, jobs, first, place)
+
+
+def _launch_jobs(
+    launcher: Launcher, sweep: Path, jobs: Sequence[Sequence[str]], first: int, place: Place
+) -> Sequence[JobReturn]:
     before = _start_times(sweep)
     error = _try_launch(launcher, jobs, first)
     if not isinstance(error, Exception):

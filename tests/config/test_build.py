@@ -91,6 +91,8 @@ def every_choice():
         chosen = {group: names[i % len(names)] for group, names in lists.items()}
         if chosen["attack"] == "none":
             chosen["attack"] = "fgsm"
+        if chosen["attack"] in LINF_ONLY:
+            chosen["threat"] = "linf"
         yield tuple(f"{group}={choice}" for group, choice in chosen.items())
     yield "attack=none", "loss=at", "reg=none"
 
@@ -264,8 +266,8 @@ def test_an_attack_of_the_l_inf_ball_refuses_another(type_train, attack):
         (("loss=mart", "loss.label_smoothing=0.1"), "loss=mart has no label_smoothing: add"),
         (("loss.label_smoothing=0.1", "model.classes=7"), "the model has 7 logits but smoothed"),
         (("reg=der", "reg.weight=-1"), "reg.weight=-1 must be a finite number >= 0"),
-        ("trainer.precision=foo", "Lightning refuses the trainer's settings: Precision 'foo'"),
-        ("trainer.barebones=true", "Lightning refuses the trainer's settings"),
+        ("trainer.precision=foo", "trainer.precision=foo must be 32-true, bf16-mixed or 64-true"),
+        ("trainer.enable_checkpointing=false", "Lightning refuses the trainer's settings"),
     ],
 )  # fmt: skip
 def test_what_an_object_refuses_is_met_by_its_key(type_train, wrong, said):

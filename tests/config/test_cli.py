@@ -1,9 +1,13 @@
 """One decorator for all commands: their help, and where flags may stand."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from energy_at import evaluate, report, train
-from energy_at.config.cli import command
+from energy_at.config.cli import _open_output, command
 from tests.helpers.running import typed
 
 
@@ -42,3 +46,30 @@ def test_who_presses_ctrl_c_is_told_what_is_left(monkeypatch, capsys):
 
     code, out, err = typed(monkeypatch, capsys, main, "runs=mine", "out=there")
     assert (code, out, err) == (130, "", "\nstopped: there is as it was\n")
+
+
+def test_closed_output_goes_nowhere(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    _open_output()
+    assert sys.stdout.name == os.devnull
+    print("gone")
+    sys.stdout.close()
+
+
+WORKER = """
+import os, time
+from energy_at.config.cli import _end_with_parent
+if os.fork() == 0:
+    _end_with_parent()
+    print("begun", flush=True)
+time.sleep(60)
+"""
+
+
+def test_the_worker_of_a_sweep_ends_soon_after_the_sweep_was_killed():
+    command = [sys.executable, "-c", WORKER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as sweep:
+        assert sweep.stdout.readline() == "begun\n"
+        sweep.kill()
+        sweep.wait()
+        assert sweep.stdout.read() == ""  # returns when the worker has ended too

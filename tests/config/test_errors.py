@@ -1,5 +1,6 @@
 """Bad input ends in one line: of a framework, of the system, of a reader that has left."""
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ValidationError
 
 from energy_at.config.errors import explain, one_line_errors
+from energy_at.core.lock import locked
 from energy_at.core.rules import ArgumentError, integer, require
 from tests.helpers.running import ONE_EPOCH, assert_refused
 
@@ -23,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("here")
     [
         ("reg=null", "a group takes the name of one of its choices, such as reg=none"),
         ("+trainer.max_steps=1", "+trainer.max_steps: the key is there already, leave out the +"),
-        ("trainer.max_time=abc", "not a valid duration. Expected a string in the format DD:HH:MM"),
+        ("trainer.max_time=abc", "trainer.max_time=abc must be days:hours:minutes:seconds"),
         ("attack=null", "takes the name of one of its choices"),
         ("hydra.run.dir=/dev/null/x", "Not a directory"),
     ],
@@ -74,6 +76,21 @@ def test_a_reader_that_has_closed_gets_no_traceback(monkeypatch, capfd):
             print("a table\n" * 100_000)
     assert stop.value.code == 141
     assert capfd.readouterr().err == ""
+
+
+def test_a_full_device_behind_standard_output_gets_one_line(monkeypatch, capfd):
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(SystemExit) as stop, one_line_errors():
+            print("a table")
+    assert stop.value.code == 1
+    assert capfd.readouterr().err == "error: standard output: No space left on device\n"
+
+
+def test_a_write_that_names_no_file_is_one_of_the_run(capsys):
+    with pytest.raises(SystemExit), one_line_errors(Path("runs/one")):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert capsys.readouterr().err == "error: runs/one: No space left on device\n"
 
 
 # Where a command is run
@@ -137,6 +154,15 @@ def test_a_job_leaves_its_error_in_its_folder_until_it_is_run_again(here, capsys
         assert ("Traceback" in err) == (error is not mistake)
     with one_line_errors(folder):
         assert not file.exists()
+
+
+def test_a_job_whose_folder_is_in_use_leaves_no_error_there(here, capsys):
+    job = here / "job"
+    with locked(job / ".lock", job):
+        with one_line_errors(job, keep_going=True), locked(job / ".lock", job):
+            pass
+        assert [path.name for path in job.iterdir()] == [".lock"]
+    assert f"error: {job} is in use by process {os.getpid()}" in capsys.readouterr().err
 
 
 def test_ctrl_c_ends_in_one_line_that_says_how_to_go_on(capsys):

@@ -31,7 +31,7 @@ STRANGE = [
     "hydra.utils.instantiate",
     "functools.partial",
     # ours, but nothing that a configuration has to build
-    "energy_at.runs.folder.RunFolder.forget_start",
+    "energy_at.runs.folder.RunFolder.write_results",
     "energy_at.core.files.write_atomic",
     "energy_at.runs.checkpoints.read_checkpoint",
     "energy_at.config.trust.set_trusted",

@@ -467,13 +467,14 @@ def test_numbers_of_a_run_are_those_of_its_files(tmp_path):
     assert val == trained | {
         "run": "fgsm_at",
         "checkpoint": "last",
-        "images": "val",
+        "images": "held-out",
         "n": "237",
         "clean %": "90.0",
         "FGSM %": "77.8",
         "PGD-20 %": "0.4",
     }
-    assert test == trained | {
+    assert test == dict.fromkeys(trained, "") | {
+        "status": "robust",
         "run": "fgsm_at",
         "checkpoint": "last",
         "images": "test",

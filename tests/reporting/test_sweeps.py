@@ -141,7 +141,11 @@ def test_runs_that_differ_in_the_method_too_are_no_sweep(write):
 def test_a_sweep_holds_table_and_figure(sweep, tmp_path):
     last = compare_runs(tmp_path).splitlines()[-1]
     assert last.startswith("Best on held-out images: reg.weight=2,")
-    assert (tmp_path / "against_reg_weight.csv").read_text().startswith("reg.weight,method,runs,")
+    assert (
+        (tmp_path / "against_reg_weight.csv")
+        .read_text()
+        .startswith("reg.weight,method,quantity,runs,n,mean,std,min,max")
+    )
     assert (tmp_path / "against_reg_weight.png").read_bytes()[:4] == b"\x89PNG"
 
 

@@ -18,7 +18,14 @@ from energy_at.runs.folder import (
     require_one_named,
 )
 
-CONFIG = OmegaConf.create({"seed": 3, "threat": {"eps": "8/255"}, "alpha": "${threat.eps}"})
+PLAIN = {
+    "seed": 3,
+    "threat": {"eps": "8/255"},
+    "dataset": {"classes": 10, "channels": 1, "size": 8},
+    "callbacks": {"last": {}},
+    **{group: {} for group in ("model", "attack", "trainer", "training")},
+}
+CONFIG = OmegaConf.create({**PLAIN, "alpha": "${threat.eps}"})
 
 
 @pytest.fixture
@@ -39,11 +46,7 @@ def one_line(caught):
 def test_a_new_run_can_be_opened_and_holds_its_resolved_configuration(run):
     opened = RunFolder.open(str(run.path))
     assert opened == run
-    assert OmegaConf.to_container(opened.config()) == {
-        "seed": 3,
-        "threat": {"eps": "8/255"},
-        "alpha": "8/255",
-    }
+    assert OmegaConf.to_container(opened.config()) == {**PLAIN, "alpha": "8/255"}
     assert "${" not in run.config_file.read_text()
 
 
@@ -57,11 +60,33 @@ def test_a_run_records_its_environment(run):
 
 
 def test_create_refuses_a_folder_that_holds_a_run(run):
+    run.checkpoints.mkdir()
+    (run.checkpoints / "last.ckpt").touch()
     before = run.config_file.read_bytes()
     with pytest.raises(ValueError, match="already holds a run") as caught:
         RunFolder.create(run.path, OmegaConf.create({"seed": 4}))
-    assert f"resume={run.path}" in one_line(caught)
+    assert f"resume={run.path} continues it" in one_line(caught)
     assert run.config_file.read_bytes() == before
+
+
+def test_a_run_without_a_checkpoint_starts_over_for_the_same_overrides(tmp_path):
+    folder = RunFolder.create(tmp_path / "run", CONFIG, ["seed=3"])
+    folder.metrics_file.write_text("step,epoch\n1,0\n")
+    (folder.path / ".metrics.csv.17.part").touch()
+    with pytest.raises(ValueError, match=r"already holds a run: resume=.* starts it over"):
+        RunFolder.create(folder.path, CONFIG, ["reg=der"])
+    RunFolder.create(folder.path, CONFIG, ["seed=3", "optimizer.lr=0.1"])
+    assert folder.overrides() == ["seed=3", "optimizer.lr=0.1"]
+    assert not folder.metrics_file.exists()
+    assert not list(folder.path.glob(".*"))
+
+
+def test_a_run_whose_checkpoint_was_lost_does_not_start_over(tmp_path):
+    folder = RunFolder.create(tmp_path / "run", CONFIG)
+    folder.metrics_file.write_text("step,epoch\n1,0\n2,1\n")  # the epoch before had ended
+    assert not folder.has_only_begun
+    with pytest.raises(ValueError, match="continues it"):
+        RunFolder.create(folder.path, CONFIG)
 
 
 def test_create_takes_a_folder_that_holds_other_things(tmp_path):
@@ -116,6 +141,39 @@ def test_a_damaged_file_of_a_run_is_named_in_one_line(run, name, content):
     with pytest.raises(ValueError, match="is damaged") as caught:
         run.results() if name == "results.json" else run.overrides()
     assert str(run.path / name) in one_line(caught)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("results.json", '{"last": 3}', "last must hold a step and accuracies"),
+        ("results.json", '{"last": {"test": {"clean": "a"}}}', "last.test must hold accuracies"),
+        ("results.json", '{"status": []}', "status must be a mapping"),
+        ("results.json", '{"last":\n {"step" 3}}', "line 2, column 10: it is not JSON"),
+        ("results.json", "[" * 100_000, "it is not JSON"),
+        ("environment.json", '{"overrides": 3}', "overrides must be a list"),
+        ("environment.json", '{"train_images": "many"}', "train_images must be an integer"),
+        ("config.yaml", "", "it has no group dataset"),
+        ("config.yaml", "a: [1\nb: }", "line 2, column 2: it is not YAML"),
+        ("config.yaml", "- 1", "it holds no configuration"),
+        ("config.yaml", "dataset: 3", "it has no group dataset"),
+    ],
+)
+def test_a_file_of_a_run_with_other_content_is_named(run, name, content, said):
+    (run.path / name).write_text(content)
+    read = {"results.json": run.results, "environment.json": run.record, "config.yaml": run.config}
+    with pytest.raises(ValueError, match=r"\.(json|yaml)") as caught:
+        read[name]()
+    message = one_line(caught)
+    assert message.startswith(str(run.path / name))
+    assert said in message
+
+
+def test_a_configuration_with_a_wrong_number_of_classes_is_named(run):
+    text = run.config_file.read_text()
+    run.config_file.write_text(text.replace("classes: 10", "classes: 0"))
+    with pytest.raises(ValueError, match=r"dataset.classes=0 must be an integer >= 1"):
+        run.config()
 
 
 @pytest.mark.parametrize(

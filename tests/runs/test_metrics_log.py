@@ -7,7 +7,13 @@ import time
 import numpy as np
 import pytest
 
-from energy_at.runs.metrics_log import Curve, LogReader, MetricsLog, read_metrics_log
+from energy_at.runs.metrics_log import (
+    Curve,
+    LogReader,
+    MetricsLog,
+    read_metrics_log,
+    require_rows,
+)
 from energy_at.training.loggers import MetricsCSV
 from tests.helpers.logs import log_of
 
@@ -70,18 +76,35 @@ def test_files_of_any_length_come_back(path, rows):
 @pytest.mark.parametrize(
     ("text", "steps"),
     [("", []), ("step,epoch,a\n", []), ("step,epoch,a\n1,0,2.0\n2,0,3.5\n3,1", [1, 2]),
-     ("step,epoch,a\n1,0,2.0\n\n2,0,3.5\n", [1, 2]), ("epoch,a\n0,1.0\n", [])],
-    ids=["empty", "header", "cut off", "blank line", "without steps"],
+     ("step,epoch,a\n1,0,2.0\n\n2,0,3.5\n", [1, 2])],
+    ids=["empty", "header", "cut off", "blank line"],
 )  # fmt: skip
 def test_a_file_that_is_being_written_is_read_as_far_as_it_goes(path, text, steps):
     assert list(written(path, text)["a"].steps) == steps
 
 
-@pytest.mark.parametrize("text", ["step,a\n1,good\n", "step,a\nx,1.0\n", "step,a\n1,1.0.0\n"])
-def test_a_damaged_file_is_named(path, text):
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("step,a\n1,good\n", "line 2: column a holds 'good', which is no number"),
+        ("step,a\n1,1.0\nx,1.0\n", "line 3: column step holds 'x', which is no number"),
+        ("step,a\n1,1.0.0\n", "line 2: column a holds '1.0.0'"),
+        ("step,a\n1,1_0\n", "line 2: column a holds '1_0'"),
+        ("step,a\n1,\0\0\n", "line 2: column a holds"),
+        ("step,a\n1,1.0\n2,1.0,7\n", "line 3: it has 3 cells for 2 columns"),
+        ("step,a\n1,1.0\n2\n", "line 3: it has 1 cells for 2 columns"),
+        ("step,a\n1,1.0\nstep,a\n", "line 3: column step holds 'step'"),
+        ("step,a\ninf,1.0\n", "line 2: column step holds 'inf'"),
+        ("step,a\n,1.0\n", "line 2: column step holds ''"),
+        ("step,a,a\n1,1.0,1.0\n", "line 1: it names a column twice"),
+        ("epoch,a\n0,1.0\n", "line 1: it names no column step"),
+        ("1,1.0\n2,1.0\n", "line 1: it names no column step"),
+    ],
+)
+def test_a_damaged_file_is_named_with_its_line(path, text, said):
     with pytest.raises(ValueError, match="is damaged") as caught:
         written(path, text)
-    assert str(path) in str(caught.value)
+    assert f"{path} is damaged: {said}" in str(caught.value)
 
 
 def test_epoch_means_are_by_epoch_from_1():
@@ -249,5 +272,42 @@ def test_a_long_log_is_read_in_parts(growing):
 @pytest.mark.parametrize("cells", [b"1,0.5\n2,abc\n", b"1,\xa2\xff\n"])
 def test_a_cell_without_a_number_is_damage(growing, cells):
     growing.path.write_bytes(b"step,loss\n" + cells)
-    with pytest.raises(ValueError, match=r"metrics.csv is damaged: a cell is not a number"):
+    with pytest.raises(ValueError, match=r"metrics.csv is damaged: line [23]: "):
         LogReader(growing.path).read()
+
+
+def test_damage_behind_what_was_read_is_named_with_its_line(growing):
+    write(growing, 1, 2, 3)
+    reader = LogReader(growing.path)
+    reader.read()
+    with growing.path.open("ab") as file:
+        file.write(b"junk\n")
+    with pytest.raises(ValueError, match="line 5: it has 1 cells"):
+        reader.read()
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        (lambda text: text[:-1], "of the 3 rows that were logged until the last checkpoint, 2 are"),
+        (lambda text: text[: len(text) // 2], "of the 3 rows"),
+        (lambda _: b"", "0 are left"),
+        (lambda text: text.replace(b"\n2,", b"\n\xff,"), "line 3: it is not text"),
+    ],
+)
+def test_rows_that_a_checkpoint_knows_are_missed(growing, kept, said):
+    write(growing, 1, 2, 3)
+    require_rows(growing.path, 3)
+    growing.path.write_bytes(kept(growing.path.read_bytes()))
+    with pytest.raises(ValueError, match="is damaged") as caught:
+        require_rows(growing.path, 3)
+    assert said in str(caught.value)
+
+
+def test_rows_behind_a_checkpoint_may_be_damaged(growing):
+    write(growing, 1, 2, 3)
+    with growing.path.open("ab") as file:
+        file.write(b"4,0.\xff")
+    require_rows(growing.path, 3)
+    growing.truncate(3)
+    assert list(read_metrics_log(growing.path)["loss"].steps) == [1, 2, 3]

@@ -1,6 +1,7 @@
 """Resumed runs: equal to uninterrupted ones, bit for bit; stopped, extended, refused."""
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from energy_at.reporting import comparison
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder
 from energy_at.runs.resume import job_folder, open_resumed
+from energy_at.watch.state import WatchedRun
 from tests.helpers.running import (
     TINY,
     TINY_BN,
@@ -201,6 +203,131 @@ def test_resume_trains_on_for_longer(run, type_train):
     with Path("run/metrics.csv").open() as file:
         steps = [int(r["step"]) for r in csv.DictReader(file) if r["train/loss"]]
     assert steps == list(range(1, 15))
+
+
+# Killed where it hurts
+
+
+class Killed(BaseException):
+    """As SIGKILL: nothing handles it."""
+
+
+def kill(*_, **__):
+    raise Killed
+
+
+def killed_in(monkeypatch, type_train, place, *argv):
+    """Types a training that is killed where it calls ``place``."""
+    with monkeypatch.context() as patch:
+        patch.setattr(place, kill)
+        with pytest.raises(Killed):
+            type_train(*argv)
+
+
+def results_of(folder):
+    results = RunFolder(Path(folder)).results()
+    results["training"].pop("seconds")
+    return results
+
+
+STEP = "energy_at.training.callbacks.monitors.EnergyMonitor.on_train_batch_start"
+COST = "energy_at.evaluation.final_results.cost"
+
+
+def test_a_run_that_is_trained_further_and_killed_is_resumed(type_train, run, monkeypatch):
+    folder = RunFolder(run)
+    shorter = folder.results_file.read_bytes()
+    killed_in(monkeypatch, type_train, STEP, "resume=run", "trainer.max_epochs=2")
+    assert folder.config().trainer.max_epochs == 2
+    assert not folder.has_ended
+    assert (run / "results_1_epochs.json").read_bytes() == shorter
+    with pytest.raises(FileNotFoundError, match="has not finished"):
+        folder.results()
+    assert WatchedRun(folder).state("run")["status"] != "finished"
+    assert type_train("resume=run")[0] == 0
+    assert folder.results()["last"]["step"] == 14
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_over(type_train, here, monkeypatch):
+    command = (*SHORT, "trainer.max_epochs=1", "hydra.run.dir=new")
+    killed_in(monkeypatch, type_train, STEP, *command)
+    assert not RunFolder(here / "new").has_checkpoint()
+    for again in (("resume=new",), command):
+        killed_in(monkeypatch, type_train, STEP, *again)
+    assert_refused(type_train, "new starts it over", *command[:-3], command[-1])
+    code, _, err = type_train("resume=new")
+    assert (code, err) == (0, "")
+    assert RunFolder(here / "new").results()["last"]["step"] == 7
+    assert len(rows(here / "new")) == 8
+
+
+@pytest.mark.parametrize("place", [COST, "energy_at.runs.folder.RunFolder.write_results"])
+def test_a_run_killed_while_it_finishes_is_completed(type_train, run, monkeypatch, place):
+    whole = results_of("run")
+    RunFolder(run).results_file.unlink()
+    killed_in(monkeypatch, type_train, place, "resume=run")
+    assert not RunFolder(run).has_ended
+    with monkeypatch.context() as patch:  # what was evaluated is not evaluated again
+        patch.setattr("energy_at.evaluation.robustness.Evaluator.accuracies", kill)
+        code, _, err = type_train("resume=run")
+    assert (code, err) == (0, "")
+    assert results_of("run") == whole
+    assert not list(run.glob(".*"))
+
+
+def test_rows_that_were_lost_are_missed_before_anything_is_written(type_train, run):
+    log = RunFolder(run).metrics_file
+    log.write_bytes(log.read_bytes()[:-1])
+    assert_refused(
+        type_train, "8 rows that were logged until the", "resume=run", "trainer.max_epochs=2"
+    )
+
+
+def test_a_row_that_was_cut_after_the_checkpoint_is_logged_again(type_train, run):
+    folder = RunFolder(run)
+    whole = folder.metrics_file.read_bytes()
+    folder.results_file.unlink()
+    with folder.metrics_file.open("ab") as file:
+        file.write(b"8,1,0.\xff")
+    assert type_train("resume=run")[0] == 0
+    assert folder.metrics_file.read_bytes() == whole
+
+
+@pytest.mark.parametrize("argv", [("resume=run", "trainer.max_epochs=2"),
+                                  (*SHORT, "hydra.run.dir=new")])  # fmt: skip
+def test_a_run_in_use_is_left_alone(type_train, run, argv):
+    with RunFolder(Path("run")).in_use(), RunFolder(Path("new")).in_use():
+        assert_refused(type_train, f"is in use by process {os.getpid()}", *argv)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"loops": {}}, "it has no fit_loop"),
+        ({"loops": 3}, "loops is no dict"),
+        ({"state_dict": 3}, "state_dict is no dict"),
+        ({"state_dict": {"net": 3}}, "a weight is no tensor"),
+        ({"callbacks": []}, "callbacks is no dict"),
+        ({"state_dict": {"a": torch.ones(1)}}, "is of another network than run/config.yaml"),
+        ({"optimizer_states": [{"state": 3, "param_groups": []}]}, "is damaged ("),
+    ],
+)
+def test_a_tampered_checkpoint_gets_one_line(run, type_train, change, said):
+    path = RunFolder(Path("run")).checkpoint()
+    torch.save({**read_checkpoint(path), **change}, path)
+    code, _, err = type_train("resume=run", "trainer.max_epochs=2")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "last.ckpt" in err
+    assert said in err
+
+
+def test_a_full_disk_gets_one_line_that_names_the_run(type_train, here, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(csv.DictWriter, "writerows", full)
+    code, _, err = type_train(*SHORT, "hydra.run.dir=new")
+    assert (code, err) == (1, f"error: {here}/new/metrics.csv: No space left on device\n")
 
 
 # A sweep that is re-run

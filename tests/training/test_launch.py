@@ -11,7 +11,10 @@ from tests.helpers.running import ONE_EPOCH, typed
 @pytest.mark.parametrize(
     ("mistake", "said"),
     [
-        ("trainer.devices=0", "trainer.devices=0 must be a number of processes >= 1, or auto"),
+        (
+            "trainer.devices=0",
+            "trainer.devices=0 must be a number of processes from 1 to 65536, or auto",
+        ),
         ("trainer.strategy=fsdp", "trainer.strategy=fsdp must be auto or ddp"),
         ("dataset.batch_size=447", "leaves 1 of 448 images to the last batch, fewer than the 2"),
         ("dataset.eval_batch_size=63", "leaves 1 of 64 images to the last batch, fewer than the 2"),

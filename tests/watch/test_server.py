@@ -2,6 +2,7 @@
 
 import json
 import socket
+import struct
 import subprocess
 import threading
 from http.client import HTTPConnection
@@ -24,9 +25,9 @@ def served(begun):
         server.shutdown()
 
 
-def ask(server, path, host="127.0.0.1"):
+def ask(server, path, host="127.0.0.1", method="GET"):
     connection = HTTPConnection("127.0.0.1", server.server_port, timeout=20)
-    connection.request("GET", path, headers={"Host": host})
+    connection.request(method, path, headers={"Host": host})
     answer = connection.getresponse()
     return answer.status, answer.read()
 
@@ -52,6 +53,27 @@ def test_the_curves_of_a_run_are_sent_once(served, begun):
     train(begun, [2])
     (found,) = json.loads(ask(served, f"/data?known={known}")[1])["runs"]
     assert len(found["curves"]["train/aae_share"]) == 12
+
+
+def test_requests_of_any_kind_leave_the_terminal_alone(served, capfd):
+    assert ask(served, "/", method="HEAD") == (200, b"")
+    assert ask(served, "/data?known=" + 20_000 * "[")[0] == 200
+    assert ask(served, "/data", host="[bad")[0] == 400
+    for _ in range(5):  # clients that go away
+        with socket.create_connection(served.server_address) as gone:
+            gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            gone.sendall(b"GET /data HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert ask(served, "/")[0] == 200
+    assert capfd.readouterr().err == ""
+
+
+def test_a_damaged_run_is_named_to_the_page(served, begun, capfd):
+    with begun.metrics_file.open("a") as file:
+        file.write("junk\n")
+    status, content = ask(served, "/data")
+    assert status == 500
+    assert b"metrics.csv is damaged: line" in content
+    assert capfd.readouterr().err == ""
 
 
 def test_nobody_else_is_answered(served):

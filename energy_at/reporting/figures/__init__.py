@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from energy_at.core.files import replacing
 from energy_at.reporting.describe import MethodLabel
 
 WIDTH = 10.5  # inches: of a figure with several panels
@@ -254,11 +255,19 @@ def _labelled(axes: Axes, marks: Sequence[Mark]) -> Iterator[tuple[Mark, str]]:
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    paths = [stem.with_name(stem.name + suffix) for suffix in (".png", ".pdf")]
-    figure.savefig(paths[0], dpi=160, metadata={"Software": None})
-    figure.set_layout_engine(None)  # what was laid out once keeps its places, in half the time
+    """Writes the figure as PNG and PDF, each of which is replaced as a whole."""
+    options: dict[str, dict[str, Any]] = {
+        "png": {"dpi": 160, "metadata": {"Software": None}},
+        "pdf": {"metadata": {"CreationDate": None}},
+    }
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in options]
     with mpl.rc_context({"pdf.fonttype": 42}):  # many publishers take no Type 3 fonts
-        figure.savefig(paths[1], metadata={"CreationDate": None})
+        for path, (kind, own) in zip(paths, options.items(), strict=True):
+            with replacing(path) as part:
+                figure.savefig(part, format=kind, **own)
+            figure.set_layout_engine(
+                None
+            )  # the others keep the places of the first, in half the time
     return paths
 
 

@@ -1,18 +1,70 @@
 """The last checkpoint, which a run resumes from, and the best one."""
 
+import io
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 
-from energy_at.core.rules import integer, or_null, require
+from energy_at.core.files import write_atomic
+from energy_at.core.rules import ArgumentError, Rule, integer, or_null, require
+from energy_at.runs.checkpoints import read_tensors
 from energy_at.training.loggers import MetricsCSV
+
+_SCORE = Rule(
+    "a score on held-out images, such as val/acc/pgd10 or val/ce/pgd10",
+    lambda value: isinstance(value, str) and bool(re.fullmatch("val(_ema)?/(acc|ce)/[^/]+", value)),
+)
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """Checkpoints that appear whole or not at all, and are read only if no byte has changed."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        write_atomic(Path(path), content.getbuffer())
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return read_tensors(path)
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """``best.ckpt``, by a score on held-out images; the run folder may be moved and resumed."""
+    """``best.ckpt``, by a score on held-out images; the run folder may be moved and resumed.
+
+    Args:
+        monitor: ``val/acc/NAME``, of which the highest is best, or ``val/ce/NAME``, the lowest.
+            NAME is ``clean`` or an attack of the validation, such as ``pgd10``; ``val_ema`` is
+            the average of the weights.
+    """
+
+    def __init__(self, dirpath: str | Path, *, monitor: str) -> None:
+        require(_SCORE, monitor=monitor)
+        super().__init__(
+            dirpath=dirpath,
+            filename="best",
+            monitor=monitor,
+            mode="max" if "/acc/" in monitor else "min",
+            save_top_k=1,
+            enable_version_counter=False,
+        )
+
+    def require_measured(self, stages: Iterable[str], attacks: Iterable[str]) -> None:
+        """Raises ``ValueError`` unless the validation measures the score."""
+        stage, kind, name = str(self.monitor).split("/")
+        if stage not in stages or name not in {"clean", *attacks}:
+            known = [f"{one}/{kind}/{each}" for one in stages for each in ("clean", *attacks)]
+            raise ArgumentError(
+                "monitor", self.monitor, f"measured: choose from {', '.join(known)}"
+            )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         # Lightning would forget the best score in a folder of another name

@@ -34,6 +34,10 @@ class EMA(EMAWeightAveraging):
     on_validation_epoch_start = Callback.on_validation_epoch_start
     on_validation_epoch_end = Callback.on_validation_epoch_end
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ends with the average: a training resumed at its end runs no ``on_train_end``."""
+        self._copy_average_to_current(pl_module)
+
     @property
     def average(self) -> Any:
         """The averaged training module, wrapped; training continues to change its tensors."""

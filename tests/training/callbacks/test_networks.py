@@ -6,7 +6,9 @@ import pytest
 import torch
 from lightning import Callback
 
-from tests.helpers.running import TINY_BN, fitted, prepared
+from energy_at.runs.checkpoints import read_checkpoint
+from energy_at.runs.folder import RunFolder
+from tests.helpers.running import TINY_BN, fitted, prepared, states_equal
 
 OPTIONS = (*TINY_BN, "callbacks.progress=null", "trainer.max_epochs=2", "dataset.batch_size=128")
 
@@ -52,6 +54,17 @@ def test_the_average_follows_its_recurrence(averaged):
         torch.testing.assert_close(average, expected)
     assert len(record.live) > 4
     assert not torch.allclose(record.live[-1], record.average[-1])
+
+
+def test_a_run_resumed_at_its_end_ends_with_the_average(tmp_path):
+    """As if killed in the final evaluation."""
+    options = (*OPTIONS, "callbacks=ema", "callbacks.ema.decay=0.5")
+    whole = fitted(tmp_path, *options)
+    last = RunFolder(tmp_path).checkpoint()
+    again = fitted(tmp_path, *options, checkpoint=last)
+    assert states_equal(again.module, whole.module)
+    live, average = read_checkpoint(last)["current_model_state"], whole.module.state_dict()
+    assert any(not torch.equal(live[name], value) for name, value in average.items())
 
 
 def test_a_training_with_it_is_the_training_without_it(averaged, tmp_path):

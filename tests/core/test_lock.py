@@ -1,0 +1,88 @@
+"""Locks of folders: held by one process, freed by its end, whatever that is."""
+
+import errno
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from energy_at.core import lock
+from energy_at.core.lock import InUseError, locked
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from energy_at.core.lock import locked
+file = Path(sys.argv[1])
+with locked(file, file.parent):
+    print("held", flush=True)
+    time.sleep(100)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds the lock."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "run" / ".lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_a_lock_of_another_process_is_refused_until_it_is_killed(tmp_path, holder):
+    folder = tmp_path / "run"
+    before = (folder / ".lock").read_bytes()
+    said = f"run is in use by process {holder.pid} on {platform.node()}: wait until it ends"
+    with pytest.raises(InUseError, match=said), locked(folder / ".lock", folder):
+        pass
+    assert (folder / ".lock").read_bytes() == before
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with locked(folder / ".lock", folder):
+        assert json.loads((folder / ".lock").read_text())["process"] == os.getpid()
+    assert not list(folder.iterdir())
+
+
+def test_a_lock_leaves_nothing_behind(tmp_path):
+    file = tmp_path / "a" / "b" / ".lock"
+    for _ in range(2):
+        with locked(file, file.parent):
+            with pytest.raises(InUseError), locked(file, file.parent):
+                pass
+            assert file.is_file()
+        assert not list(tmp_path.iterdir())
+    with locked(file, file.parent):
+        (file.parent / "mine").touch()
+    assert [path.name for path in file.parent.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("process", "host", "is_free"),
+    [
+        (1, platform.node(), False),
+        (2**22 + 1, platform.node(), True),  # above the highest number of a process
+        (1, "elsewhere", True),
+        (None, None, True),
+    ],
+)
+def test_without_locks_of_the_file_system_the_process_decides(
+    tmp_path, monkeypatch, process, host, is_free
+):
+    def unsupported(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(lock.fcntl, "flock", unsupported)
+    file = tmp_path / ".lock"
+    file.write_text(json.dumps({"process": process, "host": host}) if process else "")
+    if is_free:
+        with locked(file, tmp_path):
+            pass
+        assert not file.exists()
+    else:
+        with pytest.raises(InUseError, match="in use by process 1 on"), locked(file, tmp_path):
+            pass
