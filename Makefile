@@ -63,8 +63,9 @@ lint: install ## Check style, types, layers, the words of the prose and the conf
 	$(PY) scripts/check_language.py
 	$(PY) scripts/configuration_reference.py --check
 
+# Not --quiet, which hides the warnings from --strict too.
 docs: $(DOCS_STAMP) ## Build the documentation site in site/; a broken link or a missing docstring fails
-	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 lock: install ## Write requirements.lock from pyproject.toml
 	$(PY) -m pip install --quiet uv
