@@ -6,7 +6,6 @@ DEMO := runs/demo
 SEED ?= 0
 TRAIN := $(PY) -m energy_at.train experiment=demo seed=$(SEED)
 STAMP := $(VENV)/.installed
-DOCS_STAMP := $(VENV)/.installed_docs
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 PINNED := $(if $(LOCKED),-c requirements.lock)
 
@@ -25,10 +24,6 @@ $(STAMP): pyproject.toml
 	$(PY) -m pip install --quiet --upgrade pip
 	$(if $(CPU),$(PY) -m pip install --quiet $(PINNED) --index-url $(CPU_INDEX) torch torchvision)
 	$(PY) -m pip install --quiet $(PINNED) -e ".[dev]"
-	touch $@
-
-$(DOCS_STAMP): $(STAMP)
-	$(PY) -m pip install --quiet $(PINNED) -e ".[docs]"
 	touch $@
 
 demo: install ## Catastrophic overfitting without DER and training with it, on embedded images (< 4 min)
@@ -64,12 +59,12 @@ lint: install ## Check style, types, layers, the words of the prose and the conf
 	$(PY) scripts/configuration_reference.py --check
 
 # Not --quiet, which hides the warnings from --strict too.
-docs: $(DOCS_STAMP) ## Build the documentation site in site/; a broken link or a missing docstring fails
+docs: install ## Build the documentation site in site/; a broken link or a missing docstring fails
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 lock: install ## Write requirements.lock from pyproject.toml
 	$(PY) -m pip install --quiet uv
-	$(VENV)/bin/uv pip compile pyproject.toml --extra dev --extra docs --universal --python-version 3.11 \
+	$(VENV)/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 		--quiet --upgrade -o requirements.lock
 
 clean: ## Remove .venv and caches; runs stay

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,16 @@ def test_a_training_runs_from_an_empty_directory(installed, here):
     run(installed, "-m", "energy_at.train", *short)
     assert json.loads(Path("run/results.json").read_text())["last"]["step"] == 2
     assert [path.name for path in here.iterdir()] == ["run"]
+
+
+def test_links_of_the_readme_are_absolute_where_an_index_shows_it(installed):
+    (metadata,) = installed.glob("energy_at-*.dist-info/METADATA")
+    links = re.findall(r"\]\(([^)]*)\)", metadata.read_text())
+    local = re.findall(r"\]\((?!https://)([^)#]+)", (ROOT / "README.md").read_text())
+    assert local
+    assert all((ROOT / link).exists() for link in local)
+    assert {link for link in links if not link.startswith(("https://", "#"))} == set()
+    assert any(link.endswith("/main/docs/demo/delta_energy.png") for link in links)
 
 
 @pytest.mark.slow
