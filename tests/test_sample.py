@@ -9,11 +9,12 @@ import matplotlib.image
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageOps
 from safetensors.torch import save_file
 
 from energy_at.sampling import output
 from tests.helpers.running import everything
-from tests.helpers.samples import BARE, columns, report, sampled_columns
+from tests.helpers.samples import BARE, columns, opened, report, same, sampled_columns
 
 
 @pytest.fixture
@@ -86,6 +87,59 @@ def test_a_run_that_cannot_be_written_to_is_sampled_elsewhere(
     sampled_columns(type_sample, "elsewhere", "n=3")
     assert everything("run") == before
     assert Path("elsewhere/.cache").is_dir()
+
+
+# Some classes, files of images, chains from their start to their end, your picture
+
+
+def test_some_classes_are_sampled_alone_and_compared_with_their_images_alone(
+    digits_run, type_sample
+):
+    typed = ("n=5", "classes=[7,2]", "format=png", "frames=3", "sampler.noise=0.01")
+    found = sampled_columns(type_sample, "made", *typed, "quality=none")
+    assert found["label"].tolist() == [7, 2, 7, 2, 7]
+    images = {path.name: np.asarray(Image.open(path)) for path in Path("made/images").iterdir()}
+    assert sorted(images) == [f"{i:06d}-{label}.png" for i, label in enumerate(found["label"])]
+    for name, pixels in zip(sorted(images), found["pixels"][..., 0], strict=True):
+        assert np.array_equal(images[name], pixels)
+    assert report("made")["classes"] == [7, 2]
+    train = opened().data.train.labels.tolist()
+    assert report("made")["reference"]["images"] == train.count(7) + train.count(2)
+    assert "5 samples of digits, classes 7, 2 from run" in Path("made/samples.md").read_text()
+    assert Path("made/chains.png").is_file()
+    everyone = sampled_columns(type_sample, "others", "n=30", "sampler.noise=0.01")
+    assert not same(everyone, found)
+
+
+@pytest.mark.parametrize("wrong", ["[10]", "[-1]", "[]", "[1,1]", "3", "[true]", "[cat]", "[[1]]"])
+def test_classes_that_are_not_there_are_refused(digits_run, type_sample, wrong):
+    code, _, err = type_sample("run=run", "n=3", f"classes={wrong}", *BARE)
+    assert code == 1
+    assert err.startswith(f"error: classes={wrong}".partition("=")[0])
+    assert "must be a list of numbers from 0 to 9" in err
+    assert err.count("\n") == 1
+    assert not Path("run/samples").exists()
+
+
+def test_samples_start_from_the_picture_that_is_named(digits_run, type_sample, without_figures):
+    grey = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 1))
+    Image.fromarray(np.stack([grey] * 3, 2)).save("mine.png")
+    few = ("run=run", "progress=false", "sampler.steps=4", "judge=none", "quality=none")
+    typed = (*few, "start=image", "start.file=mine.png", "n=4", "classes=[3]", "out=made")
+    assert type_sample(*typed)[0] == 0
+    found = columns("made")
+    expected = np.asarray(ImageOps.fit(Image.fromarray(grey), (8, 8)))
+    assert (found["start"][..., 0] == expected).all()
+    assert (found["pixels"] != found["start"]).any()
+    Image.fromarray(255 - grey).save("mine.png")  # another picture of the same name
+    code, _, err = type_sample(*typed)
+    assert (code, err) == (1, "error: made holds another sampling: choose another out=FOLDER\n")
+    Path("mine.png").write_bytes(b"PNG")
+    for file in ("mine.png", "missing.png"):
+        code, _, err = type_sample(*few, "out=other", "start=image", f"start.file={file}")
+        assert (code, err.count("\n")) == (1, 1)
+        assert err.startswith(f"error: start.file={file} must be an image file")
+    assert not Path("other").exists()
 
 
 # A sweep

@@ -32,6 +32,11 @@ def sha256(*parts: Any) -> str:
     return found.hexdigest()
 
 
+def user_cache() -> Path:
+    """Folder of what is computed once for all runs of a user."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "energy_at"
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The mapping in a JSON file.
 

@@ -9,9 +9,10 @@ from torch import nn
 
 from energy_at.config.build import build, reopen
 from energy_at.config.keys import compose_command
-from energy_at.core.files import staged
+from energy_at.core.files import staged, user_cache, write_error
 from energy_at.core.lock import locked
 from energy_at.core.progress import write_line
+from energy_at.core.rules import ArgumentError
 from energy_at.evaluation import TrainedModel
 from energy_at.runs.folder import RunFolder
 from energy_at.sampling.prepare import cache_key
@@ -28,32 +29,35 @@ OMITTED = (
 )
 
 
-def find_classifier(model: TrainedModel, choice: str, cache: Path) -> RunFolder | None:
+def find_classifier(model: TrainedModel, choice: str, cache: str | None = None) -> RunFolder | None:
     """The run of the independent classifier; for ``auto`` it may have to be trained first.
 
     Args:
         model: The network whose samples it classifies.
         choice: ``auto``, ``none``, or the folder of a run.
-        cache: Folder that a trained one is kept in.
+        cache: Folder that a trained one is kept in, for all runs; ``user_cache`` if left out.
 
     Raises:
         FileNotFoundError: if ``choice`` is a folder without a run, or without a checkpoint.
-        ValueError: if the run is of another data set.
+        ValueError: if the run is of another data set, or if ``cache`` cannot be written.
     """
     if choice == "none":
         return None
     if choice == "auto":
         key = cache_key("classifier", model.data.train.digests(), STEPS, EPOCHS, model.device.type)
-        return RunFolder(cache / f"classifier-{key[:12]}")
-    folder = RunFolder.open(choice)
-    theirs, ours = folder.config().dataset, model.config.dataset
+        folder = Path(cache) if cache else user_cache()
+        if why := write_error(folder):
+            raise ArgumentError("cache", str(folder), f"a folder that can be written ({why})")
+        return RunFolder(folder / f"classifier-{key[:12]}")
+    run = RunFolder.open(choice)
+    theirs, ours = run.config().dataset, model.config.dataset
     if any(ours[key] != theirs[key] for key in ("name", "classes", "channels", "size")):
         raise ValueError(
             f"judge={choice} is a classifier of {theirs.name}, {theirs.classes} classes, but "
             f"samples are of {ours.name}, {ours.classes} classes"
         )
-    folder.checkpoint()  # must exist
-    return folder
+    run.checkpoint()  # must exist
+    return run
 
 
 def load_classifier(model: TrainedModel, folder: RunFolder, *, progress: bool) -> nn.Module:

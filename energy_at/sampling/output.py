@@ -1,7 +1,8 @@
 """The files of a sampling: images, scores, tables, figures; and its scores at W&B."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from energy_at.sampling.prepare import Material, SamplingPlan
 from energy_at.sampling.quality import Inception
 from energy_at.sampling.samples import FILE, Samples
 from energy_at.sampling.score import HELD_OUT, MOST, SAMPLES, SampleScores
+from energy_at.sampling.trajectories import Trajectory
 
 FILES = (FILE, "samples.json", "samples.csv", "samples.md", "samples.tex")
 SIDE_BY_SIDE = 12
@@ -41,7 +43,7 @@ def describe(
     """Network, settings and environment, scores of all sets, and statistics of the samples."""
     model, plan = material.model, material.plan
     dataset = model.config.dataset.name
-    images = len(getattr(model.data, plan.reference))
+    images = len(material.of_classes(getattr(model.data, plan.reference)))
     return {
         "network": model.identity,
         "dataset": dataset,
@@ -58,7 +60,8 @@ def describe(
         "sets": sets,
         "stopped": {stop.name.lower(): int((samples.stop == stop).sum()) for stop in Stop},
         "mean_steps": float(samples.steps.float().mean()),
-        "training_energy": float(material.energies.cpu().mean()),
+        "classes": list(material.classes),
+        "training_energy": float(material.training_energies.mean()),
         "reference": {"dataset": dataset, "split": plan.reference, "images": images},
         "extractor": plan.extractor.name,
     }
@@ -70,6 +73,7 @@ def write_files(
     material: Material,
     samples: Samples,
     scores: SampleScores,
+    chains: Sequence[Trajectory] = (),
 ) -> str:
     """Writes all files to an empty folder; returns settings, scores and remarks as Markdown."""
     dataset = report["config"]["dataset"]
@@ -78,13 +82,21 @@ def write_files(
     energies = {kind: scores.energies[kind].numpy() for kind in ("joint", "marginal")}
     arrays: dict[str, Any] = {"key": np.array(report["key"]), **samples.arrays(), **energies}
     np.savez_compressed(folder / FILE, **arrays)
+    files = [re.sub(r"[^\w.-]+", "_", name) for name in classes]
     (folder / "classes").mkdir()
-    for label, name in enumerate(classes):
+    for label in material.classes:
         of_class = arrays["pixels"][arrays["label"] == label][:PER_CLASS]
         if len(of_class):
             picture = figures.class_grid(of_class)
-            picture.save(folder / "classes" / f"{label:03d}-{name}.png")
-    for name, figure in _figures(arrays, material, scores, classes).items():
+            picture.save(folder / "classes" / f"{label:03d}-{files[label]}.png")
+    if material.plan.format == "png":
+        (folder / "images").mkdir()
+        for i, label, pixels in zip(
+            arrays["number"], arrays["label"], arrays["pixels"], strict=True
+        ):
+            picture = figures.picture(pixels)
+            picture.save(folder / "images" / f"{i:06d}-{files[label]}.png")
+    for name, figure in _figures(arrays, material, scores, classes, chains).items():
         save(figure, folder / name)
     (folder / FILES[1]).write_text(json.dumps(report, indent=2) + "\n")
     (folder / FILES[2]).write_text(_table(report["sets"]).csv())
@@ -118,7 +130,11 @@ def _table(sets: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def _figures(
-    samples: Mapping[str, Any], material: Material, scores: SampleScores, classes: list[str]
+    samples: Mapping[str, Any],
+    material: Material,
+    scores: SampleScores,
+    classes: list[str],
+    chains: Sequence[Trajectory],
 ) -> dict[str, Figure]:
     plan, near = material.plan, scores.near[SAMPLES]
     title = f"{material.model.config.dataset.name}: {plan.title}"
@@ -131,12 +147,18 @@ def _figures(
         near.distances[few].tolist(),
         strict=True,
     )
-    ours, theirs = scores.energies[plan.sampler.energy], material.energies.cpu()
+    ours, theirs = scores.energies[plan.sampler.energy], material.training_energies
+    place = {label: i for i, label in enumerate(material.classes)}
+    labels = np.array([place[label] for label in samples["label"].tolist()])
+    names = [classes[label] for label in material.classes]
+    rows = [
+        (classes[c.label], c.steps, c.pixels.permute(0, 2, 3, 1).numpy(), c.energies.tolist())
+        for c in chains
+    ]
     return {
-        "grid": figures.grid(samples["pixels"], samples["label"], classes, plan.shown, title),
-        "start": figures.grid(
-            samples["start"], samples["label"], classes, plan.shown, f"{title}; starts"
-        ),
+        "grid": figures.grid(samples["pixels"], labels, names, plan.shown, title),
+        "start": figures.grid(samples["start"], labels, names, plan.shown, f"{title}; starts"),
+        **({"chains": figures.trajectories_figure(rows, title)} if rows else {}),
         "nearest": figures.nearest_figure(list(pairs), title),
         "distributions": figures.distributions_figure(
             {name: scores.near[name].distances.double().numpy() for name in (SAMPLES, HELD_OUT)},
@@ -161,8 +183,9 @@ def markdown(report: Mapping[str, Any], plan: SamplingPlan, scores: SampleScores
     sets, stopped, seconds = report["sets"], report["stopped"], report["seconds"]
     ours, real, energies = sets[SAMPLES], sets[HELD_OUT], scores.energies[plan.sampler.energy]
     earlier = report["of_earlier_attempts"]
+    of = _classes_text(report)
     lines = [
-        f"{plan.n} samples of {report['dataset']} from {network_text(report['network'])}, "
+        f"{plan.n} samples of {report['dataset']}{of} from {network_text(report['network'])}, "
         f"seed {plan.seed}: {plan.title}.",
         "",
         _score_table(sets).markdown(),
@@ -183,11 +206,22 @@ def markdown(report: Mapping[str, Any], plan: SamplingPlan, scores: SampleScores
     return "\n".join(lines)
 
 
+def _classes_text(report: Mapping[str, Any]) -> str:
+    """``, classes cat and dog``; empty if the samples are of all classes."""
+    dataset, classes = report["config"]["dataset"], report["classes"]
+    if len(classes) == dataset["classes"]:
+        return ""
+    names = dataset.get("names") or range(dataset["classes"])
+    listed = ", ".join(str(names[label]) for label in classes)
+    return f", {'class' if len(classes) == 1 else 'classes'} {listed}"
+
+
 def _extractor_line(report: Mapping[str, Any]) -> str:
     extractor, reference = report["extractor"], report["reference"]
     if extractor == "none":
         return "- quality=none: no scores from features"
     images = f"{reference['images']} {reference['split']} images of {reference['dataset']}"
+    images += _classes_text(report)
     parts = [f"- scores by {extractor} against {images}"]
     if extractor != Inception.name:
         parts.append("not comparable with published IS and FID, which use Inception")

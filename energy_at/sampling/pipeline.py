@@ -17,10 +17,11 @@ from energy_at.runs.result_folder import ResultFolder
 from energy_at.sampling.classifier import find_classifier, load_classifier
 from energy_at.sampling.langevin import generate
 from energy_at.sampling.output import FILES, describe, publish_samples, write_files
-from energy_at.sampling.prepare import Material, SamplingPlan, plan_of, prepare
+from energy_at.sampling.prepare import Material, SamplingPlan, chosen_classes, plan_of, prepare
 from energy_at.sampling.quality import require_enough
 from energy_at.sampling.samples import Parts, Samples, SamplingBar
 from energy_at.sampling.score import score
+from energy_at.sampling.trajectories import trajectories
 
 
 def sample_command(cfg: DictConfig, overrides: Sequence[str] = (), job: Path | None = None) -> str:
@@ -35,34 +36,42 @@ def sample_command(cfg: DictConfig, overrides: Sequence[str] = (), job: Path | N
     require_wandb_only(cfg)
     plan = plan_of(cfg)
     model = open_model(cfg, overrides)
+    classes = chosen_classes(cfg.classes, model.config.dataset)
     of_images = {group: chosen for group, chosen in plan.settings.items() if group != "quality"}
-    key = result_key(model, model.data.train, of_images | {"n": plan.n, "seed": plan.seed})
+    of_images |= {"n": plan.n, "seed": plan.seed, "classes": list(classes)}
+    key = result_key(model, model.data.train, of_images)
     root = model.folder / "samples"
     out = job if cfg.out is None else Path(str(cfg.out))
     out = out or root / f"{plan.settings['start']['name']}-{plan.n}-{key[:8]}"
     folder = ResultFolder(out, "sampling", key)
-    cache = out / ".cache" if write_error(root) else root / "cache"
+    elsewhere = (cfg.out is not None and cfg.checkpoint is not None) or bool(write_error(root))
+    cache = out / ".cache" if elsewhere else root / "cache"
     with folder.in_use():
-        text, rows = _sample(cfg, model, plan, folder, cache)
+        text, rows = _sample(cfg, model, plan, classes, folder, cache)
     publish_samples(cfg, model, out, rows)
     return f"{text}\n\nwritten to {out}/: {', '.join(FILES)} and figures"
 
 
 def _sample(
-    cfg: DictConfig, model: TrainedModel, plan: SamplingPlan, folder: ResultFolder, cache: Path
+    cfg: DictConfig,
+    model: TrainedModel,
+    plan: SamplingPlan,
+    classes: tuple[int, ...],
+    folder: ResultFolder,
+    cache: Path,
 ) -> tuple[str, Mapping[str, Mapping[str, Any]]]:
     parts = Parts(folder)
     earlier = len(parts.done)
-    judge = find_classifier(model, str(cfg.judge), cache)
-    if plan.extractor.name != "none":
-        require_enough(plan.n, len(getattr(model.data, plan.reference)))
+    judge = find_classifier(model, str(cfg.judge), cfg.cache)
     waits = plan.extractor.name == "classifier" and judge is not None
     with keys_of(cfg.quality, classifier="judge"):
         extractor = None if waits else plan.extractor.load(model.device)
     seconds: dict[str, float] = {}
     with _timed(seconds, "prepare"):
         with keys_of(cfg.start):
-            material = prepare(model, plan, cache, progress=cfg.progress)
+            material = prepare(model, plan, cache, classes, progress=cfg.progress)
+        if plan.extractor.name != "none":
+            require_enough(plan.n, len(material.of_classes(getattr(model.data, plan.reference))))
         classifier = None
         if judge is not None:
             classifier = load_classifier(model, judge, progress=cfg.progress)
@@ -74,6 +83,7 @@ def _sample(
         samples = Samples.concat(parts.finished)
     with _timed(seconds, "measure"):
         scores = score(material, samples, extractor, classifier)
+        chains = trajectories(material, samples, plan.frames)
     report = {
         "key": folder.key,
         **describe(material, samples, scores.rows),
@@ -82,7 +92,7 @@ def _sample(
         "of_earlier_attempts": earlier,
     }
     with folder.staged() as part:
-        text = write_files(part, report, material, samples, scores)
+        text = write_files(part, report, material, samples, scores, chains)
     parts.remove()
     return text, scores.rows
 

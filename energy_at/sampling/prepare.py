@@ -1,20 +1,23 @@
 """What to sample, and what samples are drawn from: training images, energies, a fitted start."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from energy_at import __version__
 from energy_at.config.build import keys_of, make
 from energy_at.core.files import digest, replacing
 from energy_at.core.rng import CountedNoise
-from energy_at.core.rules import integer, one_of, require
+from energy_at.core.rules import Rule, integer, is_list, one_of, require
 from energy_at.core.types import Labels, PerExample
+from energy_at.data import ImageSet
 from energy_at.evaluation import TrainedModel, result_key
 from energy_at.sampling.langevin import ENERGIES, Chains, Guidance, Langevin
 from energy_at.sampling.quality import Extractor
@@ -26,7 +29,7 @@ from energy_at.sampling.training_images import TrainingImages, embed
 class SamplingPlan:
     """What to sample, and what the samples are compared with."""
 
-    n: int  # number of images; number i is of class i modulo the number of classes
+    n: int  # number of images; the classes take turns
     seed: int  # of everything that is drawn; each image has its own
     start: Start
     guidance: Guidance
@@ -34,12 +37,16 @@ class SamplingPlan:
     extractor: Extractor  # of the features that IS, FID, KID, precision and recall are of
     reference: str  # split that samples are compared with
     shown: int  # images of each class in the grid
+    frames: int  # of the chains that are shown from their start to their end; 0 for none
+    format: str  # of the files of images
     settings: Mapping[str, Any]  # names and values of the four groups, as in the configuration
     batch_size: int = 256  # samples that move at once; it changes no result
 
     def __post_init__(self) -> None:
         require(integer(1), n=self.n, shown=self.shown, batch_size=self.batch_size)
         require(one_of("train", "val", "test"), reference=self.reference)
+        require(integer(0, 100), frames=self.frames)
+        require(one_of("npz", "png"), format=self.format)
 
     @property
     def title(self) -> str:
@@ -61,9 +68,10 @@ def plan_of(cfg: DictConfig) -> SamplingPlan:
         group: {str(key): value for key, value in cfg[group].items() if key != "_target_"}
         for group in groups
     }
+    settings["start"] |= start.digests
     with keys_of(cfg.quality):
         return SamplingPlan(
-            **{key: cfg[key] for key in ("n", "seed", "shown", "batch_size")},
+            **{key: cfg[key] for key in ("n", "seed", "shown", "batch_size", "frames", "format")},
             start=start,
             guidance=guidance,
             sampler=sampler,
@@ -73,17 +81,55 @@ def plan_of(cfg: DictConfig) -> SamplingPlan:
         )
 
 
+def chosen_classes(typed: Any, dataset: DictConfig) -> tuple[int, ...]:
+    """Numbers of the classes that are typed as numbers or names; all if none are typed.
+
+    Raises:
+        ArgumentError: if there is no such class, or if one is typed twice.
+    """
+    every = range(dataset.classes)
+    if typed is None:
+        return tuple(every)
+    names = [str(name) for name in dataset.get("names") or ()]
+    numbers: dict[int | str, int] = {i: i for i in every}
+    numbers |= {name: i for i, name in enumerate(names)}
+    shown = f" or of {', '.join(names[:20])}{', ...' * (len(names) > 20)}" * bool(names)
+    must = f"a list of numbers from 0 to {every[-1]}{shown}, each once"
+
+    def holds(value: Any) -> bool:
+        return (
+            is_list(value)
+            and len(value) > 0
+            and all(isinstance(one, int | str) and not isinstance(one, bool) for one in value)
+            and set(value) <= numbers.keys()
+            and len({numbers[one] for one in value}) == len(value)
+        )
+
+    require(Rule(must, holds, tuple(names)), classes=typed)
+    return tuple(numbers[one] for one in typed)
+
+
 @dataclass(frozen=True)
 class Material:
     """What the samples of a network are drawn from; tensors lie on its device."""
 
     model: TrainedModel
     plan: SamplingPlan
+    classes: tuple[int, ...]  # of the samples; number i is of class i modulo their number
     cache: Path  # folder of files that other samplings reuse
     images: TrainingImages
     energies: PerExample  # of the images, in nats, as the sampler descends them
     fit: Fitted  # of the start
     progress: bool  # show bars
+
+    def of_classes(self, images: ImageSet) -> ImageSet:
+        """The images of the classes of the samples."""
+        return images.take(_is_of(self.classes, images.labels).nonzero().flatten())
+
+    @property
+    def training_energies(self) -> PerExample:
+        """Energies of the training images of these classes, on the CPU, in nats."""
+        return self.energies[_is_of(self.classes, self.images.labels)].cpu()
 
     def portions(self, done: set[int]) -> Iterator[Chains]:
         """Samples at their start, class by class, without the numbers that are ``done``.
@@ -91,10 +137,10 @@ class Material:
         Whole blocks of ``BLOCK`` numbers of one class are drawn, so that the last bits of a start
         do not depend on which samples are missing.
         """
-        classes, n = self.images.classes, self.plan.n
-        for label in range(classes):
+        classes, n = len(self.classes), self.plan.n
+        for turn, label in enumerate(self.classes):
             for first in range(0, n, BLOCK * classes):
-                number = torch.arange(BLOCK) * classes + first + label
+                number = torch.arange(BLOCK) * classes + first + turn
                 wanted = [i < n and i not in done for i in number.tolist()]
                 if any(wanted):
                     yield self._block(number, label).take(torch.tensor(wanted))
@@ -110,8 +156,17 @@ class Material:
         return Chains.start_at(number.to(device), y, x, target, noise)
 
 
+def _is_of(classes: Sequence[int], labels: Labels) -> Bool[Tensor, " images"]:
+    return torch.isin(labels, torch.tensor(classes, device=labels.device))
+
+
 def prepare(
-    model: TrainedModel, plan: SamplingPlan, cache: Path, *, progress: bool = False
+    model: TrainedModel,
+    plan: SamplingPlan,
+    cache: Path,
+    classes: tuple[int, ...] | None = None,
+    *,
+    progress: bool = False,
 ) -> Material:
     """The material, computed once for a network and its data, then read from ``cache``.
 
@@ -119,8 +174,8 @@ def prepare(
         ValueError: if the start cannot be fitted to these images.
     """
     device, data = model.device, model.data.train
-    classes = int(model.config.dataset.classes)
-    images = TrainingImages(data.pixels.to(device), data.labels.to(device), classes)
+    number = int(model.config.dataset.classes)
+    images = TrainingImages(data.pixels.to(device), data.labels.to(device), number)
     plan.start.require(images)
     key = result_key(model, data, {"cache": "embedding"})
     channels_last = model.config.training.channels_last
@@ -136,7 +191,8 @@ def prepare(
     fit = cached(cache, f"start-{start['name']}", key, lambda: plan.start.fit(images, features))
     energies = ENERGIES[plan.sampler.energy](embedding["logits"].to(device), images.labels)
     fit = {name: value.to(device) for name, value in fit.items()}
-    return Material(model, plan, cache, images, energies, fit, progress)
+    chosen = tuple(range(number)) if classes is None else classes
+    return Material(model, plan, chosen, cache, images, energies, fit, progress)
 
 
 def cache_key(*values: Any) -> str:

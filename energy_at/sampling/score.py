@@ -50,7 +50,8 @@ def score(
     logits = embed(model.net, samples.pixels, channels_last=channels_last).logits.cpu()
     kinds = {"joint", "marginal", plan.sampler.energy}
     energies = {kind: ENERGIES[kind](logits, samples.label) for kind in kinds}
-    every = sets(samples, model.data.test, as_bytes(training.means()), plan.seed)
+    held_out = material.of_classes(model.data.test)
+    every = sets(samples, held_out, as_bytes(training.means()), plan.seed)
     near = {
         name: find_nearest(every[name], training, f"nearest of {name}", progress=material.progress)
         for name in (SAMPLES, START, HELD_OUT)
@@ -69,7 +70,7 @@ def score(
         rows[name]["nearest"] = float(neighbours.distances.median())
         rows[name]["copied"] = copy_rate(neighbours, near[HELD_OUT])
     if extractor is not None:
-        real: ImageSet = getattr(model.data, plan.reference)
+        real = material.of_classes(getattr(model.data, plan.reference))
         reference = _features(extractor, REFERENCE, real, material)
         for name, images in every.items():
             features = _features(extractor, name, images, material)

@@ -11,13 +11,16 @@ share their eigenvalues, and an eigenvector ``p`` of the latter gives the princi
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from energy_at.core.files import sha256
 from energy_at.core.rng import CountedNoise
 from energy_at.core.rules import ArgumentError, integer, number, one_of, require
+from energy_at.data.decoding import image
 from energy_at.sampling.training_images import Features, Rows, TrainingImages, as_rows
 
 BLOCK = 32
@@ -98,6 +101,11 @@ class Start(ABC):
         """Whether it is fitted to features of the network too."""
         return False
 
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """Digests of the files that it reads: results depend on them as on its settings."""
+        return {}
+
     def require(self, images: TrainingImages) -> None:
         """Check that every class has enough images.
 
@@ -121,6 +129,42 @@ class Uniform(Start):
 
     def draw(self, label: int, noise: CountedNoise, images: TrainingImages, fit: Fitted) -> Points:
         return noise.uniform(START_DRAW, images.pixels[0].numel())
+
+
+@dataclass(frozen=True)
+class Picture(Start):
+    """An image of the user, the same for every sample; it is cropped to a square and resized.
+
+    Attributes:
+        file: The image.
+
+    Raises:
+        ArgumentError: if it cannot be read.
+    """
+
+    file: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.file is None or not Path(self.file).is_file():
+            raise ArgumentError("file", self.file, "an image file (png, jpg, webp or bmp)")
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        assert self.file is not None
+        return {"sha256": sha256(Path(self.file).read_bytes())}
+
+    def fit(self, images: TrainingImages, features: Features | None = None) -> Fitted:
+        assert self.file is not None
+        channels, size, _ = images.pixels[0].shape
+        try:
+            pixels = image(Path(self.file), channels, size)
+        except (OSError, ValueError) as error:
+            must = f"an image file (png, jpg, webp or bmp): {error}"
+            raise ArgumentError("file", self.file, must) from None
+        return {"picture": as_rows(torch.from_numpy(pixels.copy())[None])}
+
+    def draw(self, label: int, noise: CountedNoise, images: TrainingImages, fit: Fitted) -> Points:
+        return fit["picture"].expand(len(noise.keys), -1)
 
 
 @dataclass(frozen=True)

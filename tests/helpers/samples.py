@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from energy_at.evaluation.trained_model import open_run
 from energy_at.sampling import classifier
 
-QUICK = ("progress=false", "sampler.steps=4", "start.k=5")
+QUICK = ("progress=false", "sampler.steps=4", "start.k=5", "cache=classifiers")
 BARE = (*QUICK, "judge=none", "quality=none")
 FIGURES = [f"{name}.{kind}" for name in ("grid", "start", "nearest", "distributions")
            for kind in ("png", "pdf")]  # fmt: skip
@@ -30,8 +30,12 @@ def same(a, b):
     return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
+def opened():
+    return open_run("run", OmegaConf.create({"which": None, "device": "cpu"}))
+
+
 def opened_net():
-    return open_run("run", OmegaConf.create({"which": None, "device": "cpu"})).net.eval()
+    return opened().net.eval()
 
 
 def sampled_columns(type_sample, folder, *overrides):

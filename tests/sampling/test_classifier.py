@@ -16,7 +16,7 @@ def test_the_classifier_is_trained_once_and_a_second_call_draws_nothing(
     made, tmp_path, type_sample, monkeypatch, without_figures
 ):
     again = shutil.copytree(made, tmp_path / "again")
-    folders = list(Path("run/samples/cache").glob("classifier-*"))
+    folders = list(Path("classifiers").glob("classifier-*"))
     assert len(folders) == 1
     before = columns(made)
 
@@ -66,8 +66,8 @@ def test_an_interrupted_classifier_is_trained_again(
     with monkeypatch.context() as patch:
         patch.setattr("lightning.Trainer.fit", cut)
         assert type_sample("run=run", "n=3", "quality=none", "out=made", *QUICK)[0] == 130
-    assert not list(Path("run/samples/cache").glob("classifier-*[!t]"))
+    assert not list(Path("classifiers").glob("classifier-*[!t]"))
     code, _, err = type_sample("run=run", "n=3", "quality=none", "out=made", *QUICK)
     assert (code, err) == (0, "")
-    (folder,) = Path("run/samples/cache").glob("classifier-*")
+    (folder,) = Path("classifiers").glob("classifier-*")
     assert RunFolder.open(folder).has_checkpoint()

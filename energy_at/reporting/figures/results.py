@@ -28,6 +28,7 @@ START_COLORS = {
     "class_gaussian": "#0072B2",
     "class_pca": "#009E73",
     "local_pca": "#D55E00",
+    "image": "#CC79A7",
 }
 SAMPLED, REAL = "#D55E00", "#0072B2"
 ROWS, COLUMNS = 25, 60  # of images that a page of many classes holds
@@ -125,9 +126,14 @@ def class_grid(images: Bytes) -> Image:
     columns = min(10, len(images))
     rows = [images[i : i + columns] for i in range(0, len(images), columns)]
     mosaic = _mosaic(rows, (len(rows), columns, *images.shape[1:]))
-    picture = fromarray(mosaic[:, :, 0] if images.shape[3] == 1 else mosaic)
+    found = picture(mosaic)
     scale = -(-64 // images.shape[2])
-    return picture.resize((scale * picture.width, scale * picture.height), Resampling.NEAREST)
+    return found.resize((scale * found.width, scale * found.height), Resampling.NEAREST)
+
+
+def picture(pixels: Bytes) -> Image:
+    """An image (height, width, channels) as it is."""
+    return fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 
 def nearest_figure(pairs: Sequence[tuple[Bytes, Bytes, float]], title: str) -> Figure:
@@ -143,6 +149,31 @@ def nearest_figure(pairs: Sequence[tuple[Bytes, Bytes, float]], title: str) -> F
         axes[0, 0].set_ylabel("sample")
         axes[1, 0].set_ylabel("nearest\ntraining image")
         entitle(figure, title)
+    return figure
+
+
+def trajectories_figure(
+    rows: Sequence[tuple[str, Sequence[int], Bytes, Sequence[float]]], title: str
+) -> Figure:
+    """Chains from start to end, a row for each, with step and ``E(x, y)`` under each image.
+
+    Args:
+        rows: Of each chain the class, the steps before each frame, the frames (frames, height,
+            width, channels), and their energies in nats.
+        title: Written above.
+    """
+    columns = len(rows[0][1])
+    with mpl.rc_context({"font.size": 7}):
+        size = (0.75 * columns + 0.8, 1.05 * len(rows) + 0.5)
+        figure = Figure(figsize=size, layout="constrained")
+        grid = figure.subplots(len(rows), columns, squeeze=False)
+        for line, (name, steps, frames, energies) in zip(grid, rows, strict=True):
+            line[0].set_ylabel(name)
+            for axes, step, frame, energy in zip(line, steps, frames, energies, strict=True):
+                _draw(axes, frame)
+                axes.set_yticks([])
+                axes.set_xlabel(f"step {step}\n{energy:+.2f}")
+        entitle(figure, f"{title}; under each image: steps and E(x, y) [nats]")
     return figure
 
 
