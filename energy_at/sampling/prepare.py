@@ -85,7 +85,7 @@ def chosen_classes(typed: Any, dataset: DictConfig) -> tuple[int, ...]:
     """Numbers of the classes that are typed as numbers or names; all if none are typed.
 
     Raises:
-        ArgumentError: if there is no such class, or if one is typed twice.
+        ArgumentError: if a class is unknown, or typed twice.
     """
     every = range(dataset.classes)
     if typed is None:
