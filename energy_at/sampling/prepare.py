@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from energy_at import __version__
 from energy_at.config.build import keys_of, make
 from energy_at.core.files import digest, replacing
+from energy_at.core.names import SPLITS
 from energy_at.core.rng import CountedNoise
 from energy_at.core.rules import integer, one_of, require
 from energy_at.core.types import Labels, PerExample
@@ -39,7 +40,7 @@ class SamplingPlan:
 
     def __post_init__(self) -> None:
         require(integer(1), n=self.n, shown=self.shown, batch_size=self.batch_size)
-        require(one_of("train", "val", "test"), reference=self.reference)
+        require(one_of(*SPLITS), reference=self.reference)
 
     @property
     def title(self) -> str:
