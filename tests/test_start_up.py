@@ -53,7 +53,14 @@ def test_the_longest_help_takes_little_time():
 
 def test_a_mistake_is_answered_without_what_computes(here):
     mistakes = ("reg=derr", "no_such_key=1", "+foo=1", "threat.eps", "seed=abc", "reg=[der,aaer]")
-    for code, _, err, imported in answers(*(("train", wrong) for wrong in mistakes)).values():
+    mistakes += ("--reg=der", "resume=nowhere")
+    of_others = [
+        ("evaluate", "attacks=[pdg]"),
+        ("sample", "run=nowhere"),
+        ("export", "run=nowhere"),
+    ]
+    given = [("train", wrong) for wrong in mistakes]
+    for code, _, err, imported in answers(*given, *of_others).values():
         assert code == 1
         assert err.startswith("error: ")
         assert err.count("\n") == 1

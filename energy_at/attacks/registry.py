@@ -23,6 +23,7 @@ from energy_at.attacks.gradient import (
     widen_margin,
 )
 from energy_at.attacks.threat import Ball
+from energy_at.core.names import ATTACKS
 from energy_at.core.rules import POSITIVE, integer, one_of, require
 
 
@@ -118,24 +119,24 @@ def _or(alpha: float | None, default: float) -> float:
     return default if alpha is None else alpha
 
 
-OWN: dict[str, tuple[str, Callable[..., Attack]]] = {  # by name: label and maker
-    "fgsm": ("FGSM", fgsm),
-    "rs_fgsm": ("RS-FGSM", rs_fgsm),
-    "pgd": ("PGD", pgd),
-    "trades": ("TRADES", trades),
-    "targeted": ("targeted PGD", targeted),
-    "cw": ("CW", cw),
+OWN: dict[str, Callable[..., Attack]] = {
+    "fgsm": fgsm,
+    "rs_fgsm": rs_fgsm,
+    "pgd": pgd,
+    "trades": trades,
+    "targeted": targeted,
+    "cw": cw,
 }
-FROM_LIBRARY: dict[str, tuple[str, Callable[..., Attack]]] = {
-    "apgd_ce": ("APGD-CE", partial(LibraryAttack, name="apgd-ce")),
-    "apgd_dlr": ("APGD-DLR", partial(LibraryAttack, name="apgd-dlr")),
-    "apgd_t": ("APGD-T", partial(LibraryAttack, name="apgd-t")),
-    "fab": ("FAB", partial(LibraryAttack, name="fab")),
-    "fab_t": ("FAB-T", partial(LibraryAttack, name="fab-t")),
-    "square": ("Square", partial(LibraryAttack, name="square")),
-    "autoattack": ("AutoAttack", autoattack),
+FROM_LIBRARY: dict[str, Callable[..., Attack]] = {
+    "apgd_ce": partial(LibraryAttack, name="apgd-ce"),
+    "apgd_dlr": partial(LibraryAttack, name="apgd-dlr"),
+    "apgd_t": partial(LibraryAttack, name="apgd-t"),
+    "fab": partial(LibraryAttack, name="fab"),
+    "fab_t": partial(LibraryAttack, name="fab-t"),
+    "square": partial(LibraryAttack, name="square"),
+    "autoattack": autoattack,
 }
-LABELS = {"clean": "clean"} | {name: label for name, (label, _) in (OWN | FROM_LIBRARY).items()}
+LABELS = {"clean": "clean"} | ATTACKS
 
 
 def named_attack(name: str, ball: Ball, **settings: Any) -> Attack:
@@ -145,8 +146,7 @@ def named_attack(name: str, ball: Ball, **settings: Any) -> Attack:
         ValueError: if the name is unknown.
         ImportError: if its library is not installed.
     """
-    known = OWN | FROM_LIBRARY
-    require(one_of(*known), name=name)
+    require(one_of(*ATTACKS), name=name)
     if name in FROM_LIBRARY:
         require_installed(name)
-    return known[name][1](ball, **settings)
+    return (OWN | FROM_LIBRARY)[name](ball, **settings)

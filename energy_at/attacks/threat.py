@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from energy_at.core.names import NORMS
 from energy_at.core.rng import Noise, normal_like, shares_like, uniform_like
 from energy_at.core.rules import POSITIVE, number, require
 from energy_at.core.types import Images
@@ -74,7 +75,7 @@ class L2(Ball):
         return direction * radius[:, None, None, None]
 
 
-NORMS: dict[str, type[Linf] | type[L2]] = {"linf": Linf, "l2": L2}
+BALLS: dict[str, type[Linf] | type[L2]] = dict(zip(NORMS, (Linf, L2), strict=True))
 
 
 def clip_to_pixels(x: Images, delta: Images) -> Images:

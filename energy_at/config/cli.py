@@ -22,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
 from energy_at.config import CONF
+from energy_at.config.arguments import require_overrides
 from energy_at.config.errors import error_file, one_line_errors, raising
 from energy_at.config.keys import require_read, require_single
 from energy_at.config.schema import check
@@ -80,6 +81,7 @@ def command(
                 check(cfg)
                 with open_dict(cfg):  # what is saved in a run folder never says whom to trust
                     set_trusted(cfg.pop("trust", []))
+                _require_named(cfg)
                 _announce(job)
                 result = body(cfg, job) if jobs else body(cfg)
                 if not isinstance(result, str):
@@ -100,6 +102,7 @@ def command(
             _open_output()
             quieten()
             with raising(), unchecked_help(), one_line_errors(command=name):
+                require_overrides(name, sys.argv[1:])
                 task()
 
         return main
@@ -143,6 +146,14 @@ def _announce(job: Job) -> None:
     if is_first():
         write_line(f"{title}{found.left(Path(hydra_config.sweep.dir))}")
     set_job(title, alone=launcher == "basic")
+
+
+def _require_named(cfg: DictConfig) -> None:
+    """Checks what is to be opened, if anything: what reads runs is imported for nothing else."""
+    if "checkpoint" in cfg or cfg.get("resume") is not None:
+        from energy_at.runs.selection import require_named
+
+        require_named(cfg, overrides())
 
 
 def _this_job() -> Job:

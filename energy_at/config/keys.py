@@ -10,10 +10,13 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from energy_at.config import CONF
+from energy_at.config.schema import RULES
 from energy_at.config.versions import BASE
 from energy_at.core.rules import nearest
 
 _ADDITIVE = ("callbacks", "logger")  # groups whose choices add up; those of others exclude another
+# Values of a data set that keys of other groups, which people mean, take as defaults.
+_PER_DATASET = tuple(f"dataset.{name}" for name in ("cpu", "epochs", "eps", "lr", "peak"))
 _MISSING = object()
 
 
@@ -51,6 +54,12 @@ def require_read(cfg: DictConfig, name: str, overrides: Sequence[str]) -> None:
 
 def unknown_key(key: str, name: str, overrides: Sequence[str]) -> str:
     """One line about a key that is not in the configuration, with the nearest ones."""
+    typed = next((o for o in overrides if key_of(o) == key), f"{key}=")
+    if any(key_of(o) == "resume" for o in overrides):
+        from energy_at.runs.selection import CHANGEABLE, fixed
+
+        if not key.startswith(CHANGEABLE):
+            return fixed(typed)
     group, _, rest = key.partition(".")
     cfg = compose_groups(name, [o for o in overrides if key_of(o) != key], all_of_it=True)
     choices = {
@@ -66,7 +75,7 @@ def unknown_key(key: str, name: str, overrides: Sequence[str]) -> str:
     known = {*keys_in(cfg), *(k for keys in choices.values() for k in keys)}
     if not key.startswith("hydra."):
         known = {k for k in known if not k.startswith("hydra.")}
-    return f"{key}: unknown key{_suggest(key, known)}"
+    return f"{key}: unknown key{_suggest(key, known, typed.partition('=')[2])}"
 
 
 def choices_of(group: str) -> dict[str, Path]:
@@ -105,8 +114,20 @@ def key_of(override: str) -> str:
     return override.lstrip("+~").partition("=")[0].rpartition("@")[2]
 
 
-def _suggest(key: str, known: Iterable[str]) -> str:
-    near = nearest(key, (other for other in known if not key.startswith(f"{other}.")))
+def near_keys(key: str, known: Iterable[str]) -> list[str]:
+    """The nearest of the known keys, but for the groups of an unknown one."""
+    others = [other for other in known if not key.startswith(f"{other}.")]
+    if not key.startswith("dataset."):
+        others = [other for other in others if not other.startswith(_PER_DATASET)]
+    return nearest(key, others)
+
+
+def _suggest(key: str, known: Iterable[str], value: str = "") -> str:
+    """The nearest keys; with brackets around the value if the nearest one takes a list."""
+    near = near_keys(key, known)
+    rule = RULES.get(near[0]) if near and value else None
+    if rule is not None and rule.holds([value]) and not rule.holds(value):
+        return f"; did you mean {near[0]}=[{value}]?"
     return f"; did you mean {' or '.join(near)}?" if near else "; --help lists all keys"
 
 

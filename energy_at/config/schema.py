@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from energy_at.config.trust import require_trusted, set_trusted
+from energy_at.core.names import ATTACKS, NORMS, SPLITS
 from energy_at.core.rules import TRUTH, Rule, integer, is_list, number, one_of, or_null, some_of
 
 
@@ -54,11 +55,16 @@ def _are_paths(value: Any) -> bool:
     return all(map(is_path, value)) if is_list(value) else is_path(value)
 
 
-def _names_such_as(example: str) -> Rule:
-    def holds(value: Any) -> bool:
-        return is_list(value) and bool(value) and len(set(value)) == len(value)
+def _names_such_as(example: str, *known: str) -> Rule:
+    """A list of names, such as the example; if any are known, then of these."""
 
-    return Rule(f"a list of different names, such as [{example}]", holds)
+    def holds(value: Any) -> bool:
+        if not is_list(value) or not value or len(set(value)) < len(value):
+            return False
+        return not known or set(value) <= set(known)
+
+    of = f", of {', '.join(known)}" if known else ""
+    return Rule(f"a list of different names, such as [{example}]{of}", holds, known)
 
 
 def _name_at_wandb(what: str, without: str) -> Rule:
@@ -126,7 +132,9 @@ _BY_KEYS: dict[str, Rule] = {
     "name": Rule("a name", lambda value: isinstance(value, str) and value.strip() != ""),
     "logger.wandb.tags": or_null(Rule("a list of words, such as [co,cifar10]", _are_words)),
     "trust": Rule("a list of packages, such as [my_package]", _are_words),
-    "attacks": or_null(_names_such_as("fgsm,pgd")),
+    "attacks": or_null(_names_such_as("fgsm,pgd", *ATTACKS)),
+    "norm": or_null(one_of(*NORMS)),
+    "split quality.reference": one_of(*SPLITS),
     "scenarios": or_null(_names_such_as("fgsm,trades")),
     "precisions": _names_such_as("fp32,bf16"),
     "rows": or_null(_names_such_as("reference,full")),

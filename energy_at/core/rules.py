@@ -93,7 +93,11 @@ def is_list(value: Any) -> bool:
 
 
 def nearest(word: str, words: Iterable[str], n: int = 3) -> list[str]:
-    """The most similar of some names, of which those with another path may share the last part."""
+    """The most similar of some names, of which those with another path may share the last part.
+
+    Capitals and dashes count for nothing: ``CIFAR-10`` is nearest to ``cifar10``.
+    """
+    word = word.lower().replace("-", "_")
 
     def likeness(other: str) -> float:
         last = SequenceMatcher(None, word.rpartition(".")[2], other.rpartition(".")[2]).ratio()

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from energy_at import __version__
 from energy_at.attacks.registry import ITERATED, LABELS
-from energy_at.attacks.threat import NORMS, Ball
+from energy_at.attacks.threat import BALLS, Ball
 from energy_at.config import largest_radius, parse_pixels
 from energy_at.config.build import build_data, build_loggers, keys_of, make, reopen
 from energy_at.core.device import device_of
 from energy_at.core.files import digest, sha256
+from energy_at.core.names import NORMS, SPLITS
 from energy_at.core.rules import ArgumentError, integer, one_of, or_null, require
 from energy_at.data import ImageData, ImageSet
 from energy_at.evaluation.robustness import Evaluator
@@ -24,13 +25,8 @@ from energy_at.models.weights import load_weights
 from energy_at.reporting.comparison import compare
 from energy_at.reporting.finished_run import FinishedRun
 from energy_at.runs.checkpoints import read_tensors
-from energy_at.runs.folder import (
-    RunFolder,
-    named_folders,
-    require_distinct,
-    require_one_named,
-    runs_in,
-)
+from energy_at.runs.folder import RunFolder, runs_in
+from energy_at.runs.selection import moved_data, named_folders, require_distinct
 from energy_at.training.loggers import TolerantWandb
 
 
@@ -55,7 +51,7 @@ class TrainedModel:
     def norm(self) -> str:
         """``linf`` or ``l2``, of the threat model that it was trained for."""
         ball = make(self.config.threat.ball)
-        return next(name for name, kind in NORMS.items() if isinstance(ball, kind))
+        return next(name for name, kind in BALLS.items() if isinstance(ball, kind))
 
     def largest_radius(self, norm: str) -> float:
         return largest_radius(norm, self.config.dataset.channels, self.config.dataset.size)
@@ -84,7 +80,7 @@ class TrainedModel:
         balls: dict[str, Ball] = {}
         for text in (str(radius).replace(" ", "") for radius in radii):
             try:
-                balls[text] = NORMS[norm](parse_pixels(key, text, most))
+                balls[text] = BALLS[norm](parse_pixels(key, text, most))
             except ArgumentError as error:
                 raise ValueError(f"{key}={text} must be {error.must}") from error
         return balls
@@ -129,7 +125,7 @@ class EvaluationTarget:
     def __post_init__(self) -> None:
         require(integer(1), steps=self.steps, restarts=self.restarts)
         require(one_of(*NORMS), norm=self.norm)
-        require(one_of("test", "val", "train"), split=self.split)
+        require(one_of(*SPLITS), split=self.split)
         require(or_null(integer(1)), subset=self.subset)
 
     @staticmethod
@@ -233,7 +229,6 @@ def open_model(cfg: DictConfig, overrides: Sequence[str] = ()) -> TrainedModel:
         FileNotFoundError: if the run or the checkpoint does not exist.
         ValueError: unless exactly one is named, or if it cannot be opened.
     """
-    require_one_named(cfg)
     if cfg.run is not None:
         return open_run(str(cfg.run), cfg, overrides)
     config = cfg.copy()
@@ -256,7 +251,6 @@ def open_models(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Tra
         FileNotFoundError: if a run or the checkpoint does not exist.
         ValueError: unless exactly one key is set, or if the runs have different data sets.
     """
-    require_one_named(cfg)
     if cfg.checkpoint is not None:
         return {Path(cfg.checkpoint).name: open_model(cfg, overrides)}
     names = named_folders(cfg.runs) if cfg.run is None else []
@@ -281,15 +275,8 @@ def open_run(run: str, cfg: DictConfig, overrides: Sequence[str] = ()) -> Traine
         FileNotFoundError: if there is no run, or it lacks the checkpoint.
         ValueError: if an override changes what the run fixes.
     """
-    overrides = [override.lstrip("+~") for override in overrides]
-    moved = [o for o in overrides if o.startswith("dataset.root=")]
-    for override in sorted(set(overrides) - set(moved)):
-        if override.startswith(("dataset", "model", "threat", "training")):
-            raise ValueError(
-                f"run={run} brings its own data set, model and threat: leave out {override}"
-            )
     folder, which = RunFolder.open(run), cfg.which or "last"
-    config = OmegaConf.merge(folder.config(), OmegaConf.from_dotlist(moved))
+    config = OmegaConf.merge(folder.config(), OmegaConf.from_dotlist(moved_data(overrides)))
     assert isinstance(config, DictConfig)
     module, data = reopen(folder, which, config)
     device = device_of(cfg.device)

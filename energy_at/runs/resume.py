@@ -13,8 +13,7 @@ from energy_at.core.rules import is_integer
 from energy_at.runs.checkpoints import read_training_state
 from energy_at.runs.folder import RunFolder, runs_below
 from energy_at.runs.metrics_log import require_rows
-
-CHANGEABLE = ("trainer.", "callbacks.progress.", "evaluation.")
+from energy_at.runs.selection import changes_of, require_resumable
 
 
 def open_job(
@@ -46,16 +45,7 @@ def open_resumed(
         ValueError: if an override may not change, the checkpoint or the log is damaged, or the run
             has finished.
     """
-    if not path:
-        raise ValueError("resume= names no run: write resume=FOLDER")
-    folder = RunFolder.open(path)
-    changes = changes_of(overrides)
-    for change in changes:
-        if not change.lstrip("+").startswith(CHANGEABLE):
-            raise ValueError(
-                f"resume continues a run as it was, so {change} cannot change; "
-                f"only {'*, '.join(CHANGEABLE)}* can"
-            )
+    folder, changes = require_resumable(path, overrides), changes_of(overrides)
     before = folder.config()
     cfg = OmegaConf.merge(before, OmegaConf.from_dotlist([c.lstrip("+") for c in changes]))
     assert isinstance(cfg, DictConfig)
@@ -80,11 +70,6 @@ def _is_longer(cfg: DictConfig, before: DictConfig) -> bool:
         if not (is_integer(asked) and is_integer(done)) or 0 <= done < asked or asked < 0 <= done:
             return True
     return False
-
-
-def changes_of(overrides: Sequence[str]) -> list[str]:
-    """Those that change the configuration of a run that is resumed."""
-    return [o for o in overrides if not o.lstrip("+").startswith(("resume=", "trust="))]
 
 
 def job_folder(output: Path, sweep: Path, overrides: Sequence[str]) -> RunFolder:

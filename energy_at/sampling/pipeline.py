@@ -17,7 +17,14 @@ from energy_at.runs.result_folder import ResultFolder
 from energy_at.sampling.classifier import find_classifier, load_classifier
 from energy_at.sampling.langevin import generate
 from energy_at.sampling.output import FILES, describe, publish_samples, write_files
-from energy_at.sampling.prepare import Material, SamplingPlan, chosen_classes, plan_of, prepare
+from energy_at.sampling.prepare import (
+    Material,
+    SamplingPlan,
+    chosen_classes,
+    load_extractor,
+    plan_of,
+    prepare,
+)
 from energy_at.sampling.quality import require_enough
 from energy_at.sampling.samples import Parts, Samples, SamplingBar
 from energy_at.sampling.score import score
@@ -65,7 +72,7 @@ def _sample(
     judge = find_classifier(model, str(cfg.judge), cfg.cache)
     waits = plan.extractor.name == "classifier" and judge is not None
     with keys_of(cfg.quality, classifier="judge"):
-        extractor = None if waits else plan.extractor.load(model.device)
+        extractor = None if waits else load_extractor(plan.extractor, model.device)
     seconds: dict[str, float] = {}
     with _timed(seconds, "prepare"):
         with keys_of(cfg.start):
@@ -76,7 +83,7 @@ def _sample(
         if judge is not None:
             classifier = load_classifier(model, judge, progress=cfg.progress)
         if waits:
-            extractor = plan.extractor.load(model.device, classifier)
+            extractor = load_extractor(plan.extractor, model.device, classifier)
     with _timed(seconds, "sample"), keys_of(cfg.sampler):
         if earlier < plan.n:
             _generate(material, parts)

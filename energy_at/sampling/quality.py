@@ -28,10 +28,20 @@ from energy_at.core.types import Pixels
 from energy_at.runs.checkpoints import read_tensors
 from energy_at.sampling.training_images import Embedding, logits_and_features
 
-OFFLINE = "EfficientNetLite0, Classifier and NoExtractor need no download"
 MIN_IMAGES = 50  # for a covariance
 KID_SUBSET = 1000  # torch-fidelity's default; smaller for fewer images
 BATCH = 64
+
+
+class DownloadError(ValueError):
+    """Weights that cannot be downloaded here."""
+
+    def __init__(self, why: object) -> None:
+        super().__init__(
+            f"the weights of Inception cannot be downloaded ({why}): name their file by weights=, "
+            "or take Classifier or EfficientNetLite0, which need no download"
+        )
+        self.why = str(why)
 
 
 class Extractor(ABC):
@@ -48,6 +58,7 @@ class Extractor(ABC):
             classifier: A standard classifier of the data set, if there is one.
 
         Raises:
+            DownloadError: if its weights have to be downloaded, and cannot be.
             ValueError: if its weights, its package or the classifier are not available.
         """
 
@@ -70,7 +81,7 @@ class Inception(Extractor):
 
     def load(self, device: torch.device, classifier: nn.Module | None = None) -> nn.Module:
         if self.weights is not None and not Path(self.weights).is_file():
-            raise ArgumentError("weights", self.weights, f"a file that exists; {OFFLINE}")
+            raise ArgumentError("weights", self.weights, "a file that exists")
         try:
             if self.weights is not None:
                 read_tensors(self.weights)  # torch-fidelity would run code in the file
@@ -82,8 +93,9 @@ class Inception(Extractor):
                 verbose=False,
             )
         except (URLError, OSError) as error:
-            must = f"a file, as the weights cannot be downloaded here ({error}); {OFFLINE}"
-            raise ArgumentError("weights", self.weights, must) from error
+            if self.weights is not None:
+                raise ArgumentError("weights", self.weights, f"a file: {error}") from error
+            raise DownloadError(getattr(error, "reason", error)) from error
         except Exception as error:
             must = f"a file of torch-fidelity's {self.name}: {' '.join(str(error).split())[:120]}"
             raise ArgumentError("weights", self.weights, must) from error

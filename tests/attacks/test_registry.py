@@ -24,6 +24,7 @@ from energy_at.attacks import (
 from energy_at.attacks import autoattack as ensemble
 from energy_at.attacks.registry import FROM_LIBRARY, OWN, column_of, named_attack
 from energy_at.attacks.threat import L2, Linf
+from energy_at.core.names import ATTACKS, NORMS
 from tests.helpers.nets import TinyNet
 
 EPS, EPS_L2 = 8 / 255, 0.5
@@ -256,3 +257,8 @@ def test_step_sizes_follow_the_radius_as_published():
 )
 def test_the_column_of_an_iterated_attack_carries_its_steps_and_restarts(name, attack, column):
     assert column_of(name, attack) == column
+
+
+def test_names_that_are_checked_without_torch_are_those_of_the_attacks():
+    assert [*ATTACKS] == [*(OWN | FROM_LIBRARY)]
+    assert NORMS == ("linf", "l2")

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.helpers.running import ONE_EPOCH, assert_refused
+from energy_at import evaluate
+from tests.helpers.running import ONE_EPOCH, assert_refused, typed
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -25,7 +26,13 @@ def test_a_misspelt_key_is_not_advised_with_a_plus(type_train):
         ("attack.k=2", "attack=fgsm has no k: add attack=n_fgsm"),
         ("reg.weigth=2", "reg.weigth: unknown key; did you mean reg.weight?"),
         ("trainer.max_epoch=3", "trainer.max_epoch: unknown key; did you mean trainer.max_epochs?"),
-        ("epochs=3", "epochs: unknown key; did you mean dataset.epochs or trainer.max_epochs"),
+        ("epochs=3", "epochs: unknown key; did you mean trainer.max_epochs"),
+        ("dataset.epoch=3", "dataset.epoch: unknown key; did you mean dataset.epochs"),
+        ("lr=0.1", "lr: unknown key; did you mean optimizer.lr?"),
+        ("model=WRN-28-10", "(did you mean wideresnet28_10?)"),
+        ("attack=PGD", "(did you mean pgd?)"),
+        (("resume=run", "reg.weight=3"), "run as it was, so reg.weight=3 cannot change: start"),
+        (("resume=run", "trainer.max_epoch=3"), "did you mean trainer.max_epochs?"),
         ("datset=cifar10", "datset: unknown key; did you mean dataset?"),
         ("hydra.swep.dir=x", "hydra.swep.dir: unknown key; did you mean hydra.sweep.dir"),
         ("reg=[der,gradalign]", "or a combination that has a file: reg=der_gradalign, or each in"),
@@ -41,3 +48,22 @@ def test_a_misspelt_key_is_not_advised_with_a_plus(type_train):
 )  # fmt: skip
 def test_an_unknown_key_or_choice_is_named_with_the_nearest(type_train, wrong, said):
     assert_refused(type_train, said, *ONE_EPOCH, *([wrong] if isinstance(wrong, str) else wrong))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("attack=pgd", "attack: unknown key; did you mean attacks=[pgd]?"),
+        ("attack=[pgd]", "attack: unknown key; did you mean attacks?"),
+        ("step=5", "step: unknown key; did you mean steps?"),
+        ("attacks=[pdg]", "such as [fgsm,pgd], of fgsm, "),
+        ("attacks=[PGD]", "(did you mean pgd?)"),
+        ("norm=L2", "norm=L2 must be linf or l2, or null (did you mean l2?)"),
+        ("split=tset", "(did you mean test?)"),
+    ],
+)
+def test_a_list_is_advised_with_its_brackets(monkeypatch, capsys, wrong, said):
+    def type_evaluate(*argv):
+        return typed(monkeypatch, capsys, evaluate.main, *argv)
+
+    assert_refused(type_evaluate, said, "run=run", wrong)

@@ -242,9 +242,7 @@ def test_all_are_extractors_and_say_whose_features_they_are(choice):
 
 
 def test_weights_that_are_not_there_are_one_line():
-    with pytest.raises(
-        ValueError, match=r"^weights must be a file that exists; Eff.*, got 'no.pth'$"
-    ):
+    with pytest.raises(ValueError, match=r"^weights must be a file that exists, got 'no.pth'$"):
         Inception("no.pth").load(CPU)
 
 
@@ -252,7 +250,7 @@ def test_weights_that_cannot_be_downloaded_are_one_line(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there
     with pytest.raises(
-        ValueError, match=r"^weights must be a file, as the weights cannot be downloaded here"
+        ValueError, match=r"^the weights of Inception cannot be downloaded \(\[Errno 111\] Con"
     ):
         Inception().load(CPU)
 

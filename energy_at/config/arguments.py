@@ -1,0 +1,82 @@
+"""Words on the command line that are no ``key=value``: refused with what was probably meant."""
+
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import NoReturn
+
+from hydra._internal.utils import get_args_parser
+from omegaconf import DictConfig
+
+from energy_at.config.keys import choices_of, compose_command, keys_in, near_keys
+
+_FOLDERS = ("run", "runs", "resume")  # keys of the folder that a command works on
+
+
+class _UnreadableError(Exception):
+    """Hydra's parser would print its usage, and exit with 2."""
+
+
+def require_overrides(command: str, arguments: Sequence[str]) -> None:
+    """Raises ``ValueError`` for an option that Hydra does not have, or a word without ``=``."""
+    parser = get_args_parser()
+    parser.error = _raise  # type: ignore[method-assign]
+    unknown, overrides = _parse(parser, arguments)
+    if unknown is not None:
+        raise ValueError(_of_an_option(command, unknown, arguments))
+    for before, word in pairwise(["", *overrides]):
+        if not word.startswith("~") and ("=" not in word or word == "="):
+            raise ValueError(_of_a_word(command, before, word, overrides))
+
+
+def _raise(message: str) -> NoReturn:
+    raise _UnreadableError(message)
+
+
+def _parse(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The first unknown option, if any, and the words that are no options."""
+    try:
+        known, unknown = parser.parse_known_args(list(arguments))
+    except _UnreadableError:  # such as -reg, which begins like -r
+        return next(a for a in arguments if a.startswith("-")), []
+    return next((one for one in unknown if one.startswith("-")), None), list(known.overrides)
+
+
+def _of_an_option(command: str, option: str, arguments: Sequence[str]) -> str:
+    """``--reg der: write reg=der``."""
+    name, _, value = option.partition("=")
+    following = arguments[arguments.index(option) + 1 :]
+    if not value and following and "=" not in following[0] and not following[0].startswith("-"):
+        value = following[0]
+        option = f"{option} {value}"
+    key = _meant_key(compose_command(command, []), name.lstrip("-").replace("-", "_"))
+    if key is None:
+        return f"{option}: no such option; write key=value, without dashes; --help lists all keys"
+    return f"{option}: write {key}={value or 'VALUE'}"
+
+
+def _of_a_word(command: str, before: str, word: str, words: Sequence[str]) -> str:
+    """``r: write run=r``, ``reg der: write reg=der``."""
+    if before.endswith((",", "=")) or word.startswith(","):
+        return f"{before} {word}: leave out the space, or put quotes around it"
+    cfg = compose_command(command, [])
+    named = [*map(str, cfg)]  # also runs: ???, which is not "in" a configuration
+    following = words[words.index(word) + 1 :]
+    if len(following) > 1 and following[0] == "=":
+        return f"{word} = {following[1]}: write {word}={following[1]}, without spaces"
+    if groups := [group for group in named if word in choices_of(group)]:
+        return f"{word}: write {' or '.join(f'{group}={word}' for group in groups)}"
+    key = _meant_key(cfg, word)
+    if key is not None and following and "=" not in following[0]:
+        return f"{word} {following[0]}: write {key}={following[0]}"
+    folder = next((key for key in _FOLDERS if key in named), None)
+    if key == word or folder is None or (folder == "resume" and not Path(word).is_dir()):
+        return f"{word}: write key=value; --help lists all keys"
+    return f"{word}: write {folder}={word}"
+
+
+def _meant_key(cfg: DictConfig, name: str) -> str | None:
+    """The key, or the one most like it."""
+    known = {*keys_in(cfg)}
+    return name if name in known else next(iter(near_keys(name, known)), None)

@@ -1,0 +1,49 @@
+"""Words on the command line that are no ``key=value``, and what was probably meant."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from energy_at.config.arguments import require_overrides
+
+DASHES = "--gpu: no such option; write key=value, without dashes"
+
+
+@pytest.mark.parametrize(
+    ("command", "typed", "line"),
+    [
+        ("train", "--reg der", "--reg der: write reg=der"),
+        ("train", "-reg der", "-reg der: write reg=der"),
+        ("train", "attack=pgd --seed=3", "--seed=3: write seed=3"),
+        ("train", "--max-epochs 3", "--max-epochs 3: write trainer.max_epochs=3"),
+        ("train", "--reg -m", "--reg: write reg=VALUE"),
+        ("train", "--gpu", DASHES),
+        ("train", "--config x", "--config x: no such option"),
+        ("train", "reg der", "reg der: write reg=der"),
+        ("train", "reg = der", "reg = der: write reg=der, without spaces"),
+        ("train", "reg= der", "reg= der: leave out the space, or put quotes around it"),
+        ("train", "epochs 3", "epochs 3: write trainer.max_epochs=3"),
+        ("train", "-m seed=1, 2", "seed=1, 2: leave out the space, or put quotes around it"),
+        ("train", "cifar10", "cifar10: write dataset=cifar10"),
+        ("train", "seed", "seed: write key=value; --help lists all keys"),
+        ("train", "nowhere", "nowhere: write key=value; --help lists all keys"),
+        ("train", "runs", "runs: write resume=runs"),
+        ("evaluate", "r", "r: write run=r"),
+        ("evaluate", "--run r", "r: write run=r"),
+        ("evaluate", "run=r attacks=[fgsm, pgd]", "attacks=[fgsm, pgd]: leave out the space"),
+        ("report", "r", "r: write runs=r"),
+        ("export", "r", "r: write run=r"),
+    ],
+)
+def test_what_was_meant_is_ready_to_type(command, typed, line, here):
+    Path("runs").mkdir()
+    with pytest.raises(ValueError, match=f"^{re.escape(line)}"):
+        require_overrides(command, typed.split())
+
+
+@pytest.mark.parametrize(
+    "typed", ["", "-m seed=1,2", "-cn train ~logger +a.b=1", "--cfg job a=b=c"]
+)
+def test_what_hydra_reads_passes(typed):
+    require_overrides("train", typed.split())
