@@ -17,7 +17,7 @@ from energy_at.config.cli import command
 def main(cfg: DictConfig) -> str:
     from energy_at.reporting.document import report
     from energy_at.reporting.finished_run import failed_jobs, finished_runs
-    from energy_at.runs.folder import named_folders
+    from energy_at.runs.selection import named_folders
 
     names = named_folders(cfg.runs)
     runs = [run for name in names for run in finished_runs(name)]

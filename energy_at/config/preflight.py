@@ -11,6 +11,8 @@ from omegaconf import DictConfig
 from energy_at.attacks import NoAttack
 from energy_at.config.build import Run, build, keys_of, make_attacks, restore
 from energy_at.config.schema import check
+from energy_at.core.device import keep_freed_memory
+from energy_at.core.progress import is_alone, write_line
 from energy_at.core.rules import ArgumentError
 from energy_at.data.loaders import as_floats
 from energy_at.models.modes import eval_mode, no_graph
@@ -32,6 +34,8 @@ def prepare(
     Nothing is written before.
     """
     check(cfg)
+    if cfg.training.keep_memory:
+        keep_freed_memory()
     seed_everything(cfg.seed, workers=True, verbose=False)
     wandb_id = read_checkpoint(checkpoint).get("wandb_id") if checkpoint else None
     run = build(cfg, folder, wandb_id=wandb_id)
@@ -48,8 +52,11 @@ def prepare(
     return run
 
 
-def header(cfg: DictConfig, run: Run, folder: RunFolder) -> str:
-    """What is trained, on which images, where: one line each."""
+def announce(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
+    """Prints what is trained, on which images, where: one line each; not among other jobs."""
+    silent = cfg.trainer.enable_progress_bar is False or not is_alone()
+    if silent or not run.trainer.is_global_zero:
+        return
     weights = sum(p.numel() for p in run.module.net.parameters())
     counts = f"{len(run.data.train):,} training, {len(run.data.val):,} held-out"
     cuda = run.trainer.strategy.root_device.type == "cuda"
@@ -64,7 +71,7 @@ def header(cfg: DictConfig, run: Run, folder: RunFolder) -> str:
         "folder": str(folder.path),
     }
     lines["device"] += processes
-    return "\n".join(f"{name:<8} {text}" for name, text in lines.items())
+    write_line("\n".join(f"{name:<8} {text}" for name, text in lines.items()))
 
 
 def require_sound(cfg: DictConfig, run: Run) -> None:

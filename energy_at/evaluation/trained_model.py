@@ -24,13 +24,8 @@ from energy_at.models.weights import load_weights
 from energy_at.reporting.comparison import compare
 from energy_at.reporting.finished_run import FinishedRun
 from energy_at.runs.checkpoints import read_tensors
-from energy_at.runs.folder import (
-    RunFolder,
-    named_folders,
-    require_distinct,
-    require_one_named,
-    runs_in,
-)
+from energy_at.runs.folder import RunFolder, runs_in
+from energy_at.runs.selection import named_folders, require_distinct, require_one_named
 from energy_at.training.loggers import TolerantWandb
 
 

@@ -12,7 +12,7 @@ they are over, in the browser with every curve.
 from omegaconf import DictConfig
 
 from energy_at.config.cli import command
-from energy_at.runs.folder import named_folders, require_one_named
+from energy_at.runs.selection import named_folders, require_one_named
 from energy_at.watch.server import HOST, PageServer
 from energy_at.watch.state import Watch
 from energy_at.watch.terminal import follow

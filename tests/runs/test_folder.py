@@ -1,22 +1,12 @@
 """Run folders: what is written, what is refused."""
 
-import json
-import platform
-import re
-
 import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
 
 from energy_at.runs.checkpoints import read_checkpoint
-from energy_at.runs.folder import (
-    RunFolder,
-    environment,
-    named_folders,
-    require_distinct,
-    require_one_named,
-)
+from energy_at.runs.folder import RunFolder
 
 PLAIN = {
     "seed": 3,
@@ -48,15 +38,6 @@ def test_a_new_run_can_be_opened_and_holds_its_resolved_configuration(run):
     assert opened == run
     assert OmegaConf.to_container(opened.config()) == {**PLAIN, "alpha": "8/255"}
     assert "${" not in run.config_file.read_text()
-
-
-def test_a_run_records_its_environment(run):
-    recorded = json.loads((run.path / "environment.json").read_text())
-    assert recorded["python"] == platform.python_version()
-    assert torch.__version__.startswith(recorded["packages"]["torch"])
-    assert recorded["packages"]["numpy"] == np.__version__
-    assert recorded.keys() == environment().keys() | {"overrides", "train_images"}
-    assert sorted(path.name for path in run.path.iterdir()) == ["config.yaml", "environment.json"]
 
 
 def test_create_refuses_a_folder_that_holds_a_run(run):
@@ -198,41 +179,3 @@ def test_checkpoints_are_found(run):
         torch.save({"state_dict": {}, "which": which}, run.checkpoints / f"{which}.ckpt")
         assert read_checkpoint(run.checkpoint(which))["which"] == which
     assert run.checkpoint() == run.checkpoint("last")
-
-
-# Named folders
-
-
-@pytest.mark.parametrize(
-    ("names", "folders"),
-    [("a", ["a"]), (0, ["0"]), (OmegaConf.create(["a", 1]), ["a", "1"])],
-    ids=["one", "number", "several"],
-)
-def test_runs_are_named_one_or_several(names, folders):
-    assert named_folders(names) == folders
-
-
-def test_an_empty_list_of_runs_is_refused():
-    with pytest.raises(ValueError, match=r"runs=\[\] names no run: write runs=\[FOLDER,FOLDER\]"):
-        named_folders(OmegaConf.create([]))
-
-
-@pytest.mark.parametrize(
-    ("cfg", "offered"),
-    [
-        ({"run": None, "runs": None}, "name one of run=FOLDER, runs=[FOLDER,FOLDER]"),
-        ({"run": "a", "runs": "b"}, "name one of run=FOLDER, runs=[FOLDER,FOLDER]"),
-        ({"run": "a", "checkpoint": "b"}, "name one of run=FOLDER, checkpoint=FILE with its model"),
-    ],
-)
-def test_one_key_names_what_to_open(cfg, offered):
-    with pytest.raises(ValueError, match=re.escape(offered)):
-        require_one_named(OmegaConf.create(cfg))
-    require_one_named(OmegaConf.create(cfg | {"run": "a", "runs": None, "checkpoint": None}))
-
-
-def test_a_run_that_is_named_twice_is_refused(tmp_path):
-    runs = [RunFolder(tmp_path / "a"), RunFolder(tmp_path / "b" / ".." / "a")]
-    require_distinct(runs[:1])
-    with pytest.raises(ValueError, match="twice: leave one out"):
-        require_distinct(runs)

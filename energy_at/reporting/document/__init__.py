@@ -16,8 +16,9 @@ from energy_at.reporting.document.runs import (
     sweeps,
     training,
 )
-from energy_at.runs.folder import RunFolder, require_distinct
+from energy_at.runs.folder import RunFolder
 from energy_at.runs.result_folder import ResultFolder
+from energy_at.runs.selection import require_distinct
 
 TITLE = "Report on adversarial training"
 FILES = (
