@@ -9,7 +9,17 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from energy_at.config.trust import require_trusted, set_trusted
-from energy_at.core.rules import TRUTH, Rule, integer, is_list, number, one_of, or_null, some_of
+from energy_at.core.rules import (
+    PRECISION,
+    TRUTH,
+    Rule,
+    integer,
+    is_list,
+    number,
+    one_of,
+    or_null,
+    some_of,
+)
 
 
 def check(cfg: DictConfig) -> None:
@@ -136,10 +146,7 @@ _BY_KEYS: dict[str, Rule] = {
     ),
     "workers": _or_auto(integer(0)),
     "trainer.strategy": one_of("auto", "ddp"),
-    "trainer.precision": Rule(
-        "32-true, bf16-mixed or 64-true: in others an eps of 8/255 becomes 8.96/255",
-        lambda v: str(v) in ("32-true", "bf16-mixed", "64-true", "32", "64", "None"),
-    ),
+    "trainer.precision": PRECISION,
     "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
     "trainer.max_steps": Rule(
         "an integer >= 1, or -1 for no limit", lambda v: v == -1 or integer(1).holds(v)

@@ -108,3 +108,7 @@ def nearest(word: str, words: Iterable[str], n: int = 3) -> list[str]:
 TRUTH = Rule("true or false", lambda value: isinstance(value, bool))
 POSITIVE = number(0, above=True)
 SHARE = number(0, 1, above=True, below=True)
+PRECISION = Rule(
+    "32-true, bf16-mixed or 64-true: in others an eps of 8/255 becomes 8.96/255",
+    lambda value: str(value) in ("32-true", "bf16-mixed", "64-true", "32", "64", "None"),
+)
