@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from difflib import SequenceMatcher
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 
 class Rule(NamedTuple):
@@ -45,12 +45,15 @@ def require(rule: Rule, **arguments: Any) -> None:
             raise ArgumentError(argument, value, must)
 
 
-def is_integer(value: Any) -> bool:
+def is_integer(value: Any) -> TypeGuard[int]:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def is_number(value: Any) -> bool:
-    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
+    """Whether a value is a finite number; an integer must fit into 64 bits."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    return bool(-(2**63) <= value < 2**63) if is_integer(value) else math.isfinite(value)
 
 
 def integer(low: int, high: int = 2**63 - 1) -> Rule:
