@@ -16,8 +16,11 @@ from energy_at.core.files import write_atomic
 
 @command("export")
 def main(cfg: DictConfig) -> str:
-    out = output_file(cfg) or Path(str(cfg.run)) / f"{cfg.which}.safetensors"
-    return f"written to {export(cfg.run, cfg.which, out)}"
+    if cfg.run is None:
+        raise ValueError("run= names no run: write run=FOLDER")
+    run, which = str(cfg.run), cfg.which or "last"
+    out = output_file(cfg) or Path(run) / f"{which}.safetensors"
+    return f"written to {export(run, which, out)}"
 
 
 def export(run: str | Path, which: str, out: Path) -> Path:

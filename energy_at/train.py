@@ -20,13 +20,10 @@ if TYPE_CHECKING:
 
 @command("train", jobs=True, on_interrupt="resume={folder} continues it from its last checkpoint")
 def main(cfg: DictConfig, job: Job) -> float | None:
-    from energy_at.core.device import keep_freed_memory
     from energy_at.reporting.finished_run import FinishedRun
     from energy_at.runs.folder import RunFolder
     from energy_at.runs.resume import open_job
 
-    if cfg.training.keep_memory:
-        keep_freed_memory()
     folder = RunFolder(job.folder)
     opened = open_job(cfg, folder, overrides(), in_sweep=job.in_sweep)
     if opened is None:
@@ -41,17 +38,14 @@ def train(
     cfg: DictConfig, folder: "RunFolder", checkpoint: Path | None = None, typed: Sequence[str] = ()
 ) -> None:
     """Fits, evaluates the last and the best checkpoint, and writes results, table and figure."""
-    from energy_at.config.preflight import header, prepare
-    from energy_at.core.progress import is_alone, write_line
+    from energy_at.config.preflight import announce, prepare
     from energy_at.evaluation.final_results import finish
     from energy_at.training.launch import fit
     from energy_at.training.loggers import wandb_loggers
 
     with folder.in_use():
         run = prepare(cfg, folder, checkpoint, typed)
-        shown = is_alone() and cfg.trainer.enable_progress_bar is not False
-        if run.trainer.is_global_zero and shown:
-            write_line(header(cfg, run, folder))
+        announce(cfg, run, folder)
         try:
             fit(run.trainer, run.module, run.data, folder.path, checkpoint, typed)
             if run.trainer.is_global_zero:  # of several processes, the first one does all writing

@@ -1,33 +1,117 @@
-"""Commands that are killed, or meet a full disk, at any change of a file: nothing is lost.
+"""Commands that get a signal, or meet a full disk, at any change of a file: nothing is lost.
 
-Re-run, each ends with the files of a command that nothing has happened to.
+Re-run, each ends with the files of a command that nothing has happened to. FAULTS_TABLE=FILE writes
+the counts into the table of a Markdown file; FAULTS_MOST=N takes N places of each command, drawn.
 """
 
 import csv
 import io
 import json
+import os
 import random
+import re
 import shutil
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
-from energy_at import evaluate, report, train
+from energy_at import analyse, evaluate, export, report, sample, train
 from energy_at.evaluation.trained_model import state_digest
 from energy_at.runs.checkpoints import read_checkpoint
-from tests.helpers.faults import Faults, run
-from tests.helpers.running import TINY
+from tests.helpers.faults import Faults, places, run, write_row
+from tests.helpers.running import TINY, TINY_BN
+from tests.helpers.samples import quick_classifier
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("here")]
+pytestmark = pytest.mark.slow
 
-SAMPLE = 12  # places of a fault, of each command
 SHORT = (*TINY, "trainer.enable_progress_bar=false", "dataset.subset=200", "trainer.max_epochs=2",
-         "trainer.accelerator=cpu", "callbacks.energy.every=3", "reg=der")  # fmt: skip
+         "trainer.accelerator=cpu", "callbacks.energy.every=3")  # fmt: skip
+JUMPY = (*TINY_BN, "trainer.enable_progress_bar=false", "trainer.accelerator=cpu",
+         "dataset.batch_size=32", "dataset.subset=96", "trainer.max_epochs=3",
+         "callbacks.energy.every=2", "validation.attacks.pgd.steps=1", "optimizer.lr=0.05",
+         "callbacks.sentinel.classes=100000", "callbacks.sentinel.thresholds.aae_share=1e-6",
+         "callbacks.sentinel.thresholds.alignment=0.999",
+         "callbacks.sentinel.thresholds.window=4", "callbacks.sentinel.action=rollback",
+         "callbacks.sentinel.rollbacks=2")  # fmt: skip
 TIMES = {"perf/images_per_s"}
+SECONDS = re.compile(rb'"(seconds|of_earlier_attempts)": (\{[^}]*\}|[\d.]+),?')
+
+
+class Command(NamedTuple):
+    """What is typed; with ``most`` only at some of the places, which are drawn."""
+
+    main: Any
+    argv: tuple[str, ...]
+    most: int | None = None
+    root: str = "run"
+
+
+RESULTS = "results/out"
+CODES = {"kill": (-9,), "interrupt": (130,), "terminate": (143, -15)}  # -15: a shell shows 143
+COMMANDS = {
+    "train": Command(train.main, (*SHORT, "reg=der", "hydra.run.dir=run")),
+    "train, EMA": Command(train.main, (*SHORT, "callbacks=ema", "hydra.run.dir=run"), 10),
+    "train, checkpoints within epochs": Command(
+        train.main, (*SHORT, "callbacks.last.every_n_steps=2", "hydra.run.dir=run"), 10
+    ),
+    "train, AWP": Command(train.main, (*SHORT, "training.awp.gamma=0.01", "hydra.run.dir=run"), 10),
+    "train, ELLE-A": Command(train.main, (*SHORT, "reg=elle_a", "hydra.run.dir=run"), 10),
+    "train, TRADES": Command(
+        train.main, (*SHORT, "attack=trades", "loss=trades", "hydra.run.dir=run"), 10
+    ),
+    "train, FGSM-PGI": Command(
+        train.main, (*SHORT, "attack=fgsm_pgi", "loss=fgsm_pgi", "hydra.run.dir=run"), 10
+    ),
+    "train, rollback": Command(train.main, (*JUMPY, "hydra.run.dir=run"), 10),
+    "train, sweep": Command(
+        train.main,
+        ("-m", *SHORT, "trainer.max_epochs=1", "seed=0,1", "hydra.sweep.dir=all"),
+        30,
+        "all",
+    ),
+    "evaluate": Command(
+        evaluate.main,
+        (
+            "run=run",
+            "attacks=[fgsm,pgd]",
+            "steps=2",
+            "restarts=1",
+            "subset=16",
+            "batch_size=4",
+            "progress=false",
+            f"out={RESULTS}",
+        ),
+        root="results",
+    ),
+    "analyse": Command(
+        analyse.main,
+        ("run=run", "attacks=[fgsm]", "subset=16", "progress=false", f"out={RESULTS}"),
+        root="results",
+    ),
+    "sample": Command(
+        sample.main,
+        (
+            "run=run",
+            "n=20",
+            "batch_size=10",
+            "sampler.steps=3",
+            "start.k=5",
+            "progress=false",
+            "quality=none",
+            f"out={RESULTS}",
+        ),
+        root="results",
+    ),
+    "report": Command(report.main, ("runs=run", f"out={RESULTS}"), root="results"),
+    "export": Command(export.main, ("run=run", f"out={RESULTS}.safetensors"), root="results"),
+}
+
+SIGNALLED = ("train", "train, sweep", "evaluate", "analyse", "sample", "report")
 
 
 def content(root):
-    """Every file, without what depends on the clock."""
+    """Every file that is shown, without what depends on the clock."""
     return {
         path.relative_to(root).as_posix(): _content(path)
         for path in sorted(root.rglob("*"))
@@ -41,81 +125,84 @@ def _content(path):
     if path.name == "metrics.csv":
         rows = csv.DictReader(io.StringIO(path.read_text()))
         return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
-    if path.name == "results.json":
-        results = json.loads(path.read_text())
-        results["training"].pop("seconds")
-        return results
-    return path.read_bytes()
+    return SECONDS.sub(b"", path.read_bytes())
 
 
 def type_again(main, argv, root, log):
     """The same command until it ends well; a run that exists says how it is resumed."""
-    for _ in range(2):
-        code = run(main, argv, Faults(root), log)
-        if code == 0:
-            return
+    if run(main, argv, Faults(root), log) == 0:
+        return
+    said = log.read_text()
+    assert "already holds a run: resume=" in said, said
+    if run(main, [f"resume={root}"], Faults(root), log) != 0:
         said = log.read_text()
-        assert "already holds a run: resume=" in said, said
-        argv = [f"resume={root}"]
-    raise AssertionError(log.read_text())
+        assert "has finished: trainer.max_epochs above" in said, said
 
 
-def places(total, fault):
-    """Some of all places, other ones for each fault."""
-    return sorted(random.Random(fault).sample(range(1, total + 1), min(total, SAMPLE)))
-
-
-def check(fault, main, argv, root, prepare=lambda: None):
+def attempt(command, fault, at, root, whole):
+    """What is wrong after a fault and typing the command again; nothing if all is well."""
     log = Path("log.txt")
+    code, said = run(command.main, command.argv, Faults(root, at, fault), log), log.read_text()
+    if fault in CODES and (code not in CODES[fault] or "Traceback" in said):
+        return f"it ended with {code}: {said}"
+    if fault == "full":
+        errors = said.count("error: ")
+        if code == 0 and command.root == "all":
+            pass  # a job that fails does not end its sweep
+        elif code != 1 or errors != 1 or "Traceback" in said or "No space left" not in said:
+            return f"a full disk ends with {code}: {said}"
+        elif root.name not in said:
+            return f"the line does not name the folder: {said}"
+    try:
+        type_again(command.main, command.argv, root, log)
+    except AssertionError as error:
+        return str(error)
+    again = content(root)
+    differ = [name for name in whole if name in again and again[name] != whole[name]]
+    return f"differ: {differ}; {again.keys() ^ whole.keys()}" if again != whole else None
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with a finished run, after whose making nothing is imported any more."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("trained"))
+        command = COMMANDS["train"]
+        assert run(command.main, command.argv, Faults(Path("run").absolute()), Path("log")) == 0
+        return Path.cwd() / "run"
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [(name, fault) for name in COMMANDS for fault in ("kill", "full")]
+    + [(name, fault) for name in SIGNALLED for fault in ("interrupt", "terminate")],
+)
+def test_nothing_is_lost(name, fault, trained, here, monkeypatch):
+    quick_classifier(monkeypatch)
+    command, root, log = COMMANDS[name], here / COMMANDS[name].root, Path("log.txt")
+
+    def prepare():
+        shutil.rmtree(root, ignore_errors=True)
+        if command.root == "results":
+            shutil.copytree(trained, "run", dirs_exist_ok=True)
+            root.mkdir()
+
     prepare()
-    assert run(main, argv, Faults(root.absolute()), log) == 0, log.read_text()
-    total, whole = int(log.with_suffix(".count").read_text()), content(root)
-    assert total > 10
-    for at in places(total, fault):
-        shutil.rmtree(root)
+    assert run(command.main, command.argv, Faults(root), log) == 0, log.read_text()
+    seen, whole = json.loads(log.with_suffix(".json").read_text()), content(root)
+    if name == "train, rollback":
+        assert b"rollback" in b"".join(whole.values())
+    chosen = places(seen)
+    most = int(os.environ.get("FAULTS_MOST") or command.most or len(chosen))
+    if most < len(chosen):
+        chosen = sorted(random.Random(name + fault).sample(chosen, most))
+    failed = {}
+    for at in chosen:
         prepare()
-        code = run(main, argv, Faults(root.absolute(), at, fault), log)
-        said = log.read_text()
-        if fault == "kill":
-            assert code == -9, said
-        else:
-            assert code == 1, said
-            assert said.count("error: ") == 1, said
-            assert f"{root.name}" in said, said
-            assert "No space left on device" in said, said
-            assert "Traceback" not in said, said
-        type_again(main, argv, root.absolute(), log)
-        again = content(root)
-        assert again.keys() == whole.keys(), (at, again.keys() ^ whole.keys())
-        assert [name for name in whole if again[name] != whole[name]] == [], at
-
-
-@pytest.mark.parametrize("fault", ["kill", "full"])
-@pytest.mark.parametrize("options", [(), ("callbacks=ema",), ("callbacks.last.every_n_steps=2",)])
-def test_a_training(fault, options):
-    check(fault, train.main, (*SHORT, *options, "hydra.run.dir=run"), Path("run"))
-
-
-def test_a_sweep():
-    argv = ("-m", *SHORT, "trainer.max_epochs=1", "seed=0,1", "hydra.sweep.dir=all")
-    check("kill", train.main, argv, Path("all"))
-
-
-@pytest.fixture
-def trained(here):
-    log = Path("log.txt")
-    assert run(train.main, (*SHORT, "hydra.run.dir=run"), Faults(here / "out"), log) == 0
-    return Path("run")
-
-
-@pytest.mark.parametrize("fault", ["kill", "full"])
-def test_an_evaluation(fault, trained):
-    argv = (f"run={trained}", "attacks=[fgsm,pgd]", "steps=2", "restarts=1", "subset=64",
-            "batch_size=16", "progress=false", "out=results/out")  # fmt: skip
-    check(fault, evaluate.main, argv, Path("results"), lambda: Path("results").mkdir())
-
-
-@pytest.mark.parametrize("fault", ["kill", "full"])
-def test_a_report(fault, trained):
-    argv = (f"runs={trained}", "out=results/out")
-    check(fault, report.main, argv, Path("results"), lambda: Path("results").mkdir())
+        if why := attempt(command, fault, at, root, whole):
+            failed[f"{at} {seen[at - 1]}"] = why
+        print(f"{name}, {fault} at {at} of {len(seen)}, {seen[at - 1]}: {why or 'exact'}"[:500])
+    if table := os.environ.get("FAULTS_TABLE"):
+        good = len(chosen) - len(failed)
+        write_row(Path(table), [name, fault, str(len(seen)), f"{good} of {len(chosen)}"])
+    assert not failed, "\n".join(f"{place}: {why[:600]}" for place, why in failed.items())

@@ -24,7 +24,7 @@ from energy_at.benchmark.scenarios import ROWS, SCALING, SCENARIOS, Clock, Setti
 from energy_at.core.device import processor_name
 from energy_at.core.progress import Bar
 from energy_at.reporting.tables import Table
-from energy_at.runs.folder import environment
+from energy_at.runs.environment import environment
 
 FILES = ("benchmark.json", "benchmark.csv", "benchmark.md", "benchmark.tex")
 OPERATIONS = ("matmul", "convolution")

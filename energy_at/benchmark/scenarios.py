@@ -11,6 +11,7 @@ import torch
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from energy_at.config.build import keys_of
 from energy_at.core.rules import integer, one_of, require
 
 Clock = Callable[[], float]
@@ -71,6 +72,8 @@ class Setting:
         counts = ("steps", "repeats", "attack_steps", "sampler_steps")
         require(integer(1), **{name: self.config[name] for name in counts})
         require(integer(0), warmup=self.config.warmup)
+        with keys_of(self.config.dataset):
+            require(integer(1), batch_size=self.config.dataset.batch_size)
 
     @classmethod
     def of(cls, cfg: DictConfig, device: torch.device) -> "Setting":

@@ -38,7 +38,7 @@ from energy_at.training import (
     SharedBatchNorm,
     WeightPerturbation,
 )
-from energy_at.training.module import require_initialized
+from energy_at.training.requirements import require_initialized
 
 
 @dataclass(frozen=True)

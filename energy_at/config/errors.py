@@ -18,7 +18,12 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException, ValidationError
+from omegaconf.errors import (
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+    ValidationError,
+)
 
 from energy_at.config.keys import unknown_key
 from energy_at.config.schema import RULES
@@ -207,6 +212,8 @@ def _of_a_framework(error: BaseException) -> str | None:
     if not known and not _raised_in(error, f"hydra|{_EXTRAS}"):
         return None
     line = " ".join(str(error).split()).partition(" full_key: ")[0]  # which repeats the key
+    if isinstance(error, InterpolationResolutionError):
+        return f"{error.full_key} cannot be computed: {line}"
     if line.startswith("Config group override must be a string"):
         return "a group takes the name of one of its choices, such as reg=none: --help lists them"
     if there := re.search("An item is already at '(.+?)'", line):

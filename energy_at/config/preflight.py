@@ -11,9 +11,11 @@ from omegaconf import DictConfig
 from energy_at.attacks import NoAttack
 from energy_at.config.build import Run, build, keys_of, make_attacks, restore
 from energy_at.config.schema import check
+from energy_at.core.device import keep_freed_memory
+from energy_at.core.progress import is_alone, write_line
 from energy_at.core.rules import ArgumentError
+from energy_at.core.types import Images
 from energy_at.data.loaders import as_floats
-from energy_at.models.modes import eval_mode, no_graph
 from energy_at.objectives import Trait
 from energy_at.reporting.describe import DATASETS, MethodLabel, network_name, threat_and_epochs
 from energy_at.runs.checkpoints import read_checkpoint
@@ -21,7 +23,7 @@ from energy_at.runs.folder import RunFolder
 from energy_at.training import EMA, BestCheckpoint, CompiledNet, Sentinel
 from energy_at.training.callbacks import callbacks_of
 from energy_at.training.launch import require_startable
-from energy_at.training.module import require_batches, require_shareable
+from energy_at.training.requirements import require_batches, require_logits, require_shareable
 
 
 def prepare(
@@ -32,6 +34,8 @@ def prepare(
     Nothing is written before.
     """
     check(cfg)
+    if cfg.training.keep_memory:
+        keep_freed_memory()
     seed_everything(cfg.seed, workers=True, verbose=False)
     wandb_id = read_checkpoint(checkpoint).get("wandb_id") if checkpoint else None
     run = build(cfg, folder, wandb_id=wandb_id)
@@ -48,8 +52,11 @@ def prepare(
     return run
 
 
-def header(cfg: DictConfig, run: Run, folder: RunFolder) -> str:
-    """What is trained, on which images, where: one line each."""
+def announce(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
+    """Prints what is trained, on which images, where: one line each; not among other jobs."""
+    silent = cfg.trainer.enable_progress_bar is False or not is_alone()
+    if silent or not run.trainer.is_global_zero:
+        return
     weights = sum(p.numel() for p in run.module.net.parameters())
     counts = f"{len(run.data.train):,} training, {len(run.data.val):,} held-out"
     cuda = run.trainer.strategy.root_device.type == "cuda"
@@ -64,7 +71,7 @@ def header(cfg: DictConfig, run: Run, folder: RunFolder) -> str:
         "folder": str(folder.path),
     }
     lines["device"] += processes
-    return "\n".join(f"{name:<8} {text}" for name, text in lines.items())
+    write_line("\n".join(f"{name:<8} {text}" for name, text in lines.items()))
 
 
 def require_sound(cfg: DictConfig, run: Run) -> None:
@@ -75,10 +82,12 @@ def require_sound(cfg: DictConfig, run: Run) -> None:
         if extra is not None and run.module.attack.reads_place:
             must = f"null: {type(run.module.attack).__name__} follows images of the training set"
             raise ArgumentError("extra", run.data.extra, must)
-        require_batches(run.module.net, images, batch_size)
     with keys_of(cfg.evaluation, n="subset"):
         run.data.test.first(cfg.evaluation.subset)
     _require_fitting(run)
+    if min(images % batch_size or batch_size, images) == 1:
+        with keys_of(cfg.dataset):
+            require_batches(run.module.net, _first_images(run), batch_size)
     _require_attack(run)
     with keys_of(cfg.trainer):
         require_shareable(run.module.attack, run.trainer.world_size)
@@ -115,15 +124,17 @@ def _made(factory: Callable[..., Any], *arguments: Any) -> Any:
 
 def _require_fitting(run: Run) -> None:
     """Refuses a network that does not take these images, or has no logit for some class."""
-    images = run.data.test.first(min(2, len(run.data.test)))
-    shape = tuple(images.pixels.shape[1:])
+    x, classes = _first_images(run), 0
     try:
-        with no_graph(), eval_mode(run.module.net):
-            classes = run.module.net(as_floats(images.pixels, run.data.channels_last)).shape[1]
-    except RuntimeError as error:
+        classes = require_logits(run.module.net, x).shape[1]
+    except ValueError as error:
+        if not isinstance(error.__cause__, RuntimeError):
+            raise
+    if not classes:
         raise ValueError(
-            f"the model does not take images of shape {shape}: leave model.channels to the data set"
-        ) from error
+            f"the model does not take images of shape {tuple(x.shape[1:])}: leave model.channels "
+            "to the data set"
+        )
     smoothing = run.module.smoothing
     if smoothing is not None and smoothing.classes != classes:
         raise ValueError(
@@ -137,6 +148,11 @@ def _require_fitting(run: Run) -> None:
             f"the model has {classes} logits but labels go up to {highest}: leave model.classes to "
             "the data set"
         )
+
+
+def _first_images(run: Run) -> Images:
+    images = run.data.test.first(min(2, len(run.data.test)))
+    return as_floats(images.pixels, run.data.channels_last)
 
 
 def _require_attack(run: Run) -> None:

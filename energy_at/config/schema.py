@@ -4,17 +4,33 @@ The classes that take the other values check them by ``energy_at.core.rules``.
 """
 
 import json
+import math
+from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from energy_at.config.trust import require_trusted, set_trusted
 from energy_at.core.names import ATTACKS, NORMS, SPLITS
-from energy_at.core.rules import TRUTH, Rule, integer, is_list, number, one_of, or_null, some_of
+from energy_at.core.rules import (
+    PRECISION,
+    TRUTH,
+    Rule,
+    integer,
+    is_integer,
+    is_list,
+    number,
+    one_of,
+    or_null,
+    some_of,
+)
 
 
 def check(cfg: DictConfig) -> None:
     """Raises ``ValueError`` for a key that breaks its rule; a key that is not there breaks none."""
+    for key in _places(cfg):
+        _check(cfg, key, _RULES_ANYWHERE[key.rpartition(".")[2]])
     for above, rule in _RULES_BELOW.items():
         node = OmegaConf.select(cfg, above)
         for name in map(str, node) if isinstance(node, DictConfig) else ():
@@ -25,6 +41,7 @@ def check(cfg: DictConfig) -> None:
 
 def check_start(cfg: DictConfig) -> None:
     """Checks the sweeper and the launcher, too, which Hydra makes before any job begins."""
+    _check(cfg, "trust", RULES["trust"])
     set_trusted(OmegaConf.select(cfg, "trust", default=[]))
     for part in ("sweeper", "launcher"):
         own = cfg.hydra.get(part) or OmegaConf.create()
@@ -33,6 +50,16 @@ def check_start(cfg: DictConfig) -> None:
     if str(OmegaConf.select(cfg, "hydra.sweeper._target_")).endswith("OptunaSweeper"):
         _check(cfg, "hydra.sweeper.n_trials", integer(1))  # an agent may be asked for no number
     check(cfg)
+
+
+def _places(node: DictConfig, above: str = "") -> Iterator[str]:
+    """Every key of a name that means the same wherever it stands."""
+    for name in map(str, node):
+        own = node._get_node(name)
+        if name in _RULES_ANYWHERE:
+            yield f"{above}{name}"
+        elif isinstance(own, DictConfig) and not own._is_none() and not own._is_interpolation():
+            yield from _places(own, f"{above}{name}.")
 
 
 def _check(cfg: DictConfig, key: str, rule: Rule) -> None:
@@ -83,6 +110,13 @@ def _only(value: Any, why: str) -> Rule:
     return Rule(f"{json.dumps(value)}, as {why}", lambda other: other == value)
 
 
+def _is_fraction(value: Any) -> bool:
+    try:
+        return math.isfinite(float(Fraction(str(value))))
+    except (ValueError, ZeroDivisionError, OverflowError):
+        return False
+
+
 def _is_duration(value: Any) -> bool:
     """Days, hours, minutes and seconds, as Lightning's timer reads them; not none at all."""
     parts = value.split(":") if isinstance(value, str) else []
@@ -92,6 +126,7 @@ def _is_duration(value: Any) -> bool:
 _MISSING = object()
 _RESERVED = "/\\#?%:"  # in no name at W&B
 _GROUP = Rule("a group of keys: set the keys in it", lambda v: isinstance(v, DictConfig))
+_WORD = Rule("a word", lambda value: isinstance(value, str) and value != "")
 _FOLDER = Rule("the path of one folder", is_path)
 _FILE = Rule("the path of one file", is_path)
 _ACCOUNT = _name_at_wandb("the name of an account or team, without spaces", _RESERVED + " ")
@@ -100,8 +135,10 @@ _PROCESSES = 2**16
 _SEED = integer(0, 2**32 - 1)
 
 _BY_KEYS: dict[str, Rule] = {
-    "training training.awp loss.terms reg.terms attack.search threat.ball validation "
-    "validation.attacks evaluation evaluation.attacks callbacks.sentinel.thresholds "
+    "dataset model threat attack loss reg optimizer schedule trainer validation evaluation "
+    "callbacks logger start guidance sampler quality": _GROUP,
+    "training training.awp loss.terms reg.terms attack.search threat.ball "
+    "validation.attacks evaluation.attacks callbacks.sentinel.thresholds "
     "callbacks.sentinel.der callbacks.sentinel.der.term": _GROUP,
     "dataset.reader callbacks.continuation": _GROUP,
     "dataset.download dataset.reader.download training.channels_last training.reuse "
@@ -112,6 +149,12 @@ _BY_KEYS: dict[str, Rule] = {
     "trainer.num_nodes": integer(1, _PROCESSES),
     "threat.most": number(0, above=True),
     "seed": _SEED,
+    "dataset.name": _WORD,
+    "dataset.channels dataset.size": or_null(integer(1, 2**14)),
+    "dataset.classes": or_null(integer(2, 2**20)),
+    "dataset.eps.linf dataset.eps.l2": Rule("a number, or a fraction such as 8/255", _is_fraction),
+    "attack.steps": Rule("an integer", is_integer),
+    "resume": or_null(_FOLDER),
     "subset_seed": or_null(_SEED),
     "port": integer(0, 65535),
     "interval": number(0, above=True),
@@ -144,10 +187,7 @@ _BY_KEYS: dict[str, Rule] = {
     ),
     "workers": _or_auto(integer(0)),
     "trainer.strategy": one_of("auto", "ddp"),
-    "trainer.precision": Rule(
-        "32-true, bf16-mixed or 64-true: in others an eps of 8/255 becomes 8.96/255",
-        lambda v: str(v) in ("32-true", "bf16-mixed", "64-true", "32", "64", "None"),
-    ),
+    "trainer.precision": PRECISION,
     "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
     "trainer.max_steps": Rule(
         "an integer >= 1, or -1 for no limit", lambda v: v == -1 or integer(1).holds(v)
@@ -173,7 +213,7 @@ _BY_KEYS: dict[str, Rule] = {
     ),
     "trainer.enable_checkpointing": or_null(TRUTH),
     "trainer.barebones": _only(False, "it logs nothing"),
-    "trainer.default_root_dir": or_null(_FOLDER),
+    "trainer.default_root_dir trainer.model_registry": or_null(_WORD),
     "trainer.accumulate_grad_batches": _only(
         1, "every step is one batch: raise dataset.batch_size"
     ),
@@ -211,6 +251,7 @@ _BY_KEYS: dict[str, Rule] = {
     "hydra.sweeper.file": _FILE,
     "hydra.sweeper.project": _PROJECT,
 }
+_RULES_ANYWHERE = {"ball": _GROUP, "_partial_": TRUTH}
 _RULES_BELOW = {  # of every key below these
     "loss.terms": _GROUP,
     "reg.terms": _GROUP,

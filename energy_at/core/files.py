@@ -94,6 +94,8 @@ def remove_parts(folder: Path) -> None:
 def staged(out: Path) -> Iterator[Path]:
     """A temporary folder that becomes ``out`` if nothing is raised; its files join those there.
 
+    An ``OSError`` of a write names ``out``.
+
     Raises:
         ValueError: if ``out`` cannot be written to.
     """
@@ -111,6 +113,10 @@ def staged(out: Path) -> Iterator[Path]:
             target = out / file.relative_to(part)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(file, target)
+    except OSError as error:
+        if error.filename is not None and not Path(str(error.filename)).is_relative_to(part):
+            raise
+        raise OSError(error.errno, error.strerror, str(out)) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
         remove_new(part.parent, existed)

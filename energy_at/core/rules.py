@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from difflib import SequenceMatcher
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 
 class Rule(NamedTuple):
@@ -45,12 +45,15 @@ def require(rule: Rule, **arguments: Any) -> None:
             raise ArgumentError(argument, value, must)
 
 
-def is_integer(value: Any) -> bool:
+def is_integer(value: Any) -> TypeGuard[int]:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def is_number(value: Any) -> bool:
-    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
+    """Whether a value is a finite number; an integer must fit into 64 bits."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    return bool(-(2**63) <= value < 2**63) if is_integer(value) else math.isfinite(value)
 
 
 def integer(low: int, high: int = 2**63 - 1) -> Rule:
@@ -112,3 +115,7 @@ def nearest(word: str, words: Iterable[str], n: int = 3) -> list[str]:
 TRUTH = Rule("true or false", lambda value: isinstance(value, bool))
 POSITIVE = number(0, above=True)
 SHARE = number(0, 1, above=True, below=True)
+PRECISION = Rule(
+    "32-true, bf16-mixed or 64-true: in others an eps of 8/255 becomes 8.96/255",
+    lambda value: str(value) in ("32-true", "bf16-mixed", "64-true", "32", "64", "None"),
+)

@@ -26,7 +26,7 @@ from torchvision import datasets
 
 from energy_at.core.files import remove_new
 from energy_at.core.progress import Bar
-from energy_at.core.rules import MissingFilesError
+from energy_at.core.rules import MissingFilesError, integer, require
 from energy_at.data.images import ImageSet, split
 
 WAVES = (  # of the texture of each class: periods down and across
@@ -126,6 +126,8 @@ def synthetic(
     n_test: int = 128,
 ) -> tuple[ImageSet, ImageSet]:
     """Noisy copies of one random image for each class: learned in seconds, for tests."""
+    require(integer(1), channels=channels, size=size, n_train=n_train, n_test=n_test)
+    require(integer(2), classes=classes)
     generator = torch.Generator().manual_seed(0)
     prototypes = torch.rand((classes, channels, size, size), generator=generator)
 

@@ -27,6 +27,11 @@ def joint_energy(logits: Logits, y: Labels) -> PerExample:
     return -logits.gather(1, y[:, None]).squeeze(1)
 
 
+def resolution(logits: Logits) -> PerExample:
+    """Distance between floating-point numbers at ``E(x)``, in nats; less is rounded away."""
+    return marginal_energy(logits).abs() * torch.finfo(logits.dtype).eps
+
+
 def delta_marginal(pair: LogitPair) -> PerExample:
     """``dE(x) = E(x) - E(x*)``: positive when the attack made the image more likely."""
     return marginal_energy(pair.clean) - marginal_energy(pair.adv)

@@ -30,7 +30,7 @@ from energy_at.reporting.document.results import RESULTS
 from energy_at.reporting.figures import save
 from energy_at.reporting.figures.results import accuracy_figure
 from energy_at.reporting.tables import Table
-from energy_at.runs.folder import environment
+from energy_at.runs.environment import environment
 from energy_at.runs.result_folder import ResultFolder
 
 FILES = ("evaluation.json", "evaluation.csv", "evaluation.md", "evaluation.tex", "images.csv")

@@ -4,29 +4,23 @@ The only place that knows its file names, except ``metrics.csv``, which its logg
 """
 
 import json
-import os
-import platform
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
-from energy_at import __version__
 from energy_at.core.files import is_first, read_json, remove_parts, write_atomic
 from energy_at.core.lock import locked
 from energy_at.core.rules import integer, is_integer, is_number
+from energy_at.runs.environment import environment
 from energy_at.runs.metrics_log import MetricsLog, read_metrics_log
 
-PACKAGES = ("torchvision", "lightning", "hydra-core", "numpy", "torchmetrics")
 _ENVIRONMENT, _ERROR = "environment.json", "error.txt"
 _GROUPS = ("dataset", "model", "threat", "attack", "trainer", "training")  # of any configuration
 _WHY_MISSING = {
@@ -327,35 +321,6 @@ def folder_names(runs: Sequence[RunFolder]) -> list[str]:
 def job_order(path: Path) -> list[str]:
     """Sorts job 2 before job 10."""
     return [part.zfill(9) for part in path.parts]
-
-
-def environment() -> dict[str, Any]:
-    import torch  # not needed to read runs
-
-    cuda = torch.cuda.is_available()
-    return {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "python": platform.python_version(),
-        "packages": {"energy_at": __version__, "torch": torch.__version__}
-        | {name: version(name) for name in PACKAGES},
-        "git_commit": _git_commit(),
-        "platform": platform.platform(),
-        "cpu_count": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if cuda else "cpu",
-    }
-
-
-def _git_commit() -> str | None:
-    """Commit of the source, with ``-dirty`` if it differs; ``None`` outside a repository."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    try:
-        result = subprocess.run(
-            [*command, "--abbrev=40"], capture_output=True, text=True, check=False
-        )
-    except OSError:
-        return None
-    return result.stdout.strip() or None
 
 
 @lru_cache(maxsize=64)

@@ -43,6 +43,8 @@ class ResultFolder:
     def in_use(self) -> Iterator[None]:
         """Keeps other processes from writing here; within it, again, it does nothing.
 
+        An ``OSError`` of a write that names no file names the folder.
+
         Raises:
             InUseError: if one does.
             ValueError: if another result has been written here since.
@@ -55,9 +57,14 @@ class ResultFolder:
         )  # the lock lies next to it: all files of a result appear at once
         with locked(place.with_name(f".{place.name}.lock"), self.path):
             self._locked = True
+            files.remove_parts(place)  # left by a process that was killed
             try:
                 self._read_record()
                 yield
+            except OSError as error:
+                if error.filename is None:
+                    raise OSError(error.errno, error.strerror, str(self.path)) from error
+                raise
             finally:
                 self._locked = False
 

@@ -24,7 +24,7 @@ def open_job(
     ``None`` for a job of a sweep that has finished before.
     """
     if cfg.resume is not None:
-        return open_resumed(cfg.resume, overrides)
+        return open_resumed(str(cfg.resume), overrides)
     if in_sweep and folder.results_file.is_file():
         return None
     if in_sweep and folder.has_checkpoint():

@@ -54,7 +54,7 @@ def named_folders(names: Any) -> list[str]:
         ValueError: if it names none.
     """
     found = [str(name) for name in names] if OmegaConf.is_list(names) else [str(names)]
-    if not found:
+    if names is None or not found:
         raise ValueError("runs=[] names no run: write runs=[FOLDER,FOLDER]")
     return found
 

@@ -18,7 +18,7 @@ from energy_at.reporting.figures import save
 from energy_at.reporting.panels import SCORES
 from energy_at.reporting.tables import Table
 from energy_at.reporting.tradeoff import score_cells
-from energy_at.runs.folder import environment
+from energy_at.runs.environment import environment
 from energy_at.sampling.langevin import Stop
 from energy_at.sampling.prepare import Material, SamplingPlan
 from energy_at.sampling.quality import Inception

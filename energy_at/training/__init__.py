@@ -6,8 +6,9 @@ from energy_at.training.callbacks.checkpoints import (
     Continuation,
     LastCheckpoint,
 )
-from energy_at.training.callbacks.monitors import EnergyMonitor, FiniteGuard, RunProgress
+from energy_at.training.callbacks.monitors import EnergyMonitor, RunProgress
 from energy_at.training.callbacks.networks import EMA, CompiledNet
+from energy_at.training.guard import FiniteGuard
 from energy_at.training.loggers import csv_logger, wandb_logger
 from energy_at.training.module import AdversarialTraining
 from energy_at.training.optim import (

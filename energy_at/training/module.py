@@ -5,11 +5,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, get_args
 
 import torch
-from lightning import LightningModule
+from lightning import Callback, LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -17,10 +15,9 @@ from energy_at.attacks import Attack, AttackResult, Place
 from energy_at.attacks.base import Memory
 from energy_at.core.distributed import Part, summed
 from energy_at.core.rng import Noise, mixed
-from energy_at.core.rules import ArgumentError, number, one_of, require
+from energy_at.core.rules import PRECISION, number, one_of, require
 from energy_at.core.types import Images, Labels, Logits, Targets
 from energy_at.data import EvalLoader, TrainLoader
-from energy_at.energy.metrics import accuracies, cross_entropies, delta_energies
 from energy_at.energy.pair import LogitPair
 from energy_at.models.modes import eval_mode, frozen_running_stats, full_precision, no_graph
 from energy_at.objectives import (
@@ -32,7 +29,21 @@ from energy_at.objectives import (
     pert_align,
 )
 from energy_at.objectives.linearity import input_gradient
+from energy_at.training.guard import FiniteGuard
 from energy_at.training.optim import WeightPerturbation, sgd
+from energy_at.training.requirements import (
+    images_and_labels,
+    last_batch,
+    require_batches,
+    require_initialized,
+    require_labels,
+    require_logits,
+    require_pixels,
+    require_shareable,
+    require_trainable,
+    warn_of_rounding,
+)
+from energy_at.training.validation import validation_metrics
 
 OptimizerFactory = Callable[[nn.Module], Optimizer]
 ScheduleFactory = Callable[[Optimizer, int], LRScheduler]  # given the number of all steps
@@ -104,6 +115,7 @@ class AdversarialTraining(LightningModule):
         self.reuse = reuse
         self.memory: Memory = {}  # of the attack
         self.repeated_epochs = 0  # by rollbacks: warm-ups do not count them
+        self._classes = 0  # logits of an image, once they were checked
         self._knows_traits = False  # whether the terms of the objective were tried
         self.observes_clean = False  # set by a callback that needs clean logits of every step
         self.observes_gradients = False  # set by one that needs input gradients, where free
@@ -115,11 +127,39 @@ class AdversarialTraining(LightningModule):
         output: Logits = self.net(x)
         return output.to(x.dtype)
 
-    def on_train_start(self) -> None:
-        loader = self.trainer.train_dataloader
-        if isinstance(loader, TrainLoader):
-            require_batches(self.net, len(loader.images), loader.batch_size)
+    def configure_callbacks(self) -> list[Callback]:
+        """A guard, unless the trainer has one: no training continues with NaN."""
+        has_guard = any(isinstance(one, FiniteGuard) for one in self.trainer.callbacks)  # type: ignore[attr-defined]
+        return [] if has_guard else [FiniteGuard()]
+
+    def on_fit_start(self) -> None:
+        require(PRECISION, precision=self.trainer.precision)
+        require_trainable(self.net)
         require_shareable(self.attack, self.trainer.world_size)
+
+    def on_fit_end(self) -> None:
+        if self.trainer.global_step == 0:
+            raise ValueError("the network was trained for no step: there is no batch to train with")
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Images in the precision of the network, and labels as integers of 64 bits."""
+        if not (self.trainer.training or self.trainer.validating or self.trainer.sanity_checking):
+            return batch
+        dtype = next(p.dtype for p in self.net.parameters() if p.is_floating_point())
+        return images_and_labels(batch, dtype)
+
+    def on_train_batch_start(self, batch: Sequence[Tensor], batch_idx: int) -> None:
+        """Checks images, labels and logits before the first step."""
+        if not self._classes:
+            x, y = batch
+            require_pixels(float(x.min()), float(x.max()), "training")
+            logits = require_logits(self.net, x[:8])
+            warn_of_rounding(logits)
+            self._classes = logits.shape[1]
+            require_labels(y, self._classes)
+            loader: Any = self.trainer.train_dataloader
+            if last_batch(loader, self.trainer.num_training_batches) == 1:
+                require_batches(self.net, x, loader.batch_size)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         # Lightning takes the mean of the processes' gradients, and these are parts of a sum
@@ -128,10 +168,15 @@ class AdversarialTraining(LightningModule):
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Mapping[str, Any]:
         x, y = batch
-        if batch_idx == 0:
-            require_pixels(float(x.min()), float(x.max()), "training")
+        try:
+            return self._step(x, y, batch_idx)
+        except IndexError:  # of torch: labels are read only now, as that waits for a GPU
+            if self._classes:
+                require_labels(y, self._classes)
+            raise
+
+    def _step(self, x: Images, y: Labels, batch_idx: int) -> Mapping[str, Any]:
         part = self._part(len(x), batch_idx)
-        require_batches(self.net, part.whole, part.whole)
         if self.awp is not None:
             self.awp.restore()  # if the last step failed
         epoch = self._epochs_done(batch_idx)
@@ -363,68 +408,3 @@ class AdversarialTraining(LightningModule):
     def _epoch(self) -> int:
         """Epoch of everything that changes over a training, such as warm-ups."""
         return max(self.current_epoch - self.repeated_epochs, 0)
-
-
-def validation_metrics(
-    net: nn.Module,
-    attacks: Mapping[str, Attack],
-    x: Images,
-    y: Labels,
-    part: Part,
-    noise: Callable[[], Noise],
-) -> dict[str, Tensor]:
-    """``acc/clean``, ``acc/pgd10``, ``ce/...`` and ``delta_energy/...`` of a whole batch.
-
-    ``net`` is in evaluation mode, ``x`` the ``part`` of this process; ``noise`` makes a generator
-    for each attack. Delta energies of the last, strongest attack are named without it.
-    """
-    with no_graph():
-        clean = net(x)
-    values: dict[str, Tensor] = {}
-    for name, attack in attacks.items():
-        x_adv = attack(net, x, y, generator=noise()).x_adv
-        with no_graph():
-            pair = LogitPair(clean, net(x_adv), y).gathered(part)
-        both = accuracies(pair) | cross_entropies(pair)
-        for kind in ("acc", "ce"):
-            values[f"{kind}/clean"] = both[f"{kind}/clean"]
-            values[f"{kind}/{name}"] = both[f"{kind}/adv"]
-        values |= {f"{name}/{metric}": value for metric, value in delta_energies(pair).items()}
-    strongest = next(reversed([*attacks]), "")
-    return {name.removeprefix(f"{strongest}/"): value for name, value in values.items()}
-
-
-def require_initialized(net: nn.Module) -> None:
-    """Raises ``ValueError`` if a lazy layer of the network has no weights yet."""
-    lazy = [name for name, parameter in net.named_parameters() if is_lazy(parameter)]
-    if lazy:
-        raise ValueError(
-            f"the network has lazy layers without weights ({', '.join(lazy)}): give them their "
-            "sizes, or call it on a batch of images before it is trained"
-        )
-
-
-def require_batches(net: nn.Module, images: int, batch_size: int) -> None:
-    """Raises ``ValueError`` if the last batch of an epoch is too small for batch norm."""
-    last = min(images % batch_size or batch_size, images)
-    if last == 1 and any(isinstance(module, _BatchNorm) for module in net.modules()):
-        must = "another: the last batch of an epoch is one image, which cannot pass batch norm"
-        raise ArgumentError("batch_size", batch_size, must)
-
-
-def require_shareable(attack: Attack, processes: int) -> None:
-    """Raises ``ValueError`` if an attack needs batches that several processes share."""
-    if processes > 1 and attack.reads_whole_batch:
-        must = f"1: {type(attack).__name__} needs all images of a batch in one process"
-        raise ArgumentError("devices", processes, must)
-
-
-def require_pixels(low: float, high: float, stage: str) -> None:
-    """Raises ``ValueError`` if the lowest or the highest pixel of images is not in [0, 1]."""
-    if not (low >= 0 and high <= 1):
-        remedy = (
-            "divide bytes by 255"
-            if low >= 0 and high > 2
-            else "normalization is the network's first layer, not the data's"
-        )
-        raise ValueError(f"{stage} images must lie in [0, 1], got [{low:g}, {high:g}]: {remedy}")

@@ -3,14 +3,19 @@
 import builtins
 import errno
 import io
+import json
 import os
+import re
 import signal
 import sys
 import traceback
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+SIGNALS = {"kill": signal.SIGKILL, "interrupt": signal.SIGINT, "terminate": signal.SIGTERM}
 MOVES = ("os.rename", "os.remove", "os.rmdir")  # which succeed on a full disk
 
 
@@ -18,14 +23,14 @@ MOVES = ("os.rename", "os.remove", "os.rmdir")  # which succeed on a full disk
 class Faults:
     """Counts every open, write, rename, mkdir and removal below ``root``.
 
-    At number ``at`` the process is killed, in the middle of a write after half of it, or the disk
-    is full from there on.
+    At number ``at`` the process gets a signal, in the middle of a write after half of it, or the
+    disk is full from there on.
     """
 
     root: Path
     at: int | None = None
     fault: str = "kill"
-    count: int = 0
+    seen: list[str] = field(default_factory=list)
 
     def install(self):
         """For the rest of the process."""
@@ -53,11 +58,13 @@ class Faults:
     def _change(self, path, *, moves=False, name=True):
         if not self._is_below(path):
             return
-        self.count += 1
-        if self.at is None or self.count < self.at:
+        file = os.path.relpath(os.fsdecode(path), self.root)
+        self.seen.append(re.sub(r"\.\d+\.part", ".part", file) + " write" * (not name))
+        if self.at is None or len(self.seen) < self.at:
             return
-        if self.fault == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
+        if self.fault in SIGNALS:
+            if len(self.seen) == self.at:
+                os.kill(os.getpid(), SIGNALS[self.fault])
         elif not moves:
             full = (errno.ENOSPC, os.strerror(errno.ENOSPC))
             raise OSError(*full, os.fsdecode(path)) if name else OSError(*full)
@@ -69,7 +76,7 @@ class _Watched:
 
     def write(self, data):
         faults = self._faults
-        if faults.at == faults.count + 1:
+        if faults.at == len(faults.seen) + 1:
             self._file.write(data[: len(data) // 2])
             self._file.flush()
         faults._change(self._file.name, name=False)
@@ -91,12 +98,13 @@ class _Watched:
 def run(main, argv, faults, log):
     """Types a command in a copy of this process; returns its exit code (negative: its signal).
 
-    The number of changes is in the file ``log.count``, unless it was killed.
+    Its changes, by file, are in ``log.json``, unless it was killed.
     """
     child = os.fork()
     if child == 0:
         code = 70
         try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's & ignores
             sys.argv = [main.__module__, *argv]
             sys.stdout = sys.stderr = log.open("w", buffering=1)
             faults.install()
@@ -107,6 +115,26 @@ def run(main, argv, faults, log):
         except BaseException:
             traceback.print_exc()
         finally:
-            log.with_suffix(".count").write_text(str(faults.count))
+            log.with_suffix(".json").write_text(json.dumps(faults.seen))
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def places(seen: Sequence[str]) -> list[int]:
+    """Numbers of all changes; of many writes to one file the first, the middle and the last."""
+    found, before = [], 0
+    for _, same in groupby(seen):
+        n = len(list(same))
+        found += [before + 1, before + (n + 1) // 2, before + n]
+        before += n
+    return sorted(set(found))
+
+
+def write_row(file: Path, row: Sequence[str]) -> None:
+    """Replaces the row of a Markdown table that begins with the same two cells, or adds it."""
+    line = f"| {' | '.join(row)} |"
+    lines = file.read_text().splitlines()
+    same = [n for n, old in enumerate(lines) if old.split("|")[1:3] == line.split("|")[1:3]]
+    last = max(n for n, old in enumerate(lines) if old.startswith("|"))
+    lines[same[0] if same else last + 1 : (same[0] if same else last) + 1] = [line]
+    file.write_text("\n".join(lines) + "\n")

@@ -1,18 +1,12 @@
 """Run folders: what is written, what is refused."""
 
-import json
-import platform
-
 import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
 
 from energy_at.runs.checkpoints import read_checkpoint
-from energy_at.runs.folder import (
-    RunFolder,
-    environment,
-)
+from energy_at.runs.folder import RunFolder
 
 PLAIN = {
     "seed": 3,
@@ -44,15 +38,6 @@ def test_a_new_run_can_be_opened_and_holds_its_resolved_configuration(run):
     assert opened == run
     assert OmegaConf.to_container(opened.config()) == {**PLAIN, "alpha": "8/255"}
     assert "${" not in run.config_file.read_text()
-
-
-def test_a_run_records_its_environment(run):
-    recorded = json.loads((run.path / "environment.json").read_text())
-    assert recorded["python"] == platform.python_version()
-    assert torch.__version__.startswith(recorded["packages"]["torch"])
-    assert recorded["packages"]["numpy"] == np.__version__
-    assert recorded.keys() == environment().keys() | {"overrides", "train_images"}
-    assert sorted(path.name for path in run.path.iterdir()) == ["config.yaml", "environment.json"]
 
 
 def test_create_refuses_a_folder_that_holds_a_run(run):

@@ -14,7 +14,6 @@ from energy_at.attacks import FGSMPGI, LIET, SORA, NuAT, fgsm, n_fgsm, pgd, rs_f
 from energy_at.attacks.threat import Linf
 from energy_at.benchmark.rows import bare_step
 from energy_at.config.build import build_module
-from energy_at.core.distributed import Part
 from energy_at.energy.energies import delta_joint, delta_marginal
 from energy_at.energy.pair import LogitPair
 from energy_at.models import preactresnet18
@@ -37,7 +36,6 @@ from energy_at.objectives.linearity import input_gradient
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder
 from energy_at.training import AdversarialTraining, FastAT
-from energy_at.training.module import validation_metrics
 from tests.helpers.nets import TinyNet
 from tests.helpers.running import TINY_BN, config, fitted, prepared, states_equal
 
@@ -418,16 +416,6 @@ def test_eps_warm_up_reaches_the_radius_and_not_before(tmp_path):
     assert radii == pytest.approx(expected)
 
 
-def test_images_outside_the_unit_interval_are_refused(net, batch):
-    with pytest.raises(ValueError, match=r"must lie in \[0, 1\], got \[-"):
-        module(net, fgsm(BALL), AT).training_step((batch[0] * 4 - 2, batch[1]), 0)
-
-
-def test_one_image_through_batch_norm_is_refused(batch):
-    with pytest.raises(ValueError, match="one image"):
-        module(TinyNet(), fgsm(BALL), AT).training_step((batch[0][:1], batch[1][:1]), 0)
-
-
 def test_start_as_reference_has_logits_of_the_training_mode(net, batch):
     """The attack of an evaluation mode says nothing of the logits that the training compares."""
     training = module(net, rs_fgsm(BALL), AT | der(reference="start"), bn_mode="eval")
@@ -456,30 +444,6 @@ def test_validation_leaves_the_network_as_it_was(net, batch):
     training.validation_step(batch, 0)
     assert net.training
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
-
-
-ATTACKS = {"fgsm": fgsm(BALL), "pgd": pgd(BALL)}
-
-
-def noise():
-    return torch.Generator().manual_seed(1)
-
-
-def test_accuracies_and_losses_are_those_of_the_images_that_the_attacks_find():
-    torch.manual_seed(0)
-    net, x, y = TinyNet().eval(), torch.rand(6, 3, 8, 8), torch.arange(6) % 3
-    found = validation_metrics(net, ATTACKS, x, y, Part(6), noise)
-    images = {"clean": x} | {
-        name: attack(net, x, y, generator=noise()).x_adv for name, attack in ATTACKS.items()
-    }
-    for name, image in images.items():
-        logits = net(image)
-        right = (logits.argmax(1) == y).float().mean()
-        assert found[f"acc/{name}"] == right
-        torch.testing.assert_close(found[f"ce/{name}"], F.cross_entropy(logits, y).detach())
-    assert found["ce/pgd"] > found["ce/fgsm"] > found["ce/clean"]
-    rise = found["delta_energy/marginal"] - found["delta_energy/joint"]
-    torch.testing.assert_close(rise, found["ce/pgd"] - found["ce/clean"])
 
 
 # Work of a step in floating point operations, on 8x8 pixels: a sixteenth of those of 32x32

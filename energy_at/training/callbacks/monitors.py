@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from torch import Tensor
 
@@ -17,33 +17,14 @@ from energy_at.objectives import pert_align
 from energy_at.reporting.panels import ATTACKED, DELTA_X, RATE
 from energy_at.training.callbacks import callbacks_of
 from energy_at.training.callbacks.networks import CompiledNet
-from energy_at.training.module import AdversarialTraining, require_pixels
+from energy_at.training.guard import StepBuffer
+from energy_at.training.module import AdversarialTraining
 
 Row = dict[str, float]
 Reader = Callable[[Trainer, Sequence[Row]], None]
 
 
-class _Buffer(Callback):
-    """Keeps values of steps on their device, and reads them with one synchronisation.
-
-    They are read every ``every`` steps, at the end of an epoch, and before each validation and
-    checkpoint.
-    """
-
-    def __init__(self, every: int = 50) -> None:
-        require(integer(1), every=every)
-        self.every = every
-
-    def flush(self, trainer: Trainer) -> None:
-        """Reads all values that are kept."""
-
-    def on_train_epoch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        self.flush(trainer)
-
-    on_validation_start = on_save_checkpoint = on_train_epoch_end
-
-
-class EnergyMonitor(_Buffer):
+class EnergyMonitor(StepBuffer):
     """Logs energies, delta energies, AAE share, PertAlign, accuracies and losses of each step.
 
     Training is bit-identical with and without it. Clean logits that the attack has not computed
@@ -102,7 +83,7 @@ class EnergyMonitor(_Buffer):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._since = time.monotonic()  # the rate excludes the validation
 
-    on_exception = _Buffer.on_train_epoch_end
+    on_exception = StepBuffer.on_train_epoch_end
 
     def flush(self, trainer: Trainer) -> None:
         """Moves all rows from the device to the loggers and the readers."""
@@ -124,53 +105,6 @@ class EnergyMonitor(_Buffer):
             logger.save()
         for reader in self.readers:
             reader(trainer, rows)
-
-
-class FiniteGuard(_Buffer):
-    """Raises on a loss or a weight that is not finite, or on images outside [0, 1].
-
-    No checkpoint of a broken network is written.
-
-    Args:
-        every: Steps (>= 1) between two checks; each validation and checkpoint is preceded by one.
-    """
-
-    def __init__(self, every: int = 50) -> None:
-        super().__init__(every)
-        self._losses: list[Tensor] = []
-        self._pixels: list[Tensor] = []
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
-    ) -> None:
-        self._losses.append(outputs["loss"].detach())
-        if "pixels" in outputs:
-            self._pixels.append(outputs["pixels"])
-        if len(self._losses) >= self.every:
-            self.flush(trainer)
-
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Raises rather than save a broken network."""
-        self.flush(trainer)
-        finite = torch.stack([p.detach().isfinite().all() for p in pl_module.parameters()])
-        if not finite.all():
-            raise _broken("a weight is not finite", trainer.global_step)
-
-    def flush(self, trainer: Trainer) -> None:
-        losses, self._losses = self._losses, []
-        pixels, self._pixels = self._pixels, []
-        if not losses:
-            return
-        if pixels:
-            extremes = torch.stack(pixels)
-            require_pixels(float(extremes[:, 0].min()), float(extremes[:, 1].max()), "training")
-        bad = (~torch.stack(losses).isfinite()).nonzero()
-        if len(bad):
-            index = int(bad[0])
-            step = trainer.global_step - len(losses) + index + 1
-            raise _broken(f"the loss is {losses[index].item()}", step)
 
 
 class RunProgress(ProgressBar):
@@ -288,10 +222,3 @@ def _cells(row: Row) -> list[str]:
         (RATE, f"{{:{RATE.form}}} {RATE.short}"),
     ]
     return [form.format(m.scale * row[m.key]) for m, form in cells if m.key in row]
-
-
-def _broken(what: str, step: int) -> FloatingPointError:
-    return FloatingPointError(
-        f"{what} at step {step}: training stopped, checkpoints written before are kept; "
-        "lower optimizer.lr, or the weights of the loss and its regularizers"
-    )

@@ -11,7 +11,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning import Trainer
-from torch.utils.data import DataLoader, TensorDataset
 from tqdm import tqdm
 
 from energy_at.attacks import NoAttack, NuAT, fgsm, n_fgsm, pgd, rs_fgsm, trades
@@ -36,8 +35,6 @@ from energy_at.training import (
     AdversarialTraining,
     CompiledNet,
     EnergyMonitor,
-    FastAT,
-    FiniteGuard,
     RunProgress,
     Sentinel,
     WeightPerturbation,
@@ -202,23 +199,6 @@ def test_a_threshold_of_what_is_not_logged_is_refused(tmp_path, attack, terms):
     sentinel.require_fitting(MagicMock(Trainer), Objective(AT), rs_fgsm(BALL))
     with pytest.raises(ValueError, match=r"^pert_align must be null, unless .*, got 0\.25"):
         sentinel.require_fitting(MagicMock(Trainer), Objective(terms), attack)
-
-
-@pytest.mark.parametrize(
-    ("broken", "cure"),
-    [(lambda x: 255 * x, "divide bytes by 255"), (lambda x: x - 1, "first layer")],
-)
-def test_pixels_of_a_later_batch_are_seen_too(tmp_path, broken, cure):
-    x, y = torch.rand(64, 3, 8, 8), torch.arange(64) % 4
-    x[40:] = broken(x[40:])
-    loader = DataLoader(TensorDataset(x, y), 16)
-    trainer = Trainer(
-        max_epochs=1, default_root_dir=tmp_path, accelerator="cpu", logger=False,
-        inference_mode=False, enable_checkpointing=False, enable_progress_bar=False,
-        callbacks=[FiniteGuard()],
-    )  # fmt: skip
-    with pytest.raises(ValueError, match=rf"training images must lie in \[0, 1\].*{cure}"):
-        trainer.fit(FastAT(TinyNet(), Linf(8 / 255)), loader)
 
 
 # Progress

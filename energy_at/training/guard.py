@@ -1,0 +1,90 @@
+"""Stops a training whose images, losses or weights are not what they must be."""
+
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from energy_at.core.rules import integer, require
+from energy_at.training.requirements import require_pixels
+
+
+class StepBuffer(Callback):
+    """Keeps values of steps on their device, and reads them with one synchronisation.
+
+    They are read every ``every`` steps, at the end of an epoch, and before each validation and
+    checkpoint.
+    """
+
+    def __init__(self, every: int = 50) -> None:
+        require(integer(1), every=every)
+        self.every = every
+
+    def flush(self, trainer: Trainer) -> None:
+        """Reads all values that are kept."""
+
+    def on_train_epoch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        self.flush(trainer)
+
+    on_validation_start = on_save_checkpoint = on_train_epoch_end
+
+
+class FiniteGuard(StepBuffer):
+    """Raises on a loss or a weight that is not finite, or on images outside [0, 1].
+
+    No checkpoint of a broken network is written.
+
+    Args:
+        every: Steps (>= 1) between two checks; each validation and checkpoint is preceded by one.
+    """
+
+    def __init__(self, every: int = 50) -> None:
+        super().__init__(every)
+        self._losses: list[Tensor] = []
+        self._pixels: list[Tensor] = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        self._losses.append(outputs["loss"].detach())
+        if "pixels" in outputs:
+            self._pixels.append(outputs["pixels"])
+        if len(self._losses) >= self.every:
+            self.flush(trainer)
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Raises rather than save a broken network."""
+        self.flush(trainer)
+        _require_finite(pl_module, trainer.global_step)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        _require_finite(pl_module, trainer.global_step)
+
+    def flush(self, trainer: Trainer) -> None:
+        losses, self._losses = self._losses, []
+        pixels, self._pixels = self._pixels, []
+        if not losses:
+            return
+        first = trainer.global_step - len(losses) + 1
+        for step, (low, high) in enumerate(torch.stack(pixels).tolist() if pixels else [], first):
+            require_pixels(low, high, "training", f" at step {step}")
+        bad = (~torch.stack(losses).isfinite()).nonzero()
+        if len(bad):
+            index = int(bad[0])
+            raise _broken(f"the loss is {losses[index].item()}", first + index)
+
+
+def _require_finite(module: LightningModule, step: int) -> None:
+    finite = torch.stack([weight.detach().isfinite().all() for weight in module.parameters()])
+    if not finite.all():
+        raise _broken("a weight is not finite", step)
+
+
+def _broken(what: str, step: int) -> FloatingPointError:
+    return FloatingPointError(
+        f"{what} at step {step}: training stopped, checkpoints written before are kept; "
+        "lower the learning rate (optimizer.lr), or the weights of the loss and its regularizers"
+    )

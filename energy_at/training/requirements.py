@@ -1,0 +1,195 @@
+"""What a training needs of its network, images and labels."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
+
+from energy_at.attacks import Attack
+from energy_at.core.progress import write_line
+from energy_at.core.rules import ArgumentError
+from energy_at.core.types import Images, Labels, Logits
+from energy_at.energy.energies import resolution
+from energy_at.models.modes import eval_mode, no_graph
+
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+def require_initialized(net: nn.Module) -> None:
+    """Raises ``ValueError`` if a lazy layer of the network has no weights yet."""
+    lazy = [name for name, parameter in net.named_parameters() if is_lazy(parameter)]
+    if lazy:
+        raise ValueError(
+            f"the network has lazy layers without weights ({', '.join(lazy)}): give them their "
+            "sizes, or call it on a batch of images before it is trained"
+        )
+
+
+def require_trainable(net: nn.Module) -> None:
+    """Raises ``ValueError`` if no weight of the network can change."""
+    if not any(weight.requires_grad for weight in net.parameters()):
+        raise ValueError(
+            "the network has nothing to train: no weight of it requires a gradient; "
+            "net.requires_grad_() makes all of them trainable"
+        )
+
+
+def images_and_labels(batch: Any, dtype: torch.dtype) -> tuple[Images, Labels]:
+    """The two tensors of a batch, as a training takes them.
+
+    Args:
+        batch: ``(images, labels)``; images of any floating-point type, labels of any integer type.
+        dtype: Of the weights of the network.
+
+    Raises:
+        ValueError: if it is anything else.
+    """
+    if not isinstance(batch, Sequence) or len(batch) != 2:
+        kind = f"a {type(batch).__name__}"
+        raise ValueError(
+            "a batch must be (images, labels), got "
+            + (f"{kind} of {len(batch)}" if isinstance(batch, Sequence | dict) else kind)
+        )
+    x, y = batch
+    if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+        raise ValueError(
+            "a batch must be (images, labels), two tensors, got "
+            f"({type(x).__name__}, {type(y).__name__})"
+        )
+    if x.ndim != 4 or not x.is_floating_point():
+        bytes_too = ": divide bytes by 255" if x.dtype == torch.uint8 else ""
+        raise ValueError(
+            "images must be floating-point numbers of shape (batch, channels, height, width), got "
+            f"{_kind(x)}{bytes_too}"
+        )
+    if y.dtype not in _INTEGERS or y.shape != x.shape[:1]:
+        raise ValueError(
+            f"labels must be class indices, integers of shape ({len(x)},), got {_kind(y)}"
+        )
+    return x.to(dtype), y.long()
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
+
+
+def require_labels(y: Labels, classes: int) -> None:
+    """Raises ``ValueError`` unless labels count from 0 to the last of the classes."""
+    low, high = int(y.min()), int(y.max())
+    if low < 0 or high >= classes:
+        counted = f": labels that count from 1 to {classes} need a class less" * (high == classes)
+        raise ValueError(
+            f"labels must be from 0 to {classes - 1}, as the network has {classes} logits, got "
+            f"{low} to {high}{counted}"
+        )
+
+
+def require_logits(net: nn.Module, x: Images) -> Logits:
+    """The logits of a few images.
+
+    Raises:
+        ValueError: if it does not take these images, or does not return logits.
+    """
+    with no_graph(), eval_mode(net), torch.compiler.set_stance("force_eager"):
+        try:
+            logits = net(x)
+        except RuntimeError as error:
+            why = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"the network does not take images of shape {tuple(x.shape[1:])}: {why}"
+            ) from error
+    if not isinstance(logits, Tensor):
+        raise ValueError(
+            f"the network must return logits, one tensor (batch, classes), got a "
+            f"{type(logits).__name__}: wrap it in a module that returns them alone"
+        )
+    if logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < 2:
+        raise ValueError(
+            "the network must return logits of shape (batch, classes), of 2 classes or more, got "
+            f"{tuple(logits.shape)} for {len(x)} images"
+        )
+    if (found := _why_no_logits(logits.double())) is not None:
+        raise ValueError(f"the network must return logits, got {found}")
+    return logits
+
+
+def warn_of_rounding(logits: Logits) -> None:
+    """Writes a warning if the logits share an offset that hides their energies in fp32."""
+    nats, spread = float(resolution(logits.float()).max()), float(logits.std(1).mean())
+    if nats > spread / 100:
+        write_line(
+            f"warning: logits near {float(logits.mean()):.2g} leave fp32 a resolution of "
+            f"{nats:.2g} nats, while those of an image differ by {spread:.2g}: energies are "
+            "rounded away; subtract the common offset"
+        )
+
+
+def _why_no_logits(outputs: Logits) -> str | None:
+    if not outputs.isfinite().all():
+        return "values that are not finite"
+    if outputs.min() >= 0 and bool(((outputs.sum(1) - 1).abs() < 1e-4).all()):
+        return "probabilities: leave out the softmax"
+    if outputs.max() <= 0 and bool((outputs.logsumexp(1).abs() < 1e-4).all()):
+        return "log-probabilities, whose E(x) is 0: leave out the log_softmax"
+    return None
+
+
+def last_batch(loader: Any, batches: float) -> int | None:
+    """Images in the last of all batches of a loader; ``None`` if it is unknown, or not reached."""
+    size = getattr(loader, "batch_size", None)
+    images = getattr(loader, "images", getattr(loader, "dataset", None))
+    try:
+        n = len(images)  # type: ignore[arg-type]
+        whole = len(loader) <= batches
+    except TypeError:  # of an iterable data set
+        return None
+    if not isinstance(size, int) or not whole or getattr(loader, "drop_last", False):
+        return None
+    return min(n % size or size, n)
+
+
+def require_batches(net: nn.Module, x: Images, batch_size: int) -> None:
+    """Raises ``ValueError`` if batch norm cannot train on a single image, such as the first of x.
+
+    It can where a channel has several positions. The last batch of an epoch is of one image.
+    """
+    single: list[str] = []
+
+    def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if inputs[0].numel() == inputs[0].shape[1]:
+            single.append(type(module).__name__)
+
+    norms = [module for module in net.modules() if isinstance(module, _BatchNorm)]
+    hooks = [module.register_forward_pre_hook(look) for module in norms]
+    try:
+        with no_graph(), eval_mode(net), torch.compiler.set_stance("force_eager"):
+            net(x[:1])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if single:
+        must = "another: the last batch of an epoch is one image, which cannot pass batch norm"
+        raise ArgumentError("batch_size", batch_size, must)
+
+
+def require_shareable(attack: Attack, processes: int) -> None:
+    """Raises ``ValueError`` if an attack needs batches that several processes share."""
+    if processes > 1 and attack.reads_whole_batch:
+        must = f"1: {type(attack).__name__} needs all images of a batch in one process"
+        raise ArgumentError("devices", processes, must)
+
+
+def require_pixels(low: float, high: float, stage: str, place: str = "") -> None:
+    """Raises ``ValueError`` if the lowest or the highest pixel of images is not in [0, 1]."""
+    if low >= 0 and high <= 1:
+        return
+    remedy: str = "normalization is the network's first layer, not the data's"
+    if not (math.isfinite(low) and math.isfinite(high)):
+        remedy = "a pixel is not a finite number"
+    elif low >= 0 and high > 2:
+        remedy = "divide bytes by 255"
+    raise ValueError(f"{stage} images must lie in [0, 1], got [{low:g}, {high:g}]{place}: {remedy}")

@@ -1,0 +1,86 @@
+"""Whatever is typed for any key of any command is taken, or refused in one line with the key."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.fuzz import VALUES, Fuzz, is_clear
+from tests.helpers.running import TINY, train_in
+
+pytestmark = pytest.mark.slow
+
+SHORT = (*TINY, "trainer.enable_progress_bar=false", "dataset.subset=200", "trainer.max_epochs=1",
+         "trainer.accelerator=cpu", "reg=der")  # fmt: skip
+QUICK = ("run=run", "batch_size=8", "progress=false", "out=out")
+EVALUATE = (*QUICK, "attacks=[fgsm]", "steps=1", "subset=8")
+SAMPLE = (*QUICK, "n=8", "sampler.steps=2", "judge=none", "quality=none")
+CHECKPOINT = ("checkpoint=run/checkpoints/last.ckpt", "dataset=synthetic", "model=small",
+              "model.width=4", *EVALUATE[1:])  # fmt: skip
+BENCHMARK = ("scenarios=[fgsm]", "rows=[reference]", "precisions=[fp32]", "dataset=synthetic",
+             "model=small", "model.width=2", "dataset.batch_size=4", "warmup=0", "repeats=1",
+             "progress=false", "out=out")  # fmt: skip
+GROUPS = [
+    (),
+    *((f"attack={name}",) for name in ("pgd", "n_fgsm", "rs_fgsm", "sora")),
+    *((f"attack={name}", f"loss={name}") for name in ("trades", "liet", "nuat", "fgsm_pgi")),
+    *((f"loss={name}",) for name in ("mart", "weat_nat", "weat_adv")),
+    *((f"reg={name}",) for name in ("gradalign", "elle_a", "aaer", "der_gradalign")),
+    *((f"callbacks={name}",) for name in ("ema", "sentinel")),
+    *((f"schedule={name}",) for name in ("onecycle", "piecewise", "constant")),
+    *((f"model={name}",) for name in ("preactresnet18", "resnet18", "wideresnet28_10")),
+    ("threat=l2",),
+    ("logger=csv_wandb",),
+]
+COMMANDS = {
+    "train": [(*SHORT, *groups) for groups in GROUPS],
+    "evaluate": [EVALUATE, CHECKPOINT],
+    "analyse": [EVALUATE, (*EVALUATE, "logger=wandb", "logger.wandb.mode=disabled")],
+    "sample": [
+        (*SAMPLE, *groups)
+        for groups in [
+            ("start.k=5",), ("start=noise",), ("start=class_pca", "start.k=5"),
+            ("start=class_gaussian",),
+            ("start.k=5", "guidance=none"), ("start.k=5", "guidance=class_stop"),
+            ("start.k=5", "quality=classifier"),
+        ]
+    ],
+    "report": [("runs=run", "out=out")],
+    "export": [("run=run", "out=out/net.safetensors")],
+    "watch": [("run=run", "once=true")],
+    "dashboard": [("dry_run=true", "out=out/dashboard.json")],
+    "benchmark": [BENCHMARK],
+    "doctor": [("dataset=synthetic",)],
+}  # fmt: skip
+ENDLESS = {"once", "browser"}  # keys of watch that have it run on
+BROUGHT = ("dataset", "model", "threat", "training")  # by run=
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return train_in(tmp_path_factory.mktemp("trained") / "run", *SHORT)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_any_value_of_any_key_is_taken_or_refused_in_one_line(command, trained, here):
+    shutil.copytree(trained, "run")
+    known, cases, unclear = set(), 0, []
+    for typed in COMMANDS[command]:
+        fuzz = Fuzz(command, typed, "out")
+        of_run = BROUGHT if "run=run" in typed and command != "train" else ()
+        for key in fuzz.keys():  # noqa: SIM118
+            if fuzz.target(key) in known or key in ENDLESS or key.split(".")[0] in of_run:
+                continue
+            known.add(fuzz.target(key))
+            for value in VALUES:
+                shutil.rmtree("out", ignore_errors=True)
+                line = fuzz.type_in(f"{key}={value}")
+                cases += 1
+                if line is not None and not is_clear(line, key, value):
+                    unclear.append(f"{key}={value}: {line}")
+                elif line is not None and Path("out").exists():
+                    unclear.append(f"{key}={value} is refused after something was written")
+                elif line is None:
+                    print(f"{command}: {key}={value} is taken")
+    print(f"{command}: {cases} cases")
+    assert not unclear, "\n".join(unclear)

@@ -1,0 +1,148 @@
+"""What the Python API is given: one clear error before the first step, or it is cast."""
+
+import pytest
+import torch
+from lightning import Trainer
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from energy_at.attacks import Linf
+from energy_at.training import FastAT
+
+X, Y = torch.rand(33, 3, 8, 8), torch.arange(33) % 10
+
+
+class Net(nn.Module):
+    """A network whose outputs can be changed, for images of 8x8."""
+
+    def __init__(self, change=lambda logits: logits, classes=10):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(192, classes))
+        self.change = change
+
+    def forward(self, x):
+        return self.change(self.layers(x))
+
+
+class Normalized(nn.Module):
+    """Batch norm that sees ``positions`` positions of each channel."""
+
+    def __init__(self, positions):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(positions), nn.BatchNorm2d(4),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10),
+        )  # fmt: skip
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def fit(net=None, x=X, y=Y, loader=None, **options):
+    """Returns the trainer and the weights after one epoch of batches of 16."""
+    torch.manual_seed(0)
+    net = Net() if net is None else net
+    trainer = Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, inference_mode=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        **options,
+    )  # fmt: skip
+    if loader is None:
+        loader = DataLoader(TensorDataset(x, y), 16)
+    try:
+        trainer.fit(FastAT(net, Linf(8 / 255)), loader)
+    except (ValueError, FloatingPointError):
+        assert trainer.global_step == 0
+        raise
+    return trainer, torch.cat([w.detach().flatten() for w in net.parameters()])
+
+
+@pytest.mark.parametrize("kind", [torch.int32, torch.int16, torch.uint8])
+def test_integer_labels_and_other_precisions_of_images_are_cast(kind):
+    torch.manual_seed(0)
+    nets = [Net() for _ in range(3)]
+    for net in nets[1:]:
+        net.load_state_dict(nets[0].state_dict())
+    _, expected = fit(nets[0])
+    assert torch.equal(fit(nets[1], y=Y.to(kind))[1], expected)
+    assert torch.equal(fit(nets[2], x=X.double())[1], expected)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "said"),
+    [
+        (X, Y + 1, "labels must be from 0 to 9, .* 10 logits, got 1 to 10: labels that count from"),
+        (X, Y - 1, "labels must be from 0 to 9, as the network has 10 logits, got -1 to "),
+        (X, Y.float(), r"labels must be class indices, integers of shape \(16,\), got float32 of"),
+        (X, nn.functional.one_hot(Y), r"integers of shape \(16,\), got int64 of shape \(16, 10\)"),
+        (X, Y[:, None], r"labels must be .* of shape \(16,\), got int64 of shape \(16, 1\)"),
+        (X[:, 0], Y, r"images must be .*of shape \(batch, channels, height, width\), got float32"),
+        ((255 * X).byte(), Y, "images must be floating-point .* got uint8 .*: divide bytes by 255"),
+    ],
+)
+def test_labels_and_images_of_another_form_are_refused(x, y, said):
+    with pytest.raises(ValueError, match=said):
+        fit(x=x, y=y)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda z: (z, z), "must return logits, one tensor .*, got a tuple: wrap it in a module"),
+        (lambda z: {"logits": z}, "must return logits, one tensor .*, got a dict"),
+        (lambda z: z.softmax(1), "got probabilities: leave out the softmax"),
+        (
+            lambda z: z.log_softmax(1),
+            r"got log-probabilities, whose E\(x\) is 0: leave out",
+        ),
+        (lambda z: z[:, :1], r"of 2 classes or more, got \(8, 1\) for 8 images"),
+        (lambda z: z[:, :, None], r"of shape \(batch, classes\), .*got \(8, 10, 1\) for 8 images"),
+        (lambda z: z * torch.nan, "got values that are not finite"),
+    ],
+)
+def test_a_network_without_logits_is_refused(change, said):
+    with pytest.raises(ValueError, match=said):
+        fit(Net(change))
+
+
+def test_other_batches_frozen_networks_and_trainings_of_no_step_are_refused():
+    three = DataLoader(TensorDataset(X, Y, Y), 16)
+    with pytest.raises(ValueError, match=r"a batch must be \(images, labels\), got a list of 3"):
+        fit(loader=three)
+    with pytest.raises(ValueError, match="images of shape \\(4, 8, 8\\): addmm: mat1"):
+        fit(x=torch.rand(33, 4, 8, 8))
+    with pytest.raises(ValueError, match="the network has nothing to train"):
+        fit(Net().requires_grad_(False))
+    for nothing in ({"x": X[:0], "y": Y[:0]}, {"limit_train_batches": 0}):
+        with pytest.raises(ValueError, match="trained for no step"):
+            fit(**nothing)
+    with pytest.raises(ValueError, match=r"precision must be 32-true, bf16-mixed or 64.*8\.96"):
+        fit(precision="bf16-true")
+
+
+def test_a_label_of_a_later_batch_is_named():
+    y = Y.clone()
+    y[20] = 10
+    trainer = Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"labels must be from 0 to 9, .* got 0 to 10"):
+        trainer.fit(FastAT(Net(), Linf(8 / 255)), DataLoader(TensorDataset(X, y), 16))
+    assert trainer.global_step == 1
+
+
+def test_a_last_batch_of_one_image_is_refused_before_the_first_step_where_it_cannot_train():
+    assert fit(Net())[0].global_step == 3
+    assert fit(Normalized(2))[0].global_step == 3
+    assert fit(Normalized(1), X[:32], Y[:32])[0].global_step == 2
+    assert fit(Normalized(1), limit_train_batches=2)[0].global_step == 2
+    with pytest.raises(ValueError, match="batch_size must be another: the last batch of an epoch"):
+        fit(Normalized(1))
+
+
+def test_an_offset_of_all_logits_that_hides_energies_is_said_once(capsys):
+    fit(Net(lambda z: z + 1e6))
+    assert capsys.readouterr().err.count("warning: logits near 1e+06 leave fp32 a resolution") == 1
+    fit(Net(lambda z: z + 100))
+    assert "warning: logits" not in capsys.readouterr().err
