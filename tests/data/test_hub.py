@@ -30,7 +30,7 @@ def write(root, change=lambda rows: rows, features=None, **splits):
     for split, count in (splits or COUNTS).items():
         rows = {
             "label": [i % 3 for i in range(3 * count)],
-            "picture": [content(picture(8, 8, seed=i)) for i in range(3 * count)],
+            "picture": [content(picture(8, 8, seed=i + count)) for i in range(3 * count)],
         }
         (root / "data").mkdir(parents=True, exist_ok=True)
         part = datasets.Dataset.from_dict(change(rows), features=features)
@@ -52,7 +52,7 @@ def test_the_columns_of_images_and_classes_are_the_splits(tmp_path):
         part = getattr(found, split)
         assert part.labels.tolist() == [i % 3 for i in range(3 * count)]
         for i, row in enumerate(part.pixels):
-            assert np.array_equal(row.permute(1, 2, 0), np.asarray(picture(8, 8, seed=i)))
+            assert np.array_equal(row.permute(1, 2, 0), np.asarray(picture(8, 8, seed=i + count)))
     assert [path.name[:5] for path in (tmp_path / "cache" / "energy_at").iterdir()] == ["pets-"]
     small = huggingface(tmp_path, name="pets", size=4, channels=1)
     assert small.train.shape == (1, 4, 4)
