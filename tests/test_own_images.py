@@ -130,6 +130,7 @@ REFUSED = [
     (["dataset.val_size=13"], "dataset.val_size=13 must be at most 12: 12 images"),
     (["dataset=npz", "dataset.root=."], "dataset.file= is missing"),
     (["dataset=npz", "dataset.root=.", "dataset.file=no.npz"], "dataset.file=no.npz must be an"),
+    (["dataset=huggingface", "dataset.root=."], "dataset.name= is missing"),
     (["dataset=npz", "dataset.root=data", "dataset.file=more.npz"], "with training images (train_"),
 ]
 

@@ -73,7 +73,7 @@ def register_resolvers() -> None:
     ``${by_eps:EPS,[8,16],[1,2]}`` interpolates between values given at 255 EPS, constant beyond
     the last, ``log_by_eps`` their logarithms, and ``step_by_eps`` takes the first value up to 8,
     the second up to 16, and so on; ``${pick:TABLE,NAME,DEFAULT}`` looks up a name;
-    ``${data_name:PATH}`` is the name of a folder or an ``.npz`` file of images;
+    ``${data_name:PATH}`` is the name of a folder, an ``.npz`` file or a data set of a hub;
     ``${sweep_name:}`` is the folder of the sweep that a job belongs to, null without one.
     """
     resolvers: dict[str, Callable[..., Any]] = {

@@ -4,8 +4,10 @@ import errno
 import json
 import os
 import platform
+import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+_POLL = 0.2  # seconds
 _HELD = (errno.EAGAIN, errno.EACCES)  # by another process
 
 
@@ -45,6 +48,24 @@ def locked(file: Path, folder: Path) -> Iterator[None]:
         file.unlink(missing_ok=True)
         os.close(handle)  # after it is unlinked: who opens it now finds another file
         remove_new(file.parent, existed)
+
+
+@contextmanager
+def waiting_for(file: Path, made: Path) -> Iterator[None]:
+    """Lets one process at a time make a file, by a lock ``file``; the others wait for it."""
+    told = False
+    while True:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(file, made))
+            except InUseError:
+                if not told:
+                    told = True
+                    sys.stderr.write(f"waiting for another process that makes {made}\n")
+                time.sleep(_POLL)
+                continue
+            yield
+            return
 
 
 def _open(file: Path, folder: Path) -> int:

@@ -10,9 +10,9 @@ import torch
 from lightning import LightningDataModule
 
 from energy_at.core.rules import SHARE, TRUTH, ArgumentError, integer, one_of, or_null, require
+from energy_at.data.arrays import extra_images
 from energy_at.data.images import ImageSet, IndexedImages, Splits, as_splits, split
 from energy_at.data.loaders import EvalLoader, TrainLoader, count_extra
-from energy_at.data.own_images import extra_images
 
 Storage = Literal["auto", "memory", "disk"]
 Reader = Callable[[Path], Splits | tuple[ImageSet, ImageSet]]  # a pair: training and test images

@@ -1,8 +1,9 @@
-"""Image files, decoded once into one memory-mapped file of bytes.
+"""Encoded images, such as files, decoded once into one memory-mapped file of bytes.
 
-The file lies in a cache folder under a name that depends on everything its content depends on:
-names, sizes and times of the images, the size and the channels they are converted to, and the
-version of Pillow. It appears when it is complete, and can be deleted at any time.
+The file lies in a cache folder under a name that depends on everything its content depends on: what
+identifies the images, the size and the channels they are converted to, and the version of Pillow.
+It appears when it is complete, and can be deleted at any time. One process decodes; others that
+need the same file wait for it.
 """
 
 import os
@@ -11,8 +12,9 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeVar
+from typing import Any, BinaryIO, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import PIL
@@ -22,6 +24,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from energy_at.core.files import digest, is_first, replacing, write_error
+from energy_at.core.lock import waiting_for
 from energy_at.core.rules import ArgumentError
 from energy_at.core.types import Pixels
 
@@ -34,55 +37,96 @@ _VERSION = 1  # of what is done with an image
 Content = TypeVar("Content")
 
 
+@runtime_checkable
+class Encoded(Protocol):
+    """An image file, or one inside another file; its text names it in messages."""
+
+    def open(self, mode: Literal["rb"], /) -> BufferedReader | BytesIO: ...
+
+
 class Header(NamedTuple):
-    """What an image file says before it is decoded."""
+    """What an image says before it is decoded."""
 
     grey: bool
     width: int
     height: int
 
 
-def decoded(
-    files: Sequence[Path], root: Path, cache: Path, *, channels: int | None, size: int | None
+def default_cache() -> Path:
+    """Where decoded images are kept unless a folder is named."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "energy_at"
+
+
+def decoded_files(
+    files: Sequence[Path],
+    root: Path,
+    cache: str | Path | None,
+    *,
+    channels: int | None,
+    size: int | None,
 ) -> Pixels:
-    """Pixels of image files, in their order, mapped from a file below ``cache``.
+    """``decoded`` of the files below a folder, identified by names, sizes and times."""
+    state = []
+    for path in files:
+        # a link to a missing file is reported with all that cannot be read
+        found = path.stat() if path.exists() else path.lstat()
+        state.append((shown(path.relative_to(root)), found.st_size, found.st_mtime_ns))
+    return decoded(files, root.resolve().name, state, cache, channels=channels, size=size)
+
+
+def decoded(
+    images: Sequence[Encoded],
+    name: str,
+    identity: Any,
+    cache: str | Path | None,
+    *,
+    channels: int | None,
+    size: int | None,
+) -> Pixels:
+    """Pixels of encoded images, in their order, mapped from a file below ``cache``.
 
     An image is turned as its EXIF entry says, resized so that its shorter side is ``size``, and cut
     to the square in its middle; one of this size is taken as it is.
 
     Args:
-        files: At least one.
-        root: Folder that holds them.
-        cache: Folder of the mapped file.
-        channels: 1 (grey) or 3 (RGB); those of the files, if all have the same, by default.
-        size: Height and width; those of the files, if all have the same, by default.
+        images: At least one.
+        name: With which the name of the mapped file begins.
+        identity: What JSON can hold and is the same only for the same images.
+        cache: Folder of the mapped file; ``default_cache()`` by default.
+        channels: 1 (grey) or 3 (RGB); those of the images, if all have the same, by default.
+        size: Height and width; those of the images, if all have the same, by default.
 
     Raises:
-        ArgumentError: if the files do not agree in what is left to them, or the cache cannot be
+        ArgumentError: if the images do not agree in what is left to them, or the cache cannot be
             written.
-        ValueError: if files cannot be read.
+        ValueError: if images cannot be read.
     """
-    path = cache / f"{root.resolve().name}-{_key(files, root, channels, size)[:16]}.npy"
-    if (found := _mapped(path, len(files))) is not None:
+    folder = default_cache() if cache is None else Path(cache).expanduser()
+    key = digest([identity, channels, size, PIL.__version__, _VERSION])
+    path = folder / f"{name}-{key[:16]}.npy"
+    if (found := _mapped(path, len(images))) is not None:
         return found
-    headers = list(_each("reading headers", files, header))
-    channels = _common_channels(files, headers) if channels is None else channels
+    headers = list(_each("reading headers", images, header))
+    channels = _common_channels(images, headers) if channels is None else channels
     size = _common_size(headers) if size is None else size
-    if why := write_error(cache):
-        raise ArgumentError("cache", str(cache), f"a folder that can be written to ({why})")
-    with replacing(path) as part, part.open("wb") as file:
-        _decode(files, file, channels, size)
+    if why := write_error(folder):
+        raise ArgumentError("cache", str(folder), f"a folder that can be written to ({why})")
+    with waiting_for(path.with_name(f".{path.name}.lock"), path):
+        if (found := _mapped(path, len(images))) is not None:
+            return found  # another process has decoded them meanwhile
+        with replacing(path) as part, part.open("wb") as file:
+            _decode(images, file, channels, size)
     if is_first():
         megabytes = path.stat().st_size / 1e6
-        sys.stderr.write(f"decoded {len(files):,} images to {path} ({megabytes:,.0f} MB)\n")
-    found = _mapped(path, len(files))
+        sys.stderr.write(f"decoded {len(images):,} images to {path} ({megabytes:,.0f} MB)\n")
+    found = _mapped(path, len(images))
     assert found is not None
     return found
 
 
-def image(path: Path, channels: int, size: int) -> NDArray[np.uint8]:
-    """An image file as bytes of shape (channels, size, size)."""
-    with Image.open(path) as opened:
+def image(encoded: Encoded, channels: int, size: int) -> NDArray[np.uint8]:
+    """An image as bytes of shape (channels, size, size)."""
+    with encoded.open("rb") as file, Image.open(file) as opened:
         upright = ImageOps.exif_transpose(opened)
         if (
             upright.has_transparency_data
@@ -94,31 +138,23 @@ def image(path: Path, channels: int, size: int) -> NDArray[np.uint8]:
     return array.reshape(size, size, channels).transpose(2, 0, 1)
 
 
-def header(path: Path) -> Header:
-    """Channels and size of an image file, as they are shown."""
-    if path.stat().st_size == 0:
-        raise ValueError("0 bytes")
-    with Image.open(path) as opened:
-        if opened.mode not in (*GREY, *COLOUR):
-            raise ValueError(f"pixels of the mode {opened.mode} instead of 8 bits")
-        turned = opened.getexif().get(0x0112, 1) > 4  # the entry Orientation
-        width, height = opened.size[::-1] if turned else opened.size
-        return Header(opened.mode in GREY, width, height)
+def header(encoded: Encoded) -> Header:
+    """Channels and size of an image, as it is shown."""
+    with encoded.open("rb") as file:
+        if not file.read(1):
+            raise ValueError("0 bytes")
+        file.seek(0)
+        with Image.open(file) as opened:
+            if opened.mode not in (*GREY, *COLOUR):
+                raise ValueError(f"pixels of the mode {opened.mode} instead of 8 bits")
+            turned = opened.getexif().get(0x0112, 1) > 4  # the entry Orientation
+            width, height = opened.size[::-1] if turned else opened.size
+            return Header(opened.mode in GREY, width, height)
 
 
-def shown(path: Path) -> str:
-    """A path that can be printed, whatever its bytes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def _key(files: Sequence[Path], root: Path, channels: int | None, size: int | None) -> str:
-    listed = []
-    for path in files:
-        name = shown(path.relative_to(root))
-        # a link to a missing file is reported with all that cannot be read
-        state = path.stat() if path.exists() else path.lstat()
-        listed.append((name, state.st_size, state.st_mtime_ns))
-    return digest([listed, channels, size, PIL.__version__, _VERSION])
+def shown(encoded: Encoded) -> str:
+    """The name of an image that can be printed, whatever the bytes of its path."""
+    return os.fsencode(str(encoded)).decode("utf-8", "backslashreplace")
 
 
 def _mapped(path: Path, images: int) -> Pixels | None:
@@ -130,28 +166,30 @@ def _mapped(path: Path, images: int) -> Pixels | None:
     return torch.from_numpy(array) if len(array) == images else None
 
 
-def _decode(files: Sequence[Path], file: BinaryIO, channels: int, size: int) -> None:
+def _decode(images: Sequence[Encoded], file: BinaryIO, channels: int, size: int) -> None:
     """Writes an array of numpy's format; through a map a full disk would end the process."""
-    form = {"descr": "|u1", "fortran_order": False, "shape": (len(files), channels, size, size)}
+    form = {"descr": "|u1", "fortran_order": False, "shape": (len(images), channels, size, size)}
     np.lib.format.write_array_header_1_0(file, form)
-    for pixels in _each("decoding", files, lambda path: image(path, channels, size)):
+    for pixels in _each("decoding", images, lambda one: image(one, channels, size)):
         file.write(pixels.tobytes())
 
 
-def _each(what: str, files: Sequence[Path], read: Callable[[Path], Content]) -> Iterator[Content]:
-    """What is read of each file, in their order; files that cannot be read are named at the end."""
+def _each(
+    what: str, images: Sequence[Encoded], read: Callable[[Encoded], Content]
+) -> Iterator[Content]:
+    """What is read of each image, in their order; unreadable ones are named at the end."""
     broken: list[str] = []
     with (
         warnings.catch_warnings(),
         ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
-        tqdm(total=len(files), desc=what, unit="image", leave=False, disable=None) as bar,
+        tqdm(total=len(images), desc=what, unit="image", leave=False, disable=None) as bar,
     ):
         warnings.simplefilter("ignore")  # Pillow's, of large images and odd palettes
-        for first in range(0, len(files), _BLOCK):
-            block = files[first : first + _BLOCK]
-            for path, found in zip(block, pool.map(partial(_attempt, read), block), strict=True):
+        for first in range(0, len(images), _BLOCK):
+            block = images[first : first + _BLOCK]
+            for one, found in zip(block, pool.map(partial(_attempt, read), block), strict=True):
                 if isinstance(found, Exception):
-                    broken.append(f"{shown(path)} ({_reason(found)})")
+                    broken.append(f"{shown(one)} ({_reason(found)})")
                 else:
                     yield found
             bar.update(len(block))
@@ -163,9 +201,9 @@ def _each(what: str, files: Sequence[Path], read: Callable[[Path], Content]) -> 
         )
 
 
-def _attempt(read: Callable[[Path], Content], path: Path) -> Content | Exception:
+def _attempt(read: Callable[[Encoded], Content], encoded: Encoded) -> Content | Exception:
     try:
-        return read(path)
+        return read(encoded)
     except Exception as error:  # Pillow raises several kinds for each format
         return error
 
@@ -178,13 +216,13 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _common_channels(files: Sequence[Path], headers: Sequence[Header]) -> int:
-    grey = [path for path, found in zip(files, headers, strict=True) if found.grey]
-    if 0 < len(grey) < len(files):
-        colour = next(path for path, found in zip(files, headers, strict=True) if not found.grey)
+def _common_channels(images: Sequence[Encoded], headers: Sequence[Header]) -> int:
+    grey = [one for one, found in zip(images, headers, strict=True) if found.grey]
+    if 0 < len(grey) < len(images):
+        colour = next(one for one, found in zip(images, headers, strict=True) if not found.grey)
         must = (
-            f"3 to make all images RGB, or 1 to make all grey: {len(grey):,} of {len(files):,} are "
-            f"grey, such as {shown(grey[0])}, and others are not, such as {shown(colour)}"
+            f"3 to make all images RGB, or 1 to make all grey: {len(grey):,} of {len(images):,} "
+            f"are grey, such as {shown(grey[0])}, and others are not, such as {shown(colour)}"
         )
         raise ArgumentError("channels", None, must)
     return 1 if grey else 3

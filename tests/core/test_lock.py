@@ -7,11 +7,13 @@ import platform
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
 from energy_at.core import lock
-from energy_at.core.lock import InUseError, locked
+from energy_at.core.lock import InUseError, locked, waiting_for
 
 HOLD = """
 import sys, time
@@ -86,3 +88,14 @@ def test_without_locks_of_the_file_system_the_process_decides(
     else:
         with pytest.raises(InUseError, match="in use by process 1 on"), locked(file, tmp_path):
             pass
+
+
+def test_who_needs_what_another_process_makes_waits_for_it(tmp_path, holder, capsys):
+    file = tmp_path / "run" / ".lock"
+    threading.Timer(0.5, holder.kill).start()
+    started = time.monotonic()
+    with waiting_for(file, file.parent / "made"):
+        assert time.monotonic() - started > 0.4
+        assert json.loads(file.read_text())["process"] == os.getpid()
+    said = f"waiting for another process that makes {file.parent / 'made'}\n"
+    assert capsys.readouterr().err == said

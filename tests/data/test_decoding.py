@@ -1,14 +1,16 @@
 """Image files become bytes once: what is cached, what it depends on, and what cannot be read."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from energy_at.data.decoding import decoded, header, image
+from energy_at.data.decoding import decoded_files, header, image
 
 
 def picture(height, width, channels=3, seed=0):
@@ -30,7 +32,7 @@ def files(tmp_path):
 
 def read(files, **options):
     root = files[0].parent
-    return decoded(
+    return decoded_files(
         files, root, root.parent / "cache", **({"channels": None, "size": None} | options)
     )
 
@@ -193,3 +195,17 @@ def test_a_cache_that_cannot_be_written_is_named(files):
     Path(files[0].parent.parent / "cache").write_text("a file")
     with pytest.raises(ValueError, match=r"^cache must be a folder that can be written to \(.*\)"):
         read(files)
+
+
+def test_of_two_that_need_the_same_images_one_decodes_them(files, capsys):
+    start = Barrier(2)
+
+    def together(_):
+        start.wait()
+        return read(files, size=200).clone()
+
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(together, range(2))
+    assert torch.equal(one, other)
+    assert capsys.readouterr().err.count("decoded 4 images") == 1
+    assert len(cached(files)) == 1
