@@ -284,7 +284,7 @@ class SORA(SingleStep):
     def _search(
         self, model: Classifier, x: Images, y: Labels, options: AttackOptions, place: Place
     ) -> AttackResult:
-        search = GradientAttack(self.ball, self.step, 1, Uniform(), project=False)
+        search = GradientAttack(self.ball, self.step, 1, Uniform())
         found = search(model, x, y, **vars(options))
         assert found.x_start is not None
         assert found.start_grad is not None

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-from energy_at.core.files import digest, is_first, replacing, write_error
+from energy_at.core.files import digest, is_first, replacing, user_cache, write_error
 from energy_at.core.lock import waiting_for
 from energy_at.core.rules import ArgumentError
 from energy_at.core.types import Pixels
@@ -50,11 +50,6 @@ class Header(NamedTuple):
     grey: bool
     width: int
     height: int
-
-
-def default_cache() -> Path:
-    """Where decoded images are kept unless a folder is named."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "energy_at"
 
 
 def decoded_files(
@@ -92,7 +87,7 @@ def decoded(
         images: At least one.
         name: With which the name of the mapped file begins.
         identity: What JSON can hold and is the same only for the same images.
-        cache: Folder of the mapped file; ``default_cache()`` by default.
+        cache: Folder of the mapped file; ``user_cache()`` by default.
         channels: 1 (grey) or 3 (RGB); those of the images, if all have the same, by default.
         size: Height and width; those of the images, if all have the same, by default.
 
@@ -101,7 +96,7 @@ def decoded(
             written.
         ValueError: if images cannot be read.
     """
-    folder = default_cache() if cache is None else Path(cache).expanduser()
+    folder = user_cache() if cache is None else Path(cache).expanduser()
     key = digest([identity, channels, size, PIL.__version__, _VERSION])
     path = folder / f"{name}-{key[:16]}.npy"
     if (found := _mapped(path, len(images))) is not None:
