@@ -45,7 +45,7 @@ def test_the_specification_can_go_to_a_file(type_dashboard, tmp_path):
     [
         ([], "entity= is missing"),
         (["entity=me"], "no W&B API key is configured: wandb login, or add --dry-run"),
-        (["entity=[a]"], "entity=['a'] must be the name"),
+        (["entity=[a]"], "entity=[a] must be the name"),
         (["dry_run=perhaps"], "dry_run=perhaps must be true or false"),
         (
             ["dry_run=true", "out=/dev/null/spec.json"],

@@ -145,6 +145,7 @@ def own_images(here, monkeypatch):
     np.savez("data/generated.npz", image=images, label=labels)
 
 
+@pytest.mark.slow
 def test_the_commands_for_own_images_run(own_images, monkeypatch, capsys):
     hub = "dataset=huggingface"  # whose data sets tests/data/test_hub.py reads
     found = [(name, argv) for name, argv in commands("own_images.md") if hub not in argv]

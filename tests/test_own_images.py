@@ -118,11 +118,11 @@ def test_a_resumed_run_on_mapped_images_equals_the_whole_run_in_memory(here):
 
 REFUSED = [
     (["dataset.extra_share=0.3"], "dataset.extra_share=0.3 must be null while extra names no file"),
-    (["dataset.extra=data/more.npz"], "dataset.extra_share=None must be a finite number > 0 and"),
+    (["dataset.extra=data/more.npz"], "dataset.extra_share=null must be a finite number > 0 and"),
     ([EXTRA[0], "dataset.extra_share=2"], "dataset.extra_share=2 must be a finite number"),
     (["dataset.extra=no.npz", EXTRA[1]], "dataset.extra=no.npz must be an .npz file"),
     (["dataset.extra=data/small.npz", EXTRA[1]], "=data/small.npz must be a file of images as"),
-    (["dataset.size=null"], "dataset.size=None must be a number of pixels, such as 32, to resize"),
+    (["dataset.size=null"], "dataset.size=null must be a number of pixels, such as 32, to resize"),
     (["dataset.size=0"], "dataset.size=0 must be an integer >= 1"),
     (["dataset.channels=2"], "dataset.channels=2 must be 1 (grey) or 3 (RGB), or null"),
     (["dataset.root=nowhere"], "dataset.root=nowhere must be a folder with train/CLASS/*.png"),

@@ -135,7 +135,7 @@ def test_samples_start_from_the_picture_that_is_named(digits_run, type_sample, w
     code, _, err = type_sample(*typed)
     assert (code, err) == (1, "error: made holds another sampling: choose another out=FOLDER\n")
     Path("mine.png").write_bytes(b"PNG")
-    for file in ("mine.png", "missing.png"):
+    for file in ("mine.png", "missing.png", "null"):
         code, _, err = type_sample(*few, "out=other", "start=image", f"start.file={file}")
         assert (code, err.count("\n")) == (1, 1)
         assert err.startswith(f"error: start.file={file} must be an image file")
@@ -225,7 +225,7 @@ BAD_INPUT = [
     ("out=file/below", "out=file/below cannot be made (Not a directory)"),
     (
         "quality=classifier judge=none n=60",
-        "judge=None must be a classifier of the data set: auto trains one",
+        "judge=null must be a classifier of the data set: auto trains one",
     ),
     ("quality=classifier n=49", "49 images are too few for FID"),
     (

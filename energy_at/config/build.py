@@ -23,7 +23,7 @@ from energy_at.attacks.registry import column_of
 from energy_at.config.cli import quieten
 from energy_at.config.trust import require_trusted
 from energy_at.config.versions import allow, instantiate
-from energy_at.core.rules import ArgumentError
+from energy_at.core.rules import ArgumentError, as_typed
 from energy_at.data import ImageData, Splits
 from energy_at.data.images import as_splits
 from energy_at.data.own_images import facts
@@ -112,7 +112,7 @@ def _with_key(cfg: DictConfig, key: str, error: ArgumentError) -> ValueError:
             found = select_node(above, read[1], absolute_key=True)
             value = found._value()
         key = found._get_full_key(None)
-    return ValueError(f"{key}={value} must be {error.must}")
+    return ValueError(f"{key}={as_typed(value)} must be {error.must}")
 
 
 def build(cfg: DictConfig, folder: RunFolder, *, wandb_id: str | None = None) -> Run:

@@ -29,7 +29,7 @@ from energy_at.config.keys import unknown_key
 from energy_at.config.schema import RULES
 from energy_at.core.files import is_first, remove_empty, write_atomic
 from energy_at.core.lock import InUseError
-from energy_at.core.rules import ArgumentError, one_of
+from energy_at.core.rules import ArgumentError, as_typed, one_of
 
 _EXTRAS = "joblib|ray|submitit|optuna"  # packages that run sweeps
 _OUTPUT = "standard output"
@@ -159,7 +159,7 @@ def explain(
     ours = [e for e in reversed(ours) if getattr(e, "errno", None) is None]  # raised first
     for found in sorted(ours, key=lambda e: isinstance(e, ArgumentError)):
         if isinstance(found, ArgumentError):  # of a key of the command, which is called the same
-            return f"{found.argument}={found.value} must be {found.must}"
+            return f"{found.argument}={as_typed(found.value)} must be {found.must}"
         return " ".join(str(found).split())
     for found in chain:
         if isinstance(found, OSError) and found.filename is not None:
@@ -191,7 +191,7 @@ def _of_a_choice(error: BaseException, command: str | None) -> str | None:
         sweep, key, values = several.groups()
         return f"{sweep}: add -m to run each of them, or write {key}=[{values}] for a list"
     if isinstance(error, ValidationError) and error.full_key in RULES:
-        return f"{error.full_key}={error.value} must be {RULES[error.full_key].must}"
+        return f"{error.full_key}={as_typed(error.value)} must be {RULES[error.full_key].must}"
     return None
 
 

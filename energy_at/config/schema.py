@@ -17,6 +17,7 @@ from energy_at.core.rules import (
     PRECISION,
     TRUTH,
     Rule,
+    as_typed,
     integer,
     is_integer,
     is_list,
@@ -66,7 +67,7 @@ def _check(cfg: DictConfig, key: str, rule: Rule) -> None:
     value = OmegaConf.select(cfg, key, default=_MISSING)
     if value is not _MISSING and (must := rule.broken_by(value)) is not None:
         shown = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-        raise ValueError(f"{key}={shown} must be {must}")
+        raise ValueError(f"{key}={as_typed(shown)} must be {must}")
 
 
 def is_path(value: Any) -> bool:

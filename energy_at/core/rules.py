@@ -95,6 +95,15 @@ def is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str)
 
 
+def as_typed(value: Any) -> str:
+    """A value as the command line takes it: ``null``, ``true``, ``[a,b]``."""
+    if is_list(value):
+        return f"[{','.join(map(as_typed, value))}]"
+    return (
+        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    )
+
+
 def nearest(word: str, words: Iterable[str], n: int = 3) -> list[str]:
     """The most similar of some names, of which those with another path may share the last part.
 

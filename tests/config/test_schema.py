@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from energy_at.config.build import build_data, build_module, build_trainer, make_attacks
 from energy_at.config.schema import check, check_start
+from energy_at.core.rules import as_typed
 from energy_at.runs.folder import RunFolder
 from energy_at.sampling.prepare import plan_of
 from tests.helpers.running import CONF, ONE_EPOCH, assert_refused
@@ -157,11 +158,11 @@ def test_a_value_of_another_type_is_refused_by_its_class(here):
     ("wrong", "said"),
     [
         ("training.awp=0.01", "training.awp=0.01 must be a group of keys"),
-        ("evaluation.attacks=null", "evaluation.attacks=None must be a group of keys"),
+        ("evaluation.attacks=null", "evaluation.attacks=null must be a group of keys"),
         ("seed=abc", "seed=abc must be an integer from 0 to 4294967295"),
         ("trainer.devices=0", "trainer.devices=0 must be a number of processes from 1 to 65536"),
         ("trainer.accumulate_grad_batches=2", "accumulate_grad_batches=2 must be 1, as every step"),
-        ("trainer.fast_dev_run=true", "trainer.fast_dev_run=True must be false, as it would write"),
+        ("trainer.fast_dev_run=true", "trainer.fast_dev_run=true must be false, as it would write"),
         ("trainer.overfit_batches=2", "trainer.overfit_batches=2 must be 0"),
         ("trainer.limit_test_batches=2", "must be null, as no training uses it"),
         ("trainer.inference_mode=true", "must be false, as attacks need gradients"),
@@ -175,10 +176,10 @@ def test_a_value_of_another_type_is_refused_by_its_class(here):
         ("trainer.enable_progress_bar=abc", "enable_progress_bar=abc must be true or false"),
         ("trainer.precision=transformer-engine", "must be 32-true, bf16-mixed or 64-true"),
         ("trainer.devices=99999999999999999999", "must be a number of processes from 1 to 65536"),
-        ("trainer.barebones=true", "trainer.barebones=True must be false, as it logs nothing"),
+        ("trainer.barebones=true", "trainer.barebones=true must be false, as it logs nothing"),
         ("threat.most=inf", "threat.most=inf must be a finite number > 0"),
         ("threat.most=[]", "threat.most=[] must be a finite number > 0"),
-        ("dataset.reader=null", "dataset.reader=None must be a group of keys"),
+        ("dataset.reader=null", "dataset.reader=null must be a group of keys"),
         ("loss.terms.adversarial_ce=nan", "loss.terms.adversarial_ce=nan must be a group of keys"),
         ("logger.csv=1", "logger.csv=1 must be a group of keys: set the keys in it, or null"),
         ("callbacks.energy=1", "callbacks.energy=1 must be a group of keys"),
@@ -212,4 +213,4 @@ def test_a_value_of_a_sweeper_or_a_launcher_is_met_by_its_name(part, name, key, 
     config = OmegaConf.create({"hydra": {part: {"_target_": name, key: wrong}}})
     with pytest.raises(ValueError) as met:  # noqa: PT011
         check_start(config)
-    assert str(met.value) == f"hydra.{part}.{key}={wrong} must be {must}"
+    assert str(met.value) == f"hydra.{part}.{key}={as_typed(wrong)} must be {must}"

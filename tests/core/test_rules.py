@@ -12,6 +12,7 @@ from energy_at.core.rules import (
     TRUTH,
     ArgumentError,
     MissingFilesError,
+    as_typed,
     integer,
     number,
     one_of,
@@ -91,3 +92,17 @@ def test_an_error_that_a_worker_hands_over_is_the_same():
     again = pickle.loads(pickle.dumps(error))
     assert str(again) == str(error)
     assert (again.argument, again.value, again.must) == ("steps", 0, "an integer >= 1")
+
+
+def test_values_are_shown_as_they_are_typed():
+    shown = {
+        "null": None,
+        "true": True,
+        "0": 0,
+        "1e-05": 1e-5,
+        "a b": "a b",
+        "[1,[null,x]]": [1, [None, "x"]],
+    }
+    assert {text: as_typed(value) for text, value in shown.items()} == {
+        text: text for text in shown
+    }

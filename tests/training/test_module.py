@@ -344,9 +344,10 @@ def unbroken(tmp_path_factory):
 @pytest.mark.parametrize(
     ("method", "step"),
     [
-        ("fgsm_pgi", 4), ("liet", 4),
+        ("fgsm_pgi", 4),
         *(pytest.param(m, s, marks=pytest.mark.slow)
-          for m, s in [("fgsm_pgi", 9), ("fgsm_pgi", 7), ("nuat", 9), ("sora", 9), ("liet", 9)]),
+          for m, s in [("fgsm_pgi", 9), ("fgsm_pgi", 7), ("liet", 4), ("liet", 9),
+                       ("nuat", 9), ("sora", 9)]),
     ],
 )  # fmt: skip
 def test_what_an_attack_remembers_is_resumed_bit_for_bit(tmp_path, unbroken, method, step):

@@ -229,7 +229,7 @@ def test_a_rollback_without_rewind_continues_the_schedule(tmp_path):
 def test_a_schedule_that_cannot_be_rewound_is_refused(tmp_path):
     run = prepared(tmp_path, *RUN, *ROLL)
     run.module.schedule = lambda optimizer, _: StepLR(optimizer, 3)
-    with pytest.raises(ValueError, match=r"^callbacks\.sentinel\.rewind=True must be false for a"):
+    with pytest.raises(ValueError, match=r"^callbacks\.sentinel\.rewind=true must be false for a"):
         require_sound(config(*RUN, *ROLL), run)
     with pytest.raises(ValueError, match=r"^rewind must be false for a StepLR: only LambdaLR and"):
         run.trainer.fit(run.module, run.data)
