@@ -52,7 +52,7 @@ def _of_an_option(command: str, option: str, arguments: Sequence[str]) -> str:
         option = f"{option} {value}"
     key = _meant_key(compose_command(command, []), name.lstrip("-").replace("-", "_"))
     if key is None:
-        return f"{option}: no such option; write key=value, without dashes; --help lists all keys"
+        return f"{option}: unknown option; write key=value, without dashes; --help lists all keys"
     return f"{option}: write {key}={value or 'VALUE'}"
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from energy_at.config.arguments import require_overrides
 
-DASHES = "--gpu: no such option; write key=value, without dashes"
+DASHES = "--gpu: unknown option; write key=value, without dashes"
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ DASHES = "--gpu: no such option; write key=value, without dashes"
         ("train", "--max-epochs 3", "--max-epochs 3: write trainer.max_epochs=3"),
         ("train", "--reg -m", "--reg: write reg=VALUE"),
         ("train", "--gpu", DASHES),
-        ("train", "--config x", "--config x: no such option"),
+        ("train", "--config x", "--config x: unknown option"),
         ("train", "reg der", "reg der: write reg=der"),
         ("train", "reg = der", "reg = der: write reg=der, without spaces"),
         ("train", "reg= der", "reg= der: leave out the space, or put quotes around it"),
