@@ -41,7 +41,7 @@ def train(
     from energy_at.config.preflight import announce, prepare
     from energy_at.evaluation.final_results import finish
     from energy_at.training.launch import fit
-    from energy_at.training.loggers import wandb_loggers
+    from energy_at.training.trackers import trackers
 
     with folder.in_use():
         run = prepare(cfg, folder, checkpoint, typed)
@@ -51,7 +51,7 @@ def train(
             if run.trainer.is_global_zero:  # of several processes, the first one does all writing
                 finish(cfg, run, folder)
         finally:
-            for logger in wandb_loggers(run.trainer.loggers):
+            for logger in trackers(run.trainer.loggers):
                 logger.finish()  # so that the next training of the process begins its own
 
 

@@ -222,18 +222,21 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, wandb_id: str | None = Non
 
 
 def build_loggers(cfg: DictConfig, folder: Path, job_type: str, **options: Any) -> list[Logger]:
-    """The loggers that a config names; ``job_type``, configuration and options are for W&B."""
+    """The loggers that a config names; ``job_type`` and options are for W&B."""
+    about: dict[str, Any] = {"config": OmegaConf.to_container(cfg, resolve=True)}
     loggers = []
     for name, logger in cfg.logger.items():
-        if logger is not None:
-            about = options | {
-                "config": OmegaConf.to_container(cfg, resolve=True),
-                "job_type": logger.get("job_type") or job_type,
-            }
+        if logger is None:
+            continue
+        found: dict[str, Any] = {}
+        if name == "wandb":
+            found = about | options | {"job_type": logger.get("job_type") or job_type}
             if job_type == "train":
-                about["name"] = logger.get("name") or display_name(cfg)
-                about["tags"] = list(dict.fromkeys([*(logger.get("tags") or []), *tags(cfg)]))
-            loggers.append(make(logger, factory=True)(folder, **about if name == "wandb" else {}))
+                found["name"] = logger.get("name") or display_name(cfg)
+                found["tags"] = list(dict.fromkeys([*(logger.get("tags") or []), *tags(cfg)]))
+        elif name in ("tensorboard", "mlflow"):
+            found = about | {"run_name": display_name(cfg), "tags": tags(cfg)}
+        loggers.append(make(logger, factory=True)(folder, **found))
     return loggers
 
 

@@ -170,10 +170,13 @@ _BY_KEYS: dict[str, Rule] = {
     "judge": Rule("auto, none or the folder of a run", is_path),
     "run out": or_null(_FOLDER),
     "checkpoint quality.weights": or_null(_FILE),
+    "logger.mlflow.tracking_uri": or_null(Rule("an address or a folder", is_path)),
     "runs": or_null(Rule("the path of a folder, or a list of them", _are_paths)),
     "entity logger.wandb.entity": or_null(_ACCOUNT),
     "project logger.wandb.project": _PROJECT,
-    "name": Rule("a name", lambda value: isinstance(value, str) and value.strip() != ""),
+    "name logger.mlflow.experiment": Rule(
+        "a name", lambda value: isinstance(value, str) and value.strip() != ""
+    ),
     "logger.wandb.tags": or_null(Rule("a list of words, such as [co,cifar10]", _are_words)),
     "trust": Rule("a list of packages, such as [my_package]", _are_words),
     "attacks": or_null(_names_such_as("fgsm,pgd", *ATTACKS)),

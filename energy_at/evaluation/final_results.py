@@ -25,10 +25,10 @@ from energy_at.reporting.finished_run import FinishedRun
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder, accuracies_in
 from energy_at.training.callbacks import callbacks_of
-from energy_at.training.loggers import wandb_loggers
 from energy_at.training.module import AdversarialTraining
 from energy_at.training.rollback import Remedies
 from energy_at.training.sentinel import Sentinel
+from energy_at.training.trackers import trackers
 
 
 def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
@@ -46,7 +46,7 @@ def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
     if len(log["train/loss"]):
         figure = delta_energy_figure({display_name(cfg): log}, setting([cfg]))
         save(figure, folder.path / "delta_energy")
-    for logger in wandb_loggers(run.trainer.loggers):
+    for logger in trackers(run.trainer.loggers):
         raised = {name: float(bool(len(log[name]))) for name in ALARMS.values()}
         logger.log_summary(accuracies_in(results) | raised | {"status": str(finished.status)})
         if (drawn := folder.path / "delta_energy.png").is_file():

@@ -77,7 +77,7 @@ def require_resumable(path: str, overrides: Sequence[str]) -> RunFolder:
     """The run to resume.
 
     Raises:
-        FileNotFoundError: if it does not exist.
+        FileNotFoundError: if the folder holds no run.
         ValueError: if an override may not change.
     """
     if not path:

@@ -22,6 +22,7 @@ from energy_at.training.optim import (
 from energy_at.training.presets import FastAT, StandardAT, Trades
 from energy_at.training.sentinel import Sentinel
 from energy_at.training.sync_batch_norm import SharedBatchNorm
+from energy_at.training.trackers import mlflow_logger, tensorboard_logger
 
 __all__ = [
     "EMA",
@@ -42,9 +43,11 @@ __all__ = [
     "WeightPerturbation",
     "constant",
     "csv_logger",
+    "mlflow_logger",
     "onecycle",
     "piecewise",
     "sgd",
+    "tensorboard_logger",
     "triangular",
     "wandb_logger",
 ]

@@ -3,7 +3,7 @@
 import csv
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -259,11 +259,6 @@ def wandb_logger(
         mode = "offline"
     place = str(Path(folder).absolute())  # the process of wandb may have another working directory
     return TolerantWandb(save_dir=place, project=project, mode=mode, **options)
-
-
-def wandb_loggers(loggers: Iterable[Logger]) -> list[TolerantWandb]:
-    """Those of W&B; none if it is not used."""
-    return [logger for logger in loggers if isinstance(logger, TolerantWandb)]
 
 
 def _one_line(error: Exception) -> str:

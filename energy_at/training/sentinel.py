@@ -17,9 +17,9 @@ from energy_at.objectives import Objective, Weighted, fits_adv_alone
 from energy_at.overfitting import Alarm, Detector, Thresholds
 from energy_at.training.callbacks import callbacks_of
 from energy_at.training.callbacks.monitors import EnergyMonitor
-from energy_at.training.loggers import wandb_loggers
 from energy_at.training.module import AdversarialTraining
 from energy_at.training.rollback import Remedies, Remedy, Rollback
+from energy_at.training.trackers import trackers
 
 Action = Literal["warn", "stop", "checkpoint", "rollback"]
 
@@ -172,7 +172,7 @@ class Sentinel(Callback):
         elif self.action == "stop":
             self._stopped_at, trainer.should_stop = trainer.max_epochs or 0, True
         _print(f"{alarm}{self._consequence()}")
-        for logger in wandb_loggers(trainer.loggers):
+        for logger in trackers(trainer.loggers):
             logger.alert(f"{alarm.kind} alarm", str(alarm))
 
     def _consequence(self) -> str:
