@@ -179,10 +179,12 @@ def trained(tmp_path_factory):
 )
 def test_nothing_is_lost(name, fault, trained, here, monkeypatch):
     quick_classifier(monkeypatch)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(here / "cache"))  # of the classifier
     command, root, log = COMMANDS[name], here / COMMANDS[name].root, Path("log.txt")
 
     def prepare():
-        shutil.rmtree(root, ignore_errors=True)
+        for made in (root, here / "cache"):
+            shutil.rmtree(made, ignore_errors=True)
         if command.root == "results":
             shutil.copytree(trained, "run", dirs_exist_ok=True)
             root.mkdir()
