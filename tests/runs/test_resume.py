@@ -303,7 +303,7 @@ def test_a_run_in_use_is_left_alone(type_train, run, argv):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"loops": {}}, "it has no fit_loop"),
+        ({"loops": {}}, "its fit_loop has no progress"),
         ({"loops": 3}, "loops is no dict"),
         ({"state_dict": 3}, "state_dict is no dict"),
         ({"state_dict": {"net": 3}}, "a weight is no tensor"),
