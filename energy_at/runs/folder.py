@@ -116,12 +116,12 @@ class RunFolder:
         Results are of the shorter training: they are renamed first, so that a run with results has
         always done what its configuration asks for.
         """
+        record = self.record()  # which may be damaged
         remove_parts(self.path)
         if self.results_file.is_file():
             epochs = self.config().trainer.max_epochs
             self.results_file.rename(self.results_file.with_stem(f"results_{epochs}_epochs"))
         if changes:
-            record = self.record()
             record["overrides"] = [*record["overrides"], *changes]
             write_atomic(self.environment_file, json.dumps(record, indent=2) + "\n")
         write_atomic(self.config_file, OmegaConf.to_yaml(cfg, resolve=True))
