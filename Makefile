@@ -44,8 +44,8 @@ test: install ## Run the tests, one process a core (< 8 min on two cores)
 test-slow: install ## Run the tests that take minutes
 	$(PY) -m pytest -m slow
 
-test-faults: install ## Kill commands and fill their disk at any write; minutes
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m slow tests/test_faults.py
+test-faults: install ## Kill commands and fill their disk at any write; the table goes to docs/faults.md
+	OMP_NUM_THREADS=1 FAULTS_TABLE=$(CURDIR)/docs/faults.md $(PY) -m pytest -m slow tests/test_faults.py
 
 gpu: install ## Run the benchmark and the study at full size; re-run to resume
 	PYTHON=$(PY) bash scripts/gpu_study.sh

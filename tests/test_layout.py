@@ -13,6 +13,7 @@ OF_SEVERAL_MODULES = {
     "test_gpu_study.py": "scripts/gpu_study.sh",
     "test_layout.py": "tests/",
     "test_faults.py": "what every command leaves behind when it is killed",
+    "test_fuzz.py": "what every command answers to any value of any key",
     "test_own_images.py": "dataset=folder and dataset=npz, in every command",
     "test_python_api.py": "the Python of README",
     "test_start_up.py": "what all commands import before they answer",

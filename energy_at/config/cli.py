@@ -30,7 +30,7 @@ from energy_at.config.sweep_progress import SweepProgress
 from energy_at.config.trust import set_trusted
 from energy_at.config.versions import BASE, OF_COMMANDS, allow, register_resolver, unchecked_help
 from energy_at.core.files import is_first, remove_empty, write_error
-from energy_at.core.progress import set_job, titled, write_line
+from energy_at.core.progress import printable, set_job, titled, write_line
 
 RERUN = "re-run the same command to resume"
 _FLAGS = {"--dry-run": "dry_run=true"}  # options that stand for an override
@@ -86,7 +86,7 @@ def command(
                 result = body(cfg, job) if jobs else body(cfg)
                 if not isinstance(result, str):
                     return result
-                print(titled(result))
+                print(printable(titled(result)))
             return None
 
         @functools.wraps(body)

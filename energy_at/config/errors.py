@@ -29,6 +29,7 @@ from energy_at.config.keys import unknown_key
 from energy_at.config.schema import RULES
 from energy_at.core.files import is_first, remove_empty, write_atomic
 from energy_at.core.lock import InUseError
+from energy_at.core.progress import printable
 from energy_at.core.rules import ArgumentError, as_typed, one_of
 
 _EXTRAS = "joblib|ray|submitit|optuna"  # packages that run sweeps
@@ -121,14 +122,14 @@ def _print_once(line: str) -> None:
         time.sleep(0.1)
         if os.getppid() != parent:
             return
-    sys.stderr.write(f"error: {line}\n")
+    sys.stderr.write(f"error: {printable(line)}\n")
 
 
 def _keep_error(folder: Path, error: Exception, line: str | None) -> None:
     if line is None or _wants_traceback():
         traceback.print_exception(error)
     line = line or " ".join(f"{type(error).__name__}: {error}".split())
-    sys.stderr.write(f"error: {line}\n")
+    sys.stderr.write(f"error: {printable(line)}\n")
     if not isinstance(error, InUseError):  # the folder is that of a job that runs
         with suppress(OSError):  # of a full disk
             write_atomic(error_file(folder), line + "\n")

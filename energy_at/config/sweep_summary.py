@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from energy_at.config.errors import one_line_errors
 from energy_at.config.schema import check_start
 from energy_at.core.files import remove_empty, require_writable
+from energy_at.core.progress import printable
 
 # Hydra makes the callback of every run: the imports of what reads runs and draws wait.
 
@@ -48,7 +49,7 @@ class SweepSummary(Callback):
         if not folder.exists():  # W&B's agents will run the jobs
             return
         with one_line_errors():
-            print(summary(folder, self.of))
+            print(printable(summary(folder, self.of)))
         if failures(folder) or unfinished(folder):
             sys.exit(1)
 

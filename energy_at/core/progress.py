@@ -1,11 +1,13 @@
 """Progress on stderr: bars on a terminal of its own, whole lines in a file or among other jobs."""
 
+import re
 import sys
 from typing import Any
 
 from tqdm import tqdm
 
 _title, _alone = "", True
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # but tab and newline
 
 
 def set_job(title: str = "", *, alone: bool = True) -> None:
@@ -33,10 +35,17 @@ def titled(text: str) -> str:
     return f"{_title}\n{text}" if _title else text
 
 
+def printable(text: str) -> str:
+    """Text whose control characters are escaped: those of a stranger's file steer no terminal."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
 def write_line(line: str) -> None:
     """Writes a line above the bars; with its title in front if other jobs write there too."""
     beside = "" if _alone or not _title else f"{_title}: "
-    tqdm.write(f"{beside}{line}\n", file=sys.stderr, end="")  # at once: other jobs write too
+    tqdm.write(
+        f"{printable(beside + line)}\n", file=sys.stderr, end=""
+    )  # at once: other jobs write too
 
 
 def clock(seconds: float) -> str:

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from energy_at.config.build import Run, build_module, make_attacks
 from energy_at.core.files import digest
-from energy_at.core.progress import titled
+from energy_at.core.progress import printable, titled
 from energy_at.core.types import Images, Labels
 from energy_at.data import ImageSet, as_floats
 from energy_at.evaluation.robustness import Evaluator
@@ -58,7 +58,7 @@ def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
         finished.advice(),
         f"run folder: {folder.path}",
     ]
-    print(titled("\n".join(filter(None, lines))), flush=True)
+    print(printable(titled("\n".join(filter(None, lines)))), flush=True)
 
 
 def evaluate_checkpoints(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from energy_at.core.files import write_atomic
+from energy_at.core.progress import printable
 
 TERMINAL = 80  # columns of the narrowest terminal
 ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
@@ -37,7 +38,10 @@ class Table:
 
     def markdown(self) -> str:
         """A Markdown table with aligned columns; a ``|`` in a cell is escaped."""
-        lines = [[cell.replace("|", r"\|") for cell in line] for line in (self.columns, *self.rows)]
+        lines = [
+            [printable(cell).replace("|", r"\|") for cell in line]
+            for line in (self.columns, *self.rows)
+        ]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         lines.insert(1, ["-" * width for width in widths])
         return "\n".join(
@@ -57,7 +61,8 @@ class Table:
 
     def write(self, stem: Path, above: str = "", numbers: "Table | None" = None) -> None:
         """Writes ``stem.md``, ``stem.tex`` and ``stem.csv``, which holds ``numbers`` if given."""
-        write_atomic(stem.with_name(f"{stem.name}.md"), f"{above}{self.markdown()}\n")
+        text = self.markdown().replace("<", "&lt;")  # of a name: no tag
+        write_atomic(stem.with_name(f"{stem.name}.md"), f"{above}{text}\n")
         write_atomic(stem.with_name(f"{stem.name}.tex"), f"{self.latex()}\n")
         write_atomic(stem.with_name(f"{stem.name}.csv"), (numbers or self).csv())
 
@@ -95,8 +100,7 @@ class Table:
     def csv(self) -> str:
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(self.columns)
-        writer.writerows(self.rows)
+        writer.writerows([[_inert(cell) for cell in row] for row in (self.columns, *self.rows)])
         return out.getvalue()
 
 
@@ -158,8 +162,16 @@ def steps_of_runs_cell(steps: Iterable[tuple[str, int | None]], runs: int) -> st
     )
 
 
+def _inert(cell: Any) -> Any:
+    """A cell of which no spreadsheet makes a formula; numbers stay numbers."""
+    if not isinstance(cell, str):
+        return cell
+    text = printable(cell)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) and not _is_number(text) else text
+
+
 def _latex(cell: Any) -> str:
-    text = "".join(LATEX.get(sign, sign) for sign in str(cell))
+    text = "".join(LATEX.get(sign, sign) for sign in printable(str(cell)))
     return f"{{{text}}}" if text.startswith("[") else text  # else an argument of the line before
 
 

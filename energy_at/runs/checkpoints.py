@@ -18,6 +18,8 @@ _TRAINING_STATE: dict[str, type] = {
     "callbacks": dict,
 }
 
+_PROGRESS = {"epoch_progress", "epoch_loop.batch_progress"}
+
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """A checkpoint of a training: tensors and plain values only.
@@ -48,8 +50,9 @@ def read_training_state(path: str | Path) -> dict[str, Any]:
     for name, kind in _TRAINING_STATE.items():
         if not isinstance(state[name], kind):
             raise ValueError(f"checkpoint {path} is damaged: {name} is no {kind.__name__}")
-    if not isinstance(state["loops"].get("fit_loop"), dict):
-        raise ValueError(f"checkpoint {path} is damaged: it has no fit_loop")
+    fit_loop = state["loops"].get("fit_loop")
+    if not (isinstance(fit_loop, dict) and fit_loop.keys() >= _PROGRESS):
+        raise ValueError(f"checkpoint {path} is damaged: its fit_loop has no progress")
     if not all(isinstance(value, torch.Tensor) for value in state["state_dict"].values()):
         raise ValueError(f"checkpoint {path} is damaged: a weight is no tensor")
     return state

@@ -17,6 +17,7 @@ from yaml import YAMLError
 
 from energy_at.core.files import is_first, read_json, remove_parts, write_atomic
 from energy_at.core.lock import locked
+from energy_at.core.progress import printable
 from energy_at.core.rules import integer, is_integer, is_number
 from energy_at.runs.environment import environment
 from energy_at.runs.metrics_log import MetricsLog, read_metrics_log
@@ -115,12 +116,12 @@ class RunFolder:
         Results are of the shorter training: they are renamed first, so that a run with results has
         always done what its configuration asks for.
         """
+        record = self.record()  # which may be damaged
         remove_parts(self.path)
         if self.results_file.is_file():
             epochs = self.config().trainer.max_epochs
             self.results_file.rename(self.results_file.with_stem(f"results_{epochs}_epochs"))
         if changes:
-            record = self.record()
             record["overrides"] = [*record["overrides"], *changes]
             write_atomic(self.environment_file, json.dumps(record, indent=2) + "\n")
         write_atomic(self.config_file, OmegaConf.to_yaml(cfg, resolve=True))
@@ -308,14 +309,17 @@ def runs_in(path: str | Path) -> list[RunFolder]:
 
 
 def failures(sweep: str | Path) -> list[tuple[Path, str]]:
+    """Folders of the jobs that failed, each with its error in one line."""
     files = sorted(Path(sweep).rglob(_ERROR), key=job_order)
-    return [(file.parent, " ".join(file.read_text().split())) for file in files]
+    lines = [" ".join(file.read_text(errors="replace").split()) for file in files]
+    return [(file.parent, printable(line)) for file, line in zip(files, lines, strict=True)]
 
 
 def folder_names(runs: Sequence[RunFolder]) -> list[str]:
     """Folder names if they differ, else the paths as they were written."""
     short = [run.path.name for run in runs]
-    return short if len(set(short)) == len(short) else [str(run.path) for run in runs]
+    names = short if len(set(short)) == len(short) else [str(run.path) for run in runs]
+    return [printable(name) for name in names]
 
 
 def job_order(path: Path) -> list[str]:

@@ -145,6 +145,8 @@ class LogReader:
         except (ValueError, csv.Error) as error:
             known = list(self._columns), self._lines
             damage = find_damage(whole, *known) or (self._lines + 1, str(error))
+        if damage is None and not data[len(whole) :].replace(b"\0", b"\xff").isascii():
+            damage = self._lines + 1, "it is not text"  # nor the beginning of a line
         if damage is not None:
             raise ValueError(f"{self.path} is damaged: line {damage[0]}: {damage[1]}")
         return self.restarted or bool(whole)

@@ -1,5 +1,7 @@
 """The independent classifier: standard training on the data set, done once for all samplings."""
 
+import signal
+import sys
 from pathlib import Path
 
 import torch
@@ -97,4 +99,6 @@ def _train(model: TrainedModel, folder: RunFolder, *, progress: bool) -> None:
         try:
             run.trainer.fit(run.module, datamodule=run.data)
         except SystemExit:  # how Lightning ends on a signal
+            if run.trainer.received_sigterm:
+                sys.exit(128 + signal.SIGTERM)
             raise KeyboardInterrupt from None

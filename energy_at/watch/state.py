@@ -12,6 +12,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from energy_at.core.files import read_json
+from energy_at.core.progress import printable
 from energy_at.overfitting.alarms import REPEATED
 from energy_at.overfitting.onset import RunStatus
 from energy_at.reporting.finished_run import run_status
@@ -120,7 +121,7 @@ class WatchedRun:
         self, steps: int | None, age: float | None, batch: int, robustness: RunStatus
     ) -> tuple[str, str]:
         if self.folder.error_file.is_file():
-            return "failed", self.folder.error_file.read_text().strip()
+            return "failed", printable(self.folder.error_file.read_text(errors="replace").strip())
         if self.folder.results_file.is_file():
             return "finished", str(robustness)
         if age is None or not self.step:
@@ -202,7 +203,7 @@ class Watch:
         typed = [run.folder.overrides() for run in runs]
         shared = set(typed[0]).intersection(*typed)
         return [
-            run.state(name) | {"overrides": " ".join(o for o in own if o not in shared)}
+            run.state(name) | {"overrides": printable(" ".join(o for o in own if o not in shared))}
             for run, name, own in zip(runs, names, typed, strict=True)
         ]
 

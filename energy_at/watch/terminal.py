@@ -62,7 +62,7 @@ def follow(
 
     With ``once``, or if the output is no terminal, their current state is all.
     """
-    console = console or Console()
+    console = console or Console(markup=False)
     if once or not console.is_terminal:
         watch.update()
         while watch.behind:

@@ -129,3 +129,13 @@ def test_steps_of_several_runs_are_counted_by_kind():
     steps = [("CO", 331), ("CO", 305), ("not robust", None)]
     assert steps_of_runs_cell(steps, 3) == "CO 331, 305 (2 of 3 runs); not robust (1 of 3 runs)"
     assert steps_of_runs_cell([("CO", 331)], 1) == "CO 331"
+
+
+def test_names_from_a_strangers_files_are_text_in_every_form(tmp_path):
+    table = Table(("=run", "dE"), [("=cmd()", "-0.1"), ("<script>\x1b[2J", "+1.5"), ("@a", "")])
+    table.write(tmp_path / "table")
+    text = (tmp_path / "table.csv").read_text()
+    assert text == "'=run,dE\n'=cmd(),-0.1\n<script>\\x1b[2J,+1.5\n'@a,\n"
+    for end in ("md", "tex", "csv"):
+        assert "\x1b" not in (tmp_path / f"table.{end}").read_text()
+    assert "&lt;script>\\x1b[2J" in (tmp_path / "table.md").read_text()

@@ -269,7 +269,7 @@ def test_a_long_log_is_read_in_parts(growing):
     assert steps(reader) == list(range(1000))
 
 
-@pytest.mark.parametrize("cells", [b"1,0.5\n2,abc\n", b"1,\xa2\xff\n"])
+@pytest.mark.parametrize("cells", [b"1,0.5\n2,abc\n", b"1,\xa2\xff\n", b"1,0.5\n\0\0"])
 def test_a_cell_without_a_number_is_damage(growing, cells):
     growing.path.write_bytes(b"step,loss\n" + cells)
     with pytest.raises(ValueError, match=r"metrics.csv is damaged: line [23]: "):

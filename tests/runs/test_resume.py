@@ -303,7 +303,8 @@ def test_a_run_in_use_is_left_alone(type_train, run, argv):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"loops": {}}, "it has no fit_loop"),
+        ({"loops": {}}, "its fit_loop has no progress"),
+        ({"loops": {"fit_loop": {}}}, "its fit_loop has no progress"),
         ({"loops": 3}, "loops is no dict"),
         ({"state_dict": 3}, "state_dict is no dict"),
         ({"state_dict": {"net": 3}}, "a weight is no tensor"),
@@ -319,6 +320,12 @@ def test_a_tampered_checkpoint_gets_one_line(run, type_train, change, said):
     assert (code, err.count("\n")) == (1, 1)
     assert "last.ckpt" in err
     assert said in err
+
+
+def test_a_damaged_record_is_refused_before_anything_is_written(type_train, run):
+    RunFolder(Path("run")).environment_file.write_text('{"overrides": 3}')
+    said = "environment.json is damaged: overrides must be a list"
+    assert_refused(type_train, said, "resume=run", "trainer.max_epochs=2")
 
 
 def test_a_full_disk_gets_one_line_that_names_the_run(type_train, here, monkeypatch):

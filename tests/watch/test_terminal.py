@@ -38,6 +38,17 @@ def test_many_runs_get_a_line_each(here, composed):
     assert [line.split()[0] for line in text.splitlines()] == ["run", "a", "b", "c"]
 
 
+def test_names_and_errors_of_a_strangers_runs_are_text(here, composed, capsys):
+    for name in ("[red]a", "\x1b[31mb"):
+        train(begin(here / name, composed), [0])
+    (here / "\x1b[31mb" / "error.txt").write_text("oh \x1b[2J\n")
+    follow(Watch([str(here)]), interval=1, once=True)
+    text = capsys.readouterr().out
+    assert "\x1b" not in text
+    assert "[red]a" in text
+    assert "\\x1b[31mb" in text
+
+
 @pytest.mark.parametrize(("width", "failed"), [(80, "failed"), (140, "failed: the loss is nan")])
 def test_a_line_has_room_for_what_was_swept(here, composed, width, failed):
     for name, beta in {"a": 0.5, "b": 12.25, "c": 20}.items():
