@@ -115,10 +115,15 @@ def _with_key(cfg: DictConfig, key: str, error: ArgumentError) -> ValueError:
     return ValueError(f"{key}={value} must be {error.must}")
 
 
-def build(cfg: DictConfig, folder: RunFolder, *, wandb_id: str | None = None) -> Run:
-    """Wires the objects that a config names; the only place that knows them all."""
+def build(
+    cfg: DictConfig, folder: RunFolder, *, wandb_id: str | None = None, fresh: bool = True
+) -> Run:
+    """Wires the objects that a config names; the only place that knows them all.
+
+    Without ``fresh``, published weights that the network would begin with are not loaded.
+    """
     data = build_data(cfg)  # first: a network follows the images
-    return Run(build_module(cfg), data, build_trainer(cfg, folder, wandb_id))
+    return Run(build_module(cfg, fresh=fresh), data, build_trainer(cfg, folder, wandb_id))
 
 
 def build_data(cfg: DictConfig) -> ImageData:
@@ -153,7 +158,8 @@ def left_open(data: DictConfig) -> bool:
     return any(data.get(key) is None for key in keys)
 
 
-def build_module(cfg: DictConfig) -> AdversarialTraining:
+def build_module(cfg: DictConfig, *, fresh: bool = False) -> AdversarialTraining:
+    """The network with its objective; a ``fresh`` one begins with the weights that are named."""
     awp = cfg.training.awp
     with keys_of(awp, warmup_epochs="warmup"):
         perturbation = WeightPerturbation(awp.gamma, awp.warmup) if awp.gamma else None
@@ -163,7 +169,7 @@ def build_module(cfg: DictConfig) -> AdversarialTraining:
         spread = cfg.loss.get("smoothing", "uniform")
         smoothing = LabelSmoothing(share, cfg.dataset.classes, spread)
     terms = make_terms(cfg.loss.terms) | make_terms(cfg.reg.terms)
-    net = make(cfg.model)
+    net = make(cfg.model, without=() if fresh else ("pretrained",))
     require_initialized(net)
     if cfg.training.channels_last:
         net = net.to(memory_format=torch.channels_last)

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from lightning import seed_everything
 from omegaconf import DictConfig
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from energy_at.attacks import NoAttack
 from energy_at.config.build import Run, build, keys_of, make_attacks, restore
@@ -34,7 +36,7 @@ def prepare(
     check(cfg)
     seed_everything(cfg.seed, workers=True, verbose=False)
     wandb_id = read_checkpoint(checkpoint).get("wandb_id") if checkpoint else None
-    run = build(cfg, folder, wandb_id=wandb_id)
+    run = build(cfg, folder, wandb_id=wandb_id, fresh=checkpoint is None)
     if checkpoint is not None:
         restore(run.module, checkpoint)
     require_sound(cfg, run)
@@ -64,6 +66,8 @@ def header(cfg: DictConfig, run: Run, folder: RunFolder) -> str:
         "folder": str(folder.path),
     }
     lines["device"] += processes
+    if not any(isinstance(module, _BatchNorm) for module in run.module.net.modules()):
+        lines["network"] += ", no batch norm: training.bn_mode concerns dropout only"
     return "\n".join(f"{name:<8} {text}" for name, text in lines.items())
 
 
@@ -119,11 +123,17 @@ def _require_fitting(run: Run) -> None:
     shape = tuple(images.pixels.shape[1:])
     try:
         with no_graph(), eval_mode(run.module.net):
-            classes = run.module.net(as_floats(images.pixels, run.data.channels_last)).shape[1]
-    except RuntimeError as error:
+            logits = run.module.net(as_floats(images.pixels, run.data.channels_last))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"the model does not take images of shape {shape}: {reason}") from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
+        kind = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(
-            f"the model does not take images of shape {shape}: leave model.channels to the data set"
-        ) from error
+            f"the model must return logits of shape ({len(images)}, classes) for {len(images)} "
+            f"images: it returns {kind}"
+        )
+    classes = logits.shape[1]
     smoothing = run.module.smoothing
     if smoothing is not None and smoothing.classes != classes:
         raise ValueError(

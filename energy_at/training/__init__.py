@@ -12,7 +12,9 @@ from energy_at.training.loggers import csv_logger, wandb_logger
 from energy_at.training.module import AdversarialTraining
 from energy_at.training.optim import (
     WeightPerturbation,
+    adamw,
     constant,
+    cosine,
     onecycle,
     piecewise,
     sgd,
@@ -39,7 +41,9 @@ __all__ = [
     "StandardAT",
     "Trades",
     "WeightPerturbation",
+    "adamw",
     "constant",
+    "cosine",
     "csv_logger",
     "onecycle",
     "piecewise",
