@@ -21,6 +21,7 @@ from omegaconf._impl import select_node
 from energy_at.attacks import Attack
 from energy_at.attacks.registry import column_of
 from energy_at.config.cli import quieten
+from energy_at.config.initial_weights import load_initial
 from energy_at.config.trust import require_trusted
 from energy_at.config.versions import allow, instantiate
 from energy_at.core.rules import ArgumentError
@@ -171,6 +172,8 @@ def build_module(cfg: DictConfig, *, fresh: bool = False) -> AdversarialTraining
     terms = make_terms(cfg.loss.terms) | make_terms(cfg.reg.terms)
     net = make(cfg.model, without=() if fresh else ("pretrained",))
     require_initialized(net)
+    if fresh:
+        load_initial(cfg, net)
     if cfg.training.channels_last:
         net = net.to(memory_format=torch.channels_last)
     with keys_of(cfg.training, eps_warmup_epochs="eps_warmup"):

@@ -47,7 +47,7 @@ def timm(
 
     Raises:
         ImportError: if timm is missing.
-        ValueError: if there is no such network, or it refuses an argument.
+        ValueError: if the network is unknown, or refuses an argument.
     """
     require(TRUTH, pretrained=pretrained)
     require(number(0, 1, below=True), drop_rate=drop_rate, drop_path_rate=drop_path_rate)
@@ -95,7 +95,7 @@ def torchvision(
         options: Further arguments of the architecture, such as ``stochastic_depth_prob=0.1``.
 
     Raises:
-        ValueError: if there is no such network, or it refuses an argument.
+        ValueError: if the network is unknown, or refuses an argument.
     """
     require(one_of(*torchvision_models.list_models(torchvision_models)), name=name)
     require(Rule("1 or 3", (1, 3).__contains__), channels=channels)

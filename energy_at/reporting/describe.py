@@ -14,6 +14,7 @@ from energy_at.reporting.tables import Table, grouped
 NOT_COMPARED = (  # keys in which repetitions of a run may differ: the seed, and no result
     "seed",
     "resume",
+    "init",  # its digest is compared
     "logger",
     "hydra",
     "callbacks.progress",

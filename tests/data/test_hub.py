@@ -59,7 +59,7 @@ def test_the_columns_of_images_and_classes_are_the_splits(tmp_path):
 
 
 REFUSED = {
-    "no such data set": (
+    "an unknown data set": (
         lambda root: shutil.rmtree(root),
         "^name must be a data set of the Hugging Face Hub, or a folder of one: ",
     ),
