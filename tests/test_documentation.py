@@ -163,6 +163,47 @@ def test_the_commands_for_own_images_run(own_images, monkeypatch, capsys):
     assert "24 training and 24 test images of 3x64x64" in capsys.readouterr().out
 
 
+def in_ten_lines():
+    """The commands of docs/your_own.md, without those that take minutes; its file is written."""
+    code = SNIPPET.findall((ROOT / "docs/your_own.md").read_text())
+    Path("mine.py").write_text("\n\n".join(code))
+    return [argv for name, argv in commands("your_own.md") if name == "train" and len(argv) > 1]
+
+
+SMALL_STEP = ("logger=csv", "dataset.batch_size=16", "validation.attacks.pgd.steps=1")
+
+
+def test_own_parts_in_ten_lines_train_together(here, monkeypatch):
+    monkeypatch.syspath_prepend(here)
+    own = [argv for argv in in_ten_lines() if "trust=[mine]" in argv]
+    together = list(dict.fromkeys(o for argv in reversed(own) for o in argv if o != "model=small"))
+    monkeypatch.setattr(sys, "argv", ["train", *together, *QUICK, *SMALL_STEP, "hydra.run.dir=run"])
+    train.main()
+    run = RunFolder.open("run")
+    config = run.config()
+    assert list(run.log()["train/loss/mine"].steps) == [1]
+    assert (config.dataset.size, config.dataset.channels, config.model.net.width) == (16, 3, 16)
+    sys.modules.pop("mine")
+
+
+@pytest.mark.slow
+def test_the_commands_in_ten_lines_run_each_alone(here, monkeypatch):
+    monkeypatch.syspath_prepend(here)
+    small = {
+        "dataset=cifar10": "dataset=synthetic",
+        "model.name=resnet26d": "model.name=test_resnet",
+    }
+    sizes = ("dataset.size=32", "trainer.limit_val_batches=1")
+    for number, argv in enumerate(in_ten_lines()):
+        argv = [small.get(option, option) for option in argv]
+        own = sizes if "dataset=synthetic" in argv else ()
+        folder = f"hydra.run.dir=run{number}"
+        monkeypatch.setattr(sys, "argv", ["train", *argv, *QUICK, *SMALL_STEP, *own, folder])
+        train.main()
+        assert (Path(f"run{number}") / "results.json").is_file()
+    sys.modules.pop("mine")
+
+
 def test_the_commands_for_slurm_compose():
     found = [argv for _, argv in commands("sweeps_and_clusters.md")
              if "hydra/launcher=submitit_slurm" in argv]  # fmt: skip

@@ -15,6 +15,7 @@ OF_SEVERAL_MODULES = {
     "test_faults.py": "what every command leaves behind when it is killed",
     "test_fuzz.py": "what every command answers to any value of any key",
     "test_own_images.py": "dataset=folder and dataset=npz, in every command",
+    "test_own_networks.py": "model=timm, torchvision and custom, in every command",
     "test_python_api.py": "the Python of README",
     "test_start_up.py": "what all commands import before they answer",
     "test_wheel.py": "the package as it is installed",

@@ -21,6 +21,7 @@ from omegaconf._impl import select_node
 from energy_at.attacks import Attack
 from energy_at.attacks.registry import column_of
 from energy_at.config.cli import quieten
+from energy_at.config.initial_weights import load_initial
 from energy_at.config.trust import require_trusted
 from energy_at.config.versions import allow, instantiate
 from energy_at.core.rules import ArgumentError, as_typed
@@ -115,10 +116,15 @@ def _with_key(cfg: DictConfig, key: str, error: ArgumentError) -> ValueError:
     return ValueError(f"{key}={as_typed(value)} must be {error.must}")
 
 
-def build(cfg: DictConfig, folder: RunFolder, *, wandb_id: str | None = None) -> Run:
-    """Wires the objects that a config names; the only place that knows them all."""
+def build(
+    cfg: DictConfig, folder: RunFolder, *, wandb_id: str | None = None, fresh: bool = True
+) -> Run:
+    """Wires the objects that a config names; the only place that knows them all.
+
+    Without ``fresh``, published weights that the network would begin with are not loaded.
+    """
     data = build_data(cfg)  # first: a network follows the images
-    return Run(build_module(cfg), data, build_trainer(cfg, folder, wandb_id))
+    return Run(build_module(cfg, fresh=fresh), data, build_trainer(cfg, folder, wandb_id))
 
 
 def build_data(cfg: DictConfig) -> ImageData:
@@ -153,7 +159,8 @@ def left_open(data: DictConfig) -> bool:
     return any(data.get(key) is None for key in keys)
 
 
-def build_module(cfg: DictConfig) -> AdversarialTraining:
+def build_module(cfg: DictConfig, *, fresh: bool = False) -> AdversarialTraining:
+    """The network with its objective; a ``fresh`` one begins with the weights that are named."""
     awp = cfg.training.awp
     with keys_of(awp, warmup_epochs="warmup"):
         perturbation = WeightPerturbation(awp.gamma, awp.warmup) if awp.gamma else None
@@ -163,8 +170,10 @@ def build_module(cfg: DictConfig) -> AdversarialTraining:
         spread = cfg.loss.get("smoothing", "uniform")
         smoothing = LabelSmoothing(share, cfg.dataset.classes, spread)
     terms = make_terms(cfg.loss.terms) | make_terms(cfg.reg.terms)
-    net = make(cfg.model)
+    net = make(cfg.model, without=() if fresh else ("pretrained",))
     require_initialized(net)
+    if fresh:
+        load_initial(cfg, net)
     if cfg.training.channels_last:
         net = net.to(memory_format=torch.channels_last)
     with keys_of(cfg.training, eps_warmup_epochs="eps_warmup"):

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from lightning import seed_everything
 from omegaconf import DictConfig
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from energy_at.attacks import NoAttack
 from energy_at.config.build import Run, build, keys_of, make_attacks, restore
@@ -38,7 +39,7 @@ def prepare(
         keep_freed_memory()
     seed_everything(cfg.seed, workers=True, verbose=False)
     wandb_id = read_checkpoint(checkpoint).get("wandb_id") if checkpoint else None
-    run = build(cfg, folder, wandb_id=wandb_id)
+    run = build(cfg, folder, wandb_id=wandb_id, fresh=checkpoint is None)
     if checkpoint is not None:
         restore(run.module, checkpoint)
     require_sound(cfg, run)
@@ -71,6 +72,8 @@ def announce(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
         "folder": str(folder.path),
     }
     lines["device"] += processes
+    if not any(isinstance(module, _BatchNorm) for module in run.module.net.modules()):
+        lines["network"] += ", no batch norm: training.bn_mode concerns dropout only"
     write_line("\n".join(f"{name:<8} {text}" for name, text in lines.items()))
 
 
@@ -124,17 +127,7 @@ def _made(factory: Callable[..., Any], *arguments: Any) -> Any:
 
 def _require_fitting(run: Run) -> None:
     """Refuses a network that does not take these images, or has no logit for some class."""
-    x, classes = _first_images(run), 0
-    try:
-        classes = require_logits(run.module.net, x).shape[1]
-    except ValueError as error:
-        if not isinstance(error.__cause__, RuntimeError):
-            raise
-    if not classes:
-        raise ValueError(
-            f"the model does not take images of shape {tuple(x.shape[1:])}: leave model.channels "
-            "to the data set"
-        )
+    classes = require_logits(run.module.net, _first_images(run)).shape[1]
     smoothing = run.module.smoothing
     if smoothing is not None and smoothing.classes != classes:
         raise ValueError(

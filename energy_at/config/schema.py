@@ -171,6 +171,8 @@ _BY_KEYS: dict[str, Rule] = {
     "run out": or_null(_FOLDER),
     "checkpoint quality.weights": or_null(_FILE),
     "logger.mlflow.tracking_uri": or_null(Rule("an address or a folder", is_path)),
+    "init": or_null(Rule("the path of a file of weights or of the folder of a run", is_path)),
+    "init_sha256": or_null(Rule("a SHA-256 of 64 digits", lambda v: len(str(v)) == 64)),
     "runs": or_null(Rule("the path of a folder, or a list of them", _are_paths)),
     "entity logger.wandb.entity": or_null(_ACCOUNT),
     "project logger.wandb.project": _PROJECT,

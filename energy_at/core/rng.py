@@ -1,6 +1,7 @@
 """Random numbers: of one generator for a batch, or of one for each of its images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -158,6 +159,18 @@ def _drawn_like(x: Tensor, noise: Noise | None, sample: Sampler) -> Tensor:
 def part_of(noise: Noise | None, chosen: Tensor) -> Noise | None:
     """The source of noise of some images of a batch."""
     return noise.take(chosen) if isinstance(noise, ImageNoise | PartNoise) else noise
+
+
+@contextmanager
+def global_draws(device: torch.device, seed: int | None = None) -> Iterator[None]:
+    """Draws from the global generators, as of dropout, are those of ``seed`` inside.
+
+    After it they continue as if there had been none. Without a seed they continue inside too.
+    """
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        if seed is not None:
+            torch.manual_seed(seed)
+        yield
 
 
 def mixed(*parts: int) -> int:

@@ -51,7 +51,7 @@ def huggingface(
 
     Raises:
         ImportError: if the package ``datasets`` is missing.
-        FileNotFoundError: if the data set cannot be had.
+        FileNotFoundError: if the data set is not available.
         ValueError: if it has no images, classes or splits, or these do not fit together.
     """
     require(CHANNELS, channels=channels)
@@ -137,7 +137,7 @@ def _classes(parts: dict[str, Any], column: str, name: str) -> tuple[list[str], 
 
 
 class _Row:
-    """An encoded image in a row of a table."""
+    """An encoded image, one cell of a table."""
 
     def __init__(self, part: Any, row: int, column: str, text: str) -> None:
         self._part, self._row, self._column, self._text = part, row, column, text

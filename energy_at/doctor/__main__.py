@@ -23,7 +23,7 @@ from energy_at.config.keys import choices_of
 from energy_at.core.files import write_atomic
 from energy_at.doctor import Status, collect_checks, run_check
 
-OWN = ("folder", "npz")  # images of the user's: looked for where they are named
+OWN = ("folder", "huggingface", "npz")  # images of the user's: looked for where they are named
 
 
 @command("doctor")

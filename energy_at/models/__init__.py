@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from energy_at.models.layers import Normalize, Normalized
+from energy_at.models.libraries import custom, timm, torchvision
 from energy_at.models.networks import PreActResNet, ResNet, SmallCNN, WideResNet
 
 __all__ = [
@@ -17,9 +18,12 @@ __all__ = [
     "ResNet",
     "SmallCNN",
     "WideResNet",
+    "custom",
     "preactresnet18",
     "resnet18",
     "small",
+    "timm",
+    "torchvision",
     "wideresnet",
 ]
 

@@ -5,6 +5,7 @@ from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from energy_at.core.rules import Rule, is_list, is_number, one_of, require
@@ -41,9 +42,20 @@ def conv1x1(channels_in: int, channels: int, stride: int) -> nn.Conv2d:
     return kind(channels_in, channels, 1, stride, bias=False)
 
 
+def make_convolutions_safe(net: nn.Module) -> None:
+    """Has strided 1x1 convolutions of few channels computed as ``conv1x1`` does, in place."""
+    for conv in net.modules():
+        if (
+            type(conv) is nn.Conv2d
+            and (conv.kernel_size, conv.padding, conv.groups) == ((1, 1), (0, 0), 1)
+            and conv.in_channels < 8
+        ):
+            conv.__class__ = _SubsampledConv
+
+
 class _SubsampledConv(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
-        return F.conv2d(input[..., :: self.stride[0], :: self.stride[1]], self.weight)
+        return F.conv2d(input[..., :: self.stride[0], :: self.stride[1]], self.weight, self.bias)
 
 
 class _RightBottomConv(nn.Conv2d):
@@ -56,7 +68,7 @@ def _are_numbers(value: Any, n: int | None = None) -> bool:
 
 
 class Normalize(nn.Module):
-    """``(x - mean) / std`` for each channel."""
+    """``(x - mean) / std`` for each channel; three means make three channels of a grey image."""
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -70,7 +82,7 @@ class Normalize(nn.Module):
         self.register_buffer("mean", torch.tensor(list(mean)).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(list(std)).view(1, -1, 1, 1))
 
-    def forward(self, x: Images) -> Images:
+    def forward(self, x: Images) -> Float[Tensor, "batch normalized height width"]:
         return (x - self.mean) / self.std
 
 

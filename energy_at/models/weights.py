@@ -8,11 +8,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from energy_at.models.layers import Normalized
 
 State = dict[str, Tensor]
+
+_LAYERS = (nn.Linear, nn.Conv2d)
 
 WRAPPERS = (
     "state_dict",
@@ -42,11 +44,48 @@ DEEPMIND = (
 )
 
 
-def load_weights(net: Normalized, content: Mapping[str, Any], which: str | None = None) -> None:
-    """Load published weights into one of our networks.
+def start_from(net: nn.Module, content: Mapping[str, Any]) -> list[str]:
+    """Load weights to train further, of a network that may have been for other classes.
+
+    A last layer of another number of classes keeps its initial weights; all else is as in
+    ``load_weights``.
+
+    Returns:
+        The weights and biases that kept their initial values.
+
+    Raises:
+        ValueError: if another layer is missing, unexpected, or of another shape.
+    """
+    state = unwrapped(content)
+    own, last = _network_of(net).state_dict(), _last_layer(net)
+    found = {k: v for k, v in state.items() if not _normalizes(k)}
+    found = _translated(found, set(own))
+    other = [k for k in last if k in found and found[k].shape != own[k].shape]
+    if all(found[k].shape[1:] == own[k].shape[1:] for k in other):
+        found |= {k: own[k] for k in other}
+    load_weights(net, found | {k: v for k, v in state.items() if _normalizes(k)})
+    return other
+
+
+def _last_layer(net: nn.Module) -> list[str]:
+    """Names of the weights of the last linear layer, or convolution, of a network."""
+    layers = {n: m for n, m in _network_of(net).named_modules() if isinstance(m, _LAYERS)}
+    name = next(reversed(layers), None)
+    return (
+        [] if name is None else [f"{name}.{key}".lstrip(".") for key in layers[name].state_dict()]
+    )
+
+
+def _network_of(net: nn.Module) -> nn.Module:
+    """The network behind the normalization."""
+    return net.net if isinstance(net, Normalized) else net
+
+
+def load_weights(net: nn.Module, content: Mapping[str, Any], which: str | None = None) -> None:
+    """Load published weights into a network.
 
     Normalization that the file holds replaces the network's own; otherwise the network keeps the
-    mean and std that it was made with.
+    mean and std that it was made with. A network without normalization refuses a file with one.
 
     Args:
         net: Changed only if everything fits.
@@ -58,13 +97,15 @@ def load_weights(net: Normalized, content: Mapping[str, Any], which: str | None 
             is ambiguous.
     """
     state = unwrapped(content, which)
+    network = _network_of(net)
     normalization = _normalization(state, net)
     state = {key: value for key, value in state.items() if not _normalizes(key)}
-    state = _translated(state, set(net.net.state_dict()))
-    _require_fit(state, net)
+    state = _translated(state, set(network.state_dict()))
+    _require_fit(state, network)
     counts = {k: v.reshape(()) for k, v in state.items() if k.endswith("num_batches_tracked")}
-    net.net.load_state_dict(state | counts, strict=False)  # old files count no batches
-    net.normalize.load_state_dict(normalization, strict=False)
+    network.load_state_dict(state | counts, strict=False)  # old files count no batches
+    if isinstance(net, Normalized):
+        net.normalize.load_state_dict(normalization, strict=False)
 
 
 def unwrapped(content: Mapping[str, Any], which: str | None = None) -> State:
@@ -102,7 +143,7 @@ def _normalizes(key: str) -> bool:
     return any(key.rpartition(".")[2] in names for names in NORMALIZATION.values())
 
 
-def _normalization(state: State, net: Normalized) -> State:
+def _normalization(state: State, net: nn.Module) -> State:
     """Mean and std of the file in the shape of ours; nothing if it has none.
 
     Raises:
@@ -114,6 +155,11 @@ def _normalization(state: State, net: Normalized) -> State:
     }
     if not any(found.values()):
         return {}
+    if not isinstance(net, Normalized):
+        raise ValueError(
+            "the checkpoint holds a normalization, which the network has no place for: choose "
+            "model=custom, whose networks have one"
+        )
     if any(len(keys) != 1 for keys in found.values()):
         names = ", ".join(key for keys in found.values() for key in keys)
         raise ValueError(f"normalization must be one mean and one std, or nothing; got {names}")
@@ -143,8 +189,8 @@ def _translated(state: State, wanted: set[str]) -> State:
     return state
 
 
-def _require_fit(state: State, net: Normalized) -> None:
-    wanted = net.net.state_dict()
+def _require_fit(state: State, network: nn.Module) -> None:
+    wanted = network.state_dict()
     missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
     unexpected = [k for k in state if k not in wanted]
     if missing or unexpected:
@@ -163,8 +209,10 @@ def _require_fit(state: State, net: Normalized) -> None:
             )
 
 
-def exported(net: Normalized) -> State:
+def exported(net: nn.Module) -> State:
     """The weights as ``load_weights`` takes them, contiguous copies: what an export file holds."""
-    state = {f"normalize.{k}": v for k, v in net.normalize.state_dict().items()}
-    state |= net.net.state_dict()
+    state = {}
+    if isinstance(net, Normalized):
+        state = {f"normalize.{k}": v for k, v in net.normalize.state_dict().items()}
+    state |= _network_of(net).state_dict()
     return {key: value.detach().clone().contiguous().cpu() for key, value in state.items()}

@@ -14,6 +14,7 @@ from energy_at.reporting.tables import Table, grouped
 NOT_COMPARED = (  # keys in which repetitions of a run may differ: the seed, and no result
     "seed",
     "resume",
+    "init",  # its digest is compared
     "logger",
     "hydra",
     "callbacks.progress",
@@ -274,6 +275,10 @@ def _network(config: DictConfig) -> str | None:
     if name == "wideresnet":
         name = f"WideResNet-{_select(config, 'model.depth')}-{_select(config, 'model.widen')}"
         width = None if width == 16 else width
+    if name in ("timm", "torchvision"):
+        name = _select(config, "model.name")
+    if name == "custom":
+        name = str(_select(config, "model.target")).rpartition(".")[2]
     of_width = "" if width is None else f" of width {width}"
     return None if name is None else NETWORKS.get(name, name) + of_width
 

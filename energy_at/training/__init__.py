@@ -13,7 +13,9 @@ from energy_at.training.loggers import csv_logger, wandb_logger
 from energy_at.training.module import AdversarialTraining
 from energy_at.training.optim import (
     WeightPerturbation,
+    adamw,
     constant,
+    cosine,
     onecycle,
     piecewise,
     sgd,
@@ -41,7 +43,9 @@ __all__ = [
     "StandardAT",
     "Trades",
     "WeightPerturbation",
+    "adamw",
     "constant",
+    "cosine",
     "csv_logger",
     "mlflow_logger",
     "onecycle",

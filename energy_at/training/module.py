@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from energy_at.attacks import Attack, AttackResult, Place
 from energy_at.attacks.base import Memory
 from energy_at.core.distributed import Part, summed
-from energy_at.core.rng import Noise, mixed
+from energy_at.core.rng import Noise, global_draws, mixed
 from energy_at.core.rules import PRECISION, number, one_of, require
 from energy_at.core.types import Images, Labels, Logits, Targets
 from energy_at.data import EvalLoader, TrainLoader
@@ -168,8 +168,11 @@ class AdversarialTraining(LightningModule):
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Mapping[str, Any]:
         x, y = batch
+        # dropout: a function of the position, as all noise; each process draws its own
+        seed = mixed(self.seed, 2, self.current_epoch, batch_idx, self.global_rank)
         try:
-            return self._step(x, y, batch_idx)
+            with global_draws(x.device, seed):
+                return self._step(x, y, batch_idx)
         except IndexError:  # of torch: labels are read only now, as that waits for a GPU
             if self._classes:
                 require_labels(y, self._classes)
@@ -370,8 +373,11 @@ class AdversarialTraining(LightningModule):
             return known
         # the running statistics must be those of the base method, which a forward pass of
         # regularizers or callbacks in training mode would change
-        with frozen_running_stats(self.net), nullcontext() if trains else no_graph():
-            return self.forward(x)
+        with frozen_running_stats(self.net):
+            if trains:
+                return self.forward(x)
+            with no_graph(), global_draws(x.device):
+                return self.forward(x)
 
     def _perturbs_weights(self) -> bool:
         return self.awp is not None and self._epoch >= self.awp.warmup_epochs

@@ -1,9 +1,10 @@
-"""SGD, adversarial weight perturbation, and learning-rate schedules stepped after every batch.
+"""SGD, AdamW, adversarial weight perturbation, and schedules stepped after every batch.
 
 A schedule is a factory ``(optimizer, total_steps) -> LRScheduler``; the learning rate of the
 optimizer is its peak. Numbers out of range raise a ``ValueError``.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from energy_at.attacks.threat import unit
@@ -48,6 +49,34 @@ def sgd(
         momentum=momentum,
         weight_decay=weight_decay,
         nesterov=nesterov,
+    )
+
+
+def adamw(
+    net: nn.Module,
+    *,
+    lr: float = 1e-3,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    weight_decay: float = 0.05,
+    decay_vectors: bool = False,
+) -> AdamW:
+    """AdamW (Loshchilov & Hutter, 2019); a schedule scales the peak learning rate ``lr``.
+
+    Biases, and scales and shifts of normalization, have no weight decay unless ``decay_vectors``.
+    """
+    require(number(0, 1000, above=True), lr=lr)
+    require(number(0, 1, below=True), beta1=beta1, beta2=beta2)
+    require(number(0), weight_decay=weight_decay)
+    require(TRUTH, decay_vectors=decay_vectors)
+    free = [p for p in net.parameters() if p.ndim <= 1 and not decay_vectors]
+    rest = [p for p in net.parameters() if p.ndim > 1 or decay_vectors]
+    groups: list[dict[str, Any]] = [{"params": rest}, {"params": free, "weight_decay": 0.0}]
+    return AdamW(
+        [group for group in groups if group["params"]],
+        lr=lr,
+        betas=(beta1, beta2),
+        weight_decay=weight_decay,
     )
 
 
@@ -135,6 +164,25 @@ def onecycle(
         pct_start=pct_start,
         cycle_momentum=cycle_momentum,
     )
+
+
+def cosine(
+    optimizer: Optimizer, total_steps: int, *, warmup: float = 0.1, floor: float = 0.0
+) -> LRScheduler:
+    """Linear from 0 to the peak over the share ``warmup`` of all steps, then half a cosine.
+
+    It ends at the share ``floor`` of the peak (Loshchilov & Hutter, 2017).
+    """
+    require(number(0, 1, below=True), warmup=warmup, floor=floor)
+    rise = warmup * total_steps
+
+    def factor(step: int) -> float:
+        if step < rise:
+            return step / rise
+        done = min((step - rise) / (total_steps - rise), 1.0)
+        return floor + (1 - floor) * (1 + math.cos(math.pi * done)) / 2
+
+    return LambdaLR(optimizer, factor)
 
 
 def constant(optimizer: Optimizer, total_steps: int) -> LRScheduler:

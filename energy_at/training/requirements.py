@@ -97,7 +97,7 @@ def require_logits(net: nn.Module, x: Images) -> Logits:
     with no_graph(), eval_mode(net), torch.compiler.set_stance("force_eager"):
         try:
             logits = net(x)
-        except RuntimeError as error:
+        except (RuntimeError, AssertionError, ValueError) as error:
             why = " ".join(str(error).split())[:200]
             raise ValueError(
                 f"the network does not take images of shape {tuple(x.shape[1:])}: {why}"

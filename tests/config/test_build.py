@@ -85,6 +85,13 @@ def test_every_combination_takes_a_step(composed, chosen, net):
         assert parameter.grad.abs().sum() > 0
 
 
+WIDE = ["model.width=2", "model.widen=1"]
+SMALL_MODELS = {"wideresnet28_10": WIDE, "wideresnet34_10": WIDE,
+                "timm": ["model.name=test_resnet"],
+                "torchvision": ["model.name=squeezenet1_1"],
+                "custom": ["model.target=torch.nn.Flatten"]}  # fmt: skip
+
+
 def every_choice():
     """Each choice of each group at least once, with what its place in the lists brings together."""
     lists = {group: [c for c in choices(group) if c not in OWN] for group in GROUPS}
@@ -108,8 +115,11 @@ def test_the_choices_that_are_built_are_all():
 def test_every_choice_builds(tmp_path, monkeypatch, chosen):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setattr(trackers, "find_spec", lambda _: True)  # begun by their first row alone
-    widen = ("model.widen=1",) * any(choice.startswith("model=wide") for choice in chosen)
-    run = prepared(tmp_path, *chosen, "model.width=2", *widen, "callbacks.progress=null")
+    model = dict(choice.split("=") for choice in chosen).get("model", "small")
+    if model == "timm":
+        pytest.importorskip("timm")
+    small = SMALL_MODELS.get(model, ["model.width=2"])
+    run = prepared(tmp_path, *chosen, *small, "callbacks.progress=null")
     assert isinstance(run.module, LightningModule)
     assert isinstance(run.data, ImageData)
 

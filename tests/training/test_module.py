@@ -396,6 +396,28 @@ def test_noise_belongs_to_seed_epoch_and_batch(net):
         assert not torch.equal(first, drawn(*other))
 
 
+class WithDropout(TinyNet):
+    def forward(self, x):
+        return super().forward(F.dropout2d(x, 0.4, self.training))
+
+
+def test_dropout_belongs_to_seed_epoch_and_batch_alone(batch):
+    def logits(batch_idx, *, watched=False, draws=0, seed=0):
+        torch.manual_seed(0)
+        training = module(WithDropout(), rs_fgsm(BALL), AT, seed=seed)
+        training.observes_clean = watched
+        torch.rand(draws)
+        before = torch.get_rng_state()
+        adv = training.training_step(batch, batch_idx)["pair"].adv
+        assert torch.equal(torch.get_rng_state(), before)
+        return adv
+
+    first = logits(3)
+    assert torch.equal(first, logits(3, draws=5))
+    assert torch.equal(first, logits(3, watched=True))
+    assert not torch.equal(first, logits(4))
+
+
 def test_eps_warm_up_reaches_the_radius_and_not_before(tmp_path):
     run = fitted(
         tmp_path, *TINY_BN, "trainer.max_epochs=2", "training.eps_warmup=1", "callbacks.energy=null"

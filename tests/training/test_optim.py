@@ -30,7 +30,15 @@ from energy_at.objectives import (
     Weighted,
 )
 from energy_at.training import AdversarialTraining, WeightPerturbation
-from energy_at.training.optim import constant, onecycle, piecewise, sgd, triangular
+from energy_at.training.optim import (
+    adamw,
+    constant,
+    cosine,
+    onecycle,
+    piecewise,
+    sgd,
+    triangular,
+)
 from tests.helpers.nets import TinyNet
 from tests.helpers.running import TINY_BN, fitted, states_equal
 
@@ -214,18 +222,66 @@ def test_onecycle_leaves_the_momentum_alone_unless_asked(cycles):
     assert (momenta != {0.9}) == cycles
 
 
+@pytest.mark.parametrize(("warmup", "floor"), [(0.0, 0.0), (0.2, 0.1), (0.33, 0.5)])
+def test_cosine_is_a_line_up_and_half_a_cosine_down(warmup, floor):
+    (seen,) = rates(cosine, 50, warmup=warmup, floor=floor)
+    top = warmup * 50
+    for step in range(51):
+        share = (step - top) / (50 - top)
+        down = floor + (1 - floor) * math.cos(math.pi * share / 2) ** 2
+        assert seen[step] == pytest.approx(PEAK * (step / top if step < top else down))
+    assert seen[-1] == pytest.approx(floor * PEAK)
+
+
+@pytest.mark.parametrize("option", ["warmup", "floor"])
+def test_cosine_refuses_what_is_no_share(option):
+    for value in (-0.1, 1.0, float("nan")):
+        with pytest.raises(ValueError, match=f"^{option} must be a finite number >= 0 and < 1"):
+            cosine(optimizer(), 100, **{option: value})
+
+
+def test_adamw_is_that_of_pytorch_without_decay_of_vectors():
+    for decays in (False, True):
+        ours, theirs = net_with_norms(), net_with_norms()
+        theirs.load_state_dict(ours.state_dict())
+        groups = [
+            {"params": [p], "weight_decay": 0.3 if decays or p.ndim > 1 else 0.0}
+            for p in theirs.parameters()
+        ]
+        steppers = (
+            adamw(ours, lr=0.01, beta1=0.8, beta2=0.9, weight_decay=0.3, decay_vectors=decays),
+            torch.optim.AdamW(groups, lr=0.01, betas=(0.8, 0.9)),
+        )
+        for seed in range(3):
+            for net, stepper in zip((ours, theirs), steppers, strict=True):
+                torch.manual_seed(seed)
+                for parameter in net.parameters():
+                    parameter.grad = torch.randn_like(parameter)
+                stepper.step()
+        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "options", [{"lr": 0.0}, {"beta1": 1.0}, {"beta2": -0.1}, {"weight_decay": -1.0}]
+)
+def test_adamw_refuses_numbers_out_of_range(options):
+    with pytest.raises(ValueError, match=f"^{next(iter(options))} must be a finite number"):
+        adamw(net_with_norms(), **options)
+
+
 def test_constant_is_constant():
     assert set(rates(constant, 30, 3)[0]) == {PEAK}
 
 
-@pytest.mark.parametrize("schedule", [triangular, piecewise, onecycle, constant])
+@pytest.mark.parametrize("schedule", [triangular, piecewise, onecycle, cosine, constant])
 def test_groups_keep_their_ratio(schedule):
     first, second = rates(schedule, 40, 4, peaks=(0.4, 0.1))
     assert first == pytest.approx(4 * second)
     assert first.max() == pytest.approx(0.4, rel=0.02)
 
 
-@pytest.mark.parametrize("schedule", [triangular, piecewise, onecycle, constant])
+@pytest.mark.parametrize("schedule", [triangular, piecewise, onecycle, cosine, constant])
 def test_a_schedule_resumes_from_its_state(schedule):
     def remaining(scheduler, stepped, steps):
         seen = []

@@ -1,0 +1,174 @@
+"""Networks of timm and torchvision, and those of a user's own, for the images of a data set."""
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+from torchvision import models as torchvision_models
+
+from energy_at.core.rules import TRUTH, ArgumentError, Rule, number, one_of, require
+from energy_at.models.layers import Normalize, Normalized, make_convolutions_safe
+
+INSTALL_TIMM = "pip install 'energy_at[timm]'"
+READS_FILES = {"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
+
+
+def timm(
+    *,
+    name: str,
+    mean: Sequence[float],
+    std: Sequence[float],
+    channels: int,
+    classes: int,
+    size: int,
+    pretrained: bool = False,
+    drop_rate: float = 0.0,
+    drop_path_rate: float = 0.0,
+    **options: Any,
+) -> Normalized:
+    """A network of timm, made for images of ``size`` if its architecture fixes a size.
+
+    Args:
+        name: As timm lists it, with or without the tag of its weights.
+        mean: Of each channel; with pretrained weights their own is used for colour images.
+        std: The same.
+        channels: Of the images.
+        classes: Number of logits.
+        size: Height and width of the images.
+        pretrained: Start from the weights that timm publishes, which are downloaded once.
+        drop_rate: Dropout before the classifier.
+        drop_path_rate: Stochastic depth.
+        options: Further arguments of the architecture, such as ``patch_size=4``.
+
+    Raises:
+        ImportError: if timm is missing.
+        ValueError: if the network is unknown, or refuses an argument.
+    """
+    require(TRUTH, pretrained=pretrained)
+    require(number(0, 1, below=True), drop_rate=drop_rate, drop_path_rate=drop_path_rate)
+    if find_spec("timm") is None:
+        raise ImportError(f"model=timm needs timm: {INSTALL_TIMM}", name="timm")
+    import timm as library  # takes a second
+
+    known = library.list_models() + library.list_pretrained()
+    # never hf-hub: or local-dir:, whose weights could run code
+    require(Rule("the name of a network of timm", known.__contains__, tuple(known)), name=name)
+    if found := sorted(READS_FILES & options.keys()):
+        raise ArgumentError(found[0], options[found[0]], "left out: init=FILE loads weights safely")
+    about = library.get_pretrained_cfg(name)
+    if about is not None and about.fixed_input_size:
+        options.setdefault("img_size", size)
+    drops = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
+    options |= {key: rate for key, rate in drops.items() if rate}
+    options |= {"in_chans": channels, "num_classes": classes}
+    with _refusals_of_library(name):
+        net: Any = library.create_model(name, pretrained=pretrained, **options)
+    if pretrained and channels == len(net.pretrained_cfg["mean"]):
+        mean, std = net.pretrained_cfg["mean"], net.pretrained_cfg["std"]
+    return _normalized(net, mean, std)
+
+
+def torchvision(
+    *,
+    name: str,
+    mean: Sequence[float],
+    std: Sequence[float],
+    channels: int,
+    classes: int,
+    size: int,
+    **options: Any,
+) -> Normalized:
+    """A classifier of torchvision; grey images are given to its three channels.
+
+    Args:
+        name: As torchvision lists it.
+        mean: Of each channel.
+        std: The same.
+        channels: 1 or 3, of the images.
+        classes: Number of logits.
+        size: Height and width of the images.
+        options: Further arguments of the architecture, such as ``stochastic_depth_prob=0.1``.
+
+    Raises:
+        ValueError: if the network is unknown, or refuses an argument.
+    """
+    require(one_of(*torchvision_models.list_models(torchvision_models)), name=name)
+    require(Rule("1 or 3", (1, 3).__contains__), channels=channels)
+    if found := sorted({"weights", "weights_backbone", "progress"} & options.keys()):
+        raise ArgumentError(found[0], options[found[0]], "left out: init=FILE loads weights")
+    if name.startswith("vit_"):
+        options.setdefault("image_size", size)
+    if name in ("googlenet", "inception_v3"):  # their second outputs are for other losses
+        options |= {"aux_logits": False, "init_weights": True}
+    with _refusals_of_library(name):
+        net = torchvision_models.get_model(name, weights=None, num_classes=classes, **options)
+    # mean and std of three channels make three of a grey image
+    repeat = 3 // channels
+    return _normalized(net, list(mean) * repeat, list(std) * repeat)
+
+
+def custom(
+    *,
+    net: Callable[..., Any],
+    mean: Sequence[float],
+    std: Sequence[float],
+    channels: int,
+    classes: int,
+    size: int,
+    target: str | None = None,
+) -> Normalized:
+    """A user's own network behind the normalization of the data set.
+
+    Lazy layers are given their sizes by images of zeros.
+
+    Args:
+        net: Class or function; of ``channels``, ``classes`` and ``size`` it gets those that it
+            takes.
+        mean: Of each channel.
+        std: The same.
+        channels: Of the images.
+        classes: Number of logits.
+        size: Height and width of the images.
+        target: The name of ``net``, for messages.
+
+    Raises:
+        ValueError: if it is no network.
+    """
+    about = {"channels": channels, "classes": classes, "size": size}
+    made = net(**{key: value for key, value in about.items() if _takes(net, key)})
+    if not isinstance(made, nn.Module):
+        must = f"a torch.nn.Module, or a function that returns one: it returns {type(made)}"
+        raise ArgumentError("target", target, must)
+    normalized = _normalized(made, mean, std)
+    if any(is_lazy(parameter) for parameter in made.parameters()):
+        training = made.training
+        with torch.no_grad():
+            normalized.eval()(torch.zeros(2, channels, size, size))
+        made.train(training)
+        normalized.train()
+    return normalized
+
+
+def _takes(net: Callable[..., Any], argument: str) -> bool:
+    """Whether a class or function has an argument that it has not been given."""
+    given = getattr(net, "keywords", {})
+    return argument in inspect.signature(getattr(net, "func", net)).parameters.keys() - given.keys()
+
+
+@contextmanager
+def _refusals_of_library(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # each architecture raises its own kinds
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ArgumentError("name", name, f"a network that can be made so: {reason}") from error
+
+
+def _normalized(net: nn.Module, mean: Sequence[float], std: Sequence[float]) -> Normalized:
+    make_convolutions_safe(net)
+    return Normalized(Normalize(mean, std), net)
