@@ -18,7 +18,7 @@ def load_initial(cfg: DictConfig, net: nn.Module) -> None:
     A run stands for its last checkpoint.
 
     Raises:
-        FileNotFoundError: if there is no such file or run.
+        FileNotFoundError: if the file or the run does not exist.
         ValueError: if the weights do not fit, or are not those of a digest in ``cfg``.
     """
     if cfg.get("init") is None:

@@ -76,7 +76,7 @@ class _Watched:
 
     def write(self, data):
         faults = self._faults
-        if faults.at == len(faults.seen) + 1 and faults.fault != "terminate":  # it may go on
+        if faults.at == len(faults.seen) + 1 and faults.fault != "terminate":  # it may continue
             self._file.write(data[: len(data) // 2])
             self._file.flush()
         faults._change(self._file.name, name=False)
