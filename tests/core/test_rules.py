@@ -13,6 +13,7 @@ from energy_at.core.rules import (
     ArgumentError,
     MissingFilesError,
     integer,
+    nearest,
     number,
     one_of,
     or_null,
@@ -91,3 +92,11 @@ def test_an_error_that_a_worker_hands_over_is_the_same():
     again = pickle.loads(pickle.dumps(error))
     assert str(again) == str(error)
     assert (again.argument, again.value, again.must) == ("steps", 0, "an integer >= 1")
+
+
+def test_capitals_and_dashes_do_not_hide_the_nearest_name():
+    names = ("cifar10", "cifar100", "wideresnet28_10", "wideresnet34_10", "der")
+    for word, name in {
+        "CIFAR-10": "cifar10", "WRN-28-10": "wideresnet28_10", "DER": "der", "Cifar_100": "cifar100"
+    }.items():  # fmt: skip
+        assert nearest(word, names, 1) == [name]
