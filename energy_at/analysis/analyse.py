@@ -198,10 +198,9 @@ def _view(subjects: Subjects, plan: AnalysisPlan) -> View:
         labels = zip(method_labels(configs), subjects, strict=True)
         found = method_styles([replace(label, run=name) for label, name in labels])
         who, styles = "", dict(zip(subjects, found.values(), strict=True))
-    title = (
-        f"{who}{setting(configs)}; {_image_count(subjects)} {plan.split} images under "
-        f"{NORM_LABELS[plan.norm]}, eps {plan.eps}"
-    )
+    threat, shared = f"{NORM_LABELS[plan.norm]}, eps {plan.eps}", setting(configs)
+    under = "" if f"{threat}," in f"{shared}," else f" under {threat}"
+    title = f"{who}{shared}; {_image_count(subjects)} {plan.split} images{under}"
     landscapes = {name: subject.landscape for name, subject in subjects.items()}
     return View(landscapes, plan.labels, title, plan.norm, plan.ball.eps, styles)
 

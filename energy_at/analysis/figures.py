@@ -159,7 +159,7 @@ def delta_vs_eps(view: View, label: str) -> Figure:
             axes.axhline(0, color="0.7", linewidth=0.6, zorder=0)
             axes.axvline(unit * view.eps, color="0.5", linewidth=0.6, linestyle=":")
             what = "dE(x)" if name == "marginal" else "dE(x, y)"
-            axes.set_xlabel(f"eps, {NORM_LABELS[view.norm]} [{unit_name}]")
+            axes.set_xlabel(f"eps, {NORM_LABELS[view.norm]} [{unit_name}] (dotted: of the attacks)")
             axes.set_ylabel(f"{what} [nats]")
         if view.has_columns:
             methods_legend(figure, styles)

@@ -147,12 +147,17 @@ def observed_traits(
     for name in ("clean", "start"):
         logits[name] = (adv + shifts * draw()).to(device).requires_grad_()
 
-    def value(**changed: Tensor) -> PerExample:
+    def value(**changed: Tensor) -> Tensor:
         with torch.random.fork_rng(), torch.enable_grad():
             torch.manual_seed(0)
             return copy.deepcopy(term)(LogitPair(y=y, **logits | changed))
 
     values, found = value(), Trait.NONE
+    if values.shape != y.shape:
+        raise ValueError(
+            f"the term {type(term).__name__} returns values of shape {tuple(values.shape)} for "
+            f"{PROBED} examples: it must return one for each, and leave the mean to the objective"
+        )
     wanted = {"clean": Trait.TRAINS_CLEAN, "start": Trait.TRAINS_START}
     if values.requires_grad:
         sources = [logits[name] for name in wanted]
@@ -203,7 +208,8 @@ class Objective:
     def require_traits(self, classes: int, device: torch.device | str = "cpu") -> None:
         """Raises ``ValueError`` for a term that reads or trains logits which it does not declare.
 
-        It would be trained on constants, without a word. Every term is tried on random logits.
+        It would be trained on constants, without a word. Every term is tried on random logits, and
+        must return one value for each example.
         """
         for name, weighted in self.terms.items():
             term = weighted.term

@@ -156,10 +156,12 @@ def as_number(value: Any) -> float | None:
 def setting(configs: Sequence[DictConfig]) -> str:
     """``CIFAR-10, PreActResNet18 of width 16, L-inf, eps 8/255, 20 epochs``: what all runs share.
 
-    What differs between the runs, and what their configuration does not say, is left out.
+    What differs between the runs, and what their configuration does not say, is left out; several
+    that share nothing have ``different settings``.
     """
     parts = [{part(config) for config in configs} for part in (_data, _network, _threat, _epochs)]
-    return ", ".join(found.pop() or "" for found in parts if len(found) == 1 and None not in found)
+    shared = [found.pop() or "" for found in parts if len(found) == 1 and None not in found]
+    return ", ".join(shared) or ("different settings" if len(configs) > 1 else "")
 
 
 def display_name(config: DictConfig) -> str:

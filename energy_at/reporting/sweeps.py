@@ -1,6 +1,7 @@
 """The results of a sweep: the comparison of its jobs, and curves against a swept number."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -102,6 +103,7 @@ class SweepCurves:
         found = {
             (label, value): mean_and_range([run.held_out_percent() for run in runs])
             for label, curve in self.curves.items()
+            if len(curve) > 1  # else there is nothing that it is the best of
             for value, runs in curve.items()
             if not any(run.mark() for run in runs)
         }
@@ -160,7 +162,7 @@ def sweep_curves(runs: Sequence[FinishedRun]) -> list[SweepCurves]:
     labels = method_labels([run.config for run in runs], typed, without_zeros=False)
     found = []
     for key in swept:
-        methods = [label.without(key) for label in labels]
+        methods = _apart([label.without(key) for label in labels], runs, set(typed) - {key})
         if len(set(methods)) > CURVES:
             methods = [label.without(*swept) for label in labels]
         curves: dict[MethodLabel, dict[float, list[FinishedRun]]] = {}
@@ -170,6 +172,29 @@ def sweep_curves(runs: Sequence[FinishedRun]) -> list[SweepCurves]:
         if any(len(curve) > 1 for curve in curves.values()):
             in_order = {method: dict(sorted(curve.items())) for method, curve in curves.items()}
             found.append(SweepCurves(key, in_order))
+    return found
+
+
+def _apart(
+    labels: Sequence[MethodLabel], runs: Sequence[FinishedRun], typed: Collection[str]
+) -> list[MethodLabel]:
+    """The labels, with typed settings in which runs of the same label still differ.
+
+    A label names as few settings as distinguish the runs, one of which may be the swept one.
+    """
+    found = list(labels)
+    for key in sorted(typed):
+        cells = [OmegaConf.select(run.config, key) for run in runs]
+        if any(OmegaConf.is_config(cell) for cell in cells):
+            continue  # a group: its choice is in the label
+        pairs = {(label, str(cell)) for label, cell in zip(found, cells, strict=True)}
+        several = Counter(label for label, _ in pairs)
+        found = [
+            replace(label, settings=(*label.settings, (key, str(cell))))
+            if several[label] > 1
+            else label
+            for label, cell in zip(found, cells, strict=True)
+        ]
     return found
 
 

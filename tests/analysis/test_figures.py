@@ -71,7 +71,7 @@ def test_radii_start_at_zero_and_are_drawn_in_their_unit():
         line = axes.get_lines()[0]
         np.testing.assert_allclose(line.get_xdata(), [0, 4, 8, 16])
         np.testing.assert_allclose(line.get_ydata(), [0, *deltas.mean(axis=0)])
-        assert axes.get_xlabel() == "eps, L-inf [1/255]"
+        assert axes.get_xlabel() == "eps, L-inf [1/255] (dotted: of the attacks)"
 
 
 def test_paths_are_means_over_the_images():

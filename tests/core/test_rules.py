@@ -14,6 +14,7 @@ from energy_at.core.rules import (
     MissingFilesError,
     as_typed,
     integer,
+    nearest,
     number,
     one_of,
     or_null,
@@ -106,3 +107,11 @@ def test_values_are_shown_as_they_are_typed():
     assert {text: as_typed(value) for text, value in shown.items()} == {
         text: text for text in shown
     }
+
+
+def test_capitals_and_dashes_do_not_hide_the_nearest_name():
+    names = ("cifar10", "cifar100", "wideresnet28_10", "wideresnet34_10", "der")
+    for word, name in {
+        "CIFAR-10": "cifar10", "WRN-28-10": "wideresnet28_10", "DER": "der", "Cifar_100": "cifar100"
+    }.items():  # fmt: skip
+        assert nearest(word, names, 1) == [name]

@@ -281,6 +281,7 @@ def test_traits_of_the_published_terms_hold(term):
          r"it traits = Trait.READS_CLEAN \| Trait.TRAINS_CLEAN$"),
         (Distance(Trait.READS_CLEAN), "trains clean logits undeclared"),
         (Distance(UNDECLARED | Trait.FLAT_AT_ZERO, sign=-1), "is negative: take Trait.FLAT_AT"),
+        (lambda pair: pair.adv.mean(), r"returns values of shape \(\) for .* one for each"),
     ],
 )  # fmt: skip
 def test_a_term_that_reads_or_trains_what_it_does_not_declare_is_refused(term, message):

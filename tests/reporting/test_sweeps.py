@@ -236,3 +236,17 @@ def test_runs_are_found_in_folders_of_folders(jobs):
         "FGSM-AT": "2",
         "FGSM-AT + DER": "2",
     }
+
+
+def test_only_runs_that_differ_in_one_key_are_compared(write):
+    unlike = [
+        write("trainer.max_epochs=2", "threat.eps=8/255", "optimizer.lr=0.1"),
+        write("trainer.max_epochs=3", "threat.eps=16/255", "optimizer.lr=0.2", held_out=0.9),
+    ]
+    assert sweep_curves(unlike) == []
+    like = write("trainer.max_epochs=3", "threat.eps=8/255", "optimizer.lr=0.1")
+    found = {one.key: one for one in sweep_curves([*unlike, like])}
+    assert [*found] == ["trainer.max_epochs"]
+    curves = found["trainer.max_epochs"].curves.values()
+    assert sorted(list(curve) for curve in curves) == [[2, 3], [3]]
+    assert "with PGD accuracy 40.0 %" in found["trainer.max_epochs"].best()

@@ -21,6 +21,8 @@ from energy_at.core.files import replacing
 from energy_at.reporting.describe import MethodLabel
 
 WIDTH = 10.5  # inches: of a figure with several panels
+TITLE_SIZES = (9.0, 8.0, 7.0, 6.0)  # points
+DOTS = " \N{HORIZONTAL ELLIPSIS}"
 OPEN: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 
 Style = dict[str, Any]  # colour, dashes and marker of a line
@@ -143,14 +145,18 @@ def subplots(
 
 
 def entitle(figure: Figure, title: str) -> None:
-    """A title of at most two lines."""
+    """A title of at most two lines, in the largest font in which they hold all of it."""
+    for size in TITLE_SIZES if title else ():
+        text = two_lines(title, int(125 / size * figure.get_figwidth()))
+        if not text.endswith(DOTS):
+            break
     if title:
-        figure.suptitle(two_lines(title, int(15 * figure.get_figwidth())), fontsize="medium")
+        figure.suptitle(text, fontsize=size, parse_math=False)  # a path may hold a $
 
 
 def two_lines(text: str, width: int) -> str:
     """The text in at most two lines of ``width`` characters; what does not fit ends in dots."""
-    return fill(text, width, max_lines=2, placeholder=" \N{HORIZONTAL ELLIPSIS}")
+    return fill(text, width, max_lines=2, placeholder=DOTS)
 
 
 def share_y(panels: Sequence[Axes]) -> None:

@@ -19,7 +19,6 @@ from energy_at.reporting.figures import (
     bins_of,
     entitle,
     subplots,
-    two_lines,
 )
 from energy_at.reporting.tables import grouped
 
@@ -74,10 +73,10 @@ def accuracy_figure(found: Mapping[str, Any], title: str = "") -> Figure:
             ylim=(-2, 102),
             xlim=(0, None),
         )
-        axes.set_title(two_lines(title, 72), fontsize=8, parse_math=False)  # a path may hold a $
         handles, labels = axes.get_legend_handles_labels()
         names = [*labels, "95 % interval (Wilson)"]
         axes.legend([*handles, Patch(color="0.8")], names, frameon=False)
+        entitle(figure, title)
     return figure
 
 
@@ -148,6 +147,7 @@ def nearest_figure(pairs: Sequence[tuple[Bytes, Bytes, float]], title: str) -> F
             axes[1, i].set_xlabel(f"{distance:.2f}")
         axes[0, 0].set_ylabel("sample")
         axes[1, 0].set_ylabel("nearest\ntraining image")
+        figure.supxlabel("L2 distance [pixel range]", fontsize="medium")
         entitle(figure, title)
     return figure
 

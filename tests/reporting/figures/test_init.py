@@ -16,6 +16,7 @@ from energy_at.reporting.figures import (
     METHOD_COLORS,
     SWEPT,
     bins_of,
+    entitle,
     method_styles,
     save,
     show_spikes,
@@ -211,6 +212,20 @@ def test_a_title_has_two_lines_at_most_and_says_where_it_was_cut():
     assert long.count("\n") == 1
     assert all(len(line) <= 40 for line in long.splitlines())
     assert long.endswith("\N{HORIZONTAL ELLIPSIS}")
+
+
+def test_a_longer_title_is_set_in_smaller_letters_before_it_is_cut():
+    sizes = {}
+    for words in (5, 30, 35, 100):
+        figure = Figure(figsize=(5.2, 3))
+        entitle(figure, " ".join(["word$"] * words))
+        (title,) = figure.texts
+        sizes[words] = title.get_fontsize()
+        assert title.get_text().endswith("\N{HORIZONTAL ELLIPSIS}") == (words == 100)
+        assert title.get_text().count("\n") <= 1
+        figure.canvas.draw()  # in which a $ is no mathematics
+        assert title.get_window_extent().width <= figure.bbox.width
+    assert sizes == {5: 9, 30: 7, 35: 6, 100: 6}
 
 
 @pytest.mark.parametrize(("n", "bins"), [(1, 8), (128, 10), (1000, 20), (10**6, 40)])
