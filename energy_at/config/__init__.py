@@ -53,8 +53,8 @@ def _by_steps(steps: str | int, one: Any, more: Any) -> Any:
     return one if int(steps) == 1 else more
 
 
-def _run_dir(resume: str | None, default: str) -> str:
-    return resume if resume and (Path(resume) / "config.yaml").is_file() else default
+def _run_dir(resume: Any, default: str) -> str:
+    return str(resume) if resume and (Path(str(resume)) / "config.yaml").is_file() else default
 
 
 def _sweep_name() -> str | None:

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import inspect
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -288,6 +289,12 @@ def _callback(node: DictConfig, folder: RunFolder) -> Callback:
     callback = make(node)
     if isinstance(callback, functools.partial):
         with keys_of(node):
+            known = inspect.signature(callback.func).parameters
+            if unknown := [name for name in callback.keywords if name not in known]:
+                key = f"{node._get_full_key(None)}.{unknown[0]}"
+                raise ValueError(
+                    f"{key}: {callback.func.__name__} takes no {unknown[0]}: leave it out"
+                )
             callback = callback(dirpath=folder.checkpoints)
     if not isinstance(callback, Callback):
         raise ValueError(f"a Lightning callback is needed, got {callback!r}")

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.usefixtures("here")
         ("callbacks.best.mode=min", "callbacks.best.mode: unknown key"),
         ("callbacks.best.filename=../evil", "callbacks.best.filename: unknown key"),
         ("callbacks.best.save_top_k=-1", "callbacks.best.save_top_k: unknown key"),
+        ("+callbacks.best.mode=min", "callbacks.best.mode: BestCheckpoint takes no mode: leave"),
         ("callbacks.continuation=null", "callbacks.continuation=null must be a group of keys"),
         ("trainer.limit_train_batches=0.001", "limit_train_batches=0.001 must be at least 0.07"),
         ("trainer.min_epochs=2", "trainer.min_epochs=2 must be at most trainer.max_epochs=1"),
