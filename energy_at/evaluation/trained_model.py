@@ -1,5 +1,6 @@
 """Trained networks, of runs or of published weights: opened, evaluated on images, published."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +21,9 @@ from energy_at.core.files import digest, sha256
 from energy_at.core.names import NORMS, SPLITS
 from energy_at.core.rules import ArgumentError, integer, one_of, or_null, require
 from energy_at.data import ImageData, ImageSet
+from energy_at.evaluation.normalization import choose_normalization
 from energy_at.evaluation.robustness import Evaluator
+from energy_at.models import Normalized
 from energy_at.models.weights import load_weights
 from energy_at.reporting.comparison import compare
 from energy_at.reporting.finished_run import FinishedRun
@@ -28,6 +31,8 @@ from energy_at.runs.checkpoints import read_tensors
 from energy_at.runs.folder import RunFolder, runs_in
 from energy_at.runs.selection import moved_data, named_folders, require_distinct
 from energy_at.training.loggers import TolerantWandb
+
+NORMALIZED_BY = ("dataset.mean=", "dataset.std=", "model.mean=", "model.std=")  # keys
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class TrainedModel:
     which: str | None  # last, best or healthy; None for a file that holds one network
     folder: Path  # where results about it go, unless the user names another folder
     device: torch.device  # where the network lies
+    normalization: Mapping[str, Any] | None = None  # of a file without one: as it was chosen
     mark: str = ""  # "collapsed" or "not robust": the accuracies of this checkpoint are no result
 
     def __post_init__(self) -> None:
@@ -86,9 +92,11 @@ class TrainedModel:
         return balls
 
     @property
-    def identity(self) -> dict[str, str | None]:
+    def identity(self) -> dict[str, Any]:
         """Source, checkpoint, mark and digest of the weights, for the record of a result."""
-        named = {"source": self.source, "which": self.which, "mark": self.mark}
+        named: dict[str, Any] = {"source": self.source, "which": self.which, "mark": self.mark}
+        if self.normalization is not None:
+            named["normalization"] = self.normalization
         return named | {"sha256": self.weights_digest}
 
     @cached_property
@@ -214,7 +222,7 @@ def result_key(model: TrainedModel, images: ImageSet, settings: Mapping[str, Any
     )
 
 
-def network_text(network: Mapping[str, str | None]) -> str:
+def network_text(network: Mapping[str, Any]) -> str:
     """``runs/a, best checkpoint (collapsed)``: a network by its identity."""
     which = f", {network['which']} checkpoint" if network["which"] else ""
     return f"{network['source']}{which}" + (f" ({network['mark']})" if network["mark"] else "")
@@ -235,13 +243,26 @@ def open_model(cfg: DictConfig, overrides: Sequence[str] = ()) -> TrainedModel:
     config.seed = 0  # of the data: what is held out does not depend on the seed of the command
     data = build_data(config)  # first: a network follows the images
     net, path = make(config.model), Path(str(cfg.checkpoint))
-    load_weights(net, read_tensors(path), cfg.which)
+    has_normalization = load_weights(net, read_tensors(path), cfg.which)
     device = device_of(cfg.device)
-    net = net.to(device, memory_format=torch.channels_last)
+    last = config.training.channels_last
+    net = net.to(device, memory_format=torch.channels_last if last else torch.contiguous_format)
+    normalization = None
+    if isinstance(net, Normalized) and not has_normalization:
+        data.setup()
+        typed = any(o.lstrip("+").startswith(NORMALIZED_BY) for o in overrides)
+        wish = "dataset" if typed and cfg.normalize == "auto" else cfg.normalize
+        with keys_of(cfg):
+            found = choose_normalization(net, data.test, config.dataset.classes, wish)
+        if found is not None:
+            normalization = found.record()
+            sys.stderr.write(f"{path}: {found}\n")
     folder = Path(path.stem)
     if folder.is_file():  # a checkpoint without a suffix
         folder = Path(f"{path.stem}.files")
-    return TrainedModel(net, data, config, str(path), cfg.which, folder, device)
+    return TrainedModel(
+        net, data, config, str(path), cfg.which, folder, device, normalization=normalization
+    )
 
 
 def open_models(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, TrainedModel]:
@@ -282,7 +303,7 @@ def open_run(run: str, cfg: DictConfig, overrides: Sequence[str] = ()) -> Traine
     device = device_of(cfg.device)
     mark = FinishedRun(folder).mark(which) if folder.results_file.is_file() else ""
     net = module.net.to(device)
-    return TrainedModel(net, data, config, str(run), which, folder.path, device, mark)
+    return TrainedModel(net, data, config, str(run), which, folder.path, device, mark=mark)
 
 
 def require_wandb_only(cfg: DictConfig) -> None:

@@ -5,7 +5,7 @@ successors are translated, and everything else must fit exactly.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ WRAPPERS = (
     "model_state",
     "ema_state_dict",
 )
-PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "1.")
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "1.", "0.")  # 0.: of ELLE
 NORMALIZATION = {"mean": ("mean", "mu"), "std": ("std", "sigma")}
 UNUSED = (  # kept in files of Zhang et al. (2019) and of Andriushchenko & Flammarion (2020), and
     "sub_block1.",  # of those that built on them: aliases, and blocks that no forward pass uses
@@ -56,8 +56,8 @@ def start_from(net: nn.Module, content: Mapping[str, Any]) -> list[str]:
     Raises:
         ValueError: if another layer is missing, unexpected, or of another shape.
     """
-    state = unwrapped(content)
     own, last = _network_of(net).state_dict(), _last_layer(net)
+    state = unwrapped(content, wanted=set(own))
     found = {k: v for k, v in state.items() if not _normalizes(k)}
     found = _translated(found, set(own))
     other = [k for k in last if k in found and found[k].shape != own[k].shape]
@@ -81,7 +81,7 @@ def _network_of(net: nn.Module) -> nn.Module:
     return net.net if isinstance(net, Normalized) else net
 
 
-def load_weights(net: nn.Module, content: Mapping[str, Any], which: str | None = None) -> None:
+def load_weights(net: nn.Module, content: Mapping[str, Any], which: str | None = None) -> bool:
     """Load published weights into a network.
 
     Normalization that the file holds replaces the network's own; otherwise the network keeps the
@@ -92,11 +92,14 @@ def load_weights(net: nn.Module, content: Mapping[str, Any], which: str | None =
         content: What the file held.
         which: The entry to take of a file that holds several checkpoints; ``last`` if left out.
 
+    Returns:
+        Whether the file holds a normalization.
+
     Raises:
         ValueError: if a layer is missing, unexpected, or of another shape, or if the normalization
             is ambiguous.
     """
-    state = unwrapped(content, which)
+    state = unwrapped(content, which, set(_network_of(net).state_dict()))
     network = _network_of(net)
     normalization = _normalization(state, net)
     state = {key: value for key, value in state.items() if not _normalizes(key)}
@@ -106,9 +109,12 @@ def load_weights(net: nn.Module, content: Mapping[str, Any], which: str | None =
     network.load_state_dict(state | counts, strict=False)  # old files count no batches
     if isinstance(net, Normalized):
         net.normalize.load_state_dict(normalization, strict=False)
+    return bool(normalization)
 
 
-def unwrapped(content: Mapping[str, Any], which: str | None = None) -> State:
+def unwrapped(
+    content: Mapping[str, Any], which: str | None = None, wanted: Collection[str] = ()
+) -> State:
     """The tensors of a checkpoint by layer, without the wrappings that other code bases add.
 
     Raises:
@@ -124,16 +130,19 @@ def unwrapped(content: Mapping[str, Any], which: str | None = None) -> State:
         raise ValueError(f"the checkpoint has no weights to take: it holds {names}")
     if not chosen:
         raise ValueError(f"the checkpoint holds no entry {which}: leave out which={which}")
-    return _without_prefixes(state)
+    return _without_prefixes(state, wanted)
 
 
-def _without_prefixes(state: State) -> State:
-    """Remove prefixes that all layers share; the normalization may have another one."""
+def _without_prefixes(state: State, wanted: Collection[str]) -> State:
+    """Remove prefixes that all layers share; the normalization may have another one.
+
+    Layers of the ``wanted`` names keep them.
+    """
     state = {key: value for key, value in state.items() if key not in UNUSED}
     while True:
         layers = [key for key in state if not _normalizes(key)]
         prefix = next((p for p in PREFIXES if all(k.startswith(p) for k in layers)), None)
-        if not layers or prefix is None:
+        if not layers or prefix is None or set(layers) <= set(wanted):
             break
         state = {key.removeprefix(prefix): value for key, value in state.items()}
     return {key: value for key, value in state.items() if not key.startswith(UNUSED)}

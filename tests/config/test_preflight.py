@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("here")
         (("model=preactresnet18", "model.width=2", "dataset.batch_size=447"), "one image"),
         ("callbacks.best.monitor=val/acc/foo", "choose from val/acc/clean, val/acc/fgsm"),
         ("model.classes=3", "the model has 3 logits but labels go up to 3"),
-        ("model.channels=1", "the model does not take images of shape (3, 8, 8)"),
+        ("model.channels=1", "the network does not take images of shape (3, 8, 8)"),
         ("callbacks.best.monitor=test/acc", "monitor=test/acc must be a score on held-out images"),
         ("callbacks.best.monitor=val_ema/acc/pgd2", "choose from val/acc/clean, val/acc/fgsm"),
         ("callbacks.best.mode=min", "callbacks.best.mode: unknown key"),
