@@ -213,7 +213,7 @@ def test_weights_that_cannot_be_downloaded_are_said_once_for_a_sweep(
 BAD_INPUT = [
     ("start.k=200", "start.k=200 must be at most"),
     ("start.k=0", "start.k=0 must be an integer >= 1"),
-    ("start=nowhere", "start=nowhere must be class_gaussian, class_pca, local_pca or noise"),
+    ("start=nowhere", "start=nowhere must be class_gaussian, class_pca, image, local_pca or noise"),
     ("guidance=away", "guidance=away must be class_energy, class_stop or none"),
     ("n=0", "n=0 must be an integer >= 1"),
     ("shown=0", "shown=0 must be an integer >= 1"),

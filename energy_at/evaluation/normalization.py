@@ -61,7 +61,7 @@ def choose_normalization(
         wish: ``auto``, or ``dataset`` or ``none``, which are not measured.
 
     Returns:
-        What was measured; ``None`` where it was not.
+        What was measured; ``None`` if nothing was.
     """
     require(one_of("auto", "dataset", "none"), normalize=wish)
     own = net.normalize
