@@ -141,17 +141,10 @@ class AdversarialTraining(LightningModule):
         if self.trainer.global_step == 0:
             raise ValueError("the network was trained for no step: there is no batch to train with")
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Images in the precision of the network, and labels as integers of 64 bits."""
-        if not (self.trainer.training or self.trainer.validating or self.trainer.sanity_checking):
-            return batch
-        dtype = next(p.dtype for p in self.net.parameters() if p.is_floating_point())
-        return images_and_labels(batch, dtype)
-
     def on_train_batch_start(self, batch: Sequence[Tensor], batch_idx: int) -> None:
         """Checks images, labels and logits before the first step."""
         if not self._classes:
-            x, y = batch
+            x, y = self._images_and_labels(batch)
             require_pixels(float(x.min()), float(x.max()), "training")
             logits = require_logits(self.net, x[:8])
             warn_of_rounding(logits)
@@ -167,7 +160,7 @@ class AdversarialTraining(LightningModule):
         super().backward(world * loss if world > 1 else loss, *args, **kwargs)
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Mapping[str, Any]:
-        x, y = batch
+        x, y = self._images_and_labels(batch)
         # dropout: a function of the position, as all noise; each process draws its own
         seed = mixed(self.seed, 2, self.current_epoch, batch_idx, self.global_rank)
         try:
@@ -177,6 +170,11 @@ class AdversarialTraining(LightningModule):
             if self._classes:
                 require_labels(y, self._classes)
             raise
+
+    def _images_and_labels(self, batch: Any) -> tuple[Images, Labels]:
+        """In the precision of the network, and as integers of 64 bits."""
+        weights = (p for p in self.net.parameters() if p.is_floating_point())
+        return images_and_labels(batch, next(weights).dtype)
 
     def _step(self, x: Images, y: Labels, batch_idx: int) -> Mapping[str, Any]:
         part = self._part(len(x), batch_idx)
@@ -228,7 +226,7 @@ class AdversarialTraining(LightningModule):
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
         """Accuracies and delta energies on held-out images, in fp32."""
-        x, y = batch
+        x, y = self._images_and_labels(batch)
         require_pixels(float(x.min()), float(x.max()), "validation")
         part = self._part(len(x), batch_idx)
 
