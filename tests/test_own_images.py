@@ -123,7 +123,7 @@ REFUSED = [
     (["dataset.extra=no.npz", EXTRA[1]], "dataset.extra=no.npz must be an .npz file"),
     (["dataset.extra=data/small.npz", EXTRA[1]], "=data/small.npz must be a file of images as"),
     (["dataset.size=null"], "dataset.size=null must be a number of pixels, such as 32, to resize"),
-    (["dataset.size=0"], "dataset.size=0 must be an integer >= 1"),
+    (["dataset.size=0"], "dataset.size=0 must be an integer from 1 to"),
     (["dataset.channels=2"], "dataset.channels=2 must be 1 (grey) or 3 (RGB), or null"),
     (["dataset.root=nowhere"], "dataset.root=nowhere must be a folder with train/CLASS/*.png"),
     (["dataset.cache=data/more.npz"], "dataset.cache=data/more.npz must be a folder"),
