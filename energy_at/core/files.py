@@ -1,8 +1,10 @@
 """Files that appear whole or not at all, the process that writes them, and digests of values."""
 
+import glob
 import hashlib
 import json
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -59,17 +61,32 @@ def read_json(path: Path) -> dict[str, Any]:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file to write to; it replaces ``path`` if nothing is raised.
 
-    Missing parent folders are created. An ``OSError`` names ``path``.
+    Missing parent folders are created, and what killed processes of this host have left is removed.
+    An ``OSError`` names ``path``.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}{_PART}")
+    ours = f".{path.name}.{platform.node()}-"
+    part = path.with_name(f"{ours}{os.getpid()}{_PART}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for other in path.parent.glob(f"{glob.escape(ours)}*{_PART}"):
+            if not _is_running(other.name[len(ours) : -len(_PART)]):
+                other.unlink(missing_ok=True)
         yield part
         os.replace(part, path)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def _is_running(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except OSError:  # of another user
+        return True
+    return True
 
 
 def write_atomic(path: Path, data: str | bytes | memoryview) -> None:

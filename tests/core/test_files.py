@@ -1,5 +1,9 @@
 """Atomic files, staged folders, JSON, digests."""
 
+import os
+import platform
+import subprocess
+import sys
 from contextlib import suppress
 
 import pytest
@@ -36,6 +40,18 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         part.write_text("new")
         raise RuntimeError
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"file": "old"}
+
+
+def test_what_a_killed_process_has_left_is_removed_and_that_of_others_stays(tmp_path):
+    path, host = tmp_path / "a[1].json", platform.node()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left = [f".a[1].json.{host}-{gone.pid}.part", f".a[1].json.{host}-{os.getppid()}.part",
+            f".a[1].json.elsewhere-{gone.pid}.part", f".b.json.{host}-{gone.pid}.part"]  # fmt: skip
+    for name in left:
+        (tmp_path / name).touch()
+    write_atomic(path, "1")
+    assert {file.name for file in tmp_path.iterdir()} == {path.name, *left[1:]}
 
 
 def test_an_error_names_the_target(tmp_path):

@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import os
+import platform
 import re
 import signal
 import sys
@@ -15,6 +16,7 @@ from itertools import groupby
 from pathlib import Path
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+_PROCESS = rf"\.{re.escape(platform.node())}-\d+\.part"  # in names of files that are not complete
 SIGNALS = {"kill": signal.SIGKILL, "interrupt": signal.SIGINT, "terminate": signal.SIGTERM}
 MOVES = ("os.rename", "os.remove", "os.rmdir")  # which succeed on a full disk
 
@@ -59,7 +61,7 @@ class Faults:
         if not self._is_below(path):
             return
         file = os.path.relpath(os.fsdecode(path), self.root)
-        self.seen.append(re.sub(r"\.\d+\.part", ".part", file) + " write" * (not name))
+        self.seen.append(re.sub(_PROCESS, ".part", file) + " write" * (not name))
         if self.at is None or len(self.seen) < self.at:
             return
         if self.fault in SIGNALS:
