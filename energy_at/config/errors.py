@@ -85,8 +85,9 @@ def one_line_errors(
 
 def _end(error: Exception, command: str | None, folder: Path | None, *, keep_going: bool) -> None:
     """Ends the command with one line, or the job of a sweep; raises a defect of ours again."""
-    if isinstance(error, OSError) and error.filename == _OUTPUT:
+    if isinstance(error, OSError) and _is_of_output(error):
         _close_output()
+        error = OSError(error.errno, error.strerror, _OUTPUT)
     line = explain(error, command, folder)
     if folder is not None and keep_going:
         _keep_error(folder, error, line)
@@ -108,6 +109,17 @@ def _naming(name: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise OSError(error.errno, error.strerror, name) from error
+
+
+def _is_of_output(error: OSError) -> bool:
+    """Whether a full device is the one behind standard output; an empty line finds it out."""
+    if error.filename is not None or error.errno not in _NO_SPACE:
+        return error.filename == _OUTPUT
+    try:
+        print(flush=True)
+    except OSError:
+        return True
+    return False
 
 
 def _close_output() -> None:

@@ -78,11 +78,12 @@ def test_a_reader_that_has_closed_gets_no_traceback(monkeypatch, capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_a_full_device_behind_standard_output_gets_one_line(monkeypatch, capfd):
+@pytest.mark.parametrize("lines", [1, 10_000], ids=["at the end", "before it"])
+def test_a_full_device_behind_standard_output_gets_one_line(monkeypatch, capfd, lines):
     with Path("/dev/full").open("w") as full:
         monkeypatch.setattr(sys, "stdout", full)
         with pytest.raises(SystemExit) as stop, one_line_errors():
-            print("a table")
+            print("a table\n" * lines)
     assert stop.value.code == 1
     assert capfd.readouterr().err == "error: standard output: No space left on device\n"
 
