@@ -175,8 +175,8 @@ def test_ctrl_c_ends_in_one_line_and_what_is_re_run_resumes(type_evaluate, monke
     ("wrong", "said"),
     [
         (("run=run", "eps=1/255,2/255"), "write eps=[1/255,2/255] for a list"),
-        (("run=run", "attacks=[fgms]"), "attacks=fgms must be fgsm, rs_fgsm, "),
-        (("run=run", "attacks=[n_fgsm]"), "attacks=n_fgsm must be fgsm"),
+        (("run=run", "attacks=[fgms]"), "attacks=[fgms] must be a list of different names"),
+        (("run=run", "attacks=[n_fgsm]"), "(did you mean fgsm?)"),
         (("run=run", "attacks=[pgd,pgd]"), "must be a list of different names"),
         (("run=run", "steps=0"), "steps=0 must be an integer >= 1"),
         (("run=run", "restarts=0", "attacks=[fgsm]"), "restarts=0 must be an integer >= 1"),

@@ -261,7 +261,8 @@ def test_the_sweep_names_every_rival():
 def test_the_cpu_scale_is_a_width_and_a_subset(dataset):
     cfg = composed("scale=cpu", f"dataset={dataset}")
     # fewer than 10,000 images, or a number that is not known
-    small = dataset in ("digits", "mnist5k", "mnist_texture", "synthetic", "folder", "npz")
+    small = dataset in ("digits", "mnist5k", "mnist_texture", "synthetic", "folder", "npz",
+                        "huggingface")  # fmt: skip
     assert (cfg.model.width, cfg.dataset.subset) == (16, None if small else 10_000)
     full = composed(f"dataset={dataset}")
     assert (full.model.width, full.dataset.subset) == (64, None)

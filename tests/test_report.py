@@ -107,9 +107,9 @@ def test_an_output_that_is_a_file_is_named_in_one_line(here, type_report):
         (("runs=[]",), "runs=[] names no run"),
         (("runs=[run,run]",), "runs=[...] names run twice: leave one out"),
         (("runs=[run,.]",), "runs=[...] names run twice: leave one out"),
-        (("runs=[null]",), "runs=[None] must be the path of a folder, or a list of them"),
+        (("runs=[null]",), "runs=[null] must be the path of a folder, or a list of them"),
         (("runs=[1,2]",), "1 is not a run folder"),
-        (("runs=run", "out=[a]"), "out=['a'] must be the path of one folder"),
+        (("runs=run", "out=[a]"), "out=[a] must be the path of one folder"),
         (("runs=run", "+foo=1"), "+foo=1: nothing reads foo"),
     ],
 )

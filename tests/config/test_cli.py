@@ -25,7 +25,9 @@ def test_the_flag_of_a_sweep_may_stand_anywhere(type_train):
 
 
 @pytest.mark.usefixtures("here")
-def test_a_text_is_printed_and_whom_to_trust_is_in_no_configuration(monkeypatch, capsys):
+def test_a_text_is_printed_and_whom_to_trust_is_in_no_configuration(here, monkeypatch, capsys):
+    (here / "mine").mkdir()
+    (here / "mine" / "config.yaml").touch()
     seen = []
 
     @command("evaluate")

@@ -49,8 +49,8 @@ class Double(nn.Module):
 def in_double(monkeypatch):
     build_module = config.build_module
 
-    def built(cfg):
-        module = build_module(cfg)
+    def built(cfg, **options):
+        module = build_module(cfg, **options)
         module.net = Double(module.net)
         return module
 

@@ -172,7 +172,10 @@ def test_an_extended_run_says_so(type_train, run, tmp_path):
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
-    [("resume=", "resume= names no run"), ("resume=nowhere", "nowhere is not a run folder")],
+    [
+        ("resume=", "resume= must be the path of one folder"),
+        ("resume=nowhere", "nowhere is not a run folder"),
+    ],
 )
 def test_what_is_no_run_is_not_resumed(type_train, wrong, said):
     assert_refused(type_train, said, *SHORT, wrong)
