@@ -114,7 +114,7 @@ def _naming(name: str) -> Iterator[None]:
 def _is_of_output(error: OSError) -> bool:
     """Whether a full device is the one behind standard output; an empty line finds it out."""
     if error.filename is not None or error.errno not in _NO_SPACE:
-        return error.filename == _OUTPUT
+        return str(error.filename) == _OUTPUT
     try:
         print(flush=True)
     except OSError:
