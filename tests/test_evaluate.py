@@ -39,6 +39,7 @@ def test_a_run_is_evaluated_where_it_lies(type_evaluate):
     assert report(folder)["eps"] == ["0.1"]  # of the run
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("digits_run")
 def test_what_is_re_run_is_the_same_evaluation_and_what_differs_another(type_evaluate):
     folders = [

@@ -222,6 +222,7 @@ def test_the_protocol_of_the_fastat_benchmark(method, share, spread):
     assert max(learning_rates("experiment=fastat", *method)) == pytest.approx(0.1, rel=0.01)
 
 
+@pytest.mark.slow
 def test_labels_are_smoothed_where_it_is_typed_only():
     for loss in ("at", "trades", "weat_adv", "weat_nat", "liet", "fgsm_pgi", "nuat"):
         assert module(f"loss={loss}").smoothing is None

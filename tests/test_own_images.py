@@ -75,6 +75,7 @@ def test_what_is_found_is_in_the_configuration_of_the_run_and_the_network_follow
     assert json.loads(Path("run/results.json").read_text())["held_out"]["images"] == 12
 
 
+@pytest.mark.slow
 def test_a_run_and_its_exported_weights_are_evaluated_on_the_same_images(type_in):
     small = ("attacks=[fgsm]", "device=cpu", "progress=false")
     assert type_in(evaluate, "run=run", "out=one", *small)[0] == 0

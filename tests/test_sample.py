@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from energy_at.sampling import output, prepare
 from tests.helpers.running import everything
-from tests.helpers.samples import BARE, columns, opened, report, same, sampled_columns
+from tests.helpers.samples import BARE, columns, opened, report, sampled_columns
 
 
 @pytest.fixture
@@ -93,10 +93,9 @@ def test_a_run_that_cannot_be_written_to_is_sampled_elsewhere(
 
 
 def test_some_classes_are_sampled_alone_and_compared_with_their_images_alone(
-    digits_run, type_sample
+    digits_run, type_sample, without_figures
 ):
-    typed = ("n=5", "classes=[7,2]", "format=png", "frames=3", "sampler.noise=0.01")
-    found = sampled_columns(type_sample, "made", *typed, "quality=none")
+    found = sampled_columns(type_sample, "made", "n=5", "classes=[7,2]", "format=png")
     assert found["label"].tolist() == [7, 2, 7, 2, 7]
     images = {path.name: np.asarray(Image.open(path)) for path in Path("made/images").iterdir()}
     assert sorted(images) == [f"{i:06d}-{label}.png" for i, label in enumerate(found["label"])]
@@ -106,9 +105,6 @@ def test_some_classes_are_sampled_alone_and_compared_with_their_images_alone(
     train = opened().data.train.labels.tolist()
     assert report("made")["reference"]["images"] == train.count(7) + train.count(2)
     assert "5 samples of digits, classes 7, 2 from run" in Path("made/samples.md").read_text()
-    assert Path("made/chains.png").is_file()
-    everyone = sampled_columns(type_sample, "others", "n=30", "sampler.noise=0.01")
-    assert not same(everyone, found)
 
 
 @pytest.mark.parametrize("wrong", ["[10]", "[-1]", "[]", "[1,1]", "3", "[true]", "[cat]", "[[1]]"])

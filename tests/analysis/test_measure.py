@@ -131,6 +131,7 @@ def test_images_that_are_wrong_are_attacked_too(net):
 # Invariants
 
 
+@pytest.mark.slow
 def test_any_batch_size_gives_the_same_numbers():
     net = preactresnet18(channels=3, classes=10, mean=[0.5] * 3, std=[0.25] * 3, width=4)
     attacks = {"fgsm": fgsm(BALL), "pgd": pgd(BALL, steps=3), "trades": trades(BALL, steps=2)}

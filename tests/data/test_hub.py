@@ -94,7 +94,13 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize(
+    "case",
+    [
+        *list(REFUSED)[1:],
+        pytest.param("an unknown data set", marks=pytest.mark.slow),  # tries the network for long
+    ],
+)
 def test_what_is_no_data_set_of_images_is_refused_in_one_line(tmp_path, case):
     spoil, said = REFUSED[case]
     root = write(tmp_path / "pets")

@@ -134,6 +134,7 @@ def test_tensorboard_has_the_names_steps_and_values_of_the_log(tmp_path):
     assert events.Tags()["images"] == ["figures/delta_energy"]
 
 
+@pytest.mark.slow
 def test_mlflow_resumes_the_run_that_its_folder_names(tmp_path):
     client = pytest.importorskip("mlflow").MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     for step in (1, 2):

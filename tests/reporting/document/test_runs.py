@@ -25,6 +25,7 @@ def test_a_run_that_is_not_robust_is_marked_in_every_table(tmp_path):
     assert strong.marked == set(range(len(strong.table.rows)))
 
 
+@pytest.mark.slow
 def test_seeds_of_many_runs_share_a_column(tmp_path):
     folders = [write(tmp_path / f"{reg}{seed}", f"reg={reg}", f"seed={seed}")
                for reg in ("none", "der") for seed in range(4)]  # fmt: skip

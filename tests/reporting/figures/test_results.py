@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from energy_at.reporting.figures import ATTACK_STYLES
-from energy_at.reporting.figures.results import COLUMNS, ROWS, accuracy_figure, grid
+from energy_at.reporting.figures.results import (
+    COLUMNS,
+    ROWS,
+    accuracy_figure,
+    grid,
+    trajectories_figure,
+)
 
 
 def shown(classes, each, per_class):
@@ -71,3 +77,16 @@ def test_the_curve_of_the_accuracy_begins_at_the_clean_one():
         assert line.get_xdata().tolist() == pytest.approx([0, 4, 16])
         expected = [100 * share for share in (0.8, shares[name, 4], shares[name, 16])]
         assert line.get_ydata().tolist() == pytest.approx(expected)
+
+
+def test_the_frames_of_a_chain_stand_in_its_row_over_their_steps_and_energies():
+    frames = np.arange(2 * 3, dtype=np.uint8)[:, None, None, None] * np.ones((4, 4, 3), np.uint8)
+    rows = [("cat", (0, 4, 8), frames[:3], [1.0, 0.5, -2.0]),
+            ("dog", (0, 1, 2), frames[3:], [0.0, -1.0, -1.5])]  # fmt: skip
+    axes = trajectories_figure(rows, "a title").axes
+    assert [part.get_ylabel() for part in axes] == ["cat", "", "", "dog", "", ""]
+    assert [part.get_xlabel() for part in axes] == [
+        "step 0\n+1.00", "step 4\n+0.50", "step 8\n-2.00",
+        "step 0\n+0.00", "step 1\n-1.00", "step 2\n-1.50",
+    ]  # fmt: skip
+    assert [int(part.images[0].get_array()[0, 0, 0]) for part in axes] == list(range(6))
