@@ -89,7 +89,7 @@ def assert_refused(type_in, said, *argv):
     before = everything(), sorted(Path().rglob("*"))
     code, out, err = type_in(*argv)
     assert code == 1
-    assert said in err
+    assert said in err, err
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert "Traceback" not in out + err
