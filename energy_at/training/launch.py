@@ -31,12 +31,11 @@ _VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SI
 def require_startable(trainer: Trainer, data: ImageData) -> None:
     """Raises ``ValueError`` for what several processes would only fail at after their start.
 
-    A batch with fewer images than processes, no way to start the others, or a port in use.
+    A batch with fewer images than processes, no way to start the others, or a port in use. Warns
+    of more processes than cores.
     """
     if trainer.world_size == 1:
         return
-    if trainer.is_global_zero and isinstance(trainer.accelerator, CPUAccelerator):
-        warn_of_cores(trainer.num_devices)
     for name, images in {"batch_size": len(data.train), "eval_batch_size": len(data.val)}.items():
         size = getattr(data, name)
         last = images % size or min(images, size)
@@ -61,6 +60,8 @@ def require_startable(trainer: Trainer, data: ImageData) -> None:
                 f"trainer.devices={trainer.num_devices} starts the command once for each process, "
                 f"which only python -m {_ENTRY} and hydra/launcher=basic can: use them, or torchrun"
             )
+    if trainer.is_global_zero and isinstance(trainer.accelerator, CPUAccelerator):
+        warn_of_cores(trainer.num_devices)
 
 
 def warn_of_cores(processes: int) -> None:

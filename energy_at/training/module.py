@@ -11,37 +11,33 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from energy_at.attacks import Attack, AttackResult, Place
+from energy_at.attacks import Attack, AttackResult
 from energy_at.attacks.base import Memory
 from energy_at.core.distributed import Part, summed
 from energy_at.core.rng import Noise, global_draws, mixed
 from energy_at.core.rules import PRECISION, number, one_of, require
 from energy_at.core.types import Images, Labels, Logits, Targets
-from energy_at.data import EvalLoader, TrainLoader
 from energy_at.energy.pair import LogitPair
-from energy_at.models.modes import eval_mode, frozen_running_stats, full_precision, no_graph
+from energy_at.models.modes import eval_mode, frozen_running_stats, full_precision
 from energy_at.objectives import (
     LabelSmoothing,
     Objective,
-    Trait,
     Vicinity,
     fits_adv_alone,
     pert_align,
 )
 from energy_at.objectives.linearity import input_gradient
+from energy_at.training.forward import clean_logits, needs_graph, part_of, place_of, start_logits
 from energy_at.training.guard import FiniteGuard
 from energy_at.training.optim import WeightPerturbation, sgd
 from energy_at.training.requirements import (
     images_and_labels,
-    last_batch,
-    require_batches,
+    require_first_batch,
     require_initialized,
     require_labels,
-    require_logits,
     require_pixels,
     require_shareable,
     require_trainable,
-    warn_of_rounding,
 )
 from energy_at.training.validation import validation_metrics
 
@@ -145,14 +141,8 @@ class AdversarialTraining(LightningModule):
         """Checks images, labels and logits before the first step."""
         if not self._classes:
             x, y = self._images_and_labels(batch)
-            require_pixels(float(x.min()), float(x.max()), "training")
-            logits = require_logits(self.net, x[:8])
-            warn_of_rounding(logits)
-            self._classes = logits.shape[1]
-            require_labels(y, self._classes)
-            loader: Any = self.trainer.train_dataloader
-            if last_batch(loader, self.trainer.num_training_batches) == 1:
-                require_batches(self.net, x, loader.batch_size)
+            loader, batches = self.trainer.train_dataloader, self.trainer.num_training_batches
+            self._classes = require_first_batch(self.net, x, y, loader, batches)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         # Lightning takes the mean of the processes' gradients, and these are parts of a sum
@@ -177,7 +167,7 @@ class AdversarialTraining(LightningModule):
         return images_and_labels(batch, next(weights).dtype)
 
     def _step(self, x: Images, y: Labels, batch_idx: int) -> Mapping[str, Any]:
-        part = self._part(len(x), batch_idx)
+        part = part_of(self._trainer, len(x), batch_idx)
         if self.awp is not None:
             self.awp.restore()  # if the last step failed
         epoch = self._epochs_done(batch_idx)
@@ -210,9 +200,8 @@ class AdversarialTraining(LightningModule):
         """Restores perturbed weights before the step of the optimizer; measures PertAlign."""
         if self.awp is not None:
             self.awp.restore()
-        to_align, self._to_align = self._to_align, None
-        if to_align is not None:
-            start_grad, x_adv, part = to_align
+        if self._to_align is not None:
+            (start_grad, x_adv, part), self._to_align = self._to_align, None
             assert x_adv.grad is not None
             self._remember_align(start_grad, x_adv.grad, part)
 
@@ -228,7 +217,7 @@ class AdversarialTraining(LightningModule):
         """Accuracies and delta energies on held-out images, in fp32."""
         x, y = self._images_and_labels(batch)
         require_pixels(float(x.min()), float(x.max()), "validation")
-        part = self._part(len(x), batch_idx)
+        part = part_of(self._trainer, len(x), batch_idx)
 
         def noise() -> Noise:
             return part.noise(self._noise(x.device, 0, batch_idx))
@@ -264,33 +253,22 @@ class AdversarialTraining(LightningModule):
     ) -> AttackResult:
         attack = self._attack_at(batch_idx)
         self.memory = {name: value.to(x.device) for name, value in self.memory.items()}
+        loader = self.trainer.train_dataloader if self._trainer is not None else None
         with self._attack_mode():
             return attack(
                 self.net,
                 x,
                 y,
-                keep_graph=self._keeps_graph(attack),
+                keep_graph=self._shares_passes and needs_graph(attack, self.objective.traits),
                 track_stats=self.bn_mode == "batch",
                 generator=noise,
                 targets=targets,
-                place=self._place(x, batch_idx),
+                place=place_of(attack, loader, x, self._epochs_done(batch_idx), batch_idx),
                 memory=self.memory,
             )
 
     def _attack_mode(self) -> AbstractContextManager[None]:
         return nullcontext() if self.bn_mode == "batch" else eval_mode(self.net)
-
-    def _place(self, x: Images, batch_idx: int) -> Place:
-        images, total = torch.arange(len(x), device=x.device), len(x)
-        if self._trainer is not None and self.attack.reads_place:
-            loader = self.trainer.train_dataloader
-            if not isinstance(loader, TrainLoader):
-                raise ValueError(
-                    f"{type(self.attack).__name__} keeps what it found for each training image: "
-                    "its batches must come from energy_at.data.TrainLoader"
-                )
-            images, total = loader.images_of(batch_idx), len(loader.images)
-        return Place(images, total, self._epochs_done(batch_idx), batch_idx)
 
     def _gradients(
         self, found: AttackResult, targets: Labels | Targets, part: Part
@@ -334,48 +312,16 @@ class AdversarialTraining(LightningModule):
         """
         return self.reuse and self.bn_mode == "batch" and not self._perturbs_weights()
 
-    def _keeps_graph(self, attack: Attack) -> bool:
-        """Whether the loss needs the graph of the attack's first pass."""
-        traits = self.objective.traits
-        trains_clean = Trait.TRAINS_CLEAN in traits and attack.starts_clean
-        reusable = trains_clean and Trait.FITS_CLEAN not in traits
-        return self._shares_passes and (reusable or Trait.TRAINS_START in traits)
-
     def _pair(
         self, x: Images, y: Labels, found: AttackResult, smoothed: Targets | None = None
     ) -> LogitPair:
         """Logits of clean and adversarial images; clean ones are NaN if nothing reads them."""
-        start = self._start_logits(found)
-        clean = self._clean_logits(x, found)
+        traits, shared = self.objective.traits, self._shares_passes
+        start = start_logits(self, found, traits, shared=shared)
+        clean = clean_logits(self, x, found, traits, shared=shared, observed=self.observes_clean)
         adv = self.forward(found.x_adv)
         clean = torch.full_like(adv, torch.nan) if clean is None else clean
         return LogitPair(clean, adv, y, start, smoothed)
-
-    def _start_logits(self, found: AttackResult) -> Logits | None:
-        if Trait.READS_START not in self.objective.traits:
-            return None
-        if self._shares_passes or found.x_start is None:
-            return found.start_logits
-        with frozen_running_stats(self.net):
-            return self.forward(found.x_start)
-
-    def _clean_logits(self, x: Images, found: AttackResult) -> Logits | None:
-        traits = self.objective.traits
-        if Trait.FITS_CLEAN in traits:
-            return self.forward(x)
-        trains = Trait.TRAINS_CLEAN in traits
-        if not (trains or Trait.READS_CLEAN in traits or self.observes_clean):
-            return None
-        known = found.clean_logits if self._shares_passes else None
-        if known is not None and (known.requires_grad or not trains):
-            return known
-        # the running statistics must be those of the base method, which a forward pass of
-        # regularizers or callbacks in training mode would change
-        with frozen_running_stats(self.net):
-            if trains:
-                return self.forward(x)
-            with no_graph(), global_draws(x.device):
-                return self.forward(x)
 
     def _perturbs_weights(self) -> bool:
         return self.awp is not None and self._epoch >= self.awp.warmup_epochs
@@ -386,16 +332,6 @@ class AdversarialTraining(LightningModule):
         # a radius of 0 is invalid: the warm-up counts the present step
         done = self._epochs_done(batch_idx + 1) / self.eps_warmup_epochs
         return self.attack.scaled(done) if done < 1 else self.attack
-
-    def _part(self, own: int, batch_idx: int) -> Part:
-        if self._trainer is None or self._trainer.world_size == 1:
-            return Part(own)
-        trainer = self.trainer
-        loader = trainer.train_dataloader if trainer.training else trainer.val_dataloaders
-        if isinstance(loader, TrainLoader | EvalLoader):
-            return loader.part(batch_idx)
-        # other loaders give each process a batch
-        return Part(own * trainer.world_size, self.global_rank, trainer.world_size)
 
     def _noise(
         self, device: torch.device, epoch: int, batch_idx: int, *, of: int = 0

@@ -176,6 +176,29 @@ def require_batches(net: nn.Module, x: Images, batch_size: int) -> None:
         raise ArgumentError("batch_size", batch_size, must)
 
 
+def require_first_batch(net: nn.Module, x: Images, y: Labels, loader: Any, batches: float) -> int:
+    """Number of classes of the network, if the training can begin.
+
+    Args:
+        net: The network that is trained.
+        x: Images of its first batch.
+        y: Their labels.
+        loader: Which it comes from.
+        batches: Of an epoch.
+
+    Raises:
+        ValueError: if the training, or the last batch of its first epoch, would fail.
+    """
+    require_pixels(float(x.min()), float(x.max()), "training")
+    logits = require_logits(net, x[:8])
+    warn_of_rounding(logits)
+    classes = logits.shape[1]
+    require_labels(y, classes)
+    if last_batch(loader, batches) == 1:
+        require_batches(net, x, loader.batch_size)
+    return classes
+
+
 def require_shareable(attack: Attack, processes: int) -> None:
     """Raises ``ValueError`` if an attack needs batches that several processes share."""
     if processes > 1 and attack.reads_whole_batch:
