@@ -251,6 +251,11 @@ class Detector(Stateful):
         """Whether nothing shows a loss of robustness: a state to restore later."""
         return not self.co.has_signal and not self.ro.has_signal
 
+    @property
+    def never_robust(self) -> bool:
+        """Whether there were validations, and the PGD accuracy of none exceeded chance."""
+        return bool(self.ro.accuracy.values) and not self.co.best_ratio
+
     def reset(self) -> None:
         """Forgets the steps, but not the best values: the training restores an older state."""
         co, ro = replace(self.co), replace(self.ro)

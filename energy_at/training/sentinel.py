@@ -171,9 +171,12 @@ class Sentinel(Callback):
             self._pending = True
         elif self.action == "stop":
             self._stopped_at, trainer.should_stop = trainer.max_epochs or 0, True
-        _print(f"{alarm}{self._consequence()}")
+        text = str(alarm)
+        if self.detector.never_robust:
+            text += "; the network has not been robust yet"
+        _print(f"{text}{self._consequence()}")
         for logger in trackers(trainer.loggers):
-            logger.alert(f"{alarm.kind} alarm", str(alarm))
+            logger.alert(f"{alarm.kind} alarm", text)
 
     def _consequence(self) -> str:
         if self.action == "stop":

@@ -83,7 +83,8 @@ class WatchedRun:
         robustness = RunStatus("not logged")
         if self._config:
             robustness = run_status(self.log, self._config, results)
-        marks = [_mark("alarm", *alarm) for alarm in self.log.alarms]
+        yet = ", not robust yet" if robustness.kind == "not robust" else ""
+        marks = [_mark("alarm", *alarm, yet) for alarm in self.log.alarms]
         marks += [_mark("onset", *onset) for onset in robustness.onsets.items()]
         status, detail = self._status(steps, age, batch, robustness)
         return {
@@ -128,7 +129,8 @@ class WatchedRun:
             return "waiting", "no step yet"
         if age > max(QUIET, 3 * ROWS_AT_ONCE * batch / (self.rate or math.nan)):
             return "silent", "stopped, or stuck"
-        return "evaluating" if steps and self.step >= steps else "training", ""
+        doing = "evaluating" if steps and self.step >= steps else "training"
+        return doing, "not robust yet" if robustness.kind == "not robust" else ""
 
     def _epochs(self) -> int | None:
         """Of the whole training, with those that a rollback repeats."""
@@ -217,9 +219,9 @@ class Watch:
                 self.runs.setdefault(folder.path, WatchedRun(folder))
 
 
-def _mark(kind: str, name: str, step: int) -> dict[str, Any]:
+def _mark(kind: str, name: str, step: int, end: str = "") -> dict[str, Any]:
     text = f"{name} by held-out PGD accuracy since" if kind == "onset" else f"alarm: {name} at"
-    return {"name": name, "step": step, "kind": kind, "text": f"{text} step {step:,}"}
+    return {"name": name, "step": step, "kind": kind, "text": f"{text} step {step:,}{end}"}
 
 
 def _curve(log: MetricsLog, metric: Metric) -> Curve:

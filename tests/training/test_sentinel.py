@@ -17,7 +17,7 @@ from energy_at.runs.folder import RunFolder
 from energy_at.runs.resume import open_resumed
 from energy_at.training.loggers import DummyExperiment, TolerantWandb
 from energy_at.training.sentinel import Sentinel
-from tests.helpers.logs import FAILS, row
+from tests.helpers.logs import FAILS, row, validation
 from tests.helpers.running import TINY_BN, config, fitted, prepared, states_equal
 
 slow = pytest.mark.slow
@@ -110,6 +110,18 @@ def test_a_watched_training_is_the_same_bit_for_bit(tmp_path, unwatched, action,
     assert rows(tmp_path) == rows(folder)
     assert [r["step"] for r in alarms(tmp_path)] == ["4"]
     assert "CO alarm at step 4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("accuracy", [None, 0.0, 0.1, 0.4])
+def test_an_alarm_says_if_no_validation_was_robust(tmp_path, capsys, accuracy):
+    run = prepared(tmp_path, *RUN, *UNSEEN)
+    (sentinel,) = (one for one in run.trainer.callbacks if isinstance(one, Sentinel))
+    run.trainer.callbacks.insert(1, Failing(4))
+    if accuracy is not None:
+        sentinel.detector.update(validation(1, accuracy, 0.5))
+    run.trainer.fit(run.module, run.data)
+    assert "CO alarm at step 4" in (err := capsys.readouterr().err)
+    assert ("; the network has not been robust yet" in err) == (accuracy in (0.0, 0.1))
 
 
 def test_an_alarm_is_in_the_log_at_its_step(tmp_path):

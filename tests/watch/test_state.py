@@ -79,6 +79,13 @@ def test_alarms_and_lost_robustness_are_marked(begun):
     ]
 
 
+def test_a_network_that_is_at_chance_so_far_is_not_robust_yet(begun):
+    train(begun, [0, 1], pgd=(0.1, 0.1), alarm=7)
+    found = state(Watch(["run"]))
+    assert (found["status"], found["detail"]) == ("training", "not robust yet")
+    assert [mark["text"] for mark in found["marks"]] == ["alarm: CO at step 7, not robust yet"]
+
+
 def test_a_rollback_that_repeats_epochs_makes_the_training_longer(begun, composed):
     train(begun, [0, 1])
     watch = Watch(["run"])
