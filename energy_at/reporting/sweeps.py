@@ -41,6 +41,7 @@ MEASURES = {  # columns, and what they hold
     "dE(x)": DELTA_X,
     "dE(x, y)": DELTA_XY,
 }
+TESTS = ("threat.", "validation.", "evaluation.")  # keys of what the accuracies are
 PANELS = (PGD, TEST_PGD, DELTA_X, DELTA_XY)
 WIDE = 20  # ratio of the greatest to the least positive value from which the axis is logarithmic
 
@@ -98,27 +99,34 @@ class SweepCurves:
             ]
         )
 
-    def best(self) -> str:
-        """The value with the best PGD accuracy on held-out images, of those without a lost run."""
+    def best(self) -> list[str]:
+        """Of each curve, the value with the best PGD accuracy on held-out images.
+
+        Values with a lost run are left out. Curves, which differ in more than the key, are not
+        compared, and neither are values that make another test, such as radii.
+        """
+        if self.key.startswith(TESTS):
+            return []
+        lines = [self._best(*one) for one in self.curves.items() if len(one[1]) > 1]
+        return [*lines, "Test images were not used for the choice."]
+
+    def _best(self, label: MethodLabel, curve: Mapping[float, Sequence[FinishedRun]]) -> str:
+        of = f", {label}" if len(self.curves) > 1 else ""
+        whole = {value: runs for value, runs in curve.items() if not any(r.mark() for r in runs)}
         found = {
-            (label, value): mean_and_range([run.held_out_percent() for run in runs])
-            for label, curve in self.curves.items()
-            if len(curve) > 1  # else there is nothing that it is the best of
-            for value, runs in curve.items()
-            if not any(run.mark() for run in runs)
+            value: mean_and_range([run.held_out_percent() for run in runs])
+            for value, runs in whole.items()
         }
-        known = {place: accuracy for place, accuracy in found.items() if accuracy is not None}
+        known = {value: accuracy for value, accuracy in found.items() if accuracy is not None}
         if not known:
             why = "for every value some run collapsed or is not robust"
             why = "no run was evaluated on held-out images" if found else why
-            return f"No best {self.key}: {why}."
-        (label, value), (mean, low, high) = max(known.items(), key=lambda item: item[1][0])
-        runs = self.curves[label][value]
-        among = f", {_name(label, runs)}" if len(self.curves) > 1 else ""
+            return f"No best {self.key}{of}: {why}."
+        value, (mean, low, high) = max(known.items(), key=lambda item: item[1][0])
+        n = len(whole[value])
         return (
-            f"Best on held-out images: {self.key}={value:.6g}{among}, with PGD accuracy "
-            f"{mean:.1f} % [{low:.1f}, {high:.1f}], {len(runs)} run{'s'[: len(runs) > 1]}. "
-            "Test images were not used for this choice."
+            f"Best on held-out images{of}: {self.key}={value:.6g}, with PGD accuracy {mean:.1f} % "
+            f"[{low:.1f}, {high:.1f}], {n} run{'s'[: n > 1]}."
         )
 
     def figure(self) -> Figure:
@@ -227,7 +235,7 @@ def compare_runs(sweep: Path) -> str | None:
     for one in sweep_curves([entry.run for entry in found]):
         one.table().write(sweep / one.stem, numbers=one.numbers())
         save(one.figure(), sweep / one.stem)
-        lines.append(one.best())
+        lines += one.best()
     return "\n".join(lines)
 
 

@@ -96,17 +96,29 @@ def test_a_weight_of_zero_is_called_by_the_base_method(sweep):
 
 def test_the_best_is_named_by_held_out_images_alone(sweep):
     (one,) = sweep_curves(sweep)
-    assert one.best().startswith(
-        "Best on held-out images: reg.weight=2, with PGD accuracy 55.0 % [50.0, 60.0], 2 runs."
-    )
+    assert one.best() == [
+        "Best on held-out images: reg.weight=2, with PGD accuracy 55.0 % [50.0, 60.0], 2 runs.",
+        "Test images were not used for the choice.",
+    ]
+
+
+def test_each_method_has_a_best_of_its_own(write):
+    found = {("der", 1): 0.5, ("der", 2): 0.4, ("gradalign", 1): 0.6, ("gradalign", 2): 0.7}
+    runs = [write(f"reg={r}", f"reg.weight={w}", held_out=v) for (r, w), v in found.items()]
+    (one,) = sweep_curves(runs)
+    assert one.best()[:2] == [
+        "Best on held-out images, FGSM-AT + DER: reg.weight=1, with PGD accuracy 50.0 % "
+        "[50.0, 50.0], 1 run.",
+        "Best on held-out images, FGSM-AT + GradAlign: reg.weight=2, with PGD accuracy 70.0 % "
+        "[70.0, 70.0], 1 run.",
+    ]
 
 
 def test_a_value_with_a_lost_run_is_never_the_best(write):
     runs = [write("reg=der", f"reg.weight={w}", log=LOST, held_out=0.9) for w in (1, 2)]
     (one,) = sweep_curves(runs)
-    assert one.best() == (
-        "No best reg.weight: for every value some run collapsed or is not robust."
-    )
+    no_best = "No best reg.weight: for every value some run collapsed or is not robust."
+    assert one.best()[0] == no_best
 
 
 def test_radii_are_numbers_and_other_choices_curves(write):
@@ -117,6 +129,7 @@ def test_radii_are_numbers_and_other_choices_curves(write):
     assert one.key == "threat.eps"
     assert list(map(str, one.curves)) == ["FGSM-AT", "FGSM-AT + DER"]
     assert list(list(one.curves.values())[1]) == pytest.approx([4 / 255, 8 / 255])
+    assert one.best() == []  # a smaller radius is an easier test
 
 
 def test_a_search_over_two_numbers_is_one_curve_of_each(write):
@@ -139,8 +152,8 @@ def test_runs_that_differ_in_the_method_too_are_no_sweep(write):
 
 
 def test_a_sweep_holds_table_and_figure(sweep, tmp_path):
-    last = compare_runs(tmp_path).splitlines()[-1]
-    assert last.startswith("Best on held-out images: reg.weight=2,")
+    best = compare_runs(tmp_path).splitlines()[-2]
+    assert best.startswith("Best on held-out images: reg.weight=2,")
     assert (
         (tmp_path / "against_reg_weight.csv")
         .read_text()
@@ -249,4 +262,4 @@ def test_only_runs_that_differ_in_one_key_are_compared(write):
     assert [*found] == ["trainer.max_epochs"]
     curves = found["trainer.max_epochs"].curves.values()
     assert sorted(list(curve) for curve in curves) == [[2, 3], [3]]
-    assert "with PGD accuracy 40.0 %" in found["trainer.max_epochs"].best()
+    assert "with PGD accuracy 40.0 %" in found["trainer.max_epochs"].best()[0]

@@ -80,7 +80,7 @@ def sweeps(found: Sequence[Entry], out: Path) -> dict[str, Iterable[Block]]:
     """A section for each swept number."""
     return {
         f"Against {one.key}": (
-            one.best(),
+            *filter(None, [" ".join(one.best())]),
             Grid(f"against {one.key}", one.table()),
             draw(out, one.figure(), f"figures/{one.stem}", AGAINST),
         )
