@@ -267,7 +267,7 @@ class _Survey:
                 yield positions
                 bar.update(len(positions))
                 mean = np.concatenate([part.delta_marginal for part in done]).mean()
-                bar.set_postfix_str(f"dE(x) {mean:+.3f}", refresh=False)
+                bar.set_postfix_str(f"dE(x) {mean:+z.3f}", refresh=False)
 
     def _size(self, delta: Images) -> PerExample:
         order = float("inf") if isinstance(self.ball, Linf) else 2

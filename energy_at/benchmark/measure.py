@@ -208,7 +208,7 @@ def table(results: Sequence[Result]) -> Table:
                 "TFLOP/s": f"{result.speed / 1e12:.3g}",
                 "of peak %": f"{100 * result.speed / most[result.precision]:.0f}",
                 "memory MiB": "" if result.peak is None else f"{result.peak / 2**20:.0f}",
-                "over bare %": "" if over is None else f"{100 * over:+.1f}",
+                "over bare %": "" if over is None else f"{100 * over:+z.1f}",
                 "loading %": "" if loading is None else f"{100 * loading:.2f}",
             }
         )

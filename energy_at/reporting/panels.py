@@ -113,9 +113,9 @@ AnyPanel = Panel | Scatter | Scores | Images
 def _shift(name: str, label: str, color: str, summary: str) -> tuple[Metric, Metric]:
     key = f"delta_energy/{name}"
     return (
-        Metric(f"train/{key}", f"{label}, training", short=label, form="+.3f", color=color,
+        Metric(f"train/{key}", f"{label}, training", short=label, form="+z.3f", color=color,
                summary=summary),
-        Metric(f"val/{key}", f"{label}, held-out", form="+.3f", color=color),
+        Metric(f"val/{key}", f"{label}, held-out", form="+z.3f", color=color),
     )  # fmt: skip
 
 

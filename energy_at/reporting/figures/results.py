@@ -172,7 +172,7 @@ def trajectories_figure(
             for axes, step, frame, energy in zip(line, steps, frames, energies, strict=True):
                 _draw(axes, frame)
                 axes.set_yticks([])
-                axes.set_xlabel(f"step {step}\n{energy:+.2f}")
+                axes.set_xlabel(f"step {step}\n{energy:+z.2f}")
         entitle(figure, f"{title}; under each image: steps and E(x, y) [nats]")
     return figure
 

@@ -126,6 +126,7 @@ class RunProgress(ProgressBar):
         self._enabled = True
         self._bar: Bar | None = None
         self._rows: list[Row] = []  # of the epoch
+        self._validated = False  # in this epoch
         self._clock = (0.0, 0)  # when the training started or resumed, and at which step
 
     def __getstate__(self) -> dict[str, Any]:
@@ -140,6 +141,7 @@ class RunProgress(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._clock = (time.monotonic(), trainer.global_step)
+        self._validated = False  # but by the check before the training
         self._bar = Bar(visible=self._enabled, bar_format="{desc}")
         for monitor in callbacks_of(trainer, EnergyMonitor):
             if self._read not in monitor.readers:
@@ -156,9 +158,13 @@ class RunProgress(ProgressBar):
             batches = int(sum(trainer.num_val_batches))
             self._draw(trainer, [f"validation {batch_idx + 1}/{batches}", self._left(trainer)])
 
+    def on_validation_end(self, *args: Any, **kwargs: Any) -> None:
+        self._validated = True
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._draw(trainer, self._latest(trainer))
         rows, self._rows = self._rows, []
+        validated, self._validated = self._validated, False
         if not self._enabled or has_bars():
             return
         means = {
@@ -169,7 +175,7 @@ class RunProgress(ProgressBar):
         held_out = [
             f"{key.removeprefix('val/acc/')} {100 * float(value):.1f} %"
             for key, value in trainer.callback_metrics.items()
-            if key.startswith("val/acc/")
+            if validated and key.startswith("val/acc/")
         ]
         held_out = [f"held-out {held_out[0]}", *held_out[1:]] if held_out else []
         cells = [*_cells(means), *held_out, self._left(trainer)]

@@ -218,6 +218,21 @@ def test_where_there_is_no_terminal_every_epoch_is_one_line(tmp_path, capsys):
     assert lines[-1].endswith(", 0:00 left")
 
 
+def test_an_epoch_without_validation_shows_no_accuracy_of_another(tmp_path, capsys):
+    overrides = [o for o in TINY if not o.startswith("callbacks.progress")]
+    every = ("trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2")
+    run = prepared(tmp_path, *overrides, *every)
+    run.trainer.callbacks.append(RunProgress())
+    run.trainer.fit(run.module, run.data)
+    lines = capsys.readouterr().err.splitlines()
+    assert ["held-out" in line for line in lines] == [False, True, False]
+
+
+@pytest.mark.parametrize(("value", "cell"), [(-4e-4, "+0.000"), (-6e-4, "-0.001"), (0.0, "+0.000")])
+def test_a_delta_energy_that_rounds_to_zero_has_no_minus(value, cell):
+    assert f"{value:{DELTA_X.form}}" == cell
+
+
 def test_the_bar_of_a_long_training_fits_80_columns():
     trainer = MagicMock(Trainer, max_epochs=200, current_epoch=111, global_step=100_000)
     trainer.estimated_stepping_batches = 200_000
