@@ -268,8 +268,12 @@ def _scope(key: str, method: MethodLabel, config: DictConfig) -> Any:
 
 def _data(config: DictConfig) -> str | None:
     name, subset = _select(config, "dataset.name"), _select(config, "dataset.subset")
-    images = f" ({subset:,} training images)" if isinstance(subset, int) else ""
-    return None if name is None else DATASETS.get(name, str(name)) + images
+    if name is None:
+        return None
+    label = DATASETS.get(name, str(name))
+    if isinstance(subset, int):
+        return f"{label.partition(' (')[0]} ({subset:,} training images)"
+    return label
 
 
 def _network(config: DictConfig) -> str | None:

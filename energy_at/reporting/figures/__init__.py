@@ -65,6 +65,7 @@ MARK_STYLES: dict[str, Style] = {  # what a legend says of the marks that belong
     "one seed": {"color": "0.4", "linewidth": 0.7},
     "range of steps": {"color": "0.4", "linewidth": 5, "alpha": 0.25},
     "mean of neighbouring steps": {"color": "0.4", "linewidth": 0.5},
+    "one step": {"color": "0.4", "linewidth": 0.5},
     "mean of an epoch": {"color": "0.4", "linewidth": 1.8},
     "collapsed or not robust": {"color": "0.4", "linestyle": "", "marker": "x"},
     "range over seeds": {"color": "0.4", "linestyle": "", "marker": "|", "markersize": 9},
@@ -221,7 +222,10 @@ class Mark:
 
 def mark_alarms(axes: Axes, alarms: Sequence[Mark]) -> None:
     """A triangle for each alarm, each kind in a lane of its own; to call after the curves."""
+    # curves and the line of an onset at the same step end behind the letters
+    behind = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}
     font: Any = {"va": "top", "fontsize": "xx-small", "linespacing": 0.9, "annotation_clip": False}
+    font["bbox"] = behind
     for lane, kind in enumerate(sorted({mark.kind for mark in alarms})):
         for mark, label in _labelled(axes, [mark for mark in alarms if mark.kind == kind]):
             text = f"{label}\n\N{BLACK DOWN-POINTING TRIANGLE}"

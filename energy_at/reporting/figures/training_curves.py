@@ -126,9 +126,9 @@ def methods_figure(
 
 
 def steps_figure(run: FinishedRun, style: Style, title: str = "") -> Figure:
-    """One run by optimizer step: its range and mean, its epoch means (thick), onsets and alarms.
+    """One run by optimizer step (thin), its epoch means (thick), onsets and alarms.
 
-    Neighbouring steps of a long run share one of ``BINS`` bins.
+    Neighbouring steps of a long run share one of ``BINS`` bins, drawn by its range and mean.
 
     Raises:
         ValueError: if the run has no training step.
@@ -138,8 +138,9 @@ def steps_figure(run: FinishedRun, style: Style, title: str = "") -> Figure:
         Mark(kind, step, label=f"{kind}, step {step}") for kind, step in run.status.onsets.items()
     ]
     xlabel = f"step ({log.steps_per_epoch:,.0f} per epoch)"
-    names = ["range of steps", "mean of neighbouring steps", "mean of an epoch"]
-    names += [f"onset of {mark.kind}" for mark in onsets]
+    is_long = len(log[DELTA_X.key]) > BINS
+    names = ["range of steps", "mean of neighbouring steps"] if is_long else ["one step"]
+    names += ["mean of an epoch"] + [f"onset of {mark.kind}" for mark in onsets]
     names += ["alarm of the sentinel"] * bool(log.alarms)
     legend = {name: MARK_STYLES[name] for name in names}
     with _panels(PANELS, xlabel, title, legend) as (figure, grid):

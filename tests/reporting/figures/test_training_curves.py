@@ -75,6 +75,13 @@ def test_clean_accuracy_shows_training_and_held_out_images():
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["held-out"]
 
 
+@pytest.mark.parametrize("per_epoch", [10, 5000])
+def test_the_legend_names_bins_only_of_a_long_run(per_epoch):
+    (legend,) = steps_figure(run_of(log(epochs=2, per_epoch=per_epoch)), STYLE).legends
+    names = {text.get_text() for text in legend.get_texts()}
+    assert ("range of steps" in names) == ("one step" not in names) == (per_epoch == 5000)
+
+
 def test_a_long_training_is_drawn_as_a_band_of_few_bins():
     axes = panel(
         steps_figure(run_of(log(epochs=10, per_epoch=5000)), STYLE), "train/delta_energy/joint"
