@@ -262,7 +262,7 @@ class _Survey:
         together = isinstance(attack, LibraryAttack | WorstCase)
         every = torch.arange(len(self.clean))
         size = TOGETHER if together else self.evaluator.batch_size
-        with self.evaluator.bar(name, len(every)) as bar:
+        with self.evaluator.bar(name, len(every), left=", {remaining} left") as bar:
             for positions in batched(every, size):
                 yield positions
                 bar.update(len(positions))

@@ -152,9 +152,11 @@ class Evaluator:
     def noise(self, positions: Labels, *parts: int) -> ImageNoise:
         return ImageNoise.of(self._numbers(positions), self.seed, *parts)
 
-    def bar(self, task: str, total: int, initial: int = 0) -> Bar:
+    def bar(self, task: str, total: int, initial: int = 0, *, left: str = "") -> Bar:
+        """A bar of images, within 80 columns with what is set as its postfix."""
+        form = f"{{desc}} |{{bar}}| {{n_fmt}}/{{total_fmt}}{{postfix}}{left}"
         visible = self.progress and initial < total
-        return Bar(desc=task, total=total, initial=initial, unit="img", visible=visible)
+        return Bar(desc=task, total=total, initial=initial, bar_format=form, visible=visible)
 
     def _resisting(
         self, net: nn.Module, name: str, attack: Attack | None, candidates: Mask, pace: "Pace"
@@ -199,7 +201,7 @@ class Evaluator:
                 share = f"{100 * int(correct.sum()) / len(correct):.1f} % correct"
                 missing = passes * (len(todo) - bar.n)
                 left = pace.left(int(correct.sum()), missing)
-                bar.set_postfix_str(f"{share}, in all {left} left", refresh=False)
+                bar.set_postfix_str(f"{share}, {left} left in all", refresh=False)
 
     def _numbers(self, positions: Labels) -> list[int]:
         return [self.numbers[i] for i in positions.tolist()]

@@ -1,3 +1,6 @@
+import io
+import os
+import sys
 from dataclasses import dataclass, fields
 
 import pytest
@@ -135,3 +138,25 @@ def test_a_long_attack_is_announced_with_the_time_of_its_passes(capsys, monkeypa
     err = capsys.readouterr().err
     assert err.startswith("PGD on 8 images: about 0:0")
     assert err.count("\n") == 1
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+    def fileno(self):
+        return 2
+
+
+def test_the_bars_of_the_longest_attack_fit_80_columns_whole(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    monkeypatch.setattr("os.get_terminal_size", lambda _: os.terminal_size((80, 24)))
+    monkeypatch.setattr(Pace, "estimate", lambda *_: "11:18:38")
+    net = TinyNet()
+    exam = exam_of(net, 10_000, batch_size=1000, progress=True)
+    exam.correct(net, {AttackKey("autoattack", "8/255"): WorstCase([fgsm(BALL)] * 4)})
+    lines = terminal.getvalue().split("\r")
+    assert max(map(len, lines)) <= 80
+    drawn = [line for line in lines if line.startswith("autoattack") and "left" in line]
+    assert drawn
+    assert all(line.endswith(" % correct, 11:18:38 left in all") for line in drawn)
