@@ -117,7 +117,7 @@ def test_a_network_runs_in_every_command(monkeypatch, capsys, net):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (OWN[:3], "model.net._target_=my_package.my_net is not trusted"),
+        (OWN[:3], "model.target=my_package.my_net is not trusted"),
         ((*OWN, "~model.net.width"), "missing 1 required positional argument: 'width'"),
         (("model=torchvision", "model.name=resnet17"), "(did you mean resnet18?)"),
         (("model=torchvision", "model.name=squeezenet1_1", "dataset.size=8"), "does not take imag"),

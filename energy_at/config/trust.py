@@ -48,8 +48,11 @@ def require_trusted(cfg: Any) -> list[str]:
     if not OmegaConf.is_config(cfg):
         return []
     targets, key = [], cfg._get_full_key(None)
-    for place, node in _nodes(OmegaConf.to_container(cfg, resolve=True), key):
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    for place, node in _nodes(plain, key):
         target = node["_target_"]
+        if place == f"{key}.net._target_" and plain.get("target") == target:
+            place = f"{key}.target"  # which it repeats, and which a user types
         if not isinstance(target, str):
             raise ValueError(f"{place}={target} must be the name of a class or function")
         if target == TIMM and (found := TIMM_READS_FILES & node.keys()):
