@@ -41,7 +41,7 @@ def my_net(channels, classes, width):
 @pytest.fixture(autouse=True)
 def my_package(here, monkeypatch):
     sys.modules.pop("my_package", None)  # of another test
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # nor beside the package
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # nor by the package
     Path("my_package").mkdir()
     Path("my_package/__init__.py").write_text(CODE)
     monkeypatch.syspath_prepend(here)

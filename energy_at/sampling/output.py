@@ -19,6 +19,7 @@ from energy_at.reporting.panels import SCORES
 from energy_at.reporting.tables import Table
 from energy_at.reporting.tradeoff import score_cells
 from energy_at.runs.environment import environment
+from energy_at.sampling.interpolation import Interpolation
 from energy_at.sampling.langevin import Stop
 from energy_at.sampling.prepare import Material, SamplingPlan
 from energy_at.sampling.quality import Inception
@@ -74,6 +75,7 @@ def write_files(
     samples: Samples,
     scores: SampleScores,
     chains: Sequence[Trajectory] = (),
+    between: Interpolation | None = None,
 ) -> str:
     """Writes all files to an empty folder; returns settings, scores and remarks as Markdown."""
     dataset = report["config"]["dataset"]
@@ -96,7 +98,8 @@ def write_files(
         ):
             picture = figures.picture(pixels)
             picture.save(folder / "images" / f"{i:06d}-{files[label]}.png")
-    for name, figure in _figures(arrays, material, scores, classes, chains).items():
+    drawn = _figures(arrays, material, scores, classes, chains, between)
+    for name, figure in drawn.items():
         save(figure, folder / name)
     (folder / FILES[1]).write_text(json.dumps(report, indent=2) + "\n")
     (folder / FILES[2]).write_text(_table(report["sets"]).csv())
@@ -135,6 +138,7 @@ def _figures(
     scores: SampleScores,
     classes: list[str],
     chains: Sequence[Trajectory],
+    between: Interpolation | None,
 ) -> dict[str, Figure]:
     plan, near = material.plan, scores.near[SAMPLES]
     title = f"{material.model.config.dataset.name}: {plan.title}"
@@ -155,7 +159,14 @@ def _figures(
         (classes[c.label], c.steps, c.pixels.permute(0, 2, 3, 1).numpy(), c.energies.tolist())
         for c in chains
     ]
-    return {
+    drawn = {}
+    if between is not None:
+        first, second = (classes[label] for label in between.classes)
+        frames = between.pixels.permute(0, 2, 3, 1).numpy()
+        drawn["interpolation"] = figures.interpolation_figure(
+            (first, second), between.shares, frames, between.energies.tolist(), title
+        )
+    return drawn | {
         "grid": figures.grid(samples["pixels"], labels, names, plan.shown, title),
         "start": figures.grid(samples["start"], labels, names, plan.shown, f"{title}; starts"),
         **({"chains": figures.trajectories_figure(rows, title)} if rows else {}),

@@ -15,6 +15,7 @@ from energy_at.evaluation.trained_model import TrainedModel, require_wandb_only
 from energy_at.models.modes import Tiled, eval_mode, tile_of
 from energy_at.runs.result_folder import ResultFolder
 from energy_at.sampling.classifier import find_classifier, load_classifier
+from energy_at.sampling.interpolation import ends_of, interpolate
 from energy_at.sampling.langevin import generate
 from energy_at.sampling.output import FILES, describe, publish_samples, write_files
 from energy_at.sampling.prepare import (
@@ -44,6 +45,7 @@ def sample_command(cfg: DictConfig, overrides: Sequence[str] = (), job: Path | N
     plan = plan_of(cfg)
     model = open_model(cfg, overrides)
     classes = chosen_classes(cfg.classes, model.config.dataset)
+    between = ends_of(cfg.interpolate, model.config.dataset, plan)
     of_images = {group: chosen for group, chosen in plan.settings.items() if group != "quality"}
     of_images |= {"n": plan.n, "seed": plan.seed, "classes": list(classes)}
     key = result_key(model, model.data.train, of_images)
@@ -54,7 +56,7 @@ def sample_command(cfg: DictConfig, overrides: Sequence[str] = (), job: Path | N
     elsewhere = (cfg.out is not None and cfg.checkpoint is not None) or bool(write_error(root))
     cache = out / ".cache" if elsewhere else root / "cache"
     with folder.in_use():
-        text, rows = _sample(cfg, model, plan, classes, folder, cache)
+        text, rows = _sample(cfg, model, plan, classes, between, folder, cache)
     publish_samples(cfg, model, out, rows)
     return f"{text}\n\nwritten to {out}/: {', '.join(FILES)} and figures"
 
@@ -64,6 +66,7 @@ def _sample(
     model: TrainedModel,
     plan: SamplingPlan,
     classes: tuple[int, ...],
+    between: tuple[int, int] | None,
     folder: ResultFolder,
     cache: Path,
 ) -> tuple[str, Mapping[str, Mapping[str, Any]]]:
@@ -91,15 +94,17 @@ def _sample(
     with _timed(seconds, "measure"):
         scores = score(material, samples, extractor, classifier)
         chains = trajectories(material, samples, plan.frames)
+        bridge = None if between is None else interpolate(material, between, plan.frames or 8)
     report = {
         "key": folder.key,
         **describe(material, samples, scores.rows),
+        **({} if bridge is None else {"interpolation": bridge.report()}),
         "batch_size": plan.batch_size,
         "seconds": seconds,
         "of_earlier_attempts": earlier,
     }
     with folder.staged() as part:
-        text = write_files(part, report, material, samples, scores, chains)
+        text = write_files(part, report, material, samples, scores, chains, bridge)
     parts.remove()
     return text, scores.rows
 

@@ -122,8 +122,16 @@ def plan_of(cfg: DictConfig) -> SamplingPlan:
         )
 
 
-def chosen_classes(typed: Any, dataset: DictConfig) -> tuple[int, ...]:
+def chosen_classes(
+    typed: Any, dataset: DictConfig, name: str = "classes", exactly: int | None = None
+) -> tuple[int, ...]:
     """Numbers of the classes that are typed as numbers or names; all if none are typed.
+
+    Args:
+        typed: What is typed.
+        dataset: Names and number of the classes.
+        name: Of the argument.
+        exactly: How many there must be.
 
     Raises:
         ArgumentError: if a class is unknown, or typed twice.
@@ -135,18 +143,19 @@ def chosen_classes(typed: Any, dataset: DictConfig) -> tuple[int, ...]:
     numbers: dict[int | str, int] = {i: i for i in every}
     numbers |= {name: i for i, name in enumerate(names)}
     shown = f" or of {', '.join(names[:20])}{', ...' * (len(names) > 20)}" * bool(names)
-    must = f"a list of numbers from 0 to {every[-1]}{shown}, each once"
+    many = "a list of" if exactly is None else f"{exactly}"
+    must = f"{many} numbers from 0 to {every[-1]}{shown}, each once"
 
     def holds(value: Any) -> bool:
         return (
             is_list(value)
-            and len(value) > 0
+            and (len(value) > 0 if exactly is None else len(value) == exactly)
             and all(isinstance(one, int | str) and not isinstance(one, bool) for one in value)
             and set(value) <= numbers.keys()
             and len({numbers[one] for one in value}) == len(value)
         )
 
-    require(Rule(must, holds, tuple(names)), classes=typed)
+    require(Rule(must, holds, tuple(names)), **{name: typed})
     return tuple(numbers[one] for one in typed)
 
 
@@ -185,6 +194,10 @@ class Material:
                 wanted = [i < n and i not in done for i in number.tolist()]
                 if any(wanted):
                     yield self._block(number, label).take(torch.tensor(wanted))
+
+    def first(self, label: int) -> Chains:
+        """The start of sample 0 as if it were of this class."""
+        return self._block(torch.arange(BLOCK), label).take(slice(1))
 
     def _block(self, number: Labels, label: int) -> Chains:
         plan, device = self.plan, self.energies.device

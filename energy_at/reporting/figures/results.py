@@ -162,18 +162,55 @@ def trajectories_figure(
             width, channels), and their energies in nats.
         title: Written above.
     """
-    columns = len(rows[0][1])
+    strips = [
+        (
+            name,
+            [f"step {n}\n{energy:+z.2f}" for n, energy in zip(steps, energies, strict=True)],
+            frames,
+        )
+        for name, steps, frames, energies in rows
+    ]
+    return _strips(strips, f"{title}; under each image: steps and E(x, y) [nats]")
+
+
+def interpolation_figure(
+    names: tuple[str, str],
+    shares: Sequence[float],
+    frames: Bytes,
+    energies: Sequence[Sequence[float]],
+    title: str,
+) -> Figure:
+    """Images between two classes side by side, with their energies under both classes.
+
+    Args:
+        names: Of the classes.
+        shares: Of the second class in each image.
+        frames: (images, height, width, channels).
+        energies: ``E(x, y)`` under the first and under the second class, in nats.
+        title: Written above.
+    """
+    texts = [
+        f"{100 * share:.0f} %\n{first:+z.2f}\n{second:+z.2f}"
+        for share, first, second in zip(shares, *energies, strict=True)
+    ]
+    under = f"share of {names[1]}, E(x, {names[0]}), E(x, {names[1]}) [nats]"
+    return _strips([("", texts, frames)], f"{title}; under each image: {under}")
+
+
+def _strips(rows: Sequence[tuple[str, Sequence[str], Bytes]], title: str) -> Figure:
+    """Rows of images, each with a name before it and a text under each image."""
+    columns, lines = len(rows[0][1]), rows[0][1][0].count("\n")
     with mpl.rc_context({"font.size": 7}):
-        size = (0.75 * columns + 0.8, 1.05 * len(rows) + 0.5)
+        size = (0.75 * columns + 0.8, (0.75 + 0.3 * lines) * len(rows) + 0.5)
         figure = Figure(figsize=size, layout="constrained")
         grid = figure.subplots(len(rows), columns, squeeze=False)
-        for line, (name, steps, frames, energies) in zip(grid, rows, strict=True):
+        for line, (name, texts, frames) in zip(grid, rows, strict=True):
             line[0].set_ylabel(name)
-            for axes, step, frame, energy in zip(line, steps, frames, energies, strict=True):
+            for axes, text, frame in zip(line, texts, frames, strict=True):
                 _draw(axes, frame)
                 axes.set_yticks([])
-                axes.set_xlabel(f"step {step}\n{energy:+z.2f}")
-        entitle(figure, f"{title}; under each image: steps and E(x, y) [nats]")
+                axes.set_xlabel(text)
+        entitle(figure, title)
     return figure
 
 
