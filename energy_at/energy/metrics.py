@@ -13,6 +13,8 @@ from energy_at.energy.energies import (
 )
 from energy_at.energy.pair import LogitPair
 
+SHIFT_P99 = "delta_energy/shift_p99"
+
 
 def accuracies(pair: LogitPair) -> dict[str, Scalar]:
     """Shares of clean and of adversarial images that are classified correctly."""
@@ -36,7 +38,7 @@ def delta_energies(pair: LogitPair) -> dict[str, Scalar]:
         "delta_energy/marginal": delta_marginal(pair).mean(),
         "delta_energy/joint": delta_joint(pair).mean(),
         "delta_energy/shift_norm": shift.mean(),
-        "delta_energy/shift_p99": torch.quantile(shift.float(), 0.99),
+        SHIFT_P99: torch.quantile(shift.float(), 0.99),
         "aae_share": is_abnormal(pair).float().mean(),
     }
 

@@ -1,5 +1,6 @@
 """Adversarial training: attack the batch, forward the pair, minimise the objective."""
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, get_args
@@ -39,7 +40,7 @@ from energy_at.training.requirements import (
     require_shareable,
     require_trainable,
 )
-from energy_at.training.validation import validation_metrics
+from energy_at.training.validation import Percentile, validation_metrics
 
 OptimizerFactory = Callable[[nn.Module], Optimizer]
 ScheduleFactory = Callable[[Optimizer, int], LRScheduler]  # given the number of all steps
@@ -116,6 +117,7 @@ class AdversarialTraining(LightningModule):
         self.observes_clean = False  # set by a callback that needs clean logits of every step
         self.observes_gradients = False  # set by one that needs input gradients, where free
         self.validated_nets: dict[str, Callable[[], nn.Module]] = {"val": lambda: self.net}
+        self._percentiles: defaultdict[str, dict[str, Percentile]] = defaultdict(dict)
         self._to_align: tuple[Images, Images, Part] | None = None  # until the backward pass
 
     def forward(self, x: Images) -> Logits:
@@ -213,6 +215,9 @@ class AdversarialTraining(LightningModule):
         self.objective.load_state_dict(checkpoint["objective"])
         self.memory = dict(checkpoint["attack"])
 
+    def on_validation_epoch_start(self) -> None:
+        self._percentiles = defaultdict(dict)
+
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
         """Accuracies and delta energies on held-out images, in fp32."""
         x, y = self._images_and_labels(batch)
@@ -224,7 +229,9 @@ class AdversarialTraining(LightningModule):
 
         for prefix, net in self.validated_nets.items():
             with full_precision(x.device.type), eval_mode(net()):
-                values = validation_metrics(net(), self.val_attacks, x, y, part, noise)
+                values = validation_metrics(
+                    net(), self.val_attacks, x, y, part, noise, self._percentiles[prefix]
+                )
             self.log_dict(
                 {f"{prefix}/{name}": value for name, value in values.items()}
                 # else Lightning counts one step less
@@ -234,6 +241,10 @@ class AdversarialTraining(LightningModule):
                 batch_size=part.whole,
                 sync_dist=True,  # all processes have the values of the whole batch
             )
+
+    def on_validation_epoch_end(self) -> None:
+        for prefix, found in self._percentiles.items():
+            self.log_dict({f"{prefix}/{name}": value.compute() for name, value in found.items()})
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.optimizer(self.net)

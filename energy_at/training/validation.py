@@ -1,16 +1,32 @@
-"""What a validation measures of one batch."""
+"""What a validation measures: means of batches, and what only all images together give."""
 
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor, nn
+from torchmetrics import CatMetric
 
 from energy_at.attacks import Attack
 from energy_at.core.distributed import Part
 from energy_at.core.rng import Noise
 from energy_at.core.types import Images, Labels
-from energy_at.energy.metrics import accuracies, cross_entropies, delta_energies
+from energy_at.energy.energies import shift_norm
+from energy_at.energy.metrics import SHIFT_P99, accuracies, cross_entropies, delta_energies
 from energy_at.energy.pair import LogitPair
 from energy_at.models.modes import no_graph
+
+
+class Percentile(CatMetric):
+    """The 99th percentile of the values of all batches: the mean of theirs is another number.
+
+    Each process has the values of all images, so nothing is gathered.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(nan_strategy="disable", sync_on_compute=False)
+
+    def compute(self) -> Tensor:
+        return torch.quantile(super().compute().float(), 0.99)
 
 
 def validation_metrics(
@@ -20,15 +36,18 @@ def validation_metrics(
     y: Labels,
     part: Part,
     noise: Callable[[], Noise],
+    percentiles: dict[str, Percentile],
 ) -> dict[str, Tensor]:
     """``acc/clean``, ``acc/pgd10``, ``ce/...`` and ``delta_energy/...`` of a whole batch.
 
     ``net`` is in evaluation mode, ``x`` the ``part`` of this process; ``noise`` makes a generator
-    for each attack. Delta energies of the last, strongest attack are named without it.
+    for each attack. Delta energies of the last, strongest attack are named without it. Norms of
+    the energy shift are added to ``percentiles``, by the same names.
     """
     with no_graph():
         clean = net(x)
     values: dict[str, Tensor] = {}
+    strongest = next(reversed([*attacks]), "")
     for name, attack in attacks.items():
         x_adv = attack(net, x, y, generator=noise()).x_adv
         with no_graph():
@@ -37,6 +56,10 @@ def validation_metrics(
         for kind in ("acc", "ce"):
             values[f"{kind}/clean"] = both[f"{kind}/clean"]
             values[f"{kind}/{name}"] = both[f"{kind}/adv"]
-        values |= {f"{name}/{metric}": value for metric, value in delta_energies(pair).items()}
-    strongest = next(reversed([*attacks]), "")
-    return {name.removeprefix(f"{strongest}/"): value for name, value in values.items()}
+        above = "" if name == strongest else f"{name}/"
+        shifts = delta_energies(pair)
+        del shifts[SHIFT_P99]
+        values |= {f"{above}{metric}": value for metric, value in shifts.items()}
+        percentile = percentiles.setdefault(f"{above}{SHIFT_P99}", Percentile().to(x.device))
+        percentile.update(shift_norm(pair))
+    return values

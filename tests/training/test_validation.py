@@ -5,8 +5,11 @@ import torch.nn.functional as F
 
 from energy_at.attacks import Linf, fgsm, pgd
 from energy_at.core.distributed import Part
+from energy_at.energy.energies import shift_norm
+from energy_at.energy.pair import LogitPair
 from energy_at.training.validation import validation_metrics
 from tests.helpers.nets import TinyNet
+from tests.helpers.running import TINY, fitted
 
 BALL = Linf(8 / 255)
 ATTACKS = {"fgsm": fgsm(BALL), "pgd": pgd(BALL)}
@@ -19,7 +22,7 @@ def noise():
 def test_accuracies_and_losses_are_those_of_the_images_that_the_attacks_find():
     torch.manual_seed(0)
     net, x, y = TinyNet().eval(), torch.rand(6, 3, 8, 8), torch.arange(6) % 3
-    found = validation_metrics(net, ATTACKS, x, y, Part(6), noise)
+    found = validation_metrics(net, ATTACKS, x, y, Part(6), noise, {})
     images = {"clean": x} | {
         name: attack(net, x, y, generator=noise()).x_adv for name, attack in ATTACKS.items()
     }
@@ -31,3 +34,34 @@ def test_accuracies_and_losses_are_those_of_the_images_that_the_attacks_find():
     assert found["ce/pgd"] > found["ce/fgsm"] > found["ce/clean"]
     rise = found["delta_energy/marginal"] - found["delta_energy/joint"]
     torch.testing.assert_close(rise, found["ce/pgd"] - found["ce/clean"])
+
+
+def test_a_percentile_is_that_of_all_images_however_they_are_batched():
+    torch.manual_seed(0)
+    net, x, y = TinyNet().eval(), torch.rand(20, 3, 8, 8), torch.arange(20) % 3
+    whole, parts = {}, {}
+    validation_metrics(net, ATTACKS, x, y, Part(20), noise, whole)
+    # PGD draws its noise by batch
+    for a, b in zip(x.split(7), y.split(7), strict=True):
+        validation_metrics(net, {"fgsm": ATTACKS["fgsm"]}, a, b, Part(len(a)), noise, parts)
+    pair = LogitPair(net(x), net(ATTACKS["fgsm"](net, x, y).x_adv), y)
+    expected = torch.quantile(shift_norm(pair).detach(), 0.99)
+    torch.testing.assert_close(whole["fgsm/delta_energy/shift_p99"].compute(), expected)
+    torch.testing.assert_close(parts["delta_energy/shift_p99"].compute(), expected)
+    assert set(whole) == {"fgsm/delta_energy/shift_p99", "delta_energy/shift_p99"}
+
+
+def test_a_training_logs_the_percentile_of_every_validation(tmp_path):
+    def logged(size):
+        options = (*TINY, "trainer.limit_train_batches=2", f"dataset.eval_batch_size={size}")
+        run = fitted(tmp_path / str(size), *options, "trainer.max_epochs=1")
+        values = dict(run.trainer.callback_metrics)
+        run.trainer.validate(run.module, run.data, verbose=False)
+        again = run.trainer.callback_metrics
+        assert all(again[name] == values[name] for name in names)
+        return [values[name] for name in names]
+
+    names = [f"val/fgsm/delta_energy/{name}" for name in ("shift_norm", "shift_p99")]
+    (mean, one), (_, other) = logged(128), logged(7)
+    assert one > mean > 0
+    torch.testing.assert_close(one, other)
