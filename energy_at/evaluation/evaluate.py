@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from scipy.stats import binomtest
 
 from energy_at.attacks import Attack, restarted_pgd
 from energy_at.attacks.autoattack import INSTALL, is_installed, require_classes
@@ -18,6 +17,7 @@ from energy_at.attacks.threat import Ball
 from energy_at.config.build import keys_of
 from energy_at.evaluation.gradient_masking import attack_checks, black_box_passes, network_checks
 from energy_at.evaluation.robustness import Evaluator, Journal, Mask
+from energy_at.evaluation.statistics import accuracy, class_rows
 from energy_at.evaluation.trained_model import (
     EvaluationTarget,
     TrainedModel,
@@ -33,7 +33,10 @@ from energy_at.reporting.tables import Table
 from energy_at.runs.environment import environment
 from energy_at.runs.result_folder import ResultFolder
 
-FILES = ("evaluation.json", "evaluation.csv", "evaluation.md", "evaluation.tex", "images.csv")
+FILES = (
+    *("evaluation.json", "evaluation.csv", "evaluation.md", "evaluation.tex"),
+    *("images.csv", "classes.csv"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,17 +134,28 @@ def _evaluate(
     named = {key.name: attack for key, attack in attacks.items()}
     require_classes(named, lambda: evaluator.classes(model.net))
     later = len(plan.balls) * black_box_passes(len(evaluator.images))
-    correct = evaluator.correct(model.net, attacks, later=later)
+    outcomes = evaluator.outcomes(model.net, attacks, later=later)
+    correct = {key: found.correct for key, found in outcomes.items()}
     checks = network_checks(model.net, evaluator)
     checks += attack_checks(model.net, evaluator, plan.balls, correct)
     record |= {
-        "accuracies": [accuracy(plan, key, mask) for key, mask in correct.items()],
+        "accuracies": [
+            {
+                "attack": key.name,
+                "label": key.name if key == CLEAN else plan.label(key.name),
+                "eps": 0.0 if key == CLEAN else plan.balls[key.eps].eps,
+                "eps_text": key.eps,
+                **accuracy(found, evaluator.images.labels.cpu()),
+            }
+            for key, found in outcomes.items()
+        ],
         "checks": [asdict(check) for check in checks],
         "left_out": list(plan.left_out),
         "environment": environment(),
     }
+    names = model.config.dataset.get("names")
     with folder.staged() as part:
-        text = _write_files(part, record, evaluator, correct)
+        text = _write_files(part, record, evaluator, correct, names)
         if len(plan.balls) > 1:
             title = f"{setting([model.config])}; {setting_line(record)}"
             save(accuracy_figure(record, title), part / "accuracy")
@@ -169,23 +183,6 @@ def describe(model: TrainedModel, plan: EvaluationPlan, evaluator: Evaluator) ->
     return {"network": model.identity, **settings, "key": key}
 
 
-def accuracy(plan: EvaluationPlan, key: AttackKey, correct: Mask) -> dict[str, Any]:
-    """Accuracy under an attack, with its Wilson interval of 95 %."""
-    count, n = int(correct.sum()), len(correct)
-    low, high = binomtest(count, n).proportion_ci(0.95, method="wilson")
-    return {
-        "attack": key.name,
-        "label": key.name if key == CLEAN else plan.label(key.name),
-        "eps": 0.0 if key == CLEAN else plan.balls[key.eps].eps,
-        "eps_text": key.eps,
-        "correct": count,
-        "images": n,
-        "accuracy": count / n,
-        "low": float(low),
-        "high": float(high),
-    }
-
-
 def setting_line(record: Mapping[str, Any]) -> str:
     data, network = record["dataset"], record["network"]
     images = f"all {data['of']}"
@@ -203,17 +200,20 @@ def _write_files(
     record: Mapping[str, Any],
     evaluator: Evaluator,
     correct: Mapping[AttackKey, Mask],
+    names: Sequence[str] | None,
 ) -> str:
     """Writes ``FILES``; returns settings, table and checks as Markdown."""
     text = _markdown(record)
+    labels = evaluator.images.labels.cpu()
     masks = (mask.int().tolist() for mask in correct.values())
-    images = zip(evaluator.numbers, evaluator.images.labels.tolist(), *masks, strict=True)
+    images = zip(evaluator.numbers, labels.tolist(), *masks, strict=True)
     contents = (
         json.dumps(record, indent=2) + "\n",
         Table.of(record["accuracies"]).csv(),
         text + "\n",
         _table(record).latex() + "\n",
         Table(("image", "label", *correct), list(images)).csv(),
+        Table.of(class_rows(correct, labels, names)).csv(),
     )
     for name, content in zip(FILES, contents, strict=True):
         (folder / name).write_text(content, encoding="utf-8")
@@ -228,10 +228,14 @@ def _table(record: Mapping[str, Any]) -> Table:
             f"{row['correct']} of {row['images']}",
             f"{100 * row['accuracy']:.1f}",
             f"{100 * row['low']:.1f} to {100 * row['high']:.1f}",
+            f"{100 * row['ece']:.1f}",
+            f"{100 * row['worst_class_accuracy']:.1f} (class {row['worst_class']})",
         )
         for row in record["accuracies"]
     ]
-    return Table(("attack", "eps", "correct", "accuracy %", "95 % interval"), rows)
+    return Table(
+        ("attack", "eps", "correct", "accuracy %", "95 % interval", "ECE %", "worst class %"), rows
+    )
 
 
 def _markdown(record: Mapping[str, Any]) -> str:

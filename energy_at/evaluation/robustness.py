@@ -12,9 +12,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from energy_at.attacks import Attack, LibraryAttack, WorstCase
@@ -28,9 +29,29 @@ from energy_at.models.modes import Tiled, eval_mode, full_precision, no_graph, t
 from energy_at.runs.result_folder import ResultFolder
 
 Mask = Bool[Tensor, " images"]  # which images are classified correctly
+Shares = Float[Tensor, " images"]
 FORWARD = 1 / 3  # of a forward and a backward pass
 LONG = 1000  # passes from which an attack is announced with an estimate of its duration
 TOGETHER = 128  # images that a library attack searches at once, whatever the batch size
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How images are classified: clean ones, or the last that an attack has made of each.
+
+    Of an image that the attack breaks that is the first one that is misclassified.
+    """
+
+    correct: Mask
+    confidence: Shares  # softmax of the predicted class
+
+    @staticmethod
+    def of(logits: Logits, y: Labels) -> "Outcome":
+        confidence, prediction = logits.softmax(1).max(1)
+        return Outcome((prediction == y).cpu(), confidence.cpu())
+
+    def copy(self) -> "Outcome":
+        return Outcome(self.correct.clone(), self.confidence.clone())
 
 
 class Journal:
@@ -45,26 +66,33 @@ class Journal:
     def __init__(self, folder: ResultFolder) -> None:
         self.folder = folder
         self.path = folder.path / "journal.jsonl"
-        # by task: images that are finished, and whether each is classified correctly
-        self.known: defaultdict[str, dict[int, bool]] = defaultdict(dict)
+        # by task: images that are finished, whether each is correct, and the confidence
+        self.known: defaultdict[str, dict[int, tuple[bool, float]]] = defaultdict(dict)
         if self.path.is_file():
             self._read()
 
-    def note(self, task: str, correct: Mapping[int, bool]) -> None:
+    def note(self, task: str, images: Sequence[int], found: Outcome) -> None:
         self.folder.claim()
-        line = {"task": task, "images": list(correct), "correct": [*map(int, correct.values())]}
+        line = {
+            "task": task,
+            "images": images,
+            "correct": found.correct.int().tolist(),
+            "confidence": found.confidence.tolist(),
+        }
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
-        self.known[task].update(correct)
+        self._remember(line)
+
+    def _remember(self, line: Mapping[str, Any]) -> None:
+        found = zip(map(bool, line["correct"]), line["confidence"], strict=True)
+        self.known[line["task"]].update(zip(line["images"], found, strict=True))
 
     def _read(self) -> None:
         content = self.path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]  # a kill may have cut the last line
         try:
             for line in whole.splitlines():
-                entry = json.loads(line)
-                correct = zip(entry["images"], map(bool, entry["correct"]), strict=True)
-                self.known[entry["task"]].update(correct)
+                self._remember(json.loads(line))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self.path} is damaged: remove it to start again") from error
         if len(whole) < len(content):
@@ -92,10 +120,14 @@ class Evaluator:
         if not self.numbers:
             object.__setattr__(self, "numbers", range(len(self.images)))
 
-    def correct(
+    def correct(self, net: nn.Module, attacks: Mapping[AttackKey, Attack]) -> dict[AttackKey, Mask]:
+        """Which images are classified correctly: ``CLEAN``, and under each attack."""
+        return {key: found.correct for key, found in self.outcomes(net, attacks).items()}
+
+    def outcomes(
         self, net: nn.Module, attacks: Mapping[AttackKey, Attack], *, later: float = 0.0
-    ) -> dict[AttackKey, Mask]:
-        """Which images are classified correctly: ``CLEAN``, and under each attack.
+    ) -> dict[AttackKey, Outcome]:
+        """How the images are classified: ``CLEAN``, and under each attack.
 
         A misclassified image counts as misclassified under every attack and is not attacked; one
         that an attempt has broken is left out of the attack's next attempts.
@@ -110,11 +142,12 @@ class Evaluator:
         """
         pace = Pace(FORWARD + sum(attack.passes for attack in attacks.values()), later)
         with self.evaluation_mode(net) as tiled:
-            every = torch.ones(len(self.images), dtype=torch.bool)
+            n = len(self.images)
+            every = Outcome(torch.ones(n, dtype=torch.bool), torch.zeros(n))
             clean = self._resisting(tiled, str(CLEAN), None, every, pace)
             found = {CLEAN: clean}
             for key, attack in attacks.items():
-                images = int(clean.sum())
+                images = int(clean.correct.sum())
                 if self.progress and attack.passes >= LONG and pace.is_known and images:
                     most = pace.estimate(attack.passes * images)
                     label = LABELS.get(key.name, key.name)
@@ -159,35 +192,37 @@ class Evaluator:
         return Bar(desc=task, total=total, initial=initial, bar_format=form, visible=visible)
 
     def _resisting(
-        self, net: nn.Module, name: str, attack: Attack | None, candidates: Mask, pace: "Pace"
-    ) -> Mask:
-        """Which of the candidates are classified correctly under an attack, or without one."""
-        correct = candidates.clone()
+        self, net: nn.Module, name: str, attack: Attack | None, before: Outcome, pace: "Pace"
+    ) -> Outcome:
+        """How images are classified under an attack, which tries those that are correct before."""
+        result = before.copy()
         attempts = attack.attacks if isinstance(attack, WorstCase) else [attack]
         for index, attempt in enumerate(attempts):
             task = f"{name} {index + 1}/{len(attempts)}" if len(attempts) > 1 else name
             together = isinstance(attempt, LibraryAttack)
             passes = FORWARD if attempt is None else attempt.passes
-            for positions in self._work(task, correct, passes, pace, together=together):
+            for positions in self._work(task, result, passes, pace, together=together):
                 x, y = self.batch(positions)
                 if attempt is not None:
                     x = attempt(net, x, y, generator=self.noise(positions, index)).x_adv
-                found = (finite_logits(net, x).argmax(1) == y).cpu()
-                correct[positions] = found
+                found = Outcome.of(finite_logits(net, x), y)
+                result.correct[positions] = found.correct
+                result.confidence[positions] = found.confidence
                 if self.journal is not None:
-                    numbers = self._numbers(positions)
-                    self.journal.note(task, dict(zip(numbers, found.tolist(), strict=True)))
-        return correct
+                    self.journal.note(task, self._numbers(positions), found)
+        return result
 
     def _work(
-        self, task: str, correct: Mask, passes: float, pace: "Pace", *, together: bool
+        self, task: str, result: Outcome, passes: float, pace: "Pace", *, together: bool
     ) -> Iterator[Labels]:
         """Batches of the correct images; results that the journal knows are filled in."""
         known = {} if self.journal is None else self.journal.known[task]
+        correct = result.correct
         todo = correct.nonzero().flatten()
-        results = [known.get(number) for number in self._numbers(todo)]
-        positions = todo[torch.tensor([result is None for result in results], dtype=torch.bool)]
-        correct[todo] = torch.tensor([result is not False for result in results], dtype=torch.bool)
+        is_known = torch.tensor([n in known for n in self._numbers(todo)], dtype=torch.bool)
+        positions = todo[~is_known]
+        for position in todo[is_known].tolist():
+            correct[position], result.confidence[position] = known[self.numbers[position]]
         batches = batched(positions, self.batch_size)
         if together:  # one block of images after the other
             blocks = positions // TOGETHER

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from energy_at import evaluation
-from energy_at.attacks.registry import CLEAN, AttackKey
+from energy_at.attacks.registry import CLEAN
 from energy_at.attacks.threat import L2, Linf
 from energy_at.data import ImageData, ImageSet
 from energy_at.evaluation import (
@@ -24,7 +24,7 @@ from energy_at.evaluation import (
     gradient_masking,
     robustness,
 )
-from energy_at.evaluation.evaluate import accuracy, setting_line
+from energy_at.evaluation.evaluate import setting_line
 from energy_at.evaluation.robustness import Journal
 from energy_at.reporting.figures.results import accuracy_figure
 from tests.evaluation.test_gradient_masking import Trap
@@ -32,8 +32,6 @@ from tests.evaluation.test_trained_model import brightened, remodelled, retraine
 from tests.helpers.evaluations import outcomes, report
 from tests.helpers.running import everything
 from tests.helpers.standard_net import cifar10_test, standard_net
-
-Z = 1.959963984540054  # 97.5 % of a standard normal distribution lie below
 
 
 @pytest.fixture(autouse=True)
@@ -121,20 +119,6 @@ def test_the_accuracy_of_a_linear_network_is_known_at_every_radius(norm, ball, d
     }
 
 
-@pytest.mark.parametrize(("right", "n"), [(0, 7), (7, 7), (1, 1), (3, 10), (250, 1000)])
-def test_intervals_are_those_of_wilson(right, n):
-    # Wilson (1927): the shares whose score test does not reject the count.
-    row = accuracy(PLAN, AttackKey("fgsm", "0.05"), torch.arange(n) < right)
-    p = right / n
-    middle = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
-    half = Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
-    assert (row["correct"], row["images"], row["accuracy"]) == (right, n, p)
-    assert row["low"] == pytest.approx(middle - half, abs=1e-9)
-    assert row["high"] == pytest.approx(middle + half, abs=1e-9)
-    for end in {row["low"], row["high"]} - {0.0, 1.0}:
-        assert abs(p - end) == pytest.approx(Z * math.sqrt(end * (1 - end) / n), abs=1e-7)
-
-
 def test_a_standard_network_has_no_robust_accuracy(subject):
     plan = replace(PLAN, balls={"0.3": Linf(0.3)}, steps=10, restarts=1)
     judged(subject, plan, "out")
@@ -214,10 +198,17 @@ def test_every_file_says_the_same(subject):
         assert (row["correct"], row["images"], row["accuracy"]) == (right, 15, right / 15)
         interval = f"{100 * row['low']:.1f} to {100 * row['high']:.1f}"
         percent = f"{100 * right / 15:.1f}"
-        assert [row["label"], row["eps_text"], f"{right} of 15", percent, interval] in printed
+        cells = [row["label"], row["eps_text"], f"{right} of 15", percent, interval]
+        worst = f"{100 * row['worst_class_accuracy']:.1f} (class {row['worst_class']})"
+        assert [*cells, f"{100 * row['ece']:.1f}", worst] in printed
     for check in found["checks"]:
         verdict = "pass" if check["passed"] else "warning"
         assert f"- {verdict}: {check['name']}: {check['finding']}" in text
+    with Path("out/classes.csv").open() as file:
+        classes = list(csv.DictReader(file))
+    assert sum(int(row["images"]) * float(row["cw@1/10"]) for row in classes) == pytest.approx(
+        sum(columns["cw@1/10"])
+    )
     images = subject.data.test
     assert columns["label"] == [int(images.labels[i]) for i in columns["image"]]
     clean = Evaluator(images).correct(subject.net, {})[CLEAN]
@@ -330,8 +321,8 @@ LONG = replace(PLAN, names=["fgsm", "pgd", "apgd_ce"], subset=20)
 def test_what_was_cut_off_resumes_and_repeats_no_finished_batch(subject, monkeypatch):
     whole, marks, note = Counted(subject.net), [0], Journal.note
 
-    def marked(journal, task, found):
-        note(journal, task, found)
+    def marked(journal, *found):
+        note(journal, *found)
         marks.append(whole.calls)
 
     with monkeypatch.context() as patch:
