@@ -1,5 +1,6 @@
 """What is typed to analyse runs, and what comes back."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,23 @@ def test_norm_radius_split_and_sweep_are_chosen(type_analyse, without_figures):
     found = samples(folder)
     assert found["radii/eps"].tolist() == [0.25, 1.0]
     assert 0.45 < found["pgd/size"].max() < 0.5 + 1e-6
+
+
+def test_images_that_are_not_natural_are_scored_and_told_apart(type_analyse, without_figures):
+    code, out, err = type_analyse("run=run", *FAST, *TWO, "ood=[digits]", "out=an")
+    assert (code, err) == (0, "")
+    assert Path("an/detection.md").read_text().strip() in out
+    rows = json.loads(Path("an/detection.json").read_text())
+    assert {row["images"] for row in rows} == {"digits", "FGSM", "PGD-2"}
+    assert all(row["n"] == row["natural"] == 24 for row in rows)
+    found = samples("an")
+    for name in ("natural", "fgsm", "pgd"):  # energies that were measured another way
+        np.testing.assert_allclose(
+            found[f"detection/{name}/energy"], found[f"{name}/marginal"], rtol=1e-9
+        )
+    other = Path("an/detection.csv").read_bytes()
+    type_analyse("run=run", *FAST, *TWO, "ood=[digits]", "out=again", "batch_size=5")
+    assert Path("again/detection.csv").read_bytes() == other
 
 
 @pytest.mark.slow
@@ -90,6 +108,11 @@ def test_what_is_there_already_is_not_overwritten_by_anything_else(type_analyse,
         (("run=run", "eps_list=[]"), "eps_list=[] names no radius"),
         (("run=run", "subset=2", "subset_seed=null"), "none of the 2 images is of class 2, 3"),
         (("run=run", "subset=0"), "subset=0 must be an integer >= 1, or null"),
+        (("run=run", "ood=[svnh]"), "an .npz file (did you mean svhn?)"),
+        (("run=run", "ood=[svhn]"), "ood=svhn must be in dataset.root="),
+        (("run=run", "ood=[synthetic]"), "ood=synthetic must be another data set than that of"),
+        (("run=run", "ood=[digits,digits]"), "sets of different names: digits is twice"),
+        (("run=run", "ood=svhn"), "ood=svhn must be a list of data sets, folders and .npz files"),
         (("run=run", "norm=l1"), "norm=l1 must be linf or l2"),
         (("run=run", "split=dev"), "split=dev must be test, val or train"),
         (("run=run", "steps=0"), "steps=0 must be an integer >= 1"),

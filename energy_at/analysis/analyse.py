@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
 from energy_at import __version__
+from energy_at.analysis.detection import SCORES, write_rates
 from energy_at.analysis.energy_plane import quiver, scatter
 from energy_at.analysis.figures import classes, delta_vs_eps, histograms, path
 from energy_at.analysis.measure import (
@@ -25,6 +26,8 @@ from energy_at.analysis.measure import (
     measure_landscape,
     plan_of,
 )
+from energy_at.analysis.ood import ood_evaluators
+from energy_at.analysis.roc import roc
 from energy_at.analysis.tables import View, attack_table, quantity_table, unchanged_images
 from energy_at.attacks.autoattack import require_classes
 from energy_at.config.build import keys_of
@@ -44,6 +47,7 @@ ARRAYS = {
     "path/t": "t of x_t = x + t (x* - x), clamped to pixels",
     "path/positions": "images of the paths, as entries of natural/",
     "path/ATTACK/marginal, joint": "E(x_t), E(x_t, y); a row for each image, a column for each t",
+    "detection/SET/{column}": "of each set, if ood is set: " + ", ".join(SCORES.values()),
     "radii/eps": "radii of the PGD sweep, in units of the pixel range",
     "radii/positions": "images of the sweep, as entries of natural/",
     "radii/delta_marginal, delta_joint": "dE(x), dE(x, y); a column for each radius",
@@ -57,13 +61,20 @@ class Subject:
     model: TrainedModel
     plan: AnalysisPlan
     evaluator: Evaluator
+    ood: Mapping[str, Evaluator]
 
     @cached_property
     def landscape(self) -> Landscape:
         """The energies, measured once."""
         plan = self.plan
         return measure_landscape(
-            self.model.net, self.evaluator, plan.attacks, plan.sweep, ball=plan.ball
+            self.model.net,
+            self.evaluator,
+            plan.attacks,
+            plan.sweep,
+            ball=plan.ball,
+            probe=plan.probe,
+            ood=self.ood,
         )
 
 
@@ -90,7 +101,9 @@ def analyse_command(cfg: DictConfig, overrides: Sequence[str] = ()) -> str:
         evaluator = plan.evaluator(model, batch_size=cfg.batch_size, progress=cfg.progress)
         require_every_class(evaluator.images.labels.tolist(), model.config.dataset.classes)
         require_classes(attacks, partial(evaluator.classes, model.net))
-        subjects[name] = Subject(model, plan, evaluator)
+        with keys_of(cfg):
+            ood = ood_evaluators(plan.ood or (), plan, model, evaluator)
+        subjects[name] = Subject(model, plan, evaluator, ood)
     out = _default_path(subjects, plan) if cfg.out is None else Path(str(cfg.out))
     folder = ResultFolder(out, "analysis", describe(subjects, plan)["key"])
     with folder.staged() as part:
@@ -113,7 +126,7 @@ def require_every_class(labels: Sequence[int], classes: int) -> None:
 
 def describe(subjects: Subjects, plan: AnalysisPlan) -> dict[str, Any]:
     """The settings of an analysis, and the key of its result."""
-    settings = {
+    settings: dict[str, Any] = {
         "split": plan.split,
         "subset": plan.subset,
         "subset_seed": plan.subset_seed,
@@ -127,6 +140,9 @@ def describe(subjects: Subjects, plan: AnalysisPlan) -> dict[str, Any]:
         "radii": [ball.eps for ball in plan.radii],
         "seed": plan.seed,
     }
+    if plan.ood is not None:
+        (one, *_) = subjects.values()  # all are of one data set
+        settings["ood"] = {name: other.images.digests() for name, other in one.ood.items()}
     networks, keys = [], []
     for name, subject in subjects.items():
         model, images = subject.model, subject.evaluator.images
@@ -174,6 +190,9 @@ def _write(part: Path, subjects: Subjects, plan: AnalysisPlan, *, progress: bool
         _write_samples(part / "samples.npz", subject.landscape)
     record, view = describe(subjects, plan), _view(subjects, plan)
     text = _markdown(view, subjects, plan)
+    found = {name: one.detection for name, one in view.runs.items() if one.detection is not None}
+    if found:
+        text += f"\n\n{write_rates(part, found, view.labels)}"
     (part / "table.md").write_text(text + "\n", encoding="utf-8")
     (part / "table.tex").write_text(attack_table(view).latex() + "\n", encoding="utf-8")
     (part / "table.csv").write_text(quantity_table(view.runs).csv(), encoding="utf-8")
@@ -244,6 +263,8 @@ def figures(view: View, sweep: str) -> Iterator[tuple[str, Figure]]:
     yield "delta_vs_eps", delta_vs_eps(view, sweep)
     if len(view.runs) > PANELS:
         return
+    if all(landscape.detection is not None for landscape in view.runs.values()):
+        yield "roc", roc(view)
     yield "histograms", histograms(view)
     yield "histograms_joint", histograms(view, joint=True)
     yield "path", path(view)
@@ -260,6 +281,11 @@ def _write_samples(file: Path, landscape: Landscape) -> None:
         arrays["path/positions"] = paths.positions
         arrays[f"path/{attack}/marginal"] = paths.marginal
         arrays[f"path/{attack}/joint"] = paths.joint
+    if landscape.detection is not None:
+        sets = {"natural": landscape.detection.natural}
+        sets |= {name: scores for _, name, scores in landscape.detection.sets()}
+        for name, scores in sets.items():
+            arrays |= {f"detection/{name}/{key}": value for key, value in vars(scores).items()}
     arrays |= {f"radii/{name}": column for name, column in vars(landscape.radii).items()}
     np.savez_compressed(file, **arrays)
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from energy_at.analysis.detection import Detection, Scores, scores_of
 from energy_at.attacks import Attack, LibraryAttack, WorstCase, pgd
 from energy_at.attacks.registry import FROM_LIBRARY, named_attack
 from energy_at.attacks.threat import Ball, Linf
@@ -44,6 +45,7 @@ class AnalysisPlan(EvaluationTarget):
     steps: int = 20
     iterations: int = 100  # of APGD and FAB
     queries: int = 5000  # of Square
+    ood: Sequence[str] | None = None  # sets that scores are to detect; None for no detection
     at_most: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -72,6 +74,11 @@ class AnalysisPlan(EvaluationTarget):
     def sweep(self) -> dict[float, Attack]:
         """PGD at each radius of the sweep."""
         return {ball.eps: pgd(ball, steps=self.steps) for ball in self.radii}
+
+    @property
+    def probe(self) -> Attack | None:
+        """The attack of the shift norm that detects images that are not natural."""
+        return None if self.ood is None else pgd(self.ball, steps=self.steps)
 
     def _settings(self, name: str) -> dict[str, Any]:
         if name not in FROM_LIBRARY:
@@ -106,6 +113,7 @@ def plan_of(cfg: DictConfig, models: Iterable[TrainedModel]) -> AnalysisPlan:
         radii=radii,
         iterations=cfg.iterations,
         queries=cfg.queries,
+        ood=None if cfg.ood is None else list(cfg.ood),
     )
 
 
@@ -167,6 +175,7 @@ class Landscape:
     attacks: Mapping[str, Shifts]
     paths: Mapping[str, Paths]
     radii: Radii
+    detection: Detection | None = None
 
 
 def measure_landscape(
@@ -177,6 +186,8 @@ def measure_landscape(
     *,
     ball: Ball,
     curves: int = 500,
+    probe: Attack | None = None,
+    ood: Mapping[str, Evaluator] | None = None,
 ) -> Landscape:
     """Measures the energies of every image.
 
@@ -187,6 +198,8 @@ def measure_landscape(
         radii: Attacks by the radius of their ball, for the delta energy against it.
         ball: Of ``attacks``; its norm measures the perturbations.
         curves: Paths and radii are measured on at most this many images, at equal distances.
+        probe: The attack of the scores that detect images that are not natural; None for none.
+        ood: Out-of-distribution images by name.
 
     Raises:
         ValueError: if the network returns anything but finite logits.
@@ -196,18 +209,28 @@ def measure_landscape(
     with evaluator.evaluation_mode(net) as tiled:
         batches = batched(every, evaluator.batch_size)
         clean = [finite_logits(tiled, evaluator.batch(part)[0]).double().cpu() for part in batches]
-        survey = _Survey(tiled, evaluator, torch.cat(clean), ball)
+        survey = _Survey(tiled, evaluator, torch.cat(clean), ball, probe)
         results = {name: survey.attack(name, attack, chosen) for name, attack in attacks.items()}
-        few = replace(survey, evaluator=evaluator.take(chosen), clean=survey.clean[chosen])
+        detection = None
+        if probe is not None:
+            detection = Detection(
+                survey.scores("natural", evaluator),
+                {name: survey.scores(name, other) for name, other in (ood or {}).items()},
+                {name: scores for name, (*_, scores) in results.items()},
+            )
+        few = replace(
+            survey, evaluator=evaluator.take(chosen), clean=survey.clean[chosen], probe=None
+        )
         swept = [few.attack(f"eps {eps:.3g}", attack)[0] for eps, attack in radii.items()]
     positions, eps = chosen.numpy(), np.array(list(radii), dtype=np.float64)
     deltas = [[s.delta_marginal for s in swept], [s.delta_joint for s in swept]]
     columns = (np.array(d).reshape(len(eps), len(positions)).T.copy() for d in deltas)
     return Landscape(
         survey.natural(),
-        {name: shifts for name, (shifts, _) in results.items()},
-        {name: Paths(positions, *lines) for name, (_, lines) in results.items()},
+        {name: shifts for name, (shifts, *_) in results.items()},
+        {name: Paths(positions, *lines) for name, (_, lines, _) in results.items()},
         Radii(positions, eps, *columns),
+        detection,
     )
 
 
@@ -217,6 +240,7 @@ class _Survey:
     evaluator: Evaluator
     clean: Logits  # fp64, on the CPU
     ball: Ball
+    probe: Attack | None
 
     def natural(self) -> Natural:
         labels = self.evaluator.images.labels.cpu()
@@ -230,9 +254,10 @@ class _Survey:
 
     def attack(
         self, name: str, attack: Attack, on_path: Labels | None = None
-    ) -> tuple[Shifts, Floats]:
-        """Shifts of all images, and both energies on the paths of the images ``on_path``."""
+    ) -> tuple[Shifts, Floats, Scores]:
+        """Shifts of all images, both energies on the paths of the images ``on_path``, scores."""
         shifts: list[Shifts] = []
+        scores = [Scores.empty()]
         lines = [np.empty((2, 0, len(TIMES)))]
         for positions in self._batches(name, attack, shifts):
             x, y = self.evaluator.batch(positions)
@@ -250,12 +275,27 @@ class _Survey:
                 self._size(x_adv - x).double(),
             )
             shifts.append(Shifts(*map(_array, columns)))
+            if self.probe is not None:
+                noise = self.evaluator.noise(positions, 1)
+                scores.append(scores_of(self.net, self.probe, x_adv, noise))
             if on_path is not None:
                 wanted = torch.isin(positions, on_path).nonzero().flatten().to(x.device)
                 blocks = batched(wanted, self.net.size)
                 lines += [_lines(self.net, x[i], x_adv[i], y[i]) for i in blocks]
         whole = (np.concatenate([getattr(s, f.name) for s in shifts]) for f in fields(Shifts))
-        return Shifts(*whole), np.concatenate(lines, axis=1)
+        return Shifts(*whole), np.concatenate(lines, axis=1), Scores.joined(scores)
+
+    def scores(self, name: str, evaluator: Evaluator) -> Scores:
+        """Scores of images that are not attacked before."""
+        assert self.probe is not None
+        parts, every = [], torch.arange(len(evaluator.images))
+        with evaluator.bar(f"detection, {name}", len(every)) as bar:
+            for positions in batched(every, evaluator.batch_size):
+                x, _ = evaluator.batch(positions)
+                noise = evaluator.noise(positions, 1)
+                parts.append(scores_of(self.net, self.probe, x, noise))
+                bar.update(len(positions))
+        return Scores.joined(parts)
 
     def _batches(self, name: str, attack: Attack, done: Sequence[Shifts]) -> Iterator[Labels]:
         """Positions that are attacked at once; they change the result of a library attack."""

@@ -182,6 +182,12 @@ _BY_KEYS: dict[str, Rule] = {
     "logger.wandb.tags": or_null(Rule("a list of words, such as [co,cifar10]", _are_words)),
     "trust": Rule("a list of packages, such as [my_package]", _are_words),
     "attacks": or_null(_names_such_as("fgsm,pgd", *ATTACKS)),
+    "ood": or_null(
+        Rule(
+            "a list of data sets, folders and .npz files, such as [svhn,my_images]",
+            lambda value: is_list(value) and all(map(is_path, value)),
+        )
+    ),
     "norm": or_null(one_of(*NORMS)),
     "split quality.reference": one_of(*SPLITS),
     "scenarios": or_null(_names_such_as("fgsm,trades")),

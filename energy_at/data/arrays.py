@@ -22,7 +22,7 @@ _PAIRS = (  # names of the arrays of a split, in lower case: MedMNIST's, Keras's
     ("{}_x", "{}_y"),
     ("images_{}", "labels_{}"),
 )
-_EXTRA = (("image", "label"), ("images", "labels"), ("x", "y"))  # of a file without splits
+EXTRA = (("image", "label"), ("images", "labels"), ("x", "y"))  # of a file without splits
 
 
 def npz(
@@ -96,7 +96,7 @@ def extra_images(file: Path, like: ImageSet) -> ImageSet:
         ArgumentError: if they do not, or the file cannot be read.
     """
     arrays = Arrays(file, "extra")
-    pair = arrays.pair(SPLITS["train"]) or arrays.first(_EXTRA)
+    pair = arrays.pair(SPLITS["train"]) or arrays.first(EXTRA)
     if pair is None:
         must = f"a file with the arrays image and label: it holds {arrays.listed}"
         raise ArgumentError("extra", str(file), must)
@@ -148,7 +148,7 @@ class Arrays:
 
     def images(self, pixels: str, labels: str) -> IndexedImages:
         """The images and labels in two arrays."""
-        store, found = self._pixels(pixels), self._labels(labels)
+        store, found = self.pixels(pixels), self._labels(labels)
         if len(store) != len(found):
             raise self._refused(
                 f"a file with a label for each image: {self.names[pixels]} has {len(store):,} "
@@ -156,7 +156,8 @@ class Arrays:
             )
         return IndexedImages(store, torch.arange(len(store)), found)
 
-    def _pixels(self, name: str) -> Pixels:
+    def pixels(self, name: str) -> Pixels:
+        """The images in an array."""
         array = self._array(name)
         form = "x".join(map(str, array.shape))
         if array.dtype != np.uint8:

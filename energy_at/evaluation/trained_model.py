@@ -20,6 +20,7 @@ from energy_at.core.device import device_of
 from energy_at.core.files import digest, sha256
 from energy_at.core.names import NORMS, SPLITS
 from energy_at.core.rules import ArgumentError, integer, one_of, or_null, require
+from energy_at.core.types import Labels
 from energy_at.data import ImageData, ImageSet
 from energy_at.evaluation.normalization import choose_normalization
 from energy_at.evaluation.robustness import Evaluator
@@ -178,12 +179,16 @@ class EvaluationTarget:
         n = self.subset
         if not self.at_most:
             require(or_null(integer(1, len(images))), subset=n)
-        indices = torch.arange(len(images))
-        if n is not None and self.subset_seed is not None:
-            generator = torch.Generator().manual_seed(self.subset_seed)
-            indices = torch.randperm(len(images), generator=generator)[:n].sort().values
-        indices = indices[:n]
+        indices = self.drawn(len(images))
         return images.take(indices).to(model.device), indices.tolist()
+
+    def drawn(self, n_images: int) -> Labels:
+        """Indices of the subset of ``n_images`` images."""
+        n = self.subset
+        if n is None or self.subset_seed is None:
+            return torch.arange(n_images)[:n]
+        generator = torch.Generator().manual_seed(self.subset_seed)
+        return torch.randperm(n_images, generator=generator)[:n].sort().values
 
     def evaluator(
         self, model: TrainedModel, *, batch_size: int | None = None, progress: bool = False
