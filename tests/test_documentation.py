@@ -1,6 +1,7 @@
 """README and docs: their Python runs, their links lead somewhere, their words are plain."""
 
 import ast
+import json
 import re
 import runpy
 import shlex
@@ -183,6 +184,13 @@ def test_own_parts_in_ten_lines_train_together(here, monkeypatch):
     config = run.config()
     assert list(run.log()["train/loss/mine"].steps) == [1]
     assert (config.dataset.size, config.dataset.channels, config.model.net.width) == (16, 3, 16)
+    (argv,) = (argv for name, argv in commands("your_own.md") if name == "evaluate")
+    few = ("run=run", "out=out", "steps=1", "restarts=1", "subset=20", "progress=false")
+    own = [o for o in argv if not o.startswith("run=")]
+    monkeypatch.setattr(sys, "argv", ["evaluate", *own, *few, "device=cpu"])
+    evaluate.main()
+    rows = json.loads(Path("out/evaluation.json").read_text())["accuracies"]
+    assert [row["label"] for row in rows] == ["clean", "PGD-1", "foolbox"]
     sys.modules.pop("mine")
 
 

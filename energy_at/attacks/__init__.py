@@ -3,6 +3,7 @@
 from energy_at.attacks.autoattack import LibraryAttack
 from energy_at.attacks.base import Attack, AttackOptions, AttackResult, NoAttack, Place
 from energy_at.attacks.compose import Restarts, WorstCase, with_alpha
+from energy_at.attacks.custom import CustomAttack
 from energy_at.attacks.fast import FGSMPGI, LIET, SORA, NuAT
 from energy_at.attacks.gradient import GradientAttack
 from energy_at.attacks.registry import (
@@ -26,6 +27,7 @@ __all__ = [
     "AttackOptions",
     "AttackResult",
     "Ball",
+    "CustomAttack",
     "GradientAttack",
     "LibraryAttack",
     "Linf",

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 
@@ -55,6 +55,7 @@ class LibraryAttack(Attack):
     steps: int = 100
     queries: int = 5000
     keeps: Keeps = "broken"
+    searches_together: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_installed(self.name)

@@ -92,6 +92,9 @@ class Attack(ABC):
     reads_whole_batch: ClassVar[bool] = False
     """Whether it needs all images of the batch, which no other process then may share."""
 
+    searches_together: ClassVar[bool] = False
+    """Whether it draws noise for all images of a call together: an image depends on the others."""
+
     @property
     def period(self) -> int:
         """Batches after which the work of a call repeats."""

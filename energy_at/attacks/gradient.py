@@ -123,6 +123,8 @@ class GradientAttack(Attack):
         start: Draws the first perturbation.
         goal: What to raise.
         project: Whether steps return to the ball. N-FGSM does not (de Jorge et al., 2022).
+        eot: Passes whose gradients a step averages: expectation over transformation, for a network
+            that draws random numbers (Athalye et al., 2018).
     """
 
     ball: Ball
@@ -131,10 +133,15 @@ class GradientAttack(Attack):
     start: Start = field(default_factory=AtClean)
     goal: Goal = misclassify
     project: bool = True
+    eot: int = 1
 
     def __post_init__(self) -> None:
-        require(integer(1), steps=self.steps)
+        require(integer(1), steps=self.steps, eot=self.eot)
         require(POSITIVE, alpha=self.alpha)
+
+    @property
+    def passes(self) -> float:
+        return self.steps * self.eot
 
     @property
     def starts_clean(self) -> bool:
@@ -170,6 +177,10 @@ class GradientAttack(Attack):
             ):
                 logits = model(x + delta).to(x.dtype)  # energies are fp32 under autocast too
             (grad,) = torch.autograd.grad(gain(logits).sum(), delta, retain_graph=keep)
+            for _ in range(self.eot - 1):  # a step depends on the direction of the sum alone
+                with frozen_running_stats(model), input_gradients_only(model):
+                    again = gain(model(x + delta).to(x.dtype))
+                grad = grad + torch.autograd.grad(again.sum(), delta)[0]
             delta = delta.detach()
             if first:
                 logits = logits if keep else logits.detach()

@@ -72,22 +72,42 @@ def n_fgsm(
     return GradientAttack(ball, alpha=alpha, steps=steps, start=Uniform(k), project=False)
 
 
-def pgd(ball: Ball, *, alpha: float | None = None, steps: int = 10, restarts: int = 1) -> Attack:
-    """PGD-n from a random point of the ball, steps of ``eps / 4`` (Madry et al., 2018)."""
-    attack = _from_random_point(ball, alpha, steps, misclassify)
+def pgd(
+    ball: Ball,
+    *,
+    alpha: float | None = None,
+    steps: int = 10,
+    restarts: int = 1,
+    eot: int = 1,
+) -> Attack:
+    """PGD-n from a random point of the ball, steps of ``eps / 4`` (Madry et al., 2018).
+
+    ``eot`` passes average each gradient: for networks that draw random numbers.
+    """
+    attack = _from_random_point(ball, alpha, steps, misclassify, eot)
     return attack if restarts == 1 else Restarts(attack, restarts)
 
 
 def restarted_pgd(
-    ball: Ball, *, alpha: float | None = None, steps: int = 50, restarts: int = 10
+    ball: Ball,
+    *,
+    alpha: float | None = None,
+    steps: int = 50,
+    restarts: int = 10,
+    eot: int = 1,
 ) -> WorstCase:
     """PGD-50-10: restarts only attack the images that are still classified correctly."""
     require(integer(1), restarts=restarts)
-    return WorstCase([pgd(ball, alpha=alpha, steps=steps)] * restarts)
+    return WorstCase([pgd(ball, alpha=alpha, steps=steps, eot=eot)] * restarts)
 
 
 def trades(
-    ball: Ball, *, alpha: float | None = None, steps: int = 10, std: float = 0.001
+    ball: Ball,
+    *,
+    alpha: float | None = None,
+    steps: int = 10,
+    std: float = 0.001,
+    eot: int = 1,
 ) -> GradientAttack:
     """TRADES: ascend the KL to ``p(.|x)`` from ``x + 0.001 N(0, 1)`` (Zhang et al., 2019)."""
     return GradientAttack(
@@ -96,23 +116,32 @@ def trades(
         steps=steps,
         start=Gaussian(std),
         goal=leave_clean_prediction,
+        eot=eot,
     )
 
 
 def targeted(
-    ball: Ball, *, alpha: float | None = None, steps: int = 20, target: Target = "least_likely"
+    ball: Ball,
+    *,
+    alpha: float | None = None,
+    steps: int = 20,
+    target: Target = "least_likely",
+    eot: int = 1,
 ) -> GradientAttack:
     """PGD towards one wrong class (Kurakin et al., 2017)."""
-    return _from_random_point(ball, alpha, steps, ReachTarget(target))
+    return _from_random_point(ball, alpha, steps, ReachTarget(target), eot)
 
 
-def cw(ball: Ball, *, alpha: float | None = None, steps: int = 20) -> GradientAttack:
+def cw(ball: Ball, *, alpha: float | None = None, steps: int = 20, eot: int = 1) -> GradientAttack:
     """PGD on the margin of the logits (Carlini & Wagner, 2017, as Madry et al., 2018 bound it)."""
-    return _from_random_point(ball, alpha, steps, widen_margin)
+    return _from_random_point(ball, alpha, steps, widen_margin, eot)
 
 
-def _from_random_point(ball: Ball, alpha: float | None, steps: int, goal: Goal) -> GradientAttack:
-    return GradientAttack(ball, _or(alpha, ball.eps / 4), steps, start=Uniform(), goal=goal)
+def _from_random_point(
+    ball: Ball, alpha: float | None, steps: int, goal: Goal, eot: int
+) -> GradientAttack:
+    alpha = _or(alpha, ball.eps / 4)
+    return GradientAttack(ball, alpha, steps, start=Uniform(), goal=goal, eot=eot)
 
 
 def _or(alpha: float | None, default: float) -> float:

@@ -24,7 +24,7 @@ from omegaconf import DictConfig, open_dict
 from energy_at.config import CONF
 from energy_at.config.arguments import require_overrides
 from energy_at.config.errors import error_file, one_line_errors, raising
-from energy_at.config.keys import require_read, require_single
+from energy_at.config.keys import OPEN, require_read, require_single
 from energy_at.config.schema import check
 from energy_at.config.sweep_progress import SweepProgress
 from energy_at.config.trust import set_trusted
@@ -95,6 +95,8 @@ def command(
             about = inspect.cleandoc(module["__doc__"] or "")
             register_resolver("command_help", lambda: about)
             arguments = [_FLAGS.get(argument, argument) for argument in sys.argv[1:]]
+            own = OPEN.get(name)
+            arguments = [f"+{a}" if own and a.startswith(own) else a for a in arguments]
             if jobs and _names_sweep(arguments):
                 arguments.append(_SWEEPING)
             # Hydra takes -m in front of the overrides only.

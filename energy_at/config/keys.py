@@ -17,6 +17,7 @@ from energy_at.core.rules import nearest
 _ADDITIVE = ("callbacks", "logger")  # groups whose choices add up; those of others exclude another
 # Values of a data set that keys of other groups, which people mean, take as defaults.
 _PER_DATASET = tuple(f"dataset.{name}" for name in ("cpu", "epochs", "eps", "lr", "peak"))
+OPEN = {"evaluate": "attack."}  # groups whose keys are names that the user chooses, without a +
 _MISSING = object()
 
 
@@ -42,6 +43,8 @@ def require_read(cfg: DictConfig, name: str, overrides: Sequence[str]) -> None:
     know, and further things with a ``_target_``: callbacks, attacks, terms.
     """
     added = [o for o in overrides if o.startswith("+") and not _is_argument(cfg, key_of(o))]
+    if own := OPEN.get(name):
+        added = [o for o in added if not key_of(o).startswith(own)]
     if not added:
         return
     known = compose_groups(name, overrides)

@@ -37,6 +37,8 @@ def check(cfg: DictConfig) -> None:
         for name in map(str, node) if isinstance(node, DictConfig) else ():
             _check(cfg, f"{above}.{name}", rule)
     for key, rule in RULES.items():
+        if key == "attacks" and (own := OmegaConf.select(cfg, "attack")):
+            rule = or_null(_names_such_as("fgsm,pgd", *ATTACKS, *map(str, own)))
         _check(cfg, key, rule)
 
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_object
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from energy_at.config import CONF
+from energy_at.core.names import ATTACKS
 
 VARIABLE = "ENERGY_AT_TRUST"  # packages, separated by commas
 FAMILIES = {  # package: the class from which everything that may be built there descends
@@ -68,6 +69,36 @@ def require_trusted(cfg: Any) -> list[str]:
             )
         targets.append(target)
     return targets + [f"{package}.*" for package in (*_RETURNED, *_trusted)]
+
+
+def own_attacks(cfg: DictConfig) -> dict[str, Any]:
+    """Functions of the user by name, from the names of these functions.
+
+    Raises:
+        ValueError: if a name is taken or no name, or the function is missing or not trusted.
+    """
+    found = {}
+    for name, target in ((str(name), value) for name, value in cfg.items()):
+        key = f"attack.{name}"
+        if name in cfg._get_root():
+            raise ValueError(f"{key}={target}: write {name}={target}")
+        if name in ATTACKS or not name.isidentifier():
+            raise ValueError(f"{key}: choose a name that is no attack of this package")
+        if not (isinstance(target, str) and re.fullmatch(r"(\w+\.)+\w+", target)):
+            raise ValueError(f"{key}={target} must be the name of a function: my_module.my_attack")
+        package = target.partition(".")[0]
+        if not _below_trusted(target):
+            raise ValueError(
+                f"{key}={target} is not trusted, for it could run any code: if you know what it "
+                f"does, add trust=[{package}] or set {VARIABLE}={package}"
+            )
+        try:
+            found[name] = get_object(target)
+        except (ImportError, ValueError) as error:
+            raise ValueError(f"{key}={target} cannot be imported: {error}") from None
+        if not callable(found[name]):
+            raise ValueError(f"{key}={target} must be a function of model, x and y")
+    return found
 
 
 def _nodes(value: Any, key: str) -> Iterator[tuple[str, dict[Any, Any]]]:

@@ -1,20 +1,26 @@
 """Evaluates a network: runs the attacks, checks for gradient masking, writes the files."""
 
+import inspect
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from energy_at.attacks import Attack, restarted_pgd
+from energy_at.attacks import Attack, CustomAttack, restarted_pgd
 from energy_at.attacks.autoattack import INSTALL, is_installed, require_classes
-from energy_at.attacks.registry import CLEAN, AttackKey, named_attack
+from energy_at.attacks.custom import Search
+from energy_at.attacks.registry import CLEAN, ITERATED, AttackKey, named_attack
 from energy_at.attacks.threat import Ball
 from energy_at.config.build import keys_of
+from energy_at.config.trust import own_attacks
+from energy_at.core.files import sha256
+from energy_at.core.rules import integer, require
 from energy_at.evaluation.gradient_masking import attack_checks, black_box_passes, network_checks
 from energy_at.evaluation.robustness import Evaluator, Journal, Mask
 from energy_at.evaluation.statistics import accuracy, class_rows
@@ -45,7 +51,13 @@ class EvaluationPlan(EvaluationTarget):
 
     steps: int = 50
     restarts: int = 10
+    eot: int = 1  # passes that average each gradient of PGD, TRADES, CW and targeted PGD
+    own: Mapping[str, Search] = field(default_factory=dict)  # other attacks that ``names`` has
     left_out: Sequence[str] = ()  # a line for each attack that belongs here but is not available
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(integer(1), eot=self.eot)
 
     @cached_property
     def attacks(self) -> dict[AttackKey, Attack]:
@@ -56,9 +68,18 @@ class EvaluationPlan(EvaluationTarget):
         }
 
     def _attack(self, name: str, ball: Ball) -> Attack:
+        if name in self.own:
+            return CustomAttack(ball, self.own[name], name)
         if name == "pgd":
-            return restarted_pgd(ball, steps=self.steps, restarts=self.restarts)
+            return restarted_pgd(ball, restarts=self.restarts, **self._settings(name))
         return named_attack(name, ball, **self._settings(name))
+
+    def _settings(self, name: str) -> dict[str, Any]:
+        return super()._settings(name) | ({"eot": self.eot} if name in ITERATED else {})
+
+    def label(self, name: str) -> str:
+        averaged = f" (EOT-{self.eot})" if self.eot > 1 and name in ITERATED else ""
+        return super().label(name) + averaged
 
 
 def evaluate_command(cfg: DictConfig, overrides: Sequence[str] = ()) -> str:
@@ -79,14 +100,19 @@ def plan_of(cfg: DictConfig, model: TrainedModel) -> EvaluationPlan:
 
     AutoAttack is left out where it is not installed and the user has not named it.
     """
-    names, left_out = list(cfg.attacks or ("fgsm", "pgd", "autoattack")), []
+    own = own_attacks(cfg.attack)
+    names, left_out = list(cfg.attacks or ("fgsm", "pgd", "autoattack", *own)), []
     if cfg.attacks is None and not is_installed():
         names.remove("autoattack")
         left_out = [f"AutoAttack is not installed: {INSTALL}"]
+    if unused := sorted(own.keys() - set(names)):
+        raise ValueError(f"attack.{unused[0]}: add {unused[0]} to attacks=[{','.join(names)}]")
     return EvaluationPlan(
         **EvaluationPlan.fields_of(cfg, [model]),
         names=names,
         restarts=cfg.restarts,
+        eot=cfg.eot,
+        own=own,
         left_out=left_out,
     )
 
@@ -176,11 +202,20 @@ def describe(model: TrainedModel, plan: EvaluationPlan, evaluator: Evaluator) ->
         "norm": plan.norm,
         "eps": list(plan.balls),
         "attacks": list(map(plan.label, plan.names)),
+        "own": {name: _code(search) for name, search in plan.own.items()},
         "seed": plan.seed,
         "precision": "fp32",
     }
     key = result_key(model, evaluator.images, {**settings, "indices": indices})
     return {"network": model.identity, **settings, "key": key}
+
+
+def _code(search: Search) -> str:
+    """Name and digest of the source of an attack, as far as Python has it."""
+    name = f"{getattr(search, '__module__', '')}.{getattr(search, '__qualname__', repr(search))}"
+    with suppress(OSError, TypeError):
+        name += f" ({sha256(inspect.getsource(search).encode())[:12]})"
+    return name
 
 
 def setting_line(record: Mapping[str, Any]) -> str:

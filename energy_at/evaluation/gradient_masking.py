@@ -55,8 +55,8 @@ def network_checks(net: nn.Module, evaluator: Evaluator) -> list[Check]:
             "deterministic forward",
             difference <= 1e-4 * max(1.0, float(logits.abs().max())),
             f"two forward passes differ by {difference:.2g}",
-            "the network draws random numbers: average its gradients (expectation over "
-            "transformations), or its accuracy is overstated",
+            "the network draws random numbers: average its gradients over them with eot=10 "
+            "(expectation over transformation), or its accuracy is overstated",
         ),
         Check(
             "outputs are logits",

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from energy_at.attacks import Attack, LibraryAttack, WorstCase
+from energy_at.attacks import Attack, WorstCase
 from energy_at.attacks.registry import CLEAN, LABELS, AttackKey
 from energy_at.core.progress import Bar, clock, write_line
 from energy_at.core.rng import ImageNoise
@@ -199,7 +199,7 @@ class Evaluator:
         attempts = attack.attacks if isinstance(attack, WorstCase) else [attack]
         for index, attempt in enumerate(attempts):
             task = f"{name} {index + 1}/{len(attempts)}" if len(attempts) > 1 else name
-            together = isinstance(attempt, LibraryAttack)
+            together = attempt is not None and attempt.searches_together
             passes = FORWARD if attempt is None else attempt.passes
             for positions in self._work(task, result, passes, pace, together=together):
                 x, y = self.batch(positions)

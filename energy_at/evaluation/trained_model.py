@@ -163,7 +163,7 @@ class EvaluationTarget:
         """``PGD-50-10``: steps and restarts of an attack; a single restart is not written."""
         steps = [self.steps] if name in ITERATED else []
         restarts = [self.restarts] if name == "pgd" and self.restarts > 1 else []
-        return "-".join([LABELS[name], *map(str, steps + restarts)])
+        return "-".join([LABELS.get(name, name), *map(str, steps + restarts)])
 
     def _settings(self, name: str) -> dict[str, Any]:
         """Arguments of the attack of this name."""

@@ -1,11 +1,13 @@
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
+from itertools import cycle
 
 import foolbox
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from energy_at.attacks import (
     Attack,
@@ -51,6 +53,19 @@ modes = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"]
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
+
+
+class Noisy(nn.Module):
+    """Two classes; each pass scales the slope of the margin by the next number."""
+
+    def __init__(self, slopes):
+        super().__init__()
+        self.slopes = cycle(slopes)
+        self.weights = torch.randn(3 * 8 * 8, generator=seeded(3))
+
+    def forward(self, x):
+        margin = next(self.slopes) * (x.flatten(1) @ self.weights)
+        return torch.stack([margin, torch.zeros_like(margin)], 1)
 
 
 def radii(ball, delta):
@@ -669,3 +684,31 @@ def test_the_margin_and_the_cross_entropy_agree_on_two_classes():
     logits, y = torch.randn(6, 2, dtype=torch.double), torch.arange(6) % 2
     margin = widen_margin(linear, X, y)(logits)
     torch.testing.assert_close(F.softplus(margin), F.cross_entropy(logits, y, reduction="none"))
+
+
+# Expectation over transformation
+
+
+@balls
+@pytest.mark.parametrize("make", [pgd, trades, cw, targeted])
+def test_on_a_deterministic_network_averaged_gradients_are_the_gradient(ball, make):
+    net, x, y = TinyNet().eval(), torch.rand(5, 3, 8, 8, generator=seeded()), torch.arange(5) % 4
+    plain = make(ball, steps=3)(net, x, y, generator=seeded(1)).x_adv
+    once = make(ball, steps=3, eot=1)(net, x, y, generator=seeded(1)).x_adv
+    thrice = make(ball, steps=3, eot=3)(net, x, y, generator=seeded(1)).x_adv
+    assert torch.equal(once, plain)
+    torch.testing.assert_close(thrice, plain, atol=1e-5, rtol=0)
+    assert make(ball, steps=3, eot=4).passes == 12
+
+
+def test_the_gradient_of_a_noisy_network_is_the_mean_over_its_noise():
+    x, y = torch.full((1, 3, 8, 8), 0.5), torch.tensor([0])
+    slopes = [1e-3, -3e-3, 1e-3, 1.5e-3, 1e-3]  # small: the softmax stays linear
+    net = Noisy(slopes)
+    attack = GradientAttack(Linf(0.1), alpha=0.1, steps=1, eot=5)
+    found = attack(net, x, y)
+    expected = -0.5 * sum(slopes) * net.weights.view(1, 3, 8, 8)  # of the cross-entropy of class 0
+    torch.testing.assert_close(found.start_grad, expected, rtol=2e-2, atol=1e-6)
+    torch.testing.assert_close(found.x_adv, (x + 0.1 * expected.sign()).clamp(0, 1))
+    wrong = GradientAttack(Linf(0.1), alpha=0.1, steps=1, eot=2)(Noisy(slopes), x, y)
+    torch.testing.assert_close(wrong.x_adv, x - 0.1 * expected.sign())  # -2e-3 of two passes

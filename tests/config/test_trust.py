@@ -3,6 +3,7 @@
 import copy
 import re
 import shutil
+import statistics
 import sys
 
 import pytest
@@ -11,7 +12,7 @@ from omegaconf import OmegaConf
 from energy_at import analyse, evaluate, export, sample, train
 from energy_at.config import trust
 from energy_at.config.build import make
-from energy_at.config.trust import require_trusted, set_trusted
+from energy_at.config.trust import own_attacks, require_trusted, set_trusted
 from energy_at.runs.folder import RunFolder
 from tests.helpers.running import ONE_EPOCH, config, everything, train_in, typed
 
@@ -263,3 +264,26 @@ def test_a_secret_of_the_reader_is_read_by_no_saved_configuration(folder):
         run.config_file.write_text(text.replace("name: synthetic", f"name: {hidden}"))
         with pytest.raises(ValueError, match="holds an interpolation"):
             run.config()
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "said"),
+    [
+        ("mine", "math.hypot", "attack.mine=math.hypot is not trusted"),
+        ("mine", "statistics.nothing", "attack.mine=statistics.nothing cannot be imported"),
+        ("mine", "statistics", "must be the name of a function: my_module.my_attack"),
+        ("mine", "statistics.__doc__", "must be a function of model, x and y"),
+        ("pgd", "statistics.mean", "attack.pgd: choose a name that is no attack of this package"),
+        ("eot", 10, "attack.eot=10: write eot=10"),
+    ],
+)
+def test_an_attack_of_ones_own_is_a_function_that_is_trusted(name, target, said):
+    cfg = OmegaConf.create({"eot": 1, "attack": {name: target}})
+    set_trusted(["statistics"])
+    try:
+        with pytest.raises(ValueError, match=re.escape(said)):
+            own_attacks(cfg.attack)
+        cfg.attack = {"mine": "statistics.mean"}
+        assert own_attacks(cfg.attack) == {"mine": statistics.mean}
+    finally:
+        set_trusted([])

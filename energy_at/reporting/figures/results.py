@@ -60,7 +60,7 @@ def accuracy_figure(found: Mapping[str, Any], title: str = "") -> Figure:
         for attack, rows in curves.items():
             rows = sorted([*clean, *rows], key=lambda row: float(row["eps"]))
             radii = [unit * row["eps"] for row in rows]
-            color, marker = ATTACK_STYLES[attack]
+            color, marker = ATTACK_STYLES.get(attack, ("0.4", "d"))  # of another library
             low, high, shares = (
                 [100 * row[k] for row in rows] for k in ("low", "high", "accuracy")
             )
