@@ -73,8 +73,11 @@ def test_global_noise_follows_the_seed_and_is_restored(batch):
     ],
 )  # fmt: skip
 def test_images_that_are_no_answer_are_refused(batch, ball, answer, said):
+    def search(model, x, y):
+        return answer(x)
+
     with pytest.raises(ValueError, match=f"^mine must return images .*{said}"):
-        CustomAttack(ball, lambda model, x, y: answer(x), "mine")(TinyNet(), *batch)
+        CustomAttack(ball, search, "mine")(TinyNet(), *batch)
 
 
 def test_a_rounding_is_removed_and_the_network_left_as_it_was(batch):
