@@ -220,6 +220,11 @@ def _unreadable(error: OverrideParseException) -> str:
 
 
 def _of_a_framework(error: BaseException) -> str | None:
+    if isinstance(error, RuntimeError) and "view size is not compatible" in str(error):
+        return (
+            "a network calls .view, which needs images that are stored channel by channel: set "
+            "training.channels_last=false, or have it call .reshape"
+        )
     # Lightning's by name: a broken Lightning must not keep the doctor from speaking.
     known = type(error).__name__ == "MisconfigurationException" or isinstance(error, _FRAMEWORK)
     if not known and not _raised_in(error, f"hydra|{_EXTRAS}"):

@@ -22,6 +22,7 @@ from energy_at.config.trust import own_attacks
 from energy_at.core.files import sha256
 from energy_at.core.rules import integer, require
 from energy_at.evaluation.gradient_masking import attack_checks, black_box_passes, network_checks
+from energy_at.evaluation.robustbench import leaderboard_entry
 from energy_at.evaluation.robustness import Evaluator, Journal, Mask
 from energy_at.evaluation.statistics import accuracy, class_rows
 from energy_at.evaluation.trained_model import (
@@ -91,8 +92,10 @@ def evaluate_command(cfg: DictConfig, overrides: Sequence[str] = ()) -> str:
     out = None if cfg.out is None else Path(str(cfg.out))
     with keys_of(cfg, name="attacks"):
         folder, text = evaluate(model, plan, out, batch_size=cfg.batch_size, progress=cfg.progress)
-    figures = sorted(file.name for file in folder.glob("accuracy.*"))
-    return f"{text}\nwritten to {folder}/: {', '.join([*FILES, *figures])}"
+    more = sorted(
+        file.name for name in ("accuracy.*", "robustbench.json") for file in folder.glob(name)
+    )
+    return f"{text}\nwritten to {folder}/: {', '.join([*FILES, *more])}"
 
 
 def plan_of(cfg: DictConfig, model: TrainedModel) -> EvaluationPlan:
@@ -182,6 +185,9 @@ def _evaluate(
     names = model.config.dataset.get("names")
     with folder.staged() as part:
         text = _write_files(part, record, evaluator, correct, names)
+        if entry := leaderboard_entry(record, model.config, attacks):
+            content = json.dumps(entry, indent=2) + "\n"
+            (part / "robustbench.json").write_text(content, encoding="utf-8")
         if len(plan.balls) > 1:
             title = f"{setting([model.config])}; {setting_line(record)}"
             save(accuracy_figure(record, title), part / "accuracy")

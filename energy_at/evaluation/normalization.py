@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from energy_at.core.rules import one_of, require
 from energy_at.data import ImageSet, as_floats
+from energy_at.evaluation.robustness import Mask
 from energy_at.models import Normalize, Normalized
 from energy_at.models.modes import eval_mode, full_precision, no_graph
 
@@ -73,18 +75,27 @@ def choose_normalization(
     candidates = {OF_DATASET: own, NONE: plain}
     if channels == 3:
         candidates |= {k: Normalize(*v).to(own.mean.device) for k, v in COMMON.items()}
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:IMAGES]
-    drawn = images.take(order).to(own.mean.device)
-    x = as_floats(drawn.pixels, False)
-    hits = {}
-    with full_precision(x.device.type), eval_mode(net), no_graph():
-        for name, candidate in candidates.items():
-            net.normalize = candidate
-            logits = torch.cat([net(part) for part in x.split(64)])
-            hits[name] = logits.argmax(1) == drawn.labels
+    few, hits = drawn(images).to(own.mean.device), {}
+    for name, candidate in candidates.items():
+        net.normalize = candidate
+        hits[name] = classified(net, few)
     best = max(hits, key=lambda name: int(hits[name].sum()))
     gain = int(hits[best].sum() - hits[OF_DATASET].sum())
     disagree = int((hits[best] != hits[OF_DATASET]).sum())
     chosen = best if gain > 2 * disagree**0.5 else OF_DATASET
     net.normalize = candidates[chosen]
-    return Choice(chosen, {k: int(v.sum()) for k, v in hits.items()}, len(drawn), classes)
+    return Choice(chosen, {k: int(v.sum()) for k, v in hits.items()}, len(few), classes)
+
+
+def drawn(images: ImageSet) -> ImageSet:
+    """The images on which is measured."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:IMAGES]
+    return images.take(order)
+
+
+def classified(net: nn.Module, images: ImageSet) -> Mask:
+    """Which images, on the device of a network, it classifies correctly."""
+    x = as_floats(images.pixels, False)
+    with full_precision(x.device.type), eval_mode(net), no_graph():
+        logits = torch.cat([net(part) for part in x.split(64)])
+    return logits.argmax(1) == images.labels

@@ -1,8 +1,7 @@
 """Trained networks, of runs or of published weights: opened, evaluated on images, published."""
 
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,18 +21,13 @@ from energy_at.core.names import NORMS, SPLITS
 from energy_at.core.rules import ArgumentError, integer, one_of, or_null, require
 from energy_at.core.types import Labels
 from energy_at.data import ImageData, ImageSet
-from energy_at.evaluation.normalization import choose_normalization
+from energy_at.evaluation.published_weights import open_weights
 from energy_at.evaluation.robustness import Evaluator
-from energy_at.models import Normalized
-from energy_at.models.weights import load_weights
 from energy_at.reporting.comparison import compare
 from energy_at.reporting.finished_run import FinishedRun
-from energy_at.runs.checkpoints import read_tensors
 from energy_at.runs.folder import RunFolder, runs_in
 from energy_at.runs.selection import moved_data, named_folders, require_distinct
 from energy_at.training.loggers import TolerantWandb
-
-NORMALIZED_BY = ("dataset.mean=", "dataset.std=", "model.mean=", "model.std=")  # keys
 
 
 @dataclass(frozen=True)
@@ -47,7 +41,7 @@ class TrainedModel:
     which: str | None  # last, best or healthy; None for a file that holds one network
     folder: Path  # where results about it go, unless the user names another folder
     device: torch.device  # where the network lies
-    normalization: Mapping[str, Any] | None = None  # of a file without one: as it was chosen
+    chosen: Mapping[str, Any] = field(default_factory=dict)  # what a file of weights left open
     mark: str = ""  # "collapsed" or "not robust": the accuracies of this checkpoint are no result
 
     def __post_init__(self) -> None:
@@ -96,9 +90,7 @@ class TrainedModel:
     def identity(self) -> dict[str, Any]:
         """Source, checkpoint, mark and digest of the weights, for the record of a result."""
         named: dict[str, Any] = {"source": self.source, "which": self.which, "mark": self.mark}
-        if self.normalization is not None:
-            named["normalization"] = self.normalization
-        return named | {"sha256": self.weights_digest}
+        return {**named, **self.chosen, "sha256": self.weights_digest}
 
     @cached_property
     def weights_digest(self) -> str:
@@ -247,27 +239,13 @@ def open_model(cfg: DictConfig, overrides: Sequence[str] = ()) -> TrainedModel:
     config = cfg.copy()
     config.seed = 0  # of the data: what is held out does not depend on the seed of the command
     data = build_data(config)  # first: a network follows the images
-    net, path = make(config.model), Path(str(cfg.checkpoint))
-    has_normalization = load_weights(net, read_tensors(path), cfg.which)
-    device = device_of(cfg.device)
-    last = config.training.channels_last
-    net = net.to(device, memory_format=torch.channels_last if last else torch.contiguous_format)
-    normalization = None
-    if isinstance(net, Normalized) and not has_normalization:
-        data.setup()
-        typed = any(o.lstrip("+").startswith(NORMALIZED_BY) for o in overrides)
-        wish = "dataset" if typed and cfg.normalize == "auto" else cfg.normalize
-        with keys_of(cfg):
-            found = choose_normalization(net, data.test, config.dataset.classes, wish)
-        if found is not None:
-            normalization = found.record()
-            sys.stderr.write(f"{path}: {found}\n")
+    net, chosen = open_weights(config, data, overrides)
+    path = Path(str(cfg.checkpoint))
     folder = Path(path.stem)
     if folder.is_file():  # a checkpoint without a suffix
         folder = Path(f"{path.stem}.files")
-    return TrainedModel(
-        net, data, config, str(path), cfg.which, folder, device, normalization=normalization
-    )
+    device = device_of(cfg.device)
+    return TrainedModel(net, data, config, str(path), cfg.which, folder, device, chosen=chosen)
 
 
 def open_models(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, TrainedModel]:

@@ -120,6 +120,15 @@ def unwrapped(
     Raises:
         ValueError: if there are none, or no entry ``which``.
     """
+    return _without_prefixes(tensors_of(content, which), wanted)
+
+
+def tensors_of(content: Mapping[str, Any], which: str | None = None) -> State:
+    """The tensors of a checkpoint by the names that they have in it.
+
+    Raises:
+        ValueError: if there are none, or no entry ``which``.
+    """
     chosen = which is None
     while inner := [k for k in (which or "last", *WRAPPERS) if isinstance(content.get(k), Mapping)]:
         chosen = chosen or inner[0] == which
@@ -130,7 +139,7 @@ def unwrapped(
         raise ValueError(f"the checkpoint has no weights to take: it holds {names}")
     if not chosen:
         raise ValueError(f"the checkpoint holds no entry {which}: leave out which={which}")
-    return _without_prefixes(state, wanted)
+    return state
 
 
 def _without_prefixes(state: State, wanted: Collection[str]) -> State:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import MissingConfigException, OverrideParseException
 from hydra_plugins.hydra_joblib_launcher.config import JobLibLauncherConf
@@ -171,3 +172,10 @@ def test_ctrl_c_ends_in_one_line_that_says_how_to_go_on(capsys):
         raise KeyboardInterrupt
     assert stop.value.code == 130
     assert capsys.readouterr().err == "\nstopped: resume=run continues\n"
+
+
+def test_a_network_that_calls_view_is_told_of_the_memory_format():
+    x = torch.zeros(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    with pytest.raises(RuntimeError) as caught:
+        x.view(2, -1)
+    assert "set training.channels_last=false" in explain(caught.value)

@@ -1,0 +1,68 @@
+"""Which evaluations make an entry of a leaderboard, and in which form."""
+
+import copy
+
+import pytest
+from omegaconf import OmegaConf
+
+from energy_at.attacks import L2, Linf
+from energy_at.attacks.autoattack import autoattack
+from energy_at.attacks.registry import AttackKey
+from energy_at.evaluation.robustbench import leaderboard_entry
+
+pytest.importorskip("pyautoattack")
+KEY = AttackKey("autoattack", "8/255")
+CONFIG = OmegaConf.create({"dataset": {"extra": None}, "model": {"name": "WideResNet-28-10"}})
+RECORD = {
+    "dataset": {"name": "cifar10", "split": "test", "images": 10_000, "of": 10_000},
+    "accuracies": [
+        {"attack": "clean", "eps_text": "", "accuracy": 0.8334},
+        {"attack": "autoattack", "eps_text": "8/255", "accuracy": 0.43214},
+    ],
+    "checks": [{"passed": True}, {"passed": True}, {"passed": False}],
+}
+
+
+def entry(attack=None, **data):
+    record = copy.deepcopy(RECORD)
+    record["dataset"] |= data
+    attack = autoattack(Linf(8 / 255)) if attack is None else attack
+    return leaderboard_entry(record, CONFIG, {KEY: attack})
+
+
+def test_the_standard_attack_on_all_test_images_makes_an_entry():
+    found = entry()
+    assert found["clean_acc"] == "83.34"
+    assert (found["autoattack_acc"], found["eps"], found["dataset"]) == (
+        "43.21",
+        "8/255",
+        "cifar10",
+    )
+    assert (found["architecture"], found["additional_data"]) == ("WideResNet-28-10", False)
+    assert list(found) == [
+        "link", "name", "authors", "additional_data", "number_forward_passes", "dataset", "venue",
+        "architecture", "eps", "clean_acc", "reported", "autoattack_acc",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"images": 1000},
+        {"split": "val"},
+        {"name": "svhn"},
+        {"name": "cifar100", "attack": autoattack(L2(0.5))},  # of no leaderboard
+        {"attack": autoattack(Linf(4 / 255))},
+        {"attack": autoattack(Linf(8 / 255), steps=50)},
+        {"attack": autoattack(Linf(8 / 255), queries=1000)},
+        {"attack": autoattack(Linf(8 / 255)).attacks[0]},
+    ],
+)
+def test_anything_less_makes_none(options):
+    assert entry(**options) is None
+
+
+def test_a_network_that_draws_random_numbers_makes_none():
+    record = copy.deepcopy(RECORD)
+    record["checks"][0]["passed"] = False
+    assert leaderboard_entry(record, CONFIG, {KEY: autoattack(Linf(8 / 255))}) is None
