@@ -1,7 +1,8 @@
-"""The weights of a run, with its normalization, as one safetensors file.
+"""The weights of a run, with its normalization, as a safetensors file or a folder for the Hub.
 
 python -m energy_at.export run=FOLDER
 python -m energy_at.export run=FOLDER which=best out=model.safetensors
+python -m energy_at.export run=FOLDER format=hub out=DIR
 """
 
 import json
@@ -18,25 +19,27 @@ from energy_at.core.files import write_atomic
 def main(cfg: DictConfig) -> str:
     if cfg.run is None:
         raise ValueError("run= names no run: write run=FOLDER")
-    run, which = str(cfg.run), cfg.which or "last"
-    out = output_file(cfg) or Path(run) / f"{which}.safetensors"
-    return f"written to {export(run, which, out)}"
+    run, which, hub = str(cfg.run), cfg.which or "last", cfg.format == "hub"
+    out = (cfg.out and Path(str(cfg.out))) if hub else output_file(cfg)
+    out = out or Path(run, f"hub-{which}" if hub else f"{which}.safetensors")
+    return f"written to {export(run, which, out, hub=hub)}"
 
 
-def export(run: str | Path, which: str, out: Path) -> Path:
+def export(run: str | Path, which: str, out: Path, *, hub: bool = False) -> Path:
     """Writes the network of a run, its normalization and what it is; replaces ``out`` as a whole.
 
-    ``python -m energy_at.evaluate checkpoint=FILE model=...`` takes the file, as does
-    ``energy_at.models.weights.load_weights``.
+    For the ``hub`` a new folder ``out``, with its configuration and a model card.
+
+    ``evaluate checkpoint=FILE model=...`` and ``load_weights`` of ``models.weights`` take the file.
     """
     from energy_at.runs.folder import RunFolder
 
-    folder = RunFolder.open(run)
-    cfg = folder.config()
+    cfg = (folder := RunFolder.open(run)).config()
 
     from safetensors.torch import save  # after the run was found: torch takes seconds
 
     from energy_at.config.build import reopen
+    from energy_at.evaluation.hub import write_hub_folder
     from energy_at.models.weights import exported
 
     module, _ = reopen(folder, which)
@@ -46,8 +49,10 @@ def export(run: str | Path, which: str, out: Path) -> Path:
         "model": json.dumps(OmegaConf.to_container(cfg.model)),
         "checkpoint": which,
     }
-    # Not by save_file, which leaves it readable to its owner alone.
-    write_atomic(out, save(exported(module.net), metadata=about))
+    content = save(exported(module.net), metadata=about)
+    if hub:
+        return write_hub_folder(folder, which, content, out)
+    write_atomic(out, content)  # save_file would leave it readable to its owner alone
     return out
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from energy_at.config.build import keys_of, make
 from energy_at.core.device import device_of
 from energy_at.data import ImageData
+from energy_at.evaluation.hub import SCHEME, downloaded
 from energy_at.evaluation.normalization import choose_normalization, classified, drawn
 from energy_at.models import Normalized
 from energy_at.models.sources import SOURCES, Source, detected, options_of
@@ -35,7 +36,8 @@ def open_weights(
         ValueError: if it does not fit the network.
     """
     path, record = Path(str(config.checkpoint)), {}
-    content = read_tensors(path)
+    is_remote = str(config.checkpoint).startswith(SCHEME)
+    content = read_tensors(downloaded(str(config.checkpoint)) if is_remote else path)
     keys = tensors_of(content, config.which)
     with keys_of(config):
         name = detected(keys) if config.source is None else config.source

@@ -1,0 +1,112 @@
+"""Networks on the Hugging Face Hub: a folder to upload, and files that are downloaded."""
+
+import json
+import os
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from energy_at import __version__
+from energy_at.core.progress import printable
+from energy_at.core.rules import ArgumentError
+from energy_at.reporting.describe import setting
+from energy_at.reporting.finished_run import FinishedRun
+from energy_at.reporting.tables import Table
+from energy_at.runs.folder import RunFolder
+
+SCHEME = "hf://"  # hf://USER/REPO, or hf://USER/REPO@REVISION
+WEIGHTS = "model.safetensors"
+INSTALL = "pip install 'energy_at[huggingface]'"
+
+
+def write_hub_folder(folder: RunFolder, which: str, weights: bytes, out: Path) -> Path:
+    """Writes weights, configuration and model card, as a whole; nothing is uploaded.
+
+    Raises:
+        ArgumentError: if ``out`` exists.
+    """
+    if out.exists():
+        raise ArgumentError("out", str(out), "a folder that does not exist yet")
+    cfg = folder.config()
+    content = {
+        "energy_at": __version__,
+        "checkpoint": which,
+        "dataset": {key: cfg.dataset.get(key) for key in ("name", "channels", "size", "classes")},
+        "names": OmegaConf.to_container(cfg.dataset).get("names"),  # type: ignore[union-attr]
+        "model": OmegaConf.to_container(cfg.model, resolve=True),
+        "threat": OmegaConf.to_container(cfg.threat, resolve=True),
+    }
+    part = out.with_name(f".{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        (part / WEIGHTS).write_bytes(weights)
+        (part / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        (part / "README.md").write_text(model_card(folder, which), encoding="utf-8")
+        os.replace(part, out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return out
+
+
+def model_card(folder: RunFolder, which: str) -> str:
+    """What the network is, how to evaluate it, and every accuracy that was measured of it."""
+    cfg, run = folder.config(), FinishedRun(folder)
+    mark = run.mark(which) if folder.results_file.is_file() else ""
+    lines = [
+        *("---", "library_name: energy_at", "tags: [adversarial-robustness, image-classification]"),
+        *("---", "", f"# {printable(setting([cfg]))}", ""),
+        f"The {which} checkpoint of a training with energy_at {__version__}; images are pixels in "
+        "[0, 1], the network normalizes them itself.",
+        *([f"**{mark}**: its accuracies are no result of the method.", ""] if mark else [""]),
+        *("```", f"python -m energy_at.evaluate checkpoint=hf://USER/REPO {_options(cfg)}", "```"),
+        *("", "## Accuracy", ""),
+    ]
+    if folder.results_file.is_file():
+        rows = [
+            (images, name, f"{100 * share:.1f}")
+            for checkpoint, images, shares in run.evaluated
+            if checkpoint == which
+            for name, share in shares.items()
+            if name != "n"
+        ]
+        lines += [Table(("images", "attack", "accuracy %"), rows).markdown(), ""]
+    for file in sorted(folder.path.glob("evaluation/*/evaluation.json")):
+        if json.loads(file.read_text(encoding="utf-8"))["network"]["which"] == which:
+            lines += [file.with_name("evaluation.md").read_text(encoding="utf-8").strip(), ""]
+    return "\n".join(lines)
+
+
+def _options(cfg: DictConfig) -> str:
+    """The groups and the options of the network, as they are typed."""
+    target = str(cfg.model.get("_target_", "")).rpartition(".")[2]
+    keys = ("width", "activation", "shortcut", "padding", "final_norm", "name", "target")
+    own: dict[str, Any] = {key: cfg.model[key] for key in keys if cfg.model.get(key) is not None}
+    words = [f"model.{key}={str(value).lower()}" for key, value in own.items() if key != "name"]
+    return " ".join([f"dataset={cfg.dataset.name}", f"model={target}", *words])
+
+
+def downloaded(address: str) -> Path:
+    """The file of weights in a repository of the Hub; one in its cache is not downloaded again.
+
+    ``HF_HUB_OFFLINE=1`` takes the cache alone.
+
+    Raises:
+        ImportError: if the package ``huggingface_hub`` is missing.
+        FileNotFoundError: if there is no such file, or no connection.
+    """
+    if find_spec("huggingface_hub") is None:
+        raise ImportError(f"checkpoint={address} needs huggingface_hub: {INSTALL}")
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    name, _, revision = address.removeprefix(SCHEME).partition("@")
+    try:
+        return Path(hf_hub_download(name, WEIGHTS, revision=revision or None))
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        message = f"checkpoint={address} has no {WEIGHTS} that can be had: {reason}"
+    raise FileNotFoundError(message)
