@@ -1,6 +1,5 @@
 """The weights of a run, with its normalization, as a safetensors file or a folder for the Hub.
 
-python -m energy_at.export run=FOLDER
 python -m energy_at.export run=FOLDER which=best out=model.safetensors
 python -m energy_at.export run=FOLDER format=hub out=DIR
 """
@@ -13,12 +12,14 @@ from omegaconf import DictConfig, OmegaConf
 from energy_at import __version__
 from energy_at.config.cli import command, output_file
 from energy_at.core.files import write_atomic
+from energy_at.core.rules import one_of, require
 
 
 @command("export")
 def main(cfg: DictConfig) -> str:
     if cfg.run is None:
         raise ValueError("run= names no run: write run=FOLDER")
+    require(one_of("safetensors", "hub"), format=cfg.format)
     run, which, hub = str(cfg.run), cfg.which or "last", cfg.format == "hub"
     out = (cfg.out and Path(str(cfg.out))) if hub else output_file(cfg)
     out = out or Path(run, f"hub-{which}" if hub else f"{which}.safetensors")
@@ -35,7 +36,6 @@ def export(run: str | Path, which: str, out: Path, *, hub: bool = False) -> Path
     from energy_at.runs.folder import RunFolder
 
     cfg = (folder := RunFolder.open(run)).config()
-
     from safetensors.torch import save  # after the run was found: torch takes seconds
 
     from energy_at.config.build import reopen

@@ -9,7 +9,17 @@ import pytest
 
 COMMANDS = ("train", "evaluate", "sample", "doctor")
 OTHERS = ("analyse", "report", "export", "dashboard", "benchmark")
-HEAVY = ("lightning", "matplotlib", "numpy", "scipy", "sklearn", "torch", "torchvision", "wandb")
+HEAVY = (
+    "lightning",
+    "matplotlib",
+    "numpy",
+    "scipy",
+    "sklearn",
+    "torch",
+    "torchmetrics",
+    "torchvision",
+    "wandb",
+)
 ANSWERS = f"""
 import contextlib, io, json, runpy, sys
 for argv in json.loads(sys.argv[1]):

@@ -119,7 +119,7 @@ def key_of(override: str) -> str:
 
 def near_keys(key: str, known: Iterable[str]) -> list[str]:
     """The nearest of the known keys, but for the groups of an unknown one."""
-    others = [other for other in known if not key.startswith(f"{other}.")]
+    others = [other for other in known if not f"{key}.".startswith(f"{other}.")]
     if not key.startswith("dataset."):
         others = [other for other in others if not other.startswith(_PER_DATASET)]
     return nearest(key, others)

@@ -166,7 +166,6 @@ _BY_KEYS: dict[str, Rule] = {
     "reg.samples reg.der.samples": one_of("auto", "abnormal", "all"),
     "device": one_of("auto", "cpu", "cuda"),
     "clock": one_of("wall", "cpu"),
-    "format": one_of("safetensors", "hub"),
     "which": or_null(one_of("last", "best", "healthy")),
     "logger.wandb.mode": or_null(one_of("online", "offline", "disabled")),
     "dataset.root": Rule("the path of a folder", lambda value: isinstance(value, str)),
