@@ -96,7 +96,7 @@ def downloaded(address: str) -> Path:
 
     Raises:
         ImportError: if the package ``huggingface_hub`` is missing.
-        FileNotFoundError: if there is no such file, or no connection.
+        FileNotFoundError: if the file is missing, or the connection.
     """
     if find_spec("huggingface_hub") is None:
         raise ImportError(f"checkpoint={address} needs huggingface_hub: {INSTALL}")
@@ -108,5 +108,5 @@ def downloaded(address: str) -> Path:
         return Path(hf_hub_download(name, WEIGHTS, revision=revision or None))
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
-        message = f"checkpoint={address} has no {WEIGHTS} that can be had: {reason}"
+        message = f"checkpoint={address} has no {WEIGHTS} within reach: {reason}"
     raise FileNotFoundError(message)
