@@ -37,6 +37,12 @@ JUMPY = (*TINY_BN, "trainer.enable_progress_bar=false", "trainer.accelerator=cpu
 TIMES = {"perf/images_per_s"}
 SECONDS = re.compile(rb'"(seconds|of_earlier_attempts)": (\{[^}]*\}|[\d.]+),?|- seconds: .*')
 
+LAST_CELL = {  # of minutes, in tables
+    ".md": re.compile(rb"\|[^|\n]*\|$", re.MULTILINE),
+    ".tex": re.compile(rb"&[^&\n]*$", re.MULTILINE),
+    ".csv": re.compile(rb",[^,\n]*$", re.MULTILINE),
+}
+
 
 class Command(NamedTuple):
     """What is typed; with ``most`` only at some of the places, which are drawn."""
@@ -128,7 +134,8 @@ def _content(path):
     if path.name == ".result.json":  # digests of all files, of those with seconds too
         record = json.loads(path.read_text())
         return record | {"files": sorted(record["files"])}
-    return SECONDS.sub(b"", path.read_bytes())
+    data = SECONDS.sub(b"", path.read_bytes())
+    return LAST_CELL[path.suffix].sub(b"", data) if b"minutes with validation" in data else data
 
 
 def type_again(main, argv, root, log):
@@ -161,8 +168,18 @@ def attempt(command, fault, at, root, whole):
     except AssertionError as error:
         return str(error)
     again = content(root)
-    differ = [name for name in whole if name in again and again[name] != whole[name]]
-    return f"differ: {differ}; {again.keys() ^ whole.keys()}" if again != whole else None
+    differ = [_difference(name, again[name], whole[name]) for name in whole if name in again]
+    lines = [line for line in differ if line]
+    return f"differ: {lines}; {again.keys() ^ whole.keys()}" if again != whole else None
+
+
+def _difference(name, again, whole):
+    """A file and, of text, its first line that is another."""
+    if again == whole:
+        return None
+    lines = [text.splitlines() if isinstance(text, bytes) else [text] for text in (again, whole)]
+    both = next((pair for pair in zip(*lines, strict=False) if pair[0] != pair[1]), ())
+    return f"{name}: {' for '.join(str(line)[:300] for line in both)}"
 
 
 @pytest.fixture(scope="module")
