@@ -12,7 +12,7 @@ from torch import Tensor
 
 from energy_at.core.distributed import Part
 from energy_at.core.rng import Noise
-from energy_at.core.rules import number, require
+from energy_at.core.rules import Rule, number, require
 from energy_at.core.types import Classifier, Images, Labels, PerExample, Scalar
 from energy_at.energy.pair import LogitPair
 
@@ -105,6 +105,12 @@ class Stateful(Protocol):
         """Restores the state."""
 
 
+_A_TERM = Rule(
+    "a term or a probe, such as TradesKL()",
+    lambda v: isinstance(v, Term | Probe) and not isinstance(v, type),
+)
+
+
 @dataclass(frozen=True)
 class Weighted:
     """A term and its coefficient in the objective.
@@ -120,6 +126,7 @@ class Weighted:
     ramp_epochs: float = 0.0
 
     def __post_init__(self) -> None:
+        require(_A_TERM, term=self.term)
         require(number(0), weight=self.weight, ramp_epochs=self.ramp_epochs)
 
     def at(self, epoch: float) -> float:

@@ -1,5 +1,6 @@
 """A launcher whose lost jobs do not end the sweep."""
 
+import errno
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ LOSSES = {  # what launchers raise when the process of a job is gone, by name: f
     "LocalRayletDiedError",
     "ObjectLostError",
 }
+FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk: another attempt meets it too
 ANSWERS = {"FailedJobError"}  # a process that lived to say what was wrong
 Place = Callable[[Sequence[str], int], Path]
 
@@ -40,9 +42,9 @@ def launch_jobs(
     """Launches jobs; those that are lost are launched once more.
 
     A job handles its own errors. An exception here means that a job was killed, such as by a node
-    that ran out of memory, or that none could start, which is raised to the user. All jobs that
-    have not finished are launched again and resume. In a pool, a killed process ends the running
-    and the waiting jobs too: if that happens again, each runs alone.
+    that ran out of memory, or that none could start or the disk is full, which is raised to the
+    user. All jobs that have not finished are launched again and resume. In a pool, a killed process
+    ends the running and the waiting jobs too: if that happens again, each runs alone.
 
     Args:
         launcher: What starts them.
@@ -70,7 +72,8 @@ def _launch_jobs(
     error = _try_launch(launcher, jobs, first)
     if not isinstance(error, Exception):
         return error
-    if not (is_loss(error) or _start_times(sweep) != before):
+    is_full = getattr(error, "errno", None) in FULL
+    if is_full or not (is_loss(error) or _start_times(sweep) != before):
         raise error
     _report_loss(error, "jobs that have not finished are resumed")
     _await_others(error)

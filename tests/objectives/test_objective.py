@@ -168,6 +168,11 @@ def test_an_objective_without_terms_is_refused():
         Objective({"kl": Weighted(TradesKL(), 0.0)})
 
 
+def test_the_class_of_a_term_is_no_term():
+    with pytest.raises(ValueError, match=r"^term must be a term or a probe, such as TradesKL"):
+        Weighted(AdversarialCrossEntropy)
+
+
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
 def test_a_weight_that_makes_no_penalty_is_refused(weight):
     with pytest.raises(ValueError, match=r"^weight must be a finite number"):
