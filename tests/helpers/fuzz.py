@@ -5,6 +5,7 @@ A configuration is composed once; each value is applied as Hydra applies what is
 
 import contextlib
 import copy
+import functools
 import importlib
 import inspect
 import io
@@ -16,7 +17,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, base, open_dict
 
 from energy_at.config import CONF
 from energy_at.config.cli import Job
@@ -32,6 +33,7 @@ from energy_at.runs.resume import open_job
 VALUES = ("-1", "0", "nan", "inf", '""', "null", "[]", "{}", "abc", "[1,2]", "true", "0.5", "1e30",
           "99999999999999999999")  # fmt: skip
 PARSER = OverridesParser.create()
+base.parse = functools.cache(base.parse)  # of the same interpolations, in thousands of cases
 PARTS = ("watch", "benchmark", "doctor")  # commands that are packages
 
 
