@@ -11,6 +11,13 @@ import os
 import random
 import re
 import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +29,8 @@ from energy_at.runs.checkpoints import read_checkpoint
 from tests.helpers.faults import Faults, places, run, write_row
 from tests.helpers.running import TINY, TINY_BN
 from tests.helpers.samples import quick_classifier
+from tests.helpers.wandb_files import without_key
+from tests.helpers.wandb_server import serving
 
 pytestmark = pytest.mark.slow
 
@@ -226,3 +235,76 @@ def test_nothing_is_lost(name, fault, trained, here, monkeypatch):
         good = len(chosen) - len(failed)
         write_row(Path(table), [name, fault, str(len(seen)), f"{good} of {len(chosen)}"])
     assert not failed, "\n".join(f"{place}: {why[:600]}" for place, why in failed.items())
+
+
+@contextmanager
+def refusing():
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def hanging():
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and says nothing
+        yield f"http://127.0.0.1:{silent.getsockname()[1]}"
+
+
+@contextmanager
+def dying():
+    """A server that ends as soon as rows of the training are on the disk."""
+    with serving() as server:
+
+        def die():
+            wait_for_rows(Path("online/metrics.csv"), 3)
+            server.shutdown()
+            server.server_close()
+
+        threading.Thread(target=die, daemon=True).start()
+        yield server.url
+
+
+def wait_for_rows(file, n, seconds=300):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not (file.is_file() and file.read_text().count("\n") > n):
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("server", [refusing, hanging, dying])
+def test_a_wandb_that_fails_changes_no_training(server, trained, here, monkeypatch):
+    without_key(monkeypatch, here / "home")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    command, log = COMMANDS["train"], Path("log.txt")
+    argv = (*command.argv[:-1], "logger=csv_wandb", "hydra.run.dir=online")
+    with server() as url:
+        monkeypatch.setenv("WANDB_BASE_URL", url)
+        assert run(command.main, argv, Faults(here / "online"), log) == 0, log.read_text()
+    assert "Traceback" not in log.read_text()
+    whole, found = content(trained), content(here / "online")
+    same = [name for name in whole if name != "config.yaml" and found[name] == whole[name]]
+    if table := os.environ.get("FAULTS_TABLE"):
+        row = [
+            "train, W&B",
+            f"{server.__name__} server",
+            "",
+            f"{len(same)} of {len(whole) - 1} files",
+        ]
+        write_row(Path(table), row)
+    assert len(same) == len(whole) - 1, same
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_rank_ends_the_others_with_one_line(rank, here):
+    argv = (*SHORT, "trainer.devices=2", "trainer.strategy=ddp", "trainer.max_epochs=9999")
+    command = [sys.executable, "-m", "energy_at.train", *argv, "hydra.run.dir=run"]
+    first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    wait_for_rows(Path("run/metrics.csv"), 20)
+    (second,) = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
+    os.kill([first.pid, int(second)][rank], signal.SIGKILL)
+    said = first.communicate(timeout=120)[1]  # when both have closed it
+    lines = [line for line in said.splitlines() if not line.startswith("warning: trainer.devices")]
+    line = f"error: another process of this training has ended: resume={here / 'run'} continues it"
+    assert lines == [line], said
+    assert first.returncode == (1 if rank else -signal.SIGKILL)
+    if table := os.environ.get("FAULTS_TABLE"):
+        write_row(Path(table), ["train, two processes", f"kill of rank {rank}", "", "one line"])
