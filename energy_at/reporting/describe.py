@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from energy_at.core.progress import printable
 from energy_at.reporting.tables import Table, grouped
 
 NOT_COMPARED = (  # keys in which repetitions of a run may differ: the seed, and no result
@@ -65,12 +66,12 @@ class MethodLabel:
     @staticmethod
     def of(config: DictConfig, *, without_zeros: bool = True) -> "MethodLabel":
         """From a resolved configuration; ``without_zeros`` leaves out regularizers of weight 0."""
-        attack, loss = config.attack.name, config.loss.name
+        attack, loss = (printable(str(name)) for name in (config.attack.name, config.loss.name))
         own = attack in ("TRADES", loss)  # the attack that belongs to the loss
         base = f"{attack}-AT" if loss == "AT" else loss if own else f"{loss} ({attack})"
         base = "standard training" if attack == "none" else base
         names = dict.fromkeys(
-            str(_select(config, f"reg.{key}.name") or config.reg.name)
+            printable(str(_select(config, f"reg.{key}.name") or config.reg.name))
             for key, term in config.reg.terms.items()
             if term.get("weight", 1.0) != 0 or not without_zeros
         )

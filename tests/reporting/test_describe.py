@@ -201,3 +201,8 @@ def test_many_typed_keys_that_differ_are_named_only_as_far_as_needed():
         "FGSM-AT, trainer.max_epochs=2, dataset.batch_size=8",
         "FGSM-AT, trainer.max_epochs=3, dataset.batch_size=16",
     ]
+
+
+def test_a_name_with_control_characters_steers_no_terminal():
+    stranger = OmegaConf.merge(composed(*TINY), {"attack": {"name": "\x1b[31mX"}})
+    assert str(MethodLabel.of(stranger)) == "\\x1b[31mX-AT"

@@ -9,6 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from matplotlib.figure import Figure
 
+from energy_at.core.progress import printable
 from energy_at.reporting.figures import save, svg
 from energy_at.reporting.tables import Table
 
@@ -72,7 +73,7 @@ def render(name: str, title: str, subtitle: str, sections: Mapping[str, Collecti
     """
     found = {heading: blocks for heading, blocks in sections.items() if blocks}
     template = _TEMPLATES.get_template(f"{name}.jinja")
-    return template.render(title=title, subtitle=subtitle, sections=found)
+    return printable(template.render(title=title, subtitle=subtitle, sections=found))
 
 
 def draw(out: Path, figure: Figure, file: str, caption: str) -> Picture:

@@ -170,3 +170,11 @@ def test_the_page_follows_the_readers_dark_mode_and_can_be_read_in_both():
     assert contrast(light["page"], dark["page"]) > 10
     (picture,) = re.findall(r"^figure img {.*}", style, re.MULTILINE)
     assert "background: #fff;" in picture
+
+
+@pytest.mark.parametrize("name", ["report.md", "report.html"])
+def test_control_characters_are_escaped(name):
+    text = render(name, "title", "", {"Text": ["a\x1b[31mb"], "Code": [(Code("\x9b2J"),)]})
+    assert "\x1b" not in text
+    assert "\x9b" not in text
+    assert "x1b" in text
