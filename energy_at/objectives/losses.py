@@ -12,7 +12,7 @@ from energy_at.core.rules import integer, number, one_of, require
 from energy_at.core.types import Labels, Logits, PerExample, Scalar, Targets
 from energy_at.energy.energies import marginal_energy
 from energy_at.energy.pair import LogitPair
-from energy_at.objectives.objective import Objective, Probe, Term, Trait, traits_of
+from energy_at.objectives.objective import A_TERM, Objective, Probe, Term, Trait, traits_of
 
 FITS = Trait.READS_CLEAN | Trait.TRAINS_CLEAN | Trait.FITS_CLEAN
 FROM_START = Trait.READS_START | Trait.TRAINS_START
@@ -160,6 +160,9 @@ class EnergyWeighted:
     """
 
     term: Term
+
+    def __post_init__(self) -> None:
+        require(A_TERM, term=self.term)
 
     @property
     def traits(self) -> Trait:

@@ -94,6 +94,15 @@ class Probe(Protocol):
         """The loss of each example, of the whole batch where several processes share it."""
 
 
+A_TERM = Rule(
+    "a term, such as TradesKL()", lambda v: isinstance(v, Term) and not isinstance(v, type)
+)
+A_TERM_OR_PROBE = Rule(
+    "a term or a probe, such as TradesKL()",
+    lambda v: isinstance(v, Term | Probe) and not isinstance(v, type),
+)
+
+
 @runtime_checkable
 class Stateful(Protocol):
     """A term with a state that checkpoints must contain."""
@@ -103,12 +112,6 @@ class Stateful(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores the state."""
-
-
-_A_TERM = Rule(
-    "a term or a probe, such as TradesKL()",
-    lambda v: isinstance(v, Term | Probe) and not isinstance(v, type),
-)
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ class Weighted:
     ramp_epochs: float = 0.0
 
     def __post_init__(self) -> None:
-        require(_A_TERM, term=self.term)
+        require(A_TERM_OR_PROBE, term=self.term)
         require(number(0), weight=self.weight, ramp_epochs=self.ramp_epochs)
 
     def at(self, epoch: float) -> float:

@@ -50,7 +50,7 @@ class Fuzz:
         self.body = inspect.unwrap(importlib.import_module(package).main)
 
     def keys(self):
-        """Every key and every group of keys, but for those of Hydra."""
+        """Every key and every group of keys, but for Hydra's and tables of published values."""
         for name in self.base:
             if name != "hydra":
                 yield from _keys(self.base, name, "")
@@ -101,6 +101,8 @@ class Fuzz:
 
 def _keys(above, name, before):
     key, node = f"{before}{name}", above._get_node(name)
+    if name == "published":
+        return
     yield key
     if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():
         for below in node:

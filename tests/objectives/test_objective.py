@@ -7,6 +7,7 @@ from energy_at.objectives import (
     DER,
     AdversarialCrossEntropy,
     CleanCrossEntropy,
+    EnergyWeighted,
     Objective,
     Term,
     TradesKL,
@@ -171,6 +172,8 @@ def test_an_objective_without_terms_is_refused():
 def test_the_class_of_a_term_is_no_term():
     with pytest.raises(ValueError, match=r"^term must be a term or a probe, such as TradesKL"):
         Weighted(AdversarialCrossEntropy)
+    with pytest.raises(ValueError, match=r"^term must be a term, such as TradesKL"):
+        EnergyWeighted(AdversarialCrossEntropy)
 
 
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
