@@ -29,6 +29,7 @@ from energy_at.config.trust import set_trusted
 from energy_at.config.versions import register_resolver
 from energy_at.runs.folder import RunFolder
 from energy_at.runs.resume import open_job
+from energy_at.runs.selection import require_named
 
 VALUES = ("-1", "0", "nan", "inf", '""', "null", "[]", "{}", "abc", "[1,2]", "true", "0.5", "1e30",
           "99999999999999999999")  # fmt: skip
@@ -89,6 +90,7 @@ class Fuzz:
         require_single(typed)
         require_read(cfg, self.command, typed)
         check(cfg)
+        require_named(cfg, typed)
         with open_dict(cfg):
             set_trusted(cfg.pop("trust", []))
         if self.command == "train":  # all that comes before the first step
