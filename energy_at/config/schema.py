@@ -181,6 +181,9 @@ _BY_KEYS: dict[str, Rule] = {
     "name logger.mlflow.experiment": Rule(
         "a name", lambda value: isinstance(value, str) and value.strip() != ""
     ),
+    "logger.wandb.name logger.wandb.group logger.wandb.job_type logger.wandb.notes": or_null(
+        Rule("a text, digits in quotes", lambda value: isinstance(value, str))
+    ),
     "logger.wandb.tags": or_null(Rule("a list of words, such as [co,cifar10]", _are_words)),
     "trust": Rule("a list of packages, such as [my_package]", _are_words),
     "attacks": or_null(_names_such_as("fgsm,pgd", *ATTACKS)),

@@ -28,8 +28,9 @@ class SweepSummary(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Checks the folder of a single run, which Hydra would not name if it cannot be made."""
-        with one_line_errors():
-            require_writable("hydra.run.dir", config.hydra.run.dir)
+        if self.of == "runs":  # a sampling checks out=
+            with one_line_errors():
+                require_writable("hydra.run.dir", config.hydra.run.dir)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Checks folders, sweeper and launcher; a sweep that never starts leaves no folder."""

@@ -144,7 +144,8 @@ def require_writable(key: str, folder: str | Path | None) -> None:
     if folder in (None, ""):
         raise ValueError(f"{key}= must be the path of a folder, such as runs/mine")
     if why := write_error(Path(str(folder))):
-        raise ValueError(f"{key}={folder} cannot be made ({why}): choose another folder")
+        verb = "written to" if Path(str(folder)).is_dir() else "made"
+        raise ValueError(f"{key}={folder} cannot be {verb} ({why}): choose another folder")
 
 
 def write_error(folder: Path) -> str | None:

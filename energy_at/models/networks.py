@@ -182,6 +182,9 @@ class PreActResNet(_StagedResNet):
         super().__init__(blocks, block, activation, stem_norm=False, final_norm=final_norm, **sizes)
 
 
+_WIDE_DEPTH = Rule("6 n + 4 with n >= 1", lambda v: integer(10).holds(v) and v % 6 == 4)
+
+
 class WideResNet(nn.Module):
     """Three stages of ``(depth - 4) / 6`` blocks; the stem has ``width`` channels."""
 
@@ -198,7 +201,7 @@ class WideResNet(nn.Module):
     ) -> None:
         super().__init__()
         require(integer(1), channels=channels, classes=classes, width=width, widen=widen)
-        require(Rule("6 n + 4 with n >= 1", lambda v: v >= 10 and v % 6 == 4), depth=depth)
+        require(_WIDE_DEPTH, depth=depth)
         wide = width * widen
         block = partial(PreActBlock, activation=activation, shortcut="wide", padding=padding)
 

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from energy_at.attacks.threat import unit
 from energy_at.core.distributed import summed
-from energy_at.core.rules import SHARE, TRUTH, number, require
+from energy_at.core.rules import SHARE, TRUTH, Rule, is_list, number, require
 from energy_at.core.types import Scalar
 
 
@@ -126,6 +126,12 @@ def triangular(optimizer: Optimizer, total_steps: int, *, peak: float = 0.5) -> 
     return LambdaLR(optimizer, lambda step: float(np.interp(step, knots, [0.0, 1.0, 0.0])))
 
 
+_SHARES = Rule(
+    f"a list of shares of all steps, such as [0.5,0.75], each {SHARE.must}",
+    lambda value: is_list(value) and all(map(SHARE.holds, value)),
+)
+
+
 def piecewise(
     optimizer: Optimizer,
     total_steps: int,
@@ -134,8 +140,7 @@ def piecewise(
     factor: float = 0.1,
 ) -> LRScheduler:
     """Times ``factor`` at each milestone, a share of all steps (Rice et al., 2020)."""
-    for share in milestones:
-        require(SHARE, milestones=share)
+    require(_SHARES, milestones=milestones)
     require(number(0, 1, above=True), factor=factor)
     drops = [round(share * total_steps) for share in milestones]
     return LambdaLR(optimizer, lambda step: factor ** sum(step >= drop for drop in drops))

@@ -7,7 +7,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
-from energy_at.core.rules import ArgumentError
+from energy_at.core.rules import ArgumentError, number, require
 from energy_at.models.compile import compile_net, require_compiler, switch_of
 from energy_at.objectives import Objective, Trait
 from energy_at.objectives.objective import traits_of
@@ -20,7 +20,15 @@ class EMA(EMAWeightAveraging):
     Lightning validates the average instead of the live network, whose collapse would then show
     late or never. Here ``val/...`` is the live network and ``val_ema/...`` the average. Checkpoints
     hold the average as ``state_dict``, as those of Lightning's callback do.
+
+    Args:
+        decay: Share of the average that a step keeps.
+        options: Of Lightning's callback.
     """
+
+    def __init__(self, *, decay: float = 0.999, **options: Any) -> None:
+        require(number(0, 1, below=True), decay=decay)
+        super().__init__(decay=decay, **options)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Creates the average and adds it to the validation."""
