@@ -178,8 +178,8 @@ _BY_KEYS: dict[str, Rule] = {
     "runs": or_null(Rule("the path of a folder, or a list of them", _are_paths)),
     "entity logger.wandb.entity": or_null(_ACCOUNT),
     "project logger.wandb.project": _PROJECT,
-    "name dataset.name attack.name loss.name reg.name start.name guidance.name "
-    "logger.mlflow.experiment": Rule(
+    "name dataset.name attack.name loss.name reg.name start.name guidance.name sampler.name "
+    "quality.name logger.mlflow.experiment": Rule(
         "a name", lambda value: isinstance(value, str) and value.strip() != ""
     ),
     "logger.wandb.name logger.wandb.group logger.wandb.job_type logger.wandb.notes": or_null(
