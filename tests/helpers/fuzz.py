@@ -9,6 +9,7 @@ import functools
 import importlib
 import inspect
 import io
+import re
 import traceback
 from pathlib import Path
 
@@ -114,5 +115,6 @@ def _keys(above, name, before):
 def is_clear(line, key, value):
     """Whether a line is one, and names the key, or the file or the run that the value names."""
     last = key.rpartition(".")[2]
-    named = last in line or value in line or (value == "1e30" and "1e+30" in line)
-    return "\n" not in line and "Traceback" not in line and named
+    words = set(re.findall(r"[\w.+-]+", line.replace("1e+30", "1e30")))
+    named = last in line or value in line or words & set(value.strip("[]").split(","))
+    return "\n" not in line and "Traceback" not in line and bool(named)
