@@ -144,12 +144,17 @@ def test_elle_is_stronger_above_8_255(eps, weight):
 
 
 @pytest.mark.parametrize(
-    ("eps", "weight", "ce", "logits"), [(8, 1, 2.5, 1.5), (12, 1, 5, 2.5), (16, 1, 7, 3.25)]
+    ("data", "eps", "ce", "logits"),
+    [
+        ("cifar10", 8, 2.5, 1.5),
+        ("cifar10", 12, 5, 2.75),
+        ("cifar10", 16, 7, 3.25),
+        ("cifar100", 12, 3.5, 2.75),
+    ],
 )
-def test_aaer_has_its_three_weights(eps, weight, ce, logits):
-    aaer = terms("reg=aaer", "attack=rs_fgsm", "dataset=cifar10", f"threat.eps={eps}/255")["aaer"]
-    found = (aaer.weight, aaer.term.ce, aaer.term.logits)
-    assert found == pytest.approx((weight, ce, logits))
+def test_aaer_has_its_three_weights(data, eps, ce, logits):
+    aaer = terms("reg=aaer", "attack=rs_fgsm", f"dataset={data}", f"threat.eps={eps}/255")["aaer"]
+    assert (aaer.weight, aaer.term.ce, aaer.term.logits) == pytest.approx((1, ce, logits))
 
 
 def test_aaer_takes_the_weights_of_rs_fgsm_on_cifar10_where_none_are_published():
