@@ -102,8 +102,9 @@ class Watch:
     @cached_property
     def status(self) -> RunStatus:
         """Whether it kept its robustness to its end."""
-        images = int(self.folder.config().dataset.val_size)
-        return status_of(self.folder.log().rows(PGD_ACCURACY), images, self.chance)
+        cfg = self.folder.config()
+        rows, images = self.folder.log().rows(PGD_ACCURACY), int(cfg.dataset.val_size)
+        return status_of(rows, images, self.chance, single_step=int(cfg.attack.steps) <= 1)
 
     @cached_property
     def overfitted(self) -> int | None:

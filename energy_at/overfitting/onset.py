@@ -49,11 +49,15 @@ class RunStatus:
         return self.kind != "not robust"
 
 
-def status_of(validations: Rows, images: int, chance: float) -> RunStatus:
+def status_of(
+    validations: Rows, images: int, chance: float, *, single_step: bool = True
+) -> RunStatus:
     """Status of a training that has finished, or is running, by its held-out images.
 
     A run has collapsed if, up to its end, its PGD accuracy is below half its best so far, or both
-    its PGD and its clean accuracy are at chance. It has overfitted robustly if the running mean
+    its PGD and its clean accuracy are at chance. Catastrophic overfitting is that of single-step
+    attacks (Wong et al., 2020): one with a multi-step attack that is below half its best has
+    overfitted robustly. It has overfitted robustly if the running mean
     over five validations of its PGD accuracy ends below its best by 0.03, and by four standard
     errors of the difference of two such means, estimated from the median second difference of
     validations. The onset is the highest accuracy within the best window.
@@ -62,6 +66,7 @@ def status_of(validations: Rows, images: int, chance: float) -> RunStatus:
         validations: Rows with ``step``, accuracy under PGD and, if known, ``val/acc/clean``.
         images: Of a validation.
         chance: Share of the most frequent class among them, ``1 / classes`` if balanced.
+        single_step: Whether the training attack has one step.
     """
     rows = [row for row in validations if find_column(row, PGD_ACCURACY) in row]
     if not rows:
@@ -72,11 +77,15 @@ def status_of(validations: Rows, images: int, chance: float) -> RunStatus:
     if by_chance.all():
         return RunStatus("not robust")
     fallen = pgd < np.maximum.accumulate(pgd) / 2
-    for lost in (fallen, by_chance & is_chance(clean, images, chance)):
+    dead = by_chance & is_chance(clean, images, chance)
+    for lost in (fallen & single_step, dead):
         if lost[-1]:
             onset = np.flatnonzero(np.append(True, ~lost))[-1]  # since when all are lost
             return RunStatus("collapsed", int(rows[onset]["step"]))
-    if (begin := _overfitting(pgd)) is not None:
+    begin = _overfitting(pgd)
+    if begin is None and fallen[-1]:
+        begin = int(np.argmax(pgd))
+    if begin is not None:
         return RunStatus("overfitted", int(rows[begin]["step"]))
     return RunStatus("robust")
 

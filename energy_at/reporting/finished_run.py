@@ -168,7 +168,8 @@ def run_status(log: MetricsLog, config: DictConfig, results: Mapping[str, Any]) 
     chance = held_out.get("chance", 1 / config.dataset.classes)
     clean = {row["step"]: row for row in log.rows("val/acc/clean")}
     rows = [clean.get(row["step"], {}) | row for row in log.rows(PGD_ACCURACY)]
-    status = status_of(rows, images, chance)
+    steps = OmegaConf.select(config, "attack.steps", default=1)
+    status = status_of(rows, images, chance, single_step=steps <= 1)
     final = results.get("last") or results.get("best") or {}
     accuracies = final.get("val") or final.get("test") or {}
     attacked = percent(accuracies, "pgd20")

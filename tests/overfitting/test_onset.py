@@ -38,6 +38,13 @@ def test_a_run_collapses_at_the_first_validation_below_half_its_best():
     assert onset(20, 30, 40, 12, 0, 0) == 8
 
 
+@pytest.mark.parametrize("accuracies", [(20, 30, 40, 12), (15, 20, 40, 38, 30, 25, 20, 15, 12, 9)])
+def test_what_is_lost_under_a_multi_step_attack_is_lost_to_robust_overfitting(accuracies):
+    assert status(*accuracies).kind == "collapsed"
+    found = status_of(log(*accuracies), IMAGES, 0.1, single_step=False)
+    assert found == RunStatus("overfitted", 6)
+
+
 def test_half_of_the_best_is_not_below_it():
     assert onset(20, 50, 25, 25) is None
     assert onset(20, 50, 25, 24) == 8
