@@ -9,9 +9,7 @@ from typing import NoReturn
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
-from energy_at.config.keys import choices_of, compose_command, keys_in, near_keys
-
-_FOLDERS = ("run", "runs", "resume")  # keys of the folder that a command works on
+from energy_at.config.keys import FOLDERS, choices_of, compose_command, keys_in, near_keys
 
 
 class _UnreadableError(Exception):
@@ -65,12 +63,16 @@ def _of_a_word(command: str, before: str, word: str, words: Sequence[str]) -> st
     following = words[words.index(word) + 1 :]
     if len(following) > 1 and following[0] == "=":
         return f"{word} = {following[1]}: write {word}={following[1]}, without spaces"
+    name, _, value = word.partition(":")
+    dotted = "." in name and all(part.isidentifier() for part in name.split("."))
+    if value and (dotted or name in named):
+        return f"{word}: write {name}={value}"
     if groups := [group for group in named if word in choices_of(group)]:
         return f"{word}: write {' or '.join(f'{group}={word}' for group in groups)}"
     key = _meant_key(cfg, word)
     if key is not None and following and "=" not in following[0]:
         return f"{word} {following[0]}: write {key}={following[0]}"
-    folder = next((key for key in _FOLDERS if key in named), None)
+    folder = next((key for key in FOLDERS if key in named), None)
     if key == word or folder is None or (folder == "resume" and not Path(word).is_dir()):
         return f"{word}: write key=value; --help lists all keys"
     return f"{word}: write {folder}={word}"

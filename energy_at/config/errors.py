@@ -234,6 +234,14 @@ def _of_a_framework(error: BaseException) -> str | None:
         return f"{error.full_key} cannot be computed: {line}"
     if line.startswith("Config group override must be a string"):
         return "a group takes the name of one of its choices, such as reg=none: --help lists them"
+    if lost := re.match("Key '(.+?)' is not in struct", line):
+        typed = [a for a in sys.argv[1:] if a.startswith("~")]
+        if deleted := [a for a in typed if lost[1] in a.lstrip("~").partition("=")[0].split(".")]:
+            return f"{deleted[0]}: the command reads this key, which cannot be deleted: set it"
+    if several := re.match("Multiple values for (.+?)\\. To override", line):
+        return f"+{several[1]}: the group has a choice already, leave out the +"
+    if extra := re.search(r"target '(.+?)': TypeError.* unexpected keyword argument '(.+?)'", line):
+        return f"{extra[1]} takes no argument {extra[2]}: leave it out"
     if there := re.search("An item is already at '(.+?)'", line):
         return f"+{there[1]}: the key is there already, leave out the +"
     return line

@@ -17,6 +17,7 @@ from energy_at.core.rules import nearest
 _ADDITIVE = ("callbacks", "logger")  # groups whose choices add up; those of others exclude another
 # Values of a data set that keys of other groups, which people mean, take as defaults.
 _PER_DATASET = tuple(f"dataset.{name}" for name in ("cpu", "epochs", "eps", "lr", "peak"))
+FOLDERS = ("run", "runs", "resume")  # keys of the folder that a command works on
 OPEN = {"evaluate": "attack."}  # groups whose keys are names that the user chooses, without a +
 _MISSING = object()
 
@@ -51,34 +52,62 @@ def require_read(cfg: DictConfig, name: str, overrides: Sequence[str]) -> None:
     for override in added:
         key = key_of(override)
         if OmegaConf.select(known, key, default=_MISSING) is _MISSING:
-            hint = _suggest(key, keys_in(known))
+            known = compose_groups(name, overrides, all_of_it=True)
+            if elsewhere := _of_another_choice(key, known):
+                raise ValueError(elsewhere)
+            hint = _suggest(key, _names_near(key, known))
             raise ValueError(f"{override}: nothing reads {key}, leave it out{hint}")
 
 
 def unknown_key(key: str, name: str, overrides: Sequence[str]) -> str:
     """One line about a key that is not in the configuration, with the nearest ones."""
     typed = next((o for o in overrides if key_of(o) == key), f"{key}=")
+    meant = [own for own in FOLDERS if own in compose_command(name, [])]
+    if key in (*FOLDERS, "checkpoint") and meant:
+        return f"{key}: unknown key; did you mean {meant[0]}={typed.partition('=')[2]}?"
     if any(key_of(o) == "resume" for o in overrides):
         from energy_at.runs.selection import CHANGEABLE, fixed
 
         if not key.startswith(CHANGEABLE):
             return fixed(typed)
-    group, _, rest = key.partition(".")
     cfg = compose_groups(name, [o for o in overrides if key_of(o) != key], all_of_it=True)
-    choices = {
+    hint = _suggest(key, _names_near(key, cfg), typed.partition("=")[2])
+    return _of_another_choice(key, cfg) or f"{key}: unknown key{hint}"
+
+
+def _of_another_choice(key: str, cfg: DictConfig) -> str | None:
+    """One line about a key that the chosen one of a group lacks and another has."""
+    group, _, rest = key.partition(".")
+    choices = _keys_by_choice(group, cfg)
+    if not (having := [choice for choice, keys in choices.items() if key in keys]):
+        return None
+    chosen = cfg.hydra.runtime.choices.get(group)
+    first, *others = sorted(having, key=lambda choice: choice != "der")
+    more = f" (or {', '.join(others)})" if others else ""
+    return f"{group}={chosen} has no {rest}: add {group}={first}{more}"
+
+
+def _names_near(key: str, cfg: DictConfig) -> set[str]:
+    """The keys that may be meant: those of the command, and of every choice of the key's group.
+
+    A key without a group may be that of any: ``weight=2`` means ``reg.weight``.
+    """
+    groups = [key.partition(".")[0]] if "." in key else cfg.hydra.runtime.choices
+    others = {k for group in groups for keys in _keys_by_choice(group, cfg).values() for k in keys}
+    if "." not in key:
+        others = {other for other in others if other.partition(".")[2] == key}
+    own = {k for k in keys_in(cfg) if key.startswith("hydra.") or not k.startswith("hydra.")}
+    return own | others
+
+
+def _keys_by_choice(group: str, cfg: DictConfig) -> dict[str, set[str]]:
+    """The keys of each choice of a group of the command, full and dotted."""
+    if group not in cfg.hydra.runtime.choices or group.startswith("hydra"):
+        return {}
+    return {
         choice: {f"{group}.{own}" for own in keys_in(OmegaConf.load(file))}
         for choice, file in choices_of(group).items()
-        if group in cfg.hydra.runtime.choices
     }
-    if having := [choice for choice, keys in choices.items() if key in keys]:
-        chosen = cfg.hydra.runtime.choices.get(group)
-        first, *others = sorted(having, key=lambda choice: choice != "der")
-        more = f" (or {', '.join(others)})" if others else ""
-        return f"{group}={chosen} has no {rest}: add {group}={first}{more}"
-    known = {*keys_in(cfg), *(k for keys in choices.values() for k in keys)}
-    if not key.startswith("hydra."):
-        known = {k for k in known if not k.startswith("hydra.")}
-    return f"{key}: unknown key{_suggest(key, known, typed.partition('=')[2])}"
 
 
 def choices_of(group: str) -> dict[str, Path]:

@@ -116,7 +116,8 @@ def nearest(word: str, words: Iterable[str], n: int = 3) -> list[str]:
         part = 0.8 if len(word) > 2 and word in other else 0.0
         return max(SequenceMatcher(None, word, other).ratio(), 0.9 * last, part)
 
-    found = sorted(((likeness(other), other) for other in words), key=lambda one: (-one[0], one[1]))
+    rated = ((likeness(other), other) for other in words)
+    found = sorted(rated, key=lambda one: (-one[0], one[1].count("."), one[1]))
     best = found[0][0] if found else 0
     return [other for ratio, other in found[:n] if ratio >= max(0.6, best - 0.1)]
 

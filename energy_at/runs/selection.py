@@ -6,6 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from energy_at.core.rules import as_typed
 from energy_at.runs.folder import RunFolder, runs_in
 
 CHANGEABLE = ("trainer.", "callbacks.progress.", "evaluation.")  # by resume=
@@ -44,7 +45,9 @@ def require_one_named(cfg: DictConfig) -> None:
     if "run" in named and cfg.get("checkpoint") in ("last", "best", "healthy"):
         raise ValueError(f"of a run, which={cfg.checkpoint} chooses the checkpoint")
     if len(named) != 1:
-        raise ValueError(f"name one of {', '.join(keys[key] for key in offered)}")
+        typed = " and ".join(f"{key}={as_typed(cfg[key])}" for key in named)
+        more = f"; {typed} exclude each other" if named else ""
+        raise ValueError(f"name one of {', '.join(keys[key] for key in offered)}{more}")
 
 
 def named_folders(names: Any) -> list[str]:

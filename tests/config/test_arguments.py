@@ -25,6 +25,8 @@ DASHES = "--gpu: unknown option; write key=value, without dashes"
         ("train", "reg= der", "reg= der: leave out the space, or put quotes around it"),
         ("train", "epochs 3", "epochs 3: write trainer.max_epochs=3"),
         ("train", "-m seed=1, 2", "seed=1, 2: leave out the space, or put quotes around it"),
+        ("train", "reg.weight:2", "reg.weight:2: write reg.weight=2"),
+        ("train", "reg:der", "reg:der: write reg=der"),
         ("train", "cifar10", "cifar10: write dataset=cifar10"),
         ("train", "seed", "seed: write key=value; --help lists all keys"),
         ("train", "nowhere", "nowhere: write key=value; --help lists all keys"),

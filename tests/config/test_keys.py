@@ -42,7 +42,13 @@ def test_a_misspelt_key_is_not_advised_with_a_plus(type_train):
         ("+foo=1", "+foo=1: nothing reads foo, leave it out; --help lists all keys"),
         ("+training.foo=1", "+training.foo=1: nothing reads training.foo"),
         (("reg=der", "+reg.foo=1"), "+reg.foo=1: nothing reads reg.foo, leave it out"),
-        (("reg=none", "+reg.weight=1"), "+reg.weight=1: nothing reads reg.weight"),
+        (("reg=none", "+reg.weight=1"), "reg=none has no weight: add reg=der"),
+        ("weight=2", "did you mean attack.weight or loss.weight or reg.weight?"),
+        ("run=run", "run: unknown key; did you mean resume=run?"),
+        ("checkpoint=run", "checkpoint: unknown key; did you mean resume=run?"),
+        ("~dataset.root", "~dataset.root: the command reads this key, which cannot be deleted"),
+        ("+reg=der", "+reg: the group has a choice already, leave out the +"),
+        ("+model.foo=3", "energy_at.models.small takes no argument foo: leave it out"),
         ("+evaluation.attacks.foo=1", "nothing reads evaluation.attacks.foo"),
     ],
 )  # fmt: skip
@@ -55,6 +61,7 @@ def test_an_unknown_key_or_choice_is_named_with_the_nearest(type_train, wrong, s
     [
         ("attack=pgd", "attack: unknown key; did you mean attacks=[pgd]?"),
         ("attack=[pgd]", "attack: unknown key; did you mean attacks?"),
+        ("resume=run", "resume: unknown key; did you mean run=run?"),
         ("step=5", "step: unknown key; did you mean steps?"),
         ("attacks=[pdg]", "such as [fgsm,pgd], of fgsm, "),
         ("attacks=[PGD]", "(did you mean pgd?)"),

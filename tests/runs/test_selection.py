@@ -37,7 +37,7 @@ def test_an_empty_list_of_runs_is_refused():
     ("cfg", "offered"),
     [
         ({"run": None, "runs": None}, "name one of run=FOLDER, runs=[FOLDER,FOLDER]"),
-        ({"run": "a", "runs": "b"}, "name one of run=FOLDER, runs=[FOLDER,FOLDER]"),
+        ({"run": "a", "runs": "b"}, "FOLDER]; run=a and runs=b exclude each other"),
         ({"run": "a", "checkpoint": "b"}, "name one of run=FOLDER, checkpoint=FILE with its model"),
     ],
 )
