@@ -16,7 +16,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from energy_at.config.cli import command
-from energy_at.core.files import staged
+from energy_at.core.files import require_writable, staged
 
 
 @command("benchmark", on_interrupt="finished scenarios are in {out}")
@@ -37,6 +37,7 @@ def main(cfg: DictConfig) -> str:
     from energy_at.core.device import device_of, keep_freed_memory
     from energy_at.reporting.describe import setting as describe_setting
 
+    require_writable("out", cfg.out)
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     if cfg.training.keep_memory:

@@ -164,7 +164,8 @@ def _this_job() -> Job:
     if not in_sweep:
         return Job(output)
     if any("joblib.externals.loky" in word for word in sys.orig_argv):
-        _end_with_parent()
+        found = SweepProgress.inherited()
+        _end_with_parent(found.process if found is not None else os.getppid())
     from energy_at.runs.resume import job_folder
 
     folder = job_folder(output, Path(job.sweep.dir), job.overrides.task).path
@@ -175,13 +176,12 @@ def _this_job() -> Job:
 
 
 @functools.cache
-def _end_with_parent() -> None:
+def _end_with_parent(parent: int) -> None:
     """Ends this process, a worker of a sweep, when the process that started it is gone.
 
     Joblib's workers would train on for half a minute, and a sweep that is re-run at once would meet
-    them in its folders.
+    them in its folders. It may be gone already, while its worker was still importing.
     """
-    parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from energy_at.core.progress import clock
@@ -22,11 +22,13 @@ class SweepProgress:
         jobs: Their number.
         keys: Keys in which they differ.
         start: Seconds since the epoch.
+        process: That of the sweep.
     """
 
     jobs: int
     keys: Sequence[str]
     start: float
+    process: int = field(default_factory=os.getpid)
 
     @staticmethod
     def of(jobs: Sequence[Sequence[str]]) -> "SweepProgress":

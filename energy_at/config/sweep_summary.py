@@ -30,7 +30,8 @@ class SweepSummary(Callback):
         """Checks the folder of a single run, which Hydra would not name if it cannot be made."""
         if self.of == "runs":  # a sampling checks out=
             with one_line_errors():
-                require_writable("hydra.run.dir", config.hydra.run.dir)
+                key = "hydra.run.dir" if config.get("resume") is None else "resume"
+                require_writable(key, config.hydra.run.dir)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Checks folders, sweeper and launcher; a sweep that never starts leaves no folder."""

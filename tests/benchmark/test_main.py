@@ -65,6 +65,7 @@ def test_evaluation_and_sampling_have_their_rows(typing):
         (("clock=moon",), "clock=moon must be wall or cpu"),
         (("repeats=0",), "repeats=0 must be"),
         (("device=cuda",), "device=cuda"),
+        (("out=/dev/null/x", "repeats=0"), "out=/dev/null/x cannot be made"),  # before any work
     ],
 )
 def test_a_mistake_gets_one_line_and_leaves_nothing(typing, argv, said):

@@ -61,15 +61,18 @@ def test_closed_output_goes_nowhere(monkeypatch):
 WORKER = """
 import os, time
 from energy_at.config.cli import _end_with_parent
+parent = os.getpid()
 if os.fork() == 0:
-    _end_with_parent()
     print("begun", flush=True)
+    {wait}
+    _end_with_parent(parent)
 time.sleep(60)
 """
 
 
-def test_the_worker_of_a_sweep_ends_soon_after_the_sweep_was_killed():
-    command = [sys.executable, "-c", WORKER]
+@pytest.mark.parametrize("wait", ["", "while os.getppid() == parent: pass"])
+def test_the_worker_of_a_sweep_ends_soon_after_the_sweep_was_killed(wait):
+    command = [sys.executable, "-c", WORKER.format(wait=wait)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as sweep:
         assert sweep.stdout.readline() == "begun\n"
         sweep.kill()

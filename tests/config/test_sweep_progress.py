@@ -22,6 +22,7 @@ def test_processes_inherit_it_until_the_sweep_ends():
     sweep = SweepProgress.of(JOBS)
     with sweep.handed_down():
         assert SweepProgress.inherited() == sweep
+        assert sweep.process == os.getpid()
     assert dict(os.environ) == before
     assert SweepProgress.inherited() is None
 

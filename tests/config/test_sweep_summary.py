@@ -185,14 +185,14 @@ def test_a_sweep_refuses_the_folder_of_a_single_run(tmp_path, swept):
     assert not list(tmp_path.rglob("config.yaml"))
 
 
-def start(kind, **folders):
+def start(kind, resume=None, **folders):
     """Has the callback see a sweep or a single run with these folders."""
     places = {"run": {"dir": "run"}, "sweep": {"dir": "sweep", "subdir": "${hydra.job.num}"}}
     for key, value in folders.items():
         part, _, name = key.partition("_")
         places[part][name] = value
-    config = OmegaConf.create({"hydra": {"overrides": {"hydra": []}, "job": {"num": "???"}}})
-    config.hydra.update(places)
+    hydra = {"overrides": {"hydra": []}, "job": {"num": "???"}, **places}
+    config = OmegaConf.create({"hydra": hydra, "resume": resume})
     getattr(SweepSummary(), f"on_{kind}_start")(config)
 
 
@@ -210,6 +210,7 @@ def start(kind, **folders):
             "hydra.sweep.dir=f/b cannot be made (Not a directory): c",
         ),
         ("run", {"run_dir": "f/b"}, "hydra.run.dir=f/b cannot be made (Not a directory): choos"),
+        ("run", {"run_dir": "f/b", "resume": "f/b"}, "resume=f/b cannot be made (Not a directory)"),
         ("run", {"run_dir": "f"}, "hydra.run.dir=f cannot be made (File exists): choose anothe"),
     ],
 )
