@@ -73,6 +73,9 @@ def _sample(
     parts = Parts(folder)
     earlier = len(parts.done)
     judge = find_classifier(model, str(cfg.judge), cfg.cache)
+    classifier = None
+    if judge is not None and judge.has_checkpoint():  # or refused, before anything is written
+        classifier = load_classifier(model, judge, progress=cfg.progress)
     waits = plan.extractor.name == "classifier" and judge is not None
     with keys_of(cfg.quality, classifier="judge"):
         extractor = None if waits else load_extractor(plan.extractor, model.device)
@@ -82,8 +85,7 @@ def _sample(
             material = prepare(model, plan, cache, classes, progress=cfg.progress)
         if plan.extractor.name != "none":
             require_enough(plan.n, len(material.of_classes(getattr(model.data, plan.reference))))
-        classifier = None
-        if judge is not None:
+        if judge is not None and classifier is None:
             classifier = load_classifier(model, judge, progress=cfg.progress)
         if waits:
             extractor = load_extractor(plan.extractor, model.device, classifier)

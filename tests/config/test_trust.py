@@ -235,11 +235,18 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__)
-def test_no_command_runs_the_code_of_a_strangers_run(owner, monkeypatch, capsys, command):
+JUDGE = ["run=run", "judge=strange", *COMMANDS[sample][1:]]
+
+
+@pytest.mark.parametrize(
+    ("command", "argv"),
+    [*COMMANDS.items(), (sample, JUDGE)],
+    ids=[*(command.__name__ for command in COMMANDS), "judge"],
+)
+def test_no_command_runs_the_code_of_a_strangers_run(owner, monkeypatch, capsys, command, argv):
     strange(owner, "my_package.network")
     before = everything(owner)
-    code, _, error = typed(monkeypatch, capsys, command.main, *COMMANDS[command])
+    code, _, error = typed(monkeypatch, capsys, command.main, *argv)
     assert code == 1
     assert error.startswith("error: model._target_=my_package.network is not trusted")
     assert "trust=[my_package]" in error
