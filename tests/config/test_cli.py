@@ -66,7 +66,8 @@ if os.fork() == 0:
     print("begun", flush=True)
     {wait}
     _end_with_parent(parent)
-time.sleep(60)
+time.sleep(30)
+print("still there", flush=True)
 """
 
 
