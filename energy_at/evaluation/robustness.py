@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from energy_at.attacks import Attack, WorstCase
 from energy_at.attacks.registry import CLEAN, LABELS, AttackKey
-from energy_at.core.progress import Bar, clock, write_line
+from energy_at.core.progress import Bar, clock, has_bars, write_line
 from energy_at.core.rng import ImageNoise
 from energy_at.core.rules import integer, require
 from energy_at.core.types import Images, Labels, Logits
@@ -153,6 +153,9 @@ class Evaluator:
                     label = LABELS.get(key.name, key.name)
                     write_line(f"{label} on {images} images: about {most} or less")
                 found[key] = self._resisting(tiled, str(key), attack, clean, pace)
+                if self.progress and not has_bars() and pace.is_known:  # in a file, a line each
+                    share, left = 100 * found[key].correct.float().mean(), pace.left(images, 0)
+                    write_line(f"{key}: {share:.1f} % correct, at most {left} left in all")
             return found
 
     def accuracies(self, net: nn.Module, attacks: Mapping[str, Attack]) -> dict[str, float]:

@@ -134,25 +134,26 @@ def comparison_table(found: Sequence[Entry]) -> Table:
     """One row for each method and checkpoint, on test images; mean and range over seeds.
 
     A method has no accuracy if one of its runs collapsed or is not robust: its status says how
-    many, and from which step.
+    many, and from which step. What was measured in training stands in the first row of a method.
     """
     titles = _accuracy_titles([entry.run for entry in found])
-    return Table.of(
-        [
-            {
-                "method": str(label),
-                "checkpoint": checkpoint,
-                "runs": str(len(runs)),
-                **{title: _accuracy(runs, checkpoint, key) for key, title in titles.items()},
-                "AAE share %": _aae_share(runs),
-                "status": _status(runs),
-                "first alarm at step": _first_alarms(runs),
-                **_costs(runs),
-            }
-            for label, runs in by_method(found).items()
-            for checkpoint in runs[0].checkpoints
-        ]
-    )
+    rows = []
+    for label, runs in by_method(found).items():
+        aae_share, status = _aae_share(runs), _status(runs)
+        once = {"first alarm at step": _first_alarms(runs), **_costs(runs)}
+        for i, checkpoint in enumerate(runs[0].checkpoints):
+            rows.append(
+                {
+                    "method": str(label),
+                    "checkpoint": checkpoint,
+                    "runs": str(len(runs)),
+                    **{title: _accuracy(runs, checkpoint, key) for key, title in titles.items()},
+                    "AAE share %": aae_share if i == 0 else "",
+                    "status": status,
+                    **(once if i == 0 else dict.fromkeys(once, "")),
+                }
+            )
+    return Table.of(rows)
 
 
 def comparison_numbers(found: Sequence[Entry]) -> Table:
