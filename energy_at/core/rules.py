@@ -112,9 +112,12 @@ def nearest(word: str, words: Iterable[str], n: int = 3) -> list[str]:
     word = word.lower().replace("-", "_")
 
     def likeness(other: str) -> float:
-        last = SequenceMatcher(None, word.rpartition(".")[2], other.rpartition(".")[2]).ratio()
-        part = 0.8 if len(word) > 2 and word in other else 0.0
-        return max(SequenceMatcher(None, word, other).ratio(), 0.9 * last, part)
+        ends = word.rpartition(".")[2], other.rpartition(".")[2]
+        last = 0.95 if ends[0] == ends[1] else 0.9 * SequenceMatcher(None, *ends).ratio()
+        part = 0.0
+        if len(word) > 2 and word in other:
+            part = 0.9 if other.startswith(f"{word}_") else 0.8
+        return max(SequenceMatcher(None, word, other).ratio(), last, part)
 
     rated = ((likeness(other), other) for other in words)
     found = sorted(rated, key=lambda one: (-one[0], one[1].count("."), one[1]))

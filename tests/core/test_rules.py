@@ -115,3 +115,10 @@ def test_capitals_and_dashes_do_not_hide_the_nearest_name():
         "CIFAR-10": "cifar10", "WRN-28-10": "wideresnet28_10", "DER": "der", "Cifar_100": "cifar100"
     }.items():  # fmt: skip
         assert nearest(word, names, 1) == [name]
+
+
+def test_a_key_of_another_group_and_the_beginning_of_a_key_are_near():
+    assert nearest("attack.eps", ["attack.steps", "threat.eps"], 1) == ["threat.eps"]
+    assert nearest("dataset.batch", ["dataset.cache", "dataset.batch_size"], 1) == [
+        "dataset.batch_size"
+    ]
