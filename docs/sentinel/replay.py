@@ -113,7 +113,7 @@ class Watch:
             return None
         means = running_means(self.pgd.values)
         lost = np.flatnonzero(np.maximum.accumulate(means) - means >= MARGIN)
-        return int(self.pgd.steps[WINDOW - 1 + lost[0]])
+        return int(self.pgd.steps[WINDOW - 1 + lost[0]]) if len(lost) else None
 
     @property
     def learned(self) -> bool:
