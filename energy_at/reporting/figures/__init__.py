@@ -222,14 +222,14 @@ class Mark:
 
 def mark_alarms(axes: Axes, alarms: Sequence[Mark]) -> None:
     """A triangle for each alarm, each kind in a lane of its own; to call after the curves."""
-    # curves and the line of an onset at the same step end behind the letters
+    # curves and the line of an onset at the same step end behind the letters, if there are any
     behind = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}
     font: Any = {"va": "top", "fontsize": "xx-small", "linespacing": 0.9, "annotation_clip": False}
-    font["bbox"] = behind
     for lane, kind in enumerate(sorted({mark.kind for mark in alarms})):
         for mark, label in _labelled(axes, [mark for mark in alarms if mark.kind == kind]):
             text = f"{label}\n\N{BLACK DOWN-POINTING TRIANGLE}"
-            _write_at_top(axes, text, mark, -1 - LANE * lane, **font)
+            box = {"bbox": behind} if label else {}
+            _write_at_top(axes, text, mark, -1 - LANE * lane, **font, **box)
 
 
 def mark_onsets(axes: Axes, onsets: Sequence[Mark]) -> None:
