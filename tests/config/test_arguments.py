@@ -6,8 +6,15 @@ from pathlib import Path
 import pytest
 
 from energy_at.config.arguments import require_overrides
+from energy_at.config.versions import unchecked_help
 
 DASHES = "--gpu: unknown option; write key=value, without dashes"
+
+
+@pytest.fixture(autouse=True)
+def as_in_a_command():
+    with unchecked_help():
+        yield
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,9 @@ def test_argparse_of_python_3_14_takes_the_help_of_hydra(monkeypatch):
 
 
 def test_argparse_without_that_check_stays_as_it_is(monkeypatch):
-    monkeypatch.delattr(ArgumentParser, "_check_help", raising=False)
+    for owner in ArgumentParser.__mro__:
+        if "_check_help" in vars(owner):
+            monkeypatch.delattr(owner, "_check_help")
     with unchecked_help():
         assert not hasattr(ArgumentParser, "_check_help")
 
