@@ -113,7 +113,10 @@ class Watch:
             return None
         means = running_means(self.pgd.values)
         lost = np.flatnonzero(np.maximum.accumulate(means) - means >= MARGIN)
-        return int(self.pgd.steps[WINDOW - 1 + lost[0]]) if len(lost) else None
+        if len(lost):
+            return int(self.pgd.steps[WINDOW - 1 + lost[0]])
+        below = self.pgd.values < np.maximum.accumulate(self.pgd.values) / 2  # too few for means
+        return int(self.pgd.steps[np.flatnonzero(below)[0]])
 
     @property
     def learned(self) -> bool:

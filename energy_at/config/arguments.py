@@ -38,13 +38,17 @@ def _parse(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[str | None
         known, unknown = parser.parse_known_args(list(arguments))
     except _UnreadableError:  # such as -reg, which begins like -r
         return next(a for a in arguments if a.startswith("-")), []
-    return next((one for one in unknown if one.startswith("-")), None), list(known.overrides)
+    option = next((one for one in unknown if one.startswith("-")), None)
+    if option is not None and option not in arguments:  # Python 3.14 leaves -eg of -reg
+        ends = (a for a in arguments if a.startswith("-") and a.endswith(option.lstrip("-")))
+        option = next(ends, option)
+    return option, list(known.overrides)
 
 
 def _of_an_option(command: str, option: str, arguments: Sequence[str]) -> str:
     """``--reg der: write reg=der``."""
     name, _, value = option.partition("=")
-    following = arguments[arguments.index(option) + 1 :]
+    following = arguments[arguments.index(option) + 1 :] if option in arguments else []
     if not value and following and "=" not in following[0] and not following[0].startswith("-"):
         value = following[0]
         option = f"{option} {value}"

@@ -60,12 +60,15 @@ def register_resolver(name: str, resolver: Callable[..., Any]) -> None:
 def unchecked_help() -> Iterator[None]:
     """Has argparse take what Hydra < 1.4 gives as help, which Python 3.14 refuses: no string."""
     name = "_check_help"  # not there before Python 3.14
-    check_help = getattr(ArgumentParser, name, None)
-    if check_help is None:
+    if not hasattr(ArgumentParser, name):
         yield
         return
+    own = vars(ArgumentParser).get(name)  # else it is inherited
     setattr(ArgumentParser, name, lambda *_: None)
     try:
         yield
     finally:
-        setattr(ArgumentParser, name, check_help)
+        if own is None:
+            delattr(ArgumentParser, name)
+        else:
+            setattr(ArgumentParser, name, own)
