@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from energy_at.config import CONF
 from energy_at.config.schema import RULES
 from energy_at.config.versions import BASE
-from energy_at.core.rules import nearest
+from energy_at.core.rules import named_here, nearest
 
 _ADDITIVE = ("callbacks", "logger")  # groups whose choices add up; those of others exclude another
 # Values of a data set that keys of other groups, which people mean, take as defaults.
@@ -62,7 +62,7 @@ def require_read(cfg: DictConfig, name: str, overrides: Sequence[str]) -> None:
 def unknown_key(key: str, name: str, overrides: Sequence[str]) -> str:
     """One line about a key that is not in the configuration, with the nearest ones."""
     typed = next((o for o in overrides if key_of(o) == key), f"{key}=")
-    meant = [own for own in FOLDERS if own in compose_command(name, [])]
+    meant = [own for own in FOLDERS if own in set(compose_command(name, []))]  # also a missing one
     if key in (*FOLDERS, "checkpoint") and meant:
         return f"{key}: unknown key; did you mean {meant[0]}={typed.partition('=')[2]}?"
     if any(key_of(o) == "resume" for o in overrides):
@@ -92,7 +92,8 @@ def _names_near(key: str, cfg: DictConfig) -> set[str]:
 
     A key without a group may be that of any: ``weight=2`` means ``reg.weight``.
     """
-    groups = [key.partition(".")[0]] if "." in key else cfg.hydra.runtime.choices
+    group = named_here(key).partition(".")[0]
+    groups = [group] if "." in key else cfg.hydra.runtime.choices
     others = {k for group in groups for keys in _keys_by_choice(group, cfg).values() for k in keys}
     if "." not in key:
         others = {other for other in others if other.partition(".")[2] == key}

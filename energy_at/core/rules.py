@@ -104,14 +104,35 @@ def as_typed(value: Any) -> str:
     )
 
 
+# What the field also calls the things that have names here.
+_ALSO_CALLED = {
+    "arch": "model", "architecture": "model", "net": "model", "network": "model",
+    "beta": "weight", "bs": "batch_size", "ce": "at", "cross_entropy": "at", "data": "dataset",
+    "epochs": "max_epochs", "epsilon": "eps", "gpus": "devices", "iterations": "steps",
+    "iters": "steps", "lambda": "weight", "lamda": "weight", "learning_rate": "lr", "multistep": "piecewise", "norm": "threat",
+    "optim": "optimizer", "regularization": "reg", "regulariser": "reg", "regularizer": "reg",
+    "step": "piecewise", "step_size": "alpha", "tb": "tensorboard", "wd": "weight_decay",
+}  # fmt: skip
+
+
+def named_here(key: str) -> str:
+    """A dotted key with the names that things have here: ``regularizer.beta`` is ``reg.weight``."""
+    return ".".join(_ALSO_CALLED.get(part, part) for part in key.split("."))
+
+
 def nearest(word: str, words: Iterable[str], n: int = 3) -> list[str]:
     """The most similar of some names, of which those with another path may share the last part.
 
-    Capitals and dashes count for nothing: ``CIFAR-10`` is nearest to ``cifar10``.
+    Capitals and dashes count for nothing: ``CIFAR-10`` is nearest to ``cifar10``. A word that the
+    field also uses counts as the name here: ``tb`` is nearest to ``tensorboard``.
     """
-    word = word.lower().replace("-", "_")
+    typed = word.lower().replace("-", "_")
+    meant = named_here(typed)
 
     def likeness(other: str) -> float:
+        return max(similarity(typed, other), similarity(meant, other))
+
+    def similarity(word: str, other: str) -> float:
         ends = word.rpartition(".")[2], other.rpartition(".")[2]
         last = 0.95 if ends[0] == ends[1] else 0.9 * SequenceMatcher(None, *ends).ratio()
         part = 0.0

@@ -20,6 +20,8 @@ def test_a_misspelt_key_is_not_advised_with_a_plus(type_train):
         ("attack=fgms", "attack=fgms must be fgsm, "),
         ("dataset=cifar11", "dataset=cifar11 must be cifar10, cifar100, digits"),
         ("reg=derr", "(did you mean der?)"),
+        ("regularizer=der", "regularizer: unknown key; did you mean reg?"),
+        ("regularizer.beta=2", "regularizer.beta: unknown key; did you mean reg.weight or "),
         ("seed=1,2", "seed=1,2: add -m to run each of them, or write seed=[1,2] for a list"),
         ("model=wrn28_10", "(did you mean wideresnet28_10?)"),
         ("reg.weight=20", "reg=none has no weight: add reg=der (or aaer, elle, elle_a, gradalign)"),

@@ -109,6 +109,21 @@ def test_values_are_shown_as_they_are_typed():
     }
 
 
+@pytest.mark.parametrize(
+    ("word", "names", "name"),
+    [
+        ("tb", ("csv", "tensorboard", "wandb"), "tensorboard"),
+        ("epsilon", ("evaluation.subset", "threat.eps"), "threat.eps"),
+        ("regularizer.weight", ("regret.weigh", "reg.weight"), "reg.weight"),
+        ("attack.step_size", ("attack.steps", "attack.alpha"), "attack.alpha"),
+        ("step", ("steps", "piecewise"), "piecewise"),
+    ],
+)
+def test_a_word_of_the_field_is_nearest_to_the_name_here(word, names, name):
+    assert nearest(word, names)[0] == name
+    assert nearest(name, names)[0] == name
+
+
 def test_capitals_and_dashes_do_not_hide_the_nearest_name():
     names = ("cifar10", "cifar100", "wideresnet28_10", "wideresnet34_10", "der")
     for word, name in {
