@@ -17,6 +17,7 @@ from torch import Tensor
 
 from energy_at.attacks.base import Attack, AttackOptions, AttackResult
 from energy_at.attacks.threat import L2, Ball, Linf, clip_to_pixels
+from energy_at.core.rules import require_takes
 from energy_at.core.types import Classifier, Images, Labels
 from energy_at.models.modes import frozen_parameters, frozen_running_stats
 
@@ -43,6 +44,9 @@ class CustomAttack(Attack):
     name: str = "attack"
     steps: int = 1  # as far as is known
     searches_together: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        require_takes(self.search, f"attack.{self.name}", "model", "x", "y", **self._known())
 
     def _run(self, model: Classifier, x: Images, y: Labels, options: AttackOptions) -> AttackResult:
         seed = 0 if options.generator is None else options.generator.initial_seed() % 2**32

@@ -27,6 +27,7 @@ from omegaconf.errors import (
 
 from energy_at.config.keys import unknown_key
 from energy_at.config.schema import RULES
+from energy_at.config.trust import below_trusted
 from energy_at.core.files import is_first, remove_empty, write_atomic
 from energy_at.core.lock import InUseError
 from energy_at.core.progress import printable
@@ -177,10 +178,26 @@ def explain(
     for found in chain:
         if isinstance(found, OSError) and found.filename is not None:
             return f"{found.filename}: {found.strerror}"
+    if line := next(filter(None, map(_of_trusted_code, chain)), None):
+        return line
     if line := next(filter(None, map(_of_a_framework, chain)), None):
         return line
     full = [found for found in chain if isinstance(found, OSError) and found.errno in _NO_SPACE]
     return f"{folder or 'a file'}: {full[0].strerror}" if full else None
+
+
+def _of_trusted_code(error: BaseException) -> str | None:
+    """The place in a user's own term, network or attack that failed, or called what fails."""
+    frames = traceback.walk_tb(error.__traceback__)
+    named = [
+        (str(f.f_globals.get("__name__", "")), f"{f.f_code.co_filename}:{n}") for f, n in frames
+    ]
+    own = [place for module, place in named if below_trusted(module)]
+    if not own:
+        return None
+    message = " ".join(str(error).split())
+    full = "HYDRA_FULL_ERROR=1 shows the whole traceback"
+    return f"{own[-1]}: {type(error).__name__}: {message} ({full})"
 
 
 def _of_a_choice(error: BaseException, command: str | None) -> str | None:

@@ -87,7 +87,7 @@ def own_attacks(cfg: DictConfig) -> dict[str, Any]:
         if not (isinstance(target, str) and re.fullmatch(r"(\w+\.)+\w+", target)):
             raise ValueError(f"{key}={target} must be the name of a function: my_module.my_attack")
         package = target.partition(".")[0]
-        if not _below_trusted(target):
+        if not below_trusted(target):
             raise ValueError(
                 f"{key}={target} is not trusted, for it could run any code: if you know what it "
                 f"does, add trust=[{package}] or set {VARIABLE}={package}"
@@ -131,11 +131,11 @@ def _is_family(target: str) -> bool:
 
 def _is_trusted(target: str) -> bool:
     """Whether both the name and what stands behind it belong to a package that is trusted."""
-    if not _below_trusted(target):
+    if not below_trusted(target):
         return False
     found = get_object(target)
-    return _below_trusted(str(getattr(found, "__module__", None) or type(found).__module__))
+    return below_trusted(str(getattr(found, "__module__", None) or type(found).__module__))
 
 
-def _below_trusted(name: str) -> bool:
+def below_trusted(name: str) -> bool:
     return any(name == trusted or name.startswith(f"{trusted}.") for trusted in _trusted)

@@ -1,5 +1,6 @@
 """Rules for the values of arguments: what a value must be, as text and as a test."""
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
 from difflib import SequenceMatcher
@@ -43,6 +44,21 @@ def require(rule: Rule, **arguments: Any) -> None:
     for argument, value in arguments.items():
         if (must := rule.broken_by(value)) is not None:
             raise ArgumentError(argument, value, must)
+
+
+def require_takes(
+    function: Callable[..., Any], who: str, *arguments: str, **keywords: object
+) -> None:
+    """Raises ``ValueError`` if a user's function cannot be called with so many arguments."""
+    taken = ", ".join(arguments[:-1]) + " and " * bool(arguments[:-1]) + arguments[-1]
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # a function in C, which tells nothing
+        return
+    try:
+        signature.bind(*arguments, **keywords)
+    except TypeError as error:
+        raise ValueError(f"{who} must take {taken}: {error}") from None
 
 
 def is_integer(value: Any) -> TypeGuard[int]:
@@ -109,9 +125,10 @@ _ALSO_CALLED = {
     "arch": "model", "architecture": "model", "net": "model", "network": "model",
     "beta": "weight", "bs": "batch_size", "ce": "at", "cross_entropy": "at", "data": "dataset",
     "epochs": "max_epochs", "epsilon": "eps", "gpus": "devices", "iterations": "steps",
-    "iters": "steps", "lambda": "weight", "lamda": "weight", "learning_rate": "lr", "multistep": "piecewise", "norm": "threat",
-    "optim": "optimizer", "regularization": "reg", "regulariser": "reg", "regularizer": "reg",
-    "step": "piecewise", "step_size": "alpha", "tb": "tensorboard", "wd": "weight_decay",
+    "iters": "steps", "lambda": "weight", "lamda": "weight", "learning_rate": "lr",
+    "multistep": "piecewise", "norm": "threat", "optim": "optimizer", "regularization": "reg",
+    "regulariser": "reg", "regularizer": "reg", "step": "piecewise", "step_size": "alpha",
+    "tb": "tensorboard", "wd": "weight_decay",
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from energy_at.core.distributed import Part
 from energy_at.core.rng import Noise
-from energy_at.core.rules import Rule, number, require
+from energy_at.core.rules import Rule, number, require, require_takes
 from energy_at.core.types import Classifier, Images, Labels, PerExample, Scalar
 from energy_at.energy.pair import LogitPair
 
@@ -225,8 +225,9 @@ class Objective:
             term = weighted.term
             if isinstance(term, Probe):
                 continue
-            declared, (found, least) = traits_of(term), observed_traits(term, classes, device)
             who = f"the term {name} ({type(term).__name__})"
+            require_takes(term, who, "a LogitPair alone")
+            declared, (found, least) = traits_of(term), observed_traits(term, classes, device)
             single = [trait for trait in Trait if trait]
             if missing := found & ~declared:
                 does = [str(t.name).lower().replace("_", " ") for t in single if t in missing]

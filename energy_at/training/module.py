@@ -1,6 +1,5 @@
 """Adversarial training: attack the batch, forward the pair, minimise the objective."""
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, get_args
@@ -20,17 +19,11 @@ from energy_at.core.rules import PRECISION, number, one_of, require
 from energy_at.core.types import Images, Labels, Logits, Targets
 from energy_at.energy.pair import LogitPair
 from energy_at.models.modes import eval_mode, frozen_running_stats, full_precision
-from energy_at.objectives import (
-    LabelSmoothing,
-    Objective,
-    Vicinity,
-    fits_adv_alone,
-    pert_align,
-)
+from energy_at.objectives import LabelSmoothing, Objective, Vicinity, fits_adv_alone, pert_align
 from energy_at.objectives.linearity import input_gradient
 from energy_at.training.forward import clean_logits, needs_graph, part_of, place_of, start_logits
 from energy_at.training.guard import FiniteGuard
-from energy_at.training.optim import WeightPerturbation, sgd
+from energy_at.training.optim import WeightPerturbation, sgd, stepped
 from energy_at.training.requirements import (
     images_and_labels,
     require_first_batch,
@@ -117,7 +110,7 @@ class AdversarialTraining(LightningModule):
         self.observes_clean = False  # set by a callback that needs clean logits of every step
         self.observes_gradients = False  # set by one that needs input gradients, where free
         self.validated_nets: dict[str, Callable[[], nn.Module]] = {"val": lambda: self.net}
-        self._percentiles: defaultdict[str, dict[str, Percentile]] = defaultdict(dict)
+        self._percentiles: dict[str, Percentile] = {}  # of the validation
         self._to_align: tuple[Images, Images, Part] | None = None  # until the backward pass
 
     def forward(self, x: Images) -> Logits:
@@ -216,7 +209,7 @@ class AdversarialTraining(LightningModule):
         self.memory = dict(checkpoint["attack"])
 
     def on_validation_epoch_start(self) -> None:
-        self._percentiles = defaultdict(dict)
+        self._percentiles = {}
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
         """Accuracies and delta energies on held-out images, in fp32."""
@@ -230,12 +223,11 @@ class AdversarialTraining(LightningModule):
         for prefix, net in self.validated_nets.items():
             with full_precision(x.device.type), eval_mode(net()):
                 values = validation_metrics(
-                    net(), self.val_attacks, x, y, part, noise, self._percentiles[prefix]
+                    net(), self.val_attacks, x, y, part, noise, prefix, self._percentiles
                 )
             self.log_dict(
-                {f"{prefix}/{name}": value for name, value in values.items()}
                 # else Lightning counts one step less
-                | {"step": float(self.global_step), "epoch": float(self.current_epoch)},
+                values | {"step": float(self.global_step), "epoch": float(self.current_epoch)},
                 on_epoch=True,
                 on_step=False,
                 batch_size=part.whole,
@@ -243,21 +235,15 @@ class AdversarialTraining(LightningModule):
             )
 
     def on_validation_epoch_end(self) -> None:
-        for prefix, found in self._percentiles.items():
-            self.log_dict({f"{prefix}/{name}": value.compute() for name, value in found.items()})
+        found = {name: value.compute() for name, value in self._percentiles.items()}
+        self.log_dict(found, sync_dist=True)  # equal in all processes
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.optimizer(self.net)
         if self.schedule is None:
             return optimizer
         total = self.trainer.estimated_stepping_batches
-        if total == float("inf"):
-            raise ValueError("a learning-rate schedule needs max_epochs or max_steps")
-        scheduler = self.schedule(optimizer, int(total))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        return {"optimizer": optimizer, "lr_scheduler": stepped(self.schedule, optimizer, total)}
 
     def _run_attack(
         self, x: Images, y: Labels, batch_idx: int, noise: Noise, targets: Targets | None = None

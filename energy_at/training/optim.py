@@ -5,11 +5,12 @@ optimizer is its peak. Numbers out of range raise a ``ValueError``.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities.types import LRSchedulerConfigType
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import SGD, AdamW, Optimizer
@@ -117,6 +118,19 @@ class WeightPerturbation:
         with torch.no_grad():
             for weight, value in kept:
                 weight.copy_(value)
+
+
+def stepped(
+    schedule: Callable[[Optimizer, int], LRScheduler], optimizer: Optimizer, total_steps: float
+) -> LRSchedulerConfigType:
+    """A schedule of so many steps as Lightning takes it.
+
+    Raises:
+        ValueError: if the number of steps is infinite.
+    """
+    if total_steps == float("inf"):
+        raise ValueError("a learning-rate schedule needs max_epochs or max_steps")
+    return {"scheduler": schedule(optimizer, int(total_steps)), "interval": "step"}
 
 
 def triangular(optimizer: Optimizer, total_steps: int, *, peak: float = 0.5) -> LRScheduler:

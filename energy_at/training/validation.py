@@ -36,13 +36,14 @@ def validation_metrics(
     y: Labels,
     part: Part,
     noise: Callable[[], Noise],
+    prefix: str,
     percentiles: dict[str, Percentile],
 ) -> dict[str, Tensor]:
     """``acc/clean``, ``acc/pgd10``, ``ce/...`` and ``delta_energy/...`` of a whole batch.
 
     ``net`` is in evaluation mode, ``x`` the ``part`` of this process; ``noise`` makes a generator
     for each attack. Delta energies of the last, strongest attack are named without it. Norms of
-    the energy shift are added to ``percentiles``, by the same names.
+    the energy shift are added to ``percentiles``. All names follow the ``prefix`` (``val``).
     """
     with no_graph():
         clean = net(x)
@@ -60,6 +61,6 @@ def validation_metrics(
         shifts = delta_energies(pair)
         del shifts[SHIFT_P99]
         values |= {f"{above}{metric}": value for metric, value in shifts.items()}
-        percentile = percentiles.setdefault(f"{above}{SHIFT_P99}", Percentile().to(x.device))
-        percentile.update(shift_norm(pair))
-    return values
+        name = f"{prefix}/{above}{SHIFT_P99}"
+        percentiles.setdefault(name, Percentile().to(x.device)).update(shift_norm(pair))
+    return {f"{prefix}/{name}": value for name, value in values.items()}

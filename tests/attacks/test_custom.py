@@ -80,6 +80,13 @@ def test_images_that_are_no_answer_are_refused(batch, ball, answer, said):
         CustomAttack(ball, search, "mine")(TinyNet(), *batch)
 
 
+def test_a_search_that_takes_other_arguments_is_refused_when_it_is_made():
+    with pytest.raises(ValueError, match=r"^attack\.mine must take model, x and y: too many"):
+        CustomAttack(BALL, lambda model, x: x + model, "mine")
+    # eps is handed over
+    CustomAttack(BALL, lambda model, x, y, eps: x + model + y + eps, "mine")
+
+
 def test_a_rounding_is_removed_and_the_network_left_as_it_was(batch):
     def search(model, x, y):
         model(x.requires_grad_()).sum().backward()

@@ -1,6 +1,7 @@
 """Bad input ends in one line: of a framework, of the system, of a reader that has left."""
 
 import errno
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from hydra_plugins.hydra_joblib_launcher.config import JobLibLauncherConf
 from omegaconf import OmegaConf
 from omegaconf.errors import ValidationError
 
+from energy_at.config import trust
 from energy_at.config.errors import explain, one_line_errors
 from energy_at.core.lock import locked
 from energy_at.core.rules import ArgumentError, integer, require
@@ -131,6 +133,22 @@ def test_a_mistake_is_explained_whatever_a_framework_has_wrapped_around_it():
         in_a_callback()
     assert explain(met.value) == LINE
     assert explain(RuntimeError("of nobody that we know")) is None
+
+
+def test_trusted_code_that_fails_is_named_by_file_and_line(here, monkeypatch, capsys):
+    (here / "own_term.py").write_text("def term(pair):\n    return pair.nothing\n")
+    monkeypatch.syspath_prepend(here)
+    own_term = importlib.import_module("own_term")
+    monkeypatch.setattr(trust, "_trusted", ["own_term"])
+    with pytest.raises(SystemExit) as stop, one_line_errors():
+        own_term.term(1)
+    err = capsys.readouterr().err
+    assert stop.value.code == 1
+    assert err.startswith(f"error: {here / 'own_term.py'}:2: AttributeError: 'int' object has no")
+    assert err.count("\n") == 1
+    monkeypatch.setattr(trust, "_trusted", [])
+    with pytest.raises(AttributeError), one_line_errors():
+        own_term.term(1)
 
 
 def test_a_folder_that_stayed_empty_is_removed_and_one_with_files_is_kept(here):

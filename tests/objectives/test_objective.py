@@ -290,6 +290,7 @@ def test_traits_of_the_published_terms_hold(term):
         (Distance(Trait.READS_CLEAN), "trains clean logits undeclared"),
         (Distance(UNDECLARED | Trait.FLAT_AT_ZERO, sign=-1), "is negative: take Trait.FLAT_AT"),
         (lambda pair: pair.adv.mean(), r"returns values of shape \(\) for .* one for each"),
+        (lambda pair, y: pair.adv[y, 0], r"mine \(function\) must take a LogitPair alone: missing"),
     ],
 )  # fmt: skip
 def test_a_term_that_reads_or_trains_what_it_does_not_declare_is_refused(term, message):

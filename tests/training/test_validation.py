@@ -22,33 +22,33 @@ def noise():
 def test_accuracies_and_losses_are_those_of_the_images_that_the_attacks_find():
     torch.manual_seed(0)
     net, x, y = TinyNet().eval(), torch.rand(6, 3, 8, 8), torch.arange(6) % 3
-    found = validation_metrics(net, ATTACKS, x, y, Part(6), noise, {})
+    found = validation_metrics(net, ATTACKS, x, y, Part(6), noise, "val", {})
     images = {"clean": x} | {
         name: attack(net, x, y, generator=noise()).x_adv for name, attack in ATTACKS.items()
     }
     for name, image in images.items():
         logits = net(image)
         right = (logits.argmax(1) == y).float().mean()
-        assert found[f"acc/{name}"] == right
-        torch.testing.assert_close(found[f"ce/{name}"], F.cross_entropy(logits, y).detach())
-    assert found["ce/pgd"] > found["ce/fgsm"] > found["ce/clean"]
-    rise = found["delta_energy/marginal"] - found["delta_energy/joint"]
-    torch.testing.assert_close(rise, found["ce/pgd"] - found["ce/clean"])
+        assert found[f"val/acc/{name}"] == right
+        torch.testing.assert_close(found[f"val/ce/{name}"], F.cross_entropy(logits, y).detach())
+    assert found["val/ce/pgd"] > found["val/ce/fgsm"] > found["val/ce/clean"]
+    rise = found["val/delta_energy/marginal"] - found["val/delta_energy/joint"]
+    torch.testing.assert_close(rise, found["val/ce/pgd"] - found["val/ce/clean"])
 
 
 def test_a_percentile_is_that_of_all_images_however_they_are_batched():
     torch.manual_seed(0)
     net, x, y = TinyNet().eval(), torch.rand(20, 3, 8, 8), torch.arange(20) % 3
     whole, parts = {}, {}
-    validation_metrics(net, ATTACKS, x, y, Part(20), noise, whole)
+    validation_metrics(net, ATTACKS, x, y, Part(20), noise, "val", whole)
     # PGD draws its noise by batch
     for a, b in zip(x.split(7), y.split(7), strict=True):
-        validation_metrics(net, {"fgsm": ATTACKS["fgsm"]}, a, b, Part(len(a)), noise, parts)
+        validation_metrics(net, {"fgsm": ATTACKS["fgsm"]}, a, b, Part(len(a)), noise, "val", parts)
     pair = LogitPair(net(x), net(ATTACKS["fgsm"](net, x, y).x_adv), y)
     expected = torch.quantile(shift_norm(pair).detach(), 0.99)
-    torch.testing.assert_close(whole["fgsm/delta_energy/shift_p99"].compute(), expected)
-    torch.testing.assert_close(parts["delta_energy/shift_p99"].compute(), expected)
-    assert set(whole) == {"fgsm/delta_energy/shift_p99", "delta_energy/shift_p99"}
+    torch.testing.assert_close(whole["val/fgsm/delta_energy/shift_p99"].compute(), expected)
+    torch.testing.assert_close(parts["val/delta_energy/shift_p99"].compute(), expected)
+    assert set(whole) == {"val/fgsm/delta_energy/shift_p99", "val/delta_energy/shift_p99"}
 
 
 def test_a_training_logs_the_percentile_of_every_validation(tmp_path):
