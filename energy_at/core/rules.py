@@ -49,11 +49,11 @@ def require(rule: Rule, **arguments: Any) -> None:
 def require_takes(
     function: Callable[..., Any], who: str, *arguments: str, **keywords: object
 ) -> None:
-    """Raises ``ValueError`` if a user's function cannot be called with so many arguments."""
+    """Raises ``ValueError`` if a user's function cannot be called with these arguments."""
     taken = ", ".join(arguments[:-1]) + " and " * bool(arguments[:-1]) + arguments[-1]
     try:
         signature = inspect.signature(function)
-    except ValueError:  # a function in C, which tells nothing
+    except ValueError:  # a function in C, whose arguments are unknown
         return
     try:
         signature.bind(*arguments, **keywords)

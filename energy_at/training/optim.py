@@ -123,7 +123,7 @@ class WeightPerturbation:
 def stepped(
     schedule: Callable[[Optimizer, int], LRScheduler], optimizer: Optimizer, total_steps: float
 ) -> LRSchedulerConfigType:
-    """A schedule of so many steps as Lightning takes it.
+    """A schedule of ``total_steps`` steps, as Lightning takes it.
 
     Raises:
         ValueError: if the number of steps is infinite.
