@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from energy_at.config.build import build_module, make
 from energy_at.objectives import LabelSmoothing
@@ -258,6 +259,35 @@ def test_the_sweep_names_every_rival():
     swept = (CONF / "sweep" / "rivals.yaml").read_text()
     assert all(f"rivals/{name}" in swept for name in choices("experiment/rivals"))
     assert set(RIVALS) <= set(choices("experiment/rivals"))
+
+
+# Architectures and data sets
+
+
+@pytest.mark.parametrize("group", ["architectures", "datasets"])
+def test_a_sweep_is_without_and_with_der_over_every_experiment_of_its_folder(group):
+    params = OmegaConf.load(CONF / "sweep" / f"{group}.yaml").hydra.sweeper.params
+    files = [f"{group}/{name}" for name in choices(f"experiment/{group}")]
+    assert sorted(params.pop("experiment").split(",")) == files
+    assert params == {"reg": "none,der", "seed": "0,1,2"}
+
+
+SIZES = {  # millions of parameters: of a subset of CIFAR-10, and of all of it
+    "preactresnet18": (0.70, 11.17), "cnn": (0.0998, 1.566), "wideresnet": (0.69, 36.5),
+    "convnext": (0.59, 27.8), "vit": (0.68, 5.4), "mlp_mixer": (0.491, 17.11),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", choices("experiment/architectures"))
+def test_an_architecture_is_small_for_a_subset_and_whole_for_all_images(name):
+    if name in ("convnext", "vit", "mlp_mixer"):
+        pytest.importorskip("timm")
+    for scale, millions in zip(((), ("scale=full",)), SIZES[name], strict=True):
+        cfg = composed("sweep=architectures", f"experiment=architectures/{name}", *scale)
+        assert cfg.threat.eps == "16/255"
+        net = make(cfg.model)
+        size = sum(parameter.numel() for parameter in net.parameters())
+        assert size / 1e6 == pytest.approx(millions, rel=0.01)
 
 
 # The CPU scale

@@ -70,6 +70,7 @@ def register_resolvers() -> None:
     ``${largest_radius:l2,3,32}`` is the largest distance between two images of this shape;
     ``${samples:auto,1}`` names the examples that DER applies to under an attack of N steps;
     ``${by_steps:1,20,1}`` chooses between a value for one step and one for more;
+    ``${by_subset:SUBSET,16,64}`` between one for a subset of a data set and one for all of it;
     ``${by_eps:EPS,[8,16],[1,2]}`` interpolates between values given at 255 EPS, constant beyond
     the last, ``log_by_eps`` their logarithms, and ``step_by_eps`` takes the first value up to 8,
     the second up to 16, and so on; ``${pick:TABLE,NAME,DEFAULT}`` looks up a name;
@@ -82,6 +83,7 @@ def register_resolvers() -> None:
         "times": lambda a, b: float(Fraction(str(a)) * Fraction(str(b))),
         "samples": lambda wish, n: {"auto": _by_steps(n, "abnormal", "all")}.get(wish, wish),
         "by_steps": lambda steps, one, more: float(_by_steps(steps, one, more)),
+        "by_subset": lambda subset, some, whole: whole if subset is None else some,
         "pick": lambda table, name, default: table[name if name in table else default],
         "by_eps": _by_eps,
         "log_by_eps": lambda eps, at, values: math.exp(_by_eps(eps, at, [*map(math.log, values)])),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from energy_at.models.layers import Normalize, Normalized
-from energy_at.models.libraries import custom, timm, torchvision
+from energy_at.models.libraries import custom, mlp_mixer, timm, torchvision
 from energy_at.models.networks import PreActResNet, ResNet, SmallCNN, WideResNet
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "SmallCNN",
     "WideResNet",
     "custom",
+    "mlp_mixer",
     "preactresnet18",
     "resnet18",
     "small",

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torchvision import models as torchvision_models
 
-from energy_at.core.rules import TRUTH, ArgumentError, Rule, number, one_of, require
+from energy_at.core.rules import TRUTH, ArgumentError, Rule, integer, number, one_of, require
 from energy_at.models.layers import Normalize, Normalized, make_convolutions_safe
 
 INSTALL_TIMM = "pip install 'energy_at[timm]'"
@@ -51,8 +51,7 @@ def timm(
     """
     require(TRUTH, pretrained=pretrained)
     require(number(0, 1, below=True), drop_rate=drop_rate, drop_path_rate=drop_path_rate)
-    if find_spec("timm") is None:
-        raise ImportError(f"model=timm needs timm: {INSTALL_TIMM}", name="timm")
+    _require_timm("timm")
     import timm as library  # takes a second
 
     known = library.list_models() + library.list_pretrained()
@@ -71,6 +70,51 @@ def timm(
     if pretrained and channels == len(net.pretrained_cfg["mean"]):
         mean, std = net.pretrained_cfg["mean"], net.pretrained_cfg["std"]
     return _normalized(net, mean, std)
+
+
+def mlp_mixer(
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    channels: int,
+    classes: int,
+    size: int,
+    patch_size: int = 4,
+    width: int = 512,
+    depth: int = 8,
+) -> Normalized:
+    """An MLP-Mixer (Tolstikhin et al., 2021) of timm; those that timm names fix larger patches.
+
+    Args:
+        mean: Of each channel.
+        std: The same.
+        channels: Of the images.
+        classes: Number of logits.
+        size: Height and width of the images, a multiple of ``patch_size``.
+        patch_size: Height and width of a patch.
+        width: Channels of a patch.
+        depth: Blocks.
+
+    Raises:
+        ImportError: if timm is missing.
+        ValueError: if an argument is out of range.
+    """
+    require(integer(1), width=width, depth=depth)
+    fits = Rule(
+        f"an integer >= 1 of which the image size, {size}, is a multiple",
+        lambda value: integer(1).holds(value) and size % value == 0,
+    )
+    require(fits, patch_size=patch_size)
+    _require_timm("mlp_mixer")
+    from timm.models.mlp_mixer import MlpMixer
+
+    net = MlpMixer(classes, size, channels, patch_size, num_blocks=depth, embed_dim=width)
+    return _normalized(net, mean, std)
+
+
+def _require_timm(model: str) -> None:
+    if find_spec("timm") is None:
+        raise ImportError(f"model={model} needs timm: {INSTALL_TIMM}", name="timm")
 
 
 def torchvision(

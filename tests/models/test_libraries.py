@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from energy_at.models import custom, libraries, timm, torchvision
+from energy_at.models import custom, libraries, mlp_mixer, timm, torchvision
 from energy_at.models.layers import make_convolutions_safe
 
 COLOUR = {"channels": 3, "classes": 4, "size": 16, "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4]}
@@ -41,6 +41,17 @@ def test_a_network_of_torchvision_is_that_of_torchvision_and_takes_grey_images()
         theirs = models.squeezenet1_1(num_classes=4).eval()
         theirs.load_state_dict(net.net.state_dict())
         assert torch.equal(net(x), theirs(normalized(x, about).expand(-1, 3, -1, -1)))
+
+
+def test_an_mlp_mixer_is_that_of_timm_on_normalized_images():
+    mixer = pytest.importorskip("timm.models.mlp_mixer").MlpMixer
+    for about in (COLOUR, GREY):
+        net = mlp_mixer(**about, patch_size=4, width=8, depth=3).eval()
+        theirs = mixer(num_classes=4, in_chans=about["channels"], img_size=16, patch_size=4,
+                       embed_dim=8, num_blocks=3).eval()  # fmt: skip
+        theirs.load_state_dict(net.net.state_dict())
+        x = torch.rand(3, about["channels"], 16, 16)
+        assert torch.equal(net(x), theirs(normalized(x, about)))
 
 
 def test_stochastic_depth_and_dropout_reach_the_network():
@@ -80,6 +91,17 @@ REFUSED = [
     (timm, {"name": "test_vit", "checkpoint_path": "f.pt"}, "^checkpoint_path must be left out"),
     (timm, {"name": "test_vit", "drop_rate": 1.0}, "^drop_rate must be a finite number"),
     (timm, {"name": "test_vit", "patch_size": 0}, "^name must be a network that can be made so: "),
+    (
+        mlp_mixer,
+        {"patch_size": 5},
+        "^patch_size must be an integer >= 1 of which the image size, 16",
+    ),
+    (
+        mlp_mixer,
+        {"patch_size": 0},
+        "^patch_size must be an integer >= 1 of which the image size, 16",
+    ),
+    (mlp_mixer, {"width": 0}, "^width must be an integer >= 1"),
     (timm, {"name": "test_vit", "wings": 2}, "^name must be a network that can be made so: .*wing"),
     (torchvision, {"name": "resnet17"}, r"^name must be .* \(did you mean resnet18\?\)"),
     (torchvision, {"name": "resnet18", "weights": "DEFAULT"}, "^weights must be left out"),
@@ -94,7 +116,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("make", "options", "said"), REFUSED)
 def test_what_is_no_network_is_refused_in_one_line(make, options, said):
-    if make is timm:
+    if make in (timm, mlp_mixer):
         pytest.importorskip("timm")
     with pytest.raises(ValueError, match=said) as caught:
         make(**(COLOUR | options))
@@ -105,6 +127,8 @@ def test_without_timm_the_error_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(libraries, "find_spec", lambda _: None)
     with pytest.raises(ImportError, match=r"pip install 'energy_at\[timm\]'"):
         timm(name="resnet18", **COLOUR)
+    with pytest.raises(ImportError, match=r"^model=mlp_mixer needs timm: pip install"):
+        mlp_mixer(**COLOUR)
 
 
 def test_safe_convolutions_compute_the_same():
