@@ -9,7 +9,14 @@ from hydra._internal.utils import get_args_parser
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
-from energy_at.config.versions import allow, instantiate, register_resolver, unchecked_help
+from energy_at.config.versions import (
+    OF_COMMANDS,
+    allow,
+    instantiate,
+    register_resolver,
+    unchecked_help,
+)
+from tests.helpers.running import CONF
 
 IS_1_3 = version("hydra-core").startswith("1.3")
 
@@ -73,3 +80,13 @@ def test_a_resolver_replaces_one_of_its_name_and_warns_of_nothing():
 def test_hydra_gets_a_list_of_targets_where_it_takes_one():
     assert allow(instantiate=["a.B"]) == ({} if IS_1_3 else {"_execution_whitelist_": ["a.B"]})
     assert allow(main=["a.B"]) == ({} if IS_1_3 else {"execution_whitelist": ["a.B"]})
+
+
+def test_what_hydra_builds_for_a_command_is_on_its_list():
+    named = {
+        callback["_target_"]
+        for file in CONF.rglob("*.yaml")
+        for callback in (OmegaConf.load(file).get("hydra", {}).get("callbacks") or {}).values()
+    }
+    assert len(named) > 1
+    assert named <= set(OF_COMMANDS)
