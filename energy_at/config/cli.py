@@ -21,16 +21,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
-from energy_at.config import CONF
 from energy_at.config.arguments import require_overrides
 from energy_at.config.errors import error_file, one_line_errors, raising
 from energy_at.config.keys import OPEN, require_read, require_single
 from energy_at.config.schema import check
 from energy_at.config.sweep_progress import SweepProgress
-from energy_at.config.trust import set_trusted
 from energy_at.config.versions import BASE, OF_COMMANDS, allow, register_resolver, unchecked_help
-from energy_at.core.files import is_first, remove_empty, write_error
+from energy_at.core.files import CONF, is_first, remove_empty, write_error
 from energy_at.core.progress import printable, set_job, titled, write_line
+from energy_at.core.trust import set_trusted
 
 RERUN = "re-run the same command to resume"
 _FLAGS = {"--dry-run": "dry_run=true"}  # options that stand for an override

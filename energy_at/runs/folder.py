@@ -19,6 +19,7 @@ from energy_at.core.files import is_first, read_json, remove_parts, write_atomic
 from energy_at.core.lock import locked
 from energy_at.core.progress import printable
 from energy_at.core.rules import integer, is_integer, is_number
+from energy_at.core.trust import require_trusted
 from energy_at.runs.environment import environment
 from energy_at.runs.metrics_log import MetricsLog, read_metrics_log
 
@@ -155,10 +156,12 @@ class RunFolder:
         """The resolved configuration of the run.
 
         Raises:
-            ValueError: if its file is damaged.
+            ValueError: if its file is damaged, or names anything to build that is not trusted.
         """
         try:
             cfg = OmegaConf.load(self.config_file)
+        except RecursionError as error:
+            raise ValueError(f"{self.config_file} is damaged: it is nested too deeply") from error
         except (YAMLError, ValueError) as error:  # of which UnicodeDecodeError is one
             mark = getattr(error, "problem_mark", None)
             at = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -176,6 +179,7 @@ class RunFolder:
             raise ValueError(
                 f"{self.config_file} holds an interpolation ${{...}}, which no run saves: refused"
             )
+        require_trusted(cfg, of=self.config_file)
         return cfg
 
     def record(self) -> dict[str, Any]:
