@@ -122,7 +122,7 @@ COMMANDS = {
     "export": Command(export.main, ("run=run", f"out={RESULTS}.safetensors"), root="results"),
 }
 
-SIGNALLED = ("train", "train, sweep", "evaluate", "analyse", "sample", "report")
+SIGNALLED = ("train", "train, sweep", "evaluate", "analyse", "sample", "report", "export")
 
 
 def content(root):

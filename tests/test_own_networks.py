@@ -8,7 +8,7 @@ import pytest
 from lightning import Callback
 
 from energy_at import analyse, evaluate, export, sample
-from energy_at.config.trust import set_trusted
+from energy_at.core.trust import set_trusted
 from energy_at.runs.folder import RunFolder
 from tests.helpers.running import (
     QUIET,

@@ -147,7 +147,8 @@ def test_a_sweep_ends_in_a_table_and_a_figure(digits_run, type_sample, without_f
         "-m", "run=run", "start=noise,local_pca", "guidance=none,class_energy", "n=50",
         "hydra.sweep.dir=swept", "quality=classifier", "progress=false", "sampler.steps=2",
     )  # fmt: skip
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert [line.split()[0] for line in err.splitlines()] == [f"[{n}/4]" for n in (1, 2, 3, 4)]
     for name in ("tradeoff.md", "tradeoff.csv", "tradeoff.png", "tradeoff.pdf"):
         assert Path("swept", name).stat().st_size > 100
         assert name in out
@@ -221,7 +222,7 @@ BAD_INPUT = [
     ("out=file/below", "out=file/below cannot be made (Not a directory)"),
     (
         "quality=classifier judge=none n=60",
-        "judge=null must be a classifier of the data set: auto trains one",
+        "judge=none must be a classifier of the data set: auto trains one",
     ),
     ("quality=classifier n=49", "49 images are too few for FID"),
     (

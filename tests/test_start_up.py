@@ -7,6 +7,9 @@ import sys
 
 import pytest
 
+from energy_at.runs.folder import RunFolder
+from tests.helpers.running import config
+
 COMMANDS = ("train", "evaluate", "sample", "doctor")
 OTHERS = ("analyse", "report", "export", "dashboard", "benchmark")
 HEAVY = (
@@ -76,3 +79,12 @@ def test_a_mistake_is_answered_without_what_computes(here):
         assert err.count("\n") == 1
         assert not {"torch", "lightning", "matplotlib"} & set(imported)
     assert not list(here.iterdir())
+
+
+def test_a_run_is_watched_without_what_computes(here):
+    """Its targets are checked by their names: those of ``conf/`` are not imported."""
+    RunFolder.create("run", config("dataset=synthetic", "reg=der"))
+    ((code, out, err, imported),) = answers(("watch", "run=run", "once=true")).values()
+    assert (code, err) == (0, "")
+    assert "waiting" in out
+    assert not {"torch", "lightning"} & set(imported)

@@ -35,8 +35,8 @@ def run(installed, *argv):
 
 
 def test_a_training_runs_from_an_empty_directory(installed, here):
-    where = "import energy_at.config, hydra_plugins.energy_at.grid as g; "
-    found = run(installed, "-c", where + "print(energy_at.config.CONF, g.__file__)").split()
+    where = "import energy_at.core.files, hydra_plugins.energy_at.grid as g; "
+    found = run(installed, "-c", where + "print(energy_at.core.files.CONF, g.__file__)").split()
     assert found[0] == str(installed / "energy_at" / "conf")
     assert Path(found[1]).is_relative_to(installed)
     assert (installed / "energy_at" / "py.typed").is_file()

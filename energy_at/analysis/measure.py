@@ -113,7 +113,7 @@ def plan_of(cfg: DictConfig, models: Iterable[TrainedModel]) -> AnalysisPlan:
         radii=radii,
         iterations=cfg.iterations,
         queries=cfg.queries,
-        ood=None if cfg.ood is None else list(cfg.ood),
+        ood=None if cfg.ood is None else [str(name) for name in cfg.ood],
     )
 
 

@@ -15,10 +15,6 @@ from hydra.types import RunMode
 
 from energy_at.config.versions import register_resolver
 
-_PACKAGE = Path(__file__).parents[1]
-# inside an installed package, next to it in a checkout
-CONF = str(next((p for p in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if p.is_dir()), _PACKAGE))
-
 
 def parse_pixels(name: str, value: str | float, limit: float | None = 1) -> float:
     """Reads a length in pixel units from ``8/255`` or ``0.03``.

@@ -23,9 +23,9 @@ from energy_at.attacks import Attack
 from energy_at.attacks.registry import column_of
 from energy_at.config.cli import quieten
 from energy_at.config.initial_weights import load_initial
-from energy_at.config.trust import require_trusted
 from energy_at.config.versions import allow, instantiate
 from energy_at.core.rules import ArgumentError, as_typed
+from energy_at.core.trust import require_trusted
 from energy_at.data import ImageData, Splits
 from energy_at.data.images import as_splits
 from energy_at.data.own_images import facts

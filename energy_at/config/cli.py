@@ -21,16 +21,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
-from energy_at.config import CONF
 from energy_at.config.arguments import require_overrides
 from energy_at.config.errors import error_file, one_line_errors, raising
 from energy_at.config.keys import OPEN, require_read, require_single
 from energy_at.config.schema import check
 from energy_at.config.sweep_progress import SweepProgress
-from energy_at.config.trust import set_trusted
 from energy_at.config.versions import BASE, OF_COMMANDS, allow, register_resolver, unchecked_help
-from energy_at.core.files import is_first, remove_empty, write_error
+from energy_at.core.files import CONF, is_first, remove_empty, write_error
 from energy_at.core.progress import printable, set_job, titled, write_line
+from energy_at.core.trust import set_trusted
 
 RERUN = "re-run the same command to resume"
 _FLAGS = {"--dry-run": "dry_run=true"}  # options that stand for an override
@@ -94,13 +93,7 @@ def command(
             module = cast(FunctionType, inspect.unwrap(body)).__globals__
             about = inspect.cleandoc(module["__doc__"] or "")
             register_resolver("command_help", lambda: about)
-            arguments = [_FLAGS.get(argument, argument) for argument in sys.argv[1:]]
-            own = OPEN.get(name)
-            arguments = [f"+{a}" if own and a.startswith(own) else a for a in arguments]
-            if jobs and _names_sweep(arguments):
-                arguments.append(_SWEEPING)
-            # Hydra takes -m in front of the overrides only.
-            sys.argv[1:] = sorted(arguments, key=lambda a: a not in ("-m", "--multirun"))
+            sys.argv[1:] = _hydra_arguments(name, sys.argv[1:], jobs=jobs)
             _open_output()
             quieten()
             with raising(), unchecked_help(), one_line_errors(command=name):
@@ -127,6 +120,17 @@ def output_file(cfg: DictConfig) -> Path | None:
     if why := write_error(path.parent):
         raise ValueError(f"out={path} cannot be written ({why}): choose another file")
     return path
+
+
+def _hydra_arguments(name: str, typed: Sequence[str], *, jobs: bool) -> list[str]:
+    """What was typed behind a command, as Hydra takes it."""
+    arguments = [_FLAGS.get(argument, argument) for argument in typed]
+    own = OPEN.get(name)
+    arguments = [f"+{a}" if own and a.startswith(own) else a for a in arguments]
+    if jobs and _names_sweep(arguments):
+        arguments.append(_SWEEPING)
+    # -m in front of the overrides only
+    return sorted(arguments, key=lambda a: a not in ("-m", "--multirun"))
 
 
 def _names_sweep(arguments: Sequence[str]) -> bool:

@@ -27,11 +27,11 @@ from omegaconf.errors import (
 
 from energy_at.config.keys import unknown_key
 from energy_at.config.schema import RULES
-from energy_at.config.trust import below_trusted
 from energy_at.core.files import is_first, remove_empty, write_atomic
 from energy_at.core.lock import InUseError
 from energy_at.core.progress import printable
 from energy_at.core.rules import ArgumentError, as_typed, one_of
+from energy_at.core.trust import below_trusted
 
 _EXTRAS = "joblib|ray|submitit|optuna"  # packages that run sweeps
 _OUTPUT = "standard output"

@@ -9,9 +9,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from energy_at.config import CONF
 from energy_at.config.schema import RULES
 from energy_at.config.versions import BASE
+from energy_at.core.files import CONF
 from energy_at.core.rules import named_here, nearest
 
 _ADDITIVE = ("callbacks", "logger")  # groups whose choices add up; those of others exclude another

@@ -11,7 +11,6 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from energy_at.config.trust import require_trusted, set_trusted
 from energy_at.core.names import ATTACKS, NORMS, SPLITS
 from energy_at.core.rules import (
     PRECISION,
@@ -26,6 +25,7 @@ from energy_at.core.rules import (
     or_null,
     some_of,
 )
+from energy_at.core.trust import may_be_trusted, require_trusted, set_trusted
 
 
 def check(cfg: DictConfig) -> None:
@@ -186,7 +186,10 @@ _BY_KEYS: dict[str, Rule] = {
         Rule("a text, digits in quotes", lambda value: isinstance(value, str))
     ),
     "logger.wandb.tags": or_null(Rule("a list of words, such as [co,cifar10]", _are_words)),
-    "trust": Rule("a list of packages, such as [my_package]", _are_words),
+    "trust": Rule(
+        "a list of packages of yours, such as [my_package]",
+        lambda value: _are_words(value) and all(map(may_be_trusted, value)),
+    ),
     "attacks": or_null(_names_such_as("fgsm,pgd", *ATTACKS)),
     "ood": or_null(
         Rule(

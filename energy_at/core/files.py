@@ -12,6 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+_PACKAGE = Path(__file__).parents[1]
+# The YAML files: inside an installed package, next to it in a checkout.
+CONF = str(next((p for p in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if p.is_dir()), _PACKAGE))
 _PART = ".part"  # the end of the name of a file that is not complete
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # of torchrun, Lightning and srun
 

@@ -3,7 +3,7 @@
 import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +65,9 @@ def npz(
             lacking = "test images (test_images, test_labels)"
         must = f"a file with {lacking}: it holds {arrays.listed}"
         raise ArgumentError("file", str(file), must)
+    _require_fitting(path, parts)
     train = parts["train"]
     known = train.labels.unique().tolist()
-    for split, part in parts.items():
-        if part.shape != train.shape:
-            raise ValueError(
-                f"{path}: {split} images are {form_of(part)}, training images {form_of(train)}"
-            )
-        require_same(path, split, part.labels.unique().tolist(), known)
     if known != list(range(len(known))) or len(known) < 2:
         must = f"a file with classes that are numbered from 0 without gaps, 2 or more: {known[:5]}"
         raise ArgumentError("file", str(file), must)
@@ -81,6 +76,18 @@ def npz(
         if wanted not in (None, has[key]):
             raise ArgumentError(key, wanted, f"{has[key]}, as in {path}, or null")
     return splits_of(parts, None)
+
+
+def _require_fitting(path: Path, parts: Mapping[str, ImageSet]) -> None:
+    """Raises ``ValueError`` unless all splits have images and classes as those of training."""
+    train = parts["train"]
+    known = train.labels.unique().tolist()
+    for split, part in parts.items():
+        if part.shape != train.shape:
+            raise ValueError(
+                f"{path}: {split} images are {form_of(part)}, training images {form_of(train)}"
+            )
+        require_same(path, split, part.labels.unique().tolist(), known)
 
 
 def extra_images(file: Path, like: ImageSet) -> ImageSet:

@@ -1,7 +1,7 @@
 """A reader of image files in a folder for each class."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -41,6 +41,23 @@ def folder(
     require(CHANNELS, channels=channels)
     require(or_null(integer(1)), size=size)
     found = {split: _classes(path) for split, path in _split_folders(root).items()}
+    _require_fitting(root, found, names)
+    known = list(found["train"])
+    files = [path for classes in found.values() for name in known for path in classes[name]]
+    store = decoded_files(files, root, cache, channels=channels, size=size)
+    parts, first = {}, 0
+    for split, classes in found.items():
+        counts = torch.tensor([len(classes[name]) for name in known])
+        labels = torch.arange(len(known)).repeat_interleave(counts)
+        parts[split] = IndexedImages(store, first + torch.arange(len(labels)), labels)
+        first += len(labels)
+    return splits_of(parts, tuple(known))
+
+
+def _require_fitting(
+    root: Path, found: Mapping[str, Mapping[str, Sequence[Path]]], names: Sequence[str] | None
+) -> None:
+    """Refuses splits of other classes, or too few of them, or too few images of one."""
     known = list(found["train"])
     for split, classes in found.items():
         require_same(root, split, classes, known)
@@ -55,15 +72,6 @@ def folder(
             f"{shown(found['train'][few][0])} is the only training image of its class, which needs "
             "2: one is held out to validate on"
         )
-    files = [path for classes in found.values() for name in known for path in classes[name]]
-    store = decoded_files(files, root, cache, channels=channels, size=size)
-    parts, first = {}, 0
-    for split, classes in found.items():
-        counts = torch.tensor([len(classes[name]) for name in known])
-        labels = torch.arange(len(known)).repeat_interleave(counts)
-        parts[split] = IndexedImages(store, first + torch.arange(len(labels)), labels)
-        first += len(labels)
-    return splits_of(parts, tuple(known))
 
 
 def _split_folders(root: Path) -> dict[str, Path]:

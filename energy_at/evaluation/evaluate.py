@@ -18,9 +18,9 @@ from energy_at.attacks.custom import Search
 from energy_at.attacks.registry import CLEAN, ITERATED, AttackKey, named_attack
 from energy_at.attacks.threat import Ball
 from energy_at.config.build import keys_of
-from energy_at.config.trust import own_attacks
 from energy_at.core.files import sha256
 from energy_at.core.rules import integer, require
+from energy_at.core.trust import own_attacks
 from energy_at.evaluation.gradient_masking import attack_checks, black_box_passes, network_checks
 from energy_at.evaluation.robustbench import leaderboard_entry
 from energy_at.evaluation.robustness import Evaluator, Journal, Mask

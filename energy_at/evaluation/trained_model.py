@@ -19,6 +19,7 @@ from energy_at.core.device import device_of
 from energy_at.core.files import digest, sha256
 from energy_at.core.names import NORMS, SPLITS
 from energy_at.core.rules import ArgumentError, integer, one_of, or_null, require
+from energy_at.core.trust import require_trusted
 from energy_at.core.types import Labels
 from energy_at.data import ImageData, ImageSet
 from energy_at.evaluation.published_weights import open_weights
@@ -290,9 +291,13 @@ def open_run(run: str, cfg: DictConfig, overrides: Sequence[str] = ()) -> Traine
 
 
 def require_wandb_only(cfg: DictConfig) -> None:
-    """Raises ``ValueError`` if there is a logger besides W&B: only a training writes it."""
+    """Raises ``ValueError`` if there is a logger besides W&B: only a training writes it.
+
+    Or if its target is refused, which would come after all that is to be logged.
+    """
     if others := [name for name in cfg.logger if name != "wandb"]:
         raise ValueError(f"logger={others[0]}: only trainings write it; choose wandb or none")
+    require_trusted(cfg.logger)
 
 
 def publish(

@@ -25,7 +25,7 @@ class FinishedRun:
 
     @cached_property
     def config(self) -> DictConfig:
-        return self.folder.config()
+        return self.folder.config(to_build=False)
 
     @cached_property
     def log(self) -> MetricsLog:

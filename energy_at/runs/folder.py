@@ -19,6 +19,7 @@ from energy_at.core.files import is_first, read_json, remove_parts, write_atomic
 from energy_at.core.lock import locked
 from energy_at.core.progress import printable
 from energy_at.core.rules import integer, is_integer, is_number
+from energy_at.core.trust import require_trusted
 from energy_at.runs.environment import environment
 from energy_at.runs.metrics_log import MetricsLog, read_metrics_log
 
@@ -131,7 +132,7 @@ class RunFolder:
         """Whether the run was stopped before its first checkpoint, at the end of an epoch."""
         if self.has_checkpoint() or self.results_file.exists():
             return False
-        if OmegaConf.select(self.config(), "callbacks.last") is None:
+        if OmegaConf.select(self.config(to_build=False), "callbacks.last") is None:
             return True  # none is ever written
         with suppress(ValueError):  # of a damaged log: nothing was saved to be lost
             return not bool((self.log()["epoch"].values >= 1).any())
@@ -151,14 +152,17 @@ class RunFolder:
     def has_ended(self) -> bool:
         return self.results_file.is_file() or self.error_file.is_file()
 
-    def config(self) -> DictConfig:
+    def config(self, *, to_build: bool = True) -> DictConfig:
         """The resolved configuration of the run.
 
         Raises:
-            ValueError: if its file is damaged.
+            ValueError: if its file is damaged, or names anything to build that is not trusted;
+                who only reads it, ``to_build=False``, needs no trust.
         """
         try:
             cfg = OmegaConf.load(self.config_file)
+        except RecursionError as error:
+            raise ValueError(f"{self.config_file} is damaged: it is nested too deeply") from error
         except (YAMLError, ValueError) as error:  # of which UnicodeDecodeError is one
             mark = getattr(error, "problem_mark", None)
             at = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -176,6 +180,8 @@ class RunFolder:
             raise ValueError(
                 f"{self.config_file} holds an interpolation ${{...}}, which no run saves: refused"
             )
+        if to_build:
+            require_trusted(cfg, of=self.config_file)
         return cfg
 
     def record(self) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from energy_at.sampling.prepare import (
     Material,
     SamplingPlan,
     chosen_classes,
+    is_of,
     load_extractor,
     plan_of,
     prepare,
@@ -70,6 +71,9 @@ def _sample(
     folder: ResultFolder,
     cache: Path,
 ) -> tuple[str, Mapping[str, Mapping[str, Any]]]:
+    if plan.extractor.name != "none":
+        labels = getattr(model.data, plan.reference).labels
+        require_enough(plan.n, int(is_of(classes, labels).sum()))
     parts = Parts(folder)
     earlier = len(parts.done)
     judge = find_classifier(model, str(cfg.judge), cfg.cache)
@@ -83,8 +87,6 @@ def _sample(
     with _timed(seconds, "prepare"):
         with keys_of(cfg.start):
             material = prepare(model, plan, cache, classes, progress=cfg.progress)
-        if plan.extractor.name != "none":
-            require_enough(plan.n, len(material.of_classes(getattr(model.data, plan.reference))))
         if judge is not None and classifier is None:
             classifier = load_classifier(model, judge, progress=cfg.progress)
         if waits:

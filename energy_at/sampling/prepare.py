@@ -174,12 +174,12 @@ class Material:
 
     def of_classes(self, images: ImageSet) -> ImageSet:
         """The images of the classes of the samples."""
-        return images.take(_is_of(self.classes, images.labels).nonzero().flatten())
+        return images.take(is_of(self.classes, images.labels).nonzero().flatten())
 
     @property
     def training_energies(self) -> PerExample:
         """Energies of the training images of these classes, on the CPU, in nats."""
-        return self.energies[_is_of(self.classes, self.images.labels)].cpu()
+        return self.energies[is_of(self.classes, self.images.labels)].cpu()
 
     def portions(self, done: set[int]) -> Iterator[Chains]:
         """Samples at their start, class by class, without the numbers that are ``done``.
@@ -210,7 +210,7 @@ class Material:
         return Chains.start_at(number.to(device), y, x, target, noise)
 
 
-def _is_of(classes: Sequence[int], labels: Labels) -> Bool[Tensor, " images"]:
+def is_of(classes: Sequence[int], labels: Labels) -> Bool[Tensor, " images"]:
     return torch.isin(labels, torch.tensor(classes, device=labels.device))
 
 

@@ -118,7 +118,9 @@ class Classifier(Extractor):
 
     def load(self, device: torch.device, classifier: nn.Module | None = None) -> nn.Module:
         if classifier is None:
-            raise ArgumentError("classifier", None, "a classifier of the data set: auto trains one")
+            raise ArgumentError(
+                "classifier", "none", "a classifier of the data set: auto trains one"
+            )
         return _ClassifierFeatures(classifier).to(device).eval()
 
 

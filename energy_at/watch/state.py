@@ -71,7 +71,7 @@ class WatchedRun:
     def _setting(self, key: str, default: Any = None) -> Any:
         """From its configuration, once it is written; a resumed run may have changed it."""
         if not self._config and self.folder.config_file.is_file():
-            self._config = self.folder.config()
+            self._config = self.folder.config(to_build=False)
         return OmegaConf.select(self._config, key, default=default)
 
     def state(self, name: str) -> dict[str, Any]:

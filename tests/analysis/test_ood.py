@@ -8,8 +8,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from energy_at.analysis.measure import plan_of
 from energy_at.analysis.ood import ood_evaluators
 from energy_at.attacks import Linf
+from energy_at.config.keys import compose_command
 from energy_at.core.rules import ArgumentError
 from energy_at.data import ImageData, ImageSet, digits
 from energy_at.evaluation import EvaluationTarget, TrainedModel
@@ -63,3 +65,11 @@ def test_what_is_no_other_set_of_images_is_refused(model, names, said):
         evaluators(model, *names)
     assert caught.value.argument == "ood"
     assert re.search(said, caught.value.must)
+
+
+def test_a_folder_may_be_called_by_a_number(model, here):
+    chosen = ("norm=linf", "eps=0.1", "eps_list=[0.1]", "ood=[digits,1]")
+    plan = plan_of(compose_command("analyse", chosen), [model])
+    assert plan.ood == ["digits", "1"]
+    with pytest.raises(ArgumentError, match="ood must be a data set"):
+        evaluators(model, *plan.ood)

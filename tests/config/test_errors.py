@@ -14,8 +14,8 @@ from hydra_plugins.hydra_joblib_launcher.config import JobLibLauncherConf
 from omegaconf import OmegaConf
 from omegaconf.errors import ValidationError
 
-from energy_at.config import trust
 from energy_at.config.errors import explain, one_line_errors
+from energy_at.core import trust
 from energy_at.core.lock import locked
 from energy_at.core.rules import ArgumentError, integer, require
 from tests.helpers.running import ONE_EPOCH, assert_refused

@@ -10,7 +10,7 @@ import torch
 from energy_at.config.keys import compose_command
 from energy_at.data import ImageData, ImageSet
 from energy_at.evaluation import EvaluationTarget, open_model, result_key
-from energy_at.evaluation.trained_model import network_text
+from energy_at.evaluation.trained_model import network_text, require_wandb_only
 from tests.helpers.digits_net import digits_net
 from tests.helpers.running import assert_refused
 
@@ -153,3 +153,23 @@ def mistakes(digits_run):
 )  # fmt: skip
 def test_what_cannot_be_opened_gets_one_line_and_writes_nothing(type_evaluate, wrong, said):
     assert_refused(type_evaluate, said, *wrong)
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("logger=csv", "logger=csv: only trainings write it; choose wandb or none"),
+        (
+            "logger=wandb logger.wandb._target_=os.system",
+            r"logger\.wandb\._target_=os\.system is not trusted",
+        ),
+        (
+            "logger=wandb logger.wandb._target_=0.5",
+            r"logger\.wandb\._target_=0\.5 must be the name of",
+        ),
+    ],
+)
+def test_a_logger_is_refused_before_what_it_would_log_is_computed(typed, said):
+    cfg = compose_command("analyse", ["run=run", *typed.split()])
+    with pytest.raises(ValueError, match=said):
+        require_wandb_only(cfg)

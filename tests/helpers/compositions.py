@@ -8,7 +8,7 @@ import omegaconf.base
 from hydra._internal.config_repository import ConfigRepository
 from omegaconf import grammar_parser
 
-from energy_at.config import CONF
+from energy_at.core.files import CONF
 
 _load = ConfigRepository.load_config
 _known = {}

@@ -20,14 +20,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, base, open_dict
 
-from energy_at.config import CONF
 from energy_at.config.cli import Job
 from energy_at.config.errors import explain
 from energy_at.config.keys import require_read, require_single
 from energy_at.config.preflight import prepare
 from energy_at.config.schema import check, check_start
-from energy_at.config.trust import set_trusted
 from energy_at.config.versions import register_resolver
+from energy_at.core.files import CONF
+from energy_at.core.trust import set_trusted
 from energy_at.runs.folder import RunFolder
 from energy_at.runs.resume import open_job
 from energy_at.runs.selection import require_named

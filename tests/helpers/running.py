@@ -10,8 +10,8 @@ from hydra import compose, initialize_config_dir
 from lightning import seed_everything
 
 from energy_at import train
-from energy_at.config import CONF as FOLDER
 from energy_at.config.build import Run, build
+from energy_at.core.files import CONF as FOLDER
 from energy_at.doctor.__main__ import OWN
 from energy_at.runs.folder import RunFolder
 

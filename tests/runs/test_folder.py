@@ -138,6 +138,9 @@ def test_a_damaged_file_of_a_run_is_named_in_one_line(run, name, content):
         ("config.yaml", "a: [1\nb: }", "line 2, column 2: it is not YAML"),
         ("config.yaml", "- 1", "it holds no configuration"),
         ("config.yaml", "dataset: 3", "it has no group dataset"),
+        pytest.param("config.yaml", f"a: {'[' * 999}{']' * 999}", "nested too deeply", id="deep"),
+        ("config.yaml", "a: &a {b: *a}", "it is nested too deeply"),
+        ("config.yaml", "a: !!python/object/apply:os.system [ls]", "it is not YAML"),
     ],
 )
 def test_a_file_of_a_run_with_other_content_is_named(run, name, content, said):

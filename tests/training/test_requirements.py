@@ -120,6 +120,13 @@ def test_other_batches_frozen_networks_and_trainings_of_no_step_are_refused():
         fit(precision="bf16-true")
 
 
+def test_lightning_changes_fp16_on_a_cpu_before_a_module_can_see_it():
+    """As ``docs/python_api.md`` says."""
+    with pytest.warns(UserWarning, match="fp16 is not supported on CPU"):
+        trainer = Trainer(accelerator="cpu", logger=False, precision="16-mixed")
+    assert trainer.precision == "bf16-mixed"
+
+
 def test_a_label_of_a_later_batch_is_named():
     y = Y.clone()
     y[20] = 10

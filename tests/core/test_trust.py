@@ -1,6 +1,5 @@
 """What a configuration may build: a stranger's run folder runs no code of its own."""
 
-import copy
 import re
 import shutil
 import statistics
@@ -9,10 +8,12 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from energy_at import analyse, evaluate, export, sample, train
-from energy_at.config import trust
+import energy_at.watch.__main__ as watch
+from energy_at import analyse, evaluate, export, report, sample, train
 from energy_at.config.build import make
-from energy_at.config.trust import own_attacks, require_trusted, set_trusted
+from energy_at.config.schema import check
+from energy_at.core import trust
+from energy_at.core.trust import own_attacks, require_trusted, set_trusted
 from energy_at.runs.folder import RunFolder
 from tests.helpers.running import ONE_EPOCH, config, everything, train_in, typed
 
@@ -35,7 +36,7 @@ STRANGE = [
     "energy_at.runs.folder.RunFolder.write_results",
     "energy_at.core.files.write_atomic",
     "energy_at.runs.checkpoints.read_checkpoint",
-    "energy_at.config.trust.set_trusted",
+    "energy_at.core.trust.set_trusted",
     # aliases through a package that is allowed
     "torch.nn.modules.module.torch.hub.load",
     "torch.nn.functional.torch.hub.load",
@@ -48,7 +49,6 @@ STRANGE = [
     # modules whose import would be the attack
     "antigravity.geohash",
     "this",
-    "",
     "energy_at..objectives.DER",
 ]
 PLACES = [
@@ -68,7 +68,31 @@ PLACES = [
     "logger.csv",
     "trainer.plugins",
     "threat.ball",
+    "hydra.sweeper",
+    "of_nobody",
 ]
+
+
+def built(target, **more):
+    return {"_target_": target, **more}
+
+
+ALIAS = "torch.nn.modules.module.torch.hub.load"
+NESTED = built("torch.nn.Sequential", _args_=[built("torch.nn.ReLU"), built("os.system")])
+FORMS = {  # node: where in it the first refused target stands, and this target
+    "plain": (built("os.system", command="id"), "_target_", "os.system"),
+    "partial": (built("os.system", _partial_=True), "_target_", "os.system"),
+    "not recursive": (built("os.system", _recursive_=False), "_target_", "os.system"),
+    "converted": (built("os.system", _convert_="all"), "_target_", "os.system"),
+    "positional": (built("os.system", _args_=["id"]), "_target_", "os.system"),
+    "alias": (built(ALIAS, repo="x"), "_target_", ALIAS),
+    "below": ({"x": {"y": built("os.system")}}, "x.y._target_", "os.system"),
+    "in a list": ({"x": [[1, built("os.system")]]}, "x[0][1]._target_", "os.system"),
+    "argument": (built("torch.nn.Sequential", x=built("os.system")), "x._target_", "os.system"),
+    "element": (NESTED, "_args_[1]._target_", "os.system"),
+    "ours": (built("energy_at.runs.folder.runs_in"), "_target_", "energy_at.runs.folder.runs_in"),
+    "no name": (built(["os.system"]), "_target_", ["os.system"]),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +108,8 @@ def trust_nobody(monkeypatch):
 def test_a_strange_target_is_refused_with_its_key_and_the_remedy(target):
     cfg = OmegaConf.create({"model": {"_target_": target, "x": 1}})
     package = re.escape(target.partition(".")[0])
-    line = rf"^model\._target_={re.escape(target)} is not trusted.*trust=\[{package}\][^\n]*$"
+    remedy = "no configuration of this" if package == "energy_at" else rf"trust=\[{package}\]"
+    line = rf"^model\._target_={re.escape(target)} is not trusted[^\n]*{remedy}[^\n]*$"
     with pytest.raises(ValueError, match=line):
         make(cfg.model)
 
@@ -105,29 +130,35 @@ def composed():
     return cfg
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_every_place_of_a_configuration_is_checked(composed, place):
-    cfg = copy.deepcopy(composed)
-    OmegaConf.update(cfg, f"{place}._target_", "os.system", force_add=True)
-    group = place.partition(".")[0]
-    line = re.escape(f"{place}._target_=os.system is not trusted")
-    with pytest.raises(ValueError, match=line):
-        require_trusted(cfg[group])
+@pytest.fixture(scope="module")
+def saved(composed, tmp_path_factory):
+    """The run folder of this configuration."""
+    return RunFolder.create(tmp_path_factory.mktemp("saved") / "run", composed)
 
 
 @pytest.mark.parametrize(
-    "below",
-    [
-        {"_partial_": True},
-        {"_recursive_": False},
-        {"_convert_": "all"},
-        {"_args_": ["echo"]},
-    ],
+    ("place", "form"),
+    [(place, "plain") for place in PLACES] + [("callbacks.own", form) for form in FORMS],
 )
-def test_hydras_own_keys_change_nothing(below):
-    nested = {"_target_": "torch.nn.Sequential", "_args_": [{"_target_": "os.system", **below}]}
-    with pytest.raises(ValueError, match=r"_args_\[0\]\._target_=os\.system is not trusted"):
-        make(OmegaConf.create(nested))
+def test_a_run_that_names_a_strange_target_anywhere_is_not_read(saved, composed, place, form):
+    node, at, target = FORMS[form]
+    cfg = OmegaConf.create(OmegaConf.to_container(composed, resolve=True))
+    OmegaConf.update(cfg, place, node, merge=False, force_add=True)
+    OmegaConf.save(cfg, saved.config_file)
+    with pytest.raises(ValueError, match=r"config\.yaml") as caught:
+        saved.config()
+    says = "must be the name of" if form == "no name" else "is not trusted"
+    line = f"{saved.config_file}: {place}.{at}={target} {says}"
+    assert str(caught.value).startswith(line)
+    assert ("trust=[os]" in str(caught.value)) is (target == "os.system")
+
+
+def test_a_target_is_found_behind_anchors_of_yaml(saved, composed):
+    text = OmegaConf.to_yaml(composed, resolve=True)
+    for alias in ("{z: *a}", "{z: {<<: *a, b: 1}}"):
+        saved.config_file.write_text(f"a: &a {{_target_: os.system}}\nx: {alias}\n{text}")
+        with pytest.raises(ValueError, match=r": a\._target_=os\.system is not trusted"):
+            saved.config()
 
 
 def test_a_target_behind_an_interpolation_is_checked_by_its_value():
@@ -136,7 +167,7 @@ def test_a_target_behind_an_interpolation_is_checked_by_its_value():
         make(cfg.model)
 
 
-@pytest.mark.parametrize("target", [1, None, ["os.system"], {"a": 1}])
+@pytest.mark.parametrize("target", [1, None, "", ["os.system"], {"a": 1}])
 def test_a_target_that_is_no_name_is_refused(target):
     with pytest.raises(ValueError, match="must be the name of a class or function"):
         make(OmegaConf.create({"_target_": target}))
@@ -188,8 +219,26 @@ def test_a_trusted_package_is_built_from_by_its_own_things_only(monkeypatch):
     with pytest.raises(ValueError, match="is not trusted"):
         require_trusted(own)
     monkeypatch.setenv(trust.VARIABLE, "some_package, tests")
-    set_trusted([])
     require_trusted(own)
+
+
+def test_an_alias_is_refused_with_what_to_write_instead():
+    set_trusted(["tests.helpers"])
+    cfg = OmegaConf.create({"_target_": "tests.helpers.wandb_files.json.loads"})
+    with pytest.raises(ValueError, match=r"is of json: name a function or class of your own"):
+        require_trusted(cfg)
+
+
+@pytest.mark.parametrize("package", ["energy_at", "energy_at.runs", "energy_at.runs.folder"])
+def test_no_word_makes_our_own_functions_a_target(package, monkeypatch):
+    with pytest.raises(ValueError, match=rf"trust=\[{package}\] must be .* of yours"):
+        check(OmegaConf.create({"trust": [package]}))
+    set_trusted([package])
+    monkeypatch.setenv(trust.VARIABLE, package)
+    with pytest.raises(ValueError, match="is not trusted") as caught:
+        require_trusted(OmegaConf.create({"_target_": "energy_at.runs.folder.runs_in"}))
+    assert "trust=" not in str(caught.value)
+    assert trust.VARIABLE not in str(caught.value)
 
 
 @pytest.fixture(scope="module")
@@ -214,49 +263,65 @@ def owner(folder, monkeypatch):
     return folder
 
 
-def strange(folder, target):
+def strange(folder, target, place="model"):
     """The run, as a stranger has changed it."""
     shutil.rmtree(folder / "strange", ignore_errors=True)
     shutil.copytree(folder / "run", folder / "strange")
     run = RunFolder(folder / "strange")
     cfg = OmegaConf.load(run.config_file)
-    cfg.model._target_ = target
+    OmegaConf.update(cfg, f"{place}._target_", target, force_add=True)
     cfg.trust = ["my_package"]
     run.config_file.write_text(OmegaConf.to_yaml(cfg))
     return run
 
 
+FEW = ["attacks=[fgsm]", "subset=8"]
+DRAWN = ["n=4", "quality=none", "start=noise"]
 COMMANDS = {
-    evaluate: ["run=strange", "attacks=[fgsm]", "subset=8"],
-    train: ["resume=strange", "trainer.max_epochs=2"],
-    export: ["run=strange"],
-    sample: ["run=strange", "n=4", "quality=none", "start=noise"],
-    analyse: ["run=strange", "attacks=[fgsm]", "subset=8"],
+    "evaluate": (evaluate, ["run=strange", *FEW]),
+    "train resume=": (train, ["resume=strange", "trainer.max_epochs=2"]),
+    "export": (export, ["run=strange"]),
+    "sample": (sample, ["run=strange", *DRAWN]),
+    "sample, classifier": (sample, ["run=run", "judge=strange", *DRAWN]),
+    "analyse": (analyse, ["run=strange", *FEW]),
+    "analyse runs=": (analyse, ["runs=[run,strange]", *FEW]),
+}
+READERS = {
+    "report": (report, ["runs=[run,strange]"]),
+    "watch": (watch, ["run=strange", "once=true"]),
 }
 
 
-JUDGE = ["run=run", "judge=strange", *COMMANDS[sample][1:]]
-
-
-@pytest.mark.parametrize(
-    ("command", "argv"),
-    [*COMMANDS.items(), (sample, JUDGE)],
-    ids=[*(command.__name__ for command in COMMANDS), "judge"],
-)
-def test_no_command_runs_the_code_of_a_strangers_run(owner, monkeypatch, capsys, command, argv):
-    strange(owner, "my_package.network")
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("place", ["model", "callbacks.own"])  # always built, and never
+def test_no_command_takes_a_strangers_run(owner, monkeypatch, capsys, name, place):
+    command, argv = COMMANDS[name]
+    target, place = "my_package.network", f"{place}._target_"
+    run = strange(owner, target, place.removesuffix("._target_"))
     before = everything(owner)
-    code, _, error = typed(monkeypatch, capsys, command.main, *argv)
-    assert code == 1
-    assert error.startswith("error: model._target_=my_package.network is not trusted")
+    code, out, error = typed(monkeypatch, capsys, command.main, *argv)
+    assert (code, out) == (1, "")
+    file = run.config_file.relative_to(owner)
+    assert error.startswith(f"error: {file}: {place}={target} is not trusted")
     assert "trust=[my_package]" in error
     assert error.count("\n") == 1
     assert everything(owner) == before  # nothing called, nothing written
 
 
+@pytest.mark.parametrize("name", READERS)
+def test_who_builds_nothing_needs_no_trust(owner, monkeypatch, capsys, name):
+    command, argv = READERS[name]
+    strange(owner, "my_package.network")
+    code, out, _ = typed(monkeypatch, capsys, command.main, *argv)
+    assert code == 0
+    assert "strange" in out
+    assert not (owner / "called").exists()
+    shutil.rmtree("report", ignore_errors=True)
+
+
 def test_who_trusts_a_package_builds_from_it_and_no_run_says_so(owner, monkeypatch, capsys):
     run = strange(owner, "my_package.network")
-    words = [*COMMANDS[train], "trust=[my_package]"]
+    words = [*COMMANDS["train resume="][1], "trust=[my_package]"]
     code, _, error = typed(monkeypatch, capsys, train.main, *words)
     assert (code, error) == (0, "")
     assert (owner / "called").exists()

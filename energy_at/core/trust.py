@@ -3,7 +3,8 @@
 Hydra imports and calls whatever a ``_target_`` names. Here that is only what the YAML files of this
 project name, and classes and functions of torch, torchvision, timm and Lightning that make
 networks, optimizers, callbacks and loggers. Anything else has to be trusted on the command line: a
-run folder or a checkpoint is never asked.
+run folder or a checkpoint is never asked. What a run folder names is checked as a whole when its
+configuration is read, whether it would be built or not.
 """
 
 import os
@@ -17,7 +18,7 @@ from typing import Any
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from energy_at.config import CONF
+from energy_at.core.files import CONF
 from energy_at.core.names import ATTACKS
 
 VARIABLE = "ENERGY_AT_TRUST"  # packages, separated by commas
@@ -30,18 +31,33 @@ FAMILIES = {  # package: the class from which everything that may be built there
 }
 TIMM = "timm.create_model"
 TIMM_READS_FILES = {"_args_", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay"}
-_RETURNED = ("energy_at", "lightning", "timm", "torch", "torchvision")
+OURS = "energy_at"
+_RETURNED = (OURS, "lightning", "timm", "torch", "torchvision")
 _trusted: list[str] = []
 
 
 def set_trusted(packages: Sequence[str]) -> None:
-    """Trusts packages or modules in this process, with those of ``ENERGY_AT_TRUST``."""
-    listed = os.environ.get(VARIABLE, "").split(",")
-    _trusted[:] = [*packages, *(name.strip() for name in listed if name.strip())]
+    """Trusts packages or modules in this process, alongside those of ``ENERGY_AT_TRUST``."""
+    _trusted[:] = packages
 
 
-def require_trusted(cfg: Any) -> list[str]:
-    """Raises ``ValueError`` for a node that would build anything else, at any depth.
+def may_be_trusted(package: str) -> bool:
+    """Whether a package may be trusted as a whole: of this one, ``conf/`` names what may be built.
+
+    Others of its functions write and delete files.
+    """
+    return package.partition(".")[0] != OURS
+
+
+def require_trusted(cfg: Any, *, of: Path | None = None) -> list[str]:
+    """Checks everything that a configuration would build, at any depth.
+
+    Args:
+        cfg: A node of a configuration.
+        of: The file that it was read from, for messages.
+
+    Raises:
+        ValueError: if a target is not trusted.
 
     Returns:
         What it may build: the targets, and packages of what they may return, as Hydra lists them.
@@ -50,11 +66,10 @@ def require_trusted(cfg: Any) -> list[str]:
         return []
     targets, key = [], cfg._get_full_key(None)
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    for place, node in _nodes(plain, key):
+    for typed, node in _nodes(plain, key):
+        place = f"{of}: {typed}" if of else typed
         target = node["_target_"]
-        if place == f"{key}.net._target_" and plain.get("target") == target:
-            place = f"{key}.target"  # which it repeats, and which a user types
-        if not isinstance(target, str):
+        if not (isinstance(target, str) and target):
             raise ValueError(f"{place}={target} must be the name of a class or function")
         if target == TIMM and (found := TIMM_READS_FILES & node.keys()):
             raise ValueError(
@@ -62,13 +77,9 @@ def require_trusted(cfg: Any) -> list[str]:
                 "weights safely"
             )
         if not (target in _own_targets() or _is_family(target) or _is_trusted(target)):
-            package = target.partition(".")[0]
-            raise ValueError(
-                f"{place}={target} is not trusted, for it could run any code: if you know what it "
-                f"does, add trust=[{package}] or set {VARIABLE}={package}"
-            )
+            raise _not_trusted(place, target)
         targets.append(target)
-    return targets + [f"{package}.*" for package in (*_RETURNED, *_trusted)]
+    return targets + [f"{package}.*" for package in (*_RETURNED, *_trusted_packages())]
 
 
 def own_attacks(cfg: DictConfig) -> dict[str, Any]:
@@ -86,12 +97,8 @@ def own_attacks(cfg: DictConfig) -> dict[str, Any]:
             raise ValueError(f"{key}: choose a name that is no attack of this package")
         if not (isinstance(target, str) and re.fullmatch(r"(\w+\.)+\w+", target)):
             raise ValueError(f"{key}={target} must be the name of a function: my_module.my_attack")
-        package = target.partition(".")[0]
         if not below_trusted(target):
-            raise ValueError(
-                f"{key}={target} is not trusted, for it could run any code: if you know what it "
-                f"does, add trust=[{package}] or set {VARIABLE}={package}"
-            )
+            raise _not_trusted(key, target)
         try:
             found[name] = get_object(target)
         except (ImportError, ValueError) as error:
@@ -101,13 +108,32 @@ def own_attacks(cfg: DictConfig) -> dict[str, Any]:
     return found
 
 
+def _not_trusted(key: str, target: str) -> ValueError:
+    """With the remedy, if there is one."""
+    package = target.partition(".")[0]
+    if not may_be_trusted(package):
+        remedy = "no configuration of this project builds it, and none may"
+    elif below_trusted(target):  # an alias
+        remedy = (
+            f"it is of {_module_of(target)}: name a function or class of your own that calls it"
+        )
+    else:
+        remedy = f"if you know what it does, add trust=[{package}] or set {VARIABLE}={package}"
+    return ValueError(f"{key}={target} is not trusted, for it could run any code: {remedy}")
+
+
 def _nodes(value: Any, key: str) -> Iterator[tuple[str, dict[Any, Any]]]:
     """Everything with a ``_target_``, with the key of that, outermost first."""
     if isinstance(value, dict):
         if "_target_" in value:
             yield f"{key}._target_".lstrip("."), value
         for name, below in value.items():
-            yield from _nodes(below, f"{key}.{name}".lstrip("."))
+            for place, node in _nodes(below, f"{key}.{name}".lstrip(".")):
+                # net._target_ repeats target, which a user types
+                repeats = (
+                    node is below and name == "net" and node["_target_"] == value.get("target")
+                )
+                yield (f"{key}.target" if repeats else place), node
     elif isinstance(value, list):
         for number, below in enumerate(value):
             yield from _nodes(below, f"{key}[{number}]")
@@ -116,7 +142,8 @@ def _nodes(value: Any, key: str) -> Iterator[tuple[str, dict[Any, Any]]]:
 @cache
 def _own_targets() -> frozenset[str]:
     text = "\n".join(file.read_text(encoding="utf-8") for file in Path(CONF).rglob("*.yaml"))
-    return frozenset(re.findall(r"^\s*_target_: (energy_at\.[\w.]+)", text, re.MULTILINE))
+    targets = re.findall(r"^\s*_target_: ((?:energy_at|lightning)\.[\w.]+)", text, re.MULTILINE)
+    return frozenset(targets)
 
 
 def _is_family(target: str) -> bool:
@@ -133,9 +160,22 @@ def _is_trusted(target: str) -> bool:
     """Whether both the name and what stands behind it belong to a package that is trusted."""
     if not below_trusted(target):
         return False
+    try:
+        return below_trusted(_module_of(target))
+    except ImportError:  # there is nothing to run: who builds it says so, who reads it need not
+        return True
+
+
+def _module_of(target: str) -> str:
     found = get_object(target)
-    return below_trusted(str(getattr(found, "__module__", None) or type(found).__module__))
+    return str(getattr(found, "__module__", None) or type(found).__module__)
 
 
 def below_trusted(name: str) -> bool:
-    return any(name == trusted or name.startswith(f"{trusted}.") for trusted in _trusted)
+    packages = filter(may_be_trusted, _trusted_packages())
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def _trusted_packages() -> list[str]:
+    listed = (name.strip() for name in os.environ.get(VARIABLE, "").split(","))
+    return [*_trusted, *filter(None, listed)]
