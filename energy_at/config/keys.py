@@ -45,6 +45,8 @@ def require_read(cfg: DictConfig, name: str, overrides: Sequence[str]) -> None:
     """
     added = [o for o in overrides if o.startswith("+") and not _is_argument(cfg, key_of(o))]
     if own := OPEN.get(name):
+        if group := [o for o in added if f"{key_of(o)}." == own]:
+            raise ValueError(unknown_key(own[:-1], name, [group[0].lstrip("+")]))
         added = [o for o in added if not key_of(o).startswith(own)]
     if not added:
         return

@@ -63,6 +63,7 @@ def test_an_unknown_key_or_choice_is_named_with_the_nearest(type_train, wrong, s
     [
         ("attack=pgd", "attack: unknown key; did you mean attacks=[pgd]?"),
         ("attack=[pgd]", "attack: unknown key; did you mean attacks?"),
+        ("+attack=pgd", "attack: unknown key; did you mean attacks=[pgd]?"),
         ("resume=run", "resume: unknown key; did you mean run=run?"),
         ("step=5", "step: unknown key; did you mean steps?"),
         ("attacks=[pdg]", "such as [fgsm,pgd], of fgsm, "),
