@@ -228,6 +228,15 @@ def test_what_the_docs_count_is_what_the_committed_runs_say():
     assert claims.collapses() in text
 
 
+def test_every_page_is_in_the_navigation_or_left_out_of_it_by_name():
+    outside, _, inside = MKDOCS.partition("not_in_nav: |")[2].partition("nav:")
+    left_out = [pattern for pattern in outside.split() if not pattern.startswith("!")]
+    for page in PAGES[1:]:
+        name = page.relative_to(ROOT / "docs").as_posix()
+        unlisted = any(Path("/", name).match(pattern) for pattern in left_out)
+        assert f": {name}" in inside or unlisted, name
+
+
 @pytest.mark.slow
 def test_the_notebook_runs_as_it_stands(here):
     nbclient, nbformat = map(pytest.importorskip, ("nbclient", "nbformat"))
