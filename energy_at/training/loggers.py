@@ -132,15 +132,24 @@ class TolerantWandb(WandbLogger):
 
     Args:
         mode: ``online``, ``offline``, or another mode of wandb.
+        why_offline: Printed when the run begins: until then anything may still be refused.
         log_checkpoints: Whether the last and the best checkpoint become an artifact after training.
         options: Arguments of Lightning's logger or of ``wandb.init``; ``id`` resumes that run.
     """
 
-    def __init__(self, *, mode: str, log_checkpoints: bool = False, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        mode: str,
+        log_checkpoints: bool = False,
+        why_offline: str | None = None,
+        **options: Any,
+    ) -> None:
         settings = {"init_timeout": INIT, "finish_timeout": FINISH, "silent": mode == "offline"}
         super().__init__(mode=mode, settings=settings | options.pop("settings", {}), **options)
         self._wandb_init.pop("anonymous")  # deprecated by wandb, whatever its value
         self.log_checkpoints = log_checkpoints
+        self._why_offline = why_offline
         self._failed: Any = None  # a run
 
     @property
@@ -223,6 +232,9 @@ class TolerantWandb(WandbLogger):
         """A run, offline if the server refuses it."""
         import wandb
 
+        if self._why_offline is not None:
+            _print_offline(self._why_offline, self.save_dir or ".")
+            self._why_offline = None
         try:
             run = wandb.init(**self._wandb_init)
             run.define_metric(STEP)  # the x axis
@@ -254,11 +266,13 @@ def wandb_logger(
         reason = "no API key is configured"
     elif mode == "online" and not is_reachable(server()):
         reason = f"{server()} does not answer"
-    if reason is not None:
-        _print_offline(reason, folder)
-        mode = "offline"
-    place = str(Path(folder).absolute())  # the process of wandb may have another working directory
-    return TolerantWandb(save_dir=place, project=project, mode=mode, **options)
+    return TolerantWandb(
+        save_dir=str(Path(folder).absolute()),  # the process of wandb may have another one
+        project=project,
+        mode=mode if reason is None else "offline",
+        why_offline=reason,
+        **options,
+    )
 
 
 def _one_line(error: Exception) -> str:

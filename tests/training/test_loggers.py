@@ -342,6 +342,14 @@ def test_a_run_is_found_by_its_method_attack_eps_data_set_and_seed(offline):
     )
 
 
+def test_that_it_runs_offline_is_said_when_it_begins(tmp_path, no_key, capsys):
+    logger = loggers.wandb_logger(tmp_path, project="p")
+    assert capsys.readouterr().err == ""  # what is refused until then leaves no run
+    assert logger.experiment.id
+    assert capsys.readouterr().err.count("W&B runs offline: no API key is configured") == 1
+    logger.finish()
+
+
 @pytest.mark.slow
 def test_a_resumed_run_resumes_at_wandb(offline, no_key, monkeypatch, capsys):
     folder, kept = offline
