@@ -22,7 +22,7 @@ from omegaconf._impl import select_node
 from energy_at.attacks import Attack
 from energy_at.attacks.registry import column_of
 from energy_at.config.cli import quieten
-from energy_at.config.initial_weights import load_initial
+from energy_at.config.initial_weights import describe_initial, load_initial
 from energy_at.config.trust import require_trusted
 from energy_at.config.versions import allow, instantiate
 from energy_at.core.rules import ArgumentError, as_typed
@@ -118,13 +118,22 @@ def _with_key(cfg: DictConfig, key: str, error: ArgumentError) -> ValueError:
 
 
 def build(
-    cfg: DictConfig, folder: RunFolder, *, wandb_id: str | None = None, fresh: bool = True
+    cfg: DictConfig,
+    folder: RunFolder,
+    *,
+    wandb_id: str | None = None,
+    fresh: bool = True,
+    overrides: Sequence[str] = (),
 ) -> Run:
     """Wires the objects that a config names; the only place that knows them all.
 
-    Without ``fresh``, published weights that the network would begin with are not loaded.
+    Without ``fresh``, published weights that the network would begin with are not loaded; what
+    ``overrides`` name of the network does not follow these weights.
     """
     data = build_data(cfg)  # first: a network follows the images
+    if fresh:
+        with keys_of(cfg):
+            describe_initial(cfg, overrides)
     return Run(build_module(cfg, fresh=fresh), data, build_trainer(cfg, folder, wandb_id))
 
 
