@@ -70,10 +70,10 @@ def changes(cfg: DictConfig, options: dict[str, Any]) -> str:
     return found
 
 
-def describe_initial(cfg: DictConfig, overrides: Sequence[str]) -> None:
-    """Writes into ``cfg.model`` what is known of the network of ``init``; says it.
+def describe_initial(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
+    """Writes into ``cfg.model`` what is known of the network of ``init``, unless it is typed.
 
-    What is typed is left as it is, and what remains open is said.
+    Returns lines that say so, and what was assumed.
 
     Raises:
         FileNotFoundError: if the file or the run does not exist.
@@ -83,7 +83,7 @@ def describe_initial(cfg: DictConfig, overrides: Sequence[str]) -> None:
     if cfg.get("init") is None:
         if source is not None:
             raise ArgumentError("init_source", source, "left out without init=FILE")
-        return
+        return []
     file, typed = _file(cfg), keys_typed(overrides)
     layers = tensors_of(read_tensors(file))
     by_user = bool(NORMALIZED_BY & typed)
@@ -104,8 +104,7 @@ def describe_initial(cfg: DictConfig, overrides: Sequence[str]) -> None:
             f"{file} does not say all of its network: taken {' and '.join(taken)}; "
             "init_source=NAME of its code base decides otherwise"
         )
-    if lines and is_first():
-        write_line("\n".join(f"init     {line}" for line in lines))
+    return lines
 
 
 def _file(cfg: DictConfig) -> Path:
@@ -117,10 +116,10 @@ def _file(cfg: DictConfig) -> Path:
     return path
 
 
-def load_initial(cfg: DictConfig, net: nn.Module) -> None:
+def load_initial(cfg: DictConfig, net: nn.Module, said: Sequence[str] = ()) -> None:
     """Loads the weights of ``init``, if there are any, and writes their digest into ``cfg``.
 
-    A run stands for its last checkpoint.
+    A run stands for its last checkpoint. A line says so, and the lines ``said`` follow.
 
     Raises:
         FileNotFoundError: if the file or the run does not exist.
@@ -142,4 +141,5 @@ def load_initial(cfg: DictConfig, net: nn.Module) -> None:
     cfg.init_sha256 = found
     if is_first():
         head = f"; other classes: {', '.join(reset)} start anew" if reset else ""
-        write_line(f"init     {path}, SHA-256 {found[:12]}{head}")
+        for line in (f"{path}, SHA-256 {found[:12]}{head}", *said):
+            write_line(f"init     {line}")

@@ -65,16 +65,17 @@ def open_weights(
         record["code_base"] = {"name": name, **options}
         if wish == "auto" and SOURCES[name].normalize != "auto":
             wish = "dataset"  # or mean 0 and std 1, which are its own by now
-        if config.source is None:
-            more = f": {changed}" if changed else ""
-            sys.stderr.write(f"{path}: layers named as in source={name}{more}\n")
-    elif changed:
-        sys.stderr.write(f"{path}: its network has {changed}\n")
     net = _built(config)
     has_normalization = load_weights(net, content, config.which)
+    said = []
+    if name is not None and config.source is None:
+        said.append(f"layers named as in source={name}" + (f": {changed}" if changed else ""))
+    elif name is None and changed:
+        said.append(f"its network has {changed}")
     is_open = "shortcut" in config.model and "shortcut" not in options
     if is_open and not own and "model.shortcut" not in typed:
-        record["shortcut"] = _choose_shortcut(config, content, data, wish)
+        record["shortcut"], line = _choose_shortcut(config, content, data, wish)
+        said.append(line)
         net = _built(config)
         load_weights(net, content, config.which)
     if isinstance(net, Normalized) and not has_normalization:
@@ -88,7 +89,8 @@ def open_weights(
                     f"decide which it needs: write {HOW}, normalize=dataset or normalize=none"
                 )
             record["normalization"] = found.record()
-            sys.stderr.write(f"{path}: {found}\n")
+            said.append(str(found))
+    sys.stderr.writelines(f"{path}: {line}\n" for line in said)  # nothing before a refusal
     return net, record
 
 
@@ -101,10 +103,11 @@ def _built(config: DictConfig) -> nn.Module:
 
 def _choose_shortcut(
     config: DictConfig, content: Mapping[str, Any], data: ImageData, wish: str
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], str]:
     """Writes into a configuration the shortcut with which its network classifies the most images.
 
-    Each is tried in the normalization that suits it best, unless ``wish`` names one.
+    Each is tried in the normalization that suits it best, unless ``wish`` names one. Returns what
+    was measured, for the record and as a line.
 
     Raises:
         ValueError: unless one is better by more than the noise, or both give the same logits.
@@ -128,11 +131,11 @@ def _choose_shortcut(
     elif not is_better(hits[chosen], hits[other]):
         raise ValueError(
             f"{path} does not say where its shortcuts begin, and the correct ones of {counts} do "
-            f"not decide: write {HOW}, or model.shortcut=activated or plain with normalize="
+            f"not decide: write {HOW}, or model.shortcut=activated or plain"
         )
     config.model.shortcut = chosen
-    sys.stderr.write(
-        f"{path}: the file does not say where its shortcuts begin: chosen {chosen}, by correct "
-        f"ones of {counts}; source=NAME or model.shortcut decides otherwise\n"
+    line = (
+        f"the file does not say where its shortcuts begin: chosen {chosen}, by correct ones of "
+        f"{counts}; source=NAME or model.shortcut decides otherwise"
     )
-    return {"chosen": chosen, "correct": correct, "images": len(images)}
+    return {"chosen": chosen, "correct": correct, "images": len(images)}, line

@@ -68,6 +68,7 @@ REFUSED = {
     ("init=RUN", f"init_sha256={'0' * 64}"): f"init_sha256={'0' * 64} must be the digest of ",
     ("init=RUN", "init_sha256=12"): "init_sha256=12 must be a SHA-256 of 64 digits",
     ("init=RUN", "init_source=trade"): "init_source=trade must be fast_adversarial, n_fgsm, ",
+    ("init=wrn.pt", "model=preactresnet18"): "the checkpoint is of another network: ",
     ("init_source=trades",): "init_source=trades must be left out without init=FILE",
 }
 
@@ -75,6 +76,7 @@ REFUSED = {
 @pytest.mark.parametrize("options", REFUSED)
 def test_what_is_no_start_is_refused_in_one_line(here, trained, type_train, options):
     Path("empty.pt").touch()
+    torch.save({"block1.layer.0.bn1.weight": torch.ones(2)}, "wrn.pt")
     named = [option.replace("RUN", str(trained)) for option in options]
     assert_refused(type_train, REFUSED[options], *ONE_EPOCH, *named)
 
@@ -131,7 +133,7 @@ def test_a_start_from_a_named_code_base_has_its_logits(
     torch.testing.assert_close(found(x), net(x))
     assert (cfg.model.shortcut, cfg.model.final_norm) == (shortcut, False)
     assert list(cfg.model.mean) == list(mean)  # recorded: a resumed run has them too
-    assert said[0].startswith(f"init     network of {source}: ")
+    assert said[1].startswith(f"init     network of {source}: ")
     assert len(said) == 2
     typed = ("init=w.pt", f"init_source={source}", "model.shortcut=activated")
     assert started(tmp_path, capsys, *typed)[0].model.shortcut == "activated"
@@ -144,17 +146,17 @@ def test_what_a_file_leaves_open_is_said(here, tmp_path, capsys):
     typed = ("init=w.pt", "dataset.classes=4")
     taken = "taken model.shortcut=activated and the normalization of the data set"
     line = f"init     w.pt does not say all of its network: {taken}{ending}"
-    assert started(tmp_path, capsys, *typed)[2][0] == line
+    assert started(tmp_path, capsys, *typed)[2][1] == line
     _, _, said = started(tmp_path, capsys, *typed, "model.shortcut=plain", "dataset.mean=[0,0,0]")
     assert len(said) == 1  # path and digest
     foreign(net, mu=torch.zeros(3), sigma=torch.ones(3))
     _, _, said = started(tmp_path, capsys, *typed)
-    assert said[0].endswith(f"taken model.shortcut=activated{ending}")
+    assert said[1].endswith(f"taken model.shortcut=activated{ending}")
 
 
 def test_a_start_from_a_run_has_its_network(tmp_path, capsys):
     run = train_in(tmp_path / "before", *PREACT, "model.shortcut=plain", "trainer.max_steps=1")
     cfg, _, said = started(tmp_path, capsys, f"init={run}")
     assert cfg.model.shortcut == "plain"
-    assert said[0] == f"init     network of {run}/checkpoints/last.ckpt: shortcut=plain"
+    assert said[1] == f"init     network of {run}/checkpoints/last.ckpt: shortcut=plain"
     assert len(said) == 2

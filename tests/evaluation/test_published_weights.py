@@ -13,6 +13,8 @@ from energy_at.evaluation import gradient_masking
 from energy_at.evaluation.normalization import NONE
 from energy_at.evaluation.published_weights import open_weights
 from energy_at.export import export
+from energy_at.models import preactresnet18
+from energy_at.models.weights import exported
 from tests.helpers.evaluations import report
 from tests.helpers.running import assert_refused, fitted, train_in
 from tests.models.test_weights import (
@@ -98,8 +100,8 @@ ROWS = [
     *(rowed(s, "cifar10", PREACT, partial(PLAIN, norm), CIFAR10)
       for s in ("fast_adversarial", "n_fgsm", "aaer") for norm in ("bn", None)),
     *(rowed(s, "svhn", PREACT, partial(PLAIN, "bn"), SVHN) for s in ("n_fgsm", "aaer")),
-    rowed("gradalign", "cifar10", PREACT, partial(PLAIN, "bn"), RAW),
-    rowed("gradalign", "svhn", PREACT, partial(PLAIN, "bn"), RAW),
+    rowed("gradalign", "cifar10", PREACT, partial(PLAIN, None), RAW),
+    rowed("gradalign", "svhn", PREACT, partial(PLAIN, None), RAW),
     rowed("robust_overfitting", "cifar10", PREACT, partial(ACTIVATED, "bn"), CIFAR10),
     rowed("robust_overfitting", "cifar10", WIDE, TradesWideResNet, CIFAR10),
     rowed("trades", "cifar10", WIDE, TradesWideResNet, RAW),
@@ -112,6 +114,22 @@ ROWS = [
     rowed("robustbench", "cifar10", PREACT, partial(GowalPreActResNet, F.silu), None),
     rowed("robustbench", "cifar10", WIDE, partial(GowalWideResNet, F.silu), None),
 ]  # fmt: skip
+
+
+def test_a_file_of_gradalign_is_detected_by_its_alias_of_the_first_layers(here, capsys):
+    net = moved(PLAIN(None)).float()
+    alias = {
+        f"model_preact_hl1.{number}.{key}": value.clone()
+        for number, layer in {"1": net.conv1, "2": net.layer1[0].bn1}.items()
+        for key, value in layer.state_dict().items()
+    }
+    save_file({**net.state_dict(), **alias}, "w.safetensors")
+    x = torch.rand(3, 3, 16, 16)
+    found, record = opened("dataset=cifar10", "dataset.classes=5")
+    torch.testing.assert_close(found.eval()(x), net(x), rtol=1e-4, atol=1e-4)
+    assert list(record) == ["code_base"]
+    said = capsys.readouterr().err
+    assert said.startswith("w.safetensors: layers named as in source=gradalign: shortcut=plain, ")
 
 
 def opened(*options):
@@ -179,6 +197,15 @@ def test_a_file_of_ours_needs_no_name_though_its_network_has_other_options(
     torch.testing.assert_close(net.eval()(x), expected.eval()(x), rtol=0, atol=0)
     assert not torch.allclose(net(x), other.eval()(x))
     assert capsys.readouterr().err == f"{file}: its network has activation=silu\n"
+
+
+def test_a_file_that_begins_with_our_normalization_is_not_measured(here, capsys):
+    """As a checkpoint of a run that was copied elsewhere, or an export without its metadata."""
+    net = preactresnet18(channels=3, classes=5, width=4, mean=[0.1] * 3, std=[0.2] * 3)
+    save_file(exported(net), "w.safetensors")
+    found, record = opened(*NOWHERE)
+    assert (record, capsys.readouterr().err) == ({}, "")
+    assert found.normalize.mean.flatten().tolist() == pytest.approx([0.1] * 3)
 
 
 # Files that measuring does not decide
