@@ -164,6 +164,13 @@ def test_the_commands_for_own_images_run(own_images, monkeypatch, capsys):
     assert "24 training and 24 test images of 3x64x64" in capsys.readouterr().out
 
 
+def test_the_speed_of_mapped_images_is_measured_as_the_guide_says(own_images, monkeypatch, capsys):
+    (code,) = re.findall(r"```py\n(.*?)```", (ROOT / "docs/own_images.md").read_text(), re.DOTALL)
+    monkeypatch.setattr(sys, "argv", ["speed.py", "data/pathmnist.npz", "2"])
+    exec(code, {})
+    assert re.fullmatch(r"\{'disk': [1-9]\d*, 'memory': [1-9]\d*\}\n", capsys.readouterr().out)
+
+
 def in_ten_lines():
     """The commands of docs/your_own.md, without those that take minutes; its file is written."""
     code = SNIPPET.findall((ROOT / "docs/your_own.md").read_text())

@@ -22,7 +22,7 @@ from omegaconf._impl import select_node
 from energy_at.attacks import Attack
 from energy_at.attacks.registry import column_of
 from energy_at.config.cli import quieten
-from energy_at.config.initial_weights import load_initial
+from energy_at.config.initial_weights import describe_initial, load_initial
 from energy_at.config.versions import allow, instantiate
 from energy_at.core.rules import ArgumentError, as_typed
 from energy_at.core.trust import require_trusted
@@ -118,14 +118,23 @@ def _with_key(cfg: DictConfig, key: str, error: ArgumentError) -> ValueError:
 
 
 def build(
-    cfg: DictConfig, folder: RunFolder, *, wandb_id: str | None = None, fresh: bool = True
+    cfg: DictConfig,
+    folder: RunFolder,
+    *,
+    wandb_id: str | None = None,
+    fresh: bool = True,
+    overrides: Sequence[str] = (),
 ) -> Run:
     """Wires the objects that a config names; the only place that knows them all.
 
-    Without ``fresh``, published weights that the network would begin with are not loaded.
+    Without ``fresh``, published weights that the network would begin with are not loaded; what
+    ``overrides`` name of the network does not follow these weights.
     """
     data = build_data(cfg)  # first: a network follows the images
-    return Run(build_module(cfg, fresh=fresh), data, build_trainer(cfg, folder, wandb_id))
+    with keys_of(cfg):
+        said = describe_initial(cfg, overrides) if fresh else ()
+    module = build_module(cfg, fresh=fresh, said=said)
+    return Run(module, data, build_trainer(cfg, folder, wandb_id))
 
 
 def build_data(cfg: DictConfig) -> ImageData:
@@ -160,8 +169,13 @@ def left_open(data: DictConfig) -> bool:
     return any(data.get(key) is None for key in keys)
 
 
-def build_module(cfg: DictConfig, *, fresh: bool = False) -> AdversarialTraining:
-    """The network with its objective; a ``fresh`` one begins with the weights that are named."""
+def build_module(
+    cfg: DictConfig, *, fresh: bool = False, said: Sequence[str] = ()
+) -> AdversarialTraining:
+    """The network with its objective; a ``fresh`` one begins with the weights that are named.
+
+    Lines that are to be ``said`` of these weights follow their own.
+    """
     awp = cfg.training.awp
     with keys_of(awp, warmup_epochs="warmup"):
         perturbation = WeightPerturbation(awp.gamma, awp.warmup) if awp.gamma else None
@@ -174,7 +188,7 @@ def build_module(cfg: DictConfig, *, fresh: bool = False) -> AdversarialTraining
     net = make(cfg.model, without=() if fresh else ("pretrained",))
     require_initialized(net)
     if fresh:
-        load_initial(cfg, net)
+        load_initial(cfg, net, said)
     if cfg.training.channels_last:
         net = net.to(memory_format=torch.channels_last)
     with keys_of(cfg.training, eps_warmup_epochs="eps_warmup"):

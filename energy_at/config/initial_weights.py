@@ -1,21 +1,125 @@
 """The weights that ``init=FILE|RUN`` names, to start a training from."""
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 from torch import nn
 
 from energy_at.core.files import is_first, sha256
 from energy_at.core.progress import write_line
-from energy_at.models.weights import start_from
-from energy_at.runs.checkpoints import read_tensors
+from energy_at.core.rules import ArgumentError
+from energy_at.models.sources import (
+    OPTIONS,
+    detected,
+    has_final_norm,
+    normalization_of,
+    options_of,
+)
+from energy_at.models.weights import is_normalization, start_from, tensors_of
+from energy_at.runs.checkpoints import read_tensors, recorded_model
 from energy_at.runs.folder import RunFolder
 
+NORMALIZED_BY = {"dataset.mean", "dataset.std", "model.mean", "model.std"}  # keys
 
-def load_initial(cfg: DictConfig, net: nn.Module) -> None:
+
+def keys_typed(overrides: Sequence[str]) -> set[str]:
+    return {override.lstrip("+").partition("=")[0] for override in overrides}
+
+
+def network_options(
+    cfg: DictConfig,
+    file: Path,
+    layers: Collection[str],
+    source: str | None,
+    typed: Collection[str],
+    *,
+    normalize: bool,
+) -> tuple[str | None, dict[str, Any]]:
+    """The code base of a file of weights, and what it decides of ``cfg.model`` that is not typed.
+
+    Args:
+        cfg: With the data set and the model.
+        file: Which a file of ours describes itself.
+        layers: Names of its weights.
+        source: The code base, if it was named; else it is detected, or unknown.
+        typed: Keys of the command line.
+        normalize: Whether the code base decides the normalization too.
+
+    Raises:
+        ArgumentError: if the code base is unknown.
+    """
+    name = source or detected(layers)
+    if name is None:
+        model = recorded_model(file)
+        options: dict[str, Any] = {"final_norm": has_final_norm(layers)}
+        options |= {key: model[key] for key in OPTIONS if key in model}
+    else:
+        options = options_of(name, layers)
+        if normalize:
+            options |= normalization_of(name, cfg.dataset.name, cfg.dataset.channels)
+    known = {k: v for k, v in options.items() if k in cfg.model and f"model.{k}" not in typed}
+    return name, known
+
+
+def changes(cfg: DictConfig, options: dict[str, Any]) -> str:
+    """``shortcut=plain, mean=[0.0]``: the options that differ from ``cfg.model``; then no more."""
+    found = ", ".join(f"{key}={value}" for key, value in options.items() if cfg.model[key] != value)
+    cfg.model.update(options)
+    return found
+
+
+def describe_initial(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
+    """Writes into ``cfg.model`` what is known of the network of ``init``, unless it is typed.
+
+    Returns lines that say so, and what was assumed.
+
+    Raises:
+        FileNotFoundError: if the file or the run does not exist.
+        ArgumentError: if the code base is unknown, or named without weights.
+    """
+    source = cfg.get("init_source")
+    if cfg.get("init") is None:
+        if source is not None:
+            raise ArgumentError("init_source", source, "left out without init=FILE")
+        return []
+    file, typed = _file(cfg), keys_typed(overrides)
+    layers = tensors_of(read_tensors(file))
+    by_user = bool(NORMALIZED_BY & typed)
+    try:
+        name, options = network_options(cfg, file, layers, source, typed, normalize=not by_user)
+    except ArgumentError as error:
+        raise ArgumentError("init_source", error.value, error.must) from error
+    lines = []
+    if changed := changes(cfg, options):
+        lines = [f"network of {name or file}: {changed}"]
+    taken = []
+    if "shortcut" in cfg.model and not {"shortcut", "model.shortcut"} & {*options, *typed}:
+        taken = [f"model.shortcut={cfg.model.shortcut}"]
+    if name is None and not by_user and not any(map(is_normalization, layers)):
+        taken.append("the normalization of the data set")
+    if taken:
+        lines.append(
+            f"{file} does not say all of its network: taken {' and '.join(taken)}; "
+            "init_source=NAME of its code base decides otherwise"
+        )
+    return lines
+
+
+def _file(cfg: DictConfig) -> Path:
+    path = Path(str(cfg.init)).expanduser()
+    if path.is_dir():
+        path = RunFolder.open(path).checkpoint("last")
+    if not path.is_file():
+        raise FileNotFoundError(f"init={cfg.init} must be a file of weights or the folder of a run")
+    return path
+
+
+def load_initial(cfg: DictConfig, net: nn.Module, said: Sequence[str] = ()) -> None:
     """Loads the weights of ``init``, if there are any, and writes their digest into ``cfg``.
 
-    A run stands for its last checkpoint.
+    A run stands for its last checkpoint. A line says so, and the lines ``said`` follow.
 
     Raises:
         FileNotFoundError: if the file or the run does not exist.
@@ -23,11 +127,7 @@ def load_initial(cfg: DictConfig, net: nn.Module) -> None:
     """
     if cfg.get("init") is None:
         return
-    path = Path(str(cfg.init)).expanduser()
-    if path.is_dir():
-        path = RunFolder.open(path).checkpoint("last")
-    if not path.is_file():
-        raise FileNotFoundError(f"init={cfg.init} must be a file of weights or the folder of a run")
+    path = _file(cfg)
     found = sha256(path.read_bytes())
     if cfg.init_sha256 not in (None, found):
         raise ValueError(
@@ -41,4 +141,5 @@ def load_initial(cfg: DictConfig, net: nn.Module) -> None:
     cfg.init_sha256 = found
     if is_first():
         head = f"; other classes: {', '.join(reset)} start anew" if reset else ""
-        write_line(f"init     {path}, SHA-256 {found[:12]}{head}")
+        for line in (f"{path}, SHA-256 {found[:12]}{head}", *said):
+            write_line(f"init     {line}")

@@ -39,7 +39,7 @@ def prepare(
         keep_freed_memory()
     seed_everything(cfg.seed, workers=True, verbose=False)
     wandb_id = read_checkpoint(checkpoint).get("wandb_id") if checkpoint else None
-    run = build(cfg, folder, wandb_id=wandb_id, fresh=checkpoint is None)
+    run = build(cfg, folder, wandb_id=wandb_id, fresh=checkpoint is None, overrides=overrides)
     if checkpoint is not None:
         restore(run.module, checkpoint)
     require_sound(cfg, run)

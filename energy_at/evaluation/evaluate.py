@@ -175,6 +175,8 @@ def _evaluate(
                 "eps": 0.0 if key == CLEAN else plan.balls[key.eps].eps,
                 "eps_text": key.eps,
                 **accuracy(found, evaluator.images.labels.cpu()),
+                "forward_passes": found.cost.passes,
+                "calls": found.cost.calls if _is_whole(attacks.get(key)) else None,
             }
             for key, found in outcomes.items()
         ],
@@ -192,6 +194,11 @@ def _evaluate(
             title = f"{setting([model.config])}; {setting_line(record)}"
             save(accuracy_figure(record, title), part / "accuracy")
     return text
+
+
+def _is_whole(attack: Attack | None) -> bool:
+    """Whether an attack calls the network as often whatever the batch size is."""
+    return attack is not None and attack.searches_together
 
 
 def describe(model: TrainedModel, plan: EvaluationPlan, evaluator: Evaluator) -> dict[str, Any]:

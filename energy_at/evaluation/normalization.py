@@ -1,5 +1,6 @@
 """Which normalization weights belong to whose file holds none: measured, not assumed."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,12 +9,15 @@ import torch
 from torch import nn
 
 from energy_at.core.rules import one_of, require
+from energy_at.core.types import Logits
 from energy_at.data import ImageSet, as_floats
 from energy_at.evaluation.robustness import Mask
 from energy_at.models import Normalize, Normalized
 from energy_at.models.modes import eval_mode, full_precision, no_graph
 
 IMAGES = 256  # on which it is measured
+NOISE = 3  # standard deviations; several readings are compared
+ALIKE = 1.5  # factor between stds up to which two normalizations are the same reading
 OF_DATASET, NONE = "of the data set", "none"
 COMMON = {  # of colour images; the literature uses several
     "0.5 and 0.5": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
@@ -33,12 +37,16 @@ class Choice:
     correct: Mapping[str, int]
     images: int
     classes: int
+    decided: bool  # whether the images exclude every normalization that differs much from it
+
+    @property
+    def counts(self) -> str:
+        return counts_text(self.correct, self.images)
 
     def __str__(self) -> str:
-        counts = ", ".join(f"{count} {name}" for name, count in self.correct.items())
         line = (
             f"the file holds no normalization: chosen {self.chosen}, by correct ones of "
-            f"{self.images} images ({counts}); normalize=dataset or none decides otherwise"
+            f"{self.counts}; normalize=dataset or none decides otherwise"
         )
         if self.correct[self.chosen] < 2 * self.images / self.classes:
             line += "; with none of them the network is much better than chance"
@@ -54,7 +62,9 @@ def choose_normalization(
     """Gives a network the normalization with which it classifies the most images.
 
     That of the data set stays unless another one is better by more than the noise of the images on
-    which they disagree (two standard deviations).
+    which they disagree (three standard deviations). The choice is ``decided`` if by that measure it
+    is better than all others whose standard deviations are not nearly its own, or these give the
+    same logits.
 
     Args:
         net: With the mean and std of the data set; changed in place.
@@ -75,16 +85,40 @@ def choose_normalization(
     candidates = {OF_DATASET: own, NONE: plain}
     if channels == 3:
         candidates |= {k: Normalize(*v).to(own.mean.device) for k, v in COMMON.items()}
-    few, hits = drawn(images).to(own.mean.device), {}
+    few, logits = drawn(images).to(own.mean.device), {}
     for name, candidate in candidates.items():
         net.normalize = candidate
-        hits[name] = classified(net, few)
+        logits[name] = logits_of(net, few)
+    hits = {name: found.argmax(1) == few.labels for name, found in logits.items()}
     best = max(hits, key=lambda name: int(hits[name].sum()))
-    gain = int(hits[best].sum() - hits[OF_DATASET].sum())
-    disagree = int((hits[best] != hits[OF_DATASET]).sum())
-    chosen = best if gain > 2 * disagree**0.5 else OF_DATASET
+    chosen = best if is_better(hits[best], hits[OF_DATASET]) else OF_DATASET
     net.normalize = candidates[chosen]
-    return Choice(chosen, {k: int(v.sum()) for k, v in hits.items()}, len(few), classes)
+    decided = all(
+        is_better(hits[chosen], hits[name]) or same_logits(logits[chosen], logits[name])
+        for name, candidate in candidates.items()
+        if _differs(candidate, candidates[chosen])
+    )
+    correct = {name: int(hit.sum()) for name, hit in hits.items()}
+    return Choice(chosen, correct, len(few), classes, decided)
+
+
+def _differs(a: Normalize, b: Normalize) -> bool:
+    """Whether they are two readings of a file, not two roundings of the same constants."""
+    return bool(((a.std / b.std).log().abs() > math.log(ALIKE)).any())
+
+
+def is_better(a: Mask, b: Mask) -> bool:
+    """Whether ``a`` has more correct images, beyond the noise of those on which they disagree."""
+    gain, disagree = int(a.sum() - b.sum()), int((a != b).sum())
+    return gain > NOISE * math.sqrt(disagree)
+
+
+def same_logits(a: Logits, b: Logits) -> bool:
+    return bool(torch.allclose(a, b, rtol=1e-3, atol=1e-4))
+
+
+def counts_text(correct: Mapping[str, int], images: int) -> str:
+    return f"{images} images ({', '.join(f'{n} {name}' for name, n in correct.items())})"
 
 
 def drawn(images: ImageSet) -> ImageSet:
@@ -93,9 +127,8 @@ def drawn(images: ImageSet) -> ImageSet:
     return images.take(order)
 
 
-def classified(net: nn.Module, images: ImageSet) -> Mask:
-    """Which images, on the device of a network, it classifies correctly."""
+def logits_of(net: nn.Module, images: ImageSet) -> Logits:
+    """The logits of images that lie on the device of the network."""
     x = as_floats(images.pixels, False)
     with full_precision(x.device.type), eval_mode(net), no_graph():
-        logits = torch.cat([net(part) for part in x.split(64)])
-    return logits.argmax(1) == images.labels
+        return torch.cat([net(part) for part in x.split(64)])

@@ -10,17 +10,30 @@ from omegaconf import DictConfig
 from torch import nn
 
 from energy_at.config.build import keys_of, make
+from energy_at.config.initial_weights import (
+    NORMALIZED_BY,
+    changes,
+    keys_typed,
+    network_options,
+)
 from energy_at.core.device import device_of
 from energy_at.data import ImageData
 from energy_at.evaluation.hub import SCHEME, downloaded
-from energy_at.evaluation.normalization import choose_normalization, classified, drawn
+from energy_at.evaluation.normalization import (
+    choose_normalization,
+    counts_text,
+    drawn,
+    is_better,
+    logits_of,
+    same_logits,
+)
 from energy_at.models import Normalized
-from energy_at.models.sources import SOURCES, Source, detected, options_of
+from energy_at.models.sources import SOURCES
 from energy_at.models.weights import load_weights, tensors_of
 from energy_at.runs.checkpoints import read_tensors
 
-NORMALIZED_BY = ("dataset.mean=", "dataset.std=", "model.mean=", "model.std=")  # keys
 SHORTCUTS = ("activated", "plain")  # that fit the same files
+HOW = "source=NAME of its code base"
 
 
 def open_weights(
@@ -37,46 +50,47 @@ def open_weights(
     """
     path, record = Path(str(config.checkpoint)), {}
     is_remote = str(config.checkpoint).startswith(SCHEME)
-    content = read_tensors(downloaded(str(config.checkpoint)) if is_remote else path)
+    file = downloaded(str(config.checkpoint)) if is_remote else path
+    content = read_tensors(file)
     keys = tensors_of(content, config.which)
+    own = any(key.endswith("normalize.mean") for key in keys)
+    typed = keys_typed(overrides)
+    wish = "dataset" if typed & NORMALIZED_BY and config.normalize == "auto" else config.normalize
     with keys_of(config):
-        name = detected(keys) if config.source is None else config.source
-        options = {} if name is None else options_of(name, keys)
-    typed = [override.lstrip("+").partition("=")[0] for override in overrides]
-    options = {k: v for k, v in options.items() if k in config.model and f"model.{k}" not in typed}
-    config.model.update(options)
+        name, options = network_options(
+            config, file, keys, config.source, typed, normalize=wish == "auto"
+        )
+    changed = changes(config, options)
     if name is not None:
         record["code_base"] = {"name": name, **options}
-        if config.source is None:
-            said = ", ".join(f"{key}={value}" for key, value in options.items())
-            sys.stderr.write(f"{path}: layers named as in source={name}: {said}\n")
+        if wish == "auto" and SOURCES[name].normalize != "auto":
+            wish = "dataset"  # or mean 0 and std 1, which are its own by now
     net = _built(config)
     has_normalization = load_weights(net, content, config.which)
-    own = any(key.endswith("normalize.mean") for key in keys)
-    if name is None and not own and "shortcut" in config.model and "model.shortcut" not in typed:
-        measured = _measure_shortcut(config, content, data)
-        record["shortcut"] = measured
-        counts = ", ".join(f"{count} {kind}" for kind, count in measured["correct"].items())
-        sys.stderr.write(
-            f"{path}: the file does not say where its shortcuts begin: chosen "
-            f"{measured['chosen']}, by correct ones of {measured['images']} images ({counts}); "
-            "source=NAME or model.shortcut decides otherwise\n"
-        )
-        if config.model.shortcut != measured["chosen"]:
-            config.model.shortcut = measured["chosen"]
-            net = _built(config)
-            load_weights(net, content, config.which)
+    said = []
+    if name is not None and config.source is None:
+        said.append(f"layers named as in source={name}" + (f": {changed}" if changed else ""))
+    elif name is None and changed:
+        said.append(f"its network has {changed}")
+    is_open = "shortcut" in config.model and "shortcut" not in options
+    if is_open and not own and "model.shortcut" not in typed:
+        record["shortcut"], line = _choose_shortcut(config, content, data, wish)
+        said.append(line)
+        net = _built(config)
+        load_weights(net, content, config.which)
     if isinstance(net, Normalized) and not has_normalization:
         data.setup()
-        is_typed = any(o.lstrip("+").startswith(NORMALIZED_BY) for o in overrides)
-        wish = config.normalize
-        if wish == "auto":
-            wish = "dataset" if is_typed else SOURCES.get(name or "", Source()).normalize
         with keys_of(config):
             found = choose_normalization(net, data.test, config.dataset.classes, wish)
         if found is not None:
+            if not found.decided:
+                raise ValueError(
+                    f"{path} holds no normalization, and the correct ones of {found.counts} do not "
+                    f"decide which it needs: write {HOW}, normalize=dataset or normalize=none"
+                )
             record["normalization"] = found.record()
-            sys.stderr.write(f"{path}: {found}\n")
+            said.append(str(found))
+    sys.stderr.writelines(f"{path}: {line}\n" for line in said)  # nothing before a refusal
     return net, record
 
 
@@ -87,30 +101,41 @@ def _built(config: DictConfig) -> nn.Module:
     return net
 
 
-def _measure_shortcut(
-    config: DictConfig, content: Mapping[str, Any], data: ImageData
-) -> dict[str, Any]:
-    """The shortcut with which a network classifies the most images, in any normalization.
+def _choose_shortcut(
+    config: DictConfig, content: Mapping[str, Any], data: ImageData, wish: str
+) -> tuple[dict[str, Any], str]:
+    """Writes into a configuration the shortcut with which its network classifies the most images.
 
-    That of the configuration stays unless the other is better by more than two standard deviations
-    of the images on which they disagree.
+    Each is tried in the normalization that suits it best, unless ``wish`` names one. Returns what
+    was measured, for the record and as a line.
+
+    Raises:
+        ValueError: unless one is better by more than the noise, or both give the same logits.
     """
     data.setup()
     images = drawn(data.test).to(device_of(config.device))
-    hits, wanted = {}, config.model.shortcut
+    logits, wanted = {}, config.model.shortcut
     for shortcut in SHORTCUTS:
         config.model.shortcut = shortcut
-        other = _built(config)
-        if not load_weights(other, content, config.which):
-            assert isinstance(other, Normalized)
-            choose_normalization(other, data.test, config.dataset.classes)
-        hits[shortcut] = classified(other, images)
-    config.model.shortcut = wanted
-    counts = {shortcut: int(hit.sum()) for shortcut, hit in hits.items()}
-    chosen = wanted
-    for shortcut, hit in hits.items():
-        if wanted in hits:
-            disagree = int((hit != hits[wanted]).sum())
-            if counts[shortcut] - counts[wanted] > 2 * disagree**0.5:
-                chosen = shortcut
-    return {"chosen": chosen, "correct": counts, "images": len(images)}
+        net = _built(config)
+        if not load_weights(net, content, config.which):
+            assert isinstance(net, Normalized)
+            choose_normalization(net, data.test, config.dataset.classes, wish)
+        logits[shortcut] = logits_of(net, images)
+    hits = {name: found.argmax(1) == images.labels for name, found in logits.items()}
+    correct = {name: int(hit.sum()) for name, hit in hits.items()}
+    chosen, other = sorted(SHORTCUTS, key=lambda name: (correct[name], name == wanted))[::-1]
+    path, counts = config.checkpoint, counts_text(correct, len(images))
+    if same_logits(logits[chosen], logits[other]):
+        chosen = wanted
+    elif not is_better(hits[chosen], hits[other]):
+        raise ValueError(
+            f"{path} does not say where its shortcuts begin, and the correct ones of {counts} do "
+            f"not decide: write {HOW}, or model.shortcut=activated or plain"
+        )
+    config.model.shortcut = chosen
+    line = (
+        f"the file does not say where its shortcuts begin: chosen {chosen}, by correct ones of "
+        f"{counts}; source=NAME or model.shortcut decides otherwise"
+    )
+    return {"chosen": chosen, "correct": correct, "images": len(images)}, line

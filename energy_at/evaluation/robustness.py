@@ -11,7 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -35,6 +35,33 @@ LONG = 1000  # passes from which an attack is announced with an estimate of its 
 TOGETHER = 128  # images that a library attack searches at once, whatever the batch size
 
 
+@dataclass
+class Cost:
+    """What a search has asked of the network."""
+
+    calls: int = 0
+    passes: int = 0  # images that it was called with, summed over the calls
+
+    def add(self, other: "Cost") -> None:
+        self.calls += other.calls
+        self.passes += other.passes
+
+
+@contextmanager
+def counted(net: nn.Module) -> Iterator[Cost]:
+    """Counts the calls of a network."""
+    cost = Cost()
+
+    def count(_: nn.Module, args: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+        cost.add(Cost(1, len(next(iter((*args, *named.values()))))))
+
+    hook = net.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        yield cost
+    finally:
+        hook.remove()
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How images are classified: clean ones, or the last that an attack has made of each.
@@ -44,6 +71,7 @@ class Outcome:
 
     correct: Mask
     confidence: Shares  # softmax of the predicted class
+    cost: Cost = field(default_factory=Cost)  # of the attack's search
 
     @staticmethod
     def of(logits: Logits, y: Labels) -> "Outcome":
@@ -68,6 +96,7 @@ class Journal:
         self.path = folder.path / "journal.jsonl"
         # by task: images that are finished, whether each is correct, and the confidence
         self.known: defaultdict[str, dict[int, tuple[bool, float]]] = defaultdict(dict)
+        self.costs: defaultdict[str, Cost] = defaultdict(Cost)  # of these images, by task
         if self.path.is_file():
             self._read()
 
@@ -78,6 +107,7 @@ class Journal:
             "images": images,
             "correct": found.correct.int().tolist(),
             "confidence": found.confidence.tolist(),
+            "cost": asdict(found.cost),
         }
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
@@ -86,6 +116,7 @@ class Journal:
     def _remember(self, line: Mapping[str, Any]) -> None:
         found = zip(map(bool, line["correct"]), line["confidence"], strict=True)
         self.known[line["task"]].update(zip(line["images"], found, strict=True))
+        self.costs[line["task"]].add(Cost(**line["cost"]))
 
     def _read(self) -> None:
         content = self.path.read_bytes()
@@ -204,11 +235,15 @@ class Evaluator:
             task = f"{name} {index + 1}/{len(attempts)}" if len(attempts) > 1 else name
             together = attempt is not None and attempt.searches_together
             passes = FORWARD if attempt is None else attempt.passes
+            if self.journal is not None:
+                result.cost.add(self.journal.costs[task])
             for positions in self._work(task, result, passes, pace, together=together):
                 x, y = self.batch(positions)
-                if attempt is not None:
-                    x = attempt(net, x, y, generator=self.noise(positions, index)).x_adv
-                found = Outcome.of(finite_logits(net, x), y)
+                with counted(net) as cost:
+                    if attempt is not None:
+                        x = attempt(net, x, y, generator=self.noise(positions, index)).x_adv
+                found = replace(Outcome.of(finite_logits(net, x), y), cost=cost)
+                result.cost.add(cost)
                 result.correct[positions] = found.correct
                 result.confidence[positions] = found.confidence
                 if self.journal is not None:

@@ -1,7 +1,8 @@
 """What code bases build differently though their weights have the same names and shapes.
 
 Keys and shapes of a file decide neither whether a shortcut begins at the block's input or at its
-first activation, nor how a convolution of stride 2 is padded, nor the normalization in front.
+first activation, nor how a convolution of stride 2 is padded, nor the activation, nor the
+normalization in front.
 """
 
 from collections.abc import Collection, Mapping
@@ -11,6 +12,9 @@ from typing import Any, Literal
 from energy_at.core.rules import one_of, or_null, require
 from energy_at.models.weights import PREFIXES
 
+Constants = tuple[list[float], list[float]]  # mean and std, one value a channel
+OPTIONS = ("shortcut", "padding", "activation", "final_norm")  # in which code bases differ
+
 
 @dataclass(frozen=True)
 class Source:
@@ -18,20 +22,23 @@ class Source:
 
     model: Mapping[str, Any] = field(default_factory=dict)  # options of the network
     normalize: Literal["auto", "dataset", "none"] = "auto"  # that of the data set, or none
+    constants: Mapping[str, Constants] = field(default_factory=dict)  # by data set, if its own
 
 
-_PLAIN = {"shortcut": "plain", "padding": "symmetric"}
-_ACTIVATED = {"shortcut": "activated", "padding": "symmetric"}
+_PLAIN = {"shortcut": "plain", "padding": "symmetric", "activation": "relu"}
+_ACTIVATED = {**_PLAIN, "shortcut": "activated"}
+_SVHN = {"svhn": ([0.4380, 0.4440, 0.4730], [0.1751, 0.1771, 0.1744])}
 SOURCES = {
     "fast_adversarial": Source(_PLAIN, "dataset"),  # Wong et al. (2020)
-    "n_fgsm": Source(_PLAIN, "dataset"),  # de Jorge et al. (2022)
-    "aaer": Source(_PLAIN, "dataset"),  # Lin et al. (2023)
+    "n_fgsm": Source(_PLAIN, "dataset", _SVHN),  # de Jorge et al. (2022)
+    "aaer": Source(_PLAIN, "dataset", _SVHN),  # Lin et al. (2023)
     "gradalign": Source(_PLAIN, "none"),  # Andriushchenko & Flammarion (2020)
     "robust_overfitting": Source(_ACTIVATED, "dataset"),  # Rice et al. (2020)
-    "trades": Source(_ACTIVATED, "none"),  # Zhang et al. (2019)
-    "deepmind": Source(
-        {"shortcut": "plain3x3", "padding": "same"}, "dataset"
-    ),  # Gowal et al. (2020)
+    # Zhang et al. (2019): Wide ResNets and ResNets, no pre-activation ResNet
+    "trades": Source({"padding": "symmetric", "activation": "relu"}, "none"),
+    "deepmind": Source(  # Gowal et al. (2020), as their evaluation builds it
+        {"shortcut": "plain3x3", "padding": "same", "activation": "silu"}, "dataset"
+    ),
     "robustbench": Source(),  # many: see ``options_of``
 }
 
@@ -52,9 +59,20 @@ def options_of(source: str, keys: Collection[str]) -> dict[str, Any]:
     require(or_null(one_of(*SOURCES)), source=source)
     final_norm = has_final_norm(keys)
     options = dict(SOURCES[source].model)
-    if source == "robustbench":  # PreActResNet(bn_before_fc, out_shortcut): both, or neither
-        options = _ACTIVATED if final_norm else _PLAIN
+    if source == "robustbench":
+        if detected(keys) == "deepmind":  # Gowal et al. and those that built on them
+            options = dict(SOURCES["deepmind"].model)
+        else:  # PreActResNet(bn_before_fc, out_shortcut): both, or neither
+            options = _ACTIVATED if final_norm else _PLAIN
     return {**options, "final_norm": final_norm}
+
+
+def normalization_of(source: str, dataset: str, channels: int) -> dict[str, list[float]]:
+    """Mean and std of the pixels that a code base gives its networks; nothing if the data set's."""
+    found = SOURCES[source].constants.get(dataset)
+    if SOURCES[source].normalize == "none":
+        found = [0.0] * channels, [1.0] * channels
+    return {} if found is None else {"mean": found[0], "std": found[1]}
 
 
 def has_final_norm(keys: Collection[str]) -> bool:

@@ -58,12 +58,12 @@ def start_from(net: nn.Module, content: Mapping[str, Any]) -> list[str]:
     """
     own, last = _network_of(net).state_dict(), _last_layer(net)
     state = unwrapped(content, wanted=set(own))
-    found = {k: v for k, v in state.items() if not _normalizes(k)}
+    found = {k: v for k, v in state.items() if not is_normalization(k)}
     found = _translated(found, set(own))
     other = [k for k in last if k in found and found[k].shape != own[k].shape]
     if all(found[k].shape[1:] == own[k].shape[1:] for k in other):
         found |= {k: own[k] for k in other}
-    load_weights(net, found | {k: v for k, v in state.items() if _normalizes(k)})
+    load_weights(net, found | {k: v for k, v in state.items() if is_normalization(k)})
     return other
 
 
@@ -102,7 +102,7 @@ def load_weights(net: nn.Module, content: Mapping[str, Any], which: str | None =
     state = unwrapped(content, which, set(_network_of(net).state_dict()))
     network = _network_of(net)
     normalization = _normalization(state, net)
-    state = {key: value for key, value in state.items() if not _normalizes(key)}
+    state = {key: value for key, value in state.items() if not is_normalization(key)}
     state = _translated(state, set(network.state_dict()))
     _require_fit(state, network)
     counts = {k: v.reshape(()) for k, v in state.items() if k.endswith("num_batches_tracked")}
@@ -149,7 +149,7 @@ def _without_prefixes(state: State, wanted: Collection[str]) -> State:
     """
     state = {key: value for key, value in state.items() if key not in UNUSED}
     while True:
-        layers = [key for key in state if not _normalizes(key)]
+        layers = [key for key in state if not is_normalization(key)]
         prefix = next((p for p in PREFIXES if all(k.startswith(p) for k in layers)), None)
         if not layers or prefix is None or set(layers) <= set(wanted):
             break
@@ -157,7 +157,8 @@ def _without_prefixes(state: State, wanted: Collection[str]) -> State:
     return {key: value for key, value in state.items() if not key.startswith(UNUSED)}
 
 
-def _normalizes(key: str) -> bool:
+def is_normalization(key: str) -> bool:
+    """Whether a weight of this name is a mean or a standard deviation of pixels."""
     return any(key.rpartition(".")[2] in names for names in NORMALIZATION.values())
 
 

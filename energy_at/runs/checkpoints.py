@@ -1,11 +1,17 @@
 """Checkpoint files, read without running anything in them."""
 
+import json
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
+
+from energy_at.runs.folder import RunFolder
 
 _TRAINING_STATE: dict[str, type] = {
     "pytorch-lightning_version": str,
@@ -96,6 +102,23 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"checkpoint {path} holds a {type(content).__name__}, no named tensors")
     return content
+
+
+def recorded_model(path: Path) -> dict[str, Any]:
+    """The configuration of the network whose weights a file of ours holds; empty for others.
+
+    It stands in a file of ``export``, and in the run folder around a checkpoint.
+    """
+    folder = RunFolder(path.absolute().parent.parent)
+    model: Any = None
+    with suppress(OSError, ValueError, KeyError, SafetensorError):
+        if folder.checkpoints == path.absolute().parent:
+            model = OmegaConf.to_container(folder.config().model)
+        else:
+            with safe_open(path, framework="pt") as file:
+                about = file.metadata() or {}
+            model = json.loads(about["model"]) if "energy_at" in about else None
+    return model if isinstance(model, dict) else {}
 
 
 def _require_intact(path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from energy_at.attacks import L2, CustomAttack, Linf, pgd
+from energy_at.models import preactresnet18
 from tests.helpers.nets import TinyNet
 
 BALL = Linf(0.1)
@@ -97,3 +98,15 @@ def test_a_rounding_is_removed_and_the_network_left_as_it_was(batch):
     found = CustomAttack(BALL, search)(net, x, batch[1]).x_adv
     assert (found - x).max() <= 0.1 + 6e-8
     assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_an_attack_in_training_mode_moves_no_running_statistics(batch):
+    def search(model, x, y):
+        model(x)
+        return x
+
+    net = preactresnet18(channels=3, classes=3, width=2, mean=[0.5] * 3, std=[0.5] * 3).train()
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    CustomAttack(BALL, search)(net, *batch)
+    assert net.training
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())

@@ -190,7 +190,8 @@ def test_every_file_says_the_same(subject):
     assert [row["attack"] for row in found["accuracies"]] == ["clean", *names, *names]
     with Path("out/evaluation.csv").open() as file:
         assert list(csv.DictReader(file)) == [
-            {key: str(value) for key, value in row.items()} for row in found["accuracies"]
+            {key: "" if value is None else str(value) for key, value in row.items()}
+            for row in found["accuracies"]
         ]
     printed = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
     for row in found["accuracies"]:
@@ -348,6 +349,33 @@ def test_what_is_finished_is_not_searched_again(subject):
     net.calls = 0
     assert judged(replace(subject, net=net), LONG, "out") == first
     assert net.calls == 5  # the checks look twice at 2 batches; AutoAttack asks for the classes
+
+
+def test_every_attack_says_how_often_it_asked_the_network(subject):
+    """An attack of the user asks for 128 images at a time, three times here."""
+
+    def mine(model, x, y):
+        for _ in range(3):
+            x = (x - 1e-3).clamp(0, 1)
+            model(x)
+        model(x[:1])
+        return x
+
+    plan = replace(PLAN, names=["fgsm", "pgd", "mine"], own={"mine": mine}, restarts=1)
+    judged(subject, plan, "out", 7)
+    rows = {row["attack"]: row for row in report("out")["accuracies"]}
+    tried = rows["clean"]["correct"]
+    assert 7 < tried <= 40
+    found = {name: (row["calls"], row["forward_passes"]) for name, row in rows.items()}
+    assert found == {
+        "clean": (None, 0),
+        "fgsm": (None, tried),
+        "pgd": (None, 2 * tried),  # two steps; how many calls depends on the batch size
+        "mine": (4, 3 * tried + 1),
+    }
+    with Path("out/evaluation.csv").open() as file:
+        (row,) = [row for row in csv.DictReader(file) if row["attack"] == "mine"]
+    assert (row["calls"], row["forward_passes"]) == ("4", str(3 * tried + 1))
 
 
 def test_a_killed_process_leaves_its_finished_batches(subject):

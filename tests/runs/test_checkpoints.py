@@ -1,6 +1,7 @@
 """Checkpoints that are damaged or dangerous."""
 
 import io
+import json
 import pickle
 import re
 from functools import partial
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from energy_at.runs.checkpoints import read_checkpoint, read_tensors
+from energy_at.runs.checkpoints import read_checkpoint, read_tensors, recorded_model
 from energy_at.runs.folder import RunFolder
 from tests.runs.test_folder import one_line
 
@@ -205,3 +206,24 @@ def test_a_byte_that_has_changed_is_noticed(path):
         assert torch.equal(read["state_dict"]["weight"], GOOD["state_dict"]["weight"])
         assert read["name"] == "x"
     assert refused > 0.9 * 4000 / 97  # of the bytes of the weights
+
+
+def test_a_file_of_ours_says_what_network_it_is_of(tmp_path):
+    """An export in its metadata, a checkpoint by the configuration of the run around it."""
+    weights, model = {"a": torch.zeros(2)}, {"shortcut": "plain"}
+    file = tmp_path / "w.safetensors"
+    save_file(weights, file, metadata={"energy_at": "1", "model": json.dumps(model)})
+    assert recorded_model(file) == model
+    ours = {"energy_at": "1"}
+    for other in (None, {"model": json.dumps(model)}, ours, ours | {"model": "{"}):
+        save_file(weights, file, metadata=other)
+        assert recorded_model(file) == {}
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    torch.save(weights, checkpoint)
+    assert recorded_model(checkpoint) == {}
+    groups = ("dataset", "model", "threat", "attack", "trainer", "training")
+    config = {group: {} for group in groups} | {"model": model}
+    config["dataset"] = {"classes": 2, "channels": 3, "size": 8}
+    (tmp_path / "run" / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
+    assert recorded_model(checkpoint) == model
