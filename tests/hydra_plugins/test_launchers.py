@@ -248,7 +248,7 @@ def test_the_folder_of_a_job_is_known_before_it_runs():
     ("mistake", "said"),
     [
         (("hydra/launcher=jobli",), "(did you mean joblib?)"),
-        (("sweep=der_wait",), "sweep=der_wait must be der_weight, eps, "),
+        (("sweep=der_wait",), "sweep=der_wait must be architectures, datasets, der_weight, eps, "),
         (("reg=der", "reg.wait=0,1"), "reg.wait: unknown key; did you mean reg.weight"),
         (("hydra/sweeper=optuna", "reg=der"), "has nothing to search: name bounds"),
         (
