@@ -32,8 +32,6 @@ pytestmark = pytest.mark.usefixtures("here")
         ("evaluation.subset=1000", "evaluation.subset=1000 must be an integer from 1 to "),
         ("optimizer.lr=-1", "optimizer.lr=-1 must be a finite number > 0"),
         (("callbacks=ema", "callbacks.ema.decay=nan"), "decay=nan must be a finite number >= 0 an"),
-        (("schedule=piecewise", "schedule.milestones=0.5"), "milestones=0.5 must be a list of sha"),
-        (("loss=weat_nat", "loss.terms.clean_ce.term=0"), "term=0 must be a term, such as Trades"),
         ("attack.search.ball={}", "attack.search.ball={} must be a group of keys"),
         ("schedule.peak=2", "schedule.peak=2 must be a finite number > 0 and < 1"),
         (("attack=none", "reg=der"), "attack=none leaves the loss, or the regularizer, nothing to"),

@@ -29,6 +29,7 @@ from energy_at.config.errors import explain
 from energy_at.config.schema import check_start
 from energy_at.config.sweep_progress import SweepProgress
 from energy_at.reporting.sweeps import summary
+from energy_at.reporting.finished_run import FinishedRun
 from energy_at.runs.folder import runs_below
 from hydra_plugins.energy_at.fault_tolerance import is_loss, launch_jobs, places
 from hydra_plugins.energy_at.optuna import require_seeds
@@ -489,7 +490,7 @@ def test_a_search_resumes_where_it_was_killed(type_train):
     backend = optuna.storages.journal.JournalFileBackend("search/optuna.log")
     study = optuna.load_study(study_name="sweep", storage=optuna.storages.JournalStorage(backend))
     for trial in study.trials:
-        own = [train.score(run) for run in runs[2 * trial.number : 2 * trial.number + 2]]
+        own = [FinishedRun(run).score() for run in runs[2 * trial.number : 2 * trial.number + 2]]
         assert trial.value == pytest.approx(sum(own) / 2)
         config = json.loads(runs[2 * trial.number].environment_file.read_text())["overrides"]
         assert f"reg.weight={trial.params['reg.weight']}" in config
