@@ -28,8 +28,8 @@ from energy_at import train
 from energy_at.config.errors import explain
 from energy_at.config.schema import check_start
 from energy_at.config.sweep_progress import SweepProgress
-from energy_at.reporting.sweeps import summary
 from energy_at.reporting.finished_run import FinishedRun
+from energy_at.reporting.sweeps import summary
 from energy_at.runs.folder import runs_below
 from hydra_plugins.energy_at.fault_tolerance import is_loss, launch_jobs, places
 from hydra_plugins.energy_at.optuna import require_seeds
