@@ -18,13 +18,26 @@ from yaml import YAMLError
 from energy_at.core.files import is_first, read_json, remove_parts, write_atomic
 from energy_at.core.lock import locked
 from energy_at.core.progress import printable
-from energy_at.core.rules import integer, is_integer, is_number
+from energy_at.core.rules import Rule, as_typed, integer, is_integer, is_number, or_null
 from energy_at.core.trust import require_trusted
 from energy_at.runs.environment import environment
 from energy_at.runs.metrics_log import MetricsLog, read_metrics_log
 
 _ENVIRONMENT, _ERROR = "environment.json", "error.txt"
-_GROUPS = ("dataset", "model", "threat", "attack", "trainer", "training")  # of any configuration
+# Of any configuration: groups, and settings that commands compute with which build nothing.
+_GROUPS = ("dataset", "model", "threat", "attack", "loss", "reg", "trainer", "training")
+_BELOW = ("threat.ball", "reg.terms")
+_SETTINGS = {
+    "dataset.classes": integer(1),
+    "dataset.channels": integer(1),
+    "dataset.size": integer(1),
+    "dataset.batch_size": or_null(integer(1)),
+    "dataset.val_size": or_null(integer(1)),
+    "attack.steps": or_null(integer(0)),
+    "trainer.max_epochs": or_null(integer(1)),
+    "trainer.max_steps": or_null(integer(-1)),
+    "reg.weight": or_null(Rule("a finite number", is_number)),
+}
 _WHY_MISSING = {
     "healthy": "no epoch of it was healthy, or callbacks.sentinel.action=warn kept none"
 }
@@ -172,14 +185,17 @@ class RunFolder:
         for group in _GROUPS:
             if not isinstance(cfg.get(group), DictConfig):
                 raise ValueError(f"{self.config_file} is damaged: it has no group {group}")
-        for key in ("classes", "channels", "size"):
-            value = cfg.dataset.get(key)
-            if must := integer(1).broken_by(value):
-                raise ValueError(f"{self.config_file}: dataset.{key}={value} must be {must}")
         if "${" in OmegaConf.to_yaml(cfg):  # it would be resolved here: ${oc.env:SECRET}
             raise ValueError(
                 f"{self.config_file} holds an interpolation ${{...}}, which no run saves: refused"
             )
+        for key in _BELOW:
+            if not isinstance(OmegaConf.select(cfg, key, default={}), dict | DictConfig):
+                raise ValueError(f"{self.config_file} is damaged: {key} is no group of keys")
+        for key, rule in _SETTINGS.items():
+            value = OmegaConf.select(cfg, key)
+            if must := rule.broken_by(value):
+                raise ValueError(f"{self.config_file}: {key}={as_typed(value)} must be {must}")
         if to_build:
             require_trusted(cfg, of=self.config_file)
         return cfg

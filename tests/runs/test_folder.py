@@ -13,7 +13,7 @@ PLAIN = {
     "threat": {"eps": "8/255"},
     "dataset": {"classes": 10, "channels": 1, "size": 8},
     "callbacks": {"last": {}},
-    **{group: {} for group in ("model", "attack", "trainer", "training")},
+    **{group: {} for group in ("model", "attack", "loss", "reg", "trainer", "training")},
 }
 CONFIG = OmegaConf.create({**PLAIN, "alpha": "${threat.eps}"})
 
@@ -153,11 +153,27 @@ def test_a_file_of_a_run_with_other_content_is_named(run, name, content, said):
     assert said in message
 
 
-def test_a_configuration_with_a_wrong_number_of_classes_is_named(run):
-    text = run.config_file.read_text()
-    run.config_file.write_text(text.replace("classes: 10", "classes: 0"))
-    with pytest.raises(ValueError, match=r"dataset.classes=0 must be an integer >= 1"):
-        run.config()
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("dataset.classes", 0, "dataset.classes=0 must be an integer >= 1"),
+        ("dataset.batch_size", "abc", "dataset.batch_size=abc must be an integer >= 1, or null"),
+        ("trainer.max_epochs", [1], "trainer.max_epochs=[1] must be an integer >= 1, or null"),
+        ("trainer.max_steps", "x", "trainer.max_steps=x must be an integer >= -1"),
+        ("attack.steps", "two", "attack.steps=two must be an integer >= 0, or null"),
+        ("reg.weight", "abc", "reg.weight=abc must be a finite number, or null"),
+        ("reg", 3, "it has no group reg"),
+        ("reg.terms", "der", "reg.terms is no group of keys"),
+        ("threat.ball", [], "threat.ball is no group of keys"),
+    ],
+)
+def test_a_configuration_with_a_setting_of_another_type_is_named(run, key, value, said):
+    cfg = OmegaConf.load(run.config_file)
+    OmegaConf.update(cfg, key, value)
+    OmegaConf.save(cfg, run.config_file)
+    with pytest.raises(ValueError, match="config.yaml") as caught:
+        run.config(to_build=False)
+    assert said in one_line(caught)
 
 
 @pytest.mark.parametrize(
