@@ -31,6 +31,8 @@ FAMILIES = {  # package: the class from which everything that may be built there
 }
 TIMM = "timm.create_model"
 TIMM_READS_FILES = {"_args_", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay"}
+OF_TRAINER = "lightning"  # if trusted, callbacks and loggers may write to any place
+_PLACES = {"dirpath", "default_root_dir", "dir", "save_dir", "settings", "_args_"}
 OURS = "energy_at"
 _RETURNED = (OURS, "lightning", "timm", "torch", "torchvision")
 _trusted: list[str] = []
@@ -80,6 +82,35 @@ def require_trusted(cfg: Any, *, of: Path | None = None) -> list[str]:
             raise _not_trusted(place, target)
         targets.append(target)
     return targets + [f"{package}.*" for package in (*_RETURNED, *_trusted_packages())]
+
+
+def require_inside(cfg: DictConfig, *, of: Path) -> None:
+    """Checks that a training which is resumed from a run folder writes nowhere else.
+
+    Callbacks and loggers write where their arguments say, which a stranger would choose. What is
+    typed for a new run needs no trust.
+
+    Raises:
+        ValueError: if an argument may name such a place.
+    """
+    if below_trusted(f"{OF_TRAINER}.pytorch"):
+        return
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    nodes = [("trainer", plain["trainer"])]
+    for group in ("callbacks", "logger"):
+        places = _nodes(plain.get(group), group)
+        nodes += [(place.rpartition(".")[0], node) for place, node in places]
+    for place, node in nodes:
+        found = [key for key in node if key in _PLACES and node[key] is not None]
+        if Path(str(node.get("filename") or "")).name != str(node.get("filename") or ""):
+            found.append("filename")
+        if str(node.get("_target_")).startswith("lightning.pytorch.loggers."):
+            found = ["_target_"]
+        if found:
+            raise ValueError(
+                f"{of}: {place}.{found[0]}={node[found[0]]} may have the training write outside of "
+                f"its folder: if you know what it does, add trust=[{OF_TRAINER}]"
+            )
 
 
 def own_attacks(cfg: DictConfig) -> dict[str, Any]:

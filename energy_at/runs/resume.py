@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from energy_at.core.files import is_first
 from energy_at.core.rules import is_integer
+from energy_at.core.trust import require_inside
 from energy_at.runs.checkpoints import read_training_state
 from energy_at.runs.folder import RunFolder, runs_below
 from energy_at.runs.metrics_log import require_rows
@@ -47,6 +48,7 @@ def open_resumed(
     """
     folder, changes = require_resumable(path, overrides), changes_of(overrides)
     before = folder.config()
+    require_inside(before, of=folder.config_file)
     cfg = OmegaConf.merge(before, OmegaConf.from_dotlist([c.lstrip("+") for c in changes]))
     assert isinstance(cfg, DictConfig)
     if folder.has_only_begun:

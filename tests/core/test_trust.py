@@ -4,6 +4,7 @@ import re
 import shutil
 import statistics
 import sys
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -13,7 +14,7 @@ from energy_at import analyse, evaluate, export, report, sample, train
 from energy_at.config.build import make
 from energy_at.config.schema import check
 from energy_at.core import trust
-from energy_at.core.trust import own_attacks, require_trusted, set_trusted
+from energy_at.core.trust import own_attacks, require_inside, require_trusted, set_trusted
 from energy_at.runs.folder import RunFolder
 from tests.helpers.running import ONE_EPOCH, config, everything, train_in, typed
 
@@ -359,3 +360,44 @@ def test_an_attack_of_ones_own_is_a_function_that_is_trusted(name, target, said)
         assert own_attacks(cfg.attack) == {"mine": statistics.mean}
     finally:
         set_trusted([])
+
+
+CHECKPOINTS = "lightning.pytorch.callbacks.ModelCheckpoint"
+FILE = Path("run", "config.yaml")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [
+        ("trainer.default_root_dir", "/tmp", "trainer.default_root_dir=/tmp"),
+        ("callbacks.mine", {"_target_": CHECKPOINTS, "dirpath": "/tmp"}, "callbacks.mine.dirpath"),
+        (
+            "callbacks.mine",
+            {"_target_": CHECKPOINTS, "filename": "../a"},
+            "callbacks.mine.filename",
+        ),
+        ("callbacks.mine", {"_target_": CHECKPOINTS, "_args_": ["/tmp"]}, "callbacks.mine._args_"),
+        (
+            "callbacks.a",
+            {"b": [{"_target_": CHECKPOINTS, "dirpath": "a"}]},
+            "callbacks.a.b[0].dirpath",
+        ),
+        ("callbacks.best.dirpath", "/tmp", "callbacks.best.dirpath=/tmp"),
+        (
+            "logger.mine",
+            {"_target_": "lightning.pytorch.loggers.CSVLogger"},
+            "logger.mine._target_",
+        ),
+        ("logger.wandb.settings", {"base_url": "http://a"}, "logger.wandb.settings"),
+    ],
+)
+def test_a_run_that_is_resumed_writes_nowhere_else_unless_lightning_is_trusted(key, value, named):
+    cfg = config("logger=csv_wandb", "+callbacks.steps._target_=" + CHECKPOINTS)
+    require_inside(cfg, of=FILE)
+    OmegaConf.set_struct(cfg, False)
+    OmegaConf.update(cfg, key, value, force_add=True)
+    with pytest.raises(ValueError, match=re.escape(f"{FILE}: {named}")) as caught:
+        require_inside(cfg, of=FILE)
+    assert str(caught.value).endswith("add trust=[lightning]")
+    set_trusted(["lightning"])
+    require_inside(cfg, of=FILE)

@@ -36,6 +36,34 @@ class CheckpointFiles(TorchCheckpointIO):
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return read_tensors(path)
 
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Removes one that a better one has replaced.
+
+        Lightning takes the path from the checkpoint that a run resumes from, which may be a
+        stranger's, and finds any file below a folder if ``..`` follows it.
+
+        Raises:
+            ValueError: if it leads out of its folder, or to another machine.
+        """
+        if ".." in Path(path).parts or "://" in str(path) or Path(path).suffix != ".ckpt":
+            raise ValueError(
+                f"{path} is to be removed as a checkpoint, but lies outside of this run: kept"
+            )
+        super().remove_checkpoint(path)
+
+
+def _with_own_paths(callback: ModelCheckpoint, state: dict[str, Any]) -> dict[str, Any]:
+    """A saved state with the only file that the callback writes in place of each that it names.
+
+    Lightning would forget the best score in a folder of another name, and remove whatever file a
+    stranger's checkpoint calls the best one.
+    """
+    own = str(Path(str(callback.dirpath)) / f"{callback.filename}.ckpt")
+    names = ("best_model_path", "kth_best_model_path", "last_model_path")
+    paths = {name: own if state[name] else "" for name in names}
+    kept = dict.fromkeys(state["best_k_models"] and [own], state["best_model_score"])
+    return {**state, **paths, "dirpath": str(callback.dirpath), "best_k_models": kept}
+
 
 class BestCheckpoint(ModelCheckpoint):
     """``best.ckpt``, by a score on held-out images; the run folder may be moved and resumed.
@@ -67,12 +95,7 @@ class BestCheckpoint(ModelCheckpoint):
             )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        # Lightning would forget the best score in a folder of another name
-        old, new = state_dict["dirpath"], str(self.dirpath)
-        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
-        moved = {key: state_dict[key].replace(old, new, 1) for key in paths}
-        kept = {path.replace(old, new, 1): v for path, v in state_dict["best_k_models"].items()}
-        super().load_state_dict({**state_dict, **moved, "dirpath": new, "best_k_models": kept})
+        super().load_state_dict(_with_own_paths(self, state_dict))
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -88,6 +111,9 @@ class LastCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
         self.every_n_steps = every_n_steps
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(_with_own_paths(self, state_dict))
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Writes within the epoch, except after its last batch: the epoch's checkpoint follows.

@@ -4,13 +4,14 @@ import shutil
 from unittest.mock import MagicMock
 
 import pytest
+import torch
 from lightning import LightningModule, Trainer
 
 from energy_at.evaluation import final_results
 from energy_at.reporting import comparison
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder
-from energy_at.training import Continuation, LastCheckpoint
+from energy_at.training import BestCheckpoint, CheckpointFiles, Continuation, LastCheckpoint
 from energy_at.training.loggers import MetricsCSV
 from tests.helpers.running import ONE_EPOCH, QUIET, TINY, assert_refused
 
@@ -37,6 +38,36 @@ def test_a_run_that_was_moved_keeps_its_best_score(type_train, here):
     code, _, _ = type_train("resume=there", "trainer.max_epochs=6")
     assert code == 0
     assert best(here / "there")["global_step"] == best(here / "whole")["global_step"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "own"), [(BestCheckpoint, "best.ckpt"), (LastCheckpoint, "last.ckpt")]
+)
+def test_a_resumed_checkpoint_names_no_file_but_its_own(kind, own, tmp_path):
+    """A stranger's would have Lightning remove any file, as one that a better one replaces."""
+    options = {"monitor": "val/acc/pgd10"} if kind is BestCheckpoint else {}
+    callback, place = kind(tmp_path / "checkpoints", **options), f"X{'/..' * 20}{tmp_path}/thesis"
+    state = callback.state_dict() | {"dirpath": "X", "best_model_score": torch.tensor(0.5)}
+    state |= dict.fromkeys(("best_model_path", "kth_best_model_path", "last_model_path"), place)
+    callback.load_state_dict(state | {"best_k_models": {place: torch.tensor(0.5)}})
+    file = str(tmp_path / "checkpoints" / own)
+    assert callback.best_k_models == {file: torch.tensor(0.5)}
+    named = (callback.best_model_path, callback.kth_best_model_path, callback.last_model_path)
+    assert set(named) == {file}
+    callback.load_state_dict(kind(tmp_path, **options).state_dict())  # of a run without any
+    assert (callback.best_k_models, callback.best_model_path) == ({}, "")
+
+
+@pytest.mark.parametrize("name", ["checkpoints/../thesis.ckpt", "thesis.txt", "s3://bucket/a.ckpt"])
+def test_what_is_no_checkpoint_of_its_folder_is_not_removed(name, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    for file in ("thesis.ckpt", "thesis.txt", "checkpoints/epoch=1.ckpt"):
+        (tmp_path / file).touch()
+    path = name if "://" in name else str(tmp_path / name)
+    with pytest.raises(ValueError, match="outside of this run: kept"):
+        CheckpointFiles().remove_checkpoint(path)
+    CheckpointFiles().remove_checkpoint(tmp_path / "checkpoints" / "epoch=1.ckpt")
+    assert {file.name for file in tmp_path.rglob("*.*")} == {"thesis.ckpt", "thesis.txt"}
 
 
 def test_the_last_checkpoint_is_written_within_an_epoch_but_not_at_its_end(tmp_path):
