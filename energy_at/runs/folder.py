@@ -136,7 +136,7 @@ class RunFolder:
             epochs = self.config().trainer.max_epochs
             self.results_file.rename(self.results_file.with_stem(f"results_{epochs}_epochs"))
         if changes:
-            record["overrides"] = [*record["overrides"], *changes]
+            record["overrides"] = [*record.get("overrides", []), *changes]
             write_atomic(self.environment_file, json.dumps(record, indent=2) + "\n")
         write_atomic(self.config_file, OmegaConf.to_yaml(cfg, resolve=True))
 
@@ -182,20 +182,8 @@ class RunFolder:
             raise ValueError(f"{self.config_file} is damaged: {at}it is not YAML") from error
         if not isinstance(cfg, DictConfig):
             raise ValueError(f"{self.config_file} is damaged: it holds no configuration")
-        for group in _GROUPS:
-            if not isinstance(cfg.get(group), DictConfig):
-                raise ValueError(f"{self.config_file} is damaged: it has no group {group}")
-        if "${" in OmegaConf.to_yaml(cfg):  # it would be resolved here: ${oc.env:SECRET}
-            raise ValueError(
-                f"{self.config_file} holds an interpolation ${{...}}, which no run saves: refused"
-            )
-        for key in _BELOW:
-            if not isinstance(OmegaConf.select(cfg, key, default={}), dict | DictConfig):
-                raise ValueError(f"{self.config_file} is damaged: {key} is no group of keys")
-        for key, rule in _SETTINGS.items():
-            value = OmegaConf.select(cfg, key)
-            if must := rule.broken_by(value):
-                raise ValueError(f"{self.config_file}: {key}={as_typed(value)} must be {must}")
+        if why := _damage_of_config(cfg):
+            raise ValueError(f"{self.config_file}{why}")
         if to_build:
             require_trusted(cfg, of=self.config_file)
         return cfg
@@ -212,7 +200,7 @@ class RunFolder:
         images, typed = record.get("train_images"), record.get("overrides", [])
         if not (isinstance(typed, list) and all(isinstance(one, str) for one in typed)):
             raise ValueError(f"{self.environment_file} is damaged: overrides must be a list")
-        if not (images is None or is_integer(images)):
+        if or_null(integer(0)).broken_by(images):
             raise ValueError(f"{self.environment_file} is damaged: train_images must be an integer")
         return record
 
@@ -277,6 +265,29 @@ class RunFolder:
         write_atomic(self.evaluated_file, json.dumps(accuracies) + "\n")
 
 
+def _damage_of_config(cfg: DictConfig) -> str | None:
+    """What no training has written so, to follow the name of the file."""
+    for group in _GROUPS:
+        if not isinstance(cfg.get(group), DictConfig):
+            return f" is damaged: it has no group {group}"
+    if "${" in OmegaConf.to_yaml(cfg):  # it would be resolved here: ${oc.env:SECRET}
+        return " holds an interpolation ${...}, which no run saves: refused"
+    if missing := sorted(OmegaConf.missing_keys(cfg)):
+        return f" is damaged: {missing[0]} is missing"
+    try:
+        json.dumps(OmegaConf.to_container(cfg))
+    except TypeError as error:
+        return f" is damaged: {error}"
+    for key in _BELOW:
+        if not isinstance(OmegaConf.select(cfg, key, default={}), dict | DictConfig):
+            return f" is damaged: {key} is no group of keys"
+    for key, rule in _SETTINGS.items():
+        value = OmegaConf.select(cfg, key)
+        if must := rule.broken_by(value):
+            return f": {key}={as_typed(value)} must be {must}"
+    return None
+
+
 def _damage(results: Mapping[str, Any]) -> str | None:
     """What is not as a training has written it."""
     for which in ("last", "best"):
@@ -285,14 +296,21 @@ def _damage(results: Mapping[str, Any]) -> str | None:
             return f"{which} must hold a step and accuracies"
         for images, shares in parts.items():
             numbers = isinstance(shares, dict) and all(map(is_number, shares.values()))
-            if images != "step" and not (numbers and "n" in shares):
+            if images != "step" and not (numbers and integer(1).holds(shares.get("n"))):
                 return f"{which}.{images} must hold accuracies and n"
+            if images != "step" and (wrong := [k for k in shares if not _is_share(k, shares[k])]):
+                return f"{which}.{images}.{wrong[0]}={shares[wrong[0]]} must be from 0 to 1"
     for name in ("held_out", "training", "status"):
         if not isinstance(results.get(name, {}), dict):
             return f"{name} must be a mapping"
-    if not all(map(is_number, results.get("held_out", {}).values())):
-        return "held_out must hold numbers"
+    for name in ("held_out", "training"):
+        if not all(map(is_number, results.get(name, {}).values())):
+            return f"{name} must hold numbers"
     return None
+
+
+def _is_share(name: str, value: float) -> bool:
+    return name == "n" or 0 <= value <= 1
 
 
 def accuracies_in(results: Mapping[str, Any]) -> dict[str, float]:

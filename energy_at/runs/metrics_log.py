@@ -175,7 +175,7 @@ class LogReader:
         self._rows, self._lines, self._place, self._inode = 0, 0, 0, inode
 
     def _add(self, whole: bytes) -> None:
-        lines = csv.reader(whole.decode().splitlines(), strict=True)
+        lines = csv.reader(whole.decode().split("\n")[:-1], strict=True)
         cells_from = 0
         if whole and not self._columns:
             cells_from = whole.find(b"\n")
@@ -217,6 +217,8 @@ def find_damage(
         before: Number of these lines.
     """
     for number, raw in enumerate(content.split(b"\n")[:-1], before + 1):
+        if b"\r" in raw:  # a resumed run would take it for a part of the last column's name
+            return number, "it ends as on another system: another program has rewritten the file"
         try:
             cells = next(csv.reader([raw.decode()], strict=True), [])
             if number == 1:

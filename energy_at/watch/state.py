@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from energy_at.core.files import read_json
 from energy_at.core.progress import printable
+from energy_at.core.rules import is_number
 from energy_at.overfitting.alarms import REPEATED
 from energy_at.overfitting.onset import RunStatus
 from energy_at.reporting.finished_run import run_status
@@ -162,7 +163,7 @@ class WatchedRun:
 
     def _samplings(self) -> dict[str, dict[str, float]]:
         files = sorted(self.folder.path.glob("samples/*/samples.json"))
-        scores = {file.parent.name: read_json(file)["sets"]["samples"] for file in files}
+        scores = {file.parent.name: _scores(file) for file in files}
         return {
             name: {f"sample/{key}": value for key, value in found.items() if value}
             for name, found in scores.items()
@@ -222,6 +223,15 @@ class Watch:
 def _mark(kind: str, name: str, step: int, end: str = "") -> dict[str, Any]:
     text = f"{name} by held-out PGD accuracy since" if kind == "onset" else f"alarm: {name} at"
     return {"name": name, "step": step, "kind": kind, "text": f"{text} step {step:,}{end}"}
+
+
+def _scores(file: Path) -> dict[str, float]:
+    """IS, FID and others of a set of samples; null where they were not measured."""
+    sets = read_json(file).get("sets")
+    found = sets.get("samples") if isinstance(sets, dict) else None
+    if not (isinstance(found, dict) and all(v is None or is_number(v) for v in found.values())):
+        raise ValueError(f"{file} is damaged: it holds no scores of samples")
+    return found
 
 
 def _curve(log: MetricsLog, metric: Metric) -> Curve:

@@ -129,11 +129,23 @@ def test_a_damaged_file_of_a_run_is_named_in_one_line(run, name, content):
     [
         ("results.json", '{"last": 3}', "last must hold a step and accuracies"),
         ("results.json", '{"last": {"test": {"clean": "a"}}}', "last.test must hold accuracies"),
+        (
+            "results.json",
+            '{"last": {"test": {"clean": 5, "n": 9}}}',
+            "last.test.clean=5 must be from 0",
+        ),
+        (
+            "results.json",
+            '{"best": {"val": {"clean": 1, "n": 0}}}',
+            "best.val must hold accuracies",
+        ),
+        ("results.json", '{"training": {"seconds": "a"}}', "training must hold numbers"),
         ("results.json", '{"status": []}', "status must be a mapping"),
         ("results.json", '{"last":\n {"step" 3}}', "line 2, column 10: it is not JSON"),
         ("results.json", "[" * 100_000, "it is not JSON"),
         ("environment.json", '{"overrides": 3}', "overrides must be a list"),
         ("environment.json", '{"train_images": "many"}', "train_images must be an integer"),
+        ("environment.json", f'{{"train_images": {10**400}}}', "train_images must be an integer"),
         ("config.yaml", "", "it has no group dataset"),
         ("config.yaml", "a: [1\nb: }", "line 2, column 2: it is not YAML"),
         ("config.yaml", "- 1", "it holds no configuration"),
@@ -153,6 +165,12 @@ def test_a_file_of_a_run_with_other_content_is_named(run, name, content, said):
     assert said in message
 
 
+def test_a_run_that_lost_the_record_of_its_environment_is_resumed(run):
+    run.environment_file.unlink()
+    run.note_resume(CONFIG, ["trainer.max_epochs=9"])
+    assert run.overrides() == ["trainer.max_epochs=9"]
+
+
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
@@ -165,13 +183,15 @@ def test_a_file_of_a_run_with_other_content_is_named(run, name, content, said):
         ("reg", 3, "it has no group reg"),
         ("reg.terms", "der", "reg.terms is no group of keys"),
         ("threat.ball", [], "threat.ball is no group of keys"),
+        ("model.weights", b"abc", "Object of type bytes"),
+        ("seed", "???", "is damaged: seed is missing"),
     ],
 )
 def test_a_configuration_with_a_setting_of_another_type_is_named(run, key, value, said):
     cfg = OmegaConf.load(run.config_file)
     OmegaConf.update(cfg, key, value)
     OmegaConf.save(cfg, run.config_file)
-    with pytest.raises(ValueError, match="config.yaml") as caught:
+    with pytest.raises(ValueError, match=r"config\.yaml") as caught:
         run.config(to_build=False)
     assert said in one_line(caught)
 

@@ -50,6 +50,17 @@ def test_a_run_that_was_killed_falls_silent(begun, monkeypatch):
     assert found["age"] == pytest.approx(600)
 
 
+@pytest.mark.parametrize("content", ["{}", '{"sets": []}', '{"sets": {"samples": {"fid": "a"}}}'])
+def test_scores_of_samples_that_are_damaged_are_named_by_their_file(begun, content):
+    file = begun.path / "samples" / "one" / "samples.json"
+    file.parent.mkdir(parents=True)
+    file.write_text('{"sets": {"samples": {"fid": 3.5, "is": null}}}')
+    assert state(Watch(["run"]))["samplings"] == {"one": {"sample/fid": 3.5}}
+    file.write_text(content)
+    with pytest.raises(ValueError, match=r"samples\.json is damaged: it holds no scores"):
+        state(Watch(["run"]))
+
+
 def test_a_job_that_failed_says_why(begun):
     (begun.path / "error.txt").write_text("the loss is nan at step 3\n")
     watch = Watch(["run"])
