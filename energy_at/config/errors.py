@@ -24,6 +24,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
     ValidationError,
 )
+from yaml import MarkedYAMLError
 
 from energy_at.config.keys import unknown_key
 from energy_at.config.schema import RULES
@@ -180,7 +181,7 @@ def explain(
             return f"{found.filename}: {found.strerror}"
     if line := next(filter(None, map(_of_trusted_code, chain)), None):
         return line
-    if line := next(filter(None, map(_of_a_framework, chain)), None):
+    if line := next(filter(None, [*map(_of_a_file, chain), *map(_of_a_framework, chain)]), None):
         return line
     full = [found for found in chain if isinstance(found, OSError) and found.errno in _NO_SPACE]
     return f"{folder or 'a file'}: {full[0].strerror}" if full else None
@@ -234,6 +235,17 @@ def _unreadable(error: OverrideParseException) -> str:
         f"{error.override} cannot be read: write key=value, key=a,b for a sweep or key=[a,b] for a "
         "list, and put quotes around a value with other signs: 'key=\"a, (b)\"'"
     )
+
+
+def _of_a_file(error: BaseException) -> str | None:
+    """The place of a mistake in a YAML file or a module of the user, which cannot be read."""
+    if isinstance(error, MarkedYAMLError) and (mark := error.problem_mark) is not None:
+        place = f"line {mark.line + 1}, column {mark.column + 1}"
+        return f"{mark.name} is not YAML: {place}: {error.problem}"
+    if lost := re.match("Error locating target '(.+?)'", str(error)):
+        why = " ".join(str(list(_chain(error))[-1]).split())
+        return f"{lost[1]} cannot be imported: {why}"
+    return None
 
 
 def _of_a_framework(error: BaseException) -> str | None:

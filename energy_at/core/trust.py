@@ -133,7 +133,9 @@ def own_attacks(cfg: DictConfig) -> dict[str, Any]:
         try:
             found[name] = get_object(target)
         except (ImportError, ValueError) as error:
-            raise ValueError(f"{key}={target} cannot be imported: {error}") from None
+            raise ValueError(
+                f"{key}={target} cannot be imported: {error.__cause__ or error}"
+            ) from None
         if not callable(found[name]):
             raise ValueError(f"{key}={target} must be a function of model, x and y")
     return found

@@ -157,15 +157,16 @@ def observed_traits(
     for name in ("clean", "start"):
         logits[name] = (adv + shifts * draw()).to(device).requires_grad_()
 
-    def value(**changed: Tensor) -> Tensor:
+    def value(**changed: Tensor) -> Any:  # of somebody else
         with torch.random.fork_rng(), torch.enable_grad():
             torch.manual_seed(0)
             return copy.deepcopy(term)(LogitPair(y=y, **logits | changed))
 
     values, found = value(), Trait.NONE
-    if values.shape != y.shape:
+    if not isinstance(values, Tensor) or values.shape != y.shape:
+        got = f"values of shape {tuple(values.shape)}" if isinstance(values, Tensor) else ""
         raise ValueError(
-            f"the term {type(term).__name__} returns values of shape {tuple(values.shape)} for "
+            f"the term {type(term).__name__} returns {got or f'a {type(values).__name__}'} for "
             f"{PROBED} examples: it must return one for each, and leave the mean to the objective"
         )
     wanted = {"clean": Trait.TRAINS_CLEAN, "start": Trait.TRAINS_START}

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
+from energy_at.core.rules import integer
 from energy_at.runs.folder import RunFolder
 
 _TRAINING_STATE: dict[str, type] = {
@@ -59,6 +60,10 @@ def read_training_state(path: str | Path) -> dict[str, Any]:
     fit_loop = state["loops"].get("fit_loop")
     if not (isinstance(fit_loop, dict) and fit_loop.keys() >= _PROGRESS):
         raise ValueError(f"checkpoint {path} is damaged: its fit_loop has no progress")
+    if integer(0).broken_by(state.get("metrics_rows", 0)):
+        raise ValueError(f"checkpoint {path} is damaged: metrics_rows is no number of rows")
+    if not isinstance(state.get("sentinel") or {}, dict):
+        raise ValueError(f"checkpoint {path} is damaged: sentinel is no dict")
     if not all(isinstance(value, torch.Tensor) for value in state["state_dict"].values()):
         raise ValueError(f"checkpoint {path} is damaged: a weight is no tensor")
     return state

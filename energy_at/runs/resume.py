@@ -100,7 +100,7 @@ def _claim(folder: Path) -> bool:
 
 def _ending(state: Mapping[str, Any]) -> str:
     sentinel = state.get("sentinel") or {}
-    if sentinel.get("stopped_at") is None:
+    if sentinel.get("stopped_at") is None or not sentinel.get("alarms"):
         return "has finished"
     first = sentinel["alarms"][0]
     return f"was stopped by the sentinel ({first['kind']} alarm at step {first['step']})"

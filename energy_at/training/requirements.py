@@ -94,9 +94,10 @@ def require_logits(net: nn.Module, x: Images) -> Logits:
     Raises:
         ValueError: if it does not take these images, or does not return logits.
     """
-    with no_graph(), eval_mode(net), torch.compiler.set_stance("force_eager"):
+    given = x.detach().clone().requires_grad_() * 1.0
+    with torch.enable_grad(), eval_mode(net), torch.compiler.set_stance("force_eager"):
         try:
-            logits = net(x)
+            logits = net(given)
         except (RuntimeError, AssertionError, ValueError) as error:
             why = " ".join(str(error).split())[:200]
             raise ValueError(
@@ -112,6 +113,14 @@ def require_logits(net: nn.Module, x: Images) -> Logits:
             "the network must return logits of shape (batch, classes), of 2 classes or more, got "
             f"{tuple(logits.shape)} for {len(x)} images"
         )
+    if not torch.equal(given.detach(), x):
+        raise ValueError("the network changes the images that it is given: let it copy them first")
+    if not logits.requires_grad:
+        raise ValueError(
+            "the network returns logits without a gradient with respect to the images, which "
+            "attacks need: look for no_grad or detach in its forward"
+        )
+    logits = logits.detach()
     if (found := _why_no_logits(logits.double())) is not None:
         raise ValueError(f"the network must return logits, got {found}")
     return logits

@@ -13,6 +13,7 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from hydra_plugins.hydra_joblib_launcher.config import JobLibLauncherConf
 from omegaconf import OmegaConf
 from omegaconf.errors import ValidationError
+from yaml import YAMLError
 
 from energy_at.config.errors import explain, one_line_errors
 from energy_at.core import trust
@@ -197,3 +198,32 @@ def test_a_network_that_calls_view_is_told_of_the_memory_format():
     with pytest.raises(RuntimeError) as caught:
         x.view(2, -1)
     assert "set training.channels_last=false" in explain(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        ("def f(:\n", "own_code.Mine cannot be imported: invalid syntax (own_code.py, line 1)"),
+        (
+            "import nothing_of_the_kind\n",
+            "own_code.py:1: ModuleNotFoundError: No module named",
+        ),
+        ("Other = 1\n", "cannot be imported: module 'own_code' has no attribute 'Mine'"),
+    ],
+)
+def test_a_module_of_ones_own_that_cannot_be_imported_says_why(
+    module, said, here, monkeypatch, type_train
+):
+    Path("own_code.py").write_text(module)
+    monkeypatch.syspath_prepend(here)
+    monkeypatch.delitem(sys.modules, "own_code", raising=False)
+    monkeypatch.setattr(trust, "_trusted", [])
+    term = "+reg.terms={mine: {_target_: own_code.Mine}}"
+    assert_refused(type_train, said, *ONE_EPOCH, "trust=[own_code]", term)
+
+
+def test_a_yaml_file_of_ones_own_that_cannot_be_read_is_named_with_the_line():
+    Path("mine.yaml").write_text("terms: [\n")
+    with pytest.raises(YAMLError) as met:
+        OmegaConf.load("mine.yaml")
+    assert "mine.yaml is not YAML: line 2, column 1: expected the node" in explain(met.value)

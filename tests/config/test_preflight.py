@@ -32,6 +32,7 @@ pytestmark = pytest.mark.usefixtures("here")
         ("evaluation.subset=1000", "evaluation.subset=1000 must be an integer from 1 to "),
         ("optimizer.lr=-1", "optimizer.lr=-1 must be a finite number > 0"),
         (("callbacks=ema", "callbacks.ema.decay=nan"), "decay=nan must be a finite number >= 0 an"),
+        (("attack=none", "attack.search._target_=energy_at.objectives.TradesKL"), "a TradesKL, wh"),
         ("attack.search.ball={}", "attack.search.ball={} must be a group of keys"),
         ("schedule.peak=2", "schedule.peak=2 must be a finite number > 0 and < 1"),
         (("attack=none", "reg=der"), "attack=none leaves the loss, or the regularizer, nothing to"),

@@ -289,6 +289,7 @@ def test_traits_of_the_published_terms_hold(term):
          r"it traits = Trait.READS_CLEAN \| Trait.TRAINS_CLEAN$"),
         (Distance(Trait.READS_CLEAN), "trains clean logits undeclared"),
         (Distance(UNDECLARED | Trait.FLAT_AT_ZERO, sign=-1), "is negative: take Trait.FLAT_AT"),
+        (lambda pair: (pair.adv[:, 0], pair.y), "returns a tuple for .* one for each"),
         (lambda pair: pair.adv.mean(), r"returns values of shape \(\) for .* one for each"),
         (lambda pair, y: pair.adv[y, 0], r"mine \(function\) must take a LogitPair alone: missing"),
     ],

@@ -306,6 +306,9 @@ def test_a_run_in_use_is_left_alone(type_train, run, argv):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        ({"metrics_rows": "many"}, "metrics_rows is no number of rows"),
+        ({"metrics_rows": -1}, "metrics_rows is no number of rows"),
+        ({"sentinel": "abc"}, "sentinel is no dict"),
         ({"loops": {}}, "its fit_loop has no progress"),
         ({"loops": {"fit_loop": {}}}, "its fit_loop has no progress"),
         ({"loops": 3}, "loops is no dict"),

@@ -97,12 +97,22 @@ def test_labels_and_images_of_another_form_are_refused(x, y, said):
         ),
         (lambda z: z[:, :1], r"of 2 classes or more, got \(8, 1\) for 8 images"),
         (lambda z: z[:, :, None], r"of shape \(batch, classes\), .*got \(8, 10, 1\) for 8 images"),
+        (lambda z: z.detach(), "returns logits without a gradient with respect to the images"),
         (lambda z: z * torch.nan, "got values that are not finite"),
     ],
 )
 def test_a_network_without_logits_is_refused(change, said):
     with pytest.raises(ValueError, match=said):
         fit(Net(change))
+
+
+def test_a_network_that_changes_its_images_is_refused():
+    class Shifts(Net):
+        def forward(self, x):
+            return super().forward(x.sub_(0.5))
+
+    with pytest.raises(ValueError, match="the network changes the images that it is given"):
+        fit(Shifts())
 
 
 def test_other_batches_frozen_networks_and_trainings_of_no_step_are_refused():
