@@ -238,7 +238,7 @@ def _unreadable(error: OverrideParseException) -> str:
 
 
 def _of_a_file(error: BaseException) -> str | None:
-    """The place of a mistake in a YAML file or a module of the user, which cannot be read."""
+    """The place of an error in a YAML file or a module of the user, which cannot be read."""
     if isinstance(error, MarkedYAMLError) and (mark := error.problem_mark) is not None:
         place = f"line {mark.line + 1}, column {mark.column + 1}"
         return f"{mark.name} is not YAML: {place}: {error.problem}"

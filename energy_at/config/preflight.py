@@ -149,7 +149,7 @@ def _first_images(run: Run) -> Images:
 
 
 def _require_attack(run: Run) -> None:
-    """Refuses what is no attack, and terms that compare images where there is none."""
+    """Refuses what is no attack, and terms that compare images if nothing attacks them."""
     attack = run.module.attack
     if not isinstance(attack, Attack):
         raise ValueError(

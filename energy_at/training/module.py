@@ -29,6 +29,7 @@ from energy_at.training.requirements import (
     require_first_batch,
     require_initialized,
     require_labels,
+    require_logits,
     require_pixels,
     require_shareable,
     require_trainable,
@@ -215,6 +216,8 @@ class AdversarialTraining(LightningModule):
         """Accuracies and delta energies on held-out images, in fp32."""
         x, y = self._images_and_labels(batch)
         require_pixels(float(x.min()), float(x.max()), "validation")
+        # Lightning validates once before the first batch to train on is checked
+        require_labels(y, self._classes or require_logits(self.net, x[:2]).shape[1])
         part = part_of(self._trainer, len(x), batch_idx)
 
         def noise() -> Noise:

@@ -115,6 +115,20 @@ def test_a_network_that_changes_its_images_is_refused():
         fit(Shifts())
 
 
+def test_validation_images_and_labels_are_checked_before_the_first_step():
+    x, y = X[:8], Y[:8]
+    for held_out, net, said in [
+        ((x, y + 90), Net(), "labels must be from 0 to 9"),
+        ((x, y), Net(lambda z: z.detach()), "returns logits without a gradient"),
+    ]:
+        module = FastAT(net, Linf(0.1))
+        trainer = Trainer(max_epochs=1, logger=False, inference_mode=False, accelerator="cpu",
+                          enable_checkpointing=False, enable_progress_bar=False)  # fmt: skip
+        with pytest.raises(ValueError, match=said):
+            trainer.fit(module, DataLoader(list(zip(x, y, strict=True)), 8),
+                        DataLoader(list(zip(*held_out, strict=True)), 8))  # fmt: skip
+
+
 def test_other_batches_frozen_networks_and_trainings_of_no_step_are_refused():
     three = DataLoader(TensorDataset(X, Y, Y), 16)
     with pytest.raises(ValueError, match=r"a batch must be \(images, labels\), got a list of 3"):
