@@ -222,7 +222,7 @@ def test_a_file_of_ours_says_what_network_it_is_of(tmp_path):
     checkpoint.parent.mkdir(parents=True)
     torch.save(weights, checkpoint)
     assert recorded_model(checkpoint) == {}
-    groups = ("dataset", "model", "threat", "attack", "trainer", "training")
+    groups = ("dataset", "model", "threat", "attack", "loss", "reg", "trainer", "training")
     config = {group: {} for group in groups} | {"model": model}
     config["dataset"] = {"classes": 2, "channels": 3, "size": 8}
     (tmp_path / "run" / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
