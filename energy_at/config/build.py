@@ -185,6 +185,12 @@ def build_module(
         spread = cfg.loss.get("smoothing", "uniform")
         smoothing = LabelSmoothing(share, cfg.dataset.classes, spread)
     terms = make_terms(cfg.loss.terms) | make_terms(cfg.reg.terms)
+    attack = make(cfg.attack.search)
+    if not isinstance(attack, Attack):
+        raise ValueError(
+            f"attack.search makes a {type(attack).__name__}, which is no attack: derive its class "
+            "from energy_at.attacks.Attack"
+        )
     net = make(cfg.model, without=() if fresh else ("pretrained",))
     require_initialized(net)
     if fresh:
@@ -194,7 +200,7 @@ def build_module(
     with keys_of(cfg.training, eps_warmup_epochs="eps_warmup"):
         return AdversarialTraining(
             net,
-            make(cfg.attack.search),
+            attack,
             Objective(terms, skip_flat=_skips(cfg)),
             val_attacks=make_attacks(cfg.validation),
             optimizer=make(cfg.optimizer, factory=True),
