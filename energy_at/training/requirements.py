@@ -115,7 +115,7 @@ def require_logits(net: nn.Module, x: Images) -> Logits:
         )
     if not torch.equal(given.detach(), x):
         raise ValueError("the network changes the images that it is given: let it copy them first")
-    if not logits.requires_grad:
+    if not (logits.requires_grad or torch.is_inference_mode_enabled()):
         raise ValueError(
             "the network returns logits without a gradient with respect to the images, which "
             "attacks need: look for no_grad or detach in its forward"

@@ -217,6 +217,7 @@ def test_a_module_of_ones_own_that_cannot_be_imported_says_why(
     Path("own_code.py").write_text(module)
     monkeypatch.syspath_prepend(here)
     monkeypatch.delitem(sys.modules, "own_code", raising=False)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setattr(trust, "_trusted", [])
     term = "+reg.terms={mine: {_target_: own_code.Mine}}"
     assert_refused(type_train, said, *ONE_EPOCH, "trust=[own_code]", term)
