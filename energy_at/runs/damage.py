@@ -1,0 +1,72 @@
+"""What a file of a run holds that no training has written so: damage, or a stranger's doing."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from energy_at.core.rules import Rule, as_typed, integer, is_integer, is_number, or_null
+
+# Of any configuration: groups, and settings that commands compute with which build nothing.
+_GROUPS = ("dataset", "model", "threat", "attack", "loss", "reg", "trainer", "training")
+_BELOW = ("threat.ball", "reg.terms")
+_SETTINGS = {
+    "dataset.classes": integer(1),
+    "dataset.channels": integer(1),
+    "dataset.size": integer(1),
+    "dataset.batch_size": or_null(integer(1)),
+    "dataset.val_size": or_null(integer(1)),
+    "attack.steps": or_null(integer(0)),
+    "trainer.max_epochs": or_null(integer(1)),
+    "trainer.max_steps": or_null(integer(-1)),
+    "reg.weight": or_null(Rule("a finite number", is_number)),
+}
+
+
+def damage_of_config(cfg: DictConfig) -> str | None:
+    """What no training has written so, to follow the name of the file."""
+    for group in _GROUPS:
+        if not isinstance(cfg.get(group), DictConfig):
+            return f" is damaged: it has no group {group}"
+    if "${" in OmegaConf.to_yaml(cfg):  # it would be resolved here: ${oc.env:SECRET}
+        return " holds an interpolation ${...}, which no run saves: refused"
+    if missing := sorted(OmegaConf.missing_keys(cfg)):
+        return f" is damaged: {missing[0]} is missing"
+    try:
+        json.dumps(OmegaConf.to_container(cfg))
+    except TypeError as error:
+        return f" is damaged: {error}"
+    for key in _BELOW:
+        if not isinstance(OmegaConf.select(cfg, key, default={}), dict | DictConfig):
+            return f" is damaged: {key} is no group of keys"
+    for key, rule in _SETTINGS.items():
+        value = OmegaConf.select(cfg, key)
+        if must := rule.broken_by(value):
+            return f": {key}={as_typed(value)} must be {must}"
+    return None
+
+
+def damage_of_results(results: Mapping[str, Any]) -> str | None:
+    """What is not as a training has written it."""
+    for which in ("last", "best"):
+        parts = results.get(which, {})
+        if not isinstance(parts, dict) or not is_integer(parts.get("step", 0)):
+            return f"{which} must hold a step and accuracies"
+        for images, shares in parts.items():
+            numbers = isinstance(shares, dict) and all(map(is_number, shares.values()))
+            if images != "step" and not (numbers and integer(1).holds(shares.get("n"))):
+                return f"{which}.{images} must hold accuracies and n"
+            if images != "step" and (wrong := [k for k in shares if not _is_share(k, shares[k])]):
+                return f"{which}.{images}.{wrong[0]}={shares[wrong[0]]} must be from 0 to 1"
+    for name in ("held_out", "training", "status"):
+        if not isinstance(results.get(name, {}), dict):
+            return f"{name} must be a mapping"
+    for name in ("held_out", "training"):
+        if not all(map(is_number, results.get(name, {}).values())):
+            return f"{name} must hold numbers"
+    return None
+
+
+def _is_share(name: str, value: float) -> bool:
+    return name == "n" or 0 <= value <= 1
