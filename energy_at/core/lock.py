@@ -71,7 +71,9 @@ def waiting_for(file: Path, made: Path) -> Iterator[None]:
 def _open(file: Path, folder: Path) -> int:
     while True:
         try:
-            handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+            # no link, whose file would be emptied; Windows has no such flag
+            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+            handle = os.open(file, flags, 0o644)
         except OSError as error:  # the user knows the folder
             raise OSError(error.errno, error.strerror, str(folder)) from error
         try:

@@ -19,6 +19,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
+from energy_at.core.files import write_atomic
 from energy_at.training.loggers import FINISH, TolerantWandb
 
 WAITING = 100_000  # rows that may wait for a slow server
@@ -221,7 +222,7 @@ class MLflow(Tracker):
         )
         run = self._client.create_run(number, run_name=self.run_name or None)
         self._run = run.info.run_id
-        known.write_text(self._run)
+        write_atomic(known, self._run)  # in place of a link, too
         self.write_text("tags", ", ".join(self.tags), 0)
         params = [Param(key, str(value)[:500]) for key, value in _leaves(self.config)]
         for first in range(0, len(params), 100):  # the most of one call

@@ -99,3 +99,13 @@ def test_who_needs_what_another_process_makes_waits_for_it(tmp_path, holder, cap
         assert json.loads(file.read_text())["process"] == os.getpid()
     said = f"waiting for another process that makes {file.parent / 'made'}\n"
     assert capsys.readouterr().err == said
+
+
+def test_a_link_in_place_of_a_lock_empties_no_file(tmp_path):
+    """A stranger's run folder may hold one."""
+    (tmp_path / "mine").write_text("precious")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").symlink_to("../mine")
+    with pytest.raises(OSError, match="run'$"), locked(tmp_path / "run/.lock", tmp_path / "run"):
+        pass
+    assert (tmp_path / "mine").read_text() == "precious"
