@@ -14,6 +14,8 @@ from energy_at.config.cli import command, output_file
 from energy_at.core.files import write_atomic
 from energy_at.core.rules import one_of, require
 
+_FILES = (".safetensors", ".pt", ".pth", ".ckpt", ".onnx", ".bin", ".zip")
+
 
 @command("export")
 def main(cfg: DictConfig) -> str:
@@ -23,6 +25,10 @@ def main(cfg: DictConfig) -> str:
     run, which, hub = str(cfg.run), cfg.which or "last", cfg.format == "hub"
     out = (cfg.out and Path(str(cfg.out))) if hub else output_file(cfg)
     out = out or Path(run, f"hub-{which}" if hub else f"{which}.safetensors")
+    if not hub and out.suffix != ".safetensors":
+        raise ValueError(f"out={out} must end in .safetensors, the format that is written")
+    if hub and out.suffix in _FILES:
+        raise ValueError(f"out={out} must be a folder, as format=hub writes several files")
     return f"written to {export(run, which, out, hub=hub)}"
 
 
