@@ -32,7 +32,10 @@ FAMILIES = {  # package: the class from which everything that may be built there
 TIMM = "timm.create_model"
 TIMM_READS_FILES = {"_args_", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay"}
 OF_TRAINER = "lightning"  # if trusted, callbacks and loggers may write to any place
-_PLACES = {"dirpath", "default_root_dir", "dir", "save_dir", "settings", "_args_"}
+_PLACES = {"dirpath", "default_root_dir", "dir", "save_dir", "_args_"}
+_OF_LOGGERS = {"_target_", "project", "mode", "name", "group", "job_type", "tags", "notes"}
+_OF_LOGGERS |= {"log_checkpoints", "experiment"}  # which name no place
+_ADDRESSES = {"entity": "WANDB_ENTITY", "tracking_uri": "MLFLOW_TRACKING_URI"}
 OURS = "energy_at"
 _RETURNED = (OURS, "lightning", "timm", "torch", "torchvision")
 _trusted: list[str] = []
@@ -84,11 +87,16 @@ def require_trusted(cfg: Any, *, of: Path | None = None) -> list[str]:
     return targets + [f"{package}.*" for package in (*_RETURNED, *_trusted_packages())]
 
 
-def require_inside(cfg: DictConfig, *, of: Path) -> None:
-    """Checks that a training which is resumed from a run folder writes nowhere else.
+def require_inside(cfg: DictConfig, *, of: Path, typed: DictConfig | None = None) -> None:
+    """Checks that a training which is resumed from a run folder sends and writes nothing elsewhere.
 
-    Callbacks and loggers write where their arguments say, which a stranger would choose. What is
-    typed for a new run needs no trust.
+    Callbacks write where their arguments say, and loggers send there, which a stranger would
+    choose. What is typed for a new run needs no trust, nor does what the environment says.
+
+    Args:
+        cfg: The configuration that a run folder holds.
+        of: The file that it was read from.
+        typed: The configuration that the command line describes, if it is that of the same run.
 
     Raises:
         ValueError: if an argument may name such a place.
@@ -101,16 +109,23 @@ def require_inside(cfg: DictConfig, *, of: Path) -> None:
         places = _nodes(plain.get(group), group)
         nodes += [(place.rpartition(".")[0], node) for place, node in places]
     for place, node in nodes:
-        found = [key for key in node if key in _PLACES and node[key] is not None]
-        if Path(str(node.get("filename") or "")).name != str(node.get("filename") or ""):
-            found.append("filename")
-        if str(node.get("_target_")).startswith("lightning.pytorch.loggers."):
-            found = ["_target_"]
-        if found:
-            raise ValueError(
-                f"{of}: {place}.{found[0]}={node[found[0]]} may have the training write outside of "
-                f"its folder: if you know what it does, add trust=[{OF_TRAINER}]"
-            )
+        if place.startswith("logger."):
+            found = [key for key in node if key not in _OF_LOGGERS]
+            if str(node["_target_"]).startswith("lightning.pytorch.loggers."):
+                found = ["_target_"]
+        else:
+            found = [key for key in node if key in _PLACES]
+            if Path(str(node.get("filename") or "")).name != str(node.get("filename") or ""):
+                found.append("filename")
+        for key in found:
+            variable = _ADDRESSES.get(key, "")
+            again = OmegaConf.select(typed, f"{place}.{key}") if typed else None
+            if node[key] not in (None, os.environ.get(variable), again):
+                remedy = f"set {variable}={node[key]}, or " if variable else ""
+                raise ValueError(
+                    f"{of}: {place}.{key}={node[key]} may have the training write or send its data "
+                    f"elsewhere: if you know what it does, {remedy}add trust=[{OF_TRAINER}]"
+                )
 
 
 def own_attacks(cfg: DictConfig) -> dict[str, Any]:

@@ -29,17 +29,17 @@ def open_job(
     if in_sweep and folder.results_file.is_file():
         return None
     if in_sweep and folder.has_checkpoint():
-        return open_resumed(str(folder.path), [])
+        return open_resumed(str(folder.path), [], typed=cfg)
     return cfg, folder, None, overrides
 
 
 def open_resumed(
-    path: str, overrides: Sequence[str]
+    path: str, overrides: Sequence[str], *, typed: DictConfig | None = None
 ) -> tuple[DictConfig, RunFolder, Path | None, Sequence[str]]:
     """Configuration, folder, last checkpoint and changes of a run to resume.
 
     A run that was stopped before its first checkpoint starts over: without a checkpoint, and with
-    all its overrides.
+    all its overrides. A job of a sweep is ``typed`` again.
 
     Raises:
         FileNotFoundError: if there is no run, or its checkpoint is lost.
@@ -48,7 +48,7 @@ def open_resumed(
     """
     folder, changes = require_resumable(path, overrides), changes_of(overrides)
     before = folder.config()
-    require_inside(before, of=folder.config_file)
+    require_inside(before, of=folder.config_file, typed=typed)
     cfg = OmegaConf.merge(before, OmegaConf.from_dotlist([c.lstrip("+") for c in changes]))
     assert isinstance(cfg, DictConfig)
     if folder.has_only_begun:

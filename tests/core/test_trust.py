@@ -389,6 +389,20 @@ FILE = Path("run", "config.yaml")
             "logger.mine._target_",
         ),
         ("logger.wandb.settings", {"base_url": "http://a"}, "logger.wandb.settings"),
+        ("logger.wandb.entity", "stranger", "logger.wandb.entity=stranger"),
+        ("logger.wandb.id", "other", "logger.wandb.id=other"),
+        ("logger.wandb.save_code", True, "logger.wandb.save_code=True"),
+        ("logger.csv.path", "/tmp/a", "logger.csv.path=/tmp/a"),
+        (
+            "logger.tensorboard",
+            {"_target_": "energy_at.training.tensorboard_logger", "log_dir": "/tmp"},
+            "logger.tensorboard.log_dir=/tmp",
+        ),
+        (
+            "logger.b",
+            {"_target_": "energy_at.training.mlflow_logger", "tracking_uri": "http://a"},
+            "logger.b.tracking_uri=http://a",
+        ),
     ],
 )
 def test_a_run_that_is_resumed_writes_nowhere_else_unless_lightning_is_trusted(key, value, named):
@@ -400,4 +414,24 @@ def test_a_run_that_is_resumed_writes_nowhere_else_unless_lightning_is_trusted(k
         require_inside(cfg, of=FILE)
     assert str(caught.value).endswith("add trust=[lightning]")
     set_trusted(["lightning"])
+    require_inside(cfg, of=FILE)
+
+
+@pytest.mark.parametrize(
+    ("key", "variable"),
+    [
+        ("logger.mlflow.tracking_uri", "MLFLOW_TRACKING_URI"),
+        ("logger.wandb.entity", "WANDB_ENTITY"),
+    ],
+)
+def test_the_address_of_a_tracker_is_typed_again_or_in_the_environment(key, variable, monkeypatch):
+    cfg = config("logger=[wandb,mlflow]", f"{key}=mine")
+    with pytest.raises(ValueError, match=f"{key}=mine .* set {variable}=mine, or add trust"):
+        require_inside(cfg, of=FILE)
+    require_inside(cfg, of=FILE, typed=cfg)
+    monkeypatch.setenv(variable, "other")
+    for now in (None, config("logger=[wandb,mlflow]", f"{key}=other"), config("logger=csv")):
+        with pytest.raises(ValueError, match=f"{key}=mine"):
+            require_inside(cfg, of=FILE, typed=now)
+    monkeypatch.setenv(variable, "mine")
     require_inside(cfg, of=FILE)
