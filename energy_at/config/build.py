@@ -292,8 +292,12 @@ def restore(module: AdversarialTraining, checkpoint: Path) -> None:
     Raises:
         ValueError: if the checkpoint cannot be read, or belongs to another network.
     """
+    state, own = read_checkpoint(checkpoint)["state_dict"], module.state_dict()
     try:
-        module.load_state_dict(read_checkpoint(checkpoint)["state_dict"])
+        for name in own.keys() & state.keys():
+            if state[name].is_complex() and not own[name].is_complex():  # torch would only warn
+                raise TypeError(f"{name} is complex")
+        module.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
         config = RunFolder(checkpoint.parents[1]).config_file
         raise ValueError(f"{checkpoint} is of another network than {config} describes") from error

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from lightning import seed_everything
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from energy_at.attacks import NoAttack
@@ -19,12 +19,14 @@ from energy_at.core.types import Images
 from energy_at.data.loaders import as_floats
 from energy_at.objectives import Trait
 from energy_at.reporting.describe import DATASETS, MethodLabel, network_name, threat_and_epochs
-from energy_at.runs.checkpoints import read_checkpoint
+from energy_at.runs.checkpoints import read_checkpoint, read_training_state
 from energy_at.runs.folder import RunFolder
+from energy_at.runs.selection import require_named
 from energy_at.training import EMA, BestCheckpoint, CompiledNet, Sentinel
 from energy_at.training.callbacks import callbacks_of
 from energy_at.training.launch import require_startable
 from energy_at.training.requirements import require_batches, require_logits, require_shareable
+from energy_at.training.restore import require_restorable
 
 
 def prepare(
@@ -41,8 +43,10 @@ def prepare(
     wandb_id = read_checkpoint(checkpoint).get("wandb_id") if checkpoint else None
     run = build(cfg, folder, wandb_id=wandb_id, fresh=checkpoint is None, overrides=overrides)
     if checkpoint is not None:
-        restore(run.module, checkpoint)
-    require_sound(cfg, run)
+        for path in reversed(folder.saved().values()):  # the last one stays; results need the best
+            read_training_state(path)
+            restore(run.module, path)
+    require_sound(cfg, run, checkpoint)
     with keys_of(cfg.dataset):
         require_startable(run.trainer, run.data)
     if run.trainer.is_global_zero:
@@ -51,6 +55,23 @@ def prepare(
         else:
             folder.note_resume(cfg, overrides)
     return run
+
+
+def require_beginning(cfg: DictConfig, folder: Path) -> None:
+    """Raises what a job of a sweep would raise before it writes anything.
+
+    A training is built without W&B, whose server would be asked, and without initial weights.
+    """
+    name = cfg.hydra.job.name
+    cfg = OmegaConf.masked_copy(
+        cfg, [key for key in map(str, cfg) if key not in ("hydra", "trust")]
+    )
+    check(cfg)
+    if name == "train":
+        cfg.logger.pop("wandb", None)
+        require_sound(cfg, build(cfg, RunFolder(folder), fresh=False))
+    else:
+        require_named(cfg, [])
 
 
 def announce(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
@@ -77,8 +98,11 @@ def announce(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
     write_line("\n".join(f"{name:<8} {text}" for name, text in lines.items()))
 
 
-def require_sound(cfg: DictConfig, run: Run) -> None:
-    """Raises ``ValueError`` by the first pre-flight check of a training that fails."""
+def require_sound(cfg: DictConfig, run: Run, checkpoint: Path | None = None) -> None:
+    """Raises ``ValueError`` by the first pre-flight check of a training that fails.
+
+    One that resumes takes the state in its checkpoint here.
+    """
     with keys_of(cfg.dataset):
         images, batch_size = len(run.data.train), run.data.batch_size
         extra = run.data.extra_images  # they fit, or are refused here
@@ -114,6 +138,8 @@ def require_sound(cfg: DictConfig, run: Run) -> None:
         with keys_of(cfg.callbacks.sentinel or cfg.callbacks, pert_align="thresholds.pert_align"):
             module = run.module
             sentinel.require_fitting(run.trainer, module.objective, module.attack, *schedulers)
+    if checkpoint is not None:
+        require_restorable(checkpoint, run.trainer, run.module, run.data, optimizer, schedulers)
 
 
 def _made(factory: Callable[..., Any], *arguments: Any) -> Any:

@@ -220,6 +220,8 @@ def _require_fit(state: State, network: nn.Module) -> None:
             "choose model, model.width and the options of the model to match"
         )
     for key, value in state.items():
+        if value.is_complex() and not wanted[key].is_complex():  # torch would only warn
+            raise ValueError(f"the checkpoint is damaged, or of another network: {key} is complex")
         if value.shape != wanted[key].shape and not key.endswith("num_batches_tracked"):
             raise ValueError(
                 f"the checkpoint is of another network: {key} is {tuple(value.shape)}, "

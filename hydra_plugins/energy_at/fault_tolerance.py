@@ -28,6 +28,7 @@ LOSSES = {  # what launchers raise when the process of a job is gone, by name: f
 }
 FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk: another attempt meets it too
 ANSWERS = {"FailedJobError"}  # a process that lived to say what was wrong
+LOCAL = ("basic", "joblib")  # launchers whose jobs find what is on this machine
 Place = Callable[[Sequence[str], int], Path]
 
 
@@ -109,6 +110,29 @@ def places(context: HydraContext, config: DictConfig) -> Place:
         return Path(*(str(OmegaConf.select(composed, key)) for key in keys))
 
     return place
+
+
+def require_any(
+    context: HydraContext, config: DictConfig, jobs: Sequence[Sequence[str]], place: Place
+) -> None:
+    """Raises the error of the first job if none could begin: all lack data, or a package.
+
+    One that could, or has begun before, is enough: the others say what is wrong with them.
+    """
+    from energy_at.config.preflight import require_beginning
+
+    errors = []
+    for number, job in enumerate(jobs):
+        folder = place(job, number)
+        if folder.is_dir() or config.hydra.runtime.choices["hydra/launcher"] not in LOCAL:
+            return
+        try:
+            require_beginning(context.config_loader.load_sweep_config(config, list(job)), folder)
+        except Exception as error:
+            errors.append(error)
+        else:
+            return
+    raise errors[0]
 
 
 def _try_launch(

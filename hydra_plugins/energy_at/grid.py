@@ -10,7 +10,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from energy_at.config.sweep_progress import SweepProgress
-from hydra_plugins.energy_at.fault_tolerance import launch_jobs, places
+from hydra_plugins.energy_at.fault_tolerance import launch_jobs, places, require_any
 from hydra_plugins.energy_at.overrides import parse_sweep
 
 
@@ -45,7 +45,7 @@ class _Tolerant(Launcher):
     def __init__(self, launcher: Launcher, context: HydraContext, config: DictConfig) -> None:
         self.launcher = launcher
         self.place = places(context, config)
-        self.config = config
+        self.context, self.config = context, config
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -55,6 +55,8 @@ class _Tolerant(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
+        if initial_job_idx == 0:
+            require_any(self.context, self.config, job_overrides, self.place)
         return launch_jobs(
             self.launcher,
             self.config,

@@ -16,7 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from energy_at.config.sweep_progress import SweepProgress
-from hydra_plugins.energy_at.fault_tolerance import launch_jobs, places
+from hydra_plugins.energy_at.fault_tolerance import launch_jobs, places, require_any
 from hydra_plugins.energy_at.overrides import parse_sweep
 
 JOURNAL = "optuna.log"  # in the folder of the sweep: what a re-run sweep resumes from
@@ -67,7 +67,9 @@ class OptunaSweeper(Sweeper):
                 "hydra/sweeper=optuna has nothing to search: name bounds, such as "
                 "'reg.weight=interval(0.5, 20)'"
             )
-        used = self._compose({key: self._example(d) for key, d in space.items()})
+        example = {key: self._example(found) for key, found in space.items()}
+        used = self._compose(example)
+        require_any(self.context, self.composed, self._jobs(example), self.place)
         folder = Path(str(self.composed.hydra.sweep.dir))
         folder.mkdir(parents=True, exist_ok=True)
         study = self._study(folder)

@@ -246,6 +246,34 @@ def test_the_folder_of_a_job_is_known_before_it_runs():
 
 
 @pytest.mark.parametrize(
+    ("swept", "said"),
+    [
+        (("dataset=cifar10", "dataset.root=nowhere", "dataset.download=false", "seed=0,1,2"),
+         "dataset.root=nowhere must"),
+        (("logger=tensorboard", "seed=0,1"), "logger=tensorboard needs an extra"),
+        (("attack=none", "reg=der", "seed=0,1"), "attack=none leaves the loss"),
+        (("trainer.max_epochs=0", "seed=0,1"), "trainer.max_epochs=0 must be an integer >= 1"),
+        (("dataset=folder,tiny_imagenet", "dataset.root=nowhere"), "dataset.root=nowhere must"),
+    ],
+)  # fmt: skip
+def test_what_every_job_lacks_is_said_once(type_train, monkeypatch, swept, said):
+    monkeypatch.setattr("energy_at.training.trackers.find_spec", lambda _: None)
+    code, out, err = type_train("-m", *ONE_EPOCH, "hydra.sweep.dir=all", *swept)
+    assert (code, out) == (1, "")
+    assert err.startswith(f"error: {said}")
+    assert err.count("\n") == 1
+    assert not list(Path("all").glob("*/*"))
+
+
+def test_a_job_that_alone_lacks_something_does_not_end_the_others(type_train):
+    swept = ("evaluation.subset=99999,64", "hydra.sweep.dir=all", *DIGITS[:-1])
+    code, _, err = type_train("-m", *swept)
+    assert (code, err.count("error: ")) == (1, 1)
+    assert Path("all/0/error.txt").read_text().startswith("evaluation.subset=99999 must")
+    assert Path("all/1/results.json").is_file()
+
+
+@pytest.mark.parametrize(
     ("mistake", "said"),
     [
         (("hydra/launcher=jobli",), "(did you mean joblib?)"),

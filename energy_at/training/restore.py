@@ -1,0 +1,121 @@
+"""The state of a training in a checkpoint, checked before a resumed run changes any file."""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, Trainer
+from packaging.version import Version
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from energy_at.data import ImageData
+from energy_at.runs.checkpoints import read_training_state
+from energy_at.training.callbacks import callbacks_of
+from energy_at.training.loggers import MetricsCSV
+from energy_at.training.module import AdversarialTraining
+from energy_at.training.sentinel import Sentinel
+
+_POSITION = {"epoch": 0, "batch": 0}
+
+
+def require_restorable(
+    checkpoint: Path,
+    trainer: Trainer,
+    module: AdversarialTraining,
+    data: ImageData,
+    optimizer: Optimizer,
+    schedulers: Sequence[LRScheduler],
+) -> None:
+    """Checks that a training takes the state in a checkpoint, which Lightning restores later.
+
+    Args:
+        checkpoint: Its file.
+        trainer: With its callbacks; they, its loop and the module load their states here.
+        module: The training.
+        data: Its images.
+        optimizer: One like that of the training, which is changed.
+        schedulers: Those of the optimizer.
+
+    Raises:
+        ValueError: if a part is missing, or of another kind or shape.
+    """
+    saved = read_training_state(checkpoint)
+    callbacks, sentinels = callbacks_of(trainer, Callback), callbacks_of(trainer, Sentinel)
+    own: dict[str, Any] = {
+        "loops": {"fit_loop": trainer.fit_loop.state_dict()},
+        "callbacks": {callback.state_key: callback.state_dict() for callback in callbacks},
+        "lr_schedulers": [scheduler.state_dict() for scheduler in schedulers],
+        "objective": module.objective.state_dict(),
+        "attack": {},
+        "ImageData": _POSITION,
+        "current_model_state": module.state_dict(),
+        "averaging_state": {"n_averaged": torch.tensor(0)},
+    }
+    own["loops"]["fit_loop"]["state_dict"]["combined_loader"] = [_POSITION]
+    for sentinel in sentinels:
+        sentinel.on_save_checkpoint(trainer, module, own)
+    try:
+        if damage := _difference(saved, own):
+            raise TypeError(damage)
+        if len(saved["lr_schedulers"]) != len(schedulers):
+            raise TypeError(f"{len(saved['lr_schedulers'])} lr_schedulers, not {len(schedulers)}")
+        Version(saved["pytorch-lightning_version"])
+        module.on_load_checkpoint(saved)
+        for callback in callbacks:
+            if state := saved["callbacks"].get(callback.state_key):
+                callback.load_state_dict(deepcopy(state))
+        for sentinel in sentinels:
+            sentinel.on_load_checkpoint(trainer, module, saved)
+        trainer.fit_loop.load_state_dict(saved["loops"]["fit_loop"])
+        (of_optimizer,) = saved["optimizer_states"]
+        optimizer.load_state_dict(of_optimizer)
+        _require_shapes(optimizer)
+        for scheduler, state in zip(schedulers, saved["lr_schedulers"], strict=True):
+            scheduler.load_state_dict(state)
+        data.load_state_dict(saved["ImageData"])
+        if any(isinstance(logger, MetricsCSV) for logger in trainer.loggers):
+            saved["metrics_rows"]
+    except (LookupError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+        missing = "it lacks " if isinstance(error, KeyError) else ""
+        why = missing + " ".join(str(error).split())[:200]
+        raise ValueError(f"checkpoint {checkpoint} is damaged ({why})") from error
+
+
+def _difference(saved: Any, own: Any, place: str = "") -> str | None:
+    """Where a state is of another kind than that of a training that has not begun.
+
+    Such a training has no score yet and no steps: what it leaves open may be anything but text.
+    """
+    if isinstance(own, Mapping) and isinstance(saved, Mapping):
+        tensors = [key for key in own.keys() - saved.keys() if isinstance(own[key], Tensor)]
+        names = {k: f"{place}.{str(k).partition('{')[0]}".lstrip(".") for k in own}
+        parts = ((saved[k], own[k], name) for k, name in names.items() if k in saved)
+        missing = f"{place} has no {tensors[0]}" if tensors else None
+        return missing or next(filter(None, (_difference(*part) for part in parts)), None)
+    if isinstance(own, list) and isinstance(saved, list):
+        each = ((value, own[0], f"{place}[{i}]") for i, value in enumerate(saved) if own)
+        return next(filter(None, (_difference(*part) for part in each)), None)
+    if isinstance(own, Tensor) and isinstance(saved, Tensor):
+        same = (saved.shape, saved.is_complex()) == (own.shape, own.is_complex())
+        return None if same else f"{place} is a tensor of another shape or type"
+    kinds = (Mapping, list, Tensor, bool, str, Real)
+    kind = next((kind for kind in kinds if isinstance(own, kind)), None)
+    fits = not isinstance(saved, str) if kind is None else isinstance(saved, kind)
+    if kind is Real and isinstance(saved, bool):
+        fits = False
+    return None if fits else f"{place} is {type(saved).__name__}, not {type(own).__name__}"
+
+
+def _require_shapes(optimizer: Optimizer) -> None:
+    """Raises ``TypeError`` for a state of another shape than its weights; no step checks it."""
+    for weights, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and (
+                value.is_complex() or value.shape not in (weights.shape, ())
+            ):
+                raise TypeError(f"{name} of the optimizer is of another shape than its weights")

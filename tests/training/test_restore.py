@@ -1,0 +1,112 @@
+"""States of a checkpoint that a training would not take: each is named in one line."""
+
+import copy
+import re
+
+import pytest
+import torch
+
+from energy_at.config.preflight import require_sound
+from energy_at.runs.checkpoints import read_checkpoint
+from energy_at.runs.folder import RunFolder
+from energy_at.training import BestCheckpoint
+from energy_at.training.callbacks import callbacks_of
+from energy_at.training.loggers import MetricsCSV
+from tests.helpers.running import ONE_EPOCH, config, fitted, prepared
+
+KEYS = (*ONE_EPOCH, "callbacks=[ema,sentinel]", "callbacks.sentinel.action=rollback",
+        "reg=elle_a", "dataset.subset=200")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    return fitted(folder, *KEYS), RunFolder(folder).checkpoint()
+
+
+def require(tmp_path, state):
+    """Checks a new training against a state; returns it."""
+    path = tmp_path / "last.ckpt"
+    torch.save(state, path)
+    run = prepared(tmp_path / "run", *KEYS)
+    require_sound(config(*KEYS), run, path)
+    return run
+
+
+def test_the_state_of_a_training_is_taken_by_one_like_it(tmp_path, trained):
+    run, path = trained
+    again = require(tmp_path, read_checkpoint(path))
+    before, after = (one.module.objective.state_dict()["elle"] for one in (run, again))
+    assert all(torch.equal(after[k], value) for k, value in before.items())
+    (best,), (ours,) = (callbacks_of(one.trainer, BestCheckpoint) for one in (run, again))
+    assert ours.best_model_score == best.best_model_score
+    progress = read_checkpoint(path)["loops"]["fit_loop"]["epoch_progress"]
+    assert again.trainer.fit_loop.epoch_progress.state_dict() == progress
+    assert not list((tmp_path / "run").rglob("*"))
+
+
+def put(value, *keys):
+    def change(state):
+        for key in keys[:-1]:
+            state = state[key] if not isinstance(key, re.Pattern) else next(
+                state[k] for k in state if key.match(k))  # fmt: skip
+        if value is None:
+            del state[keys[-1]]
+        else:
+            state[keys[-1]] = value
+
+    return change
+
+
+BEST = re.compile("BestCheckpoint")
+LOOP = ("loops", "fit_loop")
+CO = ("sentinel", "detector", "co")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (put("abc", "callbacks", "Timer", "time_elapsed"), "callbacks.Timer.time_elapsed is str"),
+        (put("a", "callbacks", "Timer", "time_elapsed", "train"), "time_elapsed.train is str"),
+        (put(3, "callbacks", "Timer"), "callbacks.Timer is int, not dict"),
+        (put("x", "callbacks", BEST, "best_model_score"), "BestCheckpoint.best_model_score is str"),
+        (put(None, "callbacks", BEST, "best_k_models"), "it lacks 'best_k_models'"),
+        (put(3, *LOOP, "epoch_progress"), "loops.fit_loop.epoch_progress is int, not dict"),
+        (put("x", *LOOP, "epoch_progress", "current", "ready"), "current.ready is str, not int"),
+        (put(True, *LOOP, "epoch_progress", "current", "ready"), "current.ready is bool, not int"),
+        (put(None, *LOOP, "epoch_progress", "total"), "it lacks 'total'"),
+        (put([3], *LOOP, "state_dict", "combined_loader"), "combined_loader[0] is int, not dict"),
+        (put(3, *CO), "sentinel.detector.co is int, not dict"),
+        (put("abc", *CO, "steps"), "sentinel.detector.co.steps is str, not list"),
+        (put(None, *CO, "steps"), "it lacks 'steps'"),
+        (put([3], "sentinel", "alarms"), "must be a mapping, not int"),
+        (put([], "lr_schedulers"), "0 lr_schedulers, not 1"),
+        (put([], "optimizer_states"), "not enough values to unpack"),
+        (put([{}], "optimizer_states"), "it lacks 'param_groups'"),
+        (put({"momentum_buffer": torch.ones(7)}, "optimizer_states", 0, "state", 0),
+         "momentum_buffer of the optimizer is of another shape than its weights"),
+        (put(None, "objective"), "it lacks 'objective'"),
+        (put(torch.ones(3), "objective", "elle", "count"), "elle.count is a tensor of another"),
+        (put(3, "ImageData"), "ImageData is int, not dict"),
+        (put(None, "metrics_rows"), "it lacks 'metrics_rows'"),
+        (put("abc", "pytorch-lightning_version"), "Invalid version: 'abc'"),
+        (put(None, "current_model_state", "net.normalize.mean"), "has no net.normalize.mean"),
+    ],
+)  # fmt: skip
+def test_a_state_of_another_kind_is_named(tmp_path, trained, change, said):
+    state = copy.deepcopy(read_checkpoint(trained[1]))
+    change(state)
+    with pytest.raises(ValueError, match=r"last\.ckpt is damaged \(") as caught:
+        require(tmp_path, state)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_without_a_log_needs_no_rows(tmp_path, trained):
+    state = dict(read_checkpoint(trained[1]))
+    del state["metrics_rows"]
+    torch.save(state, tmp_path / "last.ckpt")
+    keys = (*KEYS, "logger=none")
+    run = prepared(tmp_path / "run", *keys)
+    assert not any(isinstance(logger, MetricsCSV) for logger in run.trainer.loggers)
+    require_sound(config(*keys), run, tmp_path / "last.ckpt")
