@@ -90,6 +90,7 @@ def command(
 
         @functools.wraps(body)
         def main() -> None:
+            _require_unicode()
             module = cast(FunctionType, inspect.unwrap(body)).__globals__
             about = inspect.cleandoc(module["__doc__"] or "")
             register_resolver("command_help", lambda: about)
@@ -195,6 +196,16 @@ def _end_with_parent(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def _require_unicode() -> None:
+    """Starts the process again in UTF-8 mode where a locale knows ASCII only.
+
+    Hydra could not read names with other letters, and their files could not be opened.
+    """
+    if sys.getfilesystemencoding() == "ascii" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, sys.orig_argv)
+
+
 def _open_output() -> None:
     """Has closed output (``>&-``) go nowhere, and terminals show ? for letters that they lack."""
     for name in ("stdout", "stderr"):
@@ -214,6 +225,8 @@ def quieten() -> None:
     # The folder of a run that is resumed is never empty, and may have been moved.
     warnings.filterwarnings("ignore", message="The dirpath has changed from")
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    # A checkpoint may hold the state of a callback that the run does not have.
+    warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks")
     # hydra/launcher/submitit_*.yaml stand before those of the plugin, for better defaults.
     warnings.filterwarnings("ignore", message=r"\s*'hydra/\w+/\w+' is validated against Config")
     for name in ("lightning.pytorch", "lightning.fabric"):

@@ -67,7 +67,8 @@ def one_line_errors(
     (``| head``) in silence, with 141, as a shell expects.
     """
     if folder is not None:
-        error_file(folder).unlink(missing_ok=True)  # of an earlier attempt
+        with suppress(OSError):  # of a folder, which is refused later
+            error_file(folder).unlink(missing_ok=True)  # of an earlier attempt
     try:
         yield
         with _naming(_OUTPUT):
@@ -209,6 +210,11 @@ def _of_a_choice(error: BaseException, command: str | None) -> str | None:
     sought = str(getattr(error, "missing_cfg_file", error))
     if extra := re.match(rf"(?:hydra/\w+/|Unknown plugin class.*?)({_EXTRAS})", sought):
         return f"this launcher or sweeper is not installed: pip install 'energy_at[{extra[1]}]'"
+    if "rimary config" in str(error) and isinstance(error, MissingConfigException | HydraException):
+        return (
+            "--config-name and --config-path find no configuration there, and the command has its "
+            "own: leave them out, and write key=value, such as experiment=fast_at_der"
+        )
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = sought.rpartition("/")
         return f"{group}={choice} must be {one_of(*error.options).broken_by(choice)}"

@@ -64,16 +64,27 @@ def require_read(cfg: DictConfig, name: str, overrides: Sequence[str]) -> None:
 def unknown_key(key: str, name: str, overrides: Sequence[str]) -> str:
     """One line about a key that is not in the configuration, with the nearest ones."""
     typed = next((o for o in overrides if key_of(o) == key), f"{key}=")
-    meant = [own for own in FOLDERS if own in set(compose_command(name, []))]  # also a missing one
-    if key in (*FOLDERS, "checkpoint") and meant:
-        return f"{key}: unknown key; did you mean {meant[0]}={typed.partition('=')[2]}?"
+    own, value = set(compose_command(name, [])), typed.partition("=")[2]  # also missing ones
+    also = named_here(key)
+    meant = [n for n in (also, *FOLDERS) if n in own]
+    if also in (*FOLDERS, "checkpoint") and meant:
+        from energy_at.runs.folder import run_around
+
+        value = str((meant[0] in FOLDERS and run_around(value)) or value)
+        return f"{key}: unknown key; did you mean {meant[0]}={value}?"
+    if also == "out" and also not in own:
+        return f"{key}: unknown key; did you mean hydra.run.dir={value}?"
+    group = also.partition(".")[0]  # threat.norm=L2, model.arch=resnet18
+    choice = value.lower().replace("-", "_")
+    if group != key and group in own and choice in choices_of(group):
+        return f"{key}: unknown key; did you mean {group}={choice}?"
     if any(key_of(o) == "resume" for o in overrides):
         from energy_at.runs.selection import CHANGEABLE, fixed
 
         if not key.startswith(CHANGEABLE):
             return fixed(typed)
     cfg = compose_groups(name, [o for o in overrides if key_of(o) != key], all_of_it=True)
-    hint = _suggest(key, _names_near(key, cfg), typed.partition("=")[2])
+    hint = _suggest(key, _names_near(key, cfg), value)
     return _of_another_choice(key, cfg) or f"{key}: unknown key{hint}"
 
 

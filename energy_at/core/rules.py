@@ -121,15 +121,41 @@ def as_typed(value: Any) -> str:
 
 
 # What the field also calls the things that have names here.
-_ALSO_CALLED = {
-    "arch": "model", "architecture": "model", "net": "model", "network": "model",
-    "beta": "weight", "bs": "batch_size", "ce": "at", "cross_entropy": "at", "data": "dataset",
-    "epochs": "max_epochs", "epsilon": "eps", "gpus": "devices", "iterations": "steps",
-    "iters": "steps", "lambda": "weight", "lamda": "weight", "learning_rate": "lr",
-    "multistep": "piecewise", "norm": "threat", "optim": "optimizer", "regularization": "reg",
-    "regulariser": "reg", "regularizer": "reg", "step": "piecewise", "step_size": "alpha",
-    "tb": "tensorboard", "wd": "weight_decay",
-}  # fmt: skip
+_ALSO_CALLED = {other: name for name, others in {
+    "alpha": "step_size",
+    "at": "ce cross_entropy crossentropy xent madry",
+    "autoattack": "aa auto_attack",
+    "batch_size": "bs train_batch_size",
+    "checkpoint": "checkpoint_path ckpt ckpt_path",
+    "dataset": "data",
+    "device": "cuda",
+    "devices": "gpus n_gpus num_gpus",
+    "eps": "epsilon",
+    "eval_batch_size": "test_batch_size",
+    "experiment": "exp",
+    "linf": "inf l_inf linfty",
+    "lr": "learning_rate",
+    "max_epochs": "epochs n_epochs num_epochs",
+    "model": "arch architecture model_name net network",
+    "optimizer": "optim",
+    "out": "out_dir outdir output output_dir save_dir",
+    "pgd": "bim i_fgsm ifgsm",
+    "piecewise": "multistep step",
+    "reg": "regularization regulariser regularizer",
+    "restarts": "n_restarts nb_restarts num_restarts",
+    "resume": "resume_from resume_from_checkpoint",
+    "root": "data_dir data_path data_root datadir",
+    "rs_fgsm": "ffgsm r_fgsm",
+    "schedule": "lr_schedule lr_scheduler scheduler",
+    "seed": "manual_seed random_seed",
+    "steps": "iterations iters n_iter n_steps nb_iter num_iter num_steps",
+    "subset": "n_ex n_examples num_examples",
+    "tensorboard": "tb",
+    "threat": "norm threat_model",
+    "triangular": "cyclic",
+    "weight": "beta lambda lamda",
+    "weight_decay": "wd",
+}.items() for other in others.split()}  # fmt: skip
 
 
 def named_here(key: str) -> str:
@@ -141,13 +167,14 @@ def nearest(word: str, words: Iterable[str], n: int = 3) -> list[str]:
     """The most similar of some names, of which those with another path may share the last part.
 
     Capitals and dashes count for nothing: ``CIFAR-10`` is nearest to ``cifar10``. A word that the
-    field also uses counts as the name here: ``tb`` is nearest to ``tensorboard``.
+    field also uses counts as the name here: ``tb`` is nearest to ``tensorboard``, ``pgd20``, with
+    its steps, to ``pgd``.
     """
     typed = word.lower().replace("-", "_")
-    meant = named_here(typed)
+    forms = {typed, named_here(typed), named_here(typed.rstrip("_0123456789")) or typed}
 
     def likeness(other: str) -> float:
-        return max(similarity(typed, other), similarity(meant, other))
+        return max(similarity(form, other) for form in forms)
 
     def similarity(word: str, other: str) -> float:
         ends = word.rpartition(".")[2], other.rpartition(".")[2]

@@ -79,3 +79,17 @@ def test_the_worker_of_a_sweep_ends_soon_after_the_sweep_was_killed(wait):
         sweep.kill()
         sweep.wait()
         assert sweep.stdout.read() == ""  # returns when the worker has ended too
+
+
+def test_names_with_other_letters_are_found_where_the_locale_is_ascii(here):
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    (here / "rün").mkdir()
+    (here / "rün" / "config.yaml").write_text("seed: [", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "energy_at.export", 'run="rün"'],
+        env=os.environ | ascii_only,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: r?n/config.yaml is damaged: line 1, column 8")
