@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, the process that writes them, and digests of values."""
 
+import errno
 import glob
 import hashlib
 import json
@@ -129,8 +130,11 @@ def staged(out: Path) -> Iterator[Path]:
         if not out.exists():
             part.rename(out)  # all files at once
             return
-        for file in [path for path in part.rglob("*") if path.is_file()]:
-            target = out / file.relative_to(part)
+        written = {p: out / p.relative_to(part) for p in part.rglob("*") if p.is_file()}
+        for target in written.values():  # before any of them is replaced
+            if target.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+        for file, target in written.items():
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(file, target)
     except OSError as error:

@@ -18,26 +18,19 @@ from yaml import YAMLError
 from energy_at.core.files import is_first, read_json, remove_parts, write_atomic
 from energy_at.core.lock import locked
 from energy_at.core.progress import printable
-from energy_at.core.rules import Rule, as_typed, integer, is_integer, is_number, or_null
+from energy_at.core.rules import integer, or_null
 from energy_at.core.trust import require_trusted
+from energy_at.runs.damage import damage_of_config, damage_of_results
 from energy_at.runs.environment import environment
 from energy_at.runs.metrics_log import MetricsLog, read_metrics_log
 
 _ENVIRONMENT, _ERROR = "environment.json", "error.txt"
-# Of any configuration: groups, and settings that commands compute with which build nothing.
-_GROUPS = ("dataset", "model", "threat", "attack", "loss", "reg", "trainer", "training")
-_BELOW = ("threat.ball", "reg.terms")
-_SETTINGS = {
-    "dataset.classes": integer(1),
-    "dataset.channels": integer(1),
-    "dataset.size": integer(1),
-    "dataset.batch_size": or_null(integer(1)),
-    "dataset.val_size": or_null(integer(1)),
-    "attack.steps": or_null(integer(0)),
-    "trainer.max_epochs": or_null(integer(1)),
-    "trainer.max_steps": or_null(integer(-1)),
-    "reg.weight": or_null(Rule("a finite number", is_number)),
-}
+# Every name that a training writes in its folder.
+_FILES = (
+    *("config.yaml", _ENVIRONMENT, "metrics.csv", "results.json", ".evaluated.json", _ERROR),
+    *(".lock", ".mlflow_run", "delta_energy.png", "delta_energy.pdf"),
+    *(f"checkpoints/{which}.ckpt" for which in ("last", "best", "healthy")),
+)
 _WHY_MISSING = {
     "healthy": "no epoch of it was healthy, or callbacks.sentinel.action=warn kept none"
 }
@@ -113,6 +106,8 @@ class RunFolder:
         """
         folder = RunFolder(Path(path))
         if not folder.config_file.is_file():
+            if (run := run_around(path)) is not None:
+                raise FileNotFoundError(f"{path} lies in a run: name its folder, {run}")
             jobs = sorted(Path(path).glob(f"*/{_ENVIRONMENT}"), key=job_order)
             if jobs:
                 raise FileNotFoundError(
@@ -157,9 +152,19 @@ class RunFolder:
 
         Raises:
             InUseError: if one does.
+            ValueError: if a folder has the name of a file that a training writes, or the reverse.
         """
+        self._require_free()
         with locked(self.path / ".lock", self.path) if is_first() else nullcontext():
             yield
+
+    def _require_free(self) -> None:
+        kept = "which a training makes there: move it elsewhere"
+        if self.checkpoints.exists() and not self.checkpoints.is_dir():
+            raise ValueError(f"{self.checkpoints} is a file, not the folder {kept}")
+        for path in (self.path / name for name in _FILES):
+            if path.is_dir():
+                raise ValueError(f"{path} is a folder, not the file {kept}")
 
     @property
     def has_ended(self) -> bool:
@@ -182,7 +187,7 @@ class RunFolder:
             raise ValueError(f"{self.config_file} is damaged: {at}it is not YAML") from error
         if not isinstance(cfg, DictConfig):
             raise ValueError(f"{self.config_file} is damaged: it holds no configuration")
-        if why := _damage_of_config(cfg):
+        if why := damage_of_config(cfg):
             raise ValueError(f"{self.config_file}{why}")
         if to_build:
             require_trusted(cfg, of=self.config_file)
@@ -246,7 +251,7 @@ class RunFolder:
                 f"{self.path} has not finished: resume={self.path} continues it"
             )
         results = read_json(self.results_file)
-        if why := _damage(results):
+        if why := damage_of_results(results):
             raise ValueError(f"{self.results_file} is damaged: {why}")
         return results
 
@@ -263,54 +268,6 @@ class RunFolder:
 
     def write_evaluated(self, accuracies: dict[str, Any]) -> None:
         write_atomic(self.evaluated_file, json.dumps(accuracies) + "\n")
-
-
-def _damage_of_config(cfg: DictConfig) -> str | None:
-    """What no training has written so, to follow the name of the file."""
-    for group in _GROUPS:
-        if not isinstance(cfg.get(group), DictConfig):
-            return f" is damaged: it has no group {group}"
-    if "${" in OmegaConf.to_yaml(cfg):  # it would be resolved here: ${oc.env:SECRET}
-        return " holds an interpolation ${...}, which no run saves: refused"
-    if missing := sorted(OmegaConf.missing_keys(cfg)):
-        return f" is damaged: {missing[0]} is missing"
-    try:
-        json.dumps(OmegaConf.to_container(cfg))
-    except TypeError as error:
-        return f" is damaged: {error}"
-    for key in _BELOW:
-        if not isinstance(OmegaConf.select(cfg, key, default={}), dict | DictConfig):
-            return f" is damaged: {key} is no group of keys"
-    for key, rule in _SETTINGS.items():
-        value = OmegaConf.select(cfg, key)
-        if must := rule.broken_by(value):
-            return f": {key}={as_typed(value)} must be {must}"
-    return None
-
-
-def _damage(results: Mapping[str, Any]) -> str | None:
-    """What is not as a training has written it."""
-    for which in ("last", "best"):
-        parts = results.get(which, {})
-        if not isinstance(parts, dict) or not is_integer(parts.get("step", 0)):
-            return f"{which} must hold a step and accuracies"
-        for images, shares in parts.items():
-            numbers = isinstance(shares, dict) and all(map(is_number, shares.values()))
-            if images != "step" and not (numbers and integer(1).holds(shares.get("n"))):
-                return f"{which}.{images} must hold accuracies and n"
-            if images != "step" and (wrong := [k for k in shares if not _is_share(k, shares[k])]):
-                return f"{which}.{images}.{wrong[0]}={shares[wrong[0]]} must be from 0 to 1"
-    for name in ("held_out", "training", "status"):
-        if not isinstance(results.get(name, {}), dict):
-            return f"{name} must be a mapping"
-    for name in ("held_out", "training"):
-        if not all(map(is_number, results.get(name, {}).values())):
-            return f"{name} must hold numbers"
-    return None
-
-
-def _is_share(name: str, value: float) -> bool:
-    return name == "n" or 0 <= value <= 1
 
 
 def accuracies_in(results: Mapping[str, Any]) -> dict[str, float]:
@@ -335,6 +292,12 @@ def runs_below(path: str | Path) -> list[RunFolder]:
     places = {run.path for run in runs}
     runs = [run for run in runs if not places.intersection(run.path.parents)]
     return sorted(runs, key=lambda run: job_order(run.path))
+
+
+def run_around(path: str | Path) -> Path | None:
+    """The run folder that a file in it, such as a checkpoint, or a folder lies in."""
+    near = [*Path(path).parents][:2]
+    return next((p for p in near if RunFolder(p).config_file.is_file()), None)
 
 
 def runs_in(path: str | Path) -> list[RunFolder]:

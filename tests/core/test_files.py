@@ -98,6 +98,20 @@ def test_a_failed_stage_leaves_nothing(tmp_path):
     assert everything() == before
 
 
+def test_staged_replaces_nothing_where_a_folder_has_the_name_of_a_file(tmp_path):
+    (tmp_path / "out" / "b").mkdir(parents=True)
+    (tmp_path / "out" / "a").write_text("old")
+
+    def write():
+        with staged(tmp_path / "out") as part:
+            (part / "a").write_text("new")
+            (part / "b").write_text("new")
+
+    with pytest.raises(IsADirectoryError, match="out/b"):
+        write()
+    assert (tmp_path / "out" / "a").read_text() == "old"
+
+
 def test_staged_refuses_a_file(tmp_path):
     (tmp_path / "out").write_text("text")
     with (

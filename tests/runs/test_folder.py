@@ -86,6 +86,12 @@ def test_open_refuses_what_is_no_run(tmp_path, name):
     assert str(tmp_path / name) in one_line(caught)
 
 
+@pytest.mark.parametrize("inside", ["checkpoints", "checkpoints/last.ckpt", "metrics.csv"])
+def test_a_place_in_a_run_is_met_with_its_folder(run, inside):
+    with pytest.raises(FileNotFoundError, match=f"lies in a run: name its folder, {run.path}$"):
+        RunFolder.open(run.path / inside)
+
+
 def test_results_come_back(run):
     results = {"last": {"step": 40, "val": {"clean": 1 / 3, "pgd": 0.1, "n": 237}}, "best": {}}
     run.write_results(results)
@@ -169,31 +175,6 @@ def test_a_run_that_lost_the_record_of_its_environment_is_resumed(run):
     run.environment_file.unlink()
     run.note_resume(CONFIG, ["trainer.max_epochs=9"])
     assert run.overrides() == ["trainer.max_epochs=9"]
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "said"),
-    [
-        ("dataset.classes", 0, "dataset.classes=0 must be an integer >= 1"),
-        ("dataset.batch_size", "abc", "dataset.batch_size=abc must be an integer >= 1, or null"),
-        ("trainer.max_epochs", [1], "trainer.max_epochs=[1] must be an integer >= 1, or null"),
-        ("trainer.max_steps", "x", "trainer.max_steps=x must be an integer >= -1"),
-        ("attack.steps", "two", "attack.steps=two must be an integer >= 0, or null"),
-        ("reg.weight", "abc", "reg.weight=abc must be a finite number, or null"),
-        ("reg", 3, "it has no group reg"),
-        ("reg.terms", "der", "reg.terms is no group of keys"),
-        ("threat.ball", [], "threat.ball is no group of keys"),
-        ("model.weights", b"abc", "Object of type bytes"),
-        ("seed", "???", "is damaged: seed is missing"),
-    ],
-)
-def test_a_configuration_with_a_setting_of_another_type_is_named(run, key, value, said):
-    cfg = OmegaConf.load(run.config_file)
-    OmegaConf.update(cfg, key, value)
-    OmegaConf.save(cfg, run.config_file)
-    with pytest.raises(ValueError, match=r"config\.yaml") as caught:
-        run.config(to_build=False)
-    assert said in one_line(caught)
 
 
 @pytest.mark.parametrize(

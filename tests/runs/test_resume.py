@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -326,6 +327,53 @@ def test_a_tampered_checkpoint_gets_one_line(run, type_train, change, said):
     assert (code, err.count("\n")) == (1, 1)
     assert "last.ckpt" in err
     assert said in err
+
+
+def test_damage_of_the_best_checkpoint_is_found_before_anything_is_written(type_train, run):
+    RunFolder(run).results_file.unlink()
+    best = RunFolder(Path("run")).checkpoint("best")
+    state = read_checkpoint(best)
+    torch.save({name: state[name] for name in ("state_dict", "epoch")}, best)
+    assert_refused(type_train, "best.ckpt holds weights without the state", "resume=run")
+
+
+def test_a_complex_weight_is_refused_and_a_strange_callback_needs_no_word(type_train, run):
+    path = RunFolder(Path("run")).checkpoint()
+    state = read_checkpoint(path)
+    name = next(iter(state["state_dict"]))
+    weights = {**state["state_dict"], name: state["state_dict"][name].to(torch.complex64)}
+    torch.save({**state, "state_dict": weights}, path)
+    longer = ("resume=run", "trainer.max_epochs=2")
+    assert_refused(type_train, "last.ckpt is of another network than run/config.yaml", *longer)
+    torch.save({**state, "callbacks": {**state["callbacks"], "Strange": {"a": 1}}}, path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        code, _, err = type_train(*longer)
+    assert (code, err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        *((name, f"{name} is a folder, not the file which a training makes there")
+          for name in (".evaluated.json", ".lock", "delta_energy.pdf", "delta_energy.png",
+                       "error.txt", "checkpoints/healthy.ckpt", "results.json")),
+        ("checkpoints", "checkpoints is a file, not the folder which a training makes there"),
+    ],
+)  # fmt: skip
+def test_a_name_that_is_taken_is_refused_before_the_training(type_train, run, name, said):
+    place = Path("run", name)
+    for file in ("results.json", "delta_energy.pdf", "delta_energy.png"):
+        Path("run", file).unlink()
+    if name == "checkpoints":
+        Path("new").mkdir()
+        Path("new", name).touch()
+        assert_refused(type_train, said, *SHORT, "hydra.run.dir=new")
+        return
+    place.mkdir()
+    assert_refused(type_train, said, "resume=run")
+    Path("new", name).mkdir(parents=True)
+    assert_refused(type_train, said, *SHORT, "hydra.run.dir=new")
 
 
 def test_a_damaged_record_is_refused_before_anything_is_written(type_train, run):
