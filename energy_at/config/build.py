@@ -23,6 +23,7 @@ from energy_at.attacks import Attack
 from energy_at.attacks.registry import column_of
 from energy_at.config.cli import quieten
 from energy_at.config.initial_weights import describe_initial, load_initial
+from energy_at.config.schema import check
 from energy_at.config.versions import allow, instantiate
 from energy_at.core.rules import ArgumentError, as_typed
 from energy_at.core.trust import require_trusted
@@ -277,9 +278,11 @@ def reopen(
 
     Raises:
         FileNotFoundError: if the checkpoint, or the data, is not there.
-        ValueError: if the checkpoint cannot be read, or belongs to another network.
+        ValueError: if the checkpoint cannot be read, or belongs to another network, or if a value
+            breaks its rule.
     """
     cfg = cfg or folder.config()
+    check(cfg)
     checkpoint = folder.checkpoint(which)
     module, data = build_module(cfg), build_data(cfg)
     restore(module, checkpoint)

@@ -9,9 +9,10 @@ from lightning import Callback, LightningModule, Trainer
 from omegaconf import OmegaConf
 
 from energy_at.attacks.threat import L2, Linf
-from energy_at.config.build import build_module
+from energy_at.config.build import build_module, reopen
 from energy_at.data import ImageData
 from energy_at.objectives import DER
+from energy_at.runs.folder import RunFolder
 from energy_at.training import trackers
 from tests.helpers.running import (
     CONF,
@@ -284,3 +285,11 @@ def test_an_attack_of_the_l_inf_ball_refuses_another(type_train, attack):
 )  # fmt: skip
 def test_what_an_object_refuses_is_met_by_its_key(type_train, wrong, said):
     assert_refused(type_train, said, *ONE_EPOCH, *([wrong] if isinstance(wrong, str) else wrong))
+
+
+@pytest.mark.parametrize(("key", "value"), [("seed", "abc"), ("validation", None)])
+def test_a_value_of_a_saved_run_that_breaks_its_rule_is_named(tmp_path, key, value):
+    cfg = config(*ONE_EPOCH)
+    OmegaConf.update(cfg, key, value, merge=False)
+    with pytest.raises(ValueError, match=f"^{key}=.* must be"):
+        reopen(RunFolder.create(tmp_path, cfg))

@@ -106,6 +106,6 @@ def test_a_link_in_place_of_a_lock_empties_no_file(tmp_path):
     (tmp_path / "mine").write_text("precious")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".lock").symlink_to("../mine")
-    with pytest.raises(OSError, match="run'$"), locked(tmp_path / "run/.lock", tmp_path / "run"):
+    with pytest.raises(OSError, match=r"run'$"), locked(tmp_path / "run/.lock", tmp_path / "run"):
         pass
     assert (tmp_path / "mine").read_text() == "precious"

@@ -628,3 +628,11 @@ def test_best_of_a_file_with_one_checkpoint_is_refused():
     theirs, ours = pair("resnet", OTHER)
     with pytest.raises(ValueError, match="best"):
         load_weights(ours, {"state_dict": theirs.state_dict()}, which="best")
+
+
+def test_a_complex_weight_is_refused_and_not_cut_to_its_real_part():
+    net = small(**SIZES, **AS_IS)
+    state = exported(net)
+    name = list(state)[-1]
+    with pytest.raises(ValueError, match=f"{name} is complex"):
+        load_weights(net, state | {name: state[name].to(torch.complex64)})

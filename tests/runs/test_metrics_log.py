@@ -312,3 +312,9 @@ def test_rows_behind_a_checkpoint_may_be_damaged(growing):
     require_rows(growing.path, 3)
     growing.truncate(3)
     assert list(read_metrics_log(growing.path)["loss"].steps) == [1, 2, 3]
+
+
+def test_a_run_without_a_log_has_lost_no_row(tmp_path):
+    require_rows(tmp_path / "metrics.csv", 0)
+    with pytest.raises(ValueError, match="of the 1 rows that were logged"):
+        require_rows(tmp_path / "metrics.csv", 1)
