@@ -259,6 +259,8 @@ def build_loggers(cfg: DictConfig, folder: Path, job_type: str, **options: Any) 
     for name, logger in cfg.logger.items():
         if logger is None:
             continue
+        if "_target_" not in logger:
+            raise ValueError(f"logger.{name} must have a _target_: energy_at.training.csv_logger")
         found: dict[str, Any] = {}
         if name == "wandb":
             found = about | options | {"job_type": logger.get("job_type") or job_type}

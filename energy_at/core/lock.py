@@ -71,7 +71,7 @@ def waiting_for(file: Path, made: Path) -> Iterator[None]:
 def _open(file: Path, folder: Path) -> int:
     while True:
         try:
-            # no link, whose file would be emptied; Windows has no such flag
+            # no link, whose file would be emptied; Windows lacks the flag
             flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
             handle = os.open(file, flags, 0o644)
         except OSError as error:  # the user knows the folder

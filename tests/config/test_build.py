@@ -9,7 +9,7 @@ from lightning import Callback, LightningModule, Trainer
 from omegaconf import OmegaConf
 
 from energy_at.attacks.threat import L2, Linf
-from energy_at.config.build import build_module, reopen
+from energy_at.config.build import build_loggers, build_module, reopen
 from energy_at.data import ImageData
 from energy_at.objectives import DER
 from energy_at.runs.folder import RunFolder
@@ -287,9 +287,15 @@ def test_what_an_object_refuses_is_met_by_its_key(type_train, wrong, said):
     assert_refused(type_train, said, *ONE_EPOCH, *([wrong] if isinstance(wrong, str) else wrong))
 
 
-@pytest.mark.parametrize(("key", "value"), [("seed", "abc"), ("validation", None)])
+@pytest.mark.parametrize(("key", "value"), [("seed", "abc"), ("dataset.reader", None)])
 def test_a_value_of_a_saved_run_that_breaks_its_rule_is_named(tmp_path, key, value):
     cfg = config(*ONE_EPOCH)
     OmegaConf.update(cfg, key, value, merge=False)
     with pytest.raises(ValueError, match=f"^{key}=.* must be"):
         reopen(RunFolder.create(tmp_path, cfg))
+
+
+def test_a_logger_that_names_no_class_is_named(tmp_path):
+    cfg = config(*ONE_EPOCH, "+logger.mine.a=1")
+    with pytest.raises(ValueError, match=r"^logger\.mine must have a _target_"):
+        build_loggers(cfg, tmp_path, "train")
