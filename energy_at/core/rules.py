@@ -140,7 +140,7 @@ _ALSO_CALLED = {other: name for name, others in {
     "optimizer": "optim",
     "out": "out_dir outdir output output_dir save_dir",
     "pgd": "bim i_fgsm ifgsm",
-    "piecewise": "multistep step",
+    "piecewise": "multi_step multistep step",
     "reg": "regularization regulariser regularizer",
     "restarts": "n_restarts nb_restarts num_restarts",
     "resume": "resume_from resume_from_checkpoint",

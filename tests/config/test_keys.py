@@ -61,7 +61,7 @@ def test_a_misspelt_key_is_not_advised_with_a_plus(type_train):
         ("schedule=cyclic", "(did you mean triangular?)"),
         ("num_epochs=3", "did you mean trainer.max_epochs?"),
         ("random_seed=3", "did you mean seed"),
-        ("attack.num_steps=3", "did you mean attack.steps?"),
+        ("attack.num_steps=3", "did you mean attack.steps"),
         ("attack=pgd10", "(did you mean pgd?)"),
         ("attack=ffgsm", "(did you mean rs_fgsm?)"),
         ("--config-name=x", "--config-name and --config-path find no configuration there"),
