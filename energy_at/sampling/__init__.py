@@ -2,7 +2,15 @@
 
 from energy_at.sampling.langevin import Chains, ClassEnergy, Guidance, Langevin, Unguided, generate
 from energy_at.sampling.pipeline import sample_command
-from energy_at.sampling.starts import ClassGaussian, ClassPCA, LocalPCA, Picture, Start, Uniform
+from energy_at.sampling.starts import (
+    ClassGaussian,
+    ClassPCA,
+    LocalPCA,
+    OtherImages,
+    Picture,
+    Start,
+    Uniform,
+)
 from energy_at.sampling.training_images import TrainingImages
 
 __all__ = [
@@ -13,6 +21,7 @@ __all__ = [
     "Guidance",
     "Langevin",
     "LocalPCA",
+    "OtherImages",
     "Picture",
     "Start",
     "TrainingImages",

@@ -11,16 +11,19 @@ share their eigenvalues, and an eigenvector ``p`` of the latter gives the princi
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from energy_at.core.files import sha256
+from energy_at.core.files import digest, sha256
 from energy_at.core.rng import CountedNoise
 from energy_at.core.rules import ArgumentError, integer, number, one_of, require
+from energy_at.core.types import Labels, Pixels
 from energy_at.data.decoding import image
+from energy_at.data.other_images import other_images
 from energy_at.sampling.training_images import Features, Rows, TrainingImages, as_rows
 
 BLOCK = 32
@@ -106,11 +109,11 @@ class Start(ABC):
         """Digests of the files that it reads: results depend on them as on its settings."""
         return {}
 
-    def require(self, images: TrainingImages) -> None:
-        """Check that every class has enough images.
+    def require(self, images: TrainingImages, n: int) -> None:
+        """Check that every class has enough images, and that there are starts for ``n`` samples.
 
         Raises:
-            ValueError: if a class has too few.
+            ValueError: if there are too few.
         """
         return
 
@@ -119,15 +122,27 @@ class Start(ABC):
         return {}
 
     @abstractmethod
-    def draw(self, label: int, noise: CountedNoise, images: TrainingImages, fit: Fitted) -> Points:
-        """Draw one image of the class for each key of the noise, as rows of pixels."""
+    def draw(
+        self, label: int, number: Labels, noise: CountedNoise, images: TrainingImages, fit: Fitted
+    ) -> Points:
+        """Draw one image of the class for each sample, as rows of pixels.
+
+        Args:
+            label: The class.
+            number: Of each sample.
+            noise: Of each sample.
+            images: The training images.
+            fit: What ``fit`` has found of them.
+        """
 
 
 @dataclass(frozen=True)
 class Uniform(Start):
     """Every pixel uniform in [0, 1]."""
 
-    def draw(self, label: int, noise: CountedNoise, images: TrainingImages, fit: Fitted) -> Points:
+    def draw(
+        self, label: int, number: Labels, noise: CountedNoise, images: TrainingImages, fit: Fitted
+    ) -> Points:
         return noise.uniform(START_DRAW, images.pixels[0].numel())
 
 
@@ -158,13 +173,68 @@ class Picture(Start):
         channels, size, _ = images.pixels[0].shape
         try:
             pixels = image(Path(self.file), channels, size)
+            return {"picture": as_rows(torch.from_numpy(pixels.copy())[None])}
         except (OSError, ValueError) as error:
-            must = f"an image file (png, jpg, webp or bmp): {error}"
-            raise ArgumentError("file", self.file, must) from None
-        return {"picture": as_rows(torch.from_numpy(pixels.copy())[None])}
+            why = str(error)
+        # out of the handler: what is raised first is what a command shows
+        raise ArgumentError("file", self.file, f"an image file (png, jpg, webp or bmp): {why}")
 
-    def draw(self, label: int, noise: CountedNoise, images: TrainingImages, fit: Fitted) -> Points:
+    def draw(
+        self, label: int, number: Labels, noise: CountedNoise, images: TrainingImages, fit: Fitted
+    ) -> Points:
         return fit["picture"].expand(len(noise.keys), -1)
+
+
+@dataclass(frozen=True)
+class OtherImages(Start):
+    """Stored images that the network was not trained on: sample ``i`` starts from image ``i``.
+
+    As DAT samples (Yin et al., 2025). Images are cropped to a square and resized.
+
+    Attributes:
+        images: A folder of images, or an ``.npz`` file.
+
+    Raises:
+        ArgumentError: if it is neither.
+    """
+
+    images: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.images is None or not Path(self.images).expanduser().exists():
+            must = "a folder of images or an .npz file, of images that are no training images"
+            raise ArgumentError("images", self.images, must)
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        assert self.images is not None
+        path = Path(self.images).expanduser()
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        return {"sha256": digest([sha256(file.read_bytes()) for file in files])}
+
+    def require(self, images: TrainingImages, n: int) -> None:
+        if (stored := len(self._stored(images))) < n:
+            must = f"a set of at least n={n} images, one for each sample: it holds {stored}"
+            raise ArgumentError("images", self.images, must)
+
+    def draw(
+        self, label: int, number: Labels, noise: CountedNoise, images: TrainingImages, fit: Fitted
+    ) -> Points:
+        stored = self._stored(images)
+        # a block may count beyond the samples that are wanted
+        chosen = stored[number.cpu() % len(stored)]
+        return as_rows(chosen.to(images.pixels.device))
+
+    def _stored(self, images: TrainingImages) -> Pixels:
+        assert self.images is not None
+        channels, size, _ = images.pixels[0].shape
+        path = Path(self.images).expanduser().absolute()
+        return _read(path, path.stat().st_mtime_ns, channels, size)
+
+
+@lru_cache(maxsize=1)
+def _read(path: Path, _modified: int, channels: int, size: int) -> Pixels:
+    return other_images(path, channels, size, "images")
 
 
 @dataclass(frozen=True)
@@ -186,7 +256,9 @@ class ClassGaussian(Start):
     def fit(self, images: TrainingImages, features: Features | None = None) -> Fitted:
         return {"means": images.means().flatten(1)}
 
-    def draw(self, label: int, noise: CountedNoise, images: TrainingImages, fit: Fitted) -> Points:
+    def draw(
+        self, label: int, number: Labels, noise: CountedNoise, images: TrainingImages, fit: Fitted
+    ) -> Points:
         rows = images.of(label)
         z = noise.normal(START_DRAW, len(rows)) / max(len(rows) - 1, 1) ** 0.5
         mean = fit["means"][label]
@@ -220,7 +292,9 @@ class ClassPCA(Start):
             for name, value in vars(find_components(images.of(label), self.variance)).items()
         }
 
-    def draw(self, label: int, noise: CountedNoise, images: TrainingImages, fit: Fitted) -> Points:
+    def draw(
+        self, label: int, number: Labels, noise: CountedNoise, images: TrainingImages, fit: Fitted
+    ) -> Points:
         names = ("mean", "vectors", "deviations")
         part = PrincipalComponents(*(fit[f"{name}.{label}"] for name in names))
         return part.draw(images.of(label), noise.normal(START_DRAW, len(part.vectors)), self.scale)
@@ -255,7 +329,7 @@ class LocalPCA(Start):
     def needs_features(self) -> bool:
         return self.by == "features"
 
-    def require(self, images: TrainingImages) -> None:
+    def require(self, images: TrainingImages, n: int) -> None:
         for label in range(images.classes):
             others = len(images.places(label)) - 1
             if self.k > others:
@@ -264,7 +338,7 @@ class LocalPCA(Start):
 
     def fit(self, images: TrainingImages, features: Features | None = None) -> Fitted:
         """Neighbours of each image, as indices within its class, nearest first."""
-        self.require(images)
+        self.require(images, 0)
         neighbours = torch.full((len(images.labels), self.k), -1, dtype=torch.int32)
         for label in range(images.classes):
             places = images.places(label)
@@ -275,7 +349,9 @@ class LocalPCA(Start):
             neighbours[places.cpu()] = _nearest(rows, self.k).cpu()
         return {"neighbours": neighbours}
 
-    def draw(self, label: int, noise: CountedNoise, images: TrainingImages, fit: Fitted) -> Points:
+    def draw(
+        self, label: int, number: Labels, noise: CountedNoise, images: TrainingImages, fit: Fitted
+    ) -> Points:
         places = images.places(label)
         share = noise.uniform(ANCHOR_DRAW, 1)[:, 0]
         anchors = places[(share * len(places)).long()]

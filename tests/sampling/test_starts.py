@@ -4,12 +4,22 @@ import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from energy_at.core.rng import CountedNoise
-from energy_at.sampling import ClassGaussian, ClassPCA, LocalPCA, Start, TrainingImages, Uniform
+from energy_at.sampling import (
+    ClassGaussian,
+    ClassPCA,
+    LocalPCA,
+    OtherImages,
+    Start,
+    TrainingImages,
+    Uniform,
+)
 from energy_at.sampling.starts import find_components
 
 STARTS = [Uniform(), ClassGaussian(), ClassPCA(), LocalPCA(k=3, by="pixels")]
@@ -30,7 +40,7 @@ def images_of(*counts, shape=(1, 2, 3), seed=0):
 
 
 def drawn(start, label, n, images, fit, seed=0):
-    return start.draw(label, CountedNoise.of(range(n), seed), images, fit)
+    return start.draw(label, torch.arange(n), CountedNoise.of(range(n), seed), images, fit)
 
 
 def assert_law(points, mean, covariance):
@@ -143,7 +153,7 @@ def test_a_draw_depends_on_number_and_seed_alone(start):
     whole = drawn(start, 1, 32, images, fit)
     assert drawn(start, 1, 32, images, fit).equal(whole)
     assert not drawn(start, 1, 32, images, fit, seed=1).equal(whole)
-    alone = start.draw(1, CountedNoise.of([5], 0), images, fit)
+    alone = start.draw(1, torch.tensor([5]), CountedNoise.of([5], 0), images, fit)
     torch.testing.assert_close(alone, whole[5:6])
     assert len(whole.unique(dim=0)) == 32
 
@@ -161,6 +171,62 @@ def test_a_start_is_a_start_and_stays_with_its_class(start):
     else:
         assert means[0] < 0.3
         assert means[1] > 0.7
+
+
+# Stored images of another kind
+
+
+def stored(path, pixels):
+    np.savez(path, images=pixels.permute(0, 2, 3, 1).numpy())
+    return OtherImages(str(path))
+
+
+def test_sample_i_starts_from_image_i_whatever_its_class_and_noise(tmp_path):
+    images = images_of(4, 4, shape=(1, 3, 3))
+    theirs = torch.randint(0, 256, (40, 1, 3, 3), dtype=torch.uint8)
+    start = stored(tmp_path / "theirs.npz", theirs)
+    start.require(images, 40)
+    number = torch.tensor([7, 39, 0, 40])  # a block counts beyond the last sample
+    for label, seed in ((0, 0), (1, 5)):
+        found = start.draw(label, number, CountedNoise.of(number.tolist(), seed), images, {})
+        assert found.equal(theirs[[7, 39, 0, 0]].flatten(1) / 255)
+
+
+def test_files_of_a_folder_are_made_to_fit(tmp_path):
+    for i, level in enumerate((0, 51, 255)):
+        picture = Image.new("RGB", (8, 6), (level, level, level))
+        picture.save(tmp_path / f"{2 - i}.png")
+    found = drawn(OtherImages(str(tmp_path)), 0, 3, images_of(4, shape=(1, 2, 2)), {})
+    assert found.mul(255).round().tolist() == [[255] * 4, [51] * 4, [0] * 4]
+
+
+def test_fewer_stored_images_than_samples_are_refused(tmp_path):
+    start = stored(tmp_path / "few.npz", torch.zeros(5, 1, 2, 2, dtype=torch.uint8))
+    images = images_of(4, shape=(1, 2, 2))
+    start.require(images, 5)
+    with pytest.raises(ValueError, match=r"must be a set of at least n=6 images.*: it holds 5"):
+        start.require(images, 6)
+
+
+@pytest.mark.parametrize("missing", [None, "nowhere"])
+def test_stored_images_that_are_not_there_are_refused(missing):
+    with pytest.raises(ValueError, match=r"^images must be a folder of images or an .npz file"):
+        OtherImages(missing)
+
+
+def test_other_stored_images_are_another_start(tmp_path):
+    images = images_of(4, shape=(1, 2, 2))
+    first = torch.zeros(3, 1, 2, 2, dtype=torch.uint8)
+    start = stored(tmp_path / "a.npz", first)
+    before = start.digests
+    assert drawn(start, 0, 3, images, {}).max() == 0
+    (tmp_path / "a.npz").unlink()  # a file that is overwritten may be mapped
+    start = stored(tmp_path / "a.npz", first + 255)
+    assert drawn(start, 0, 3, images, {}).min() == 1
+    assert start.digests != before
+    (tmp_path / "sub").mkdir()
+    stored(tmp_path / "sub" / "b.npz", first)
+    assert OtherImages(str(tmp_path / "sub" / "b.npz")).digests == before
 
 
 # Neighbourhoods
@@ -280,7 +346,8 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 start = {start}
 fit = start.fit(images)
 for label in (0, 199):
-    assert start.draw(label, CountedNoise.of(range(32)), images, fit).shape == (32, 12288)
+    noise = CountedNoise.of(range(32))
+    assert start.draw(label, torch.arange(32), noise, images, fit).shape == (32, 12288)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
