@@ -42,6 +42,7 @@ class Result:
     loading: list[float] = field(default_factory=list)  # of it on images; empty if unknown
     flops: float = 0.0  # of a turn
     peak: int | None = None  # bytes beyond those held before a turn; None if not available
+    steps: int | None = None  # of each image, of a sampler
 
     @property
     def second(self) -> float:
@@ -181,14 +182,19 @@ def measure_scenario(setting: Setting, scenario: str) -> list[Result]:
             bar.update()
 
         timed = {"repeats": cfg.repeats, "warmup": cfg.warmup}
-        return measure(rows, setting.device, setting.clock, **timed, advance=advance)
+        results = measure(rows, setting.device, setting.clock, **timed, advance=advance)
+        for result in results:
+            if scenario == "sampling" and result.row not in OPERATIONS:
+                result.steps = int(cfg.sampler_steps)
+        return results
 
 
 def table(results: Sequence[Result]) -> Table:
     """One row for each row, precision and scenario.
 
     ``ratio`` divides images a second by the reference's. ``over bare`` is the time of a full run
-    beyond the bare loop's, ``loading`` the share of a turn spent on images.
+    beyond the bare loop's, ``loading`` the share of a turn spent on images, and ``image steps/s``
+    what a sampler does while no sample has stopped.
     """
     most, cells = peaks(results), []
     rows = {(r.scenario, r.row, r.precision): r for r in results if r.row not in OPERATIONS}
@@ -203,6 +209,9 @@ def table(results: Sequence[Result]) -> Table:
                 "row": ROWS.get(result.row, result.row),
                 "precision": result.precision,
                 "images/s": f"{result.rate:.3g}",
+                "image steps/s": ""
+                if result.steps is None
+                else f"{result.rate * result.steps:.3g}",
                 "ratio": "" if reference is None else f"{result.rate / reference.rate:.2f}",
                 "GFLOP/image": f"{result.flops / result.images / 1e9:.3g}",
                 "TFLOP/s": f"{result.speed / 1e12:.3g}",

@@ -1,5 +1,6 @@
 """The command that measures speed: its table, files and error messages."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -54,6 +55,17 @@ def test_evaluation_and_sampling_have_their_rows(typing):
     about = json.loads(Path("found/benchmark.json").read_text())
     rows = {(row["scenario"], row["row"], row["precision"]) for row in about["rows"]}
     assert {("sampling", "bare", "bf16"), ("evaluation", "full", "fp32")} < rows
+    with Path("found/benchmark.csv").open() as file:
+        table = [row for row in csv.DictReader(file) if row["row"] == ROWS["full"]]
+    assert {row["scenario"]: row["image steps/s"] != "" for row in table} == {
+        SCENARIOS["evaluation"].label: False,
+        SCENARIOS["sampling"].label: True,
+    }
+    for row in table:
+        if row["image steps/s"]:  # of two steps
+            assert float(row["image steps/s"]) == pytest.approx(
+                2 * float(row["images/s"]), rel=0.02
+            )
 
 
 @pytest.mark.parametrize(
