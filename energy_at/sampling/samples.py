@@ -1,5 +1,6 @@
 """Finished samples: columns, files, parts that survive a kill, and the progress bar."""
 
+import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -141,20 +142,23 @@ class Parts:
 class SamplingBar(Bar):
     """Progress bar: finished images, rate, mean energy, share that reached its target."""
 
-    _energies: Tensor | None = None
+    EVERY = 0.5  # seconds between two looks at the device
+
     _finished = _reached = 0
+    _seen = -math.inf
 
     def show_energies(self, energies: Tensor) -> None:
-        """Keeps the energies of a step on the device until samples finish."""
-        self._energies = energies
+        """Shows the mean energy of a step, also before the first sample has finished."""
+        if not self.disable and time.monotonic() - self._seen > self.EVERY:
+            self._seen = time.monotonic()
+            text = f"energy {float(energies.mean()):+.2f}"
+            if self._finished:
+                text += f", {100 * self._reached / self._finished:.0f} % at target"
+            self.set_postfix_str(text, refresh=False)
         self.update(0)
 
     def count(self, samples: Samples) -> None:
         """Counts finished samples."""
         self._finished += len(samples)
         self._reached += int((samples.stop == Stop.REACHED).sum())
-        if self._energies is not None and not self.disable:
-            share = 100 * self._reached / self._finished
-            text = f"energy {float(self._energies.mean()):+.2f}, {share:.0f} % at target"
-            self.set_postfix_str(text, refresh=False)
         self.update(len(samples))

@@ -1,12 +1,15 @@
 """Finished samples: columns, files, and parts that survive a kill."""
 
+import io
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from energy_at.runs.result_folder import ResultFolder
 from energy_at.sampling.langevin import Stop
-from energy_at.sampling.samples import Parts, Samples, as_bytes
+from energy_at.sampling.samples import Parts, Samples, SamplingBar, as_bytes
 
 
 def alike(a, b):
@@ -89,3 +92,22 @@ def test_a_damaged_part_is_drawn_again(tmp_path, damage):
     again.add(some([0]))
     again.write()
     assert parts_in(tmp_path / "out").done == {0, 1}
+
+
+def test_the_bar_shows_the_mean_energy_at_once_and_the_share_at_target_once_there_is_one(
+    monkeypatch,
+):
+    monkeypatch.setattr("energy_at.core.progress.has_bars", lambda: True)
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    monkeypatch.setattr(SamplingBar, "EVERY", 0.0)
+    bar = SamplingBar(total=4)
+    bar.show_energies(torch.tensor([-1.0, -2.0]))
+    assert bar.postfix == "energy -1.50"
+    bar.count(some([0, 1, 2]))
+    bar.count(replace(some([3]), stop=torch.tensor([int(Stop.CAP)])))
+    bar.show_energies(torch.tensor([3.0]))
+    assert bar.postfix == "energy +3.00, 75 % at target"
+    assert bar.n == 4
+    monkeypatch.setattr(SamplingBar, "EVERY", 1e9)  # a look at the device waits for it
+    bar.show_energies(torch.tensor([9.0]))
+    assert "+3.00" in bar.postfix
