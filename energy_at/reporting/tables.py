@@ -69,15 +69,17 @@ class Table:
     def fitted(self, optional: Sequence[str] = (), width: int = TERMINAL) -> str:
         """The table as Markdown for a terminal: no line is wider than ``width``.
 
-        As far as needed the optional columns are left out in their order, then the ranges of
-        means, then the middle of the longest cells.
+        As far as needed the optional columns are left out in their order, then the ranges and the
+        errors of means, then the middle of the longest cells.
         """
         table = self
         for name in optional:
             if table._width() > width and name in table.columns:
                 table = table._without(name)
         if table._width() > width:
-            rows = [tuple(re.sub(r" \[[^]]*\]", "", cell) for cell in row) for row in table.rows]
+            rows = [
+                tuple(re.sub(r" (\[[^]]*\]|± \S+)", "", cell) for cell in row) for row in table.rows
+            ]
             table = Table(table.columns, rows)
         while (over := table._width() - width) > 0:
             widths = [max(map(len, column)) for column in zip(*table.rows, strict=True)]
@@ -131,6 +133,17 @@ def spread(values: Iterable[float | None]) -> dict[str, float | int | None]:
         "min": min(known, default=None),
         "max": max(known, default=None),
     }
+
+
+def mean_and_error_cell(values: Iterable[float | None], form: str = ".1f") -> str:
+    """``34.2 ± 0.4``: mean and its standard error; ``34.2`` of one value, empty of none."""
+    found = spread(values)
+    if found["mean"] is None:
+        return ""
+    mean = f"{found['mean']:{form}}"
+    if found["std"] is None or found["n"] is None:
+        return mean
+    return f"{mean} ± {found['std'] / found['n'] ** 0.5:{form}}"
 
 
 def mean_cell(values: Iterable[float | None], form: str = ".1f") -> str:

@@ -8,6 +8,7 @@ import pytest
 from energy_at.reporting.tables import (
     Table,
     each_cell,
+    mean_and_error_cell,
     mean_cell,
     spread,
     steps_cell,
@@ -109,6 +110,27 @@ def test_statistics_are_those_of_the_known_values():
 )
 def test_a_mean_has_its_range_where_values_differ(values, cell):
     assert mean_cell(values) == cell
+
+
+@pytest.mark.parametrize(
+    ("values", "cell"),
+    [
+        ([], ""),
+        ([None], ""),
+        ([34.21], "34.2"),
+        ([34.21, None], "34.2"),
+        ([32.0, 34.0, 36.0], "34.0 ± 1.2"),  # 2 / sqrt(3)
+        ([1.0, 1.0], "1.0 ± 0.0"),
+    ],
+)
+def test_a_mean_has_its_standard_error(values, cell):
+    assert mean_and_error_cell(values) == cell
+
+
+def test_a_terminal_leaves_out_errors_too():
+    table = Table(("FID",), [("34.0 ± 1.2",)])
+    assert table.fitted(width=14).splitlines()[-1] == "| 34.0 ± 1.2 |"
+    assert table.fitted(width=13).splitlines()[-1] == "| 34.0 |"
 
 
 def test_a_format_holds_for_mean_and_range():
