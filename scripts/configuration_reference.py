@@ -94,7 +94,7 @@ def page(conf: Path) -> str:
         parts.append(f"### {name}\n")
         parts += [f"- `{file.stem}`: {about(file)}" for file in files]
         parts.append("")
-        if name != "experiment" and (rows := group_rows(name, files)):
+        if name not in ("experiment", "protocol") and (rows := group_rows(name, files)):
             parts.append(table(rows) + "\n")
     return "\n".join(parts).rstrip() + "\n"
 

@@ -31,11 +31,14 @@ def without_figures(monkeypatch):
         ("start=class_pca", "sampler.radius=0.5", "sampler.normalize=true", "n=13"),
         ("start=local_pca", "start.k=3", "start.by=pixels", "sampler.precision=bf16", "n=12"),
         ("start=noise", "sampler.energy=conditional", "sampler.steps=0", "n=11"),
+        ("protocol=sada", "sampler.steps=3", "n=12"),
+        ("protocol=dat", "start.images=theirs.npz", "n=12"),
         ("start=class_pca", "sampler.energy=cross_entropy", "guidance.draw=mean", "n=10"),
     ],
     ids=lambda overrides: overrides[0],
 )
 def test_every_choice_is_sampled(digits_run, type_sample, overrides, without_figures):
+    np.savez("theirs.npz", images=np.full((20, 8, 8, 1), 128, dtype=np.uint8))
     some = ("progress=false", "sampler.steps=3", "judge=none", "quality=none", "out=made")
     code, out, err = type_sample("run=run", *some, *overrides)
     assert (code, err) == (0, "")
@@ -95,7 +98,9 @@ def test_a_run_that_cannot_be_written_to_is_sampled_elsewhere(
 def test_some_classes_are_sampled_alone_and_compared_with_their_images_alone(
     digits_run, type_sample, without_figures
 ):
-    found = sampled_columns(type_sample, "made", "n=5", "classes=[7,2]", "format=png")
+    code, out, _ = type_sample("run=run", "out=made", *BARE, "n=5", "classes=[7,2]", "format=png")
+    assert (code, out.rstrip().endswith("samples.tex, images/ and figures")) == (0, True)
+    found = columns("made")
     assert found["label"].tolist() == [7, 2, 7, 2, 7]
     images = {path.name: np.asarray(Image.open(path)) for path in Path("made/images").iterdir()}
     assert sorted(images) == [f"{i:06d}-{label}.png" for i, label in enumerate(found["label"])]
@@ -131,7 +136,8 @@ def test_samples_start_from_the_picture_that_is_named(digits_run, type_sample, w
     code, _, err = type_sample(*typed)
     assert (code, err) == (1, "error: made holds another sampling: choose another out=FOLDER\n")
     Path("mine.png").write_bytes(b"PNG")
-    for file in ("mine.png", "missing.png", "null"):
+    Image.new("RGBA", (8, 8), (9, 9, 9, 0)).save("clear.png")
+    for file in ("mine.png", "clear.png", "missing.png", "null"):
         code, _, err = type_sample(*few, "out=other", "start=image", f"start.file={file}")
         assert (code, err.count("\n")) == (1, 1)
         assert err.startswith(f"error: start.file={file} must be an image file")
@@ -210,12 +216,16 @@ def test_weights_that_cannot_be_downloaded_are_said_once_for_a_sweep(
 BAD_INPUT = [
     ("start.k=200", "start.k=200 must be at most"),
     ("start.k=0", "start.k=0 must be an integer >= 1"),
-    ("start=nowhere", "start=nowhere must be class_gaussian, class_pca, image, local_pca or noise"),
+    (
+        "start=nowhere",
+        "start=nowhere must be class_gaussian, class_pca, image, local_pca, noise or ood",
+    ),
+    ("protocol=jem", "protocol=jem must be dat, ours or sada"),
     ("guidance=away", "guidance=away must be class_energy, class_stop or none"),
     ("n=0", "n=0 must be an integer >= 1"),
     ("shown=0", "shown=0 must be an integer >= 1"),
     ("batch_size=0", "batch_size=0 must be an integer >= 1"),
-    ("quality.reference=all", "quality.reference=all must be test, val or train"),
+    ("quality.reference=all", "quality.reference=all must be test, val, train or train_test"),
     ("sampler.stride=3", "sampler.stride: unknown key; did you mean sampler.steps"),
     ("judge=nowhere", "nowhere is not a run folder"),
     ("out=file", "out=file cannot be made (File exists): choose another folder"),
@@ -248,6 +258,44 @@ def test_a_mistake_is_one_line_and_leaves_nothing(digits_run, type_sample, mista
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert said in err
+    assert everything() == before
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (
+            "protocol=dat",
+            "start.images=null must be a folder of images or an .npz file, of images that are no "
+            "training images",
+        ),
+        (
+            "protocol=dat start.images=theirs.npz",
+            "start.images=theirs.npz must be a set of at least n=50000 images, one for each "
+            "sample: it holds 2",
+        ),
+        *(
+            (
+                f"protocol=sada quality.most_confident={shares}",
+                f"quality.most_confident={shares} must be two shares of the samples in (0, 1], "
+                "that IS and that FID count, such as [0.1,0.9], or null",
+            )
+            for shares in ("0.5", "[0.1]", "[0,1]", "[0.1,1.1]")
+        ),
+        (
+            "protocol=sada quality=classifier judge=auto n=599",
+            "quality.most_confident=[0.1,0.9] must be null, or shares of n=599 that leave 60 "
+            "samples",
+        ),
+    ],
+)
+def test_a_protocol_that_cannot_be_kept_is_refused_in_one_line(
+    digits_run, type_sample, typed, said
+):
+    np.savez("theirs.npz", images=np.zeros((2, 8, 8, 1), dtype=np.uint8))
+    before = everything()
+    code, out, err = type_sample("run=run", "judge=none", "quality=none", *typed.split())
+    assert (code, out, err) == (1, "", f"error: {said}\n")
     assert everything() == before
 
 

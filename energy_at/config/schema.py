@@ -139,7 +139,7 @@ _SEED = integer(0, 2**32 - 1)
 
 _BY_KEYS: dict[str, Rule] = {
     "dataset model threat attack loss reg optimizer schedule trainer validation evaluation "
-    "callbacks logger start guidance sampler quality": _GROUP,
+    "callbacks logger start guidance sampler quality protocol": _GROUP,
     "training training.awp loss.terms reg.terms attack.search threat.ball "
     "validation.attacks evaluation.attacks callbacks.sentinel.thresholds "
     "callbacks.sentinel.der callbacks.sentinel.der.term": _GROUP,
@@ -179,7 +179,7 @@ _BY_KEYS: dict[str, Rule] = {
     "entity logger.wandb.entity": or_null(_ACCOUNT),
     "project logger.wandb.project": _PROJECT,
     "name dataset.name attack.name loss.name reg.name start.name guidance.name sampler.name "
-    "quality.name logger.mlflow.experiment": Rule(
+    "quality.name protocol.name logger.mlflow.experiment": Rule(
         "a name", lambda value: isinstance(value, str) and value.strip() != ""
     ),
     "logger.wandb.name logger.wandb.group logger.wandb.job_type logger.wandb.notes": or_null(
@@ -198,7 +198,14 @@ _BY_KEYS: dict[str, Rule] = {
         )
     ),
     "norm": or_null(one_of(*NORMS)),
-    "split quality.reference": one_of(*SPLITS),
+    "split": one_of(*SPLITS),
+    "quality.reference": one_of(*SPLITS, "train_test"),
+    "quality.most_confident": or_null(
+        Rule(
+            "two shares of the samples in (0, 1], that IS and that FID count, such as [0.1,0.9]",
+            lambda v: is_list(v) and len(v) == 2 and all(map(number(0, 1, above=True).holds, v)),
+        )
+    ),
     "scenarios": or_null(_names_such_as("fgsm,trades")),
     "precisions": _names_such_as("fp32,bf16"),
     "rows": or_null(_names_such_as("reference,full")),

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -124,6 +124,16 @@ def method_labels(
         if all(len(label.settings) <= MAX_SETTINGS for label in labels):
             break
     return labels
+
+
+class Protocol(NamedTuple):
+    """How samples are drawn and scored: a protocol's name, and what differs from its values."""
+
+    name: str
+    changed: Sequence[str] = ()  # as typed: n=1000
+
+    def __str__(self) -> str:
+        return self.name + (f", with {', '.join(self.changed)}" if self.changed else "")
 
 
 def columns_that_differ(

@@ -10,9 +10,13 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
+from torch.utils.flop_counter import FlopCounterMode
 
+from energy_at.data import as_floats
 from energy_at.evaluation import TrainedModel
 from energy_at.evaluation.trained_model import network_text, publish
+from energy_at.models.modes import eval_mode
+from energy_at.reporting.describe import Protocol
 from energy_at.reporting.figures import results as figures
 from energy_at.reporting.figures import save
 from energy_at.reporting.panels import SCORES
@@ -21,7 +25,7 @@ from energy_at.reporting.tradeoff import score_cells
 from energy_at.runs.environment import environment
 from energy_at.sampling.interpolation import Interpolation
 from energy_at.sampling.langevin import Stop
-from energy_at.sampling.prepare import Material, SamplingPlan
+from energy_at.sampling.prepare import TRAIN_TEST, Material, SamplingPlan
 from energy_at.sampling.quality import Inception
 from energy_at.sampling.samples import FILE, Samples
 from energy_at.sampling.score import HELD_OUT, MOST, SAMPLES, SampleScores
@@ -44,11 +48,12 @@ def describe(
     """Network, settings and environment, scores of all sets, and statistics of the samples."""
     model, plan = material.model, material.plan
     dataset = model.config.dataset.name
-    images = len(material.of_classes(getattr(model.data, plan.reference)))
+    images = len(material.of_classes(plan.reference_images(model.data)))
     return {
         "network": model.identity,
         "dataset": dataset,
         "fitted_to": {"split": "train", "images": len(model.data.train)},
+        "protocol": plan.protocol._asdict(),
         "settings": dict(plan.settings),
         "config": {
             name: OmegaConf.to_container(model.config[name], resolve=True)
@@ -61,10 +66,32 @@ def describe(
         "sets": sets,
         "stopped": {stop.name.lower(): int((samples.stop == stop).sum()) for stop in Stop},
         "mean_steps": float(samples.steps.float().mean()),
+        "work": work(material, samples),
         "classes": list(material.classes),
         "training_energy": float(material.training_energies.mean()),
         "reference": {"dataset": dataset, "split": plan.reference, "images": images},
         "extractor": plan.extractor.name,
+    }
+
+
+def work(material: Material, samples: Samples) -> dict[str, Any]:
+    """What the sampler has computed, of all attempts, without what fills up the last tile.
+
+    Returns:
+        ``evaluations`` of the network, each a forward pass and a gradient of the input: one for
+        each step, and one that sees a sample at its target; ``forward_passes`` that cost the same,
+        two for each; ``share_of_cap``, of what it would be if no sample stopped; ``flops``.
+    """
+    model, plan = material.model, material.plan
+    evaluations = int(samples.steps.sum() + (samples.stop == Stop.REACHED).sum())
+    x = as_floats(material.images.pixels[:1], model.config.training.channels_last)
+    with FlopCounterMode(display=False) as forward, torch.no_grad(), eval_mode(model.net):
+        model.net(x)
+    return {
+        "evaluations": evaluations,
+        "forward_passes": 2 * evaluations,
+        "share_of_cap": evaluations / max(1, plan.n * plan.sampler.steps),
+        "flops": 2 * evaluations * forward.get_total_flops(),
     }
 
 
@@ -80,7 +107,8 @@ def write_files(
     """Writes all files to an empty folder; returns settings, scores and remarks as Markdown."""
     dataset = report["config"]["dataset"]
     classes = [str(name) for name in dataset.get("names") or range(dataset["classes"])]
-    text = markdown(report, material.plan, scores)
+    plan = material.plan
+    text = markdown(report, plan, scores)
     energies = {kind: scores.energies[kind].numpy() for kind in ("joint", "marginal")}
     arrays: dict[str, Any] = {"key": np.array(report["key"]), **samples.arrays(), **energies}
     np.savez_compressed(folder / FILE, **arrays)
@@ -91,7 +119,7 @@ def write_files(
         if len(of_class):
             picture = figures.class_grid(of_class)
             picture.save(folder / "classes" / f"{label:03d}-{files[label]}.png")
-    if material.plan.format == "png":
+    if plan.format == "png":
         (folder / "images").mkdir()
         for i, label, pixels in zip(
             arrays["number"], arrays["label"], arrays["pixels"], strict=True
@@ -102,21 +130,26 @@ def write_files(
     for name, figure in drawn.items():
         save(figure, folder / name)
     (folder / FILES[1]).write_text(json.dumps(report, indent=2) + "\n")
-    (folder / FILES[2]).write_text(_table(report["sets"]).csv())
+    (folder / FILES[2]).write_text(_table(report["sets"], plan.protocol).csv())
     (folder / FILES[3]).write_text(text + "\n")
-    (folder / FILES[4]).write_text(_score_table(report["sets"]).latex() + "\n")
+    latex = _score_table(report["sets"]).latex()
+    (folder / FILES[4]).write_text(f"% protocol {plan.protocol}\n{latex}\n")
     return text
 
 
 def publish_samples(
-    cfg: DictConfig, model: TrainedModel, folder: Path, sets: Mapping[str, Mapping[str, Any]]
+    cfg: DictConfig,
+    model: TrainedModel,
+    folder: Path,
+    sets: Mapping[str, Mapping[str, Any]],
+    protocol: Protocol,
 ) -> None:
     """Sends figures, scores and the table of all sets, if ``logger=wandb``."""
     if not cfg.logger:
         return
     import wandb
 
-    table = _table(sets)
+    table = _table(sets, protocol)
     values: dict[str, Any] = {
         f"samples/{path.stem}": wandb.Image(str(path)) for path in sorted(folder.glob("*.png"))
     }
@@ -125,11 +158,13 @@ def publish_samples(
     publish(cfg, model, folder, "sample", values)
 
 
-def _table(sets: Mapping[str, Mapping[str, Any]]) -> Table:
+def _table(sets: Mapping[str, Mapping[str, Any]], protocol: Protocol) -> Table:
     """All scores of every set; ``None`` where one is missing."""
     names = list(dict.fromkeys(name for row in sets.values() for name in row))
-    rows = [(label, *(row.get(name) for name in names)) for label, row in sets.items()]
-    return Table(("set", *names), rows)
+    rows = [
+        (label, *(row.get(name) for name in names), str(protocol)) for label, row in sets.items()
+    ]
+    return Table(("set", *names, "protocol"), rows)
 
 
 def _figures(
@@ -185,7 +220,7 @@ def _score_table(sets: Mapping[str, Mapping[str, Any]]) -> Table:
     names = [name for name in SCORES if any(row.get(name) is not None for row in sets.values())]
     return Table(
         ("set", "images", *(SCORES[name].column for name in names)),
-        [(label, str(row["images"]), *score_cells(row, names)) for label, row in sets.items()],
+        [(label, str(row["images"]), *score_cells([row], names)) for label, row in sets.items()],
     )
 
 
@@ -198,12 +233,14 @@ def markdown(report: Mapping[str, Any], plan: SamplingPlan, scores: SampleScores
     lines = [
         f"{plan.n} samples of {report['dataset']}{of} from {network_text(report['network'])}, "
         f"seed {plan.seed}: {plan.title}.",
+        f"Protocol {plan.protocol}.",
         "",
         _score_table(sets).markdown(),
         "",
         _extractor_line(report),
         f"- stopped: {stopped['reached']} at their target energy, {stopped['cap']} at the cap; "
         f"{report['mean_steps']:.1f} steps on average",
+        _work_line(report),
         f"- {SYMBOLS[plan.sampler.energy]} of the samples: mean {energies.mean():+.2f}, 5 to 95 %: "
         f"{energies.quantile(0.05):+.2f} to {energies.quantile(0.95):+.2f} nats; "
         f"training images: mean {report['training_energy']:+.2f}",
@@ -215,6 +252,19 @@ def markdown(report: Mapping[str, Any], plan: SamplingPlan, scores: SampleScores
         + (f"; without the time of {earlier} samples from an earlier attempt" * bool(earlier)),
     ]
     return "\n".join(lines)
+
+
+def _work_line(report: Mapping[str, Any]) -> str:
+    done, seconds = report["work"], report["seconds"]["sample"]
+    line = (
+        f"- work: {done['evaluations']} evaluations of the network with an input gradient, "
+        f"{100 * done['share_of_cap']:.1f} % of those without a stop; "
+        f"{done['flops'] / 1e12:.3g} TFLOP"
+    )
+    if seconds and done["evaluations"] and not report["of_earlier_attempts"]:
+        speed = done["evaluations"] / seconds
+        line += f", {speed:.3g} image steps/s, {done['flops'] / seconds / 1e12:.3g} TFLOP/s"
+    return line
 
 
 def _classes_text(report: Mapping[str, Any]) -> str:
@@ -234,6 +284,14 @@ def _extractor_line(report: Mapping[str, Any]) -> str:
     images = f"{reference['images']} {reference['split']} images of {reference['dataset']}"
     images += _classes_text(report)
     parts = [f"- scores by {extractor} against {images}"]
+    if reference["split"] in ("test", TRAIN_TEST):
+        parts.append("the held-out images are among them")
+    if (shares := report["settings"]["quality"]["most_confident"]) is not None:
+        of_is, of_fid = (f"{100 * share:g} %" for share in shares)
+        parts.append(
+            f"IS of the {of_is} of the samples of each predicted class of which the network is "
+            f"most confident, FID, KID, precision and recall of {of_fid}"
+        )
     if extractor != Inception.name:
         parts.append("not comparable with published IS and FID, which use Inception")
     if not report["sets"][SAMPLES]["full_rank"]:

@@ -58,8 +58,9 @@ def sample_command(cfg: DictConfig, overrides: Sequence[str] = (), job: Path | N
     cache = out / ".cache" if elsewhere else root / "cache"
     with folder.in_use():
         text, rows = _sample(cfg, model, plan, classes, between, folder, cache)
-    publish_samples(cfg, model, out, rows)
-    return f"{text}\n\nwritten to {out}/: {', '.join(FILES)} and figures"
+    publish_samples(cfg, model, out, rows, plan.protocol)
+    files = [*FILES, *["images/"] * (plan.format == "png")]
+    return f"{text}\n\nwritten to {out}/: {', '.join(files)} and figures"
 
 
 def _sample(
@@ -72,8 +73,10 @@ def _sample(
     cache: Path,
 ) -> tuple[str, Mapping[str, Mapping[str, Any]]]:
     if plan.extractor.name != "none":
-        labels = getattr(model.data, plan.reference).labels
+        labels = plan.reference_images(model.data).labels
         require_enough(plan.n, int(is_of(classes, labels).sum()))
+        with keys_of(cfg.quality):
+            plan.require_confident(int(model.config.dataset.classes))
     parts = Parts(folder)
     earlier = len(parts.done)
     judge = find_classifier(model, str(cfg.judge), cfg.cache)

@@ -8,24 +8,37 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from energy_at import __version__
 from energy_at.config.build import keys_of, make
-from energy_at.config.keys import compose_command
+from energy_at.config.keys import choices_of, compose_command, keys_in
 from energy_at.core.files import digest, replacing
 from energy_at.core.names import SPLITS
 from energy_at.core.rng import CountedNoise
-from energy_at.core.rules import Rule, integer, is_list, one_of, require
+from energy_at.core.rules import (
+    ArgumentError,
+    Rule,
+    as_typed,
+    integer,
+    is_list,
+    one_of,
+    require,
+)
 from energy_at.core.types import Labels, PerExample
-from energy_at.data import ImageSet
+from energy_at.data import ImageData, ImageSet
 from energy_at.evaluation import TrainedModel, result_key
+from energy_at.reporting.describe import Protocol
 from energy_at.sampling.langevin import ENERGIES, Chains, Guidance, Langevin
-from energy_at.sampling.quality import Classifier, DownloadError, Extractor
+from energy_at.sampling.quality import MIN_IMAGES, Classifier, DownloadError, Extractor
 from energy_at.sampling.starts import BLOCK, Fitted, Start
 from energy_at.sampling.training_images import TrainingImages, embed
+
+GROUPS = ("start", "guidance", "sampler", "quality")
+_OF_QUALITY = ("name", "reference", "most_confident")  # keys that are no arguments of the extractor
+TRAIN_TEST = "train_test"  # reference images of both splits
 
 
 @dataclass(frozen=True)
@@ -38,7 +51,10 @@ class SamplingPlan:
     guidance: Guidance
     sampler: Langevin
     extractor: Extractor  # of the features that IS, FID, KID, precision and recall are of
+    protocol: Protocol
     reference: str  # split that samples are compared with
+    # shares of the samples of each predicted class, the most confident, that IS and FID count
+    most_confident: Sequence[float] | None
     shown: int  # images of each class in the grid
     frames: int  # of the chains that are shown from their start to their end; 0 for none
     format: str  # of the files of images
@@ -47,7 +63,7 @@ class SamplingPlan:
 
     def __post_init__(self) -> None:
         require(integer(1), n=self.n, shown=self.shown, batch_size=self.batch_size)
-        require(one_of(*SPLITS), reference=self.reference)
+        require(one_of(*SPLITS, TRAIN_TEST), reference=self.reference)
         require(integer(0, 100), frames=self.frames)
         require(one_of("npz", "png"), format=self.format)
 
@@ -59,6 +75,25 @@ class SamplingPlan:
             f"start {start}, guidance {guidance}, {self.sampler.energy} energy, "
             f"at most {self.sampler.steps} steps of {self.sampler.step_size:g}"
         )
+
+    def require_confident(self, classes: int) -> None:
+        """Check that the most confident samples are enough for the scores.
+
+        Raises:
+            ArgumentError: if they may be too few; of each predicted class their number is rounded
+                down.
+        """
+        shares = self.most_confident
+        if shares is not None and int(min(shares) * self.n) - classes < MIN_IMAGES:
+            must = f"null, or shares of n={self.n} that leave {MIN_IMAGES + classes} samples"
+            raise ArgumentError("most_confident", shares, must)
+
+    def reference_images(self, data: ImageData) -> ImageSet:
+        """The images that samples are compared with."""
+        if self.reference == TRAIN_TEST:
+            return data.train.joined(data.test)
+        images: ImageSet = getattr(data, self.reference)
+        return images
 
 
 def load_extractor(
@@ -94,20 +129,21 @@ def require_extractors(cfg: DictConfig) -> None:
         same = name == chosen
         node = cfg.quality if same else compose_command("sample", [f"quality={name}"]).quality
         with keys_of(node):
-            extractor = make(node, without=("name", "reference"))
+            extractor = make(node, without=_OF_QUALITY)
             if not isinstance(extractor, Classifier):  # which the first job trains
                 load_extractor(extractor, torch.device("cpu"))
 
 
 def plan_of(cfg: DictConfig) -> SamplingPlan:
     """The sampling that a configuration asks for."""
-    groups = ("start", "guidance", "sampler", "quality")
-    start, guidance, sampler, extractor = (
-        make(cfg[group], without=("name", "reference")) for group in groups
-    )
-    settings = {
-        group: {str(key): value for key, value in cfg[group].items() if key != "_target_"}
-        for group in groups
+    start, guidance, sampler, extractor = (make(cfg[g], without=_OF_QUALITY) for g in GROUPS)
+    settings: dict[str, dict[str, Any]] = {
+        group: {
+            str(key): OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
+            for key, value in cfg[group].items()
+            if key != "_target_"
+        }
+        for group in GROUPS
     }
     settings["start"] |= start.digests
     with keys_of(cfg.quality):
@@ -117,9 +153,32 @@ def plan_of(cfg: DictConfig) -> SamplingPlan:
             guidance=guidance,
             sampler=sampler,
             extractor=extractor,
+            protocol=protocol_of(cfg),
             reference=cfg.quality.reference,
+            most_confident=settings["quality"]["most_confident"],
             settings=settings,
         )
+
+
+def protocol_of(cfg: DictConfig) -> Protocol:
+    """The protocol of a configuration, and what differs from its values."""
+    typed = [f"protocol={cfg.protocol.name}"]
+    own = compose_command("sample", typed)
+    chosen = [
+        f"{g}={cfg[g].name}" for g in GROUPS if cfg[g].name in {*choices_of(g)} - {own[g].name}
+    ]
+    if chosen:  # each has values of its own
+        own = compose_command("sample", [*typed, *chosen])
+    keys = ["n", "classes"]
+    for group in GROUPS:
+        keys += [f"{group}._target_", *keys_in(cfg[group], f"{group}.")]
+    changed = [
+        f"{key}={as_typed(OmegaConf.select(cfg, key))}"
+        for key in keys
+        if key != "quality.weights" and OmegaConf.select(cfg, key) != OmegaConf.select(own, key)
+    ]
+    changed = [*chosen, *changed]
+    return Protocol(str(cfg.protocol.name), changed)
 
 
 def chosen_classes(
@@ -202,7 +261,7 @@ class Material:
     def _block(self, number: Labels, label: int) -> Chains:
         plan, device = self.plan, self.energies.device
         noise = CountedNoise(CountedNoise.of(number.tolist(), plan.seed).keys.to(device))
-        rows = plan.start.draw(label, noise, self.images, self.fit)
+        rows = plan.start.draw(label, number, noise, self.images, self.fit)
         y = torch.full_like(number, label).to(device)
         target = plan.guidance.targets(y, self.energies, self.images.labels, noise)
         x = rows.reshape(len(rows), *self.images.pixels.shape[1:])
@@ -230,7 +289,7 @@ def prepare(
     device, data = model.device, model.data.train
     number = int(model.config.dataset.classes)
     images = TrainingImages(data.pixels.to(device), data.labels.to(device), number)
-    plan.start.require(images)
+    plan.start.require(images, plan.n)
     key = result_key(model, data, {"cache": "embedding"})
     channels_last = model.config.training.channels_last
     embedding = cached(

@@ -14,7 +14,8 @@ from typing import ClassVar
 from urllib.error import URLError
 
 import torch
-from torch import nn
+from jaxtyping import Int
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_isc import isc_features_to_metric
@@ -24,7 +25,7 @@ from torch_fidelity.utils import create_feature_extractor
 
 from energy_at.core.progress import Bar
 from energy_at.core.rules import ArgumentError
-from energy_at.core.types import Pixels
+from energy_at.core.types import Logits, Pixels
 from energy_at.runs.checkpoints import read_tensors
 from energy_at.sampling.training_images import Embedding, logits_and_features
 
@@ -193,6 +194,34 @@ def extract_features(
     return Embedding(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
+def inception_score(logits: Logits) -> dict[str, float]:
+    """Mean over ten parts and ``_std`` of the parts, by the classes of the extractor.
+
+    The images are shuffled first, by a fixed seed: parts of images that are ordered by their class
+    would score near 1.
+    """
+    found = isc_features_to_metric(logits, shuffle=True)
+    return {
+        "inception_score": found["inception_score_mean"],
+        "inception_score_std": found["inception_score_std"],
+    }
+
+
+def most_confident(logits: Logits, share: float) -> Int[Tensor, " kept"]:
+    """Places of the most confident images of each predicted class, in their order.
+
+    Of each class this share, rounded down, with the greatest softmax of the predicted class: what
+    SADA-JEM's published evaluation scores.
+    """
+    confidence, predicted = logits.softmax(1).max(1)
+    found = []
+    for label in predicted.unique():
+        places = (predicted == label).nonzero().flatten()
+        kept = confidence[places].topk(int(share * len(places))).indices
+        found.append(places[kept])
+    return torch.cat(found).sort().values
+
+
 def compute_scores(images: Embedding, reference: Embedding) -> dict[str, float]:
     """All scores of a set of images against a reference set.
 
@@ -210,14 +239,12 @@ def compute_scores(images: Embedding, reference: Embedding) -> dict[str, float]:
     require_enough(len(ours), len(theirs))
     subset = min(KID_SUBSET, len(ours), len(theirs))
     settings = {"verbose": False, "kid_subset_size": subset}
-    isc = isc_features_to_metric(images.logits)
     statistics = [fid_features_to_statistics(features) for features in (ours, theirs)]
     fid = fid_statistics_to_metric(*statistics, verbose=False)
     kid = kid_features_to_metric(ours, theirs, **settings)
     prc = prc_features_to_metric(ours, theirs, **settings)
     return {
-        "inception_score": isc["inception_score_mean"],
-        "inception_score_std": isc["inception_score_std"],
+        **inception_score(images.logits),
         "fid": fid["frechet_inception_distance"],
         "kid": kid["kernel_inception_distance_mean"],
         "kid_std": kid["kernel_inception_distance_std"],

@@ -12,7 +12,13 @@ from energy_at.core.types import Labels
 from energy_at.data import ImageSet
 from energy_at.sampling.langevin import ENERGIES
 from energy_at.sampling.prepare import Material, cache_key, cached
-from energy_at.sampling.quality import MIN_IMAGES, compute_scores, extract_features
+from energy_at.sampling.quality import (
+    MIN_IMAGES,
+    compute_scores,
+    extract_features,
+    inception_score,
+    most_confident,
+)
 from energy_at.sampling.samples import Samples, as_bytes
 from energy_at.sampling.training_images import Embedding, TrainingImages, as_rows, embed
 
@@ -70,11 +76,16 @@ def score(
         rows[name]["nearest"] = float(neighbours.distances.median())
         rows[name]["copied"] = copy_rate(neighbours, near[HELD_OUT])
     if extractor is not None:
-        real = material.of_classes(getattr(model.data, plan.reference))
+        real = material.of_classes(plan.reference_images(model.data))
         reference = _features(extractor, REFERENCE, real, material)
         for name, images in every.items():
             features = _features(extractor, name, images, material)
-            if len(images) >= MIN_IMAGES:
+            if name == SAMPLES and plan.most_confident is not None:
+                of_is, of_fid = (most_confident(logits, share) for share in plan.most_confident)
+                kept = Embedding(*(values[of_fid] for values in features))
+                rows[name] |= compute_scores(kept, reference)
+                rows[name] |= inception_score(features.logits[of_is])
+            elif len(images) >= MIN_IMAGES:
                 rows[name] |= compute_scores(features, reference)
     return SampleScores(energies, near, rows)
 

@@ -15,12 +15,15 @@ SCORES = {"fid": 30.0, "precision": 0.5, "recall": 0.25, "variety": 2.0, "copied
 def write(tmp_path):
     """Writes ``samples.json`` as a job of a sweep leaves it."""
 
-    def written(job, start="noise", guidance="none", *, steps=100, seed=0, **scores):
+    def written(
+        job, start="noise", guidance="none", *, steps=100, seed=0, protocol=("ours", []), **scores
+    ):
         folder = tmp_path / str(job)
         folder.mkdir()
         report = {
             "network": {"source": "run"},
             "dataset": "digits",
+            "protocol": {"name": protocol[0], "changed": protocol[1]},
             "settings": {
                 "start": {"name": start, **({"k": 5} if start == "local_pca" else {})},
                 "guidance": {"name": guidance},
@@ -87,6 +90,47 @@ def test_jobs_are_in_the_order_of_their_numbers(write, tmp_path, without_figures
     assert [row["seed"] for row in rows(tmp_path)[:3]] == ["0", "2", "10"]
 
 
+def test_seeds_are_one_row_of_means_with_standard_errors(write, tmp_path, without_figures):
+    for job, (guidance, seed, fid) in enumerate(
+        [("none", 0, 10.0), ("class_energy", 0, 7.0), ("none", 1, 14.0), ("none", 2, 12.0)]
+    ):
+        write(job, guidance=guidance, seed=seed, fid=fid)
+    text = compare_samplings(tmp_path)
+    lines = (tmp_path / "tradeoff.md").read_text().splitlines()[2:]
+    assert "seed 0" not in text
+    found = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    by_name = [dict(zip(found[0], row, strict=True)) for row in found[2:]]
+    assert [(r["images"], r["guidance"], r["seeds"], r["FID"]) for r in by_name] == [
+        ("samples", "none", "3", "12.00 ± 1.15"),  # 2 / sqrt(3)
+        ("samples", "class_energy", "1", "7.00"),
+        ("start alone", "", "3", "90.00 ± 0.00"),  # both guidances of seed 0 have one start
+        ("held-out images", "", "3", "1.00 ± 0.00"),
+    ]
+    assert by_name[0]["mean steps"] == "50.0 ± 0.0"
+    assert r"12.00 $\pm$ 1.15" in (tmp_path / "tradeoff.tex").read_text()
+    assert [(row["seed"], row["FID"]) for row in rows(tmp_path)[:4]] == [
+        ("0", "10.00"), ("0", "7.00"), ("1", "14.00"), ("2", "12.00")
+    ]  # fmt: skip
+
+
+def test_every_table_says_the_protocol_and_what_all_samplings_change(
+    write, tmp_path, without_figures
+):
+    changed = ["n=50", "quality=classifier"]
+    write(0, protocol=("ours", [*changed, "start=noise"]))
+    write(1, "local_pca", protocol=("ours", changed))
+    text = compare_samplings(tmp_path)
+    protocol = "ours, with n=50, quality=classifier"
+    assert text.splitlines()[0].endswith(f", protocol {protocol}")
+    assert [row["protocol"] for row in rows(tmp_path)] == [*[protocol] * 4, ""]
+    assert protocol in (tmp_path / "tradeoff.tex").read_text()
+    write(2, "ood", protocol=("dat", ["n=50"]))
+    text = compare_samplings(tmp_path)
+    assert "protocol" not in text.splitlines()[0]
+    found = [row["protocol"] for row in rows(tmp_path)]
+    assert found == [protocol, protocol, "dat, with n=50", protocol, protocol, "dat, with n=50", ""]
+
+
 def test_a_point_of_the_figure_is_the_mean_of_its_seeds_and_steps_are_its_curve(
     write, tmp_path, monkeypatch, without_figures
 ):
@@ -134,5 +178,5 @@ def test_the_start_alone_and_held_out_images_are_marked(write, tmp_path, monkeyp
 
 
 def test_a_score_has_its_unit_and_one_that_was_not_measured_is_empty():
-    cells = score_cells(SCORES | {"kid": None}, ["fid", "kid", "recall", "copied"])
+    cells = score_cells([SCORES | {"kid": None}], ["fid", "kid", "recall", "copied"])
     assert cells == ["30.00", "", "0.250", "12.5"]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 
 from energy_at.reporting import panels
 from energy_at.sampling.langevin import Stop
@@ -57,6 +58,10 @@ def test_the_report_holds_the_configuration_and_all_numbers(made):
     assert len(found["network"]["sha256"]) == 64
     assert found["stopped"]["cap"] + found["stopped"]["reached"] == 70
     assert found["mean_steps"] == pytest.approx(columns(made)["steps"].mean())
+    assert found["protocol"] == {
+        "name": "ours",
+        "changed": ["quality=classifier", "n=70", "start.k=5", "sampler.steps=4"],
+    }
     assert found["of_earlier_attempts"] == 0
     assert set(found["seconds"]) == {"prepare", "sample", "measure"}
     assert list(found["sets"]) == ["samples", "start alone", "held-out images", "class means"]
@@ -74,6 +79,31 @@ def test_the_report_holds_the_configuration_and_all_numbers(made):
     assert found["sets"]["class means"]["variety"] == 0
     for name in ("samples", "start alone", "held-out images"):
         assert {"nearest", "copied"} <= found["sets"][name].keys()
+
+
+def test_the_work_is_a_pass_and_a_gradient_for_each_step_and_for_each_look_at_a_target(made):
+    found, net = columns(made), opened_net()
+    reached = found["stop"] == Stop.REACHED
+    assert 0 < reached.sum() < 70
+    evaluations = int(found["steps"].sum() + reached.sum())
+    with FlopCounterMode(display=False) as forward, torch.no_grad():
+        net(torch.zeros(1, 1, 8, 8))
+    assert report(made)["work"] == {
+        "evaluations": evaluations,
+        "forward_passes": 2 * evaluations,
+        "share_of_cap": pytest.approx(evaluations / (70 * 4)),
+        "flops": 2 * evaluations * forward.get_total_flops(),
+    }
+    assert forward.get_total_flops() > 0
+    assert f"- work: {evaluations} evaluations" in Path(made, "samples.md").read_text()
+
+
+def test_every_table_says_the_protocol(made):
+    protocol = "ours, with quality=classifier, n=70, start.k=5, sampler.steps=4"
+    assert f"Protocol {protocol}.\n" in Path(made, "samples.md").read_text()
+    assert Path(made, "samples.tex").read_text().startswith(f"% protocol {protocol}\n")
+    with Path(made, "samples.csv").open() as file:
+        assert {row["protocol"] for row in csv.DictReader(file)} == {protocol}
 
 
 def test_every_class_has_a_picture_of_its_own(made):

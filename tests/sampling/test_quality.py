@@ -24,6 +24,7 @@ from energy_at.sampling.quality import (
     NoExtractor,
     compute_scores,
     extract_features,
+    most_confident,
     require_enough,
 )
 from energy_at.sampling.training_images import Embedding
@@ -183,6 +184,36 @@ def test_the_inception_score_counts_classes_that_are_distinguished():
     found = compute_scores(Embedding(same, values), Embedding(same, values))
     assert found["inception_score"] == pytest.approx(1)
     assert found["inception_score_std"] == pytest.approx(0, abs=1e-6)
+
+
+def test_samples_ordered_by_class_have_the_same_scores():
+    """The parts of IS would each be of one class."""
+    label = torch.arange(600) % 3
+    logits = 3 * torch.eye(3)[label] + torch.randn(600, 3)
+    images = Embedding(logits, torch.randn(600, 4) + label[:, None])
+    reference = Embedding(logits[:60], torch.randn(60, 4) + 1)
+    order = label.argsort(stable=True)
+    found, by_class = (
+        compute_scores(part, reference)
+        for part in (images, Embedding(logits[order], images[1][order]))
+    )
+    error = found["inception_score_std"] / 10**0.5
+    assert by_class["inception_score"] == pytest.approx(found["inception_score"], abs=2 * error)
+    assert 2 * error < 0.05 * found["inception_score"]
+    for name in ("fid", "precision", "recall"):
+        assert by_class[name] == pytest.approx(found[name], rel=1e-6)
+
+
+@pytest.mark.parametrize("share", [1, 0.9, 0.34, 0.1])
+def test_the_most_confident_of_each_predicted_class_are_kept(share):
+    logits = torch.randn(80, 4)
+    confidence, predicted = logits.softmax(1).max(1)
+    expected = []
+    for label in range(4):
+        places = [i for i in range(80) if predicted[i] == label]
+        places.sort(key=lambda i: -float(confidence[i]))
+        expected += places[: int(share * len(places))]
+    assert most_confident(logits, share).tolist() == sorted(expected)
 
 
 def test_more_features_than_images_are_said():
