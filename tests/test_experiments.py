@@ -145,17 +145,19 @@ def test_elle_is_stronger_above_8_255(eps, weight):
 
 
 @pytest.mark.parametrize(
-    ("data", "eps", "ce", "logits"),
+    ("data", "attack", "ce", "logits"),  # of the authors' README, at 8, 12, 16 and 32/255
     [
-        ("cifar10", 8, 2.5, 1.5),
-        ("cifar10", 12, 5, 2.75),
-        ("cifar10", 16, 7, 3.25),
-        ("cifar100", 12, 3.5, 2.75),
+        ("cifar10", "rs_fgsm", (2.5, 5, 7, 5.75), (1.5, 2.75, 3.25, 1.5)),
+        ("cifar10", "n_fgsm", (1.5, 5, 8.5, 2.75), (0.15, 0.55, 1.5, 0.75)),
+        ("cifar100", "rs_fgsm", (3.5, 3.5, 6, 5), (1.5, 2.75, 2.25, 0.75)),
+        ("cifar100", "n_fgsm", (1.5, 3.5, 6, 3.5), (0.15, 0.3, 0.5, 0.5)),
     ],
 )
-def test_aaer_has_its_three_weights(data, eps, ce, logits):
-    aaer = terms("reg=aaer", "attack=rs_fgsm", f"dataset={data}", f"threat.eps={eps}/255")["aaer"]
-    assert (aaer.weight, aaer.term.ce, aaer.term.logits) == pytest.approx((1, ce, logits))
+def test_aaer_has_its_three_weights(data, attack, ce, logits):
+    for eps, *expected in zip((8, 12, 16, 32), ce, logits, strict=True):
+        chosen = terms("reg=aaer", f"attack={attack}", f"dataset={data}", f"threat.eps={eps}/255")
+        aaer = chosen["aaer"]
+        assert (aaer.weight, aaer.term.ce, aaer.term.logits) == pytest.approx((1, *expected))
 
 
 def test_aaer_takes_the_weights_of_rs_fgsm_on_cifar10_where_none_are_published():

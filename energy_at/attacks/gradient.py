@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from energy_at.attacks.base import Attack, AttackOptions, AttackResult
 from energy_at.attacks.threat import Ball, clip_to_pixels
 from energy_at.core.rng import Noise, normal_like
-from energy_at.core.rules import POSITIVE, integer, one_of, require
+from energy_at.core.rules import POSITIVE, TRUTH, integer, number, one_of, require
 from energy_at.core.types import Classifier, Images, Labels, Logits, PerExample, Targets
 from energy_at.models.modes import frozen_running_stats, input_gradients_only, no_graph
 
@@ -53,6 +53,9 @@ class Gaussian:
     """
 
     std: float = 0.001
+
+    def __post_init__(self) -> None:
+        require(number(0), std=self.std)
 
     def __call__(self, x: Images, ball: Ball, generator: Noise | None = None) -> Images:
         return self.std * normal_like(x, generator)
@@ -125,6 +128,8 @@ class GradientAttack(Attack):
         project: Whether steps return to the ball. N-FGSM does not (de Jorge et al., 2022).
         eot: Passes whose gradients a step averages: expectation over transformation, for a network
             that draws random numbers (Athalye et al., 2018).
+        track_every: Whether every step, not only the first, moves the running statistics of batch
+            norm where the caller asks for ``track_stats``.
     """
 
     ball: Ball
@@ -134,10 +139,12 @@ class GradientAttack(Attack):
     goal: Goal = misclassify
     project: bool = True
     eot: int = 1
+    track_every: bool = False
 
     def __post_init__(self) -> None:
         require(integer(1), steps=self.steps, eot=self.eot)
         require(POSITIVE, alpha=self.alpha)
+        require(TRUTH, track_every=self.track_every)
 
     @property
     def passes(self) -> float:
@@ -171,8 +178,9 @@ class GradientAttack(Attack):
             delta = delta.detach().requires_grad_()
             first = step == 0
             keep = first and options.keep_graph
+            tracks = options.track_stats and (first or self.track_every)
             with (
-                nullcontext() if first and options.track_stats else frozen_running_stats(model),
+                nullcontext() if tracks else frozen_running_stats(model),
                 nullcontext() if keep else input_gradients_only(model),
             ):
                 logits = model(x + delta).to(x.dtype)  # energies are fp32 under autocast too

@@ -4,7 +4,7 @@ Constants are those of the papers at every radius; a step size left out follows 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -79,12 +79,19 @@ def pgd(
     steps: int = 10,
     restarts: int = 1,
     eot: int = 1,
+    std: float | None = None,
+    track_every: bool = False,
 ) -> Attack:
     """PGD-n from a random point of the ball, steps of ``eps / 4`` (Madry et al., 2018).
 
-    ``eot`` passes average each gradient: for networks that draw random numbers.
+    ``eot`` passes average each gradient: for networks that draw random numbers. With ``std`` it
+    starts from ``x + std N(0, 1)``, as MART's code does (Wang et al., 2020).
     """
-    attack = _from_random_point(ball, alpha, steps, misclassify, eot)
+    attack = replace(
+        _from_random_point(ball, alpha, steps, misclassify, eot),
+        start=Uniform() if std is None else Gaussian(std),
+        track_every=track_every,
+    )
     return attack if restarts == 1 else Restarts(attack, restarts)
 
 

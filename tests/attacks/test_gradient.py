@@ -450,6 +450,25 @@ def test_asked_to_it_tracks_the_statistics_of_its_first_point_and_no_other(attac
     assert torch.equal(x_adv, attack(untracked, x, y, generator=seeded()).x_adv)
 
 
+def test_asked_to_it_tracks_the_statistics_of_every_point_of_pgd(net, batch):
+    """As in the code of PGD-AT (Rice et al., 2020): a slow loop in training mode."""
+    x, y = batch
+    slow, delta = deepcopy(net), ((x + uniform(x)).clamp(0, 1) - x).requires_grad_()
+    for _ in range(3):
+        (grad,) = torch.autograd.grad(F.cross_entropy(slow(x + delta), y, reduction="sum"), delta)
+        delta = (delta + EPS / 4 * grad.sign()).clamp(-EPS, EPS)
+        delta = ((x + delta).clamp(0, 1) - x).detach().requires_grad_()
+    attack = pgd(Linf(EPS), steps=3, track_every=True)
+    found = attack(net, x, y, track_stats=True, generator=seeded())
+    for name, value in slow.state_dict().items():
+        torch.testing.assert_close(net.state_dict()[name], value)
+    assert net.layers[1].num_batches_tracked == 3
+    torch.testing.assert_close(found.x_adv, (x + delta).clamp(0, 1))
+    before = deepcopy(net.state_dict())
+    attack(net, x, y, generator=seeded())
+    assert all(torch.equal(net.state_dict()[name], value) for name, value in before.items())
+
+
 @makers
 def test_in_evaluation_mode_there_are_no_statistics_to_track(make, net, batch):
     before = deepcopy(net.eval())

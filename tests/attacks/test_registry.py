@@ -142,6 +142,17 @@ def test_pgd_is_that_of_madry_et_al(victim):
     assert_same(x_adv, torch.cat(expected), x)
 
 
+def test_pgd_from_normal_noise_is_that_of_wang_et_al(victim):
+    """The attack of MART's code, which does not clip its start to pixels."""
+    net, x, y = victim[0], 0.006 + 0.988 * victim[1], victim[2]
+    x_adv = x + 0.001 * torch.randn(x.shape, dtype=x.dtype, generator=noise())
+    for _ in range(10):
+        x_adv = x_adv + 2 / 255 * torch.sign(input_gradient(cross_entropy(net, y), x_adv))
+        x_adv = torch.min(torch.max(x_adv, x - EPS), x + EPS).clamp(0, 1)
+    attack = pgd(Linf(EPS), alpha=2 / 255, steps=10, std=0.001)
+    assert_same(attack(net, x, y, generator=noise()).x_adv, x_adv, x)
+
+
 def divergence(net, image):
     """The inner loss of TRADES as published: KLDivLoss of the network's two predictions."""
     p = F.softmax(net(image), dim=1).detach()
