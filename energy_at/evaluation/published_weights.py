@@ -53,7 +53,6 @@ def open_weights(
     file = downloaded(str(config.checkpoint)) if is_remote else path
     content = read_tensors(file)
     keys = tensors_of(content, config.which)
-    own = any(key.endswith("normalize.mean") for key in keys)
     typed = keys_typed(overrides)
     wish = "dataset" if typed & NORMALIZED_BY and config.normalize == "auto" else config.normalize
     with keys_of(config):
@@ -73,7 +72,7 @@ def open_weights(
     elif name is None and changed:
         said.append(f"its network has {changed}")
     is_open = "shortcut" in config.model and "shortcut" not in options
-    if is_open and not own and "model.shortcut" not in typed:
+    if is_open and "model.shortcut" not in typed:
         record["shortcut"], line = _choose_shortcut(config, content, data, wish)
         said.append(line)
         net = _built(config)

@@ -193,6 +193,11 @@ def _normalization(state: State, net: nn.Module) -> State:
         values[ours] = value.to(like.dtype).reshape(like.shape)
     if not bool((values["std"] > 0).all()):
         raise ValueError(f"the checkpoint's {found['std'][0]} must be > 0")
+    if (mean := float(values["mean"].max())) > 1:
+        raise ValueError(
+            f"the checkpoint's {found['mean'][0]} must be of pixels in [0, 1], got {mean:g}: "
+            "divide its mean and std by 255"
+        )
     return values
 
 

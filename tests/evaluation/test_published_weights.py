@@ -13,11 +13,10 @@ from energy_at.evaluation import gradient_masking
 from energy_at.evaluation.normalization import NONE
 from energy_at.evaluation.published_weights import open_weights
 from energy_at.export import export
-from energy_at.models import preactresnet18
-from energy_at.models.weights import exported
 from tests.helpers.evaluations import report
 from tests.helpers.running import assert_refused, fitted, train_in
 from tests.models.test_weights import (
+    BasicBlock,
     EighteenLayers,
     GowalPreActResNet,
     GowalWideResNet,
@@ -105,6 +104,7 @@ ROWS = [
     rowed("robust_overfitting", "cifar10", PREACT, partial(ACTIVATED, "bn"), CIFAR10),
     rowed("robust_overfitting", "cifar10", WIDE, TradesWideResNet, CIFAR10),
     rowed("trades", "cifar10", WIDE, TradesWideResNet, RAW),
+    rowed("trades", "cifar10", ("model=resnet18",), partial(EighteenLayers, BasicBlock, "bn1"), RAW),
     rowed("deepmind", "cifar10", PREACT, partial(GowalPreActResNet, F.silu), CIFAR10),
     rowed("deepmind", "cifar10", WIDE, partial(GowalWideResNet, F.silu), CIFAR10),
     rowed(None, "cifar10", PREACT, partial(GowalPreActResNet, F.silu), CIFAR10),
@@ -199,13 +199,26 @@ def test_a_file_of_ours_needs_no_name_though_its_network_has_other_options(
     assert capsys.readouterr().err == f"{file}: its network has activation=silu\n"
 
 
-def test_a_file_that_begins_with_our_normalization_is_not_measured(here, capsys):
-    """As a checkpoint of a run that was copied elsewhere, or an export without its metadata."""
-    net = preactresnet18(channels=3, classes=5, width=4, mean=[0.1] * 3, std=[0.2] * 3)
-    save_file(exported(net), "w.safetensors")
-    found, record = opened(*NOWHERE)
-    assert (record, capsys.readouterr().err) == ({}, "")
-    assert found.normalize.mean.flatten().tolist() == pytest.approx([0.1] * 3)
+@pytest.mark.parametrize("prefix", ["", "net."])
+def test_a_normalization_in_the_file_does_not_say_where_its_shortcuts_begin(
+    file, here, capsys, prefix
+):
+    """As of a stranger's network behind a layer that is called as ours, or of a copied export."""
+    constants = {"mean": [0.5] * 3, "std": [0.25] * 3}
+    layer = {f"normalize.{key}": torch.tensor(v).view(1, 3, 1, 1) for key, v in constants.items()}
+    save_file(layer | {f"{prefix}{key}": value for key, value in file.items()}, "w.safetensors")
+    net, record = opened(*SMALL)
+    assert record["shortcut"]["chosen"] == "plain"
+    assert set(record) == {"shortcut"}  # not the normalization: the file has it
+    assert net.normalize.mean.flatten().tolist() == constants["mean"]
+    assert "does not say where its shortcuts begin: chosen plain" in capsys.readouterr().err
+
+
+def test_a_normalization_of_pixels_up_to_255_is_refused(type_evaluate, file):
+    layer = {"normalize.mean": torch.full((3,), 125.0), "normalize.std": torch.full((3,), 63.0)}
+    save_file(layer | file, "w.safetensors")
+    said = "the checkpoint's normalize.mean must be of pixels in [0, 1], got 125"
+    assert_refused(type_evaluate, said, *FEW, "source=n_fgsm", "out=out")
 
 
 # Files that measuring does not decide
