@@ -1,10 +1,12 @@
 """A reader of image files in a folder for each class."""
 
 import unicodedata
+from contextlib import suppress
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from energy_at.core.rules import ArgumentError, MissingFilesError, integer, or_null, require
 from energy_at.data.decoding import SUFFIXES, decoded_files, shown
@@ -110,11 +112,14 @@ def _classes(path: Path) -> dict[str, list[Path]]:
         name = unicodedata.normalize("NFC", entry.name)
         if name in found or "${" in name or name == "???" or shown(entry) != str(entry):
             raise ValueError(f"{shown(entry)} cannot be the name of a class: rename the folder")
-        found[name] = sorted(
-            file
-            for file in _visible(entry)
-            if file.suffix.lower() in SUFFIXES and not file.is_dir()
-        )
+        inside = sorted(_visible(entry))
+        found[name] = [file for file in inside if file.suffix.lower() in SUFFIXES]
+        others = (one for one in inside if one.suffix.lower() not in SUFFIXES)
+        if (left := next(filter(_may_hold_images, others), None)) is not None:
+            raise ValueError(
+                f"{shown(left)} would be left out: the images of a class are files "
+                f"({', '.join(SUFFIXES)}) directly in its folder; convert, move or remove it"
+            )
         if not found[name]:
             raise ValueError(
                 f"{shown(entry)} holds no image ({', '.join(SUFFIXES)}): add some, or remove the "
@@ -123,6 +128,15 @@ def _classes(path: Path) -> dict[str, list[Path]]:
     if not found:
         raise FileNotFoundError(f"{shown(path)} has no folder: one for each class must be in it")
     return dict(sorted(found.items()))
+
+
+def _may_hold_images(path: Path) -> bool:
+    """Whether it is a folder, or an image of another kind; notes and tables are not."""
+    if path.is_dir() or path.suffix.lower() in (".heic", ".heif"):  # unknown to Pillow
+        return True
+    with suppress(OSError, Image.DecompressionBombError), Image.open(path):
+        return True
+    return False
 
 
 def _visible(path: Path) -> list[Path]:

@@ -161,12 +161,15 @@ def spoil(path, how):
         Image.fromarray(np.full((12, 12), 40_000, dtype=np.uint16)).save(path)
     elif how == "transparent":
         picture(12, 12, channels=4).save(path)
+    elif how == "2 frames":
+        picture(12, 12).save(path, save_all=True, append_images=[picture(12, 12)])
 
 
 @pytest.mark.parametrize(
     "how",
-    ["0 bytes", "not an image", "truncated", "missing file", "instead of 8 bits", "transparent"],
-)
+    ["0 bytes", "not an image", "truncated", "missing file", "instead of 8 bits", "transparent",
+     "2 frames"],
+)  # fmt: skip
 def test_a_file_that_cannot_be_read_is_named_and_nothing_is_written(files, how):
     spoil(files[2], how)
     with pytest.raises(

@@ -1,6 +1,7 @@
 """A folder of image files: what it gives, and what is refused in one line."""
 
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -71,6 +72,7 @@ def test_what_is_no_image_and_what_is_hidden_is_left_out(root):
     (root / "train" / "labels.csv").touch()
     (root / "train" / ".ipynb_checkpoints").mkdir()
     (root / "train" / "cat" / "Thumbs.db").touch()
+    (root / "train" / "cat" / "boxes.txt").write_text("0.png 1 2 3 4")
     (root / "train" / "cat" / "._0.png").touch()
     (root / "train" / "cat" / "0.png").rename(root / "train" / "cat" / "0.PNG")
     assert len(image_folder.folder(root).train) == 18
@@ -112,6 +114,13 @@ def one_image(root):
         path.unlink()
 
 
+def renamed(root, name):
+    """An image that is of another kind, or only called so."""
+    path = root / "test" / "cat" / name
+    kind = "PNG" if path.suffix not in (".gif", ".tiff") else path.suffix[1:].upper()
+    Image.new("RGB", (8, 8)).save(path, format=kind)
+
+
 def dangling(root):
     (root / "train" / "emu").symlink_to(root / "nowhere")
 
@@ -128,7 +137,15 @@ SPOILT = {
         "train has no folder: one for each class",
     ),
     "an empty class": (empty, "train/dog holds no image"),
-    "a class of folders": (nested, "train/dog holds no image"),
+    "a class of folders": (nested, "train/dog/images would be left out: the images of a class"),
+    "a folder in a class": (
+        lambda root: (root / "val" / "dog" / "more").mkdir(),
+        "val/dog/more would be left out",
+    ),
+    **{
+        f"an image without a suffix that is read: {name}": (partial(renamed, name=name), name)
+        for name in ("0.gif", "0.tiff", "0.heic", "0", "0.png.bak")
+    },
     "one class": (one_class, "2 classes or more"),
     "a class of one image": (
         one_image,
