@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from io import BufferedReader, BytesIO
 from pathlib import Path
@@ -147,6 +148,16 @@ def header(encoded: Encoded) -> Header:
             turned = opened.getexif().get(0x0112, 1) > 4  # the entry Orientation
             width, height = opened.size[::-1] if turned else opened.size
             return Header(opened.mode in GREY, width, height)
+
+
+def is_other_image(path: Path) -> bool:
+    """Whether a file is an image of a kind that is not read; notes and tables are none."""
+    suffix = path.suffix.lower()
+    if suffix in (".heic", ".heif", *SUFFIXES):  # the first two are unknown to Pillow
+        return suffix not in SUFFIXES
+    with suppress(OSError, Image.DecompressionBombError), Image.open(path):
+        return True
+    return False
 
 
 def shown(encoded: Encoded) -> str:

@@ -1,15 +1,13 @@
 """A reader of image files in a folder for each class."""
 
 import unicodedata
-from contextlib import suppress
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from energy_at.core.rules import ArgumentError, MissingFilesError, integer, or_null, require
-from energy_at.data.decoding import SUFFIXES, decoded_files, shown
+from energy_at.data.decoding import SUFFIXES, decoded_files, is_other_image, shown
 from energy_at.data.images import IndexedImages, Splits
 from energy_at.data.own_images import CHANNELS, SPLITS, listed, require_same, splits_of
 
@@ -114,8 +112,8 @@ def _classes(path: Path) -> dict[str, list[Path]]:
             raise ValueError(f"{shown(entry)} cannot be the name of a class: rename the folder")
         inside = sorted(_visible(entry))
         found[name] = [file for file in inside if file.suffix.lower() in SUFFIXES]
-        others = (one for one in inside if one.suffix.lower() not in SUFFIXES)
-        if (left := next(filter(_may_hold_images, others), None)) is not None:
+        left = next((one for one in inside if one.is_dir() or is_other_image(one)), None)
+        if left is not None:
             raise ValueError(
                 f"{shown(left)} would be left out: the images of a class are files "
                 f"({', '.join(SUFFIXES)}) directly in its folder; convert, move or remove it"
@@ -128,15 +126,6 @@ def _classes(path: Path) -> dict[str, list[Path]]:
     if not found:
         raise FileNotFoundError(f"{shown(path)} has no folder: one for each class must be in it")
     return dict(sorted(found.items()))
-
-
-def _may_hold_images(path: Path) -> bool:
-    """Whether it is a folder, or an image of another kind; notes and tables are not."""
-    if path.is_dir() or path.suffix.lower() in (".heic", ".heif"):  # unknown to Pillow
-        return True
-    with suppress(OSError, Image.DecompressionBombError), Image.open(path):
-        return True
-    return False
 
 
 def _visible(path: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from energy_at.core.rules import ArgumentError
 from energy_at.core.types import Pixels
 from energy_at.data.arrays import EXTRA, Arrays
-from energy_at.data.decoding import SUFFIXES, decoded_files
+from energy_at.data.decoding import SUFFIXES, decoded_files, is_other_image, shown
 from energy_at.data.own_images import SPLITS
 
 Fitted = UInt8[Tensor, "batch channels size size"]
@@ -35,8 +35,12 @@ def other_images(path: Path, channels: int, size: int, argument: str) -> Pixels:
         ValueError: if some cannot be read.
     """
     if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-        files = [file for file in found if not file.is_dir() and not file.name.startswith(".")]
+        visible = (p for p in path.rglob("*") if not p.name.startswith("."))
+        found = sorted(p for p in visible if not p.is_dir())
+        if (left := next(filter(is_other_image, found), None)) is not None:
+            must = f"a folder of images of the kinds {', '.join(SUFFIXES)}: {shown(left)} is another"
+            raise ArgumentError(argument, str(path), must)
+        files = [file for file in found if file.suffix.lower() in SUFFIXES]
         if not files:
             must = f"a folder that holds images ({', '.join(SUFFIXES)})"
             raise ArgumentError(argument, str(path), must)

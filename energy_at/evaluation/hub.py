@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from energy_at import __version__
+from energy_at.config.keys import choices_of, compose_command
 from energy_at.core.progress import printable
 from energy_at.core.rules import ArgumentError
 from energy_at.reporting.describe import setting
@@ -20,6 +21,11 @@ from energy_at.runs.folder import RunFolder
 SCHEME = "hf://"  # hf://USER/REPO, or hf://USER/REPO@REVISION
 WEIGHTS = "model.safetensors"
 INSTALL = "pip install 'energy_at[huggingface]'"
+OWN_DATA = {  # by the reader: what is typed instead of a name
+    "folder": "dataset=folder dataset.root=FOLDER",
+    "npz": "dataset=npz dataset.file=FILE",
+    "huggingface": "dataset=huggingface dataset.name=USER/NAME",
+}
 
 
 def write_hub_folder(folder: RunFolder, which: str, weights: bytes, out: Path) -> Path:
@@ -81,12 +87,32 @@ def model_card(folder: RunFolder, which: str) -> str:
 
 
 def _options(cfg: DictConfig) -> str:
-    """The groups and the options of the network, as they are typed."""
-    target = str(cfg.model.get("_target_", "")).rpartition(".")[2]
-    keys = ("width", "activation", "shortcut", "padding", "final_norm", "name", "target")
-    own: dict[str, Any] = {key: cfg.model[key] for key in keys if cfg.model.get(key) is not None}
-    words = [f"model.{key}={str(value).lower()}" for key, value in own.items() if key != "name"]
-    return " ".join([f"dataset={cfg.dataset.name}", f"model={target}", *words])
+    """Data set and network as they are typed: the groups, and what differs from their defaults."""
+    name = str(cfg.model.get("_target_", "")).rpartition(".")[2]
+    name = {"wideresnet": "wideresnet28_10"}.get(name, name)
+    words = [f"dataset={cfg.dataset.name}", f"model={name}"]
+    reader = cfg.dataset.get("reader", {}).get("_target_", "").rpartition(".")[2]
+    if reader in OWN_DATA:
+        words[0] = f"{OWN_DATA[reader]} dataset.size={cfg.dataset.size}"
+    if name not in choices_of("model"):
+        return " ".join(words)
+    defaults = _options_of(compose_command("evaluate", words[1:]))
+    for key, value in _options_of(cfg).items():
+        if value != defaults.get(key):
+            text = json.dumps(value, separators=(",", ":")).strip('"')
+            words.append(f"{'' if key in defaults else '+'}model.{key}={text}")
+    if name == "custom":
+        words.append(f"'trust=[{cfg.model.target.partition('.')[0]}]'")
+    return " ".join(words)
+
+
+def _options_of(cfg: DictConfig) -> dict[str, Any]:
+    """Options of a network that do not follow from the data set."""
+    options = dict(OmegaConf.to_container(cfg.model))  # type: ignore[arg-type]
+    net = options.pop("net", None) or {}
+    options |= {f"net.{key}": value for key, value in net.items()}
+    follow = ("channels", "classes", "size", "mean", "std")
+    return {k: v for k, v in options.items() if k not in follow and not k.endswith("_")}
 
 
 def downloaded(address: str) -> Path:

@@ -48,6 +48,13 @@ def test_a_folder_gives_its_images_at_any_depth_and_a_file_its_test_images(tmp_p
 def test_what_holds_no_images_is_refused(tmp_path):
     np.savez(tmp_path / "f.npz", y=np.zeros(3))
     (tmp_path / "empty").mkdir()
-    for name, said in {"f.npz": "it holds y", "empty": "a folder that holds images"}.items():
+    (tmp_path / "mixed").mkdir()
+    for name in ("a.png", "b.gif"):
+        Image.new("RGB", (6, 6)).save(tmp_path / "mixed" / name)
+    for name, said in {
+        "f.npz": "it holds y",
+        "empty": "a folder that holds images",
+        "mixed": "b.gif is another",
+    }.items():
         with pytest.raises(ArgumentError, match=said):
             other_images(tmp_path / name, 3, 6, "ood")

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from energy_at import evaluate, export
+from energy_at.config.keys import compose_command
 from energy_at.core.rules import ArgumentError
-from energy_at.evaluation.hub import downloaded, write_hub_folder
+from energy_at.evaluation.hub import _options, downloaded, write_hub_folder
 from energy_at.models.weights import load_weights
 from energy_at.runs.checkpoints import read_tensors
 from energy_at.runs.folder import RunFolder
@@ -49,6 +50,33 @@ def test_an_export_for_the_hub_holds_weights_configuration_and_a_card(run, monke
     load_weights(run.net, read_tensors("dir/model.safetensors"))
     with pytest.raises(ArgumentError, match="out must be a folder that does not exist yet"):
         write_hub_folder(RunFolder.open("run"), "last", b"", Path("dir"))
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        (["dataset=cifar10", "model=preactresnet18"], None),
+        (["dataset=cifar10", "model=preactresnet18", "model.shortcut=plain"], None),
+        (["dataset=cifar10", "model=timm", "model.name=vit_tiny_patch16_224",
+          "+model.patch_size=4"], None),
+        (["dataset=cifar10", "model=torchvision", "model.name=resnet34"], None),
+        (["dataset=cifar10", "model=wideresnet28_10", "model.depth=16", "model.widen=2"], None),
+        (["dataset=cifar10", "model=wideresnet34_10"],
+         "dataset=cifar10 model=wideresnet28_10 model.depth=34"),
+        (["dataset=cifar10", "model=custom", "model.target=mine.net", "+model.net.width=16"],
+         "dataset=cifar10 model=custom model.target=mine.net +model.net.width=16 'trust=[mine]'"),
+        (["dataset=folder", "dataset.root=pets", "dataset.size=64", "model=small"],
+         "dataset=folder dataset.root=FOLDER dataset.size=64 model=small"),
+        (["dataset=npz", "dataset.file=f.npz", "dataset.size=28", "model=small"],
+         "dataset=npz dataset.file=FILE dataset.size=28 model=small"),
+    ],
+)  # fmt: skip
+def test_the_command_of_the_card_makes_the_network_again(typed, shown):
+    trained = compose_command("train", typed)
+    words = _options(trained)
+    assert words == (shown or " ".join(typed))
+    again = compose_command("evaluate", [word.strip("'") for word in words.split()])
+    assert again.model == trained.model
 
 
 def test_a_repository_is_read_from_the_local_cache(run, here, monkeypatch, capsys):
