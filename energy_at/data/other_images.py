@@ -38,7 +38,7 @@ def other_images(path: Path, channels: int, size: int, argument: str) -> Pixels:
         visible = (p for p in path.rglob("*") if not p.name.startswith("."))
         found = sorted(p for p in visible if not p.is_dir())
         if (left := next(filter(is_other_image, found), None)) is not None:
-            must = f"a folder of images of the kinds {', '.join(SUFFIXES)}: {shown(left)} is another"
+            must = f"a folder of {', '.join(SUFFIXES)} files: {shown(left)} is another image"
             raise ArgumentError(argument, str(path), must)
         files = [file for file in found if file.suffix.lower() in SUFFIXES]
         if not files:

@@ -54,7 +54,7 @@ def test_what_holds_no_images_is_refused(tmp_path):
     for name, said in {
         "f.npz": "it holds y",
         "empty": "a folder that holds images",
-        "mixed": "b.gif is another",
+        "mixed": "b.gif is another image",
     }.items():
         with pytest.raises(ArgumentError, match=said):
             other_images(tmp_path / name, 3, 6, "ood")

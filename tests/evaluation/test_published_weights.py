@@ -86,7 +86,8 @@ def test_an_unknown_source_is_refused(type_evaluate, here):
 CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616))
 SVHN = ((0.4380, 0.4440, 0.4730), (0.1751, 0.1771, 0.1744))
 RAW = ((0.0,) * 3, (1.0,) * 3)
-PREACT, WIDE = (), ("model=wideresnet28_10", "model.depth=16", "model.widen=2")
+PREACT, RESNET = (), ("model=resnet18",)
+WIDE = ("model=wideresnet28_10", "model.depth=16", "model.widen=2")
 PLAIN = partial(EighteenLayers, partial(PreActBlock, False))
 ACTIVATED = partial(EighteenLayers, partial(PreActBlock, True))
 
@@ -104,7 +105,7 @@ ROWS = [
     rowed("robust_overfitting", "cifar10", PREACT, partial(ACTIVATED, "bn"), CIFAR10),
     rowed("robust_overfitting", "cifar10", WIDE, TradesWideResNet, CIFAR10),
     rowed("trades", "cifar10", WIDE, TradesWideResNet, RAW),
-    rowed("trades", "cifar10", ("model=resnet18",), partial(EighteenLayers, BasicBlock, "bn1"), RAW),
+    rowed("trades", "cifar10", RESNET, partial(EighteenLayers, BasicBlock, "bn1"), RAW),
     rowed("deepmind", "cifar10", PREACT, partial(GowalPreActResNet, F.silu), CIFAR10),
     rowed("deepmind", "cifar10", WIDE, partial(GowalWideResNet, F.silu), CIFAR10),
     rowed(None, "cifar10", PREACT, partial(GowalPreActResNet, F.silu), CIFAR10),
