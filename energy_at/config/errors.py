@@ -176,7 +176,8 @@ def explain(
     for found in sorted(ours, key=lambda e: isinstance(e, ArgumentError)):
         if isinstance(found, ArgumentError):  # of a key of the command, which is called the same
             return f"{found.argument}={as_typed(found.value)} must be {found.must}"
-        return " ".join(str(found).split())
+        quoting = (str(e) for e in ours if str(found) in str(e))  # such as with a key in front
+        return " ".join(max(quoting, key=len).split())
     for found in chain:
         if isinstance(found, OSError) and found.filename is not None:
             return f"{found.filename}: {found.strerror}"

@@ -68,7 +68,7 @@ REFUSED = {
     ("init=RUN", f"init_sha256={'0' * 64}"): f"init_sha256={'0' * 64} must be the digest of ",
     ("init=RUN", "init_sha256=12"): "init_sha256=12 must be a SHA-256 of 64 digits",
     ("init=RUN", "init_source=trade"): "init_source=trade must be fast_adversarial, n_fgsm, ",
-    ("init=wrn.pt", "model=preactresnet18"): "the checkpoint is of another network: ",
+    ("init=wrn.pt", "model=preactresnet18"): "init=wrn.pt: the checkpoint is of another network: ",
     ("init_source=trades",): "init_source=trades must be left out without init=FILE",
 }
 
