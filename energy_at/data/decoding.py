@@ -143,8 +143,9 @@ def header(encoded: Encoded) -> Header:
         with Image.open(file) as opened:
             if opened.mode not in (*GREY, *COLOUR):
                 raise ValueError(f"pixels of the mode {opened.mode} instead of 8 bits")
-            if opened.format != "MPO" and getattr(opened, "n_frames", 1) > 1:  # a photo's preview
-                raise ValueError(f"{opened.n_frames} frames instead of one image")
+            frames = getattr(opened, "n_frames", 1)
+            if frames > 1 and opened.format != "MPO":  # a photo with its preview
+                raise ValueError(f"{frames} frames instead of one image")
             turned = opened.getexif().get(0x0112, 1) > 4  # the entry Orientation
             width, height = opened.size[::-1] if turned else opened.size
             return Header(opened.mode in GREY, width, height)
