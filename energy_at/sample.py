@@ -12,23 +12,9 @@ resume.
         dataset.root=data
 """
 
-from typing import Any
-
-from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from energy_at.config.cli import RERUN, Job, command, overrides
-from energy_at.config.errors import one_line_errors
-
-
-class RequireExtractors(Callback):
-    """Refuses a sweep whose feature extractor is not available, before any job begins."""
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        with one_line_errors():
-            from energy_at.sampling.prepare import require_extractors
-
-            require_extractors(config)
 
 
 @command("sample", jobs=True, on_interrupt=RERUN)

@@ -209,6 +209,11 @@ def test_weights_that_cannot_be_downloaded_are_said_once_for_a_sweep(
         "quality.weights=FILE"
     )
     assert everything() == before
+    code, out, err = type_sample(
+        "-m", "run=nowhere", "n=60", *typed
+    )  # nothing is downloaded for it
+    assert (code, out) == (1, "")
+    assert err.startswith("error: nowhere is not a run folder")
 
 
 # Bad input

@@ -15,7 +15,6 @@ HAS_ALLOW_LIST = hasattr(hydra.utils, "UNSAFE_DISABLE_EXECUTION_CHECKS")  # Hydr
 BASE = {} if HAS_ALLOW_LIST else {"version_base": "1.3"}  # of the behaviour; deprecated in 1.4
 OF_COMMANDS = (  # what Hydra itself builds for a command
     "energy_at.config.sweep_summary.SweepSummary",
-    "energy_at.sample.RequireExtractors",
     "logging.FileHandler",
     "logging.StreamHandler",
 )

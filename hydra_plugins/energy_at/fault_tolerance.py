@@ -117,7 +117,8 @@ def require_any(
 ) -> None:
     """Raises the error of the first job if none could begin: all lack data, or a package.
 
-    One that could, or has begun before, is enough: the others say what is wrong with them.
+    One that could, or has begun before, is enough: the others say what is wrong with them. After
+    that, samplings must have all their feature extractors, which may be downloaded here.
     """
     from energy_at.config.preflight import require_beginning
 
@@ -125,14 +126,19 @@ def require_any(
     for number, job in enumerate(jobs):
         folder = place(job, number)
         if folder.is_dir() or config.hydra.runtime.choices["hydra/launcher"] not in LOCAL:
-            return
+            break
         try:
             require_beginning(context.config_loader.load_sweep_config(config, list(job)), folder)
         except Exception as error:
             errors.append(error)
         else:
-            return
-    raise errors[0]
+            break
+    else:
+        raise errors[0]
+    if config.hydra.job.name == "sample":
+        from energy_at.sampling.prepare import require_extractors
+
+        require_extractors(config)
 
 
 def _try_launch(
