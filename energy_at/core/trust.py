@@ -103,6 +103,7 @@ def require_inside(cfg: DictConfig, *, of: Path, typed: DictConfig | None = None
     """
     if below_trusted(f"{OF_TRAINER}.pytorch"):
         return
+    _require_no_link(of.parent)
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     nodes = [("trainer", plain["trainer"])]
     for group in ("callbacks", "logger"):
@@ -126,6 +127,15 @@ def require_inside(cfg: DictConfig, *, of: Path, typed: DictConfig | None = None
                     f"{of}: {place}.{key}={node[key]} may have the training write or send its data "
                     f"elsewhere: if you know what it does, {remedy}add trust=[{OF_TRAINER}]"
                 )
+
+
+def _require_no_link(run: Path) -> None:
+    for name in ("checkpoints", "metrics.csv"):  # other files are replaced, links too
+        if not (place := run / name).resolve().is_relative_to(run.resolve()):
+            raise ValueError(
+                f"{place} is a link to {place.resolve()}, outside of the run folder: if the "
+                f"training may write there, add trust=[{OF_TRAINER}]"
+            )
 
 
 def own_attacks(cfg: DictConfig) -> dict[str, Any]:

@@ -435,3 +435,22 @@ def test_the_address_of_a_tracker_is_typed_again_or_in_the_environment(key, vari
             require_inside(cfg, of=FILE, typed=now)
     monkeypatch.setenv(variable, "mine")
     require_inside(cfg, of=FILE)
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "metrics.csv"])
+def test_a_link_out_of_a_run_that_is_resumed_needs_trust(tmp_path, name):
+    run, cfg = tmp_path / "run", config()
+    run.mkdir()
+    (run / name).symlink_to("../elsewhere")
+    with pytest.raises(
+        ValueError, match=rf"{name} is a link to .*elsewhere, .*trust=\[lightning\]"
+    ):
+        require_inside(cfg, of=run / "config.yaml")
+    (tmp_path / "linked").symlink_to("run")  # the folder as a whole may be one
+    (run / name).unlink()
+    (run / name).symlink_to("inside")
+    require_inside(cfg, of=tmp_path / "linked" / "config.yaml")
+    (run / name).unlink()
+    (run / name).symlink_to("../elsewhere")
+    set_trusted(["lightning"])
+    require_inside(cfg, of=run / "config.yaml")
