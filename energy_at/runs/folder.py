@@ -261,9 +261,10 @@ class RunFolder:
         self.evaluated_file.unlink(missing_ok=True)
 
     def evaluated(self) -> dict[str, Any]:
-        """Accuracies that were evaluated before the run could finish; empty if unreadable."""
+        """Accuracies that were evaluated before the run could finish, but for what is damaged."""
         with suppress(ValueError, FileNotFoundError):
-            return read_json(self.evaluated_file)
+            known = read_json(self.evaluated_file)
+            return {k: v for k, v in known.items() if not damage_of_results({"last": v})}
         return {}
 
     def write_evaluated(self, accuracies: dict[str, Any]) -> None:

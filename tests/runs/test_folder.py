@@ -101,6 +101,15 @@ def test_results_come_back(run):
     assert not list(run.path.glob("*.part"))
 
 
+def test_accuracies_of_a_run_that_did_not_finish_come_back_but_for_damaged_ones(run):
+    good = {"step": 40, "val": {"clean": 1 / 3, "n": 237}}
+    wrong = [3, [1], "a", {"val": 3}, {"val": {"clean": 2.0, "n": 9}}, {"val": {"clean": 0.5}}]
+    run.write_evaluated({"good": good} | {str(i): value for i, value in enumerate(wrong)})
+    assert run.evaluated() == {"good": good}
+    run.evaluated_file.write_text("[1]")
+    assert run.evaluated() == {}
+
+
 def test_the_log_is_that_of_the_file_without_empty_cells(run):
     assert run.log().curves == {}
     run.metrics_file.write_text(
