@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning import Callback, Trainer
@@ -16,11 +16,19 @@ from torch.optim.lr_scheduler import LRScheduler
 from energy_at.data import ImageData
 from energy_at.runs.checkpoints import read_training_state
 from energy_at.training.callbacks import callbacks_of
+from energy_at.training.callbacks.networks import EMA
 from energy_at.training.loggers import MetricsCSV
 from energy_at.training.module import AdversarialTraining
 from energy_at.training.sentinel import Sentinel
 
 _POSITION = {"epoch": 0, "batch": 0}
+
+
+class _Row(NamedTuple):
+    """A list of so many numbers."""
+
+    numbers: int
+    optional: bool = False
 
 
 def require_restorable(
@@ -44,37 +52,27 @@ def require_restorable(
     Raises:
         ValueError: if a part is missing, or of another kind or shape.
     """
-    saved = read_training_state(checkpoint)
-    callbacks, sentinels = callbacks_of(trainer, Callback), callbacks_of(trainer, Sentinel)
-    own: dict[str, Any] = {
-        "loops": {"fit_loop": trainer.fit_loop.state_dict()},
-        "callbacks": {callback.state_key: callback.state_dict() for callback in callbacks},
-        "lr_schedulers": [scheduler.state_dict() for scheduler in schedulers],
-        "objective": module.objective.state_dict(),
-        "attack": {},
-        "ImageData": _POSITION,
-        "current_model_state": module.state_dict(),
-        "averaging_state": {"n_averaged": torch.tensor(0)},
-    }
-    own["loops"]["fit_loop"]["state_dict"]["combined_loader"] = [_POSITION]
-    for sentinel in sentinels:
-        sentinel.on_save_checkpoint(trainer, module, own)
+    saved, sentinels = read_training_state(checkpoint), callbacks_of(trainer, Sentinel)
+    own = _own_state(trainer, module, schedulers)
     try:
+        averages = len(callbacks_of(trainer, EMA))  # and a training may have had no sentinel before
+        healthy = _add_rows(own, saved, averages) if sentinels and "sentinel" in saved else None
         if damage := _difference(saved, own):
             raise TypeError(damage)
         if len(saved["lr_schedulers"]) != len(schedulers):
             raise TypeError(f"{len(saved['lr_schedulers'])} lr_schedulers, not {len(schedulers)}")
         Version(saved["pytorch-lightning_version"])
         module.on_load_checkpoint(saved)
-        for callback in callbacks:
+        for callback in callbacks_of(trainer, Callback):
             if state := saved["callbacks"].get(callback.state_key):
                 callback.load_state_dict(deepcopy(state))
         for sentinel in sentinels:
             sentinel.on_load_checkpoint(trainer, module, saved)
         trainer.fit_loop.load_state_dict(saved["loops"]["fit_loop"])
         (of_optimizer,) = saved["optimizer_states"]
-        optimizer.load_state_dict(of_optimizer)
-        _require_shapes(optimizer)
+        if healthy is not None:
+            _load(optimizer, {**of_optimizer, "state": healthy["optimizer"]})
+        _load(optimizer, of_optimizer)
         for scheduler, state in zip(schedulers, saved["lr_schedulers"], strict=True):
             scheduler.load_state_dict(state)
         data.load_state_dict(saved["ImageData"])
@@ -86,11 +84,65 @@ def require_restorable(
         raise ValueError(f"checkpoint {checkpoint} is damaged ({why})") from error
 
 
+def _own_state(
+    trainer: Trainer, module: AdversarialTraining, schedulers: Sequence[LRScheduler]
+) -> dict[str, Any]:
+    """The state of a training that has not begun, as a checkpoint would hold it."""
+    callbacks = callbacks_of(trainer, Callback)
+    own: dict[str, Any] = {
+        "loops": {"fit_loop": trainer.fit_loop.state_dict()},
+        "callbacks": {callback.state_key: callback.state_dict() for callback in callbacks},
+        "lr_schedulers": [scheduler.state_dict() for scheduler in schedulers],
+        "objective": module.objective.state_dict(),
+        "attack": {},
+        "ImageData": _POSITION,
+        "current_model_state": module.state_dict(),
+        "averaging_state": {"n_averaged": torch.tensor(0)},
+    }
+    own["loops"]["fit_loop"]["state_dict"]["combined_loader"] = [_POSITION]
+    for sentinel in callbacks_of(trainer, Sentinel):
+        sentinel.on_save_checkpoint(trainer, module, own)
+    return own
+
+
+def _add_rows(own: dict[str, Any], saved: dict[str, Any], averages: int) -> Any:
+    """Gives the state of a sentinel what one that has begun holds; returns the healthy state."""
+    detector, rollback = (own["sentinel"][name] for name in ("detector", "rollback"))
+    healthy = saved["sentinel"]["rollback"]["healthy"]
+    detector["co"] |= {"steps": [_Row(3)], "confirmed": _Row(2, True), "pert_aligns": [0.0]}
+    detector["ro"]["steps"] = [_Row(2)]
+    for mean in ("accuracy", "loss"):
+        detector["ro"][mean]["values"] = [0.0]
+    rollback["steps"] = [0]
+    if healthy is None:
+        return None
+    network = own["current_model_state"]
+    average = {f"module.{name}": value for name, value in network.items()}
+    rollback["healthy"] = {
+        "step": 0,
+        "repeated": 0,
+        "network": network,
+        "optimizer": {},
+        "attack": {},
+        "objective": own["objective"],
+        "averages": [{"n_averaged": torch.tensor(0), **average}],
+    }
+    if missing := sorted(rollback["healthy"].keys() - healthy.keys()):
+        raise KeyError(missing[0])
+    if len(healthy["averages"]) != averages:
+        raise TypeError(f"{len(healthy['averages'])} averages of the healthy state, not {averages}")
+    return healthy
+
+
 def _difference(saved: Any, own: Any, place: str = "") -> str | None:
     """Where a state is of another kind than that of a training that has not begun.
 
     Such a training has no score yet and no steps: what it leaves open may be anything but text.
     """
+    if isinstance(own, _Row):
+        row = isinstance(saved, list) and all(isinstance(value, Real) for value in saved)
+        fits = (row and len(saved) == own.numbers) or (own.optional and saved is None)
+        return None if fits else f"{place} is no list of {own.numbers} numbers"
     if isinstance(own, Mapping) and isinstance(saved, Mapping):
         tensors = [key for key in own.keys() - saved.keys() if isinstance(own[key], Tensor)]
         names = {k: f"{place}.{str(k).partition('{')[0]}".lstrip(".") for k in own}
@@ -111,10 +163,11 @@ def _difference(saved: Any, own: Any, place: str = "") -> str | None:
     return None if fits else f"{place} is {type(saved).__name__}, not {type(own).__name__}"
 
 
-def _require_shapes(optimizer: Optimizer) -> None:
+def _load(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """Raises ``TypeError`` for a state of another shape than its weights; no step checks it."""
-    for weights, state in optimizer.state.items():
-        for name, value in state.items():
+    optimizer.load_state_dict(state)
+    for weights, own in optimizer.state.items():
+        for name, value in own.items():
             if isinstance(value, Tensor) and (
                 value.is_complex() or value.shape not in (weights.shape, ())
             ):

@@ -61,6 +61,8 @@ def put(value, *keys):
 BEST = re.compile("BestCheckpoint")
 LOOP = ("loops", "fit_loop")
 CO = ("sentinel", "detector", "co")
+RO = ("sentinel", "detector", "ro")
+HEALTHY = ("sentinel", "rollback", "healthy")
 
 
 @pytest.mark.parametrize(
@@ -79,6 +81,21 @@ CO = ("sentinel", "detector", "co")
         (put(3, *CO), "sentinel.detector.co is int, not dict"),
         (put("abc", *CO, "steps"), "sentinel.detector.co.steps is str, not list"),
         (put(None, *CO, "steps"), "it lacks 'steps'"),
+        (put([[0.1, 0.2]], *CO, "steps"), "co.steps[0] is no list of 3 numbers"),
+        (put([[0.1, 0.2, "a"]], *CO, "steps"), "co.steps[0] is no list of 3 numbers"),
+        (put([0.1], *CO, "confirmed"), "co.confirmed is no list of 2 numbers"),
+        (put(["a"], *CO, "pert_aligns"), "co.pert_aligns[0] is str"),
+        (put([[0.1]], *RO, "steps"), "ro.steps[0] is no list of 2 numbers"),
+        (put(["a"], *RO, "loss", "values"), "ro.loss.values[0] is str"),
+        (put(["a"], "sentinel", "rollback", "steps"), "rollback.steps[0] is str"),
+        (put({}, *HEALTHY), "it lacks 'attack'"),
+        (put("a", *HEALTHY, "step"), "healthy.step is str"),
+        (put(torch.ones(1), *HEALTHY, "network", "net.normalize.mean"),
+         "healthy.network.net.normalize.mean is a tensor of another shape"),
+        (put([], *HEALTHY, "averages"), "0 averages of the healthy state, not 1"),
+        (put(None, *HEALTHY, "averages", 0, "n_averaged"), "averages[0] has no n_averaged"),
+        (put({"momentum_buffer": torch.ones(7)}, *HEALTHY, "optimizer", 0),
+         "momentum_buffer of the optimizer is of another shape than its weights"),
         (put([3], "sentinel", "alarms"), "must be a mapping, not int"),
         (put([], "lr_schedulers"), "0 lr_schedulers, not 1"),
         (put([], "optimizer_states"), "not enough values to unpack"),
