@@ -346,10 +346,11 @@ def test_a_complex_weight_is_refused_and_a_strange_callback_needs_no_word(type_t
     longer = ("resume=run", "trainer.max_epochs=2")
     assert_refused(type_train, "last.ckpt is of another network than run/config.yaml", *longer)
     torch.save({**state, "callbacks": {**state["callbacks"], "Strange": {"a": 1}}}, path)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         code, _, err = type_train(*longer)
     assert (code, err) == (0, "")
+    assert not [one for one in said if "callbacks" in str(one.message)]
 
 
 @pytest.mark.parametrize(
