@@ -139,7 +139,7 @@ def require_sound(cfg: DictConfig, run: Run, checkpoint: Path | None = None) -> 
             module = run.module
             sentinel.require_fitting(run.trainer, module.objective, module.attack, *schedulers)
     if checkpoint is not None:
-        require_restorable(checkpoint, run.trainer, run.module, run.data, optimizer, schedulers)
+        require_restorable(checkpoint, run.trainer, run.module, optimizer, schedulers)
 
 
 def _made(factory: Callable[..., Any], *arguments: Any) -> Any:

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from energy_at.data import ImageData
 from energy_at.runs.checkpoints import read_training_state
 from energy_at.training.callbacks import callbacks_of
 from energy_at.training.callbacks.networks import EMA
@@ -25,7 +24,7 @@ _POSITION = {"epoch": 0, "batch": 0}
 
 
 class _Row(NamedTuple):
-    """A list of so many numbers."""
+    """A list of N numbers, or ``None`` if it is optional."""
 
     numbers: int
     optional: bool = False
@@ -35,7 +34,6 @@ def require_restorable(
     checkpoint: Path,
     trainer: Trainer,
     module: AdversarialTraining,
-    data: ImageData,
     optimizer: Optimizer,
     schedulers: Sequence[LRScheduler],
 ) -> None:
@@ -45,7 +43,6 @@ def require_restorable(
         checkpoint: Its file.
         trainer: With its callbacks; they, its loop and the module load their states here.
         module: The training.
-        data: Its images.
         optimizer: One like that of the training, which is changed.
         schedulers: Those of the optimizer.
 
@@ -75,7 +72,7 @@ def require_restorable(
         _load(optimizer, of_optimizer)
         for scheduler, state in zip(schedulers, saved["lr_schedulers"], strict=True):
             scheduler.load_state_dict(state)
-        data.load_state_dict(saved["ImageData"])
+        saved["ImageData"]
         if any(isinstance(logger, MetricsCSV) for logger in trainer.loggers):
             saved["metrics_rows"]
     except (LookupError, TypeError, AttributeError, RuntimeError, ValueError) as error:
@@ -144,10 +141,11 @@ def _difference(saved: Any, own: Any, place: str = "") -> str | None:
         fits = (row and len(saved) == own.numbers) or (own.optional and saved is None)
         return None if fits else f"{place} is no list of {own.numbers} numbers"
     if isinstance(own, Mapping) and isinstance(saved, Mapping):
-        tensors = [key for key in own.keys() - saved.keys() if isinstance(own[key], Tensor)]
+        needed = own if own is _POSITION and saved else [k for k in own if torch.is_tensor(own[k])]
+        lost = [key for key in needed if key not in saved]
         names = {k: f"{place}.{str(k).partition('{')[0]}".lstrip(".") for k in own}
         parts = ((saved[k], own[k], name) for k, name in names.items() if k in saved)
-        missing = f"{place} has no {tensors[0]}" if tensors else None
+        missing = f"{place} has no {lost[0]}" if lost else None
         return missing or next(filter(None, (_difference(*part) for part in parts)), None)
     if isinstance(own, list) and isinstance(saved, list):
         each = ((value, own[0], f"{place}[{i}]") for i, value in enumerate(saved) if own)
@@ -164,11 +162,16 @@ def _difference(saved: Any, own: Any, place: str = "") -> str | None:
 
 
 def _load(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Raises ``TypeError`` for a state of another shape than its weights; no step checks it."""
+    """Raises ``TypeError`` for a state of another shape or type than its weights.
+
+    No step checks the shape, and the optimizer takes the real part of what is complex.
+    """
+    for values in state["state"].values():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.is_complex():
+                raise TypeError(f"{name} of the optimizer is complex")
     optimizer.load_state_dict(state)
     for weights, own in optimizer.state.items():
         for name, value in own.items():
-            if isinstance(value, Tensor) and (
-                value.is_complex() or value.shape not in (weights.shape, ())
-            ):
+            if isinstance(value, Tensor) and value.shape not in (weights.shape, ()):
                 raise TypeError(f"{name} of the optimizer is of another shape than its weights")

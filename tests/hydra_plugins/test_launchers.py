@@ -254,6 +254,8 @@ def test_the_folder_of_a_job_is_known_before_it_runs():
         (("attack=none", "reg=der", "seed=0,1"), "attack=none leaves the loss"),
         (("trainer.max_epochs=0", "seed=0,1"), "trainer.max_epochs=0 must be an integer >= 1"),
         (("dataset=folder,tiny_imagenet", "dataset.root=nowhere"), "dataset.root=nowhere must"),
+        (("dataset=folder", "dataset.root=nowhere", "hydra/sweeper=optuna", "reg=der",
+          "reg.weight=interval(1,2)", "hydra.sweeper.n_trials=2"), "dataset.root=nowhere must"),
     ],
 )  # fmt: skip
 def test_what_every_job_lacks_is_said_once(type_train, monkeypatch, swept, said):
