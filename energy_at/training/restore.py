@@ -1,7 +1,6 @@
 """The state of a training in a checkpoint, checked before a resumed run changes any file."""
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,7 +61,7 @@ def require_restorable(
         module.on_load_checkpoint(saved)
         for callback in callbacks_of(trainer, Callback):
             if state := saved["callbacks"].get(callback.state_key):
-                callback.load_state_dict(deepcopy(state))
+                callback.load_state_dict(state)
         for sentinel in sentinels:
             sentinel.on_load_checkpoint(trainer, module, saved)
         trainer.fit_loop.load_state_dict(saved["loops"]["fit_loop"])
