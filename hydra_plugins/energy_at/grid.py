@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -29,15 +30,20 @@ class GridSweeper(BasicSweeper):
         """Runs all jobs.
 
         Raises:
-            ValueError: if bounds are given where values are needed.
+            ValueError: if bounds are given where values are needed, or if no job could begin.
         """
         assert self.hydra_context is not None
+        assert self.config is not None
         for key, override in parse_sweep(self.hydra_context, self.params, arguments).swept.items():
             if not override.is_discrete_sweep():
                 raise ValueError(
                     f"{override.input_line}: hydra/sweeper=optuna searches between bounds; a sweep "
                     f"takes values, such as {key}=0,1,2"
                 )
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        typed = parser.parse_overrides([*self._parse_config(), *arguments])
+        (jobs,) = self.split_arguments(typed, None)
+        require_any(self.hydra_context, self.config, jobs, places(self.hydra_context, self.config))
         return super().sweep(arguments)
 
 
@@ -45,7 +51,7 @@ class _Tolerant(Launcher):
     def __init__(self, launcher: Launcher, context: HydraContext, config: DictConfig) -> None:
         self.launcher = launcher
         self.place = places(context, config)
-        self.context, self.config = context, config
+        self.config = config
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -55,8 +61,6 @@ class _Tolerant(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        if initial_job_idx == 0:
-            require_any(self.context, self.config, job_overrides, self.place)
         return launch_jobs(
             self.launcher,
             self.config,
