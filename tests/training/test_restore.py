@@ -102,7 +102,7 @@ HEALTHY = ("sentinel", "rollback", "healthy")
         (put([{}], "lr_schedulers"), "it lacks 'lr_lambdas'"),
         (put([], "optimizer_states"), "not enough values to unpack"),
         (put([{}, {}], "optimizer_states"), "too many values to unpack"),
-        (put([{}], "optimizer_states"), "it lacks 'state'"),
+        (put([{}], "optimizer_states"), "it lacks 'param_groups'"),
         (put({"momentum_buffer": torch.ones(7)}, "optimizer_states", 0, "state", 0),
          "momentum_buffer of the optimizer is of another shape than its weights"),
         (put({"momentum_buffer": torch.tensor(1j)}, "optimizer_states", 0, "state", 0),
