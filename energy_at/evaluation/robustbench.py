@@ -9,6 +9,7 @@ from energy_at.attacks import Attack, LibraryAttack, WorstCase
 from energy_at.attacks.autoattack import autoattack
 from energy_at.attacks.registry import AttackKey
 from energy_at.attacks.threat import L2, Ball, Linf
+from energy_at.reporting.describe import network_name
 
 # Test images and radii of the leaderboards
 RADII: dict[str, dict[Ball, str]] = {
@@ -52,7 +53,7 @@ def leaderboard_entry(
         "number_forward_passes": 1,
         "dataset": data["name"],
         "venue": None,
-        "architecture": str(config.model.get("name", "")),
+        "architecture": network_name(config),
         "eps": eps,
         "clean_acc": f"{100 * shares['clean', '']:.2f}",
         "reported": None,

@@ -3,16 +3,16 @@
 import copy
 
 import pytest
-from omegaconf import OmegaConf
 
 from energy_at.attacks import L2, Linf
 from energy_at.attacks.autoattack import autoattack
 from energy_at.attacks.registry import AttackKey
+from energy_at.config.keys import compose_command
 from energy_at.evaluation.robustbench import leaderboard_entry
 
 pytest.importorskip("pyautoattack")
 KEY = AttackKey("autoattack", "8/255")
-CONFIG = OmegaConf.create({"dataset": {"extra": None}, "model": {"name": "WideResNet-28-10"}})
+CONFIG = compose_command("train", ["model=wideresnet28_10"])
 RECORD = {
     "dataset": {"name": "cifar10", "split": "test", "images": 10_000, "of": 10_000},
     "accuracies": [
