@@ -1,6 +1,9 @@
 """The framework without its command line: any network, any loader."""
 
 import csv
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,3 +61,59 @@ def test_images_of_a_loader_that_normalizes_are_refused(tmp_path):
     )  # fmt: skip
     with pytest.raises(ValueError, match=r"training images must lie in \[0, 1\]"):
         trainer.fit(FastAT(TinyNet(), Linf(8 / 255)), data)
+
+
+WRONG = """
+import torch
+from energy_at.attacks import Linf, fgsm, pgd
+from energy_at.energy import LogitPair, joint_energy, marginal_energy, shift_norm
+from energy_at.objectives import DER, Objective, Weighted
+from energy_at.training import AdversarialTraining, FastAT, StandardAT, Trades, sgd
+
+net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 4))
+ball, x, y, z = Linf(0.1), torch.rand(2, 3, 8, 8), torch.tensor([0, 1]), torch.rand(2, 4)
+objective = Objective({"der": Weighted(DER("all"))})
+calls = {
+    "ball": [lambda v=v, m=m: m(net, v) for m in (FastAT, StandardAT, Trades)
+             for v in (8 / 255, None, net)] + [lambda: pgd(0.1), lambda: fgsm("x")],
+    "net": [lambda v=v, m=m: m(v, ball) for m in (FastAT, Trades) for v in (None, len, 1)]
+           + [lambda: sgd(None)],
+    "regularizers": [lambda v=v: FastAT(net, ball, v) for v in ([DER("all")], {"a": 1}, 1)],
+    "attack": [lambda: FastAT(net, ball, attack=8 / 255),
+               lambda: AdversarialTraining(net, 0.1, objective, val_attacks={})],
+    "objective": [lambda: AdversarialTraining(net, pgd(ball), {}, val_attacks={})],
+    "val_attacks": [lambda v=v: FastAT(net, ball, val_attacks=v) for v in (0.1, [pgd(ball)])],
+    "optimizer": [lambda v=v: FastAT(net, ball, optimizer=v) for v in (0.1, torch.optim.SGD)],
+    "schedule": [lambda: FastAT(net, ball, schedule="cosine")],
+    "seed": [lambda: FastAT(net, ball, seed=-1)],
+    "model": [lambda v=v: pgd(ball)(v, x, y) for v in (None, "net", torch.nn.Linear)],
+    "images": [lambda v=v: pgd(ball)(net, v, y) for v in (None, net, x[0], x.half(), 255 * x)],
+    "labels": [lambda v=v, f=f: f(v) for v in (None, y.float(), y[:, None], y[:1], y - 1)
+               for f in (lambda v: pgd(ball)(net, x, v), lambda v: joint_energy(z, v))],
+    "logits": [lambda v=v: marginal_energy(v) for v in (None, net, z[0], z.long())],
+    "pair": [lambda v=v, f=f: f(v) for v in (None, z) for f in (shift_norm, DER("all"), objective)],
+    "adv": [lambda v=v: LogitPair(z, v, y) for v in (None, z[:1], z[:, :2])],
+}
+for argument, wrong in calls.items():
+    for call in wrong:
+        try:
+            call()
+            print(argument, "accepted")
+        except ValueError as error:
+            line = str(error)
+            print(line if "\\n" in line or not line.startswith(argument) else argument)
+"""
+
+
+@pytest.mark.slow
+def test_a_wrong_argument_is_named_in_one_line():
+    """In a process of its own: the type checker of the tests would be faster."""
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-c", WRONG]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+    named = done.stdout.splitlines()
+    assert len(named) > 40
+    assert set(named) == {
+        "ball", "net", "regularizers", "attack", "objective", "val_attacks", "optimizer",
+        "schedule", "seed", "model", "images", "labels", "logits", "pair", "adv",
+    }  # fmt: skip

@@ -261,7 +261,7 @@ class _Survey:
         lines = [np.empty((2, 0, len(TIMES)))]
         for positions in self._batches(name, attack, shifts):
             x, y = self.evaluator.batch(positions)
-            x_adv = attack(self.net, x, y, generator=self.evaluator.noise(positions, 0)).x_adv
+            x_adv = attack.run(self.net, x, y, generator=self.evaluator.noise(positions, 0)).x_adv
             clean, adv = self.clean[positions].to(x.device), finite_logits(self.net, x_adv)
             pair = LogitPair(clean, adv.double(), y)
             columns = (

@@ -16,7 +16,7 @@ from energy_at.attacks.base import Attack, AttackOptions, AttackResult
 from energy_at.attacks.compose import WorstCase
 from energy_at.attacks.threat import L2, Ball, Linf, clip_to_pixels
 from energy_at.core.rng import Noise
-from energy_at.core.rules import integer, one_of, require
+from energy_at.core.rules import an, integer, one_of, require
 from energy_at.core.types import Classifier, Images, Labels
 from energy_at.models.modes import frozen_parameters, frozen_running_stats, no_graph
 
@@ -59,9 +59,9 @@ class LibraryAttack(Attack):
 
     def __post_init__(self) -> None:
         require_installed(self.name)
-        if not isinstance(self.ball, Linf | L2):
-            raise ValueError(f"{self.name} is for Linf and L2 balls, got {self.ball}")
+        require(an((Linf, L2), "a ball of Linf or L2"), ball=self.ball)
         require(one_of(*get_args(Name)), name=self.name)
+        require(one_of(*get_args(Keeps)), keeps=self.keeps)
         require(integer(1), steps=self.steps, queries=self.queries)
 
     @property

@@ -1,16 +1,61 @@
 """What every attack takes and returns."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, get_args
 
 import torch
 from torch import Tensor
 
+from energy_at.attacks.threat import Ball
 from energy_at.core.rng import Noise
-from energy_at.core.types import Classifier, Images, Labels, Logits, Targets
+from energy_at.core.rules import TRUTH, Rule, an, or_null, require
+from energy_at.core.types import (
+    A_CLASSIFIER,
+    Classifier,
+    Images,
+    Labels,
+    Logits,
+    Targets,
+    kind_of,
+    require_images,
+    require_indices,
+    require_labels,
+    require_matrix,
+    require_pixels,
+)
+from energy_at.models.modes import try_on
 
 Memory = dict[str, Tensor]
+TOLERANCE = 1e-5  # of a distance and of a pixel, in units of the pixel range: roundings of fp32
+
+_NOISE = or_null(an(get_args(Noise), "a torch.Generator"))
+_MEMORY = or_null(an(dict, "a dictionary"))
+_WHOLE = Rule(
+    "of float32 or float64: in others an eps of 8/255 becomes 8.96/255",
+    lambda dtype: dtype in (torch.float32, torch.float64),
+)
+
+
+def require_bounded(low: float, high: float, excess: float, *, place: str = "") -> None:
+    """Raises ``ValueError`` for adversarial images outside [0, 1], or the ball of their attack.
+
+    Args:
+        low: Lowest pixel.
+        high: Highest pixel.
+        excess: Largest distance of a pixel to the ball.
+        place: Where that was.
+    """
+    if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):
+        raise ValueError(
+            f"adversarial images must lie in [0, 1], got [{low:g}, {high:g}]{place}: the attack "
+            "must clip them"
+        )
+    if excess > TOLERANCE:
+        raise ValueError(
+            f"adversarial images must lie in the ball of the attack, but a pixel is {excess:.3g} "
+            f"outside{place}: project them, or give the attack bounds = None if it is meant"
+        )
 
 
 @dataclass(frozen=True)
@@ -101,6 +146,11 @@ class Attack(ABC):
         return 1
 
     @property
+    def bounds(self) -> Ball | None:
+        """The ball that trained images are held to; ``None`` if the method leaves it."""
+        return getattr(self, "ball", None)
+
+    @property
     def extra_images(self) -> int:
         """Images of its own that the first batch of a period runs."""
         return 0
@@ -135,6 +185,8 @@ class Attack(ABC):
     ) -> AttackResult:
         """Runs the search on one batch, against the network in the mode that it is in.
 
+        Network, images and labels are checked first, which waits for the device: see ``run``.
+
         Args:
             model: The network.
             x: Clean images, in [0, 1].
@@ -148,11 +200,77 @@ class Attack(ABC):
                 images if left out.
             memory: What the attack keeps from batch to batch. It writes into it, and the caller
                 keeps it in checkpoints; left out, nothing is remembered.
+
+        Raises:
+            ValueError: if an argument is not what it must be.
+        """
+        require(A_CLASSIFIER, model=model)
+        require_images(x)
+        require_indices(y, len(x))
+        y = y.long()
+        require(_WHOLE, images=x.dtype)
+        require(TRUTH, keep_graph=keep_graph, track_stats=track_stats)
+        require(_NOISE, generator=generator)
+        require(_MEMORY, memory=memory)
+        if len(x):
+            low, high, first, last = torch.stack([*x.aminmax(), *y.aminmax()]).tolist()
+            require_pixels(low, high)
+            classes = try_on(model, x[:2]).shape[1]
+            require_labels(int(first), int(last), classes)
+            if targets is not None:
+                require_matrix(targets, "targets", torch.Size((len(x), classes)))
+        found = self.run(
+            model,
+            x,
+            y,
+            keep_graph=keep_graph,
+            track_stats=track_stats,
+            generator=generator,
+            targets=targets,
+            place=place,
+            memory=memory,
+        )
+        if len(x):
+            require_bounded(*self.extremes(x.detach(), found.x_adv).tolist())
+        return found
+
+    def extremes(self, x: Images, x_adv: Images) -> Tensor:
+        """Lowest and highest pixel of ``x_adv``, and the largest distance of one to the ball."""
+        delta, bounds = x_adv - x, self.bounds
+        beyond = delta * 0 if bounds is None else bounds.project(delta) - delta
+        return torch.stack([*x_adv.aminmax(), beyond.abs().max()])
+
+    def run(
+        self,
+        model: Classifier,
+        x: Images,
+        y: Labels,
+        *,
+        keep_graph: bool = False,
+        track_stats: bool = False,
+        generator: Noise | None = None,
+        targets: Targets | None = None,
+        place: Place | None = None,
+        memory: Memory | None = None,
+    ) -> AttackResult:
+        """A call without its checks, for images, labels and networks that have been checked.
+
+        Raises:
+            ValueError: if the attack changes ``x`` in place, or returns something else.
         """
         place = place or Place(torch.arange(len(x), device=x.device), len(x))
         memory = {} if memory is None else memory
         options = AttackOptions(keep_graph, track_stats, generator, targets, place, memory)
-        return self._run(model, x.detach(), y, options)
+        x, who = x.detach(), type(self).__name__
+        version = None if x.is_inference() else x._version
+        found = self._run(model, x, y, options)
+        if version is not None and x._version != version:
+            raise ValueError(f"{who} changes the images in place: let it copy them first")
+        require(an(AttackResult, "an AttackResult(x_adv)"), **{f"what {who} returns": found})
+        images = found.x_adv
+        if not isinstance(images, Tensor) or images.shape != x.shape or images.dtype != x.dtype:
+            raise ValueError(f"{who} must return images, {kind_of(x)}, got {kind_of(images)}")
+        return found if not images.requires_grad else replace(found, x_adv=images.detach())
 
     @abstractmethod
     def _run(self, model: Classifier, x: Images, y: Labels, options: AttackOptions) -> AttackResult:
@@ -161,6 +279,9 @@ class Attack(ABC):
     @abstractmethod
     def scaled(self, factor: float) -> "Attack":
         """The same attack in a ball of ``factor`` times the radius (eps warm-up)."""
+
+
+AN_ATTACK = an(Attack, "an attack, such as pgd(Linf(8 / 255))")
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from energy_at.attacks.base import Attack, AttackOptions, AttackResult
+from energy_at.attacks.base import AN_ATTACK, Attack, AttackOptions, AttackResult
 from energy_at.attacks.fast import SingleStep
 from energy_at.attacks.gradient import GradientAttack
+from energy_at.attacks.threat import Ball
 from energy_at.core.rng import part_of
-from energy_at.core.rules import integer, require
+from energy_at.core.rules import POSITIVE, an, integer, is_list, require
 from energy_at.core.types import Classifier, Images, Labels
 from energy_at.models.modes import frozen_running_stats, no_graph
 
@@ -25,7 +26,12 @@ class Restarts(Attack):
     restarts: int
 
     def __post_init__(self) -> None:
+        require(an(GradientAttack, "a GradientAttack, such as fgsm(...)"), attack=self.attack)
         require(integer(1), restarts=self.restarts)
+
+    @property
+    def bounds(self) -> Ball | None:
+        return self.attack.bounds
 
     @property
     def steps(self) -> int:  # type: ignore[override]  # a frozen field elsewhere
@@ -44,13 +50,13 @@ class Restarts(Attack):
         return self.attack.climbs_loss
 
     def _run(self, model: Classifier, x: Images, y: Labels, options: AttackOptions) -> AttackResult:
-        first = self.attack(model, x, y, **vars(options))
+        first = self.attack.run(model, x, y, **vars(options))
         x_adv = first.x_adv
         with frozen_running_stats(model), no_graph():
             gain = self.attack.gain(model, x, y, options.targets)
             best = gain(model(x_adv))
         for _ in range(self.restarts - 1):
-            again = self.attack(
+            again = self.attack.run(
                 model, x, y, generator=options.generator, targets=options.targets
             ).x_adv
             with frozen_running_stats(model), no_graph():
@@ -76,8 +82,10 @@ class WorstCase(Attack):
     attacks: Sequence[Attack]
 
     def __post_init__(self) -> None:
-        if not self.attacks:
-            raise ValueError("WorstCase needs at least one attack")
+        if not is_list(self.attacks) or not self.attacks:
+            raise ValueError("WorstCase needs a list of at least one attack")
+        for attack in self.attacks:
+            require(AN_ATTACK, attacks=attack)
 
     @property
     def steps(self) -> int:  # type: ignore[override]  # a frozen field elsewhere
@@ -94,7 +102,7 @@ class WorstCase(Attack):
                 correct = model(x_adv).argmax(1) == y
             if correct.any():
                 noise = part_of(options.generator, correct)
-                found = attack(model, x[correct], y[correct], generator=noise)
+                found = attack.run(model, x[correct], y[correct], generator=noise)
                 x_adv[correct] = found.x_adv
         return AttackResult(x_adv)
 
@@ -108,6 +116,8 @@ def with_alpha(attack: Attack, factor: float) -> Attack:
     Raises:
         ValueError: if it takes no steps of its own.
     """
+    require(AN_ATTACK, attack=attack)
+    require(POSITIVE, factor=factor)
     if isinstance(attack, Restarts):
         return replace(attack, attack=replace(attack.attack, alpha=factor * attack.attack.alpha))
     if isinstance(attack, GradientAttack):

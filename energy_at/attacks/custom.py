@@ -15,14 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from energy_at.attacks.base import Attack, AttackOptions, AttackResult
-from energy_at.attacks.threat import L2, Ball, Linf, clip_to_pixels
-from energy_at.core.rules import require_takes
+from energy_at.attacks.base import TOLERANCE, Attack, AttackOptions, AttackResult
+from energy_at.attacks.threat import A_BALL, L2, Ball, Linf, clip_to_pixels
+from energy_at.core.rules import FUNCTION, integer, require, require_takes
 from energy_at.core.types import Classifier, Images, Labels
 from energy_at.models.modes import frozen_parameters, frozen_running_stats
 
 Search = Callable[..., Tensor]  # (model, x, y), with keywords eps and norm if it names them
-TOLERANCE = 1e-5  # of a distance and of a pixel, in units of the pixel range: roundings of fp32
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,9 @@ class CustomAttack(Attack):
     searches_together: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        require(A_BALL, ball=self.ball)
+        require(FUNCTION, search=self.search)
+        require(integer(1), steps=self.steps)
         require_takes(self.search, f"attack.{self.name}", "model", "x", "y", **self._known())
 
     def _run(self, model: Classifier, x: Images, y: Labels, options: AttackOptions) -> AttackResult:

@@ -32,7 +32,7 @@ WIDE = 8 / 255  # LIET: above this radius its noise is doubled and its step is n
 _LINF = Rule(
     "an L-inf ball (threat=linf): the method is defined in no other", lambda b: isinstance(b, Linf)
 )
-_ONE = Rule("1: the attack takes a single step", lambda steps: steps == 1)
+_ONE = Rule("1: the attack takes a single step", integer(1, 1).holds)
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,14 @@ class LIET(SingleStep):
         return self.every
 
     @property
+    def bounds(self) -> Ball | None:
+        return None if self._is_wide else self.ball
+
+    @property
+    def _is_wide(self) -> bool:
+        return self.ball.eps > WIDE * (1 + 1e-6)
+
+    @property
     def extra_images(self) -> int:
         return self.classes
 
@@ -133,7 +141,7 @@ class LIET(SingleStep):
         memory, noise = options.memory, options.generator
         if place.batch % self.every == 0 or "label_signs" not in memory:
             memory["label_signs"] = self._label_signs(model, x)
-        wide = self.ball.eps > WIDE * (1 + 1e-6)
+        wide = self._is_wide
         entries = (1 + uniform_like(x, noise)) / 2
         drawn = (2 if wide else 1) * self.ball.sample(x, noise)
         share = self.low + (self.high - self.low) * batch_share_like(x, noise)
@@ -141,14 +149,14 @@ class LIET(SingleStep):
             entries < _per_image(share), drawn, self.ball.eps * memory["label_signs"][y]
         )
         delta = torch.where(_per_image(batch_share_like(x, noise)) < 0.5, -delta, delta)
-        return self._fgsm_from(delta, project=not wide)(model, x, y, **vars(options))
+        return self._fgsm_from(delta, project=not wide).run(model, x, y, **vars(options))
 
     def _label_signs(self, model: Classifier, x: Images) -> Tensor:
         """``sign grad CE(f(grey), c)`` of every class ``c``."""
         grey = x.new_full((self.classes, *x.shape[1:]), 0.5)
         labels = torch.arange(self.classes, device=x.device)
         with eval_mode(model) if isinstance(model, nn.Module) else nullcontext():
-            found = GradientAttack(self.ball, self.step, 1)(model, grey, labels)
+            found = GradientAttack(self.ball, self.step, 1).run(model, grey, labels)
         assert found.start_grad is not None
         return found.start_grad.sign()
 
@@ -192,7 +200,7 @@ class FGSMPGI(SingleStep):
             memory["delta"] = self.ball.eps * uniform_like(whole, options.generator).sign()
             memory["momentum"] = torch.zeros_like(whole)
         delta = self.ball.project(memory["delta"][place.images])
-        found = self._fgsm_from(delta)(model, x, y, **vars(options))
+        found = self._fgsm_from(delta).run(model, x, y, **vars(options))
         grad = found.start_grad
         assert grad is not None
         norm = grad.abs().sum().clamp_min(torch.finfo(grad.dtype).tiny)
@@ -257,7 +265,7 @@ class NuAT(SingleStep):
             return gain
 
         delta = self.ball.eps / 2 * uniform_like(x, options.generator).sign()
-        return self._fgsm_from(delta, goal=goal)(model, x, y, **vars(options))
+        return self._fgsm_from(delta, goal=goal).run(model, x, y, **vars(options))
 
 
 @dataclass(frozen=True)
@@ -276,6 +284,7 @@ class SORA(SingleStep):
 
     published_alpha: ClassVar[float] = 2.0
     reads_pert_align: ClassVar[bool] = True
+    bounds = None  # its step is not clipped
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -285,7 +294,7 @@ class SORA(SingleStep):
         self, model: Classifier, x: Images, y: Labels, options: AttackOptions, place: Place
     ) -> AttackResult:
         search = GradientAttack(self.ball, self.step, 1, Uniform())
-        found = search(model, x, y, **vars(options))
+        found = search.run(model, x, y, **vars(options))
         assert found.x_start is not None
         assert found.start_grad is not None
         shares = (1 + uniform_like(x, options.generator)) / 2

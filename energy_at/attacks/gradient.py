@@ -13,11 +13,16 @@ import torch
 import torch.nn.functional as F
 
 from energy_at.attacks.base import Attack, AttackOptions, AttackResult
-from energy_at.attacks.threat import Ball, clip_to_pixels
+from energy_at.attacks.threat import A_BALL, Ball, clip_to_pixels
 from energy_at.core.rng import Noise, normal_like
-from energy_at.core.rules import POSITIVE, TRUTH, integer, number, one_of, require
+from energy_at.core.rules import FUNCTION, POSITIVE, TRUTH, integer, number, one_of, require
 from energy_at.core.types import Classifier, Images, Labels, Logits, PerExample, Targets
-from energy_at.models.modes import frozen_running_stats, input_gradients_only, no_graph
+from energy_at.models.modes import (
+    frozen_running_stats,
+    input_gradients_only,
+    no_graph,
+    require_tensor,
+)
 
 # The first perturbations, in units of the pixel range, not yet clipped to [0, 1]
 Start = Callable[[Images, Ball, Noise | None], Images]
@@ -39,6 +44,9 @@ class Uniform:
     """Uniform over ``scale`` times the ball (Madry et al., 2018; with 2, de Jorge et al., 2022)."""
 
     scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(number(0), scale=self.scale)
 
     def __call__(self, x: Images, ball: Ball, generator: Noise | None = None) -> Images:
         return self.scale * ball.sample(x, generator)
@@ -142,13 +150,19 @@ class GradientAttack(Attack):
     track_every: bool = False
 
     def __post_init__(self) -> None:
+        require(A_BALL, ball=self.ball)
         require(integer(1), steps=self.steps, eot=self.eot)
         require(POSITIVE, alpha=self.alpha)
-        require(TRUTH, track_every=self.track_every)
+        require(FUNCTION, start=self.start, goal=self.goal)
+        require(TRUTH, project=self.project, track_every=self.track_every)
 
     @property
     def passes(self) -> float:
         return self.steps * self.eot
+
+    @property
+    def bounds(self) -> Ball | None:
+        return self.ball if self.project else None
 
     @property
     def starts_clean(self) -> bool:
@@ -183,12 +197,14 @@ class GradientAttack(Attack):
                 nullcontext() if tracks else frozen_running_stats(model),
                 nullcontext() if keep else input_gradients_only(model),
             ):
-                logits = model(x + delta).to(x.dtype)  # energies are fp32 under autocast too
-            (grad,) = torch.autograd.grad(gain(logits).sum(), delta, retain_graph=keep)
+                logits = model(x + delta)
+            require_tensor(logits)
+            logits = logits.to(x.dtype)  # energies are fp32 under autocast too
+            grad = _by(delta, gain(logits), retain_graph=keep)
             for _ in range(self.eot - 1):  # a step depends on the direction of the sum alone
                 with frozen_running_stats(model), input_gradients_only(model):
                     again = gain(model(x + delta).to(x.dtype))
-                grad = grad + torch.autograd.grad(again.sum(), delta)[0]
+                grad = grad + _by(delta, again)
             delta = delta.detach()
             if first:
                 logits = logits if keep else logits.detach()
@@ -201,3 +217,16 @@ class GradientAttack(Attack):
 
     def scaled(self, factor: float) -> "GradientAttack":
         return replace(self, ball=self.ball.scaled(factor), alpha=factor * self.alpha)
+
+
+def _by(delta: Images, gain: PerExample, *, retain_graph: bool = False) -> Images:
+    grad = None
+    if gain.requires_grad:
+        total = gain.sum()
+        (grad,) = torch.autograd.grad(total, delta, retain_graph=retain_graph, allow_unused=True)
+    if grad is None:
+        raise ValueError(
+            "the network returns logits without a gradient with respect to the images, which "
+            "attacks need: look for no_grad or detach in its forward"
+        )
+    return grad

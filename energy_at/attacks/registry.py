@@ -22,7 +22,7 @@ from energy_at.attacks.gradient import (
     misclassify,
     widen_margin,
 )
-from energy_at.attacks.threat import Ball
+from energy_at.attacks.threat import A_BALL, Ball
 from energy_at.core.names import ATTACKS
 from energy_at.core.rules import POSITIVE, integer, one_of, require
 
@@ -52,12 +52,12 @@ def column_of(name: str, attack: Attack) -> str:
 
 def fgsm(ball: Ball, *, alpha: float | None = None, steps: int = 1) -> GradientAttack:
     """``delta = eps sign grad CE(x)``, from zero (Goodfellow et al., 2015)."""
-    return GradientAttack(ball, alpha=_or(alpha, ball.eps), steps=steps)
+    return GradientAttack(ball, alpha=_step(ball, alpha), steps=steps)
 
 
 def rs_fgsm(ball: Ball, *, alpha: float | None = None, steps: int = 1) -> GradientAttack:
     """``clip_eps(eta + 1.25 eps sign grad CE(x + eta))``, eta uniform (Wong et al., 2020)."""
-    return GradientAttack(ball, alpha=_or(alpha, 1.25 * ball.eps), steps=steps, start=Uniform())
+    return GradientAttack(ball, alpha=_step(ball, alpha, 1.25), steps=steps, start=Uniform())
 
 
 def n_fgsm(
@@ -68,7 +68,7 @@ def n_fgsm(
     The perturbation may be as large as ``k eps + alpha``: that is the method.
     """
     require(POSITIVE, k=k)
-    alpha = _or(alpha, ball.eps)
+    alpha = _step(ball, alpha)
     return GradientAttack(ball, alpha=alpha, steps=steps, start=Uniform(k), project=False)
 
 
@@ -87,6 +87,7 @@ def pgd(
     ``eot`` passes average each gradient: for networks that draw random numbers. With ``std`` it
     starts from ``x + std N(0, 1)``, as MART's code does (Wang et al., 2020).
     """
+    require(integer(1), restarts=restarts)
     attack = replace(
         _from_random_point(ball, alpha, steps, misclassify, eot),
         start=Uniform() if std is None else Gaussian(std),
@@ -119,7 +120,7 @@ def trades(
     """TRADES: ascend the KL to ``p(.|x)`` from ``x + 0.001 N(0, 1)`` (Zhang et al., 2019)."""
     return GradientAttack(
         ball,
-        alpha=_or(alpha, ball.eps / 4),
+        alpha=_step(ball, alpha, 0.25),
         steps=steps,
         start=Gaussian(std),
         goal=leave_clean_prediction,
@@ -147,12 +148,13 @@ def cw(ball: Ball, *, alpha: float | None = None, steps: int = 20, eot: int = 1)
 def _from_random_point(
     ball: Ball, alpha: float | None, steps: int, goal: Goal, eot: int
 ) -> GradientAttack:
-    alpha = _or(alpha, ball.eps / 4)
+    alpha = _step(ball, alpha, 0.25)
     return GradientAttack(ball, alpha, steps, start=Uniform(), goal=goal, eot=eot)
 
 
-def _or(alpha: float | None, default: float) -> float:
-    return default if alpha is None else alpha
+def _step(ball: Ball, alpha: float | None, share: float = 1) -> float:
+    require(A_BALL, ball=ball)
+    return share * ball.eps if alpha is None else alpha
 
 
 OWN: dict[str, Callable[..., Attack]] = {

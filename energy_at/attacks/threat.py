@@ -8,7 +8,7 @@ from torch import Tensor
 
 from energy_at.core.names import NORMS
 from energy_at.core.rng import Noise, normal_like, shares_like, uniform_like
-from energy_at.core.rules import POSITIVE, number, require
+from energy_at.core.rules import POSITIVE, an, number, require
 from energy_at.core.types import Images
 
 IMAGE = (1, 2, 3)  # dimensions of each image of a batch
@@ -75,6 +75,7 @@ class L2(Ball):
         return direction * radius[:, None, None, None]
 
 
+A_BALL = an(Ball, "a threat model, such as Linf(8 / 255)")
 BALLS: dict[str, type[Linf] | type[L2]] = dict(zip(NORMS, (Linf, L2), strict=True))
 
 

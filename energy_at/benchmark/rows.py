@@ -231,7 +231,7 @@ def _evaluation_step(setting: Setting, name: str, net: nn.Module, images: ImageS
     def step(x: Images, y: Labels) -> None:
         if name == "bare":
             with full_precision(x.device.type), no_graph():
-                net(attack(net, x, y).x_adv)
+                net(attack.run(net, x, y).x_adv)
         elif name == "full":
             evaluator.accuracies(net, {"pgd": attack})
         else:

@@ -9,7 +9,6 @@ from lightning import seed_everything
 from omegaconf import DictConfig, OmegaConf
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from energy_at.attacks import NoAttack
 from energy_at.config.build import Run, build, keys_of, make_attacks, restore
 from energy_at.config.schema import check
 from energy_at.core.device import keep_freed_memory
@@ -17,7 +16,6 @@ from energy_at.core.progress import is_alone, write_line
 from energy_at.core.rules import ArgumentError
 from energy_at.core.types import Images
 from energy_at.data.loaders import as_floats
-from energy_at.objectives import Trait
 from energy_at.reporting.describe import DATASETS, MethodLabel, network_name, threat_and_epochs
 from energy_at.runs.checkpoints import read_checkpoint, read_training_state
 from energy_at.runs.folder import RunFolder
@@ -25,7 +23,12 @@ from energy_at.runs.selection import require_named
 from energy_at.training import EMA, BestCheckpoint, CompiledNet, Sentinel
 from energy_at.training.callbacks import callbacks_of
 from energy_at.training.launch import require_startable
-from energy_at.training.requirements import require_batches, require_logits, require_shareable
+from energy_at.training.requirements import (
+    require_attack,
+    require_batches,
+    require_logits,
+    require_shareable,
+)
 from energy_at.training.restore import require_restorable
 
 
@@ -115,7 +118,7 @@ def require_sound(cfg: DictConfig, run: Run, checkpoint: Path | None = None) -> 
     if min(images % batch_size or batch_size, images) == 1:
         with keys_of(cfg.dataset):
             require_batches(run.module.net, _first_images(run), batch_size)
-    _require_attack(run)
+    require_attack(run.module.attack, run.module.objective)
     with keys_of(cfg.trainer):
         require_shareable(run.module.attack, run.trainer.world_size)
     make_attacks(cfg.evaluation)
@@ -172,16 +175,6 @@ def _require_fitting(run: Run) -> None:
 def _first_images(run: Run) -> Images:
     images = run.data.test.first(min(2, len(run.data.test)))
     return as_floats(images.pixels, run.data.channels_last)
-
-
-def _require_attack(run: Run) -> None:
-    """Refuses terms that compare clean and adversarial images where there is no attack."""
-    compares = Trait.READS_CLEAN | Trait.READS_START | Trait.TRAINS_START
-    if isinstance(run.module.attack, NoAttack) and run.module.objective.traits & compares:
-        raise ValueError(
-            "attack=none leaves the loss, or the regularizer, nothing to compare: choose an "
-            "attack, or loss=at reg=none for standard training"
-        )
 
 
 def _require_steps(trainer: DictConfig, batches: int) -> None:

@@ -3,7 +3,6 @@
 The classes that take the other values check them by ``energy_at.core.rules``.
 """
 
-import json
 import math
 from collections.abc import Iterator
 from fractions import Fraction
@@ -13,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from energy_at.core.names import ATTACKS, NORMS, SPLITS
 from energy_at.core.rules import (
-    PRECISION,
+    TRAINER,
     TRUTH,
     Rule,
     as_typed,
@@ -22,6 +21,7 @@ from energy_at.core.rules import (
     is_list,
     number,
     one_of,
+    only,
     or_null,
     some_of,
 )
@@ -106,11 +106,6 @@ def _name_at_wandb(what: str, without: str) -> Rule:
 
 def _or_auto(rule: Rule) -> Rule:
     return Rule(f"{rule.must}, or auto", lambda value: value == "auto" or rule.holds(value))
-
-
-def _only(value: Any, why: str) -> Rule:
-    """The one value of a setting of Lightning's that a training here can honour."""
-    return Rule(f"{json.dumps(value)}, as {why}", lambda other: other == value)
 
 
 def _is_fraction(value: Any) -> bool:
@@ -215,7 +210,6 @@ _BY_KEYS: dict[str, Rule] = {
     ),
     "workers": _or_auto(integer(0)),
     "trainer.strategy": one_of("auto", "ddp"),
-    "trainer.precision": PRECISION,
     "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
     "trainer.max_steps": Rule(
         "an integer >= 1, or -1 for no limit", lambda v: v == -1 or integer(1).holds(v)
@@ -240,24 +234,14 @@ _BY_KEYS: dict[str, Rule] = {
         )
     ),
     "trainer.enable_checkpointing": or_null(TRUTH),
-    "trainer.barebones": _only(False, "it logs nothing"),
+    "trainer.barebones": only(False, "it logs nothing"),
     "trainer.default_root_dir trainer.model_registry": or_null(_WORD),
-    "trainer.accumulate_grad_batches": _only(
-        1, "every step is one batch: raise dataset.batch_size"
-    ),
-    "trainer.fast_dev_run": _only(
-        False,
-        "it would write results of a few batches: a short training is trainer.max_epochs=1 "
-        "trainer.limit_train_batches=2",
-    ),
+    **{f"trainer.{name}": rule for name, rule in TRAINER.items()},
     "trainer.limit_train_batches trainer.gradient_clip_val": or_null(number(0, above=True)),
     "threads trainer.min_epochs trainer.min_steps": or_null(integer(1)),
-    "trainer.overfit_batches": _only(
-        0, "it would validate on training images: choose dataset.subset"
-    ),
-    "trainer.inference_mode": _only(False, "attacks need gradients"),
-    "trainer.sync_batchnorm": _only(False, "batch norm is shared already"),
-    "trainer.limit_test_batches trainer.limit_predict_batches": _only(
+    "trainer.inference_mode": only(False, "attacks need gradients"),
+    "trainer.sync_batchnorm": only(False, "batch norm is shared already"),
+    "trainer.limit_test_batches trainer.limit_predict_batches": only(
         None, "no training uses it: evaluation.subset limits test images"
     ),
     # sweepers and launchers

@@ -28,7 +28,9 @@ class ArgumentError(ValueError):
     """An argument that breaks its rule; the configuration puts its key in the argument's place."""
 
     def __init__(self, argument: str, value: Any, must: str) -> None:
-        super().__init__(f"{argument} must be {must}, got {value!r}")
+        text = " ".join(repr(value).split())  # a tensor's and a network's take many lines
+        shown = text if len(text) <= 200 else f"{text[:77]}..."
+        super().__init__(f"{argument} must be {must}, got {shown}")
         self.argument, self.value, self.must = argument, value, must
 
     def __reduce__(self) -> tuple[Any, ...]:  # a worker of a sweep hands it over
@@ -97,7 +99,17 @@ def or_null(rule: Rule) -> Rule:
 
 def one_of(*names: str) -> Rule:
     must = " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-    return Rule(must, lambda value: value in names, names)
+    return Rule(must, lambda value: isinstance(value, str) and value in names, names)
+
+
+def an(kind: type | tuple[type, ...], must: str) -> Rule:
+    """An object of a class, and not the class itself."""
+    return Rule(must, lambda value: isinstance(value, kind))
+
+
+def only(value: Any, why: str) -> Rule:
+    """The one value of a setting of Lightning's that a training here can honour."""
+    return Rule(f"{as_typed(value)}, as {why}", lambda other: other == value)
 
 
 def some_of(*names: str) -> Rule:
@@ -191,9 +203,20 @@ def nearest(word: str, words: Iterable[str], n: int = 3) -> list[str]:
 
 
 TRUTH = Rule("true or false", lambda value: isinstance(value, bool))
+FUNCTION = Rule("a function", callable)
 POSITIVE = number(0, above=True)
 SHARE = number(0, 1, above=True, below=True)
 PRECISION = Rule(
     "32-true, bf16-mixed or 64-true: in others an eps of 8/255 becomes 8.96/255",
     lambda value: str(value) in ("32-true", "bf16-mixed", "64-true", "32", "64", "None"),
 )
+TRAINER = {  # settings of Lightning's trainer that no training here can honour
+    "precision": PRECISION,
+    "accumulate_grad_batches": only(1, "every step is one batch: raise the batch size"),
+    "fast_dev_run": only(
+        False,
+        "it would write results of a few batches: a short training is max_epochs=1 and "
+        "limit_train_batches=2",
+    ),
+    "overfit_batches": only(0, "it would validate on training images: train on fewer of them"),
+}

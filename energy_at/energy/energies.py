@@ -13,18 +13,30 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from energy_at.core.types import Labels, Logits, PerExample
-from energy_at.energy.pair import LogitPair
+from energy_at.core.rules import require
+from energy_at.core.types import (
+    Labels,
+    Logits,
+    PerExample,
+    labels_of,
+    require_indices,
+    require_matrix,
+)
+from energy_at.energy.pair import A_PAIR, LogitPair
 
 
 def marginal_energy(logits: Logits) -> PerExample:
     """``E(x) = -logsumexp_k f(x)[k]``, in nats."""
+    require_matrix(logits)
     return -logits.logsumexp(dim=1)
 
 
 def joint_energy(logits: Logits, y: Labels) -> PerExample:
     """``E(x, y) = -f(x)[y]``, in nats."""
-    return -logits.gather(1, y[:, None]).squeeze(1)
+    require_matrix(logits)
+    require_indices(y, len(logits))
+    with labels_of(y, logits.shape[1]):
+        return -logits.gather(1, y.long()[:, None]).squeeze(1)
 
 
 def resolution(logits: Logits) -> PerExample:
@@ -34,11 +46,13 @@ def resolution(logits: Logits) -> PerExample:
 
 def delta_marginal(pair: LogitPair) -> PerExample:
     """``dE(x) = E(x) - E(x*)``: positive when the attack made the image more likely."""
+    require(A_PAIR, pair=pair)
     return marginal_energy(pair.clean) - marginal_energy(pair.adv)
 
 
 def delta_joint(pair: LogitPair) -> PerExample:
     """``dE(x, y) = E(x, y) - E(x*, y)``: negative when the attack made the label less likely."""
+    require(A_PAIR, pair=pair)
     return joint_energy(pair.clean, pair.y) - joint_energy(pair.adv, pair.y)
 
 

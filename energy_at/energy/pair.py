@@ -3,7 +3,14 @@
 from dataclasses import dataclass, replace
 
 from energy_at.core.distributed import Part
-from energy_at.core.types import Labels, Logits, Targets
+from energy_at.core.rules import an
+from energy_at.core.types import (
+    Labels,
+    Logits,
+    Targets,
+    require_indices,
+    require_matrix,
+)
 
 
 @dataclass(frozen=True)
@@ -16,6 +23,9 @@ class LogitPair:
         y: True labels.
         start: ``f(x + eta)`` at the point the attack started from; ``None`` if not requested.
         smoothed: Smoothed labels, which cross-entropies are trained with; ``None``: ``y`` itself.
+
+    Raises:
+        ValueError: if shapes or types disagree.
     """
 
     clean: Logits
@@ -23,6 +33,15 @@ class LogitPair:
     y: Labels
     start: Logits | None = None
     smoothed: Targets | None = None
+
+    def __post_init__(self) -> None:
+        require_matrix(self.clean, "clean")
+        require_matrix(self.adv, "adv", self.clean.shape)
+        for what, value in {"start": self.start, "smoothed": self.smoothed}.items():
+            if value is not None:
+                require_matrix(value, what, self.clean.shape)
+        require_indices(self.y, len(self.clean))
+        object.__setattr__(self, "y", self.y.long())
 
     @property
     def targets(self) -> Labels | Targets:
@@ -50,3 +69,6 @@ class LogitPair:
         if self.start is None:
             raise ValueError("this pair has no start logits: the attack does not report its start")
         return replace(self, clean=self.start)
+
+
+A_PAIR = an(LogitPair, "a LogitPair(clean, adv, y)")

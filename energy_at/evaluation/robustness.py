@@ -241,7 +241,7 @@ class Evaluator:
                 x, y = self.batch(positions)
                 with counted(net) as cost:
                     if attempt is not None:
-                        x = attempt(net, x, y, generator=self.noise(positions, index)).x_adv
+                        x = attempt.run(net, x, y, generator=self.noise(positions, index)).x_adv
                 found = replace(Outcome.of(finite_logits(net, x), y), cost=cost)
                 result.cost.add(cost)
                 result.correct[positions] = found.correct

@@ -1,14 +1,16 @@
 """How a network runs: context managers that restore it, and evaluation in tiles of one size."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from energy_at.core.types import Images, Logits
+from energy_at.core.rng import global_draws
+from energy_at.core.types import Classifier, Images, Logits, kind_of
 from energy_at.models.compile import is_compiled
 
 
@@ -22,6 +24,49 @@ def eval_mode(net: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+def try_on(net: Classifier, x: Images) -> Logits:
+    """Logits (n, classes) of a few images in evaluation mode, with their graph.
+
+    Raises:
+        ValueError: if the network does not take these images, or does not return logits.
+    """
+    given = x.detach().clone().requires_grad_() * 1.0
+    with (
+        torch.enable_grad(),
+        eval_mode(net) if isinstance(net, nn.Module) else nullcontext(),
+        global_draws(x.device),
+        # importing the compiler takes a second, and draws random numbers
+        torch.compiler.set_stance("force_eager")
+        if "torch._dynamo" in sys.modules
+        else nullcontext(),
+    ):
+        try:
+            logits = net(given)
+        except (RuntimeError, AssertionError, ValueError) as error:
+            why = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"the network does not take images of shape {tuple(x.shape[1:])}: {why}"
+            ) from error
+    require_tensor(logits)
+    if logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < 2:
+        raise ValueError(
+            "the network must return logits of shape (batch, classes), of 2 classes or more, got "
+            f"{tuple(logits.shape)} for {len(x)} images"
+        )
+    if not torch.equal(given.detach(), x):
+        raise ValueError("the network changes the images that it is given: let it copy them first")
+    return logits
+
+
+def require_tensor(logits: Any) -> None:
+    """Raises ``ValueError`` for an output that cannot be logits."""
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        raise ValueError(
+            "the network must return logits, one tensor (batch, classes) of floating-point "
+            f"numbers, got {kind_of(logits)}: wrap it in a module that returns them alone"
+        )
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from torch import Tensor
 from energy_at.core.rules import TRUTH, number, require
 from energy_at.core.types import PerExample, Scalar
 from energy_at.energy.energies import delta_joint, delta_marginal, is_abnormal
-from energy_at.energy.pair import LogitPair
+from energy_at.energy.pair import A_PAIR, LogitPair
 from energy_at.objectives.objective import Trait
 
 
@@ -47,6 +47,7 @@ class AAER:
         return Trait.FLAT_AT_ZERO | Trait.READS_START | trains
 
     def __call__(self, pair: LogitPair) -> PerExample:
+        require(A_PAIR, pair=pair)
         pair = pair.from_start()
         if self.detach_start:
             pair = LogitPair(pair.clean.detach(), pair.adv, pair.y)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from energy_at.core.rules import TRUTH, number, one_of, require
 from energy_at.core.types import PerExample
 from energy_at.energy.energies import is_abnormal, shift_norm
-from energy_at.energy.pair import LogitPair
+from energy_at.energy.pair import A_PAIR, LogitPair
 from energy_at.objectives.objective import Trait
 
 Samples = Literal["abnormal", "all"]
@@ -52,6 +52,7 @@ class DER:
         return Trait.FLAT_AT_ZERO | reads | (Trait.NONE if self.detach_clean else trains)
 
     def __call__(self, pair: LogitPair) -> PerExample:
+        require(A_PAIR, pair=pair)
         if self.reference == "start":
             pair = pair.from_start()
         if self.detach_clean:

@@ -6,12 +6,20 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 
-from energy_at.attacks.threat import IMAGE, Ball, unit
+from energy_at.attacks.threat import A_BALL, IMAGE, Ball, unit
 from energy_at.core.rng import shares_like
 from energy_at.core.rules import POSITIVE, TRUTH, number, require
-from energy_at.core.types import Classifier, Images, Labels, PerExample, Targets
+from energy_at.core.types import (
+    Classifier,
+    Images,
+    Labels,
+    PerExample,
+    Targets,
+    labels_of,
+    require_images,
+)
 from energy_at.models.modes import frozen_running_stats
-from energy_at.objectives.objective import Trait, Vicinity
+from energy_at.objectives.objective import A_VICINITY, Trait, Vicinity
 
 
 @dataclass(frozen=True)
@@ -33,9 +41,11 @@ class GradAlign:
     traits: ClassVar[Trait] = Trait.DIFFERENTIATES_TWICE
 
     def __post_init__(self) -> None:
+        require(A_BALL, ball=self.ball)
         require(TRUTH, detach_clean=self.detach_clean)
 
     def probe(self, vicinity: Vicinity) -> PerExample:
+        require(A_VICINITY, vicinity=vicinity)
         model, x, y = vicinity.model, vicinity.x, vicinity.y
         noisy = x + self.ball.sample(x, vicinity.generator)
         at_noise = input_gradient(model, noisy, y, create_graph=True)
@@ -64,14 +74,20 @@ class ELLE:
     ball: Ball
     traits: ClassVar[Trait] = Trait.NONE
 
+    def __post_init__(self) -> None:
+        require(A_BALL, ball=self.ball)
+
     def probe(self, vicinity: Vicinity) -> PerExample:
+        require(A_VICINITY, vicinity=vicinity)
         x, generator = vicinity.x, vicinity.generator
         a, b = (x + self.ball.sample(x, generator) for _ in range(2))
         t = shares_like(x, generator)
         c = torch.lerp(a, b, t[:, None, None, None])
         with frozen_running_stats(vicinity.model):
             logits = vicinity.model(torch.cat([a, b, c])).to(x.dtype)
-        at_a, at_b, at_c = F.cross_entropy(logits, vicinity.y.repeat(3), reduction="none").chunk(3)
+        y = vicinity.y.long()
+        with labels_of(y, logits.shape[1]):
+            at_a, at_b, at_c = F.cross_entropy(logits, y.repeat(3), reduction="none").chunk(3)
         return vicinity.joined((at_c - torch.lerp(at_a, at_b, t)).square())
 
 
@@ -132,6 +148,8 @@ def pert_align(at_start: Images, at_adv: Images) -> PerExample:
     From -1 to 1: near 1 where the loss is linear along the perturbation, low at catastrophic
     overfitting; 0 where a gradient vanishes. Gradients may have any positive scale.
     """
+    for gradient in (at_start, at_adv):
+        require_images(gradient)
     cosine: PerExample = (unit(at_start, IMAGE) * unit(at_adv, IMAGE)).sum(IMAGE)
     return cosine
 
@@ -143,7 +161,9 @@ def input_gradient(
     delta = torch.zeros_like(x, requires_grad=True)
     with torch.enable_grad(), frozen_running_stats(model):
         logits = model(x + delta).to(x.dtype)
-    loss = F.cross_entropy(logits, y, reduction="sum")
+    y = y if y.is_floating_point() else y.long()
+    with labels_of(y, logits.shape[1]):
+        loss = F.cross_entropy(logits, y, reduction="sum")
     (grad,) = torch.autograd.grad(loss, delta, create_graph=create_graph)
     return grad
 

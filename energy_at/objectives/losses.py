@@ -6,13 +6,30 @@ from typing import ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from energy_at.core.rng import Noise, uniform_like
 from energy_at.core.rules import integer, number, one_of, require
-from energy_at.core.types import Labels, Logits, PerExample, Scalar, Targets
+from energy_at.core.types import (
+    Labels,
+    Logits,
+    PerExample,
+    Scalar,
+    Targets,
+    labels_of,
+    require_indices,
+)
 from energy_at.energy.energies import marginal_energy
-from energy_at.energy.pair import LogitPair
-from energy_at.objectives.objective import A_TERM, Objective, Probe, Term, Trait, traits_of
+from energy_at.energy.pair import A_PAIR, LogitPair
+from energy_at.objectives.objective import (
+    A_TERM,
+    AN_OBJECTIVE,
+    Objective,
+    Probe,
+    Term,
+    Trait,
+    traits_of,
+)
 
 FITS = Trait.READS_CLEAN | Trait.TRAINS_CLEAN | Trait.FITS_CLEAN
 FROM_START = Trait.READS_START | Trait.TRAINS_START
@@ -40,7 +57,10 @@ class LabelSmoothing:
         require(one_of(*get_args(Spread)), spread=self.spread)
 
     def __call__(self, y: Labels, noise: Noise | None = None) -> Targets:
-        own = F.one_hot(y, self.classes).float()
+        n = y.shape[0] if isinstance(y, Tensor) and y.ndim else 0
+        require_indices(y, n)
+        with labels_of(y, self.classes):
+            own = F.one_hot(y.long(), self.classes).float()
         if self.spread == "uniform":
             return torch.lerp(own, torch.full_like(own, 1 / self.classes), self.share)
         drawn = (1 + uniform_like(own[:, :, None, None], noise).flatten(1)) / 2 * (1 - own)
@@ -54,6 +74,7 @@ class CleanCrossEntropy:
     traits: ClassVar[Trait] = FITS
 
     def __call__(self, pair: LogitPair) -> PerExample:
+        require(A_PAIR, pair=pair)
         return F.cross_entropy(pair.clean, pair.targets, reduction="none")
 
 
@@ -64,6 +85,7 @@ class AdversarialCrossEntropy:
     traits: ClassVar[Trait] = Trait.NONE
 
     def __call__(self, pair: LogitPair) -> PerExample:
+        require(A_PAIR, pair=pair)
         return F.cross_entropy(pair.adv, pair.targets, reduction="none")
 
 
@@ -77,6 +99,7 @@ class TradesKL:
     traits: ClassVar[Trait] = FITS
 
     def __call__(self, pair: LogitPair) -> PerExample:
+        require(A_PAIR, pair=pair)
         return _kl(pair.clean.log_softmax(1), pair.adv.log_softmax(1))
 
 
@@ -91,6 +114,7 @@ class BoostedCrossEntropy:
     traits: ClassVar[Trait] = Trait.NONE
 
     def __call__(self, pair: LogitPair) -> PerExample:
+        require(A_PAIR, pair=pair)
         logits = pair.adv
         own = F.one_hot(pair.y, logits.shape[1]).bool()
         runner_up = logits.masked_fill(own, -torch.inf).argmax(1, keepdim=True)
@@ -109,6 +133,7 @@ class MisclassifiedKL:
     traits: ClassVar[Trait] = FITS
 
     def __call__(self, pair: LogitPair) -> PerExample:
+        require(A_PAIR, pair=pair)
         p_y = pair.clean.softmax(1).gather(1, pair.y[:, None]).squeeze(1)
         return TradesKL()(pair) * (1 - p_y)
 
@@ -120,6 +145,7 @@ class JensenShannon:
     traits: ClassVar[Trait] = FROM_START
 
     def __call__(self, pair: LogitPair) -> PerExample:
+        require(A_PAIR, pair=pair)
         log_p, log_q = pair.from_start().clean.log_softmax(1), pair.adv.log_softmax(1)
         log_m = torch.logaddexp(log_p, log_q) - math.log(2)
         return (_kl(log_p, log_m) + _kl(log_q, log_m)) / 2
@@ -132,6 +158,7 @@ class LogitDistance:
     traits: ClassVar[Trait] = FROM_START
 
     def __call__(self, pair: LogitPair) -> PerExample:
+        require(A_PAIR, pair=pair)
         return (pair.adv - pair.from_start().clean).square().mean(1)
 
 
@@ -145,6 +172,7 @@ class NuclearNorm:
     traits: ClassVar[Trait] = FITS
 
     def __call__(self, pair: LogitPair) -> PerExample:
+        require(A_PAIR, pair=pair)
         norm: Scalar = torch.linalg.matrix_norm(pair.clean - pair.adv, "nuc")
         return (norm / len(pair.y)).expand(len(pair.y))
 
@@ -169,6 +197,7 @@ class EnergyWeighted:
         return traits_of(self.term) | Trait.READS_CLEAN
 
     def __call__(self, pair: LogitPair) -> PerExample:
+        require(A_PAIR, pair=pair)
         weight = 1 / F.softplus(marginal_energy(pair.clean.detach()).abs())
         return weight * self.term(pair)
 
@@ -180,6 +209,7 @@ def _kl(log_p: Logits, log_q: Logits) -> PerExample:
 
 def fits_adv_alone(objective: Objective) -> bool:
     """Whether the gradient of an objective at ``x*`` is that of ``CE(x*, y)``, up to a factor."""
+    require(AN_OBJECTIVE, objective=objective)
     terms = [weighted.term for weighted in objective.terms.values()]
     of_adv = [term for term in terms if not isinstance(term, CleanCrossEntropy | Probe)]
     return bool(of_adv) and all(isinstance(term, AdversarialCrossEntropy) for term in of_adv)

@@ -12,10 +12,25 @@ from torch import Tensor
 
 from energy_at.core.distributed import Part
 from energy_at.core.rng import Noise
-from energy_at.core.rules import Rule, number, require, require_takes
-from energy_at.core.types import Classifier, Images, Labels, PerExample, Scalar
-from energy_at.energy.pair import LogitPair
+from energy_at.core.rules import TRUTH, Rule, an, number, or_null, require, require_takes
+from energy_at.core.types import (
+    A_CLASSIFIER,
+    Classifier,
+    Images,
+    Labels,
+    PerExample,
+    Scalar,
+    labels_of,
+    require_images,
+    require_indices,
+)
+from energy_at.energy.pair import A_PAIR, LogitPair
 
+_MEAN = "and leave the mean to the objective"
+NO_GRADIENT = (
+    "returns values without a gradient, and would train nothing: look for no_grad or detach in "
+    "it, or leave it out"
+)
 PROBED = 256  # random pairs that a term is tried on
 
 
@@ -73,6 +88,11 @@ class Vicinity:
     generator: Noise | None = None
     clean_grad: Images | None = None
     part: Part | None = None
+
+    def __post_init__(self) -> None:
+        require(A_CLASSIFIER, model=self.model)
+        require_images(self.x)
+        require_indices(self.y, len(self.x))
 
     def joined(self, own: PerExample) -> Tensor:
         """Values of the whole batch, where other processes work on the rest of it."""
@@ -137,6 +157,16 @@ class Weighted:
         return self.weight * min(1.0, epoch / self.ramp_epochs) if self.ramp_epochs else self.weight
 
 
+TERMS = Rule(
+    'a dictionary of weighted terms, such as {"der": Weighted(DER("all"), 20.0)}',
+    lambda value: (
+        isinstance(value, Mapping)
+        and all(isinstance(key, str) for key in value)
+        and all(isinstance(one, Weighted) for one in value.values())
+    ),
+)
+
+
 def traits_of(term: Term | Probe) -> Trait:
     traits: Trait = getattr(term, "traits", UNDECLARED)
     return traits
@@ -148,6 +178,9 @@ def observed_traits(
     """Which logits a term reads and trains, and its least value, on random pairs.
 
     Their shifts are 0.01 to 100 nats. The term's state and the global generator stay as they are.
+
+    Raises:
+        ValueError: if it does not return one value for each example, with a gradient.
     """
     generator = torch.Generator().manual_seed(0)
     shifts = torch.logspace(-2, 2, PROBED)[:, None]
@@ -167,14 +200,15 @@ def observed_traits(
         got = f"values of shape {tuple(values.shape)}" if isinstance(values, Tensor) else ""
         raise ValueError(
             f"the term {type(term).__name__} returns {got or f'a {type(values).__name__}'} for "
-            f"{PROBED} examples: it must return one for each, and leave the mean to the objective"
+            f"{PROBED} examples: it must return one for each, {_MEAN}"
         )
+    if not values.requires_grad:
+        raise ValueError(f"the term {type(term).__name__} {NO_GRADIENT}")
     wanted = {"clean": Trait.TRAINS_CLEAN, "start": Trait.TRAINS_START}
-    if values.requires_grad:
-        sources = [logits[name] for name in wanted]
-        grads = torch.autograd.grad(values.sum(), sources, allow_unused=True)
-        for trait, grad in zip(wanted.values(), grads, strict=True):
-            found |= trait if grad is not None and bool(grad.any()) else Trait.NONE
+    sources = [logits[name] for name in wanted]
+    grads = torch.autograd.grad(values.sum(), sources, allow_unused=True)
+    for trait, grad in zip(wanted.values(), grads, strict=True):
+        found |= trait if grad is not None and bool(grad.any()) else Trait.NONE
     for name, trait in {"clean": Trait.READS_CLEAN, "start": Trait.READS_START}.items():
         other = value(**{name: (adv + shifts * draw()).to(device)})
         found |= Trait.NONE if torch.equal(values.nan_to_num(), other.nan_to_num()) else trait
@@ -204,8 +238,11 @@ class Objective:
     """
 
     def __init__(self, terms: Mapping[str, Weighted], *, skip_flat: bool = False) -> None:
+        require(TERMS, terms=terms)
+        require(TRUTH, skip_flat=skip_flat)
         self.terms = {name: w for name, w in terms.items() if w.weight > 0}
         self.skip_flat = skip_flat
+        self._untried: set[str] = set()  # probes that have to show a gradient
         if not self.terms:
             raise ValueError("an objective needs at least one term with a positive weight")
 
@@ -225,6 +262,7 @@ class Objective:
         for name, weighted in self.terms.items():
             term = weighted.term
             if isinstance(term, Probe):
+                self._untried.add(name)  # it needs images
                 continue
             who = f"the term {name} ({type(term).__name__})"
             require_takes(term, who, "a LogitPair alone")
@@ -247,13 +285,16 @@ class Objective:
 
         Without a ``vicinity`` it is the value of the terms that read the pair only.
         """
+        require(A_PAIR, pair=pair)
+        require(or_null(A_VICINITY), vicinity=vicinity)
         parts, live = {}, []
         for name, weighted in self.terms.items():
             term = weighted.term
             if not isinstance(term, Probe):
-                values = term(pair)
+                with labels_of(pair.y, pair.adv.shape[1]):
+                    values = term(pair)
             elif vicinity is not None:
-                values = term.probe(vicinity)
+                values = self._of_probe(name, term, vicinity)
             else:
                 continue
             part = weighted.at(epoch) * values.mean()
@@ -262,6 +303,15 @@ class Objective:
             if not may_be_flat or bool(part):
                 live.append(part)
         return Losses(torch.stack(live or [pair.adv.sum() * 0]).sum(), parts)
+
+    def _of_probe(self, name: str, probe: Probe, vicinity: Vicinity) -> PerExample:
+        values: Any = probe.probe(vicinity)
+        if not isinstance(values, Tensor) or values.ndim != 1:
+            raise ValueError(f"the probe {name} must return one value for each example, {_MEAN}")
+        if name in self._untried and not values.requires_grad:
+            raise ValueError(f"the probe {name} {NO_GRADIENT}")
+        self._untried.discard(name)
+        return values
 
     def state_dict(self) -> dict[str, Any]:
         return {name: term.state_dict() for name, term in self._stateful().items()}
@@ -273,3 +323,7 @@ class Objective:
 
     def _stateful(self) -> dict[str, Stateful]:
         return {n: w.term for n, w in self.terms.items() if isinstance(w.term, Stateful)}
+
+
+A_VICINITY = an(Vicinity, "a Vicinity(model, x, y)")
+AN_OBJECTIVE = an(Objective, 'an Objective, such as Objective({"kl": Weighted(TradesKL())})')

@@ -6,8 +6,9 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from energy_at.attacks.base import require_bounded
 from energy_at.core.rules import integer, require
-from energy_at.training.requirements import require_pixels
+from energy_at.core.types import require_labels, require_pixels
 
 
 class StepBuffer(Callback):
@@ -31,8 +32,9 @@ class StepBuffer(Callback):
 
 
 class FiniteGuard(StepBuffer):
-    """Raises on a loss or a weight that is not finite, or on images outside [0, 1].
+    """Raises on a loss or a weight that is not finite, or on images that are not in [0, 1].
 
+    Labels must be those of classes, and adversarial images lie in the ball of their attack, too.
     No checkpoint of a broken network is written.
 
     Args:
@@ -42,14 +44,14 @@ class FiniteGuard(StepBuffer):
     def __init__(self, every: int = 50) -> None:
         super().__init__(every)
         self._losses: list[Tensor] = []
-        self._pixels: list[Tensor] = []
+        self._extremes: list[Tensor] = []
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
         self._losses.append(outputs["loss"].detach())
-        if "pixels" in outputs:
-            self._pixels.append(outputs["pixels"])
+        if "extremes" in outputs:
+            self._extremes.append(outputs["extremes"])
         if len(self._losses) >= self.every:
             self.flush(trainer)
 
@@ -65,12 +67,16 @@ class FiniteGuard(StepBuffer):
 
     def flush(self, trainer: Trainer) -> None:
         losses, self._losses = self._losses, []
-        pixels, self._pixels = self._pixels, []
+        extremes, self._extremes = self._extremes, []
         if not losses:
             return
         first = trainer.global_step - len(losses) + 1
-        for step, (low, high) in enumerate(torch.stack(pixels).tolist() if pixels else [], first):
-            require_pixels(low, high, "training", f" at step {step}")
+        read = torch.stack(extremes).tolist() if extremes else []
+        for step, (low, high, label, last, classes, *attacked) in enumerate(read, first):
+            place = f" at step {step}"
+            require_pixels(low, high, "training", place)
+            require_labels(int(label), int(last), int(classes), place)
+            require_bounded(*attacked, place=place)
         bad = (~torch.stack(losses).isfinite()).nonzero()
         if len(bad):
             index = int(bad[0])

@@ -12,27 +12,47 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from energy_at.attacks import Attack, AttackResult
-from energy_at.attacks.base import Memory
+from energy_at.attacks.base import AN_ATTACK, Memory
 from energy_at.core.distributed import Part, summed
 from energy_at.core.rng import Noise, global_draws, mixed
-from energy_at.core.rules import PRECISION, number, one_of, require
-from energy_at.core.types import Images, Labels, Logits, Targets
+from energy_at.core.rules import (
+    FUNCTION,
+    TRUTH,
+    Rule,
+    an,
+    integer,
+    number,
+    one_of,
+    or_null,
+    require,
+)
+from energy_at.core.types import (
+    Images,
+    Labels,
+    Logits,
+    Targets,
+    labels_of,
+    require_labels,
+    require_pixels,
+)
 from energy_at.energy.pair import LogitPair
-from energy_at.models.modes import eval_mode, frozen_running_stats, full_precision
+from energy_at.models.modes import eval_mode, frozen_running_stats, full_precision, require_tensor
 from energy_at.objectives import LabelSmoothing, Objective, Vicinity, fits_adv_alone, pert_align
 from energy_at.objectives.linearity import input_gradient
+from energy_at.objectives.objective import AN_OBJECTIVE
 from energy_at.training.forward import clean_logits, needs_graph, part_of, place_of, start_logits
 from energy_at.training.guard import FiniteGuard
-from energy_at.training.optim import WeightPerturbation, sgd, stepped
+from energy_at.training.optim import A_NETWORK, WeightPerturbation, sgd, stepped
 from energy_at.training.requirements import (
     images_and_labels,
+    require_attack,
     require_first_batch,
     require_initialized,
-    require_labels,
     require_logits,
-    require_pixels,
+    require_precise,
     require_shareable,
     require_trainable,
+    require_trainer,
 )
 from energy_at.training.validation import Percentile, validation_metrics
 
@@ -40,12 +60,23 @@ OptimizerFactory = Callable[[nn.Module], Optimizer]
 ScheduleFactory = Callable[[Optimizer, int], LRScheduler]  # given the number of all steps
 BNMode = Literal["batch", "eval"]
 
+_ATTACKS = Rule(
+    'a dictionary of attacks, such as {"pgd10": pgd(Linf(8 / 255))}',
+    lambda value: isinstance(value, Mapping) and all(map(AN_ATTACK.holds, value.values())),
+)
+_FACTORY = Rule(
+    "a function of the network that returns an optimizer, such as partial(sgd, lr=0.1)",
+    lambda value: (
+        callable(value) and not (isinstance(value, type) and issubclass(value, Optimizer))
+    ),
+)
+
 
 class AdversarialTraining(LightningModule):
     """Trains a classifier on pairs of clean and adversarial images.
 
-    Every step returns its detached ``LogitPair`` as ``"pair"``, its lowest and highest pixel as
-    ``"pixels"`` and, if requested and free, the attack's gradient at its start and ``x*``, whose
+    Every step returns its detached ``LogitPair`` as ``"pair"``, what ``FiniteGuard`` checks as
+    ``"extremes"`` and, if requested and free, the attack's gradient at its start and ``x*``, whose
     ``.grad`` the backward pass fills, as ``"gradients"``, for callbacks that measure them.
 
     Args:
@@ -89,7 +120,17 @@ class AdversarialTraining(LightningModule):
         reuse: bool = True,
     ) -> None:
         super().__init__()
+        require(A_NETWORK, net=net)
         require_initialized(net)
+        require(AN_ATTACK, attack=attack)
+        require(AN_OBJECTIVE, objective=objective)
+        require(_ATTACKS, val_attacks=val_attacks)
+        require(_FACTORY, optimizer=optimizer)
+        require(or_null(FUNCTION), schedule=schedule)
+        require(or_null(an(LabelSmoothing, "a LabelSmoothing")), smoothing=smoothing)
+        require(or_null(an(WeightPerturbation, "a WeightPerturbation")), awp=awp)
+        require(integer(0), seed=seed)
+        require(TRUTH, reuse=reuse)
         require(one_of(*get_args(BNMode)), bn_mode=bn_mode)
         require(number(0), eps_warmup_epochs=eps_warmup_epochs)
         self.net = net
@@ -117,6 +158,7 @@ class AdversarialTraining(LightningModule):
     def forward(self, x: Images) -> Logits:
         """Logits of a batch, in the precision of the images, under autocast too."""
         output: Logits = self.net(x)
+        require_tensor(output)
         return output.to(x.dtype)
 
     def configure_callbacks(self) -> list[Callback]:
@@ -125,8 +167,9 @@ class AdversarialTraining(LightningModule):
         return [] if has_guard else [FiniteGuard()]
 
     def on_fit_start(self) -> None:
-        require(PRECISION, precision=self.trainer.precision)
-        require_trainable(self.net)
+        require_trainer(self.trainer)
+        require_precise(self.net)
+        require_attack(self.attack, self.objective)
         require_shareable(self.attack, self.trainer.world_size)
 
     def on_fit_end(self) -> None:
@@ -138,7 +181,19 @@ class AdversarialTraining(LightningModule):
         if not self._classes:
             x, y = self._images_and_labels(batch)
             loader, batches = self.trainer.train_dataloader, self.trainer.num_training_batches
+            rises = [w.ramp_epochs for w in self.objective.terms.values()]
+            if batches == float("inf") and any([self.eps_warmup_epochs, *rises]):
+                raise ValueError(
+                    "eps_warmup_epochs and ramp_epochs need epochs of a known length: give the "
+                    "loader a length, or the trainer limit_train_batches"
+                )
             self._classes = require_first_batch(self.net, x, y, loader, batches)
+            for part in (self.smoothing, self.attack):
+                of_part = getattr(part, "classes", self._classes)
+                must = f"{self._classes}, as the network has so many logits"
+                require(
+                    Rule(must, self._classes.__eq__), **{f"{type(part).__name__}.classes": of_part}
+                )
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         # Lightning takes the mean of the processes' gradients, and these are parts of a sum
@@ -149,18 +204,14 @@ class AdversarialTraining(LightningModule):
         x, y = self._images_and_labels(batch)
         # dropout: a function of the position, as all noise; each process draws its own
         seed = mixed(self.seed, 2, self.current_epoch, batch_idx, self.global_rank)
-        try:
-            with global_draws(x.device, seed):
-                return self._step(x, y, batch_idx)
-        except IndexError:  # of torch: labels are read only now, as that waits for a GPU
-            if self._classes:
-                require_labels(y, self._classes)
-            raise
+        known = labels_of(y, self._classes) if self._classes else nullcontext()
+        with known, global_draws(x.device, seed):
+            return self._step(x, y, batch_idx)
 
     def _images_and_labels(self, batch: Any) -> tuple[Images, Labels]:
         """In the precision of the network, and as integers of 64 bits."""
         weights = (p for p in self.net.parameters() if p.is_floating_point())
-        return images_and_labels(batch, next(weights).dtype)
+        return images_and_labels(batch, next((p.dtype for p in weights), None))
 
     def _step(self, x: Images, y: Labels, batch_idx: int) -> Mapping[str, Any]:
         part = part_of(self._trainer, len(x), batch_idx)
@@ -169,7 +220,8 @@ class AdversarialTraining(LightningModule):
         epoch = self._epochs_done(batch_idx)
         noise = part.noise(self._noise(x.device, self.current_epoch, batch_idx))
         raised, trained = self._smoothed(x, y, batch_idx, part)
-        found = self._run_attack(x, y, batch_idx, noise, raised)
+        attack = self._attack_at(batch_idx)
+        found = self._run_attack(x, y, batch_idx, noise, raised, attack)
         aligned = self._gradients(found, y if raised is None else raised, part)
         if self.awp is not None and self._perturbs_weights():
             with frozen_running_stats(self.net):
@@ -184,11 +236,13 @@ class AdversarialTraining(LightningModule):
             self.objective.require_traits(pair.adv.shape[1], x.device)
             self._knows_traits = True
         losses = self.objective(pair, epoch, vicinity)
+        classes = y.new_full((), pair.adv.shape[1])
+        of_batch = torch.stack([*x.aminmax(), *y.aminmax(), classes])
         return {
             "loss": losses.total,
             "parts": losses.parts,
             "pair": pair.detach(),
-            "pixels": torch.stack([x.min(), x.max()]),
+            "extremes": torch.cat([of_batch, attack.extremes(x, found.x_adv.detach())]),
             **({} if aligned is None else {"gradients": aligned}),
         }
 
@@ -212,12 +266,17 @@ class AdversarialTraining(LightningModule):
     def on_validation_epoch_start(self) -> None:
         self._percentiles = {}
 
-    def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
+    def validation_step(
+        self, batch: Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         """Accuracies and delta energies on held-out images, in fp32."""
+        if dataloader_idx:
+            raise ValueError("held-out images must come from one loader, got several")
         x, y = self._images_and_labels(batch)
         require_pixels(float(x.min()), float(x.max()), "validation")
         # Lightning validates once before the first batch to train on is checked
-        require_labels(y, self._classes or require_logits(self.net, x[:2]).shape[1])
+        classes = self._classes or require_logits(self.net, x[:2]).shape[1]
+        require_labels(int(y.min()), int(y.max()), classes)
         part = part_of(self._trainer, len(x), batch_idx)
 
         def noise() -> Noise:
@@ -242,20 +301,31 @@ class AdversarialTraining(LightningModule):
         self.log_dict(found, sync_dist=True)  # equal in all processes
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
+        require_trainable(self.net)
         optimizer = self.optimizer(self.net)
+        require(
+            Rule(_FACTORY.must, lambda _: isinstance(optimizer, Optimizer)),
+            optimizer=self.optimizer,
+        )
         if self.schedule is None:
             return optimizer
         total = self.trainer.estimated_stepping_batches
         return {"optimizer": optimizer, "lr_scheduler": stepped(self.schedule, optimizer, total)}
 
     def _run_attack(
-        self, x: Images, y: Labels, batch_idx: int, noise: Noise, targets: Targets | None = None
+        self,
+        x: Images,
+        y: Labels,
+        batch_idx: int,
+        noise: Noise,
+        targets: Targets | None = None,
+        attack: Attack | None = None,
     ) -> AttackResult:
-        attack = self._attack_at(batch_idx)
+        attack = attack or self._attack_at(batch_idx)
         self.memory = {name: value.to(x.device) for name, value in self.memory.items()}
         loader = self.trainer.train_dataloader if self._trainer is not None else None
         with self._attack_mode():
-            return attack(
+            return attack.run(
                 self.net,
                 x,
                 y,

@@ -18,8 +18,11 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from energy_at.attacks.threat import unit
 from energy_at.core.distributed import summed
-from energy_at.core.rules import SHARE, TRUTH, Rule, is_list, number, require
+from energy_at.core.rules import SHARE, TRUTH, Rule, an, integer, is_list, number, require
 from energy_at.core.types import Scalar
+
+A_NETWORK = an(nn.Module, "a network, a torch.nn.Module")
+_AN_OPTIMIZER = an(Optimizer, "an optimizer, such as sgd(net)")
 
 
 def sgd(
@@ -36,6 +39,7 @@ def sgd(
     Weight decay applies to scales and shifts of batch norm too, as in the published recipes, unless
     ``decay_norm`` is ``False``.
     """
+    require(A_NETWORK, net=net)
     require(number(0, 1000, above=True), lr=lr)
     require(number(0, 1), momentum=momentum)
     require(number(0), weight_decay=weight_decay)
@@ -67,6 +71,7 @@ def adamw(
     Biases, and scales and shifts of normalization, have no weight decay unless ``decay_vectors``.
     """
     require(number(0, 1000, above=True), lr=lr)
+    require(A_NETWORK, net=net)
     require(number(0, 1, below=True), beta1=beta1, beta2=beta2)
     require(number(0), weight_decay=weight_decay)
     require(TRUTH, decay_vectors=decay_vectors)
@@ -76,7 +81,7 @@ def adamw(
     return AdamW(
         [group for group in groups if group["params"]],
         lr=lr,
-        betas=(beta1, beta2),
+        betas=(float(beta1), float(beta2)),
         weight_decay=weight_decay,
     )
 
@@ -128,13 +133,25 @@ def stepped(
     Raises:
         ValueError: if the number of steps is infinite.
     """
-    if total_steps == float("inf"):
-        raise ValueError("a learning-rate schedule needs max_epochs or max_steps")
-    return {"scheduler": schedule(optimizer, int(total_steps)), "interval": "step"}
+    if not 0 < total_steps < float("inf"):
+        raise ValueError(
+            "a learning-rate schedule needs a number of steps: max_steps, or max_epochs and a "
+            "loader of some length"
+        )
+    scheduler = schedule(optimizer, int(total_steps))
+    must = "a function of the optimizer and the number of steps that returns an LRScheduler"
+    require(Rule(must, lambda _: isinstance(scheduler, LRScheduler)), schedule=schedule)
+    return {"scheduler": scheduler, "interval": "step"}
+
+
+def _require_steps(optimizer: Optimizer, total_steps: int) -> None:
+    require(_AN_OPTIMIZER, optimizer=optimizer)
+    require(integer(1), total_steps=total_steps)
 
 
 def triangular(optimizer: Optimizer, total_steps: int, *, peak: float = 0.5) -> LRScheduler:
     """Linear from 0 to the peak at the share ``peak`` of all steps and to 0 (Wong et al., 2020)."""
+    _require_steps(optimizer, total_steps)
     require(SHARE, peak=peak)
     knots = [0.0, peak * total_steps, float(total_steps)]
     return LambdaLR(optimizer, lambda step: float(np.interp(step, knots, [0.0, 1.0, 0.0])))
@@ -154,6 +171,7 @@ def piecewise(
     factor: float = 0.1,
 ) -> LRScheduler:
     """Times ``factor`` at each milestone, a share of all steps (Rice et al., 2020)."""
+    _require_steps(optimizer, total_steps)
     require(_SHARES, milestones=milestones)
     require(number(0, 1, above=True), factor=factor)
     drops = [round(share * total_steps) for share in milestones]
@@ -172,7 +190,9 @@ def onecycle(
     Raises:
         ValueError: if there are too few steps.
     """
+    _require_steps(optimizer, total_steps)
     require(SHARE, pct_start=pct_start)
+    require(TRUTH, cycle_momentum=cycle_momentum)
     if pct_start * total_steps <= 1:
         raise ValueError(f"onecycle cannot rise and fall in {total_steps} steps: train for longer")
     peaks = [group["lr"] for group in optimizer.param_groups]
@@ -192,6 +212,7 @@ def cosine(
 
     It ends at the share ``floor`` of the peak (Loshchilov & Hutter, 2017).
     """
+    _require_steps(optimizer, total_steps)
     require(number(0, 1, below=True), warmup=warmup, floor=floor)
     rise = warmup * total_steps
 
@@ -206,5 +227,5 @@ def cosine(
 
 def constant(optimizer: Optimizer, total_steps: int) -> LRScheduler:
     """The learning rate of the optimizer at every step."""
-    del total_steps
+    _require_steps(optimizer, total_steps)
     return LambdaLR(optimizer, lambda _: 1.0)

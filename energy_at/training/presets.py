@@ -15,7 +15,9 @@ from typing import Any
 from torch import nn
 
 from energy_at.attacks import Attack, fgsm, pgd, trades
+from energy_at.attacks.base import AN_ATTACK
 from energy_at.attacks.threat import Ball
+from energy_at.core.rules import or_null, require
 from energy_at.objectives import (
     AdversarialCrossEntropy,
     CleanCrossEntropy,
@@ -23,6 +25,7 @@ from energy_at.objectives import (
     TradesKL,
     Weighted,
 )
+from energy_at.objectives.objective import TERMS
 from energy_at.training.module import AdversarialTraining
 
 Terms = Mapping[str, Weighted]
@@ -46,7 +49,7 @@ class StandardAT(AdversarialTraining):
         **options: Any,
     ) -> None:
         attack = pgd(ball, alpha=alpha, steps=steps)
-        objective = Objective({**_AT, **(regularizers or {})})
+        objective = _with_terms(_AT, regularizers)
         super().__init__(net, attack, objective, bn_mode="batch", **_with_defaults(options, ball))
 
 
@@ -68,10 +71,11 @@ class FastAT(AdversarialTraining):
         attack: Attack | None = None,
         **options: Any,
     ) -> None:
-        attack = attack or fgsm(ball)
+        require(or_null(AN_ATTACK), attack=attack)
+        attack = fgsm(ball) if attack is None else attack
         if attack.steps != 1:
             raise ValueError(f"FastAT takes a single-step attack, got one of {attack.steps} steps")
-        objective = Objective({**_AT, **(regularizers or {})})
+        objective = _with_terms(_AT, regularizers)
         super().__init__(net, attack, objective, bn_mode="batch", **_with_defaults(options, ball))
 
 
@@ -95,8 +99,15 @@ class Trades(AdversarialTraining):
     ) -> None:
         attack = trades(ball, alpha=alpha, steps=steps)
         base = {"clean_ce": Weighted(CleanCrossEntropy()), "kl": Weighted(TradesKL(), beta)}
-        objective = Objective({**base, **(regularizers or {})})
+        objective = _with_terms(base, regularizers)
         super().__init__(net, attack, objective, bn_mode="eval", **_with_defaults(options, ball))
+
+
+def _with_terms(base: Terms, regularizers: Terms | None) -> Objective:
+    require(or_null(TERMS), regularizers=regularizers)
+    if both := base.keys() & (regularizers or {}):
+        raise ValueError(f"the regularizer {min(both)} needs another name: the loss has this one")
+    return Objective({**base, **(regularizers or {})})
 
 
 def _with_defaults(options: dict[str, Any], ball: Ball) -> dict[str, Any]:

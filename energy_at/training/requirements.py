@@ -1,22 +1,31 @@
 """What a training needs of its network, images and labels."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from lightning import Trainer
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
-from energy_at.attacks import Attack
+from energy_at.attacks import Attack, NoAttack
 from energy_at.core.progress import write_line
-from energy_at.core.rules import ArgumentError
-from energy_at.core.types import Images, Labels, Logits
+from energy_at.core.rules import TRAINER, ArgumentError, an, number, or_null, require
+from energy_at.core.types import (
+    Images,
+    Labels,
+    Logits,
+    require_images,
+    require_indices,
+    require_labels,
+    require_pixels,
+)
 from energy_at.energy.energies import resolution
-from energy_at.models.modes import eval_mode, no_graph
-
-_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+from energy_at.models.modes import eval_mode, no_graph, try_on
+from energy_at.objectives import CleanCrossEntropy, Objective, Trait
+from energy_at.objectives.objective import traits_of
 
 
 def require_initialized(net: nn.Module) -> None:
@@ -38,12 +47,22 @@ def require_trainable(net: nn.Module) -> None:
         )
 
 
-def images_and_labels(batch: Any, dtype: torch.dtype) -> tuple[Images, Labels]:
+def require_precise(net: nn.Module) -> None:
+    """Raises ``ValueError`` if the weights of the network are of 16 bits."""
+    dtype = next(weight.dtype for weight in net.parameters() if weight.requires_grad)
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"the weights of the network must be float32 or float64, got {dtype}: net.float(); "
+            "bf16-mixed of the trainer computes in 16 bits"
+        )
+
+
+def images_and_labels(batch: Any, dtype: torch.dtype | None) -> tuple[Images, Labels]:
     """The two tensors of a batch, as a training takes them.
 
     Args:
         batch: ``(images, labels)``; images of any floating-point type, labels of any integer type.
-        dtype: Of the weights of the network.
+        dtype: Of the weights of the network; ``None`` if it has none.
 
     Raises:
         ValueError: if it is anything else.
@@ -60,32 +79,9 @@ def images_and_labels(batch: Any, dtype: torch.dtype) -> tuple[Images, Labels]:
             "a batch must be (images, labels), two tensors, got "
             f"({type(x).__name__}, {type(y).__name__})"
         )
-    if x.ndim != 4 or not x.is_floating_point():
-        bytes_too = ": divide bytes by 255" if x.dtype == torch.uint8 else ""
-        raise ValueError(
-            "images must be floating-point numbers of shape (batch, channels, height, width), got "
-            f"{_kind(x)}{bytes_too}"
-        )
-    if y.dtype not in _INTEGERS or y.shape != x.shape[:1]:
-        raise ValueError(
-            f"labels must be class indices, integers of shape ({len(x)},), got {_kind(y)}"
-        )
-    return x.to(dtype), y.long()
-
-
-def _kind(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
-
-
-def require_labels(y: Labels, classes: int) -> None:
-    """Raises ``ValueError`` unless labels count from 0 to the last of the classes."""
-    low, high = int(y.min()), int(y.max())
-    if low < 0 or high >= classes:
-        counted = f": labels that count from 1 to {classes} need a class less" * (high == classes)
-        raise ValueError(
-            f"labels must be from 0 to {classes - 1}, as the network has {classes} logits, got "
-            f"{low} to {high}{counted}"
-        )
+    require_images(x)
+    require_indices(y, len(x))
+    return x.to(dtype or x.dtype), y.long()
 
 
 def require_logits(net: nn.Module, x: Images) -> Logits:
@@ -94,27 +90,7 @@ def require_logits(net: nn.Module, x: Images) -> Logits:
     Raises:
         ValueError: if it does not take these images, or does not return logits.
     """
-    given = x.detach().clone().requires_grad_() * 1.0
-    with torch.enable_grad(), eval_mode(net), torch.compiler.set_stance("force_eager"):
-        try:
-            logits = net(given)
-        except (RuntimeError, AssertionError, ValueError) as error:
-            why = " ".join(str(error).split())[:200]
-            raise ValueError(
-                f"the network does not take images of shape {tuple(x.shape[1:])}: {why}"
-            ) from error
-    if not isinstance(logits, Tensor):
-        raise ValueError(
-            f"the network must return logits, one tensor (batch, classes), got a "
-            f"{type(logits).__name__}: wrap it in a module that returns them alone"
-        )
-    if logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < 2:
-        raise ValueError(
-            "the network must return logits of shape (batch, classes), of 2 classes or more, got "
-            f"{tuple(logits.shape)} for {len(x)} images"
-        )
-    if not torch.equal(given.detach(), x):
-        raise ValueError("the network changes the images that it is given: let it copy them first")
+    logits = try_on(net, x)
     if not (logits.requires_grad or torch.is_inference_mode_enabled()):
         raise ValueError(
             "the network returns logits without a gradient with respect to the images, which "
@@ -202,10 +178,32 @@ def require_first_batch(net: nn.Module, x: Images, y: Labels, loader: Any, batch
     logits = require_logits(net, x[:8])
     warn_of_rounding(logits)
     classes = logits.shape[1]
-    require_labels(y, classes)
+    require_labels(int(y.min()), int(y.max()), classes)
     if last_batch(loader, batches) == 1:
         require_batches(net, x, loader.batch_size)
     return classes
+
+
+def require_attack(attack: Attack, objective: Objective) -> None:
+    """Raises ``ValueError`` if terms compare clean and adversarial images, and nothing attacks."""
+    compares = Trait.READS_CLEAN | Trait.READS_START | Trait.TRAINS_START
+    terms = [weighted.term for weighted in objective.terms.values()]
+    if isinstance(attack, NoAttack) and any(
+        traits_of(term) & compares for term in terms if not isinstance(term, CleanCrossEntropy)
+    ):
+        raise ValueError(
+            "attack=none (NoAttack) leaves the loss, or the regularizer, nothing to compare: "
+            "choose an attack, or loss=at reg=none for standard training"
+        )
+
+
+def require_trainer(trainer: Trainer) -> None:
+    """Raises ``ValueError`` for settings of the trainer that no training here can honour."""
+    for name, rule in TRAINER.items():
+        require(rule, **{name: getattr(trainer, name)})
+    require(or_null(number(0)), gradient_clip_val=trainer.gradient_clip_val)
+    strategies = SingleDeviceStrategy, DDPStrategy
+    require(an(strategies, "auto or ddp"), strategy=trainer.strategy)
 
 
 def require_shareable(attack: Attack, processes: int) -> None:
@@ -213,15 +211,3 @@ def require_shareable(attack: Attack, processes: int) -> None:
     if processes > 1 and attack.reads_whole_batch:
         must = f"1: {type(attack).__name__} needs all images of a batch in one process"
         raise ArgumentError("devices", processes, must)
-
-
-def require_pixels(low: float, high: float, stage: str, place: str = "") -> None:
-    """Raises ``ValueError`` if the lowest or the highest pixel of images is not in [0, 1]."""
-    if low >= 0 and high <= 1:
-        return
-    remedy: str = "normalization is the network's first layer, not the data's"
-    if not (math.isfinite(low) and math.isfinite(high)):
-        remedy = "a pixel is not a finite number"
-    elif low >= 0 and high > 2:
-        remedy = "divide bytes by 255"
-    raise ValueError(f"{stage} images must lie in [0, 1], got [{low:g}, {high:g}]{place}: {remedy}")

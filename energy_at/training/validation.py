@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torchmetrics import CatMetric
 
 from energy_at.attacks import Attack
+from energy_at.attacks.base import require_bounded
 from energy_at.core.distributed import Part
 from energy_at.core.rng import Noise
 from energy_at.core.types import Images, Labels
@@ -50,7 +51,9 @@ def validation_metrics(
     values: dict[str, Tensor] = {}
     strongest = next(reversed([*attacks]), "")
     for name, attack in attacks.items():
-        x_adv = attack(net, x, y, generator=noise()).x_adv
+        x_adv = attack.run(net, x, y, generator=noise()).x_adv
+        place = f" by {name} in validation"
+        require_bounded(*attack.extremes(x, x_adv).tolist(), place=place)
         with no_graph():
             pair = LogitPair(clean, net(x_adv), y).gathered(part)
         both = accuracies(pair) | cross_entropies(pair)

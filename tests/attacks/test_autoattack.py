@@ -229,7 +229,7 @@ def test_too_few_classes_are_one_line(name, least):
         return x.flatten(1)[:, : least - 1]
 
     with pytest.raises(ValueError, match=f"{name} needs at least {least} classes, not "):
-        short(Linf(0.1), name)(few, torch.rand(2, 1, 8, 8), torch.zeros(2, dtype=torch.long))
+        short(Linf(0.1), name).run(few, torch.rand(2, 1, 8, 8), torch.zeros(2, dtype=torch.long))
 
 
 @pytest.mark.parametrize("name", NAMES)

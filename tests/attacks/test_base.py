@@ -17,7 +17,7 @@ def test_no_attack_changes_no_image_and_asks_no_network(batch):
     def never(_):
         raise AssertionError("no forward pass")
 
-    found = NoAttack()(never, *batch)
+    found = NoAttack().run(never, *batch)
     assert found.x_adv.equal(batch[0])
     assert NoAttack().scaled(0.5) == NoAttack()
 

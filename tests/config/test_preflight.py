@@ -35,8 +35,8 @@ pytestmark = pytest.mark.usefixtures("here")
         (("attack=none", "attack.search._target_=energy_at.objectives.TradesKL"), "a TradesKL, wh"),
         ("attack.search.ball={}", "attack.search.ball={} must be a group of keys"),
         ("schedule.peak=2", "schedule.peak=2 must be a finite number > 0 and < 1"),
-        (("attack=none", "reg=der"), "attack=none leaves the loss, or the regularizer, nothing to"),
-        (("attack=none", "loss=trades"), "attack=none leaves the loss, or the regularizer, not"),
+        (("attack=none", "reg=der"), "attack=none (NoAttack) leaves the loss, or the regul"),
+        (("attack=none", "loss=trades"), "attack=none (NoAttack) leaves the loss, or the regul"),
         ("+optimizer.foo=1", "got an unexpected keyword argument 'foo'"),
     ],
 )  # fmt: skip

@@ -6,8 +6,9 @@ from lightning import Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from energy_at.attacks import Linf
-from energy_at.training import FastAT
+from energy_at.attacks import Attack, AttackResult, Linf, NoAttack, pgd
+from energy_at.objectives import CleanCrossEntropy, Objective, TradesKL, Weighted
+from energy_at.training import AdversarialTraining, FastAT
 
 X, Y = torch.rand(33, 3, 8, 8), torch.arange(33) % 10
 
@@ -38,7 +39,7 @@ class Normalized(nn.Module):
         return self.layers(x)
 
 
-def fit(net=None, x=X, y=Y, loader=None, **options):
+def fit(net=None, x=X, y=Y, loader=None, settings=None, **options):
     """Returns the trainer and the weights after one epoch of batches of 16."""
     torch.manual_seed(0)
     net = Net() if net is None else net
@@ -50,9 +51,10 @@ def fit(net=None, x=X, y=Y, loader=None, **options):
     if loader is None:
         loader = DataLoader(TensorDataset(x, y), 16)
     try:
-        trainer.fit(FastAT(net, Linf(8 / 255)), loader)
+        trainer.fit(FastAT(net, Linf(8 / 255), **(settings or {})), loader)
     except (ValueError, FloatingPointError):
-        assert trainer.global_step == 0
+        # what an attack returns is read with the other extremes, without a wait in the step
+        assert trainer.global_step == 0 or "attack" in (settings or {})
         raise
     return trainer, torch.cat([w.detach().flatten() for w in net.parameters()])
 
@@ -177,3 +179,110 @@ def test_an_offset_of_all_logits_that_hides_energies_is_said_once(capsys):
     assert capsys.readouterr().err.count("warning: logits near 1e+06 leave fp32 a resolution") == 1
     fit(Net(lambda z: z + 100))
     assert "warning: logits" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"accumulate_grad_batches": 2}, "accumulate_grad_batches must be 1, as every step is one"),
+        ({"fast_dev_run": True}, "fast_dev_run must be false, as it would write results"),
+        ({"overfit_batches": 2}, "overfit_batches must be 0, as it would validate on"),
+        ({"gradient_clip_val": -1.0}, "gradient_clip_val must be a finite number >= 0"),
+    ],
+)
+def test_settings_of_the_trainer_that_the_command_line_refuses_are_refused(settings, said):
+    with pytest.raises(ValueError, match=said):
+        fit(**settings)
+    assert fit(gradient_clip_val=0)[0].global_step == 3
+
+
+class Own(Attack):
+    """Somebody's attack, ``change`` of the images."""
+
+    steps = 1
+
+    def __init__(self, change, ball=None):
+        self.change, self.ball = change, ball
+
+    def _run(self, model, x, y, options):
+        return AttackResult(self.change(x))
+
+    def scaled(self, factor):
+        return self
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda x: x + 0.5, r"adversarial images must lie in \[0, 1\], got .* at step 1"),
+        (lambda x: x * torch.nan, "adversarial images must lie in .*nan"),
+        (lambda x: (x + 0.1).clamp(0, 1), "ball of the attack, but a pixel is 0.0686 outside"),
+        (lambda x: x.clone().sub_(x.sub_(1e-3).abs()), "Own changes the images in place"),
+        (lambda x: x[:2], "Own must return images, float32 of shape"),
+    ],
+)
+def test_an_attack_of_somebody_is_held_to_its_ball_and_to_pixels(change, said):
+    with pytest.raises(ValueError, match=said):
+        fit(settings={"attack": Own(change, Linf(8 / 255))})
+    with pytest.raises(ValueError, match=said.partition(" at step")[0]):
+        Own(change, Linf(8 / 255))(Net(), X.clone(), Y)
+
+
+def test_an_attack_of_somebody_may_leave_its_ball_if_it_says_so():
+    beyond = Own(lambda x: (x + 0.1).clamp(0, 1).requires_grad_())
+    assert fit(settings={"attack": beyond})[0].global_step == 3
+    assert not beyond(Net(), X, Y).x_adv.requires_grad
+
+
+class Detached:
+    def __call__(self, pair):
+        return (pair.clean - pair.adv).square().mean(1).detach()
+
+
+class DetachedProbe:
+    traits = TradesKL.traits & ~TradesKL.traits
+
+    def probe(self, vicinity):
+        return vicinity.model(vicinity.x).square().mean(1).detach()
+
+
+@pytest.mark.parametrize("term", [Detached(), DetachedProbe()])
+def test_a_regularizer_without_a_gradient_is_refused_before_the_first_step(term):
+    with pytest.raises(ValueError, match="returns values without a gradient, and would train"):
+        fit(settings={"regularizers": {"own": Weighted(term)}})
+    assert fit(settings={"regularizers": {"own": Weighted(term, 0.0)}})[0].global_step == 3
+
+
+def test_nothing_to_compare_is_refused_and_standard_training_is_not():
+    for term, steps in ((CleanCrossEntropy(), 3), (TradesKL(), 0)):
+        objective = Objective({"loss": Weighted(term)})
+        trainer = Trainer(max_epochs=1, accelerator="cpu", logger=False, barebones=True)
+        module = AdversarialTraining(Net(), NoAttack(), objective, val_attacks={})
+        loader = DataLoader(TensorDataset(X, Y), 16)
+        if steps:
+            trainer.fit(module, loader)
+        else:
+            with pytest.raises(ValueError, match="nothing to compare"):
+                trainer.fit(module, loader)
+        assert trainer.global_step == steps
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "said"),
+    [
+        (255 * X, Y, r"images must lie in \[0, 1\], got \[0.*: divide bytes by 255"),
+        (X - 0.5, Y, r"images must lie in \[0, 1\], got \[-0"),
+        (X, Y + 1, "labels must be from 0 to 9, .* got 1 to 10"),
+        (X, Y - 101, "labels must be from 0 to 9, .* got -101 to -92"),
+    ],
+)
+def test_a_call_of_an_attack_refuses_pixels_and_labels_out_of_range(x, y, said):
+    with pytest.raises(ValueError, match=said):
+        pgd(Linf(0.1), steps=1)(Net(), x, y)
+
+
+def test_networks_of_16_bits_and_without_weights_are_refused():
+    with pytest.raises(ValueError, match="must be float32 or float64, got torch"):
+        fit(Net().half())
+    with pytest.raises(ValueError, match="the network has nothing to train"):
+        fit(nn.Flatten())
