@@ -190,7 +190,7 @@ class AdversarialTraining(LightningModule):
             self._classes = require_first_batch(self.net, x, y, loader, batches)
             for part in (self.smoothing, self.attack):
                 of_part = getattr(part, "classes", self._classes)
-                must = f"{self._classes}, as the network has so many logits"
+                must = f"{self._classes}, the number of logits of the network"
                 require(
                     Rule(must, self._classes.__eq__), **{f"{type(part).__name__}.classes": of_part}
                 )
