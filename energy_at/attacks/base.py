@@ -118,6 +118,9 @@ class AttackOptions:
     memory: Memory = field(default_factory=dict)
 
 
+_RESULT = an(AttackResult, "an AttackResult(x_adv)")
+
+
 class Attack(ABC):
     """Searches near ``x`` for images that serve a goal.
 
@@ -266,7 +269,7 @@ class Attack(ABC):
         found = self._run(model, x, y, options)
         if version is not None and x._version != version:
             raise ValueError(f"{who} changes the images in place: let it copy them first")
-        require(an(AttackResult, "an AttackResult(x_adv)"), **{f"what {who} returns": found})
+        require(_RESULT, **{f"what {who} returns": found})
         images = found.x_adv
         if not isinstance(images, Tensor) or images.shape != x.shape or images.dtype != x.dtype:
             raise ValueError(f"{who} must return images, {kind_of(x)}, got {kind_of(images)}")

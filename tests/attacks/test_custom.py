@@ -54,8 +54,7 @@ def test_global_noise_follows_the_seed_and_is_restored(batch):
     net_draws = TinyNet()  # so that states below are those before the attacks
     states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
     generator = torch.Generator().manual_seed(1)
-    # not a call with its checks: the type checker of the tests draws numbers of Python
-    one = CustomAttack(BALL, search).run(net_draws, *batch, generator=generator).x_adv
+    one = CustomAttack(BALL, search)(net_draws, *batch, generator=generator).x_adv
     assert torch.equal(torch.get_rng_state(), states[0])
     assert (np.random.get_state()[1].tolist(), random.getstate()) == states[1:]
     assert torch.equal(found(1), one)
