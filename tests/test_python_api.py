@@ -91,6 +91,10 @@ calls = {
     "labels": [lambda v=v, f=f: f(v) for v in (None, y.float(), y[:, None], y[:1], y - 1)
                for f in (lambda v: pgd(ball)(net, x, v), lambda v: joint_energy(z, v))],
     "logits": [lambda v=v: marginal_energy(v) for v in (None, net, z[0], z.long())],
+    "generator": [lambda: pgd(ball)(net, x, y, generator=0)],
+    "memory": [lambda: pgd(ball)(net, x, y, memory=[])],
+    "keep_graph": [lambda: pgd(ball)(net, x, y, keep_graph=1)],
+    "targets": [lambda v=v: pgd(ball)(net, x, y, targets=v) for v in (y, z[:, :2], "y")],
     "pair": [lambda v=v, f=f: f(v) for v in (None, z) for f in (shift_norm, DER("all"), objective)],
     "adv": [lambda v=v: LogitPair(z, v, y) for v in (None, z[:1], z[:, :2])],
 }
@@ -115,5 +119,6 @@ def test_a_wrong_argument_is_named_in_one_line():
     assert len(named) > 40
     assert set(named) == {
         "ball", "net", "regularizers", "attack", "objective", "val_attacks", "optimizer",
-        "schedule", "seed", "model", "images", "labels", "logits", "pair", "adv",
+        "schedule", "seed", "model", "images", "labels", "logits", "generator", "memory",
+        "keep_graph", "targets", "pair", "adv",
     }  # fmt: skip

@@ -1,5 +1,6 @@
 """Stops a training whose images, losses or weights are not what they must be."""
 
+import math
 from typing import Any
 
 import torch
@@ -71,16 +72,18 @@ class FiniteGuard(StepBuffer):
         if not losses:
             return
         first = trainer.global_step - len(losses) + 1
-        read = torch.stack(extremes).tolist() if extremes else []
-        for step, (low, high, label, last, classes, *attacked) in enumerate(read, first):
+        read = torch.stack(extremes).tolist() if extremes else [()] * len(losses)
+        both = zip(torch.stack(losses).tolist(), read, strict=True)
+        for step, (loss, seen) in enumerate(both, first):
             place = f" at step {step}"
-            require_pixels(low, high, "training", place)
-            require_labels(int(label), int(last), int(classes), place)
-            require_bounded(*attacked, place=place)
-        bad = (~torch.stack(losses).isfinite()).nonzero()
-        if len(bad):
-            index = int(bad[0])
-            raise _broken(f"the loss is {losses[index].item()}", first + index)
+            if seen:
+                low, high, label, last, classes, *attacked = seen
+                require_pixels(low, high, "training", place)
+                require_labels(int(label), int(last), int(classes), place)
+            if not math.isfinite(loss):  # before x*, which a network of NaN makes NaN too
+                raise _broken(f"the loss is {loss}", step)
+            if seen:
+                require_bounded(*attacked, place=place)
 
 
 def _require_finite(module: LightningModule, step: int) -> None:

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from energy_at.attacks import Attack, AttackResult
+from energy_at.attacks import LIET, Attack, AttackResult
 from energy_at.attacks.base import AN_ATTACK, Memory
 from energy_at.core.distributed import Part, summed
 from energy_at.core.rng import Noise, global_draws, mixed
 from energy_at.core.rules import (
     FUNCTION,
     TRUTH,
+    ArgumentError,
     Rule,
     an,
     integer,
@@ -189,11 +190,9 @@ class AdversarialTraining(LightningModule):
                 )
             self._classes = require_first_batch(self.net, x, y, loader, batches)
             for part in (self.smoothing, self.attack):
-                of_part = getattr(part, "classes", self._classes)
-                must = f"{self._classes}, the number of logits of the network"
-                require(
-                    Rule(must, self._classes.__eq__), **{f"{type(part).__name__}.classes": of_part}
-                )
+                if isinstance(part, LabelSmoothing | LIET) and part.classes != self._classes:
+                    must = f"{self._classes}, the number of logits of the network"
+                    raise ArgumentError(f"classes of {type(part).__name__}", part.classes, must)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         # Lightning takes the mean of the processes' gradients, and these are parts of a sum

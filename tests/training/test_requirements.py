@@ -4,10 +4,16 @@ import pytest
 import torch
 from lightning import Trainer
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from energy_at.attacks import Attack, AttackResult, Linf, NoAttack, pgd
-from energy_at.objectives import CleanCrossEntropy, Objective, TradesKL, Weighted
+from energy_at.attacks import LIET, Attack, AttackResult, Linf, NoAttack, pgd
+from energy_at.objectives import (
+    CleanCrossEntropy,
+    LabelSmoothing,
+    Objective,
+    TradesKL,
+    Weighted,
+)
 from energy_at.training import AdversarialTraining, FastAT
 
 X, Y = torch.rand(33, 3, 8, 8), torch.arange(33) % 10
@@ -215,7 +221,6 @@ class Own(Attack):
     ("change", "said"),
     [
         (lambda x: x + 0.5, r"adversarial images must lie in \[0, 1\], got .* at step 1"),
-        (lambda x: x * torch.nan, "adversarial images must lie in .*nan"),
         (lambda x: (x + 0.1).clamp(0, 1), "ball of the attack, but a pixel is 0.0686 outside"),
         (lambda x: x.clone().sub_(x.sub_(1e-3).abs()), "Own changes the images in place"),
         (lambda x: x[:2], "Own must return images, float32 of shape"),
@@ -226,6 +231,14 @@ def test_an_attack_of_somebody_is_held_to_its_ball_and_to_pixels(change, said):
         fit(settings={"attack": Own(change, Linf(8 / 255))})
     with pytest.raises(ValueError, match=said.partition(" at step")[0]):
         Own(change, Linf(8 / 255))(Net(), X.clone(), Y)
+
+
+def test_images_that_are_not_numbers_stop_a_training_and_are_named_by_a_call():
+    own = Own(lambda x: x * torch.nan, Linf(8 / 255))
+    with pytest.raises(FloatingPointError, match="the loss is nan at step 1"):
+        fit(settings={"attack": own})
+    with pytest.raises(ValueError, match=r"adversarial images must .*got \[nan, nan\]: the attack"):
+        own(Net(), X, Y)
 
 
 def test_an_attack_of_somebody_may_leave_its_ball_if_it_says_so():
@@ -286,3 +299,43 @@ def test_networks_of_16_bits_and_without_weights_are_refused():
         fit(Net().half())
     with pytest.raises(ValueError, match="the network has nothing to train"):
         fit(nn.Flatten())
+
+
+class Endless(IterableDataset):
+    """Images without a number of them."""
+
+    def __iter__(self):
+        return iter(zip(X, Y, strict=True))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"eps_warmup_epochs": 1.0}, {"regularizers": {"kl": Weighted(TradesKL(), ramp_epochs=1)}}],
+)
+def test_a_warm_up_over_epochs_of_no_known_length_is_refused(settings):
+    loader = DataLoader(Endless(), 16)
+    assert fit(loader=loader)[0].global_step == 3
+    assert fit(loader=loader, settings=settings, limit_train_batches=2)[0].global_step == 2
+    with pytest.raises(ValueError, match="need epochs of a known length: give the loader a length"):
+        fit(loader=loader, settings=settings)
+
+
+def test_a_regularizer_with_the_name_of_a_term_of_the_loss_is_refused():
+    with pytest.raises(ValueError, match="the regularizer adversarial_ce needs another name"):
+        FastAT(Net(), Linf(0.1), {"adversarial_ce": Weighted(TradesKL())})
+
+
+@pytest.mark.parametrize(
+    "settings", [{"smoothing": LabelSmoothing(0.1, 4)}, {"attack": LIET(Linf(0.1), classes=4)}]
+)
+def test_other_classes_than_those_of_the_network_are_refused_before_the_first_step(settings):
+    with pytest.raises(ValueError, match="classes of L.* must be 10, the number of logits.*got 4"):
+        fit(settings=settings)
+    assert fit(Net(classes=4), y=Y % 4, settings=settings)[0].global_step == 3
+
+
+def test_held_out_images_of_several_loaders_are_refused():
+    trainer = Trainer(max_epochs=1, accelerator="cpu", barebones=True, inference_mode=False)
+    loader = DataLoader(TensorDataset(X, Y), 16)
+    with pytest.raises(ValueError, match="held-out images must come from one loader, got several"):
+        trainer.validate(FastAT(Net(), Linf(0.1)), [loader, loader], verbose=False)
