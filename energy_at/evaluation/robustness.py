@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from energy_at.attacks import Attack, WorstCase
+from energy_at.attacks.base import require_bounded
 from energy_at.attacks.registry import CLEAN, LABELS, AttackKey
 from energy_at.core.progress import Bar, clock, has_bars, write_line
 from energy_at.core.rng import ImageNoise
@@ -239,10 +240,15 @@ class Evaluator:
                 result.cost.add(self.journal.costs[task])
             for positions in self._work(task, result, passes, pace, together=together):
                 x, y = self.batch(positions)
+                x_adv = x
                 with counted(net) as cost:
                     if attempt is not None:
-                        x = attempt.run(net, x, y, generator=self.noise(positions, index)).x_adv
-                found = replace(Outcome.of(finite_logits(net, x), y), cost=cost)
+                        noise = self.noise(positions, index)
+                        x_adv = attempt.run(net, x, y, generator=noise).x_adv
+                found = replace(Outcome.of(finite_logits(net, x_adv), y), cost=cost)
+                if attempt is not None:
+                    bounds = attempt.extremes(x, x_adv).tolist()
+                    require_bounded(*bounds, place=f" (attack {name})")
                 result.cost.add(cost)
                 result.correct[positions] = found.correct
                 result.confidence[positions] = found.confidence

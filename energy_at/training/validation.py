@@ -52,7 +52,7 @@ def validation_metrics(
     strongest = next(reversed([*attacks]), "")
     for name, attack in attacks.items():
         x_adv = attack.run(net, x, y, generator=noise()).x_adv
-        place = f" by {name} in validation"
+        place = f" (attack {name}, in validation)"
         require_bounded(*attack.extremes(x, x_adv).tolist(), place=place)
         with no_graph():
             pair = LogitPair(clean, net(x_adv), y).gathered(part)

@@ -90,8 +90,8 @@ def test_restarts_go_on_with_the_images_that_are_left():
 
     @dataclass(frozen=True)
     class Noted(type(weak[0])):
-        def __call__(self, model, x, y, **options):
-            found = super().__call__(model, x, y, **options)
+        def run(self, model, x, y, **options):
+            found = super().run(model, x, y, **options)
             searched.append((len(x), int((model(found.x_adv).argmax(1) == y).sum())))
             return found
 
@@ -106,6 +106,17 @@ def test_a_network_whose_logits_are_not_finite_is_refused():
     net.layers[-1].bias.data[0] = torch.nan
     with pytest.raises(ValueError, match="logits that are not finite"):
         Evaluator(exam_of(TinyNet()).images).correct(net, keyed(ATTACKS))
+
+
+def test_images_outside_the_ball_of_their_attack_are_no_result():
+    class Beyond(type(pgd(BALL))):
+        bounds = Linf(0.05)
+
+    searched = pgd(Linf(0.1), steps=1)
+    attack = Beyond(**{f.name: getattr(searched, f.name) for f in fields(searched)})
+    net = TinyNet()
+    with pytest.raises(ValueError, match=r"a pixel is 0.05 outside \(attack pgd\): project"):
+        exam_of(net).correct(net, {PGD: attack})
 
 
 def test_an_exam_leaves_the_network_as_it_was():

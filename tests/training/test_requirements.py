@@ -159,16 +159,20 @@ def test_lightning_changes_fp16_on_a_cpu_before_a_module_can_see_it():
     assert trainer.precision == "bf16-mixed"
 
 
-def test_a_label_of_a_later_batch_is_named():
+@pytest.mark.parametrize(
+    ("label", "got", "steps"), [(10, "got 0 to 10", 1), (-100, "got -100 to 9 at step 2", 3)]
+)
+def test_a_label_of_a_later_batch_is_named(label, got, steps):
+    """Also that of -100, which PyTorch's cross-entropy leaves out without a word."""
     y = Y.clone()
-    y[20] = 10
+    y[20] = label
     trainer = Trainer(
         max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
-    with pytest.raises(ValueError, match=r"labels must be from 0 to 9, .* got 0 to 10"):
+    with pytest.raises(ValueError, match=f"labels must be from 0 to 9, .* {got}"):
         trainer.fit(FastAT(Net(), Linf(8 / 255)), DataLoader(TensorDataset(X, y), 16))
-    assert trainer.global_step == 1
+    assert trainer.global_step == steps
 
 
 def test_a_last_batch_of_one_image_is_refused_before_the_first_step_where_it_cannot_train():
@@ -214,7 +218,7 @@ class Own(Attack):
         return AttackResult(self.change(x))
 
     def scaled(self, factor):
-        return self
+        return Own(self.change, self.ball.scaled(factor))
 
 
 @pytest.mark.parametrize(
@@ -231,6 +235,13 @@ def test_an_attack_of_somebody_is_held_to_its_ball_and_to_pixels(change, said):
         fit(settings={"attack": Own(change, Linf(8 / 255))})
     with pytest.raises(ValueError, match=said.partition(" at step")[0]):
         Own(change, Linf(8 / 255))(Net(), X.clone(), Y)
+
+
+def test_an_attack_of_somebody_is_held_to_the_radius_of_the_warm_up():
+    own = Own(lambda x: (x + 0.03).clamp(0, 1), Linf(8 / 255))
+    assert fit(settings={"attack": own})[0].global_step == 3
+    with pytest.raises(ValueError, match=r"a pixel is 0.0195 outside at step 1"):
+        fit(settings={"attack": own, "eps_warmup_epochs": 1.0})
 
 
 def test_images_that_are_not_numbers_stop_a_training_and_are_named_by_a_call():
@@ -294,6 +305,13 @@ def test_a_call_of_an_attack_refuses_pixels_and_labels_out_of_range(x, y, said):
         pgd(Linf(0.1), steps=1)(Net(), x, y)
 
 
+def test_a_call_of_an_attack_refuses_networks_without_a_gradient_of_the_images():
+    bias = nn.Parameter(torch.zeros(10))
+    for net in (Net(lambda z: z.detach()), Net(lambda z: bias.expand(len(z), -1))):
+        with pytest.raises(ValueError, match="without a gradient with respect to the images"):
+            pgd(Linf(0.1), steps=1)(net, X, Y)
+
+
 def test_networks_of_16_bits_and_without_weights_are_refused():
     with pytest.raises(ValueError, match="must be float32 or float64, got torch"):
         fit(Net().half())
@@ -329,7 +347,7 @@ def test_a_regularizer_with_the_name_of_a_term_of_the_loss_is_refused():
     "settings", [{"smoothing": LabelSmoothing(0.1, 4)}, {"attack": LIET(Linf(0.1), classes=4)}]
 )
 def test_other_classes_than_those_of_the_network_are_refused_before_the_first_step(settings):
-    with pytest.raises(ValueError, match="classes of L.* must be 10, the number of logits.*got 4"):
+    with pytest.raises(ValueError, match=r"classes of L.* must be 10, the number of logits.*got 4"):
         fit(settings=settings)
     assert fit(Net(classes=4), y=Y % 4, settings=settings)[0].global_step == 3
 
@@ -339,3 +357,22 @@ def test_held_out_images_of_several_loaders_are_refused():
     loader = DataLoader(TensorDataset(X, Y), 16)
     with pytest.raises(ValueError, match="held-out images must come from one loader, got several"):
         trainer.validate(FastAT(Net(), Linf(0.1)), [loader, loader], verbose=False)
+
+
+def test_attacks_of_the_validation_are_held_to_their_ball():
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, inference_mode=False
+    )
+    own = Own(lambda x: (x + 0.03).clamp(0, 1), Linf(0.01))
+    module = FastAT(Net(), Linf(0.1), val_attacks={"own": own})
+    with pytest.raises(ValueError, match=r"a pixel is 0.02 outside \(attack own, in validation\)"):
+        trainer.validate(module, DataLoader(TensorDataset(X, Y), 16), verbose=False)
+
+
+def test_an_attack_that_returns_images_alone_is_refused():
+    class Bare(Own):
+        def _run(self, model, x, y, options):
+            return self.change(x)
+
+    with pytest.raises((TypeError, ValueError), match="AttackResult"):  # by the type checker here
+        Bare(lambda x: x, Linf(0.1))(Net(), X, Y)
