@@ -11,19 +11,14 @@ share their eigenvalues, and an eigenvector ``p`` of the latter gives the princi
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from energy_at.core.files import digest, sha256
 from energy_at.core.rng import CountedNoise
 from energy_at.core.rules import ArgumentError, integer, number, one_of, require
-from energy_at.core.types import Labels, Pixels
-from energy_at.data.decoding import image
-from energy_at.data.other_images import other_images
+from energy_at.core.types import Labels
 from energy_at.sampling.training_images import Features, Rows, TrainingImages, as_rows
 
 BLOCK = 32
@@ -144,97 +139,6 @@ class Uniform(Start):
         self, label: int, number: Labels, noise: CountedNoise, images: TrainingImages, fit: Fitted
     ) -> Points:
         return noise.uniform(START_DRAW, images.pixels[0].numel())
-
-
-@dataclass(frozen=True)
-class Picture(Start):
-    """An image of the user, the same for every sample; it is cropped to a square and resized.
-
-    Attributes:
-        file: The image.
-
-    Raises:
-        ArgumentError: if it cannot be read.
-    """
-
-    file: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.file is None or not Path(self.file).is_file():
-            raise ArgumentError("file", self.file, "an image file (png, jpg, webp or bmp)")
-
-    @property
-    def digests(self) -> Mapping[str, str]:
-        assert self.file is not None
-        return {"sha256": sha256(Path(self.file).read_bytes())}
-
-    def fit(self, images: TrainingImages, features: Features | None = None) -> Fitted:
-        assert self.file is not None
-        channels, size, _ = images.pixels[0].shape
-        try:
-            pixels = image(Path(self.file), channels, size)
-            return {"picture": as_rows(torch.from_numpy(pixels.copy())[None])}
-        except (OSError, ValueError) as error:
-            why = str(error)
-        # out of the handler: what is raised first is what a command shows
-        raise ArgumentError("file", self.file, f"an image file (png, jpg, webp or bmp): {why}")
-
-    def draw(
-        self, label: int, number: Labels, noise: CountedNoise, images: TrainingImages, fit: Fitted
-    ) -> Points:
-        return fit["picture"].expand(len(noise.keys), -1)
-
-
-@dataclass(frozen=True)
-class OtherImages(Start):
-    """Stored images that the network was not trained on: sample ``i`` starts from image ``i``.
-
-    As DAT samples (Yin et al., 2025). Images are cropped to a square and resized.
-
-    Attributes:
-        images: A folder of images, or an ``.npz`` file.
-
-    Raises:
-        ArgumentError: if it is neither.
-    """
-
-    images: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.images is None or not Path(self.images).expanduser().exists():
-            must = "a folder of images or an .npz file, of images that are no training images"
-            raise ArgumentError("images", self.images, must)
-
-    @property
-    def digests(self) -> Mapping[str, str]:
-        assert self.images is not None
-        path = Path(self.images).expanduser()
-        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        return {"sha256": digest([sha256(file.read_bytes()) for file in files])}
-
-    def require(self, images: TrainingImages, n: int) -> None:
-        if (stored := len(self._stored(images))) < n:
-            must = f"a set of at least n={n} images, one for each sample: it holds {stored}"
-            raise ArgumentError("images", self.images, must)
-
-    def draw(
-        self, label: int, number: Labels, noise: CountedNoise, images: TrainingImages, fit: Fitted
-    ) -> Points:
-        stored = self._stored(images)
-        # a block may count beyond the samples that are wanted
-        chosen = stored[number.cpu() % len(stored)]
-        return as_rows(chosen.to(images.pixels.device))
-
-    def _stored(self, images: TrainingImages) -> Pixels:
-        assert self.images is not None
-        channels, size, _ = images.pixels[0].shape
-        path = Path(self.images).expanduser().absolute()
-        return _read(path, path.stat().st_mtime_ns, channels, size)
-
-
-@lru_cache(maxsize=1)
-def _read(path: Path, _modified: int, channels: int, size: int) -> Pixels:
-    return other_images(path, channels, size, "images")
 
 
 @dataclass(frozen=True)

@@ -2,75 +2,43 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from lightning import Callback, LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
-from energy_at.attacks import LIET, Attack, AttackResult
-from energy_at.attacks.base import AN_ATTACK, Memory
+from energy_at.attacks import Attack, AttackResult
+from energy_at.attacks.base import Memory
 from energy_at.core.distributed import Part, summed
 from energy_at.core.rng import Noise, global_draws, mixed
-from energy_at.core.rules import (
-    FUNCTION,
-    TRUTH,
-    ArgumentError,
-    Rule,
-    an,
-    integer,
-    number,
-    one_of,
-    or_null,
-    require,
-)
-from energy_at.core.types import (
-    Images,
-    Labels,
-    Logits,
-    Targets,
-    labels_of,
-    require_labels,
-    require_pixels,
-)
+from energy_at.core.types import Images, Labels, Logits, Targets, labels_of
 from energy_at.energy.pair import LogitPair
 from energy_at.models.modes import eval_mode, frozen_running_stats, full_precision, require_tensor
 from energy_at.objectives import LabelSmoothing, Objective, Vicinity, fits_adv_alone, pert_align
 from energy_at.objectives.linearity import input_gradient
-from energy_at.objectives.objective import AN_OBJECTIVE
 from energy_at.training.forward import clean_logits, needs_graph, part_of, place_of, start_logits
 from energy_at.training.guard import FiniteGuard
-from energy_at.training.optim import A_NETWORK, WeightPerturbation, sgd, stepped
+from energy_at.training.optim import (
+    OptimizerFactory,
+    ScheduleFactory,
+    WeightPerturbation,
+    optimizer_of,
+    sgd,
+    stepped,
+)
 from energy_at.training.requirements import (
+    BNMode,
     images_and_labels,
-    require_attack,
+    require_arguments,
+    require_classes,
     require_first_batch,
-    require_initialized,
-    require_logits,
-    require_precise,
-    require_shareable,
-    require_trainable,
-    require_trainer,
+    require_fit,
+    require_held_out,
+    require_known_length,
 )
 from energy_at.training.validation import Percentile, validation_metrics
-
-OptimizerFactory = Callable[[nn.Module], Optimizer]
-ScheduleFactory = Callable[[Optimizer, int], LRScheduler]  # given the number of all steps
-BNMode = Literal["batch", "eval"]
-
-_ATTACKS = Rule(
-    'a dictionary of attacks, such as {"pgd10": pgd(Linf(8 / 255))}',
-    lambda value: isinstance(value, Mapping) and all(map(AN_ATTACK.holds, value.values())),
-)
-_FACTORY = Rule(
-    "a function of the network that returns an optimizer, such as partial(sgd, lr=0.1)",
-    lambda value: (
-        callable(value) and not (isinstance(value, type) and issubclass(value, Optimizer))
-    ),
-)
 
 
 class AdversarialTraining(LightningModule):
@@ -121,23 +89,10 @@ class AdversarialTraining(LightningModule):
         reuse: bool = True,
     ) -> None:
         super().__init__()
-        require(A_NETWORK, net=net)
-        require_initialized(net)
-        require(AN_ATTACK, attack=attack)
-        require(AN_OBJECTIVE, objective=objective)
-        require(_ATTACKS, val_attacks=val_attacks)
-        require(_FACTORY, optimizer=optimizer)
-        require(or_null(FUNCTION), schedule=schedule)
-        require(or_null(an(LabelSmoothing, "a LabelSmoothing")), smoothing=smoothing)
-        require(or_null(an(WeightPerturbation, "a WeightPerturbation")), awp=awp)
-        require(integer(0), seed=seed)
-        require(TRUTH, reuse=reuse)
-        require(one_of(*get_args(BNMode)), bn_mode=bn_mode)
-        require(number(0), eps_warmup_epochs=eps_warmup_epochs)
         self.net = net
         self.attack = attack
         self.objective = objective
-        self.val_attacks = dict(val_attacks)
+        self.val_attacks = val_attacks
         self.optimizer = optimizer
         self.schedule = schedule
         self.bn_mode = bn_mode
@@ -146,6 +101,7 @@ class AdversarialTraining(LightningModule):
         self.awp = awp
         self.seed = seed
         self.reuse = reuse
+        require_arguments(self)
         self.memory: Memory = {}  # of the attack
         self.repeated_epochs = 0  # by rollbacks: warm-ups do not count them
         self._classes = 0  # logits of an image, once they were checked
@@ -168,10 +124,7 @@ class AdversarialTraining(LightningModule):
         return [] if has_guard else [FiniteGuard()]
 
     def on_fit_start(self) -> None:
-        require_trainer(self.trainer)
-        require_precise(self.net)
-        require_attack(self.attack, self.objective)
-        require_shareable(self.attack, self.trainer.world_size)
+        require_fit(self.trainer, self.net, self.attack, self.objective)
 
     def on_fit_end(self) -> None:
         if self.trainer.global_step == 0:
@@ -182,17 +135,10 @@ class AdversarialTraining(LightningModule):
         if not self._classes:
             x, y = self._images_and_labels(batch)
             loader, batches = self.trainer.train_dataloader, self.trainer.num_training_batches
-            rises = [w.ramp_epochs for w in self.objective.terms.values()]
-            if batches == float("inf") and any([self.eps_warmup_epochs, *rises]):
-                raise ValueError(
-                    "eps_warmup_epochs and ramp_epochs need epochs of a known length: give the "
-                    "loader a length, or the trainer limit_train_batches"
-                )
+            rises = (weighted.ramp_epochs for weighted in self.objective.terms.values())
+            require_known_length(batches, self.eps_warmup_epochs, *rises)
             self._classes = require_first_batch(self.net, x, y, loader, batches)
-            for part in (self.smoothing, self.attack):
-                if isinstance(part, LabelSmoothing | LIET) and part.classes != self._classes:
-                    must = f"{self._classes}, the number of logits of the network"
-                    raise ArgumentError(f"classes of {type(part).__name__}", part.classes, must)
+            require_classes(self._classes, self.smoothing, self.attack)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         # Lightning takes the mean of the processes' gradients, and these are parts of a sum
@@ -219,8 +165,7 @@ class AdversarialTraining(LightningModule):
         epoch = self._epochs_done(batch_idx)
         noise = part.noise(self._noise(x.device, self.current_epoch, batch_idx))
         raised, trained = self._smoothed(x, y, batch_idx, part)
-        attack = self._attack_at(batch_idx)
-        found = self._run_attack(x, y, batch_idx, noise, raised, attack)
+        found = self._run_attack(x, y, batch_idx, noise, raised)
         aligned = self._gradients(found, y if raised is None else raised, part)
         if self.awp is not None and self._perturbs_weights():
             with frozen_running_stats(self.net):
@@ -235,13 +180,13 @@ class AdversarialTraining(LightningModule):
             self.objective.require_traits(pair.adv.shape[1], x.device)
             self._knows_traits = True
         losses = self.objective(pair, epoch, vicinity)
-        classes = y.new_full((), pair.adv.shape[1])
-        of_batch = torch.stack([*x.aminmax(), *y.aminmax(), classes])
+        of_batch = torch.stack([*x.aminmax(), *y.aminmax(), y.new_full((), pair.adv.shape[1])])
+        of_attack = self._attack_at(batch_idx).extremes(x, found.x_adv.detach())
         return {
             "loss": losses.total,
             "parts": losses.parts,
             "pair": pair.detach(),
-            "extremes": torch.cat([of_batch, attack.extremes(x, found.x_adv.detach())]),
+            "extremes": torch.cat([of_batch, of_attack]),
             **({} if aligned is None else {"gradients": aligned}),
         }
 
@@ -272,10 +217,7 @@ class AdversarialTraining(LightningModule):
         if dataloader_idx:
             raise ValueError("held-out images must come from one loader, got several")
         x, y = self._images_and_labels(batch)
-        require_pixels(float(x.min()), float(x.max()), "validation")
-        # Lightning validates once before the first batch to train on is checked
-        classes = self._classes or require_logits(self.net, x[:2]).shape[1]
-        require_labels(int(y.min()), int(y.max()), classes)
+        require_held_out(self.net, x, y, self._classes)
         part = part_of(self._trainer, len(x), batch_idx)
 
         def noise() -> Noise:
@@ -300,27 +242,16 @@ class AdversarialTraining(LightningModule):
         self.log_dict(found, sync_dist=True)  # equal in all processes
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        require_trainable(self.net)
-        optimizer = self.optimizer(self.net)
-        require(
-            Rule(_FACTORY.must, lambda _: isinstance(optimizer, Optimizer)),
-            optimizer=self.optimizer,
-        )
+        optimizer = optimizer_of(self.optimizer, self.net)
         if self.schedule is None:
             return optimizer
         total = self.trainer.estimated_stepping_batches
         return {"optimizer": optimizer, "lr_scheduler": stepped(self.schedule, optimizer, total)}
 
     def _run_attack(
-        self,
-        x: Images,
-        y: Labels,
-        batch_idx: int,
-        noise: Noise,
-        targets: Targets | None = None,
-        attack: Attack | None = None,
+        self, x: Images, y: Labels, batch_idx: int, noise: Noise, targets: Targets | None = None
     ) -> AttackResult:
-        attack = attack or self._attack_at(batch_idx)
+        attack = self._attack_at(batch_idx)
         self.memory = {name: value.to(x.device) for name, value in self.memory.items()}
         loader = self.trainer.train_dataloader if self._trainer is not None else None
         with self._attack_mode():

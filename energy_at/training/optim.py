@@ -21,7 +21,16 @@ from energy_at.core.distributed import summed
 from energy_at.core.rules import SHARE, TRUTH, Rule, an, integer, is_list, number, require
 from energy_at.core.types import Scalar
 
+OptimizerFactory = Callable[[nn.Module], Optimizer]
+ScheduleFactory = Callable[[Optimizer, int], LRScheduler]  # given the number of all steps
+
 A_NETWORK = an(nn.Module, "a network, a torch.nn.Module")
+AN_OPTIMIZER_FACTORY = Rule(
+    "a function of the network that returns an optimizer, such as partial(sgd, lr=0.1)",
+    lambda value: (
+        callable(value) and not (isinstance(value, type) and issubclass(value, Optimizer))
+    ),
+)
 _AN_OPTIMIZER = an(Optimizer, "an optimizer, such as sgd(net)")
 
 
@@ -125,8 +134,25 @@ class WeightPerturbation:
                 weight.copy_(value)
 
 
+def optimizer_of(factory: OptimizerFactory, net: nn.Module) -> Optimizer:
+    """The optimizer of a network.
+
+    Raises:
+        ValueError: if no weight of the network can change, or the factory returns something else.
+    """
+    if not any(weight.requires_grad for weight in net.parameters()):
+        raise ValueError(
+            "the network has nothing to train: no weight of it requires a gradient; "
+            "net.requires_grad_() makes all of them trainable"
+        )
+    optimizer = factory(net)
+    is_one = isinstance(optimizer, Optimizer)
+    require(Rule(AN_OPTIMIZER_FACTORY.must, lambda _: is_one), optimizer=factory)
+    return optimizer
+
+
 def stepped(
-    schedule: Callable[[Optimizer, int], LRScheduler], optimizer: Optimizer, total_steps: float
+    schedule: ScheduleFactory, optimizer: Optimizer, total_steps: float
 ) -> LRSchedulerConfigType:
     """A schedule of ``total_steps`` steps, as Lightning takes it.
 

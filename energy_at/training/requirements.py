@@ -1,7 +1,7 @@
 """What a training needs of its network, images and labels."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
 
 import torch
 from lightning import Trainer
@@ -10,9 +10,22 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
-from energy_at.attacks import Attack, NoAttack
+from energy_at.attacks import LIET, Attack, NoAttack
+from energy_at.attacks.base import AN_ATTACK
 from energy_at.core.progress import write_line
-from energy_at.core.rules import TRAINER, ArgumentError, an, number, or_null, require
+from energy_at.core.rules import (
+    FUNCTION,
+    TRAINER,
+    TRUTH,
+    ArgumentError,
+    Rule,
+    an,
+    integer,
+    number,
+    one_of,
+    or_null,
+    require,
+)
 from energy_at.core.types import (
     Images,
     Labels,
@@ -24,8 +37,35 @@ from energy_at.core.types import (
 )
 from energy_at.energy.energies import resolution
 from energy_at.models.modes import eval_mode, no_graph, try_on
-from energy_at.objectives import CleanCrossEntropy, Objective, Trait
-from energy_at.objectives.objective import traits_of
+from energy_at.objectives import CleanCrossEntropy, LabelSmoothing, Objective, Trait
+from energy_at.objectives.objective import AN_OBJECTIVE, traits_of
+from energy_at.training.optim import A_NETWORK, AN_OPTIMIZER_FACTORY, WeightPerturbation
+
+BNMode = Literal["batch", "eval"]
+_ARGUMENTS = {
+    "net": A_NETWORK,
+    "attack": AN_ATTACK,
+    "objective": AN_OBJECTIVE,
+    "val_attacks": Rule(
+        'a dictionary of attacks, such as {"pgd10": pgd(Linf(8 / 255))}',
+        lambda value: isinstance(value, Mapping) and all(map(AN_ATTACK.holds, value.values())),
+    ),
+    "optimizer": AN_OPTIMIZER_FACTORY,
+    "schedule": or_null(FUNCTION),
+    "bn_mode": one_of(*get_args(BNMode)),
+    "eps_warmup_epochs": number(0),
+    "smoothing": or_null(an(LabelSmoothing, "a LabelSmoothing")),
+    "awp": or_null(an(WeightPerturbation, "a WeightPerturbation")),
+    "seed": integer(0),
+    "reuse": TRUTH,
+}
+
+
+def require_arguments(training: nn.Module) -> None:
+    """Raises ``ValueError`` for the first attribute of a training that breaks its rule."""
+    for name, rule in _ARGUMENTS.items():
+        require(rule, **{name: getattr(training, name)})
+    require_initialized(training.get_submodule("net"))
 
 
 def require_initialized(net: nn.Module) -> None:
@@ -35,15 +75,6 @@ def require_initialized(net: nn.Module) -> None:
         raise ValueError(
             f"the network has lazy layers without weights ({', '.join(lazy)}): give them their "
             "sizes, or call it on a batch of images before it is trained"
-        )
-
-
-def require_trainable(net: nn.Module) -> None:
-    """Raises ``ValueError`` if no weight of the network can change."""
-    if not any(weight.requires_grad for weight in net.parameters()):
-        raise ValueError(
-            "the network has nothing to train: no weight of it requires a gradient; "
-            "net.requires_grad_() makes all of them trainable"
         )
 
 
@@ -184,6 +215,37 @@ def require_first_batch(net: nn.Module, x: Images, y: Labels, loader: Any, batch
     return classes
 
 
+def require_held_out(net: nn.Module, x: Images, y: Labels, classes: int) -> None:
+    """Raises ``ValueError`` if a batch cannot be validated on.
+
+    Args:
+        net: The network.
+        x: Images of the batch.
+        y: Their labels.
+        classes: Of the network; 0 before the first batch to train on, which Lightning may validate
+            before.
+    """
+    require_pixels(float(x.min()), float(x.max()), "validation")
+    require_labels(int(y.min()), int(y.max()), classes or require_logits(net, x[:2]).shape[1])
+
+
+def require_known_length(batches: float, *rises: float) -> None:
+    """Raises ``ValueError`` if anything rises over epochs of an unknown number of batches."""
+    if batches == float("inf") and any(rises):
+        raise ValueError(
+            "eps_warmup_epochs and ramp_epochs need epochs of a known length: give the "
+            "loader a length, or the trainer limit_train_batches"
+        )
+
+
+def require_classes(classes: int, *parts: LabelSmoothing | Attack | None) -> None:
+    """Raises ``ValueError`` if label smoothing, or LIET, is of another number of classes."""
+    for part in parts:
+        if isinstance(part, LabelSmoothing | LIET) and part.classes != classes:
+            must = f"{classes}, the number of logits of the network"
+            raise ArgumentError(f"classes of {type(part).__name__}", part.classes, must)
+
+
 def require_attack(attack: Attack, objective: Objective) -> None:
     """Raises ``ValueError`` if terms compare clean and adversarial images, and nothing attacks."""
     compares = Trait.READS_CLEAN | Trait.READS_START | Trait.TRAINS_START
@@ -204,6 +266,14 @@ def require_trainer(trainer: Trainer) -> None:
     require(or_null(number(0)), gradient_clip_val=trainer.gradient_clip_val)
     strategies = SingleDeviceStrategy, DDPStrategy
     require(an(strategies, "auto or ddp"), strategy=trainer.strategy)
+
+
+def require_fit(trainer: Trainer, net: nn.Module, attack: Attack, objective: Objective) -> None:
+    """Raises ``ValueError`` if a trainer cannot train a network with an attack and an objective."""
+    require_trainer(trainer)
+    require_precise(net)
+    require_attack(attack, objective)
+    require_shareable(attack, trainer.world_size)
 
 
 def require_shareable(attack: Attack, processes: int) -> None:

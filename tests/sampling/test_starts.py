@@ -4,10 +4,8 @@ import math
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from energy_at.core.rng import CountedNoise
@@ -15,32 +13,14 @@ from energy_at.sampling import (
     ClassGaussian,
     ClassPCA,
     LocalPCA,
-    OtherImages,
     Start,
     TrainingImages,
     Uniform,
 )
 from energy_at.sampling.starts import find_components
+from tests.helpers.starts import drawn, images_of
 
 STARTS = [Uniform(), ClassGaussian(), ClassPCA(), LocalPCA(k=3, by="pixels")]
-
-
-def images_of(*counts, shape=(1, 2, 3), seed=0):
-    """`counts` images of each class, whose pixels are correlated, the classes in turn."""
-    generator = torch.Generator().manual_seed(seed)
-    size = math.prod(shape)
-    pixels, labels = [], []
-    for label, count in enumerate(counts):
-        mixing = torch.randn(size, size, generator=generator)
-        values = 128 + 12 * torch.randn(count, size, generator=generator) @ mixing
-        pixels.append(values.clamp(0, 255).to(torch.uint8).reshape(count, *shape))
-        labels += [label] * count
-    order = torch.randperm(len(labels), generator=generator)
-    return TrainingImages(torch.cat(pixels)[order], torch.tensor(labels)[order], len(counts))
-
-
-def drawn(start, label, n, images, fit, seed=0):
-    return start.draw(label, torch.arange(n), CountedNoise.of(range(n), seed), images, fit)
 
 
 def assert_law(points, mean, covariance):
@@ -171,62 +151,6 @@ def test_a_start_is_a_start_and_stays_with_its_class(start):
     else:
         assert means[0] < 0.3
         assert means[1] > 0.7
-
-
-# Stored images of another kind
-
-
-def stored(path, pixels):
-    np.savez(path, images=pixels.permute(0, 2, 3, 1).numpy())
-    return OtherImages(str(path))
-
-
-def test_sample_i_starts_from_image_i_whatever_its_class_and_noise(tmp_path):
-    images = images_of(4, 4, shape=(1, 3, 3))
-    theirs = torch.randint(0, 256, (40, 1, 3, 3), dtype=torch.uint8)
-    start = stored(tmp_path / "theirs.npz", theirs)
-    start.require(images, 40)
-    number = torch.tensor([7, 39, 0, 40])  # a block counts beyond the last sample
-    for label, seed in ((0, 0), (1, 5)):
-        found = start.draw(label, number, CountedNoise.of(number.tolist(), seed), images, {})
-        assert found.equal(theirs[[7, 39, 0, 0]].flatten(1) / 255)
-
-
-def test_files_of_a_folder_are_made_to_fit(tmp_path):
-    for i, level in enumerate((0, 51, 255)):
-        picture = Image.new("RGB", (8, 6), (level, level, level))
-        picture.save(tmp_path / f"{2 - i}.png")
-    found = drawn(OtherImages(str(tmp_path)), 0, 3, images_of(4, shape=(1, 2, 2)), {})
-    assert found.mul(255).round().tolist() == [[255] * 4, [51] * 4, [0] * 4]
-
-
-def test_fewer_stored_images_than_samples_are_refused(tmp_path):
-    start = stored(tmp_path / "few.npz", torch.zeros(5, 1, 2, 2, dtype=torch.uint8))
-    images = images_of(4, shape=(1, 2, 2))
-    start.require(images, 5)
-    with pytest.raises(ValueError, match=r"must be a set of at least n=6 images.*: it holds 5"):
-        start.require(images, 6)
-
-
-@pytest.mark.parametrize("missing", [None, "nowhere"])
-def test_stored_images_that_are_not_there_are_refused(missing):
-    with pytest.raises(ValueError, match=r"^images must be a folder of images or an .npz file"):
-        OtherImages(missing)
-
-
-def test_other_stored_images_are_another_start(tmp_path):
-    images = images_of(4, shape=(1, 2, 2))
-    first = torch.zeros(3, 1, 2, 2, dtype=torch.uint8)
-    start = stored(tmp_path / "a.npz", first)
-    before = start.digests
-    assert drawn(start, 0, 3, images, {}).max() == 0
-    (tmp_path / "a.npz").unlink()  # a file that is overwritten may be mapped
-    start = stored(tmp_path / "a.npz", first + 255)
-    assert drawn(start, 0, 3, images, {}).min() == 1
-    assert start.digests != before
-    (tmp_path / "sub").mkdir()
-    stored(tmp_path / "sub" / "b.npz", first)
-    assert OtherImages(str(tmp_path / "sub" / "b.npz")).digests == before
 
 
 # Neighbourhoods

@@ -424,15 +424,16 @@ def test_eps_warm_up_reaches_the_radius_and_not_before(tmp_path):
     )
     assert run.module._attack_at(0) is run.module.attack  # epoch 2: past the warm-up
     fresh = prepared(tmp_path, *TINY_BN, "training.eps_warmup=1")
-    radii, attack_at = [], fresh.module._attack_at
+    by_step, attack_at = {}, fresh.module._attack_at
 
     def recorded(batch_idx):
         attack = attack_at(batch_idx)
-        radii.append(attack.ball.eps)
+        by_step.setdefault(fresh.trainer.global_step, set()).add(attack.ball.eps)
         return attack
 
     fresh.module._attack_at = recorded
     fresh.trainer.fit(fresh.module, fresh.data)
+    radii = [radius for (radius,) in by_step.values()]
     per_epoch = len(radii) // 2
     assert per_epoch > 1
     expected = [8 / 255 * min(1, (k + 1) / per_epoch) for k in range(len(radii))]
