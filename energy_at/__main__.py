@@ -4,6 +4,7 @@
 """
 
 import os
+import signal
 import sys
 from string import Template
 
@@ -46,16 +47,25 @@ def main() -> None:
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in COMMANDS:
         # What launchers and further GPUs start again is then the command itself.
-        sys.stdout.flush()
         os.execv(sys.executable, [sys.executable, "-m", f"energy_at.{name}", *arguments])
     elif name == "completion":
-        print(completion(*arguments[:1]), end="")
+        _print(completion(*arguments[:1]))
     elif name in ("-h", "--help"):
-        print(listing())
+        _print(listing() + "\n")
     elif name == "--version":
-        print(f"energy_at {__version__}")
+        _print(f"energy_at {__version__}\n")
     else:
         sys.exit(f"error: the command {name} must be {one_of(*COMMANDS).broken_by(name)}")
+
+
+def _print(text: str) -> None:
+    """Prints, and ends in one line on a full device, in silence for a reader that has closed."""
+    try:
+        print(text, end="", flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes once more at its end
+        closed = isinstance(error, BrokenPipeError)
+        sys.exit(128 + signal.SIGPIPE if closed else f"error: standard output: {error.strerror}")
 
 
 def listing() -> str:

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -73,3 +74,19 @@ def test_a_shell_without_a_script_is_refused():
     assert (done.returncode, done.stderr) == (
         1, "error: completion tcsh must be one of bash, zsh\n",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("typed", ["--help", "--version", "completion"])
+def test_a_full_device_behind_the_output_is_one_line(typed):
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [PYTHON, "-m", "energy_at", typed],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (ended.returncode, ended.stderr) == (
+        1,
+        "error: standard output: No space left on device\n",
+    )

@@ -19,7 +19,7 @@ from typing import Any, cast
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from energy_at.config.arguments import require_overrides
 from energy_at.config.errors import error_file, one_line_errors, raising
@@ -74,10 +74,12 @@ def command(
             job = _this_job() if jobs else Job(Path.cwd())
             hint = on_interrupt.format(folder=job.folder, out=cfg.get("out"))
             folder = None if job.folder == Path.cwd() else job.folder
-            with one_line_errors(folder, keep_going=job.in_sweep, on_interrupt=hint):
+            place = Path(str(cfg.get("out") or cfg.get("run") or "."))
+            with one_line_errors(folder, keep_going=job.in_sweep, on_interrupt=hint, place=place):
                 require_single(overrides())
                 require_read(cfg, name, overrides())
                 check(cfg)
+                OmegaConf.to_container(cfg, resolve=True)  # refuses what is no radius, in a second
                 with open_dict(cfg):  # what is saved in a run folder never says whom to trust
                     set_trusted(cfg.pop("trust", []))
                 _require_named(cfg)

@@ -58,13 +58,15 @@ def one_line_errors(
     keep_going: bool = False,
     on_interrupt: str = "",
     command: str | None = None,
+    place: Path | None = None,
 ) -> Iterator[None]:
     """Turns a user's error into one line and exit code 1; a defect of ours keeps its traceback.
 
     An empty run folder that Hydra has made is removed again; with ``keep_going`` the error is left
     in it instead of raised: a job of a sweep must not end the others. ``HYDRA_FULL_ERROR=1`` shows
     every traceback. A Ctrl-C ends in one line too, with exit code 130, and a reader that has closed
-    (``| head``) in silence, with 141, as a shell expects.
+    (``| head``) in silence, with 141, as a shell expects. A full disk is that of the folder, or
+    else of the ``place`` that the command writes in.
     """
     if folder is not None:
         with suppress(OSError):  # of a folder, which is refused later
@@ -77,7 +79,7 @@ def one_line_errors(
         _close_output()
         sys.exit(128 + signal.SIGPIPE)
     except Exception as error:
-        _end(error, command, folder, keep_going=keep_going)
+        _end(error, command, folder, place, keep_going=keep_going)
     except KeyboardInterrupt:
         if folder is not None:
             remove_empty(folder)
@@ -86,12 +88,19 @@ def one_line_errors(
         sys.exit(128 + signal.SIGINT)
 
 
-def _end(error: Exception, command: str | None, folder: Path | None, *, keep_going: bool) -> None:
+def _end(
+    error: Exception,
+    command: str | None,
+    folder: Path | None,
+    place: Path | None,
+    *,
+    keep_going: bool,
+) -> None:
     """Ends the command with one line, or the job of a sweep; raises a defect of ours again."""
     if isinstance(error, OSError) and _is_of_output(error):
         _close_output()
         error = OSError(error.errno, error.strerror, _OUTPUT)
-    line = explain(error, command, folder)
+    line = explain(error, command, folder or place)
     if folder is not None and keep_going:
         _keep_error(folder, error, line)
         return
@@ -176,7 +185,9 @@ def explain(
     for found in sorted(ours, key=lambda e: isinstance(e, ArgumentError)):
         if isinstance(found, ArgumentError):  # of a key of the command, which is called the same
             return f"{found.argument}={as_typed(found.value)} must be {found.must}"
-        quoting = (str(e) for e in ours if str(found) in str(e))  # such as with a key in front
+        # another of ours with a key in front, and none of a framework that quotes it
+        own = (e for e in ours if not isinstance(e, _FRAMEWORK))
+        quoting = (str(e) for e in own if str(found) in str(e))
         return " ".join(max(quoting, key=len).split())
     for found in chain:
         if isinstance(found, OSError) and found.filename is not None:

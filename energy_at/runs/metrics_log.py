@@ -244,8 +244,11 @@ def _fits(column: str, cell: str) -> bool:
         return False
 
 
-def require_rows(path: Path, rows: int) -> None:
-    """Raises ``ValueError`` unless a log holds at least that many rows, and these are whole."""
+def require_rows(path: Path, rows: int, step: int) -> None:
+    """Raises ``ValueError`` unless a log holds at least that many whole rows, until that step.
+
+    A row that was lost among them would have a later one take its place.
+    """
     if not rows:  # a run without a log has no file
         return
     content = path.read_bytes() if path.is_file() else b""
@@ -257,6 +260,13 @@ def require_rows(path: Path, rows: int) -> None:
         )
     if damage := find_damage(b"\n".join(lines[: rows + 1]) + b"\n"):
         raise ValueError(f"{path} is damaged: line {damage[0]}: {damage[1]}")
+    header, last = (next(csv.reader([line.decode()])) for line in (lines[0], lines[rows]))
+    found = int(float(last[header.index("step")]))
+    if found > step:
+        raise ValueError(
+            f"{path} is damaged: row {rows} is of step {found}, but it was logged until the last "
+            f"checkpoint, at step {step}: rows are lost; restore the file, or train again elsewhere"
+        )
 
 
 def read_metrics_log(path: Path) -> MetricsLog:

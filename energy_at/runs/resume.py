@@ -55,9 +55,10 @@ def open_resumed(
         return cfg, folder, None, [*folder.overrides(), *changes]
     checkpoint = folder.checkpoint("last")
     state = read_training_state(checkpoint)
-    require_rows(folder.metrics_file, state.get("metrics_rows", 0))
+    require_rows(folder.metrics_file, state.get("metrics_rows", 0), state["global_step"])
     # The first process has noted the longer training where the others look for the shorter.
     if is_first() and folder.results_file.is_file() and not _is_longer(cfg, before):
+        folder.results()  # damaged ones say so: they are no end of a run
         raise ValueError(
             f"{path} {_ending(state)}: trainer.max_epochs above {before.trainer.max_epochs} trains "
             "it further, energy_at.evaluate evaluates it again"

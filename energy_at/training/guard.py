@@ -95,5 +95,5 @@ def _require_finite(module: LightningModule, step: int) -> None:
 def _broken(what: str, step: int) -> FloatingPointError:
     return FloatingPointError(
         f"{what} at step {step}: training stopped, checkpoints written before are kept; "
-        "lower the learning rate (optimizer.lr), or the weights of the loss and its regularizers"
+        "lower the learning rate, or the weights of the loss and its regularizers"
     )

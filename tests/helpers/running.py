@@ -93,4 +93,5 @@ def assert_refused(type_in, said, *argv):
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert "Traceback" not in out + err
+    assert "while resolving" not in err  # what Hydra says of an error, around it
     assert (everything(), sorted(Path().rglob("*"))) == before

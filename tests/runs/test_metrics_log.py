@@ -298,10 +298,10 @@ def test_damage_behind_what_was_read_is_named_with_its_line(growing):
 )
 def test_rows_that_a_checkpoint_knows_are_missed(growing, kept, said):
     write(growing, 1, 2, 3)
-    require_rows(growing.path, 3)
+    require_rows(growing.path, 3, 3)
     growing.path.write_bytes(kept(growing.path.read_bytes()))
     with pytest.raises(ValueError, match="is damaged") as caught:
-        require_rows(growing.path, 3)
+        require_rows(growing.path, 3, 3)
     assert said in str(caught.value)
 
 
@@ -309,12 +309,18 @@ def test_rows_behind_a_checkpoint_may_be_damaged(growing):
     write(growing, 1, 2, 3)
     with growing.path.open("ab") as file:
         file.write(b"4,0.\xff")
-    require_rows(growing.path, 3)
+    require_rows(growing.path, 3, 3)
     growing.truncate(3)
     assert list(read_metrics_log(growing.path)["loss"].steps) == [1, 2, 3]
 
 
+def test_a_row_that_was_lost_in_the_middle_is_missed(growing):
+    write(growing, 1, 3, 4, 5)
+    with pytest.raises(ValueError, match="row 3 is of step 4, but .* at step 3: rows are lost"):
+        require_rows(growing.path, 3, 3)
+
+
 def test_a_run_without_a_log_has_lost_no_row(tmp_path):
-    require_rows(tmp_path / "metrics.csv", 0)
+    require_rows(tmp_path / "metrics.csv", 0, 0)
     with pytest.raises(ValueError, match="of the 1 rows that were logged"):
-        require_rows(tmp_path / "metrics.csv", 1)
+        require_rows(tmp_path / "metrics.csv", 1, 1)

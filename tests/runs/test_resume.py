@@ -287,6 +287,12 @@ def test_rows_that_were_lost_are_missed_before_anything_is_written(type_train, r
     )
 
 
+@pytest.mark.parametrize("damage", ['{"last": 3}', '{"last": {"st', "[]"])
+def test_damaged_results_are_no_end_of_a_run(type_train, run, damage):
+    RunFolder(run).results_file.write_text(damage)
+    assert_refused(type_train, "run/results.json is damaged", "resume=run")
+
+
 def test_a_row_that_was_cut_after_the_checkpoint_is_logged_again(type_train, run):
     folder = RunFolder(run)
     whole = folder.metrics_file.read_bytes()
