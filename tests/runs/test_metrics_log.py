@@ -316,7 +316,7 @@ def test_rows_behind_a_checkpoint_may_be_damaged(growing):
 
 def test_a_row_that_was_lost_in_the_middle_is_missed(growing):
     write(growing, 1, 3, 4, 5)
-    with pytest.raises(ValueError, match="row 3 is of step 4, but .* at step 3: rows are lost"):
+    with pytest.raises(ValueError, match=r"row 3 is of step 4, but .* at step 3: rows are lost"):
         require_rows(growing.path, 3, 3)
 
 
