@@ -29,7 +29,15 @@ class FinishedRun:
 
     @cached_property
     def log(self) -> MetricsLog:
-        return self.folder.log()
+        """Raises ``ValueError`` if steps are lost: no curve ends before its training."""
+        log, step = self.folder.log(), self.results.get("last", {}).get("step", 0)
+        steps = log["train/loss"].steps
+        if len(steps) and steps[-1] < step:
+            raise ValueError(
+                f"{self.folder.metrics_file} is damaged: it ends at step {int(steps[-1])}, and the "
+                f"training at step {step}: restore the file"
+            )
+        return log
 
     @cached_property
     def results(self) -> dict[str, Any]:

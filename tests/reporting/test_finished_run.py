@@ -92,6 +92,16 @@ def test_held_out_images_are_those_of_the_log_where_no_evaluation_took_them(tmp_
     assert FinishedRun(folder).held_out_percent() == pytest.approx(25)
 
 
+def test_a_log_that_ends_before_its_training_is_damaged(tmp_path):
+    folder = write(tmp_path / "run")
+    last = FinishedRun(folder).steps
+    assert folder.results()["last"]["step"] == last
+    *rows, _, _ = folder.metrics_file.read_text().splitlines(keepends=True)
+    folder.metrics_file.write_text("".join(rows))
+    with pytest.raises(ValueError, match=rf"ends at step \d+, and the training at step {last}:"):
+        FinishedRun(folder).status  # noqa: B018
+
+
 def test_jobs_of_a_sweep_that_failed_are_named_with_their_reason(here, capsys):
     sweep = failing_sweep(Path("sweep"))
     assert [run.path for run in finished_runs(sweep)] == [Path("sweep/0")]
