@@ -339,7 +339,7 @@ def test_accuracy_on_clean_images_makes_no_run_robust(write):
 
 
 def test_a_run_without_validations_is_not_robust_if_its_evaluation_says_so(write):
-    quiet = "step,epoch,train/loss\n1,0,1.0\n"
+    quiet = "step,epoch,train/loss\n1,0,1.0\n2,0,1.0\n3,0,1.0\n"
     guessed, robust = write("reg=none", log=quiet, pgd=0.25), write("reg=der", log=quiet, pgd=0.4)
     assert [row["status"] for row in rows([guessed, robust])] == ["not robust", "not logged"]
 
