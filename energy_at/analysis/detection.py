@@ -21,7 +21,7 @@ from torchmetrics.functional.classification import (
     binary_roc,
 )
 
-from energy_at.attacks import Attack
+from energy_at.attacks import Attack, AttackOptions
 from energy_at.core.rng import Noise
 from energy_at.core.types import Images
 from energy_at.energy import LogitPair, energies
@@ -122,7 +122,7 @@ def scores_of(net: nn.Module, probe: Attack, x: Images, noise: Noise | None) -> 
     """Scores of a batch; ``probe`` attacks the predicted class."""
     logits = finite_logits(net, x)
     label = logits.argmax(1)
-    x_adv = probe.run(net, x, label, generator=noise).x_adv
+    x_adv = probe.run(net, x, label, AttackOptions(generator=noise)).x_adv
     pair = LogitPair(logits.double(), finite_logits(net, x_adv).double(), label)
     columns = (
         energies.marginal_energy(pair.clean),

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from energy_at.analysis.detection import Detection, Scores, scores_of
-from energy_at.attacks import Attack, LibraryAttack, WorstCase, pgd
+from energy_at.attacks import Attack, AttackOptions, LibraryAttack, WorstCase, pgd
 from energy_at.attacks.registry import FROM_LIBRARY, named_attack
 from energy_at.attacks.threat import Ball, Linf
 from energy_at.core.rules import integer, require
@@ -261,7 +261,8 @@ class _Survey:
         lines = [np.empty((2, 0, len(TIMES)))]
         for positions in self._batches(name, attack, shifts):
             x, y = self.evaluator.batch(positions)
-            x_adv = attack.run(self.net, x, y, generator=self.evaluator.noise(positions, 0)).x_adv
+            options = AttackOptions(generator=self.evaluator.noise(positions, 0))
+            x_adv = attack.run(self.net, x, y, options).x_adv
             clean, adv = self.clean[positions].to(x.device), finite_logits(self.net, x_adv)
             pair = LogitPair(clean, adv.double(), y)
             columns = (

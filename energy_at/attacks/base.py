@@ -222,17 +222,9 @@ class Attack(ABC):
             require_labels(int(first), int(last), classes)
             if targets is not None:
                 require_matrix(targets, "targets", torch.Size((len(x), classes)))
-        found = self.run(
-            model,
-            x,
-            y,
-            keep_graph=keep_graph,
-            track_stats=track_stats,
-            generator=generator,
-            targets=targets,
-            place=place,
-            memory=memory,
-        )
+        memory = {} if memory is None else memory
+        options = AttackOptions(keep_graph, track_stats, generator, targets, place, memory)
+        found = self.run(model, x, y, options)
         if len(x):
             require_bounded(*self.extremes(x.detach(), found.x_adv).tolist())
         return found
@@ -248,22 +240,17 @@ class Attack(ABC):
         model: Classifier,
         x: Images,
         y: Labels,
-        *,
-        keep_graph: bool = False,
-        track_stats: bool = False,
-        generator: Noise | None = None,
-        targets: Targets | None = None,
-        place: Place | None = None,
-        memory: Memory | None = None,
+        options: AttackOptions | None = None,
     ) -> AttackResult:
         """A call without its checks, for images, labels and networks that have been checked.
 
         Raises:
             ValueError: if the attack changes ``x`` in place, or returns something else.
         """
-        place = place or Place(torch.arange(len(x), device=x.device), len(x))
-        memory = {} if memory is None else memory
-        options = AttackOptions(keep_graph, track_stats, generator, targets, place, memory)
+        options = options or AttackOptions()
+        if options.place is None:
+            whole = Place(torch.arange(len(x), device=x.device), len(x))
+            options = replace(options, place=whole)
         x, who = x.detach(), type(self).__name__
         version = None if x.is_inference() else x._version
         found = self._run(model, x, y, options)

@@ -50,15 +50,14 @@ class Restarts(Attack):
         return self.attack.climbs_loss
 
     def _run(self, model: Classifier, x: Images, y: Labels, options: AttackOptions) -> AttackResult:
-        first = self.attack.run(model, x, y, **vars(options))
+        first = self.attack.run(model, x, y, options)
         x_adv = first.x_adv
         with frozen_running_stats(model), no_graph():
             gain = self.attack.gain(model, x, y, options.targets)
             best = gain(model(x_adv))
+        more = AttackOptions(generator=options.generator, targets=options.targets)
         for _ in range(self.restarts - 1):
-            again = self.attack.run(
-                model, x, y, generator=options.generator, targets=options.targets
-            ).x_adv
+            again = self.attack.run(model, x, y, more).x_adv
             with frozen_running_stats(model), no_graph():
                 value = gain(model(again))
             better = value > best
@@ -101,8 +100,8 @@ class WorstCase(Attack):
             with frozen_running_stats(model), no_graph():
                 correct = model(x_adv).argmax(1) == y
             if correct.any():
-                noise = part_of(options.generator, correct)
-                found = attack.run(model, x[correct], y[correct], generator=noise)
+                own = AttackOptions(generator=part_of(options.generator, correct))
+                found = attack.run(model, x[correct], y[correct], own)
                 x_adv[correct] = found.x_adv
         return AttackResult(x_adv)
 

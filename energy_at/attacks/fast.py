@@ -149,7 +149,7 @@ class LIET(SingleStep):
             entries < _per_image(share), drawn, self.ball.eps * memory["label_signs"][y]
         )
         delta = torch.where(_per_image(batch_share_like(x, noise)) < 0.5, -delta, delta)
-        return self._fgsm_from(delta, project=not wide).run(model, x, y, **vars(options))
+        return self._fgsm_from(delta, project=not wide).run(model, x, y, options)
 
     def _label_signs(self, model: Classifier, x: Images) -> Tensor:
         """``sign grad CE(f(grey), c)`` of every class ``c``."""
@@ -200,7 +200,7 @@ class FGSMPGI(SingleStep):
             memory["delta"] = self.ball.eps * uniform_like(whole, options.generator).sign()
             memory["momentum"] = torch.zeros_like(whole)
         delta = self.ball.project(memory["delta"][place.images])
-        found = self._fgsm_from(delta).run(model, x, y, **vars(options))
+        found = self._fgsm_from(delta).run(model, x, y, options)
         grad = found.start_grad
         assert grad is not None
         norm = grad.abs().sum().clamp_min(torch.finfo(grad.dtype).tiny)
@@ -265,7 +265,7 @@ class NuAT(SingleStep):
             return gain
 
         delta = self.ball.eps / 2 * uniform_like(x, options.generator).sign()
-        return self._fgsm_from(delta, goal=goal).run(model, x, y, **vars(options))
+        return self._fgsm_from(delta, goal=goal).run(model, x, y, options)
 
 
 @dataclass(frozen=True)
@@ -294,7 +294,7 @@ class SORA(SingleStep):
         self, model: Classifier, x: Images, y: Labels, options: AttackOptions, place: Place
     ) -> AttackResult:
         search = GradientAttack(self.ball, self.step, 1, Uniform())
-        found = search.run(model, x, y, **vars(options))
+        found = search.run(model, x, y, options)
         assert found.x_start is not None
         assert found.start_grad is not None
         shares = (1 + uniform_like(x, options.generator)) / 2

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from energy_at.attacks import Attack, WorstCase
+from energy_at.attacks import Attack, AttackOptions, WorstCase
 from energy_at.attacks.base import require_bounded
 from energy_at.attacks.registry import CLEAN, LABELS, AttackKey
 from energy_at.core.progress import Bar, clock, has_bars, write_line
@@ -244,7 +244,7 @@ class Evaluator:
                 with counted(net) as cost:
                     if attempt is not None:
                         noise = self.noise(positions, index)
-                        x_adv = attempt.run(net, x, y, generator=noise).x_adv
+                        x_adv = attempt.run(net, x, y, AttackOptions(generator=noise)).x_adv
                 found = replace(Outcome.of(finite_logits(net, x_adv), y), cost=cost)
                 if attempt is not None:
                     bounds = attempt.extremes(x, x_adv).tolist()

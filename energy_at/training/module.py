@@ -9,7 +9,7 @@ from lightning import Callback, LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from energy_at.attacks import Attack, AttackResult
+from energy_at.attacks import Attack, AttackOptions, AttackResult
 from energy_at.attacks.base import Memory
 from energy_at.core.distributed import Part, summed
 from energy_at.core.rng import Noise, global_draws, mixed
@@ -165,7 +165,7 @@ class AdversarialTraining(LightningModule):
         epoch = self._epochs_done(batch_idx)
         noise = part.noise(self._noise(x.device, self.current_epoch, batch_idx))
         raised, trained = self._smoothed(x, y, batch_idx, part)
-        found = self._run_attack(x, y, batch_idx, noise, raised)
+        found, of_attack = self._run_attack(x, y, batch_idx, noise, raised)
         aligned = self._gradients(found, y if raised is None else raised, part)
         if self.awp is not None and self._perturbs_weights():
             with frozen_running_stats(self.net):
@@ -181,7 +181,6 @@ class AdversarialTraining(LightningModule):
             self._knows_traits = True
         losses = self.objective(pair, epoch, vicinity)
         of_batch = torch.stack([*x.aminmax(), *y.aminmax(), y.new_full((), pair.adv.shape[1])])
-        of_attack = self._attack_at(batch_idx).extremes(x, found.x_adv.detach())
         return {
             "loss": losses.total,
             "parts": losses.parts,
@@ -250,15 +249,13 @@ class AdversarialTraining(LightningModule):
 
     def _run_attack(
         self, x: Images, y: Labels, batch_idx: int, noise: Noise, targets: Targets | None = None
-    ) -> AttackResult:
+    ) -> tuple[AttackResult, Tensor]:
+        """What the attack finds, and its ``extremes``."""
         attack = self._attack_at(batch_idx)
         self.memory = {name: value.to(x.device) for name, value in self.memory.items()}
         loader = self.trainer.train_dataloader if self._trainer is not None else None
         with self._attack_mode():
-            return attack.run(
-                self.net,
-                x,
-                y,
+            options = AttackOptions(
                 keep_graph=self._shares_passes and needs_graph(attack, self.objective.traits),
                 track_stats=self.bn_mode == "batch",
                 generator=noise,
@@ -266,6 +263,8 @@ class AdversarialTraining(LightningModule):
                 place=place_of(attack, loader, x, self._epochs_done(batch_idx), batch_idx),
                 memory=self.memory,
             )
+            found = attack.run(self.net, x, y, options)
+        return found, attack.extremes(x, found.x_adv)
 
     def _attack_mode(self) -> AbstractContextManager[None]:
         return nullcontext() if self.bn_mode == "batch" else eval_mode(self.net)

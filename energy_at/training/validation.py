@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import CatMetric
 
-from energy_at.attacks import Attack
+from energy_at.attacks import Attack, AttackOptions
 from energy_at.attacks.base import require_bounded
 from energy_at.core.distributed import Part
 from energy_at.core.rng import Noise
@@ -51,7 +51,7 @@ def validation_metrics(
     values: dict[str, Tensor] = {}
     strongest = next(reversed([*attacks]), "")
     for name, attack in attacks.items():
-        x_adv = attack.run(net, x, y, generator=noise()).x_adv
+        x_adv = attack.run(net, x, y, AttackOptions(generator=noise())).x_adv
         place = f" (attack {name}, in validation)"
         require_bounded(*attack.extremes(x, x_adv).tolist(), place=place)
         with no_graph():

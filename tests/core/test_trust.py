@@ -392,7 +392,7 @@ FILE = Path("run", "config.yaml")
         ("logger.wandb.entity", "stranger", "logger.wandb.entity=stranger"),
         ("logger.wandb.id", "other", "logger.wandb.id=other"),
         ("logger.wandb.save_code", True, "logger.wandb.save_code=True"),
-        ("logger.csv.path", "/tmp/a", "logger.csv.path=/tmp/a"),
+        ("logger.csv.path", "/elsewhere/a", "logger.csv.path=/elsewhere/a"),
         (
             "logger.tensorboard",
             {"_target_": "energy_at.training.tensorboard_logger", "log_dir": "/tmp"},

@@ -90,8 +90,8 @@ def test_restarts_go_on_with_the_images_that_are_left():
 
     @dataclass(frozen=True)
     class Noted(type(weak[0])):
-        def run(self, model, x, y, **options):
-            found = super().run(model, x, y, **options)
+        def run(self, model, x, y, options):
+            found = super().run(model, x, y, options)
             searched.append((len(x), int((model(found.x_adv).argmax(1) == y).sum())))
             return found
 

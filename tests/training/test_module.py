@@ -54,7 +54,7 @@ def module(net, attack, terms, *, skip_flat=False, **options):
 
 
 def attacked_pair(training, batch):
-    found = training._run_attack(*batch, 0, torch.Generator().manual_seed(0))
+    found, _ = training._run_attack(*batch, 0, torch.Generator().manual_seed(0))
     return training._pair(*batch, found)
 
 
@@ -443,7 +443,7 @@ def test_eps_warm_up_reaches_the_radius_and_not_before(tmp_path):
 def test_start_as_reference_has_logits_of_the_training_mode(net, batch):
     """The attack of an evaluation mode says nothing of the logits that the training compares."""
     training = module(net, rs_fgsm(BALL), AT | der(reference="start"), bn_mode="eval")
-    found = training._run_attack(*batch, 0, torch.Generator().manual_seed(0))
+    found, _ = training._run_attack(*batch, 0, torch.Generator().manual_seed(0))
     pair = training._pair(*batch, found)
     assert not torch.equal(pair.start, found.start_logits)
     with frozen_running_stats(net):
