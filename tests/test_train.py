@@ -110,6 +110,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_step(type_train):
     )
     assert code == 1
     assert "the loss is nan at step" in err.splitlines()[-1]
+    assert "training stopped, no checkpoint had been written; lower" in err
     assert not list(Path("broken").rglob("*.ckpt"))
 
 

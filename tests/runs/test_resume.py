@@ -335,9 +335,10 @@ def test_what_a_run_has_found_out_makes_no_other_command(tmp_path, found, typed)
     assert {key: OmegaConf.select(cfg, key) for key in found} == found
     assert checkpoint is None
     for key in found:
-        OmegaConf.update(asked, key, "typed")
-        with pytest.raises(ValueError, match=rf"already holds a run with \S*{key}"):
-            open_job(asked, folder, [*typed, f"{key}=typed"], in_sweep=False)
+        other = config(*typed)
+        OmegaConf.update(other, key, "typed")
+        with pytest.raises(ValueError, match=f"already holds a run with {key}=.*, not typed"):
+            open_job(other, folder, [*typed, f"{key}=typed"], in_sweep=False)
 
 
 def test_rows_that_were_lost_are_missed_before_anything_is_written(type_train, run):
