@@ -242,10 +242,11 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, wandb_id: str | None = Non
     plugins: list[Any] = [SharedBatchNorm(), CheckpointFiles()]
     if SLURMEnvironment.detect():
         plugins.append(SLURMEnvironment(auto_requeue=False))  # resume= queues a job again
+    settings = make(cfg.trainer)
     quieten()
     try:
         return Trainer(
-            **make(cfg.trainer),
+            **settings,
             callbacks=callbacks,
             logger=loggers or False,
             plugins=plugins,
