@@ -264,7 +264,7 @@ _BY_KEYS: dict[str, Rule] = {
     "hydra.sweeper.project": _PROJECT,
 }
 _BALL = Rule(GROUP.must, lambda value: isinstance(value, DictConfig) and bool(value))
-_RULES_ANYWHERE = {  # what Hydra reads itself beside a _target_
+_RULES_ANYWHERE = {  # what Hydra reads next to a _target_
     "ball": _BALL,
     "_partial_": TRUTH,
     "_recursive_": TRUTH,

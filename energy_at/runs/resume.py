@@ -29,7 +29,7 @@ def open_job(
 ) -> tuple[DictConfig, RunFolder, Path | None, Sequence[str]] | None:
     """What a command trains: configuration, folder, checkpoint to resume, overrides.
 
-    A command that is typed again continues what it began: ``None`` if that has finished.
+    A command that is re-run continues what it began: ``None`` if that has finished.
 
     Raises:
         FileNotFoundError, ValueError: if the folder holds another training, or as for ``resume=``.
