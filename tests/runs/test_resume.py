@@ -323,7 +323,10 @@ def test_another_command_leaves_a_run_alone(type_train, run, finished, change, s
             {f"dataset.{name}": [0.5] if name in ("mean", "std", "names") else 8 for name in FACTS},
             ("dataset=npz", "dataset.file=my.npz"),
         ),
-        ({"init_sha256": 64 * "0", "model.shortcut": "plain"}, ("init=a.pt", "model=preactresnet18")),
+        (
+            {"init_sha256": 64 * "0", "model.shortcut": "plain"},
+            ("init=a.pt", "model=preactresnet18"),
+        ),
     ],
 )
 def test_what_a_run_has_found_out_makes_no_other_command(tmp_path, found, typed):
