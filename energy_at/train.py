@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from energy_at.config.cli import Job, command, overrides
+from energy_at.core.files import is_first
 
 if TYPE_CHECKING:
     from energy_at.runs.folder import RunFolder
@@ -27,7 +28,8 @@ def main(cfg: DictConfig, job: Job) -> float | None:
     folder = RunFolder(job.folder)
     opened = open_job(cfg, folder, overrides(), in_sweep=job.in_sweep)
     if opened is None:
-        print(f"{folder.path} has finished before: kept")
+        if is_first():
+            print(f"{folder.path} has finished before: kept")
     else:
         train(*opened)
     has_results = job.in_sweep and folder.results_file.is_file()  # or another process writes them

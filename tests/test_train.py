@@ -100,7 +100,7 @@ def test_a_run_is_opened_again_and_measures_the_same(finished, monkeypatch, caps
 
 
 def test_a_finished_run_is_not_overwritten(finished, type_train):
-    said = "finished already holds a run: resume="
+    said = "finished already holds a run with reg.name=DER, not none: resume="
     assert_refused(type_train, said, *ONE_EPOCH, "hydra.run.dir=finished")
 
 
@@ -110,6 +110,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_step(type_train):
     )
     assert code == 1
     assert "the loss is nan at step" in err.splitlines()[-1]
+    assert "training stopped, no checkpoint had been written; lower" in err
     assert not list(Path("broken").rglob("*.ckpt"))
 
 

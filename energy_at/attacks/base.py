@@ -1,6 +1,7 @@
 """What every attack takes and returns."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, get_args
 
@@ -162,6 +163,10 @@ class Attack(ABC):
     def climbs_loss(self) -> bool:
         """Whether the search raises the cross-entropy of the label: FGSM and PGD, not TRADES."""
         return False
+
+    def memory_shapes(self, total: int, image: Sequence[int]) -> dict[str, Sequence[int]]:
+        """Shapes of what it keeps after a batch, for ``total`` training images of a shape."""
+        return {"pert_align": ()} if self.reads_pert_align else {}
 
     @property
     def passes(self) -> float:

@@ -6,6 +6,7 @@ from batch to batch lies in the memory that the caller gives it.
 """
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -135,6 +136,9 @@ class LIET(SingleStep):
     def extra_images(self) -> int:
         return self.classes
 
+    def memory_shapes(self, total: int, image: Sequence[int]) -> dict[str, Sequence[int]]:
+        return {"label_signs": (self.classes, *image)}
+
     def _search(
         self, model: Classifier, x: Images, y: Labels, options: AttackOptions, place: Place
     ) -> AttackResult:
@@ -188,6 +192,9 @@ class FGSMPGI(SingleStep):
         super().__post_init__()
         require(integer(1), reset=self.reset)
         require(number(0), decay=self.decay)
+
+    def memory_shapes(self, total: int, image: Sequence[int]) -> dict[str, Sequence[int]]:
+        return {"delta": (total, *image), "momentum": (total, *image)}
 
     def _search(
         self, model: Classifier, x: Images, y: Labels, options: AttackOptions, place: Place

@@ -220,6 +220,8 @@ def make_terms(nodes: DictConfig) -> dict[str, Weighted]:
     terms = {}
     for name, node in nodes.items():
         own = {key: node[key] for key in ("weight", "ramp_epochs") if key in node}
+        if node.get("_partial_"):
+            raise ValueError(f"{node._get_full_key(None)}._partial_=true must be false for a term")
         term = make(node, without=tuple(own))
         with keys_of(node):
             terms[str(name)] = Weighted(term, **own)
@@ -240,10 +242,11 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, wandb_id: str | None = Non
     plugins: list[Any] = [SharedBatchNorm(), CheckpointFiles()]
     if SLURMEnvironment.detect():
         plugins.append(SLURMEnvironment(auto_requeue=False))  # resume= queues a job again
+    settings = make(cfg.trainer)
     quieten()
     try:
         return Trainer(
-            **make(cfg.trainer),
+            **settings,
             callbacks=callbacks,
             logger=loggers or False,
             plugins=plugins,

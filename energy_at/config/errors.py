@@ -15,6 +15,7 @@ from hydra._internal import utils
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
+    InstantiationException,
     MissingConfigException,
     OverrideParseException,
 )
@@ -27,7 +28,7 @@ from omegaconf.errors import (
 from yaml import MarkedYAMLError
 
 from energy_at.config.keys import unknown_key
-from energy_at.config.schema import RULES
+from energy_at.config.schema import GROUP, RULES
 from energy_at.core.files import is_first, remove_empty, write_atomic
 from energy_at.core.lock import InUseError
 from energy_at.core.progress import printable
@@ -216,9 +217,8 @@ def _of_trusted_code(error: BaseException) -> str | None:
 
 def _of_a_choice(error: BaseException, command: str | None) -> str | None:
     """A line for a key or a choice that is not there, or was not made."""
-    missing = re.match("Could not override '(.+?)'", str(error))
-    if missing and command and isinstance(error, ConfigCompositionException):
-        return unknown_key(missing[1], command, [a for a in sys.argv[1:] if "=" in a])
+    if (line := _of_an_override(error, command)) is not None:
+        return line
     sought = str(getattr(error, "missing_cfg_file", error))
     if extra := re.match(rf"(?:hydra/\w+/|Unknown plugin class.*?)({_EXTRAS})", sought):
         return f"this launcher or sweeper is not installed: pip install 'energy_at[{extra[1]}]'"
@@ -241,6 +241,19 @@ def _of_a_choice(error: BaseException, command: str | None) -> str | None:
         return f"{sweep}: add -m to run each of them, or write {key}=[{values}] for a list"
     if isinstance(error, ValidationError) and error.full_key in RULES:
         return f"{error.full_key}={as_typed(error.value)} must be {RULES[error.full_key].must}"
+    return None
+
+
+def _of_an_override(error: BaseException, command: str | None) -> str | None:
+    """A line for a key that is not there, or a group of keys that got a value."""
+    missing = re.match("Could not override '(.+?)'", str(error))
+    if missing and command and isinstance(error, ConfigCompositionException):
+        # key={a: 1} of a group that has no key.a
+        inner = re.search(rf"full_key: ({re.escape(missing[1])}\.\S+)", str(error.__cause__))
+        key = inner[1] if inner else missing[1]
+        return unknown_key(key, command, [a for a in sys.argv[1:] if "=" in a])
+    if group := re.match(r"Error merging override \+*([\w.]+)=(.*)", str(error)):
+        return f"{group[1]}={group[2]} must be {GROUP.must}"
     return None
 
 
@@ -276,7 +289,7 @@ def _of_a_framework(error: BaseException) -> str | None:
     known = type(error).__name__ == "MisconfigurationException" or isinstance(error, _FRAMEWORK)
     if not known and not _raised_in(error, f"hydra|{_EXTRAS}"):
         return None
-    line = " ".join(str(error).split()).partition(" full_key: ")[0]  # which repeats the key
+    line, _, place = " ".join(str(error).split()).partition(" full_key: ")
     if isinstance(error, InterpolationResolutionError):
         return f"{error.full_key} cannot be computed: {line}"
     if line.startswith("Config group override must be a string"):
@@ -288,10 +301,10 @@ def _of_a_framework(error: BaseException) -> str | None:
     if several := re.match("Multiple values for (.+?)\\. To override", line):
         return f"+{several[1]}: the group has a choice already, leave out the +"
     if extra := re.search(r"target '(.+?)': TypeError.* unexpected keyword argument '(.+?)'", line):
-        return f"{extra[1]} takes no argument {extra[2]}: leave it out"
+        return f"{place}.{extra[2]}: {extra[1]} takes no argument {extra[2]}: leave it out"
     if there := re.search("An item is already at '(.+?)'", line):
         return f"+{there[1]}: the key is there already, leave out the +"
-    return line
+    return f"{place}: {line}" if isinstance(error, InstantiationException) and place else line
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

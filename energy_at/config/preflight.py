@@ -142,7 +142,8 @@ def require_sound(cfg: DictConfig, run: Run, checkpoint: Path | None = None) -> 
             module = run.module
             sentinel.require_fitting(run.trainer, module.objective, module.attack, *schedulers)
     if checkpoint is not None:
-        require_restorable(checkpoint, run.trainer, run.module, optimizer, schedulers)
+        all_images = (images, *run.data.train.shape)
+        require_restorable(checkpoint, run.trainer, run.module, optimizer, schedulers, all_images)
 
 
 def _made(factory: Callable[..., Any], *arguments: Any) -> Any:

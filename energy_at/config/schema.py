@@ -123,7 +123,7 @@ def _is_duration(value: Any) -> bool:
 
 _MISSING = object()
 _RESERVED = "/\\#?%:"  # in no name at W&B
-_GROUP = Rule("a group of keys: set the keys in it", lambda v: isinstance(v, DictConfig))
+GROUP = Rule("a group of keys: set the keys in it", lambda v: isinstance(v, DictConfig))
 _WORD = Rule("a word", lambda value: isinstance(value, str) and value != "")
 _FOLDER = Rule("the path of one folder", is_path)
 _FILE = Rule("the path of one file", is_path)
@@ -134,11 +134,11 @@ _SEED = integer(0, 2**32 - 1)
 
 _BY_KEYS: dict[str, Rule] = {
     "dataset model threat attack loss reg optimizer schedule trainer validation evaluation "
-    "callbacks logger start guidance sampler quality protocol": _GROUP,
+    "callbacks logger start guidance sampler quality protocol": GROUP,
     "training training.awp loss.terms reg.terms attack.search threat.ball "
     "validation.attacks evaluation.attacks callbacks.sentinel.thresholds "
-    "callbacks.sentinel.der callbacks.sentinel.der.term": _GROUP,
-    "dataset.reader callbacks.continuation": _GROUP,
+    "callbacks.sentinel.der callbacks.sentinel.der.term": GROUP,
+    "dataset.reader callbacks.continuation": GROUP,
     "dataset.download dataset.reader.download training.channels_last training.reuse "
     "training.keep_memory logger.wandb.log_checkpoints progress json dry_run browser once "
     "trainer.detect_anomaly trainer.enable_progress_bar trainer.enable_model_summary "
@@ -263,14 +263,20 @@ _BY_KEYS: dict[str, Rule] = {
     "hydra.sweeper.file": _FILE,
     "hydra.sweeper.project": _PROJECT,
 }
-_BALL = Rule(_GROUP.must, lambda value: isinstance(value, DictConfig) and bool(value))
-_RULES_ANYWHERE = {"ball": _BALL, "_partial_": TRUTH}
+_BALL = Rule(GROUP.must, lambda value: isinstance(value, DictConfig) and bool(value))
+_RULES_ANYWHERE = {  # what Hydra reads next to a _target_
+    "ball": _BALL,
+    "_partial_": TRUTH,
+    "_recursive_": TRUTH,
+    "_convert_": one_of("none", "partial", "object", "all"),
+    "_args_": Rule("a list of arguments", is_list),
+}
 _RULES_BELOW = {  # of every key below these
-    "loss.terms": _GROUP,
-    "reg.terms": _GROUP,
-    "validation.attacks": or_null(_GROUP),
-    "evaluation.attacks": or_null(_GROUP),
-    "callbacks": or_null(_GROUP),
-    "logger": or_null(_GROUP),
+    "loss.terms": GROUP,
+    "reg.terms": GROUP,
+    "validation.attacks": or_null(GROUP),
+    "evaluation.attacks": or_null(GROUP),
+    "callbacks": or_null(GROUP),
+    "logger": or_null(GROUP),
 }
 RULES = {key: rule for keys, rule in _BY_KEYS.items() for key in keys.split()}

@@ -84,7 +84,7 @@ def require_trusted(cfg: Any, *, of: Path | None = None) -> list[str]:
         if not (target in _own_targets() or _is_family(target) or _is_trusted(target)):
             raise _not_trusted(place, target)
         targets.append(target)
-    return targets + [f"{package}.*" for package in (*_RETURNED, *_trusted_packages())]
+    return targets + [f"{package}.*" for package in (*_RETURNED, *trusted_packages())]
 
 
 def require_inside(cfg: DictConfig, *, of: Path, typed: DictConfig | None = None) -> None:
@@ -230,10 +230,10 @@ def _module_of(target: str) -> str:
 
 
 def below_trusted(name: str) -> bool:
-    packages = filter(may_be_trusted, _trusted_packages())
+    packages = filter(may_be_trusted, trusted_packages())
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
-def _trusted_packages() -> list[str]:
+def trusted_packages() -> list[str]:
     listed = (name.strip() for name in os.environ.get(VARIABLE, "").split(","))
     return [*_trusted, *filter(None, listed)]

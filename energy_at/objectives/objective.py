@@ -244,7 +244,8 @@ class Objective:
         self.skip_flat = skip_flat
         self._untried: set[str] = set()  # probes that have to show a gradient
         if not self.terms:
-            raise ValueError("an objective needs at least one term with a positive weight")
+            zero = f": {next(iter(terms))} has weight 0" if terms else ""
+            raise ValueError(f"an objective needs at least one term with a positive weight{zero}")
 
     @property
     def traits(self) -> Trait:

@@ -31,6 +31,9 @@ _PROGRESS = {"epoch_progress", "epoch_loop.batch_progress"}
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """A checkpoint of a training: tensors and plain values only.
 
+    Who reads it for its weights, as ``evaluate`` and ``export`` do, needs no valid state of the
+    training around them: no result depends on it. Only a training that resumes checks that.
+
     Raises:
         FileNotFoundError: if it does not exist.
         ValueError: if it is damaged, holds anything that could run code, or has no weights.

@@ -201,12 +201,19 @@ class RunFolder:
         """
         if not self.environment_file.is_file():
             return {}
-        record = read_json(self.environment_file)
-        images, typed = record.get("train_images"), record.get("overrides", [])
+        then = "remove it, and its run is used without"
+        try:
+            record = read_json(self.environment_file)
+        except ValueError as error:
+            raise ValueError(f"{error}: {then}") from error
+        images, typed = record.get("train_images"), record.get("overrides")
         if not (isinstance(typed, list) and all(isinstance(one, str) for one in typed)):
-            raise ValueError(f"{self.environment_file} is damaged: overrides must be a list")
+            raise ValueError(
+                f"{self.environment_file} is damaged: overrides must be a list: {then}"
+            )
         if or_null(integer(0)).broken_by(images):
-            raise ValueError(f"{self.environment_file} is damaged: train_images must be an integer")
+            must = "train_images must be an integer"
+            raise ValueError(f"{self.environment_file} is damaged: {must}: {then}")
         return record
 
     def overrides(self) -> list[str]:

@@ -1,5 +1,6 @@
 """Resuming a run: its configuration, its last checkpoint, and what may change."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import count
@@ -9,12 +10,18 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from energy_at.core.files import is_first
-from energy_at.core.rules import is_integer
+from energy_at.core.rules import as_typed, is_integer
 from energy_at.core.trust import require_inside
+from energy_at.models.sources import OPTIONS
 from energy_at.runs.checkpoints import read_training_state
 from energy_at.runs.folder import RunFolder, runs_below
 from energy_at.runs.metrics_log import require_rows
-from energy_at.runs.selection import changes_of, require_resumable
+from energy_at.runs.selection import CHANGEABLE, changes_of, require_resumable
+
+# What a training finds out about its images and its initial weights, where nobody types it.
+_OF_IMAGES = ("channels", "size", "classes", "names", "mean", "std", "pad", "val_size")
+_FOUND = ("init_sha256", *(f"dataset.{name}" for name in _OF_IMAGES))
+_OF_INIT = tuple(f"model.{name}" for name in (*OPTIONS, "mean", "std"))
 
 
 def open_job(
@@ -22,15 +29,55 @@ def open_job(
 ) -> tuple[DictConfig, RunFolder, Path | None, Sequence[str]] | None:
     """What a command trains: configuration, folder, checkpoint to resume, overrides.
 
-    ``None`` for a job of a sweep that has finished before.
+    A command that is re-run continues what it began: ``None`` if that has finished.
+
+    Raises:
+        FileNotFoundError, ValueError: if the folder holds another training, or as for ``resume=``.
     """
     if cfg.resume is not None:
         return open_resumed(str(cfg.resume), overrides)
-    if in_sweep and folder.results_file.is_file():
+    holds_run = in_sweep or folder.config_file.is_file()
+    if holds_run and not in_sweep and is_first():
+        _require_same(cfg, folder, overrides)
+    if holds_run and folder.results_file.is_file():
+        if not in_sweep:
+            folder.results()  # damaged ones say so: they are no end of a run
         return None
-    if in_sweep and folder.has_checkpoint():
+    if holds_run and (folder.has_checkpoint() or (is_first() and not in_sweep)):
         return open_resumed(str(folder.path), [], typed=cfg)
     return cfg, folder, None, overrides
+
+
+def _require_same(cfg: DictConfig, folder: RunFolder, overrides: Sequence[str]) -> None:
+    """Raises ``ValueError`` if a folder holds another training than a command describes."""
+    before, asked = folder.config(to_build=False), copy.deepcopy(cfg)
+    OmegaConf.set_struct(asked, False)
+    typed = {override.lstrip("+").partition("=")[0] for override in overrides}
+    found = {key for key in _FOUND if OmegaConf.select(asked, key) is None}
+    found |= set(_OF_INIT) - typed if asked.get("init") is not None else set()
+    for key in found:
+        if (value := OmegaConf.select(before, key)) is not None:
+            OmegaConf.update(asked, key, value)
+    saved = OmegaConf.create(OmegaConf.to_yaml(asked, resolve=True))
+    held, wanted = (_leaves(OmegaConf.to_container(one)) for one in (before, saved))
+    different = [key for key in wanted | held if held.get(key) != wanted.get(key)]
+    if not different:
+        return
+    key = different[0]
+    change = f" {key}={as_typed(wanted.get(key))}" if key.startswith(CHANGEABLE) else ""
+    then = "starts it over" if folder.has_only_begun else "continues it"
+    raise ValueError(
+        f"{folder.path} already holds a run with {key}={as_typed(held.get(key))}, not "
+        f"{as_typed(wanted.get(key))}: resume={folder.path}{change} {then}, "
+        "hydra.run.dir=FOLDER starts a new one elsewhere"
+    )
+
+
+def _leaves(node: Any, above: str = "") -> dict[str, Any]:
+    """Values by key, full and dotted; an empty group has none."""
+    if not isinstance(node, dict):
+        return {above[:-1]: node}
+    return {k: v for name in node for k, v in _leaves(node[name], f"{above}{name}.").items()}
 
 
 def open_resumed(

@@ -1,10 +1,12 @@
 """Stops a training whose images, losses or weights are not what they must be."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from energy_at.attacks.base import require_bounded
@@ -61,10 +63,10 @@ class FiniteGuard(StepBuffer):
     ) -> None:
         """Raises rather than save a broken network."""
         self.flush(trainer)
-        _require_finite(pl_module, trainer.global_step)
+        _require_finite(pl_module, trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        _require_finite(pl_module, trainer.global_step)
+        _require_finite(pl_module, trainer)
 
     def flush(self, trainer: Trainer) -> None:
         losses, self._losses = self._losses, []
@@ -81,19 +83,23 @@ class FiniteGuard(StepBuffer):
                 require_pixels(low, high, "training", place)
                 require_labels(int(label), int(last), int(classes), place)
             if not math.isfinite(loss):  # before x*, which a network of NaN makes NaN too
-                raise _broken(f"the loss is {loss}", step)
+                raise _broken(f"the loss is {loss}", step, trainer)
             if seen:
                 require_bounded(*attacked, place=place)
 
 
-def _require_finite(module: LightningModule, step: int) -> None:
+def _require_finite(module: LightningModule, trainer: Trainer) -> None:
     finite = torch.stack([weight.detach().isfinite().all() for weight in module.parameters()])
     if not finite.all():
-        raise _broken("a weight is not finite", step)
+        raise _broken("a weight is not finite", trainer.global_step, trainer)
 
 
-def _broken(what: str, step: int) -> FloatingPointError:
+def _broken(what: str, step: int, trainer: Trainer) -> FloatingPointError:
+    saved = [one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)]
+    folders = [Path(one.dirpath) for one in saved if one.dirpath]
+    kept = any(file for folder in folders for file in folder.glob("*.ckpt"))
+    which = "checkpoints written before are kept" if kept else "no checkpoint had been written"
     return FloatingPointError(
-        f"{what} at step {step}: training stopped, checkpoints written before are kept; "
+        f"{what} at step {step}: training stopped, {which}; "
         "lower the learning rate, or the weights of the loss and its regularizers"
     )

@@ -19,13 +19,15 @@ import __main__
 from energy_at.core.device import available_cores
 from energy_at.core.progress import write_line
 from energy_at.core.rules import ArgumentError
+from energy_at.core.trust import VARIABLE as TRUST
+from energy_at.core.trust import trusted_packages
 from energy_at.data import ImageData
 
 _ENTRY = "energy_at.train"
 _RESTORING = "checkpoint_connector"
 _OF_A_CHECKPOINT = (LookupError, TypeError, AttributeError, RuntimeError, ValueError)
 _LOST = re.compile("Connection (closed|reset|refused)|Broken pipe|remote process exited", re.I)
-_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
+_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", TRUST)
 
 
 def require_startable(trainer: Trainer, data: ImageData) -> None:
@@ -119,6 +121,7 @@ def _was_restoring(error: BaseException) -> bool:
 def _worker_command(trainer: Trainer, command: Sequence[str]) -> Iterator[None]:
     """Sets the command line of the other processes: Lightning's is that of this one, of a sweep.
 
+    They trust what this one does, also where a run is resumed, whose overrides never say it.
     Afterwards the process group and its variables are removed: the next training starts its own.
     """
     if trainer.world_size == 1:
@@ -126,6 +129,7 @@ def _worker_command(trainer: Trainer, command: Sequence[str]) -> Iterator[None]:
         return
     argv, config = sys.argv, HydraConfig.instance().cfg
     before = {name: os.environ.get(name) for name in _VARIABLES}
+    os.environ[TRUST] = ",".join(trusted_packages())
     sys.argv = [argv[0], *command]
     HydraConfig.instance().cfg = None
     try:

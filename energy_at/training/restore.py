@@ -35,6 +35,7 @@ def require_restorable(
     module: AdversarialTraining,
     optimizer: Optimizer,
     schedulers: Sequence[LRScheduler],
+    images: Sequence[int],
 ) -> None:
     """Checks that a training takes the state in a checkpoint, which Lightning restores later.
 
@@ -44,16 +45,21 @@ def require_restorable(
         module: The training.
         optimizer: One like that of the training, which is changed.
         schedulers: Those of the optimizer.
+        images: Number, channels, height and width of the training images.
 
     Raises:
         ValueError: if a part is missing, or of another kind or shape.
     """
     saved, sentinels = read_training_state(checkpoint), callbacks_of(trainer, Sentinel)
     own = _own_state(trainer, module, schedulers)
+    shapes = module.attack.memory_shapes(images[0], images[1:])
+    own["attack"] = {
+        name: torch.empty(tuple(shape), device="meta") for name, shape in shapes.items()
+    }
     try:
         averages = len(callbacks_of(trainer, EMA))  # and a training may have had no sentinel before
         healthy = _add_rows(own, saved, averages) if sentinels and "sentinel" in saved else None
-        if damage := _difference(saved, own):
+        if damage := _difference(saved, own) or _of_memory(saved["attack"]):
             raise TypeError(damage)
         if len(saved["lr_schedulers"]) != len(schedulers):
             raise TypeError(f"{len(saved['lr_schedulers'])} lr_schedulers, not {len(schedulers)}")
@@ -90,7 +96,6 @@ def _own_state(
         "callbacks": {callback.state_key: callback.state_dict() for callback in callbacks},
         "lr_schedulers": [scheduler.state_dict() for scheduler in schedulers],
         "objective": module.objective.state_dict(),
-        "attack": {},
         "ImageData": _POSITION,
         "current_model_state": module.state_dict(),
         "averaging_state": {"n_averaged": torch.tensor(0)},
@@ -99,6 +104,11 @@ def _own_state(
     for sentinel in callbacks_of(trainer, Sentinel):
         sentinel.on_save_checkpoint(trainer, module, own)
     return own
+
+
+def _of_memory(attack: Mapping[str, Any]) -> str | None:
+    tensors = all(isinstance(value, Tensor) for value in attack.values())
+    return None if tensors else "attack holds what is no tensor"
 
 
 def _add_rows(own: dict[str, Any], saved: dict[str, Any], averages: int) -> Any:
@@ -119,7 +129,7 @@ def _add_rows(own: dict[str, Any], saved: dict[str, Any], averages: int) -> Any:
         "repeated": 0,
         "network": network,
         "optimizer": {},
-        "attack": {},
+        "attack": healthy["attack"] and own["attack"],  # empty before the first batch
         "objective": own["objective"],
         "averages": [{"n_averaged": torch.tensor(0), **average}],
     }
@@ -142,10 +152,14 @@ def _difference(saved: Any, own: Any, place: str = "") -> str | None:
     if isinstance(own, Mapping) and isinstance(saved, Mapping):
         needed = own if own is _POSITION and saved else [k for k in own if torch.is_tensor(own[k])]
         lost = [key for key in needed if key not in saved]
+        strange = (
+            [key for key in saved if key not in own] if needed and own is not _POSITION else []
+        )
         names = {k: f"{place}.{str(k).partition('{')[0]}".lstrip(".") for k in own}
         parts = ((saved[k], own[k], name) for k, name in names.items() if k in saved)
-        missing = f"{place} has no {lost[0]}" if lost else None
-        return missing or next(filter(None, (_difference(*part) for part in parts)), None)
+        if lost or strange:
+            return f"{place} has no {lost[0]}" if lost else f"{place} has an unknown {strange[0]}"
+        return next(filter(None, (_difference(*part) for part in parts)), None)
     if isinstance(own, list) and isinstance(saved, list):
         each = ((value, own[0], f"{place}[{i}]") for i, value in enumerate(saved) if own)
         return next(filter(None, (_difference(*part) for part in each)), None)

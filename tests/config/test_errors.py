@@ -232,3 +232,20 @@ def test_a_yaml_file_of_ones_own_that_cannot_be_read_is_named_with_the_line():
     assert re.search(
         r"mine.yaml is not YAML: line 2, column 1: .*expected.* node", explain(met.value)
     )
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("loss.terms.adversarial_ce=[]", "adversarial_ce=[] must be a group of keys"),
+        ("loss.terms={a: 1}", "error: loss.terms.a: unknown key"),
+        ("+loss.terms.adversarial_ce.x=3", "error: loss.terms.adversarial_ce.x: energy_at"),
+        ("+loss.terms.adversarial_ce.weight=0", "adversarial_ce has weight 0"),
+        ("+loss.terms.adversarial_ce._partial_=true", "_partial_=true must be false for a term"),
+        ("+loss.terms.adversarial_ce._recursive_=1", "_recursive_=1 must be true or false"),
+        ("+loss.terms.adversarial_ce._args_=3", "_args_=3 must be a list of arguments"),
+        ("+loss.terms.adversarial_ce._args_=[1]", "error: loss.terms.adversarial_ce: Error in c"),
+    ],
+)
+def test_a_wrong_value_anywhere_in_a_term_is_named_with_its_key(typed, said, type_train):
+    assert_refused(type_train, said, *ONE_EPOCH, typed)

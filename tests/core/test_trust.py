@@ -4,6 +4,7 @@ import re
 import shutil
 import statistics
 import sys
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -307,6 +308,17 @@ def test_no_command_takes_a_strangers_run(owner, monkeypatch, capsys, name, plac
     assert "trust=[my_package]" in error
     assert error.count("\n") == 1
     assert everything(owner) == before  # nothing called, nothing written
+
+
+@pytest.mark.parametrize(("place", "target"), zip(PLACES, cycle(STRANGE), strict=False))
+def test_no_classifier_of_a_stranger_is_opened(owner, monkeypatch, capsys, place, target):
+    strange(owner, target, place)
+    before = everything(owner)
+    code, out, error = typed(monkeypatch, capsys, sample.main, *COMMANDS["sample, classifier"][1])
+    assert (code, out, error.count("\n")) == (1, "", 1)
+    at = f"{place.removesuffix('._target_')}._target_={target} is not trusted"
+    assert error.startswith(f"error: strange/config.yaml: {at}")
+    assert everything(owner) == before
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -159,8 +159,12 @@ def test_a_damaged_file_of_a_run_is_named_in_one_line(run, name, content):
         ("results.json", '{"last":\n {"step" 3}}', "line 2, column 10: it is not JSON"),
         ("results.json", "[" * 100_000, "it is not JSON"),
         ("environment.json", '{"overrides": 3}', "overrides must be a list"),
-        ("environment.json", '{"train_images": "many"}', "train_images must be an integer"),
-        ("environment.json", f'{{"train_images": {10**400}}}', "train_images must be an integer"),
+        ("environment.json", "{}", "overrides must be a list: remove it, and its run is used"),
+        ("environment.json", "", "it is not JSON: remove it, and its run is used without"),
+        *(
+            ("environment.json", f'{{"overrides": [], "train_images": {n}}}', "must be an integer")
+            for n in ('"many"', 10**400)
+        ),
         ("config.yaml", "", "it has no group dataset"),
         ("config.yaml", "a: [1\nb: }", "line 2, column 2: it is not YAML"),
         ("config.yaml", "- 1", "it holds no configuration"),

@@ -15,20 +15,24 @@ from pathlib import Path
 import pytest
 import torch
 from lightning import Callback
+from omegaconf import OmegaConf
 
 from energy_at import train
 from energy_at.config.build import reopen
+from energy_at.data import ImageSet, Splits
+from energy_at.data.own_images import facts
 from energy_at.evaluation import final_results
 from energy_at.reporting import comparison
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder
-from energy_at.runs.resume import job_folder, open_resumed
+from energy_at.runs.resume import job_folder, open_job, open_resumed
 from energy_at.watch.state import WatchedRun
 from tests.helpers.running import (
     TINY,
     TINY_BN,
     assert_refused,
     config,
+    everything,
     fitted,
     prepared,
     states_equal,
@@ -258,7 +262,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(type_train, here, 
     assert not RunFolder(here / "new").has_checkpoint()
     for again in (("resume=new",), command):
         killed_in(monkeypatch, type_train, STEP, *again)
-    assert_refused(type_train, "new starts it over", *command[:-3], command[-1])
+    assert_refused(type_train, "new starts it over", *command, "seed=1")
     code, _, err = type_train("resume=new")
     assert (code, err) == (0, "")
     assert RunFolder(here / "new").results()["last"]["step"] == 7
@@ -277,6 +281,67 @@ def test_a_run_killed_while_it_finishes_is_completed(type_train, run, monkeypatc
     assert (code, err) == (0, "")
     assert results_of("run") == whole
     assert not list(run.glob(".*"))
+
+
+FACTS = facts(Splits(*(ImageSet(torch.zeros(80, 1, 8, 8).byte(), torch.arange(80) % 4),) * 2))
+SAME = (*SHORT, "trainer.max_epochs=1", "hydra.run.dir=run")
+
+
+@pytest.mark.parametrize("resume", [SAME, (*SAME, "seed=0")])
+def test_the_same_command_completes_a_run_and_then_keeps_it(type_train, run, resume):
+    whole = results_of("run")
+    RunFolder(run).results_file.unlink()
+    code, _, err = type_train(*resume)
+    assert (code, err) == (0, "")
+    assert results_of("run") == whole
+    before = everything()
+    code, out, err = type_train(*SAME)
+    assert (code, out, err) == (0, f"{run} has finished before: kept\n", "")
+    assert everything() == before
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("seed=7", "run already holds a run with seed=0, not 7: resume="),
+        ("reg=der", "run already holds a run with reg.name=none, not DER: resume="),
+        ("dataset.subset=null", "run already holds a run with dataset.subset=200, not null"),
+        ("trainer.max_epochs=2", "run trainer.max_epochs=2 continues it, hydra.run.dir=FOLDER"),
+    ],
+)
+def test_another_command_leaves_a_run_alone(type_train, run, finished, change, said):
+    if not finished:
+        RunFolder(run).results_file.unlink()
+    assert_refused(type_train, said, *SAME, change)
+
+
+@pytest.mark.parametrize(
+    ("found", "typed"),
+    [
+        (
+            {f"dataset.{name}": [0.5] if name in ("mean", "std", "names") else 8 for name in FACTS},
+            ("dataset=npz", "dataset.file=my.npz"),
+        ),
+        (
+            {"init_sha256": 64 * "0", "model.shortcut": "plain"},
+            ("init=a.pt", "model=preactresnet18"),
+        ),
+    ],
+)
+def test_what_a_run_has_found_out_makes_no_other_command(tmp_path, found, typed):
+    asked, known = config(*typed), config(*typed)
+    for key, value in found.items():
+        OmegaConf.update(known, key, value)
+    folder = RunFolder.create(tmp_path, known, typed)
+    cfg, _, checkpoint, _ = open_job(asked, folder, typed, in_sweep=False)
+    assert {key: OmegaConf.select(cfg, key) for key in found} == found
+    assert checkpoint is None
+    for key in found:
+        other = config(*typed)
+        OmegaConf.update(other, key, "typed")
+        with pytest.raises(ValueError, match=f"already holds a run with {key}=.*, not typed"):
+            open_job(other, folder, [*typed, f"{key}=typed"], in_sweep=False)
 
 
 def test_rows_that_were_lost_are_missed_before_anything_is_written(type_train, run):

@@ -1,10 +1,15 @@
 """What stops a training before it starts, on several processes."""
 
+import os
 import socket
+import sys
+from unittest.mock import Mock
 
 import pytest
+from lightning import Trainer
 
 from energy_at import train
+from energy_at.training.launch import _worker_command
 from tests.helpers.running import ONE_EPOCH, typed
 
 
@@ -47,3 +52,14 @@ def test_a_port_that_cannot_be_had_gets_one_line(tmp_path, monkeypatch, capsys, 
     assert (code, err.count("\n")) == (1, 1)
     assert err.startswith(f"error: MASTER_PORT={port} ")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_workers_trust_what_their_parent_does(monkeypatch):
+    """A run that is resumed has only its changes for a command, and they never say it."""
+    monkeypatch.delenv("ENERGY_AT_TRUST", raising=False)
+    monkeypatch.setattr("energy_at.core.trust._trusted", ["mine"])
+    monkeypatch.setattr(sys, "argv", ["train"])
+    with _worker_command(Mock(spec=Trainer, world_size=2), ["resume=run"]):
+        assert sys.argv == ["train", "resume=run"]
+        assert os.environ["ENERGY_AT_TRUST"] == "mine"
+    assert "ENERGY_AT_TRUST" not in os.environ

@@ -113,6 +113,9 @@ HEALTHY = ("sentinel", "rollback", "healthy")
         (put(torch.ones(3), *HEALTHY, "objective", "elle", "count"),
          "healthy.objective.elle.count is a tensor of another"),
         (put(3, "attack"), "attack is int, not dict"),
+        (put({"a": 3}, "attack"), "attack holds what is no tensor"),
+        (put(torch.ones(1), *HEALTHY, "network", "more"), "healthy.network has an unknown more"),
+        (put(torch.ones(1), *HEALTHY, "averages", 0, "more"), "averages[0] has an unknown more"),
         (put(3, "ImageData"), "ImageData is int, not dict"),
         (put(None, "ImageData"), "it lacks 'ImageData'"),
         (put(None, "ImageData", "batch"), "ImageData has no batch"),
@@ -132,6 +135,26 @@ def test_a_state_of_another_kind_is_named(tmp_path, trained, change, said):
         require(tmp_path, state)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["fgsm_pgi", "liet", "sora"])
+def test_what_an_attack_remembers_is_of_its_images(tmp_path, kind):
+    """A training would forget perturbations of another shape without a word, and restart them."""
+    keys = (*ONE_EPOCH, f"attack={kind}", "dataset.subset=100")
+    run = fitted(tmp_path, *keys)
+    path = RunFolder(tmp_path).checkpoint()
+    state, images = read_checkpoint(path), (100, *run.data.train.shape)
+    shapes = run.module.attack.memory_shapes(images[0], images[1:])
+    assert {name: tuple(value.shape) for name, value in state["attack"].items()} == shapes
+    require_sound(config(*keys), prepared(tmp_path, *keys), path)
+    (name, value), *_ = state["attack"].items()
+    for attack, said in (
+        ({**state["attack"], name: value[None]}, f"attack.{name} is a tensor of another shape"),
+        ({}, f"attack has no {name}"),
+    ):
+        torch.save({**state, "attack": attack}, path)
+        with pytest.raises(ValueError, match=rf"last\.ckpt is damaged \({said}"):
+            require_sound(config(*keys), prepared(tmp_path, *keys), path)
 
 
 def test_a_run_without_a_log_needs_no_rows(tmp_path, trained):
