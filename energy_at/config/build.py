@@ -3,7 +3,6 @@
 import copy
 import functools
 import inspect
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,15 +16,14 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
-from omegaconf._impl import select_node
 
 from energy_at.attacks import Attack
 from energy_at.attacks.registry import column_of
 from energy_at.config.cli import quieten
 from energy_at.config.initial_weights import describe_initial, load_initial
-from energy_at.config.schema import check
+from energy_at.config.schema import check, with_key
 from energy_at.config.versions import allow, instantiate
-from energy_at.core.rules import ArgumentError, as_typed
+from energy_at.core.rules import ArgumentError
 from energy_at.core.trust import require_trusted
 from energy_at.data import ImageData, Splits
 from energy_at.data.images import as_splits
@@ -83,7 +81,7 @@ def make(cfg: Any, *, without: Sequence[str] = (), factory: bool = False) -> Any
         if not isinstance(error.__cause__, ArgumentError):
             raise
         node = str(error).rpartition("full_key: ")[2].strip()  # where Hydra names the place
-        raise _with_key(cfg, f"{node}.{error.__cause__.argument}", error.__cause__) from error
+        raise with_key(cfg, f"{node}.{error.__cause__.argument}", error.__cause__) from error
 
 
 @contextmanager
@@ -99,23 +97,7 @@ def keys_of(node: DictConfig, **renamed: str) -> Iterator[None]:
     except ArgumentError as error:
         name = renamed.get(error.argument, error.argument)
         above = node._get_full_key(None) if name.partition(".")[0] in node else ""
-        raise _with_key(node, f"{above}.{name}".lstrip("."), error) from error
-
-
-def _with_key(cfg: DictConfig, key: str, error: ArgumentError) -> ValueError:
-    """Names the key that was typed: ``reg.weight`` for ``reg.terms.der.weight``.
-
-    What a resolver has computed was typed at the first key that it reads.
-    """
-    value = error.value
-    found = select_node(cfg._get_root(), key, throw_on_resolution_failure=False)
-    if found is not None:
-        above = found._get_parent()
-        if read := re.match(r"\${\w+:[^$]*\${([\w.]+)}", str(above._get_node(found._key()))):
-            found = select_node(above, read[1], absolute_key=True)
-            value = found._value()
-        key = found._get_full_key(None)
-    return ValueError(f"{key}={as_typed(value)} must be {error.must}")
+        raise with_key(node, f"{above}.{name}".lstrip("."), error) from error
 
 
 def build(

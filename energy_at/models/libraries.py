@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torchvision import models as torchvision_models
 
-from energy_at.core.rules import TRUTH, ArgumentError, Rule, integer, number, one_of, require
+from energy_at.core.ranges import require_ranges
+from energy_at.core.rules import ArgumentError, Rule, integer, one_of, require
 from energy_at.models.layers import Normalize, Normalized, make_convolutions_safe
 
 INSTALL_TIMM = "pip install 'energy_at[timm]'"
@@ -49,8 +50,8 @@ def timm(
         ImportError: if timm is missing.
         ValueError: if the network is unknown, or refuses an argument.
     """
-    require(TRUTH, pretrained=pretrained)
-    require(number(0, 1, below=True), drop_rate=drop_rate, drop_path_rate=drop_path_rate)
+    rates = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
+    require_ranges("models.timm", pretrained=pretrained, **rates)
     _require_timm("timm")
     import timm as library  # takes a second
 
@@ -62,8 +63,7 @@ def timm(
     about = library.get_pretrained_cfg(name)
     if about is not None and about.fixed_input_size:
         options.setdefault("img_size", size)
-    drops = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
-    options |= {key: rate for key, rate in drops.items() if rate}
+    options |= {key: rate for key, rate in rates.items() if rate}
     options |= {"in_chans": channels, "num_classes": classes}
     with _refusals_of_library(name):
         net: Any = library.create_model(name, pretrained=pretrained, **options)
@@ -99,7 +99,7 @@ def mlp_mixer(
         ImportError: if timm is missing.
         ValueError: if an argument is out of range.
     """
-    require(integer(1), width=width, depth=depth)
+    require_ranges("models.mlp_mixer", width=width, depth=depth)
     fits = Rule(
         f"an integer >= 1 of which the image size, {size}, is a multiple",
         lambda value: integer(1).holds(value) and size % value == 0,
