@@ -21,13 +21,14 @@ from energy_at.attacks import Attack
 from energy_at.attacks.registry import column_of
 from energy_at.config.cli import quieten
 from energy_at.config.initial_weights import describe_initial, load_initial
-from energy_at.config.schema import check, with_key
+from energy_at.config.schema import check, nodes_in, with_key
 from energy_at.config.versions import allow, instantiate
 from energy_at.core.rules import ArgumentError
-from energy_at.core.trust import require_trusted
+from energy_at.core.trust import OURS, TIMM, require_trusted
 from energy_at.data import ImageData, Splits
 from energy_at.data.images import as_splits
 from energy_at.data.own_images import facts
+from energy_at.models.libraries import without_published
 from energy_at.objectives import LabelSmoothing, Objective, Weighted
 from energy_at.reporting.describe import display_name, tags
 from energy_at.runs.checkpoints import read_checkpoint
@@ -174,7 +175,7 @@ def build_module(
             f"attack.search makes a {type(attack).__name__}, which is no attack: derive its class "
             "from energy_at.attacks.Attack"
         )
-    net = make(cfg.model, without=() if fresh else ("pretrained",))
+    net = make(cfg.model) if fresh else _make_without_weights(cfg.model)
     require_initialized(net)
     if fresh:
         load_initial(cfg, net, said)
@@ -195,6 +196,20 @@ def build_module(
             seed=cfg.seed,
             reuse=cfg.training.get("reuse", True),
         )
+
+
+def _make_without_weights(model: DictConfig) -> Any:
+    """The network of a run, whose weights are in its checkpoint: no published ones are requested.
+
+    A stranger's configuration could name any.
+    """
+    own = OmegaConf.select(copy.deepcopy(model._get_root()), model._get_full_key(None))
+    for node in nodes_in(own):
+        if OmegaConf.select(node, "_target_") in (TIMM, f"{OURS}.models.timm"):
+            OmegaConf.set_struct(node, False)
+            node["pretrained"] = False
+    with without_published():
+        return make(own)
 
 
 def make_terms(nodes: DictConfig) -> dict[str, Weighted]:

@@ -34,7 +34,7 @@ from energy_at.core.trust import may_be_trusted, require_trusted, set_trusted
 
 def check(cfg: DictConfig) -> None:
     """Raises ``ValueError`` for a key that breaks its rule; a key that is not there breaks none."""
-    nodes = list(_nodes(cfg))
+    nodes = list(nodes_in(cfg))
     for node in nodes:
         for name in filter(_RULES_ANYWHERE.get, map(str, node)):
             _check(cfg, node._get_full_key(name), _RULES_ANYWHERE[name])
@@ -80,13 +80,13 @@ def with_key(cfg: DictConfig, key: str, error: ArgumentError) -> ValueError:
     return ValueError(f"{key}={as_typed(value)} must be {error.must}")
 
 
-def _nodes(node: DictConfig) -> Iterator[DictConfig]:
+def nodes_in(node: DictConfig) -> Iterator[DictConfig]:
     """A configuration and every group of keys in it, but for those that repeat another."""
     yield node
     for name in map(str, node):
         own = node._get_node(name)
         if isinstance(own, DictConfig) and not own._is_none() and not own._is_interpolation():
-            yield from _nodes(own)
+            yield from nodes_in(own)
 
 
 def _rules_of(node: DictConfig) -> dict[str, Rule]:

@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 from torchvision import models as torchvision_models
+from torchvision.models import WeightsEnum
 
 from energy_at.core.ranges import require_ranges
 from energy_at.core.rules import ArgumentError, Rule, integer, one_of, require
@@ -154,6 +156,19 @@ def torchvision(
     # mean and std of three channels make three of a grey image
     repeat = 3 // channels
     return _normalized(net, list(mean) * repeat, list(std) * repeat)
+
+
+@contextmanager
+def without_published() -> Iterator[None]:
+    """Builds networks as their arguments say, but with none of the weights these would load.
+
+    Published weights decide more of a network than its values, such as its image size.
+    """
+    with (
+        patch.object(WeightsEnum, "get_state_dict", lambda *_, **__: {}),
+        patch.object(nn.Module, "load_state_dict", lambda *_, **__: None),
+    ):
+        yield
 
 
 def custom(
