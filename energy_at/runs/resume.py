@@ -26,7 +26,7 @@ def open_job(
     """
     if cfg.resume is not None:
         return open_resumed(str(cfg.resume), overrides)
-    if in_sweep and folder.results_file.is_file():
+    if in_sweep and folder.results_file.is_file() and not _lacks_results(folder):
         return None
     if in_sweep and folder.has_checkpoint():
         return open_resumed(str(folder.path), [], typed=cfg)
@@ -57,13 +57,38 @@ def open_resumed(
     state = read_training_state(checkpoint)
     require_rows(folder.metrics_file, state.get("metrics_rows", 0), state["global_step"])
     # The first process has noted the longer training where the others look for the shorter.
-    if is_first() and folder.results_file.is_file() and not _is_longer(cfg, before):
-        folder.results()  # damaged ones say so: they are no end of a run
+    ends_here = folder.results_file.is_file() and not _is_longer(cfg, before)
+    if is_first() and ends_here and (changes or not _lacks_results(folder)):
         raise ValueError(
             f"{path} {_ending(state)}: trainer.max_epochs above {before.trainer.max_epochs} trains "
             "it further, energy_at.evaluate evaluates it again"
         )
     return cfg, folder, checkpoint, changes
+
+
+def _lacks_results(folder: RunFolder) -> bool:
+    """Whether some of the results of a finished run, or its figure, are lost and can be had again.
+
+    Raises:
+        ValueError: if its results are damaged: they are no end of a run.
+    """
+    results, cfg = folder.results(), folder.config()
+    if not folder.has_checkpoint():
+        return False
+    parts = [
+        "held_out",
+        "status",
+        "training",
+        *(["alarms"] if cfg.callbacks.get("sentinel") else []),
+    ]
+    kept = [name for name in cfg.evaluation.checkpoints if folder.has_checkpoint(name)]
+    which = [name for name in kept if name == "last" or cfg.callbacks.get(name)]
+    accuracies = [
+        results.get(name, {}).get(images) for name in which for images in cfg.evaluation.images
+    ]
+    if any(part not in results for part in parts) or not all(accuracies):
+        return True
+    return not folder.has_figure() and len(folder.log()["train/loss"]) > 0
 
 
 def _is_longer(cfg: DictConfig, before: DictConfig) -> bool:
