@@ -245,7 +245,7 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, wandb_id: str | None = Non
             logger=loggers or False,
             plugins=plugins,
         )
-    except (TypeError, ValueError, MisconfigurationException) as error:
+    except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
         raise ValueError(f"Lightning refuses the trainer's settings: {error}") from error
 
 
@@ -321,6 +321,9 @@ def _callback(node: DictConfig, folder: RunFolder) -> Callback:
                 raise ValueError(
                     f"{key}: {callback.func.__name__} takes no {unknown[0]}: leave it out"
                 )
+            if "dirpath" in callback.keywords:
+                key = f"{node._get_full_key(None)}.dirpath"
+                raise ValueError(f"{key}: checkpoints lie in the run folder: leave it out")
             callback = callback(dirpath=folder.checkpoints)
     if not isinstance(callback, Callback):
         raise ValueError(f"a Lightning callback is needed, got {callback!r}")

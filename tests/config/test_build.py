@@ -303,6 +303,11 @@ def test_a_logger_that_names_no_class_is_named(tmp_path):
         build_loggers(cfg, tmp_path, "train")
 
 
+def test_the_folder_of_checkpoints_is_the_run_s_own(tmp_path):
+    with pytest.raises(ValueError, match=r"^callbacks\.best\.dirpath: checkpoints lie in the run"):
+        prepared(tmp_path, *TINY, "+callbacks.best.dirpath=elsewhere")
+
+
 PUBLISHED = {
     "weights": {"_target_": "torchvision.models.resnet18", "weights": "DEFAULT"},
     "pretrained": {"_target_": "torchvision.models.resnet18", "pretrained": True},

@@ -5,7 +5,8 @@ import socket
 import pytest
 
 from energy_at import train
-from tests.helpers.running import ONE_EPOCH, typed
+from energy_at.training.launch import fit
+from tests.helpers.running import ONE_EPOCH, TINY, prepared, typed
 
 
 @pytest.mark.parametrize(
@@ -47,3 +48,18 @@ def test_a_port_that_cannot_be_had_gets_one_line(tmp_path, monkeypatch, capsys, 
     assert (code, err.count("\n")) == (1, 1)
     assert err.startswith(f"error: MASTER_PORT={port} ")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("BackboneFinetuning", "AttributeError: .* no attribute 'backbone'"),
+        ("BaseFinetuning", "NotImplementedError"),
+        ("LearningRateFinder", "AttributeError: When using the learning rate finder"),
+    ],
+)
+def test_a_callback_of_lightning_that_does_not_fit_is_named(tmp_path, name, why):
+    callback = f"+callbacks.x={{_target_: lightning.pytorch.callbacks.{name}}}"
+    run = prepared(tmp_path, *TINY, callback)
+    with pytest.raises(ValueError, match=rf"^callbacks: {name} fails in this training \({why}"):
+        fit(run.trainer, run.module, run.data, tmp_path, None, [])
