@@ -67,7 +67,7 @@ def open_resumed(
 
 
 def _lacks_results(folder: RunFolder) -> bool:
-    """Whether some of the results of a finished run, or its figure, are lost but can be computed again.
+    """Whether results of a finished run, or its figure, are lost that can be computed again.
 
     Raises:
         ValueError: if its results are damaged: they are no end of a run.
