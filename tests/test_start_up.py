@@ -66,7 +66,7 @@ def test_the_longest_help_takes_little_time():
 
 def test_a_mistake_is_answered_without_what_computes(here):
     mistakes = ("reg=derr", "no_such_key=1", "+foo=1", "threat.eps", "seed=abc", "reg=[der,aaer]")
-    mistakes += ("--reg=der", "resume=nowhere")
+    mistakes += ("--reg=der", "resume=nowhere", "optimizer.lr=1e30", "callbacks.best.monitor=abc")
     of_others = [
         ("evaluate", "attacks=[pdg]"),
         ("sample", "run=nowhere"),

@@ -20,7 +20,7 @@ from energy_at.analysis.detection import Detection, Scores, scores_of
 from energy_at.attacks import Attack, AttackOptions, LibraryAttack, WorstCase, pgd
 from energy_at.attacks.registry import FROM_LIBRARY, named_attack
 from energy_at.attacks.threat import Ball, Linf
-from energy_at.core.rules import integer, require
+from energy_at.core.ranges import require_ranges
 from energy_at.core.types import Images, Labels, Logits, PerExample
 from energy_at.energy import LogitPair, energies
 from energy_at.evaluation import EvaluationTarget, TrainedModel
@@ -50,7 +50,7 @@ class AnalysisPlan(EvaluationTarget):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(integer(1), iterations=self.iterations, queries=self.queries)
+        require_ranges("analysis.AnalysisPlan", self)
 
     @property
     def eps(self) -> str:

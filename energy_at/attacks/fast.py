@@ -24,8 +24,9 @@ from energy_at.attacks.gradient import (
     misclassify,
 )
 from energy_at.attacks.threat import Ball, Linf, clip_to_pixels
+from energy_at.core.ranges import require_ranges
 from energy_at.core.rng import batch_share_like, uniform_like
-from energy_at.core.rules import POSITIVE, Rule, integer, number, or_null, require
+from energy_at.core.rules import Rule, number, require
 from energy_at.core.types import Classifier, Images, Labels, Logits, PerExample
 from energy_at.models.modes import eval_mode, no_graph
 
@@ -33,7 +34,6 @@ WIDE = 8 / 255  # LIET: above this radius its noise is doubled and its step is n
 _LINF = Rule(
     "an L-inf ball (threat=linf): the method is defined in no other", lambda b: isinstance(b, Linf)
 )
-_ONE = Rule("1: the attack takes a single step", integer(1, 1).holds)
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,7 @@ class SingleStep(Attack):
 
     def __post_init__(self) -> None:
         require(_LINF, ball=self.ball)
-        require(or_null(POSITIVE), alpha=self.alpha)
-        require(_ONE, steps=self.steps)
+        require_ranges("attacks.SingleStep", self)
 
     @property
     def climbs_loss(self) -> bool:
@@ -115,9 +114,7 @@ class LIET(SingleStep):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(integer(2), classes=self.classes)
-        require(integer(1), every=self.every)
-        require(number(0, 1), low=self.low)
+        require_ranges("attacks.LIET", self)
         require(number(self.low, 1), high=self.high)
 
     @property
@@ -190,8 +187,7 @@ class FGSMPGI(SingleStep):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(integer(1), reset=self.reset)
-        require(number(0), decay=self.decay)
+        require_ranges("attacks.FGSMPGI", self)
 
     def memory_shapes(self, total: int, image: Sequence[int]) -> dict[str, Sequence[int]]:
         return {"delta": (total, *image), "momentum": (total, *image)}
@@ -241,7 +237,7 @@ class NuAT(SingleStep):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(number(0), weight=self.weight, ramp_epochs=self.ramp_epochs)
+        require_ranges("attacks.NuAT", self)
 
     @property
     def period(self) -> int:
@@ -295,7 +291,7 @@ class SORA(SingleStep):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(POSITIVE, rate=self.rate)
+        require_ranges("attacks.SORA", self)
 
     def _search(
         self, model: Classifier, x: Images, y: Labels, options: AttackOptions, place: Place

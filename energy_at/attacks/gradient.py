@@ -14,8 +14,9 @@ import torch.nn.functional as F
 
 from energy_at.attacks.base import Attack, AttackOptions, AttackResult
 from energy_at.attacks.threat import A_BALL, Ball, clip_to_pixels
+from energy_at.core.ranges import require_ranges
 from energy_at.core.rng import Noise, normal_like
-from energy_at.core.rules import FUNCTION, POSITIVE, TRUTH, integer, number, one_of, require
+from energy_at.core.rules import FUNCTION, number, one_of, require
 from energy_at.core.types import Classifier, Images, Labels, Logits, PerExample, Targets
 from energy_at.models.modes import (
     frozen_running_stats,
@@ -63,7 +64,7 @@ class Gaussian:
     std: float = 0.001
 
     def __post_init__(self) -> None:
-        require(number(0), std=self.std)
+        require_ranges("attacks.Gaussian", self)
 
     def __call__(self, x: Images, ball: Ball, generator: Noise | None = None) -> Images:
         return self.std * normal_like(x, generator)
@@ -151,10 +152,8 @@ class GradientAttack(Attack):
 
     def __post_init__(self) -> None:
         require(A_BALL, ball=self.ball)
-        require(integer(1), steps=self.steps, eot=self.eot)
-        require(POSITIVE, alpha=self.alpha)
+        require_ranges("attacks.GradientAttack", self)
         require(FUNCTION, start=self.start, goal=self.goal)
-        require(TRUTH, project=self.project, track_every=self.track_every)
 
     @property
     def passes(self) -> float:

@@ -24,7 +24,8 @@ from energy_at.attacks.gradient import (
 )
 from energy_at.attacks.threat import A_BALL, Ball
 from energy_at.core.names import ATTACKS
-from energy_at.core.rules import POSITIVE, integer, one_of, require
+from energy_at.core.ranges import require_ranges
+from energy_at.core.rules import one_of, require
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def n_fgsm(
 
     The perturbation may be as large as ``k eps + alpha``: that is the method.
     """
-    require(POSITIVE, k=k)
+    require_ranges("attacks.n_fgsm", k=k)
     alpha = _step(ball, alpha)
     return GradientAttack(ball, alpha=alpha, steps=steps, start=Uniform(k), project=False)
 
@@ -87,7 +88,7 @@ def pgd(
     ``eot`` passes average each gradient: for networks that draw random numbers. With ``std`` it
     starts from ``x + std N(0, 1)``, as MART's code does (Wang et al., 2020).
     """
-    require(integer(1), restarts=restarts)
+    require_ranges("attacks.pgd", restarts=restarts)
     attack = replace(
         _from_random_point(ball, alpha, steps, misclassify, eot),
         start=Uniform() if std is None else Gaussian(std),
@@ -105,7 +106,7 @@ def restarted_pgd(
     eot: int = 1,
 ) -> WorstCase:
     """PGD-50-10: restarts only attack the images that are still classified correctly."""
-    require(integer(1), restarts=restarts)
+    require_ranges("attacks.restarted_pgd", restarts=restarts)
     return WorstCase([pgd(ball, alpha=alpha, steps=steps, eot=eot)] * restarts)
 
 

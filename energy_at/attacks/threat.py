@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from energy_at.core.names import NORMS
+from energy_at.core.ranges import require_ranges
 from energy_at.core.rng import Noise, normal_like, shares_like, uniform_like
-from energy_at.core.rules import POSITIVE, an, number, require
+from energy_at.core.rules import an
 from energy_at.core.types import Images
 
 IMAGE = (1, 2, 3)  # dimensions of each image of a batch
@@ -41,7 +42,7 @@ class Linf(Ball):
     """Perturbations that change no pixel by more than ``eps``."""
 
     def __post_init__(self) -> None:
-        require(number(0, 1, above=True), eps=self.eps)
+        require_ranges("attacks.Linf", self)
 
     def steepest(self, grad: Images) -> Images:
         return grad.sign()
@@ -58,7 +59,7 @@ class L2(Ball):
     """Perturbations whose Euclidean norm, image by image, is at most ``eps``."""
 
     def __post_init__(self) -> None:
-        require(POSITIVE, eps=self.eps)
+        require_ranges("attacks.L2", self)
 
     def steepest(self, grad: Images) -> Images:
         return unit(grad, IMAGE)

@@ -3,7 +3,6 @@
 import copy
 import functools
 import inspect
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,19 +16,19 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
-from omegaconf._impl import select_node
 
 from energy_at.attacks import Attack
 from energy_at.attacks.registry import column_of
 from energy_at.config.cli import quieten
 from energy_at.config.initial_weights import describe_initial, load_initial
-from energy_at.config.schema import check
+from energy_at.config.schema import check, nodes_in, with_key
 from energy_at.config.versions import allow, instantiate
-from energy_at.core.rules import ArgumentError, as_typed
-from energy_at.core.trust import require_trusted
+from energy_at.core.rules import ArgumentError
+from energy_at.core.trust import OURS, TIMM, require_trusted
 from energy_at.data import ImageData, Splits
 from energy_at.data.images import as_splits
 from energy_at.data.own_images import facts
+from energy_at.models.libraries import without_published
 from energy_at.objectives import LabelSmoothing, Objective, Weighted
 from energy_at.reporting.describe import display_name, tags
 from energy_at.runs.checkpoints import read_checkpoint
@@ -83,7 +82,7 @@ def make(cfg: Any, *, without: Sequence[str] = (), factory: bool = False) -> Any
         if not isinstance(error.__cause__, ArgumentError):
             raise
         node = str(error).rpartition("full_key: ")[2].strip()  # where Hydra names the place
-        raise _with_key(cfg, f"{node}.{error.__cause__.argument}", error.__cause__) from error
+        raise with_key(cfg, f"{node}.{error.__cause__.argument}", error.__cause__) from error
 
 
 @contextmanager
@@ -99,23 +98,7 @@ def keys_of(node: DictConfig, **renamed: str) -> Iterator[None]:
     except ArgumentError as error:
         name = renamed.get(error.argument, error.argument)
         above = node._get_full_key(None) if name.partition(".")[0] in node else ""
-        raise _with_key(node, f"{above}.{name}".lstrip("."), error) from error
-
-
-def _with_key(cfg: DictConfig, key: str, error: ArgumentError) -> ValueError:
-    """Names the key that was typed: ``reg.weight`` for ``reg.terms.der.weight``.
-
-    What a resolver has computed was typed at the first key that it reads.
-    """
-    value = error.value
-    found = select_node(cfg._get_root(), key, throw_on_resolution_failure=False)
-    if found is not None:
-        above = found._get_parent()
-        if read := re.match(r"\${\w+:[^$]*\${([\w.]+)}", str(above._get_node(found._key()))):
-            found = select_node(above, read[1], absolute_key=True)
-            value = found._value()
-        key = found._get_full_key(None)
-    return ValueError(f"{key}={as_typed(value)} must be {error.must}")
+        raise with_key(node, f"{above}.{name}".lstrip("."), error) from error
 
 
 def build(
@@ -192,7 +175,7 @@ def build_module(
             f"attack.search makes a {type(attack).__name__}, which is no attack: derive its class "
             "from energy_at.attacks.Attack"
         )
-    net = make(cfg.model, without=() if fresh else ("pretrained",))
+    net = make(cfg.model) if fresh else _make_without_weights(cfg.model)
     require_initialized(net)
     if fresh:
         load_initial(cfg, net, said)
@@ -213,6 +196,20 @@ def build_module(
             seed=cfg.seed,
             reuse=cfg.training.get("reuse", True),
         )
+
+
+def _make_without_weights(model: DictConfig) -> Any:
+    """The network of a run, whose weights are in its checkpoint: no published ones are requested.
+
+    A stranger's configuration could name any.
+    """
+    own = OmegaConf.select(copy.deepcopy(model._get_root()), model._get_full_key(None))
+    for node in nodes_in(own):
+        if OmegaConf.select(node, "_target_") in (TIMM, f"{OURS}.models.timm"):
+            OmegaConf.set_struct(node, False)
+            node["pretrained"] = False
+    with without_published():
+        return make(own)
 
 
 def make_terms(nodes: DictConfig) -> dict[str, Weighted]:
@@ -251,7 +248,7 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, wandb_id: str | None = Non
             logger=loggers or False,
             plugins=plugins,
         )
-    except (TypeError, ValueError, MisconfigurationException) as error:
+    except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
         raise ValueError(f"Lightning refuses the trainer's settings: {error}") from error
 
 
@@ -327,6 +324,9 @@ def _callback(node: DictConfig, folder: RunFolder) -> Callback:
                 raise ValueError(
                     f"{key}: {callback.func.__name__} takes no {unknown[0]}: leave it out"
                 )
+            if "dirpath" in callback.keywords:
+                key = f"{node._get_full_key(None)}.dirpath"
+                raise ValueError(f"{key}: checkpoints lie in the run folder: leave it out")
             callback = callback(dirpath=folder.checkpoints)
     if not isinstance(callback, Callback):
         raise ValueError(f"a Lightning callback is needed, got {callback!r}")

@@ -4,16 +4,20 @@ The classes that take the other values check them by ``energy_at.core.rules``.
 """
 
 import math
+import re
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf._impl import select_node
 
-from energy_at.core.names import ATTACKS, NORMS, SPLITS
+from energy_at.core.names import ATTACKS, SPLITS
+from energy_at.core.ranges import RANGES, or_left_out, ranges_of
 from energy_at.core.rules import (
     TRAINER,
     TRUTH,
+    ArgumentError,
     Rule,
     as_typed,
     integer,
@@ -30,8 +34,10 @@ from energy_at.core.trust import may_be_trusted, require_trusted, set_trusted
 
 def check(cfg: DictConfig) -> None:
     """Raises ``ValueError`` for a key that breaks its rule; a key that is not there breaks none."""
-    for key in _places(cfg):
-        _check(cfg, key, _RULES_ANYWHERE[key.rpartition(".")[2]])
+    nodes = list(nodes_in(cfg))
+    for node in nodes:
+        for name in filter(_RULES_ANYWHERE.get, map(str, node)):
+            _check(cfg, node._get_full_key(name), _RULES_ANYWHERE[name])
     for above, rule in _RULES_BELOW.items():
         node = OmegaConf.select(cfg, above)
         for name in map(str, node) if isinstance(node, DictConfig) else ():
@@ -40,6 +46,9 @@ def check(cfg: DictConfig) -> None:
         if key == "attacks" and (own := OmegaConf.select(cfg, "attack")):
             rule = or_null(_names_such_as("fgsm,pgd", *ATTACKS, *map(str, own)))
         _check(cfg, key, rule)
+    for node in nodes:
+        for name, rule in _rules_of(node).items():
+            _check(cfg, node._get_full_key(name), rule)
 
 
 def check_start(cfg: DictConfig) -> None:
@@ -55,21 +64,46 @@ def check_start(cfg: DictConfig) -> None:
     check(cfg)
 
 
-def _places(node: DictConfig, above: str = "") -> Iterator[str]:
-    """Every key of a name that means the same wherever it stands."""
+def with_key(cfg: DictConfig, key: str, error: ArgumentError) -> ValueError:
+    """Names the key that was typed: ``reg.weight`` for ``reg.terms.der.weight``.
+
+    What a resolver has computed was typed at the first key that it reads.
+    """
+    value = error.value
+    found = select_node(cfg._get_root(), key, throw_on_resolution_failure=False)
+    if found is not None:
+        above = found._get_parent()
+        if read := re.match(r"\${\w+:[^$]*\${([\w.]+)}", str(above._get_node(found._key()))):
+            found = select_node(above, read[1], absolute_key=True)
+            value = found._value()
+        key = found._get_full_key(None)
+    return ValueError(f"{key}={as_typed(value)} must be {error.must}")
+
+
+def nodes_in(node: DictConfig) -> Iterator[DictConfig]:
+    """A configuration and every group of keys in it, but for those that repeat another."""
+    yield node
     for name in map(str, node):
         own = node._get_node(name)
-        if name in _RULES_ANYWHERE:
-            yield f"{above}{name}"
-        elif isinstance(own, DictConfig) and not own._is_none() and not own._is_interpolation():
-            yield from _places(own, f"{above}{name}.")
+        if isinstance(own, DictConfig) and not own._is_none() and not own._is_interpolation():
+            yield from nodes_in(own)
+
+
+def _rules_of(node: DictConfig) -> dict[str, Rule]:
+    """The rules for the arguments in a node, those of a term's coefficient among them."""
+    if "_target_" not in node:
+        return {}
+    above = node._get_parent()
+    is_term = above is not None and above._key() == "terms"
+    of_term = RANGES["objectives.Weighted"] if is_term else {}
+    return {**of_term, **ranges_of(str(node._get_node("_target_")))}
 
 
 def _check(cfg: DictConfig, key: str, rule: Rule) -> None:
-    value = OmegaConf.select(cfg, key, default=_MISSING)
+    value = OmegaConf.select(cfg, key, default=_MISSING, throw_on_resolution_failure=False)
     if value is not _MISSING and (must := rule.broken_by(value)) is not None:
         shown = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-        raise ValueError(f"{key}={as_typed(shown)} must be {must}")
+        raise with_key(cfg, key, ArgumentError(key, shown, must))
 
 
 def is_path(value: Any) -> bool:
@@ -145,11 +179,11 @@ _BY_KEYS: dict[str, Rule] = {
     "trainer.enable_autolog_hparams trainer.use_distributed_sampler": TRUTH,
     "trainer.max_epochs trainer.check_val_every_n_epoch": integer(1),
     "trainer.num_nodes": integer(1, _PROCESSES),
-    "threat.most": number(0, above=True),
     "seed": _SEED,
     "dataset.name": _WORD,
     "dataset.channels dataset.size": or_null(integer(1, 2**14)),
     "dataset.classes": or_null(integer(2, 2**20)),
+    "threat.most": number(0, above=True),
     "dataset.eps.linf dataset.eps.l2": Rule("a number, or a fraction such as 8/255", _is_fraction),
     "attack.steps": Rule("an integer", is_integer),
     "resume": or_null(_FOLDER),
@@ -192,8 +226,6 @@ _BY_KEYS: dict[str, Rule] = {
             lambda value: is_list(value) and all(map(is_path, value)),
         )
     ),
-    "norm": or_null(one_of(*NORMS)),
-    "split": one_of(*SPLITS),
     "quality.reference": one_of(*SPLITS, "train_test"),
     "quality.most_confident": or_null(
         Rule(
@@ -219,7 +251,7 @@ _BY_KEYS: dict[str, Rule] = {
     ),
     "trainer.log_every_n_steps": integer(1),
     "trainer.num_sanity_val_steps": integer(-1),
-    "trainer.reload_dataloaders_every_n_epochs callbacks.progress.refresh_rate": integer(0),
+    "trainer.reload_dataloaders_every_n_epochs": integer(0),
     "trainer.val_check_interval": or_null(number(0, above=True)),
     "trainer.limit_val_batches": or_null(number(0)),
     "trainer.gradient_clip_algorithm": or_null(one_of("norm", "value")),
@@ -279,4 +311,32 @@ _RULES_BELOW = {  # of every key below these
     "callbacks": or_null(GROUP),
     "logger": or_null(GROUP),
 }
+_ARGUMENTS = {  # of what has no _target_: by their keys
+    "data.ImageData": {f"dataset.{name}": name for name in RANGES["data.ImageData"]},
+    "objectives.LabelSmoothing": {"loss.label_smoothing": "share", "loss.smoothing": "spread"},
+    "training.AdversarialTraining": {
+        "training.bn_mode": "bn_mode",
+        "training.eps_warmup": "eps_warmup_epochs",
+    },
+    "training.WeightPerturbation": {
+        "training.awp.gamma": "gamma",
+        "training.awp.warmup": "warmup_epochs",
+    },
+    **{
+        of: {name: name for name in RANGES[of]}
+        for of in (
+            "evaluation.EvaluationTarget",
+            "evaluation.EvaluationPlan",
+            "evaluation.Evaluator",
+            "analysis.AnalysisPlan",
+            "sampling.SamplingPlan",
+        )
+    },
+}
+_LEFT_OUT = ("dataset.pad", "dataset.val_size", "batch_size", "norm")  # null: by others
 RULES = {key: rule for keys, rule in _BY_KEYS.items() for key in keys.split()}
+for _of, _keys in _ARGUMENTS.items():
+    for _key, _name in _keys.items():
+        RULES[_key] = RANGES[_of][_name]
+RULES |= {key: or_left_out(RULES[key]) for key in _LEFT_OUT}
+RULES["evaluation.subset"] = RULES["subset"]

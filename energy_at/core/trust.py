@@ -30,6 +30,7 @@ FAMILIES = {  # package: the class from which everything that may be built there
     "lightning.pytorch.loggers": "lightning.pytorch.loggers.Logger",
 }
 TIMM = "timm.create_model"
+TIMM_PLACES = (":", "/", "\\")  # in the names of networks that lie on a server, or in a folder
 TIMM_READS_FILES = {"_args_", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay"}
 OF_TRAINER = "lightning"  # if trusted, callbacks and loggers may write to any place
 _PLACES = {"dirpath", "default_root_dir", "dir", "save_dir", "_args_"}
@@ -80,6 +81,12 @@ def require_trusted(cfg: Any, *, of: Path | None = None) -> list[str]:
             raise ValueError(
                 f"{place}={TIMM} may not take {', '.join(sorted(found))}: checkpoint=FILE loads "
                 "weights safely"
+            )
+        name = str(node.get("model_name"))
+        if of and target == TIMM and set(TIMM_PLACES) & set(name) and not below_trusted(TIMM):
+            raise ValueError(
+                f"{place.removesuffix('._target_')}.model_name={name} would be read from a server "
+                "or a folder: if you know what it is, add trust=[timm]"
             )
         if not (target in _own_targets() or _is_family(target) or _is_trusted(target)):
             raise _not_trusted(place, target)

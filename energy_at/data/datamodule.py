@@ -4,17 +4,17 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from lightning import LightningDataModule
 
-from energy_at.core.rules import SHARE, TRUTH, ArgumentError, integer, one_of, or_null, require
+from energy_at.core.ranges import Storage, require_ranges
+from energy_at.core.rules import SHARE, ArgumentError, integer, require
 from energy_at.data.arrays import extra_images
 from energy_at.data.images import ImageSet, IndexedImages, Splits, as_splits, split
 from energy_at.data.loaders import EvalLoader, TrainLoader, count_extra
 
-Storage = Literal["auto", "memory", "disk"]
 Reader = Callable[[Path], Splits | tuple[ImageSet, ImageSet]]  # a pair: training and test images
 GPU_SHARE = 0.25  # of its memory that training images may fill
 
@@ -45,12 +45,7 @@ class ImageData(LightningDataModule):
 
     def __post_init__(self) -> None:
         super().__init__()
-        require(integer(1), batch_size=self.batch_size, eval_batch_size=self.eval_batch_size)
-        require(integer(1), val_size=self.val_size)
-        require(or_null(integer(1)), subset=self.subset)
-        require(integer(0), pad=self.pad)
-        require(TRUTH, flip=self.flip)
-        require(one_of(*get_args(Storage)), storage=self.storage)
+        require_ranges("data.ImageData", self)
         self._require_extra()
         self._device = torch.device("cpu")
         self._loader: TrainLoader | None = None

@@ -19,7 +19,7 @@ from energy_at.attacks.registry import CLEAN, ITERATED, AttackKey, named_attack
 from energy_at.attacks.threat import Ball
 from energy_at.config.build import keys_of
 from energy_at.core.files import sha256
-from energy_at.core.rules import integer, require
+from energy_at.core.ranges import require_ranges
 from energy_at.core.trust import own_attacks
 from energy_at.evaluation.gradient_masking import attack_checks, black_box_passes, network_checks
 from energy_at.evaluation.robustbench import leaderboard_entry
@@ -58,7 +58,7 @@ class EvaluationPlan(EvaluationTarget):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(integer(1), eot=self.eot)
+        require_ranges("evaluation.EvaluationPlan", self)
 
     @cached_property
     def attacks(self) -> dict[AttackKey, Attack]:

@@ -1,6 +1,8 @@
 """The content of ``results.json``: accuracies and cost of a finished training."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +26,7 @@ from energy_at.reporting.figures.training_curves import delta_energy_figure
 from energy_at.reporting.finished_run import FinishedRun
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder, accuracies_in
+from energy_at.training import LastCheckpoint
 from energy_at.training.callbacks import callbacks_of
 from energy_at.training.module import AdversarialTraining
 from energy_at.training.rollback import Remedies
@@ -34,14 +37,16 @@ from energy_at.training.trackers import trackers
 def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
     """Evaluates a trained network; writes its results, table and figure, and logs them.
 
-    ``results.json`` comes last: a run that was killed before is resumed, and completed.
+    ``results.json`` comes last: a run that was killed before is resumed, and completed. So is one
+    that has lost some of its results, or its figure: what is left is kept.
     """
-    results = evaluate_checkpoints(cfg, run, folder)
+    left = folder.results() if folder.results_file.is_file() else {}
+    results = evaluate_checkpoints(cfg, run, folder, left)
     results |= {"held_out": held_out(run.data.val)} | alarms(run)
     finished = FinishedRun(folder)
     vars(finished)["results"] = results  # which the folder does not hold yet
     verdict = asdict(finished.status) | {"use": finished.usable}
-    results |= {"status": verdict, "training": cost(cfg, run)}
+    results |= {"status": verdict, "training": left.get("training") or cost(cfg, run)}
     log = folder.log()
     if len(log["train/loss"]):
         figure = delta_energy_figure({display_name(cfg): log}, setting([cfg]))
@@ -61,10 +66,13 @@ def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
     print(printable(titled("\n".join(filter(None, lines)))), flush=True)
 
 
-def evaluate_checkpoints(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[str, Any]:
+def evaluate_checkpoints(
+    cfg: DictConfig, run: Run, folder: RunFolder, left: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Accuracies of the last and the best checkpoint on held-out and on test images.
 
-    They may take hours: those that were evaluated before a kill are not evaluated again.
+    They may take hours: those that were evaluated before a kill are not evaluated again, nor those
+    that are ``left`` of results.
     """
     attacks = make_attacks(cfg.evaluation)
     data = run.data
@@ -92,6 +100,11 @@ def evaluate_checkpoints(cfg: DictConfig, run: Run, folder: RunFolder) -> dict[s
     for which in [name for name in cfg.evaluation.checkpoints if name in states]:
         step, state = states[which]
         key = digest([which, step, state_digest(state), *asked])
+        if (
+            key not in known
+            and {"step", *evaluators} <= (found := (left or {}).get(which, {})).keys()
+        ):
+            known[key] = found
         if key not in known:
             run.module.load_state_dict(state)
             known[key] = {"step": step} | {
@@ -109,7 +122,7 @@ def held_out(images: ImageSet) -> dict[str, float]:
 
 
 def cost(cfg: DictConfig, run: Run) -> dict[str, float]:
-    """Cost of the training: seconds, and forward passes per image and step.
+    """Cost of the training: seconds until its last checkpoint, and forward passes of a step.
 
     The passes are a mean over all steps: the first rollback may change the cost of a step, later
     ones do not. Regularizers count as active.
@@ -120,7 +133,12 @@ def cost(cfg: DictConfig, run: Run) -> dict[str, float]:
         passes = before * passes + (1 - before) * _passes(cfg, run, sentinel.rollback.remedies)
     costs = {"forward_equivalents": round(passes, 2)}
     for timer in callbacks_of(run.trainer, Timer):
-        costs["seconds"] = round(timer.time_elapsed("train"), 1)
+        elapsed = timer.time_elapsed("train")
+        for last in callbacks_of(run.trainer, LastCheckpoint):
+            if (path := Path(last.dirpath or ".") / "last.ckpt").is_file():
+                saved = read_checkpoint(path)["callbacks"].get(timer.state_key, {})
+                elapsed = saved.get("time_elapsed", {}).get("train", elapsed)
+        costs["seconds"] = round(elapsed, 1)
     return costs
 
 

@@ -22,8 +22,8 @@ from energy_at.attacks import Attack, AttackOptions, WorstCase
 from energy_at.attacks.base import require_bounded
 from energy_at.attacks.registry import CLEAN, LABELS, AttackKey
 from energy_at.core.progress import Bar, clock, has_bars, write_line
+from energy_at.core.ranges import require_ranges
 from energy_at.core.rng import ImageNoise
-from energy_at.core.rules import integer, require
 from energy_at.core.types import Images, Labels, Logits
 from energy_at.data import ImageSet, as_floats
 from energy_at.models.modes import Tiled, eval_mode, full_precision, no_graph, tile_of
@@ -148,7 +148,7 @@ class Evaluator:
     progress: bool = False
 
     def __post_init__(self) -> None:
-        require(integer(1), batch_size=self.batch_size)
+        require_ranges("evaluation.Evaluator", self)
         if not self.numbers:
             object.__setattr__(self, "numbers", range(len(self.images)))
 

@@ -17,7 +17,8 @@ from energy_at.config import largest_radius, parse_pixels
 from energy_at.config.build import build_data, build_loggers, keys_of, make, reopen
 from energy_at.core.device import device_of
 from energy_at.core.files import digest, sha256
-from energy_at.core.names import NORMS, SPLITS
+from energy_at.core.names import NORMS
+from energy_at.core.ranges import require_ranges
 from energy_at.core.rules import ArgumentError, integer, one_of, or_null, require
 from energy_at.core.trust import require_trusted
 from energy_at.core.types import Labels
@@ -125,10 +126,7 @@ class EvaluationTarget:
     at_most: ClassVar[bool] = False  # whether all images are taken if there are fewer
 
     def __post_init__(self) -> None:
-        require(integer(1), steps=self.steps, restarts=self.restarts)
-        require(one_of(*NORMS), norm=self.norm)
-        require(one_of(*SPLITS), split=self.split)
-        require(or_null(integer(1)), subset=self.subset)
+        require_ranges("evaluation.EvaluationTarget", self)
 
     @staticmethod
     def fields_of(cfg: DictConfig, models: Sequence[TrainedModel]) -> dict[str, Any]:

@@ -1,23 +1,21 @@
 """Layers that the networks share: normalization of pixels, activations, convolutions."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from energy_at.core.rules import Rule, is_list, is_number, one_of, require
+from energy_at.core.ranges import require_ranges
+from energy_at.core.rules import Rule, is_list, is_number, require
 from energy_at.core.types import Images, Logits
-
-Activation = Literal["relu", "silu"]
-Padding = Literal["symmetric", "same"]
 
 
 def activation_function(name: str) -> Callable[[Tensor], Tensor]:
     """ReLU, or SiLU, which the literature also calls Swish."""
-    require(one_of(*get_args(Activation)), activation=name)
+    require_ranges("models.activation_function", activation=name)
     return F.relu if name == "relu" else F.silu
 
 
@@ -29,7 +27,7 @@ def conv3x3(
     ``padding="same"`` pads a stride of 2 as TensorFlow does: right and bottom only (the networks of
     Gowal et al., 2020, and their successors).
     """
-    require(one_of(*get_args(Padding)), padding=padding)
+    require_ranges("models.conv3x3", padding=padding)
     if padding == "same" and stride == 2:
         return _RightBottomConv(channels_in, channels, 3, stride, bias=False)
     return nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)

@@ -5,13 +5,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 from torchvision import models as torchvision_models
+from torchvision.models import WeightsEnum
 
-from energy_at.core.rules import TRUTH, ArgumentError, Rule, integer, number, one_of, require
+from energy_at.core.ranges import require_ranges
+from energy_at.core.rules import ArgumentError, Rule, integer, one_of, require
 from energy_at.models.layers import Normalize, Normalized, make_convolutions_safe
 
 INSTALL_TIMM = "pip install 'energy_at[timm]'"
@@ -49,8 +52,8 @@ def timm(
         ImportError: if timm is missing.
         ValueError: if the network is unknown, or refuses an argument.
     """
-    require(TRUTH, pretrained=pretrained)
-    require(number(0, 1, below=True), drop_rate=drop_rate, drop_path_rate=drop_path_rate)
+    rates = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
+    require_ranges("models.timm", pretrained=pretrained, **rates)
     _require_timm("timm")
     import timm as library  # takes a second
 
@@ -62,8 +65,7 @@ def timm(
     about = library.get_pretrained_cfg(name)
     if about is not None and about.fixed_input_size:
         options.setdefault("img_size", size)
-    drops = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
-    options |= {key: rate for key, rate in drops.items() if rate}
+    options |= {key: rate for key, rate in rates.items() if rate}
     options |= {"in_chans": channels, "num_classes": classes}
     with _refusals_of_library(name):
         net: Any = library.create_model(name, pretrained=pretrained, **options)
@@ -99,7 +101,7 @@ def mlp_mixer(
         ImportError: if timm is missing.
         ValueError: if an argument is out of range.
     """
-    require(integer(1), width=width, depth=depth)
+    require_ranges("models.mlp_mixer", width=width, depth=depth)
     fits = Rule(
         f"an integer >= 1 of which the image size, {size}, is a multiple",
         lambda value: integer(1).holds(value) and size % value == 0,
@@ -154,6 +156,19 @@ def torchvision(
     # mean and std of three channels make three of a grey image
     repeat = 3 // channels
     return _normalized(net, list(mean) * repeat, list(std) * repeat)
+
+
+@contextmanager
+def without_published() -> Iterator[None]:
+    """Builds networks as their arguments say, but with none of the weights these would load.
+
+    Published weights decide more of a network than its values, such as its image size.
+    """
+    with (
+        patch.object(WeightsEnum, "get_state_dict", lambda *_, **__: {}),
+        patch.object(nn.Module, "load_state_dict", lambda *_, **__: None),
+    ):
+        yield
 
 
 def custom(

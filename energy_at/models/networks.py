@@ -12,14 +12,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from typing import Literal, get_args
 
 from torch import Tensor, nn
 
-from energy_at.core.rules import TRUTH, Rule, integer, one_of, require
+from energy_at.core.ranges import require_ranges
 from energy_at.models.layers import activation_function, conv1x1, conv3x3
-
-Shortcut = Literal["activated", "plain", "plain3x3"]
 
 
 class BasicBlock(nn.Module):
@@ -107,7 +104,7 @@ class _StagedResNet(nn.Module):
         final_norm: bool,
     ) -> None:
         super().__init__()
-        require(integer(1), channels=channels, classes=classes, width=width)
+        require_ranges("models.sizes", channels=channels, classes=classes, width=width)
         self.activation = activation_function(activation)
         self.conv1 = conv3x3(channels, width)
         self.bn1 = nn.BatchNorm2d(width) if stem_norm else None
@@ -175,14 +172,10 @@ class PreActResNet(_StagedResNet):
         padding: str = "symmetric",
         final_norm: bool = True,
     ) -> None:
-        require(one_of(*get_args(Shortcut)), shortcut=shortcut)
-        require(TRUTH, final_norm=final_norm)
+        require_ranges("models.PreActResNet", shortcut=shortcut, final_norm=final_norm)
         block = partial(PreActBlock, activation=activation, shortcut=shortcut, padding=padding)
         sizes = {"channels": channels, "classes": classes, "width": width}
         super().__init__(blocks, block, activation, stem_norm=False, final_norm=final_norm, **sizes)
-
-
-_WIDE_DEPTH = Rule("6 n + 4 with n >= 1", lambda v: integer(10).holds(v) and v % 6 == 4)
 
 
 class WideResNet(nn.Module):
@@ -200,8 +193,8 @@ class WideResNet(nn.Module):
         padding: str = "symmetric",
     ) -> None:
         super().__init__()
-        require(integer(1), channels=channels, classes=classes, width=width, widen=widen)
-        require(_WIDE_DEPTH, depth=depth)
+        require_ranges("models.sizes", channels=channels, classes=classes, width=width)
+        require_ranges("models.WideResNet", widen=widen, depth=depth)
         wide = width * widen
         block = partial(PreActBlock, activation=activation, shortcut="wide", padding=padding)
 
@@ -232,7 +225,7 @@ class SmallCNN(nn.Module):
 
     def __init__(self, *, channels: int, classes: int, width: int = 32) -> None:
         super().__init__()
-        require(integer(1), channels=channels, classes=classes, width=width)
+        require_ranges("models.sizes", channels=channels, classes=classes, width=width)
         self.features = nn.Sequential(
             nn.Conv2d(channels, width, 3, padding=1),
             nn.ReLU(),

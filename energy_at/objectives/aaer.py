@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool
 from torch import Tensor
 
-from energy_at.core.rules import TRUTH, number, require
+from energy_at.core.ranges import require_ranges
+from energy_at.core.rules import require
 from energy_at.core.types import PerExample, Scalar
 from energy_at.energy.energies import delta_joint, delta_marginal, is_abnormal
 from energy_at.energy.pair import A_PAIR, LogitPair
@@ -38,8 +39,7 @@ class AAER:
     detach_start: bool = False
 
     def __post_init__(self) -> None:
-        require(number(0), ce=self.ce, logits=self.logits)
-        require(TRUTH, detach_start=self.detach_start)
+        require_ranges("objectives.AAER", self)
 
     @property
     def traits(self) -> Trait:

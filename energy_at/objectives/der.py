@@ -1,19 +1,16 @@
 """DER, the Delta Energy Regularizer (Mirza et al., arXiv 2505.22486)."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 
-from energy_at.core.rules import TRUTH, number, one_of, require
+from energy_at.core.ranges import Reference, Samples, require_ranges
+from energy_at.core.rules import require
 from energy_at.core.types import PerExample
 from energy_at.energy.energies import is_abnormal, shift_norm
 from energy_at.energy.pair import A_PAIR, LogitPair
 from energy_at.objectives.objective import Trait
-
-Samples = Literal["abnormal", "all"]
-Reference = Literal["clean", "start"]
 
 
 @dataclass(frozen=True)
@@ -38,10 +35,7 @@ class DER:
     detach_clean: bool = False
 
     def __post_init__(self) -> None:
-        require(number(0), gamma=self.gamma)
-        require(one_of(*get_args(Samples)), samples=self.samples)
-        require(one_of(*get_args(Reference)), reference=self.reference)
-        require(TRUTH, detach_clean=self.detach_clean)
+        require_ranges("objectives.DER", self)
 
     @property
     def traits(self) -> Trait:

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from energy_at.attacks.threat import A_BALL, IMAGE, Ball, unit
+from energy_at.core.ranges import require_ranges
 from energy_at.core.rng import shares_like
-from energy_at.core.rules import POSITIVE, TRUTH, number, require
+from energy_at.core.rules import require
 from energy_at.core.types import (
     Classifier,
     Images,
@@ -42,7 +43,7 @@ class GradAlign:
 
     def __post_init__(self) -> None:
         require(A_BALL, ball=self.ball)
-        require(TRUTH, detach_clean=self.detach_clean)
+        require_ranges("objectives.GradAlign", self)
 
     def probe(self, vicinity: Vicinity) -> PerExample:
         require(A_VICINITY, vicinity=vicinity)
@@ -108,8 +109,7 @@ class AdaptiveELLE:
     traits: ClassVar[Trait] = Trait.NONE
 
     def __init__(self, ball: Ball, sensitivity: float = 2.0, decay: float = 0.99) -> None:
-        require(POSITIVE, sensitivity=sensitivity)
-        require(number(0, 1), decay=decay)
+        require_ranges("objectives.AdaptiveELLE", sensitivity=sensitivity, decay=decay)
         self.linearity = ELLE(ball)
         self.sensitivity = sensitivity
         self.decay = decay

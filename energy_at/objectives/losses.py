@@ -2,14 +2,15 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from energy_at.core.ranges import require_ranges
 from energy_at.core.rng import Noise, uniform_like
-from energy_at.core.rules import integer, number, one_of, require
+from energy_at.core.rules import require
 from energy_at.core.types import (
     Labels,
     Logits,
@@ -33,7 +34,6 @@ from energy_at.objectives.objective import (
 
 FITS = Trait.READS_CLEAN | Trait.TRAINS_CLEAN | Trait.FITS_CLEAN
 FROM_START = Trait.READS_START | Trait.TRAINS_START
-Spread = Literal["uniform", "random"]
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,7 @@ class LabelSmoothing:
     spread: str = "uniform"
 
     def __post_init__(self) -> None:
-        require(number(0, 1, below=True), share=self.share)
-        require(integer(2), classes=self.classes)
-        require(one_of(*get_args(Spread)), spread=self.spread)
+        require_ranges("objectives.LabelSmoothing", self)
 
     def __call__(self, y: Labels, noise: Noise | None = None) -> Targets:
         n = y.shape[0] if isinstance(y, Tensor) and y.ndim else 0

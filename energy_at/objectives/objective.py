@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from energy_at.core.distributed import Part
+from energy_at.core.ranges import require_ranges
 from energy_at.core.rng import Noise
-from energy_at.core.rules import TRUTH, Rule, an, number, or_null, require, require_takes
+from energy_at.core.rules import TRUTH, Rule, an, or_null, require, require_takes
 from energy_at.core.types import (
     A_CLASSIFIER,
     Classifier,
@@ -150,7 +151,7 @@ class Weighted:
 
     def __post_init__(self) -> None:
         require(A_TERM_OR_PROBE, term=self.term)
-        require(number(0), weight=self.weight, ramp_epochs=self.ramp_epochs)
+        require_ranges("objectives.Weighted", self)
 
     def at(self, epoch: float) -> float:
         """The coefficient after ``epoch`` (fractional) epochs."""

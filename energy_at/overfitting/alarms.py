@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
-from energy_at.core.rules import SHARE, integer, or_null, require
+from energy_at.core.ranges import require_ranges
 
 Kind = Literal["CO", "RO"]
 Row = Mapping[str, float]  # of metrics.csv
@@ -31,12 +31,6 @@ BY_HELD_OUT = "alarm/held_out"  # 1 if held-out images raised the alarm, 0 if tr
 ROLLBACK = "alarm/rollback"  # step of the state that a rollback restored
 REPEATED = "alarm/repeated"  # epochs by which rollbacks have extended the training so far
 _STEPS = re.compile(r"(?<=pgd)\d+(x\d+)?$")  # and restarts, as in pgd50x10
-_RULES = {  # the other thresholds are shares
-    "window": integer(4),
-    "pert_align": or_null(SHARE),
-    "patience": integer(1),
-    "recovery": integer(1),
-}
 
 
 def find_column(columns: Collection[str], name: str) -> str:
@@ -83,8 +77,7 @@ class Thresholds:
     recovery: int = 100
 
     def __post_init__(self) -> None:
-        for one in fields(self):
-            require(_RULES.get(one.name, SHARE), **{one.name: getattr(self, one.name)})
+        require_ranges("overfitting.Thresholds", self)
 
 
 @dataclass(frozen=True)

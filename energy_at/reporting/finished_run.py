@@ -30,13 +30,9 @@ class FinishedRun:
     @cached_property
     def log(self) -> MetricsLog:
         """Raises ``ValueError`` if steps are lost: no curve ends before its training."""
-        log, step = self.folder.log(), self.results.get("last", {}).get("step", 0)
-        steps = log["train/loss"].steps
-        if len(steps) and steps[-1] < step:
-            raise ValueError(
-                f"{self.folder.metrics_file} is damaged: it ends at step {int(steps[-1])}, and the "
-                f"training at step {step}: restore the file"
-            )
+        log = self.folder.log()
+        if lost := lost_rows(log, self.results):
+            raise ValueError(f"{self.folder.metrics_file} is damaged: {lost}: restore the file")
         return log
 
     @cached_property
@@ -162,6 +158,14 @@ def percent(shares: Mapping[str, float], name: str) -> float | None:
     """Of an attack with whatever steps; ``None`` if it was not evaluated."""
     share = shares.get(find_column(shares, name))
     return None if share is None else 100 * share
+
+
+def lost_rows(log: MetricsLog, results: Mapping[str, Any]) -> str:
+    """Where a log ends before the training whose results these are, if it does."""
+    step, steps = results.get("last", {}).get("step", 0), log["train/loss"].steps
+    if not len(steps) or steps[-1] >= step:
+        return ""
+    return f"it ends at step {int(steps[-1])}, and the training at step {step}"
 
 
 def run_status(log: MetricsLog, config: DictConfig, results: Mapping[str, Any]) -> RunStatus:

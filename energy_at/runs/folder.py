@@ -127,7 +127,7 @@ class RunFolder:
         """
         record = self.record()  # which may be damaged
         remove_parts(self.path)
-        if self.results_file.is_file():
+        if changes and self.results_file.is_file():
             epochs = self.config().trainer.max_epochs
             self.results_file.rename(self.results_file.with_stem(f"results_{epochs}_epochs"))
         if changes:
@@ -233,6 +233,9 @@ class RunFolder:
 
     def has_checkpoint(self, which: str = "last") -> bool:
         return (self.checkpoints / f"{which}.ckpt").is_file()
+
+    def has_figure(self) -> bool:
+        return all((self.path / f"delta_energy.{kind}").is_file() for kind in ("png", "pdf"))
 
     def saved(self) -> dict[str, Path]:
         """Existing ``last`` and ``best`` checkpoints by file name."""

@@ -4,8 +4,10 @@ import csv
 import math
 import os
 from array import array
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +106,20 @@ class MetricsLog:
         return float(loss.steps[loss.epochs == loss.epochs[0]].max())
 
 
+class _OrderError(ValueError):
+    """A row that does not follow the rows before it."""
+
+    def __init__(self, row: int, column: str, value: float, why: str) -> None:
+        super().__init__(f"column {column} holds {value:g} {why}")
+        self.line = row + 2  # below the names of the columns
+
+
+def _from(first: int, rows: "array[int]", values: "array[float]") -> Column:
+    """The rows of a column from ``first`` on, with their values."""
+    start = bisect_left(rows, first)
+    return rows[start:], values[start:]
+
+
 class LogReader:
     """Reads a ``metrics.csv``, and while it grows each byte of it once.
 
@@ -141,7 +157,9 @@ class LogReader:
         self.behind = bool(whole) and self._place < status.st_size and len(data) == most
         damage = None
         try:
-            self._add(whole)
+            self.add(whole)
+        except _OrderError as error:
+            damage = error.line, str(error)
         except (ValueError, csv.Error) as error:
             known = list(self._columns), self._lines
             damage = find_damage(whole, *known) or (self._lines + 1, str(error))
@@ -174,7 +192,8 @@ class LogReader:
         self._columns: dict[str, Column] = {}
         self._rows, self._lines, self._place, self._inode = 0, 0, 0, inode
 
-    def _add(self, whole: bytes) -> None:
+    def add(self, whole: bytes) -> None:
+        """Adds whole lines."""
         lines = csv.reader(whole.decode().split("\n")[:-1], strict=True)
         cells_from = 0
         if whole and not self._columns:
@@ -196,6 +215,32 @@ class LogReader:
         if len(steps) != self._rows or not all(map(math.isfinite, steps[rows:])):
             raise ValueError("a step is not a number")
         self._lines += whole.count(b"\n")
+        self._require_order(rows)
+
+    def _require_order(self, first: int) -> None:
+        """Raises ``_OrderError`` unless the rows from ``first`` on are those of one training.
+
+        Each training step has one row, of the step after the last one's. Rows of validations and
+        alarms are of any step.
+        """
+        for name in ("step", "epoch"):
+            rows, values = self._columns.get(name, (array("q"), array("d")))
+            for row, value in zip(*_from(first, rows, values), strict=True):
+                if not (value >= 0 and value % 1 == 0):
+                    raise _OrderError(row, name, value, f"which is no {name}")
+        steps = self._columns["step"][1] if self._columns else array("d")
+        trained, _ = self._columns.get("train/loss", (array("q"), array("d")))
+        known, epochs = self._columns.get("epoch", (array("q"), array("d")))
+        start = max(0, bisect_left(trained, first) - 1)  # the last one before, too
+        of_epochs = dict(zip(*_from(trained[start] if trained else 0, known, epochs), strict=True))
+        for before, row in pairwise(trained[start:]):
+            if steps[row] != steps[before] + 1:
+                after = f"after {steps[before]:g}: rows are lost, repeated or of another training"
+                raise _OrderError(row, "step", steps[row], after)
+            epoch, last = of_epochs.get(row), of_epochs.get(before)
+            if epoch is not None and last is not None and epoch not in (last, last + 1):
+                after = f"after {last:g}: rows are lost or of another training"
+                raise _OrderError(row, "epoch", epoch, after)
 
 
 def require_columns(names: Sequence[str]) -> None:
@@ -260,6 +305,10 @@ def require_rows(path: Path, rows: int, step: int) -> None:
         )
     if damage := find_damage(b"\n".join(lines[: rows + 1]) + b"\n"):
         raise ValueError(f"{path} is damaged: line {damage[0]}: {damage[1]}")
+    try:
+        LogReader(path).add(b"\n".join(lines[: rows + 1]) + b"\n")
+    except _OrderError as error:
+        raise ValueError(f"{path} is damaged: line {error.line}: {error}") from error
     header, last = (next(csv.reader([line.decode()])) for line in (lines[0], lines[rows]))
     found = int(float(last[header.index("step")]))
     if found > step:

@@ -39,9 +39,7 @@ def open_job(
     holds_run = in_sweep or folder.config_file.is_file()
     if holds_run and not in_sweep and is_first():
         _require_same(cfg, folder, overrides)
-    if holds_run and folder.results_file.is_file():
-        if not in_sweep:
-            folder.results()  # damaged ones say so: they are no end of a run
+    if holds_run and folder.results_file.is_file() and not _lacks_results(folder):
         return None
     if holds_run and (folder.has_checkpoint() or (is_first() and not in_sweep)):
         return open_resumed(str(folder.path), [], typed=cfg)
@@ -104,13 +102,38 @@ def open_resumed(
     state = read_training_state(checkpoint)
     require_rows(folder.metrics_file, state.get("metrics_rows", 0), state["global_step"])
     # The first process has noted the longer training where the others look for the shorter.
-    if is_first() and folder.results_file.is_file() and not _is_longer(cfg, before):
-        folder.results()  # damaged ones say so: they are no end of a run
+    ends_here = folder.results_file.is_file() and not _is_longer(cfg, before)
+    if is_first() and ends_here and (changes or not _lacks_results(folder)):
         raise ValueError(
             f"{path} {_ending(state)}: trainer.max_epochs above {before.trainer.max_epochs} trains "
             "it further, energy_at.evaluate evaluates it again"
         )
     return cfg, folder, checkpoint, changes
+
+
+def _lacks_results(folder: RunFolder) -> bool:
+    """Whether results of a finished run, or its figure, are lost that can be computed again.
+
+    Raises:
+        ValueError: if its results are damaged: they are no end of a run.
+    """
+    results, cfg = folder.results(), folder.config()
+    if not folder.has_checkpoint():
+        return False
+    parts = [
+        "held_out",
+        "status",
+        "training",
+        *(["alarms"] if cfg.callbacks.get("sentinel") else []),
+    ]
+    kept = [name for name in cfg.evaluation.checkpoints if folder.has_checkpoint(name)]
+    which = [name for name in kept if name == "last" or cfg.callbacks.get(name)]
+    accuracies = [
+        results.get(name, {}).get(images) for name in which for images in cfg.evaluation.images
+    ]
+    if any(part not in results for part in parts) or not all(accuracies):
+        return True
+    return not folder.has_figure() and len(folder.log()["train/loss"]) > 0
 
 
 def _is_longer(cfg: DictConfig, before: DictConfig) -> bool:

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from energy_at.attacks.threat import IMAGE, L2, unit
+from energy_at.core.ranges import require_ranges
 from energy_at.core.rng import CountedNoise
-from energy_at.core.rules import TRUTH, ArgumentError, integer, number, one_of, or_null, require
+from energy_at.core.rules import ArgumentError, one_of, require
 from energy_at.core.types import Images, Labels, Logits, PerExample
 from energy_at.energy.energies import joint_energy, marginal_energy
 from energy_at.models.modes import full_precision
@@ -85,9 +86,7 @@ class ClassEnergy(Guidance):
     pulls: bool = True
 
     def __post_init__(self) -> None:
-        require(one_of("empirical", "mean"), draw=self.draw)
-        require(number(0), tolerance=self.tolerance, width=self.width)
-        require(TRUTH, pulls=self.pulls)
+        require_ranges("sampling.ClassEnergy", self)
 
     def targets(
         self, y: Labels, energies: Tensor, labels: Tensor, noise: CountedNoise
@@ -188,13 +187,7 @@ class Langevin:
 
     def __post_init__(self) -> None:
         require(one_of(*ENERGIES), energy=self.energy)
-        require(one_of("fp32", "bf16"), precision=self.precision)
-        require(integer(0), steps=self.steps)
-        require(number(0, above=True), step_size=self.step_size)
-        require(number(0), noise=self.noise)
-        require(number(0, 1, below=True), momentum=self.momentum)
-        require(or_null(number(0, above=True)), radius=self.radius)
-        require(TRUTH, normalize=self.normalize)
+        require_ranges("sampling.Langevin", self)
 
     def advance(
         self, net: nn.Module, chains: Chains, guidance: Guidance

@@ -17,12 +17,12 @@ from energy_at.config.build import keys_of, make
 from energy_at.config.keys import choices_of, compose_command, keys_in
 from energy_at.core.files import digest, replacing
 from energy_at.core.names import SPLITS
+from energy_at.core.ranges import require_ranges
 from energy_at.core.rng import CountedNoise
 from energy_at.core.rules import (
     ArgumentError,
     Rule,
     as_typed,
-    integer,
     is_list,
     one_of,
     require,
@@ -62,9 +62,8 @@ class SamplingPlan:
     batch_size: int = 256  # samples that move at once; it changes no result
 
     def __post_init__(self) -> None:
-        require(integer(1), n=self.n, shown=self.shown, batch_size=self.batch_size)
+        require_ranges("sampling.SamplingPlan", self)
         require(one_of(*SPLITS, TRAIN_TEST), reference=self.reference)
-        require(integer(0, 100), frames=self.frames)
         require(one_of("npz", "png"), format=self.format)
 
     @property

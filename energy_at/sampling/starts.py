@@ -16,14 +16,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from energy_at.core.ranges import require_ranges
 from energy_at.core.rng import CountedNoise
-from energy_at.core.rules import ArgumentError, integer, number, one_of, require
+from energy_at.core.rules import ArgumentError
 from energy_at.core.types import Labels
 from energy_at.sampling.training_images import Features, Rows, TrainingImages, as_rows
 
 BLOCK = 32
 ANCHOR_DRAW, START_DRAW = -2, -3  # indices of noise draws: steps count from 0, guidance has -1
-SHARE_OF_VARIANCE = number(0, 1, above=True)
 Fitted = Mapping[str, Tensor]
 Points = Float[Tensor, "batch pixels"]
 
@@ -155,7 +155,7 @@ class ClassGaussian(Start):
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        require(number(0), scale=self.scale)
+        require_ranges("sampling.ClassGaussian", self)
 
     def fit(self, images: TrainingImages, features: Features | None = None) -> Fitted:
         return {"means": images.means().flatten(1)}
@@ -186,8 +186,7 @@ class ClassPCA(Start):
     scale: float = 0.354
 
     def __post_init__(self) -> None:
-        require(SHARE_OF_VARIANCE, variance=self.variance)
-        require(number(0), scale=self.scale)
+        require_ranges("sampling.ClassPCA", self)
 
     def fit(self, images: TrainingImages, features: Features | None = None) -> Fitted:
         return {
@@ -224,10 +223,8 @@ class LocalPCA(Start):
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        require(integer(1), k=self.k)
-        require(one_of("features", "pixels"), by=self.by)
-        require(SHARE_OF_VARIANCE, variance=self.variance)
-        require(number(0), scale=self.scale)
+        require_ranges("sampling.LocalPCA", self)
+        require_ranges("sampling.ClassPCA", self)
 
     @property
     def needs_features(self) -> bool:

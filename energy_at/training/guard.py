@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from energy_at.attacks.base import require_bounded
-from energy_at.core.rules import integer, require
+from energy_at.core.ranges import require_ranges
 from energy_at.core.types import require_labels, require_pixels
 
 
@@ -22,7 +22,7 @@ class StepBuffer(Callback):
     """
 
     def __init__(self, every: int = 50) -> None:
-        require(integer(1), every=every)
+        require_ranges("training.StepBuffer", every=every)
         self.every = every
 
     def flush(self, trainer: Trainer) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 from hydra.core.hydra_config import HydraConfig
-from lightning import LightningModule, Trainer
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
 
 import __main__
@@ -92,7 +92,8 @@ def fit(
     command = [*overrides, f'{place}="{folder}"', "hydra.mode=RUN"]
     with _worker_command(trainer, command), suppress(SystemExit):  # with 0 for SIGTERM
         try:
-            trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+            with _naming_callback():
+                trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
         except _OF_A_CHECKPOINT as error:
             if checkpoint is not None and _was_restoring(error):
                 why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
@@ -108,6 +109,27 @@ def fit(
             step = trainer.global_step
             sys.stderr.write(f"stopped at step {step}: resume={folder} continues it\n")
         sys.exit(128 + (signal.SIGTERM if terminated else signal.SIGINT))
+
+
+@contextmanager
+def _naming_callback() -> Iterator[None]:
+    """Names a callback of Lightning that does not fit, if it is the one that has failed."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        found = [one for frame in frames if isinstance(one := frame.f_locals.get("self"), Callback)]
+        theirs = [one for one in found if type(one).__module__.startswith("lightning.")]
+        ours = str(frames[-1].f_globals.get("__name__")).startswith("energy_at.")
+        if not theirs or ours:
+            raise
+        why = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(": ")
+        name = type(theirs[-1]).__name__
+        raise ValueError(
+            f"callbacks: {name} fails in this training ({why}): leave it out"
+        ) from error
 
 
 def _was_restoring(error: BaseException) -> bool:

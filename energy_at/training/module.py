@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from energy_at.attacks import Attack, AttackOptions, AttackResult
 from energy_at.attacks.base import Memory
 from energy_at.core.distributed import Part, summed
+from energy_at.core.ranges import BNMode
 from energy_at.core.rng import Noise, global_draws, mixed
 from energy_at.core.types import Images, Labels, Logits, Targets, labels_of
 from energy_at.energy.pair import LogitPair
@@ -29,7 +30,6 @@ from energy_at.training.optim import (
     stepped,
 )
 from energy_at.training.requirements import (
-    BNMode,
     images_and_labels,
     require_arguments,
     require_classes,

@@ -18,7 +18,8 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from energy_at.attacks.threat import unit
 from energy_at.core.distributed import summed
-from energy_at.core.rules import SHARE, TRUTH, Rule, an, integer, is_list, number, require
+from energy_at.core.ranges import require_ranges
+from energy_at.core.rules import Rule, an, integer, require
 from energy_at.core.types import Scalar
 
 OptimizerFactory = Callable[[nn.Module], Optimizer]
@@ -49,10 +50,14 @@ def sgd(
     ``decay_norm`` is ``False``.
     """
     require(A_NETWORK, net=net)
-    require(number(0, 1000, above=True), lr=lr)
-    require(number(0, 1), momentum=momentum)
-    require(number(0), weight_decay=weight_decay)
-    require(TRUTH, nesterov=nesterov, decay_norm=decay_norm)
+    require_ranges(
+        "training.sgd",
+        lr=lr,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        nesterov=nesterov,
+        decay_norm=decay_norm,
+    )
     norms = {p for m in net.modules() if isinstance(m, _BatchNorm) for p in m.parameters()}
     free = [p for p in net.parameters() if p in norms and not decay_norm]
     rest = [p for p in net.parameters() if p not in norms or decay_norm]
@@ -79,11 +84,15 @@ def adamw(
 
     Biases, and scales and shifts of normalization, have no weight decay unless ``decay_vectors``.
     """
-    require(number(0, 1000, above=True), lr=lr)
     require(A_NETWORK, net=net)
-    require(number(0, 1, below=True), beta1=beta1, beta2=beta2)
-    require(number(0), weight_decay=weight_decay)
-    require(TRUTH, decay_vectors=decay_vectors)
+    require_ranges(
+        "training.adamw",
+        lr=lr,
+        beta1=beta1,
+        beta2=beta2,
+        weight_decay=weight_decay,
+        decay_vectors=decay_vectors,
+    )
     free = [p for p in net.parameters() if p.ndim <= 1 and not decay_vectors]
     rest = [p for p in net.parameters() if p.ndim > 1 or decay_vectors]
     groups: list[dict[str, Any]] = [{"params": rest}, {"params": free, "weight_decay": 0.0}]
@@ -109,7 +118,7 @@ class WeightPerturbation:
     """
 
     def __init__(self, gamma: float, warmup_epochs: float = 0.0) -> None:
-        require(number(0), gamma=gamma, warmup_epochs=warmup_epochs)
+        require_ranges("training.WeightPerturbation", gamma=gamma, warmup_epochs=warmup_epochs)
         self.gamma = gamma
         self.warmup_epochs = warmup_epochs
         self._kept: list[tuple[Tensor, Tensor]] = []
@@ -178,15 +187,9 @@ def _require_steps(optimizer: Optimizer, total_steps: int) -> None:
 def triangular(optimizer: Optimizer, total_steps: int, *, peak: float = 0.5) -> LRScheduler:
     """Linear from 0 to the peak at the share ``peak`` of all steps and to 0 (Wong et al., 2020)."""
     _require_steps(optimizer, total_steps)
-    require(SHARE, peak=peak)
+    require_ranges("training.triangular", peak=peak)
     knots = [0.0, peak * total_steps, float(total_steps)]
     return LambdaLR(optimizer, lambda step: float(np.interp(step, knots, [0.0, 1.0, 0.0])))
-
-
-_SHARES = Rule(
-    f"a list of shares of all steps, such as [0.5,0.75], each {SHARE.must}",
-    lambda value: is_list(value) and all(map(SHARE.holds, value)),
-)
 
 
 def piecewise(
@@ -198,8 +201,7 @@ def piecewise(
 ) -> LRScheduler:
     """Times ``factor`` at each milestone, a share of all steps (Rice et al., 2020)."""
     _require_steps(optimizer, total_steps)
-    require(_SHARES, milestones=milestones)
-    require(number(0, 1, above=True), factor=factor)
+    require_ranges("training.piecewise", milestones=milestones, factor=factor)
     drops = [round(share * total_steps) for share in milestones]
     return LambdaLR(optimizer, lambda step: factor ** sum(step >= drop for drop in drops))
 
@@ -217,8 +219,7 @@ def onecycle(
         ValueError: if there are too few steps.
     """
     _require_steps(optimizer, total_steps)
-    require(SHARE, pct_start=pct_start)
-    require(TRUTH, cycle_momentum=cycle_momentum)
+    require_ranges("training.onecycle", pct_start=pct_start, cycle_momentum=cycle_momentum)
     if pct_start * total_steps <= 1:
         raise ValueError(f"onecycle cannot rise and fall in {total_steps} steps: train for longer")
     peaks = [group["lr"] for group in optimizer.param_groups]
@@ -239,7 +240,7 @@ def cosine(
     It ends at the share ``floor`` of the peak (Loshchilov & Hutter, 2017).
     """
     _require_steps(optimizer, total_steps)
-    require(number(0, 1, below=True), warmup=warmup, floor=floor)
+    require_ranges("training.cosine", warmup=warmup, floor=floor)
     rise = warmup * total_steps
 
     def factor(step: int) -> float:

@@ -1,7 +1,7 @@
 """What a training needs of its network, images and labels."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from lightning import Trainer
@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from energy_at.attacks import LIET, Attack, NoAttack
 from energy_at.attacks.base import AN_ATTACK
 from energy_at.core.progress import write_line
+from energy_at.core.ranges import RANGES
 from energy_at.core.rules import (
     FUNCTION,
     TRAINER,
@@ -22,7 +23,6 @@ from energy_at.core.rules import (
     an,
     integer,
     number,
-    one_of,
     or_null,
     require,
 )
@@ -41,7 +41,6 @@ from energy_at.objectives import CleanCrossEntropy, LabelSmoothing, Objective, T
 from energy_at.objectives.objective import AN_OBJECTIVE, traits_of
 from energy_at.training.optim import A_NETWORK, AN_OPTIMIZER_FACTORY, WeightPerturbation
 
-BNMode = Literal["batch", "eval"]
 _ARGUMENTS = {
     "net": A_NETWORK,
     "attack": AN_ATTACK,
@@ -52,8 +51,7 @@ _ARGUMENTS = {
     ),
     "optimizer": AN_OPTIMIZER_FACTORY,
     "schedule": or_null(FUNCTION),
-    "bn_mode": one_of(*get_args(BNMode)),
-    "eps_warmup_epochs": number(0),
+    **RANGES["training.AdversarialTraining"],
     "smoothing": or_null(an(LabelSmoothing, "a LabelSmoothing")),
     "awp": or_null(an(WeightPerturbation, "a WeightPerturbation")),
     "seed": integer(0),

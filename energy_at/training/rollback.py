@@ -4,21 +4,21 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import Any, Literal, get_args
+from typing import Any
 
 from lightning import Trainer
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from energy_at.attacks import Attack, with_alpha
-from energy_at.core.rules import ArgumentError, number, one_of, require
+from energy_at.core.ranges import Remedy, require_ranges
+from energy_at.core.rules import ArgumentError
 from energy_at.objectives import DER, Objective, Weighted
 from energy_at.overfitting.alarms import REPEATED, ROLLBACK
 from energy_at.training.callbacks import callbacks_of
 from energy_at.training.callbacks.networks import EMA
 from energy_at.training.module import AdversarialTraining
 
-Remedy = Literal["auto", "der", "beta", "alpha"]
 Snapshot = dict[str, Any]  # tensors and plain values, as a checkpoint may hold them
 _CLOSED = (LambdaLR, OneCycleLR)  # their learning rate is a function of the step alone
 _STATE = ("healthy", "steps", "repeated", "repeated_steps")
@@ -43,8 +43,7 @@ class Remedies:
     factor: float = 2.0
 
     def __post_init__(self) -> None:
-        require(one_of(*get_args(Remedy)), remedy=self.remedy)
-        require(number(1, above=True), factor=self.factor)
+        require_ranges("training.Remedies", self)
 
     def apply(
         self, objective: Objective, attack: Attack, times: int

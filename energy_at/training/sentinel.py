@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
@@ -11,17 +11,16 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from energy_at.attacks import Attack, NoAttack
 from energy_at.core.progress import write_line
-from energy_at.core.rules import TRUTH, ArgumentError, integer, one_of, require
+from energy_at.core.ranges import Action, Remedy, require_ranges
+from energy_at.core.rules import ArgumentError
 from energy_at.data import EvalLoader
 from energy_at.objectives import Objective, Weighted, fits_adv_alone
 from energy_at.overfitting import Alarm, Detector, Thresholds
 from energy_at.training.callbacks import callbacks_of
 from energy_at.training.callbacks.monitors import EnergyMonitor
 from energy_at.training.module import AdversarialTraining
-from energy_at.training.rollback import Remedies, Remedy, Rollback
+from energy_at.training.rollback import Remedies, Rollback
 from energy_at.training.trackers import trackers
-
-Action = Literal["warn", "stop", "checkpoint", "rollback"]
 
 
 class Sentinel(Callback):
@@ -61,10 +60,8 @@ class Sentinel(Callback):
         rollbacks: int = 3,
         rewind: bool = True,
     ) -> None:
-        require(one_of(*get_args(Action)), action=action)
-        require(integer(2), classes=classes)
-        require(integer(1), rollbacks=rollbacks)
-        require(TRUTH, rewind=rewind)
+        limits = {"classes": classes, "rollbacks": rollbacks, "rewind": rewind}
+        require_ranges("training.Sentinel", action=action, **limits)
         self.file = Path(dirpath) / "healthy.ckpt"
         self.action = action
         self.detector = Detector(thresholds or Thresholds(), classes)

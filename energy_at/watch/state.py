@@ -16,7 +16,7 @@ from energy_at.core.progress import printable
 from energy_at.core.rules import is_number
 from energy_at.overfitting.alarms import REPEATED
 from energy_at.overfitting.onset import RunStatus
-from energy_at.reporting.finished_run import run_status
+from energy_at.reporting.finished_run import lost_rows, run_status
 from energy_at.reporting.panels import DELTA_X, METRICS, RATE, Metric
 from energy_at.runs.folder import RunFolder, accuracies_in, folder_names, runs_in
 from energy_at.runs.metrics_log import Curve, LogReader, MetricsLog
@@ -88,6 +88,8 @@ class WatchedRun:
         marks = [_mark("alarm", *alarm, yet) for alarm in self.log.alarms]
         marks += [_mark("onset", *onset) for onset in robustness.onsets.items()]
         status, detail = self._status(steps, age, batch, robustness)
+        if lost := lost_rows(self.log, results):
+            detail = f"{path.name} is damaged: {lost}"
         return {
             "name": name,
             "folder": str(self.folder.path),

@@ -1,5 +1,6 @@
 import inspect
 import itertools
+from contextlib import suppress
 from fractions import Fraction
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 import yaml
 from lightning import Callback, LightningModule, Trainer
 from omegaconf import OmegaConf
+from torch import nn
 
 from energy_at.attacks.threat import L2, Linf
 from energy_at.config.build import build_loggers, build_module, reopen
@@ -299,3 +301,54 @@ def test_a_logger_that_names_no_class_is_named(tmp_path):
     cfg = config(*ONE_EPOCH, "+logger.mine.a=1")
     with pytest.raises(ValueError, match=r"^logger\.mine must have a _target_"):
         build_loggers(cfg, tmp_path, "train")
+
+
+def test_the_folder_of_checkpoints_is_the_run_s_own(tmp_path):
+    with pytest.raises(ValueError, match=r"^callbacks\.best\.dirpath: checkpoints lie in the run"):
+        prepared(tmp_path, *TINY, "+callbacks.best.dirpath=elsewhere")
+
+
+PUBLISHED = {
+    "weights": {"_target_": "torchvision.models.resnet18", "weights": "DEFAULT"},
+    "pretrained": {"_target_": "torchvision.models.resnet18", "pretrained": True},
+    "a place": {"_target_": "torchvision.models.resnet18", "_args_": ["DEFAULT"]},
+    "inside": {
+        "_target_": "torch.nn.Sequential",
+        "_args_": [{"_target_": "torchvision.models.squeezenet1_1", "weights": "DEFAULT"}],
+    },
+    "timm": {"_target_": "timm.create_model", "model_name": "resnet10t", "pretrained": True},
+    "ours": {"_target_": "energy_at.models.timm", "name": "resnet10t", "pretrained": True},
+}
+
+
+@pytest.mark.parametrize("model", PUBLISHED)
+def test_the_network_of_a_run_requests_no_published_weights(model, monkeypatch):
+    """They are in its checkpoint. A new training does request them."""
+    cfg = config("dataset=synthetic", "training.channels_last=false")
+    OmegaConf.set_struct(cfg, False)
+    sizes = {key: cfg.model[key] for key in ("mean", "std", "channels", "classes")} | {"size": 8}
+    cfg.model = PUBLISHED[model] | (sizes if model == "ours" else {})
+
+    asked = []
+
+    def ask(*what, **options):
+        asked.append(what)
+        raise ConnectionError("no network here")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", ask)
+    if model in ("timm", "ours"):
+        pytest.importorskip("timm")
+        monkeypatch.setattr("timm.models._builder.load_pretrained", ask)
+    assert isinstance(build_module(cfg).net, nn.Module)
+    assert not asked
+    with suppress(Exception):
+        build_module(cfg, fresh=True)
+    assert asked
+
+
+def test_the_network_of_a_run_is_as_its_published_weights_have_it():
+    """They decide how this one reads its images."""
+    cfg = config("dataset=synthetic", "training.channels_last=false")
+    OmegaConf.set_struct(cfg, False)
+    cfg.model = {"_target_": "torchvision.models.inception_v3", "weights": "DEFAULT"}
+    assert build_module(cfg).net.transform_input

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from energy_at.config.build import build_data, build_module, build_trainer, make_attacks
+from energy_at.config.keys import keys_in
 from energy_at.config.schema import check, check_start
 from energy_at.core.rules import as_typed
 from energy_at.runs.folder import RunFolder
@@ -43,6 +45,43 @@ def build(entry, cfg, folder):
         make_attacks(cfg.evaluation)
     elif entry == "sample":
         plan_of(cfg)
+
+
+NUMBERS_LEFT = {  # to what is not known before torch is imported, or read by something else
+    "dataset.cpu.val_size",  # of scale=cpu alone
+    "dataset.peak",  # of schedule=triangular alone
+    "dataset.lr",  # of optimizer=sgd alone
+    "threat.eps",  # a resolver refuses them, at once too
+    "attack.alpha",
+    "attack.high",  # above attack.low
+    "attack.search.high",
+}
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        "reg=der callbacks=ema schedule=cosine optimizer=adamw attack=n_fgsm",
+        "reg=aaer attack=liet loss=liet schedule=onecycle model=small",
+        "reg=elle_a attack=fgsm_pgi loss=fgsm_pgi schedule=piecewise model=wideresnet28_10",
+        "reg=gradalign attack=nuat loss=nuat threat=l2",
+        "reg=der_gradalign attack=pgd loss=trades callbacks=sentinel",
+        "attack=sora reg=none",
+    ],
+)
+def test_no_number_has_to_wait_for_torch(chosen):
+    """NaN, at every number that can be typed, is refused by the schema, with its key."""
+    cfg, tried = composed(f"train logger=csv {chosen}"), 0
+    for key in keys_in(cfg):
+        value = OmegaConf.select(cfg, key)
+        if key in NUMBERS_LEFT or isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        typed = cfg.copy()
+        OmegaConf.update(typed, key, float("nan"))
+        with pytest.raises(ValueError, match=re.escape(f"{key}=nan must be ")):
+            check(typed)
+        tried += 1
+    assert tried > 50
 
 
 @pytest.mark.parametrize(
@@ -114,6 +153,7 @@ import sys
 from pathlib import Path
 from hydra import compose, initialize_config_dir
 from energy_at.config.build import build
+from energy_at.config.keys import keys_in
 from energy_at.config.schema import check
 from energy_at.runs.folder import RunFolder
 from tests.helpers import compositions

@@ -208,6 +208,18 @@ def test_timm_reads_no_file_of_a_stranger(argument):
         require_trusted(OmegaConf.create(node))
 
 
+@pytest.mark.parametrize("name", ["hf-hub:a/b", "hf_hub:a/b", "HF-HUB:a/b", "local-dir:x", "a/b"])
+def test_a_run_names_no_network_of_a_server_or_a_folder(name, tmp_path):
+    node = {"net": {"_target_": "timm.create_model", "model_name": name}}
+    cfg = OmegaConf.create({"model": node})
+    require_trusted(cfg)  # typed
+    line = rf"config.yaml: model.net.model_name={re.escape(name)} would be read .* trust=\[timm\]$"
+    with pytest.raises(ValueError, match=line):
+        require_trusted(cfg, of=tmp_path / "config.yaml")
+    set_trusted(["timm"])
+    require_trusted(cfg, of=tmp_path / "config.yaml")
+
+
 def test_a_trusted_package_is_built_from_by_its_own_things_only(monkeypatch):
     own = OmegaConf.create({"_target_": "tests.helpers.running.config"})
     alias = OmegaConf.create({"_target_": "tests.helpers.wandb_files.json.loads"})

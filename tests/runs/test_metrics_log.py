@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from energy_at.runs.metrics_log import (
+    AT_ONCE,
     Curve,
     LogReader,
     MetricsLog,
@@ -324,3 +325,45 @@ def test_a_run_without_a_log_has_lost_no_row(tmp_path):
     require_rows(tmp_path / "metrics.csv", 0, 0)
     with pytest.raises(ValueError, match="of the 1 rows that were logged"):
         require_rows(tmp_path / "metrics.csv", 1, 1)
+
+
+LINES = [
+    "step,epoch,val/acc/clean,train/loss",
+    "1,0,,3",
+    "2,0,,2",
+    "2,0,0.5,",
+    "1,0,,",
+    "3,1,,1",
+    "4,1,,1",
+]
+
+
+@pytest.mark.parametrize(
+    ("line", "row", "said"),
+    [
+        (3, "1,0,,2", "column step holds 1 after 1"),
+        (6, "9,1,,1", "column step holds 9 after 2"),
+        (6, "1,1,,1", "column step holds 1 after 2"),
+        (4, "-2,0,0.5,", "column step holds -2 which is no step"),
+        (3, "1.5,0,,2", "column step holds 1.5 which is no step"),
+        (6, "3,2,,1", "column epoch holds 2 after 0"),
+        (7, "4,0,,1", "column epoch holds 0 after 1"),
+        (3, "2,-1,,2", "column epoch holds -1 which is no epoch"),
+        (3, "2,inf,,2", "column epoch holds inf which is no epoch"),
+        (4, "2,0.5,0.5,", "column epoch holds 0.5 which is no epoch"),
+    ],
+)
+def test_rows_that_do_not_follow_each_other_are_refused(tmp_path, line, row, said):
+    """Those of validations and of alarms are of any step."""
+    path = tmp_path / "metrics.csv"
+    path.write_text("\n".join(LINES) + "\n")
+    assert len(read_metrics_log(path)["train/loss"]) == 4
+    require_rows(path, 6, 4)
+    rows = [*LINES[: line - 1], row, *LINES[line:]]
+    path.write_text("\n".join(rows) + "\n")
+    for at_once in (AT_ONCE, 60):
+        reader = LogReader(path)
+        with pytest.raises(ValueError, match=f"metrics.csv is damaged: line {line}: {said}"):
+            list(iter(lambda reader=reader, n=at_once: reader.read(n), False))
+    with pytest.raises(ValueError, match=f"metrics.csv is damaged: line {line}: {said}"):
+        require_rows(path, 6, 4)

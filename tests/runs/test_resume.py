@@ -23,6 +23,7 @@ from energy_at.data import ImageSet, Splits
 from energy_at.data.own_images import facts
 from energy_at.evaluation import final_results
 from energy_at.reporting import comparison
+from energy_at.reporting.figures import save
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder
 from energy_at.runs.resume import job_folder, open_job, open_resumed
@@ -164,6 +165,22 @@ def test_a_finished_run_is_trained_again_only_further(type_train, run, tmp_path)
     assert (code, err.count("\n")) == (1, 1)
     assert "run has finished: trainer.max_epochs above 1 trains it further" in err
     assert (tmp_path / "run" / "results.json").read_bytes() == results
+
+
+@pytest.mark.parametrize("lost", ["training", "best", "alarms", "last.val", "delta_energy.pdf"])
+def test_a_finished_run_that_has_lost_a_result_is_completed(type_train, run, monkeypatch, lost):
+    files = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert run / "delta_energy.pdf" in files
+    if lost.endswith("pdf"):
+        monkeypatch.setattr(final_results, "save", save)
+        (run / lost).unlink()
+    else:
+        results = json.loads((run / "results.json").read_text())
+        *above, key = lost.split(".")
+        del (results[above[0]] if above else results)[key]
+        (run / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    assert type_train("resume=run")[0] == 0
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == files
 
 
 @pytest.mark.slow

@@ -9,8 +9,8 @@ import pytest
 from lightning import Trainer
 
 from energy_at import train
-from energy_at.training.launch import _worker_command
-from tests.helpers.running import ONE_EPOCH, typed
+from energy_at.training.launch import _worker_command, fit
+from tests.helpers.running import ONE_EPOCH, TINY, prepared, typed
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,18 @@ def test_workers_trust_what_their_parent_does(monkeypatch):
         assert sys.argv == ["train", "resume=run"]
         assert os.environ["ENERGY_AT_TRUST"] == "mine"
     assert "ENERGY_AT_TRUST" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("BackboneFinetuning", "AttributeError: .* no attribute 'backbone'"),
+        ("BaseFinetuning", "NotImplementedError"),
+        ("LearningRateFinder", "AttributeError: When using the learning rate finder"),
+    ],
+)
+def test_a_callback_of_lightning_that_does_not_fit_is_named(tmp_path, name, why):
+    callback = f"+callbacks.x={{_target_: lightning.pytorch.callbacks.{name}}}"
+    run = prepared(tmp_path, *TINY, callback)
+    with pytest.raises(ValueError, match=rf"^callbacks: {name} fails in this training \({why}"):
+        fit(run.trainer, run.module, run.data, tmp_path, None, [])

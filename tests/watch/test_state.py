@@ -39,6 +39,14 @@ def test_an_empty_folder_waits_then_trains_then_ends(here, composed):
     assert watch.has_ended
 
 
+def test_a_finished_run_whose_log_ends_early_says_so(begun):
+    begun.metrics_file.write_text("step,epoch,train/loss\n1,0,1\n2,0,1\n")
+    begun.write_results({"last": {"step": 12, "test": {"pgd20": 0.25, "n": 100}}})
+    found = state(Watch(["run"]))
+    said = "metrics.csv is damaged: it ends at step 2, and the training at step 12"
+    assert (found["status"], found["detail"]) == ("finished", said)
+
+
 def test_a_run_that_was_killed_falls_silent(begun, monkeypatch):
     train(begun, [0])
     watch = Watch(["run"])

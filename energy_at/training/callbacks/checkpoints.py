@@ -1,7 +1,6 @@
 """The last checkpoint, which a run resumes from, and the best one."""
 
 import io
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 
 from energy_at.core.files import write_atomic
-from energy_at.core.rules import ArgumentError, Rule, integer, or_null, require
+from energy_at.core.ranges import require_ranges
+from energy_at.core.rules import ArgumentError
 from energy_at.runs.checkpoints import read_tensors
 from energy_at.training.loggers import MetricsCSV
-
-_SCORE = Rule(
-    "a score on held-out images, such as val/acc/pgd10 or val/ce/pgd10",
-    lambda value: isinstance(value, str) and bool(re.fullmatch("val(_ema)?/(acc|ce)/[^/]+", value)),
-)
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -75,7 +70,7 @@ class BestCheckpoint(ModelCheckpoint):
     """
 
     def __init__(self, dirpath: str | Path, *, monitor: str) -> None:
-        require(_SCORE, monitor=monitor)
+        require_ranges("training.BestCheckpoint", monitor=monitor)
         super().__init__(
             dirpath=dirpath,
             filename="best",
@@ -102,7 +97,7 @@ class LastCheckpoint(ModelCheckpoint):
     """``last.ckpt``, replaced as a whole after every epoch, and ``every_n_steps`` within epochs."""
 
     def __init__(self, dirpath: str | Path, every_n_steps: int | None = None) -> None:
-        require(or_null(integer(1)), every_n_steps=every_n_steps)
+        require_ranges("training.LastCheckpoint", every_n_steps=every_n_steps)
         super().__init__(
             dirpath=dirpath,
             filename="last",

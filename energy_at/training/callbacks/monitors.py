@@ -11,7 +11,7 @@ from torch import Tensor
 
 from energy_at.core.distributed import summed
 from energy_at.core.progress import Bar, clock, has_bars, write_line
-from energy_at.core.rules import integer, require
+from energy_at.core.ranges import require_ranges
 from energy_at.energy.metrics import pair_metrics
 from energy_at.objectives import pert_align
 from energy_at.reporting.panels import ATTACKED, DELTA_X, RATE
@@ -121,7 +121,7 @@ class RunProgress(ProgressBar):
 
     def __init__(self, refresh_rate: int = 5) -> None:
         super().__init__()
-        require(integer(1), refresh_rate=refresh_rate)
+        require_ranges("training.RunProgress", refresh_rate=refresh_rate)
         self.refresh_rate = refresh_rate
         self._enabled = True
         self._bar: Bar | None = None

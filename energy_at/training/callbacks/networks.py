@@ -7,7 +7,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
-from energy_at.core.rules import ArgumentError, number, require
+from energy_at.core.ranges import require_ranges
+from energy_at.core.rules import ArgumentError
 from energy_at.models.compile import compile_net, require_compiler, switch_of
 from energy_at.objectives import Objective, Trait
 from energy_at.objectives.objective import traits_of
@@ -27,7 +28,7 @@ class EMA(EMAWeightAveraging):
     """
 
     def __init__(self, *, decay: float = 0.999, **options: Any) -> None:
-        require(number(0, 1, below=True), decay=decay)
+        require_ranges("training.EMA", decay=decay)
         super().__init__(decay=decay, **options)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
