@@ -35,6 +35,22 @@ from torch import nn
 def my_net(channels, classes, width):
     return nn.Sequential(nn.Conv2d(channels, width, 3), nn.ReLU(), nn.Flatten(),
                          nn.Dropout(0.2), nn.LazyLinear(classes))
+
+class Pair(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.last = nn.LazyLinear(classes)
+
+    def forward(self, x):
+        return self.last(x.flatten(1)), x
+
+class View(nn.Module):
+    def __init__(self, channels, classes, size):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(channels, 2, 1), nn.Linear(2 * size**2, classes)
+
+    def forward(self, x):
+        return self.last(self.first(x).view(len(x), -1))
 """
 
 
@@ -118,6 +134,9 @@ def test_a_network_runs_in_every_command(monkeypatch, capsys, net):
     ("options", "said"),
     [
         (OWN[:3], "model.target=my_package.my_net is not trusted"),
+        ((*OWN[:1], "model.target=my_package.Pair", OWN[3]), "one tensor (batch, classes) of floati"),
+        ((*OWN[:1], "model.target=my_package.View", OWN[3]), "set training.channels_last=false, or"),
+        ((*OWN, "+model.net.depth=4"), "model.net.depth=4 must be left out: my_package.my_net takes"),
         ((*OWN, "~model.net.width"), "missing 1 required positional argument: 'width'"),
         (("model=torchvision", "model.name=resnet17"), "(did you mean resnet18?)"),
         (("model=torchvision", "model.name=squeezenet1_1", "dataset.size=8"), "does not take imag"),

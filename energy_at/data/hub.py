@@ -15,6 +15,7 @@ from energy_at.data.images import IndexedImages, Splits
 from energy_at.data.own_images import CHANNELS, SPLITS, listed, require_same, splits_of
 
 INSTALL = "pip install 'energy_at[huggingface]'"
+CLASSES = ("int", "uint", "bool", "string", "large_string")  # types of a column of classes
 
 
 def huggingface(
@@ -115,7 +116,11 @@ def _column(part: Any, argument: str, wanted: str | None, kind: str, name: str) 
 
 def _classes(parts: dict[str, Any], column: str, name: str) -> tuple[list[str], dict[str, Labels]]:
     """Names of the classes, and labels of each split; what is not marked as a class is sorted."""
-    names = getattr(parts["train"].features[column], "names", None)
+    kind = parts["train"].features[column]
+    holds = str(getattr(kind, "dtype", type(kind).__name__))
+    if not holds.startswith(CLASSES):
+        raise ArgumentError("label", column, f"a column of integers or words: it holds {holds}")
+    names = getattr(kind, "names", None)
     values = {split: part[column][:] for split, part in parts.items()}
     lacking = next((split for split, found in values.items() if None in found), None)
     if lacking is not None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from energy_at.core.rules import Rule, is_list, is_number, one_of, require
 from energy_at.core.types import Images, Logits
+from energy_at.models.modes import require_tensor
 
 Activation = Literal["relu", "silu"]
 Padding = Literal["symmetric", "same"]
@@ -100,4 +101,5 @@ class Normalized(nn.Module):
 
     def forward(self, x: Images) -> Logits:
         logits: Logits = self.net(self.normalize(x))
+        require_tensor(logits)
         return logits.to(x.dtype)

@@ -45,6 +45,8 @@ def try_on(net: Classifier, x: Images) -> Logits:
         try:
             logits = net(given)
         except (RuntimeError, AssertionError, ValueError) as error:
+            if "view size is not compatible" in str(error):  # of the memory format, not the shape
+                raise
             why = " ".join(str(error).split())[:200]
             raise ValueError(
                 f"the network does not take images of shape {tuple(x.shape[1:])}: {why}"

@@ -58,6 +58,10 @@ def test_the_columns_of_images_and_classes_are_the_splits(tmp_path):
     assert small.train.shape == (1, 4, 4)
 
 
+FRACTIONS, LISTS = (
+    datasets.Features({"label": kind, "picture": datasets.Image()})
+    for kind in (datasets.Value("float32"), datasets.List(datasets.Value("int64")))
+)
 REFUSED = {
     "an unknown data set": (
         lambda root: shutil.rmtree(root),
@@ -66,6 +70,17 @@ REFUSED = {
     "no test images": (lambda root: write(root, train=3), "the splits train and test: it has"),
     "another image column": (None, "^image must be the name of a column of pets: picture, got"),
     "another label column": (None, "^label must be the name of a column of pets: label, picture,"),
+    "a label column of images": (None, "^label must be a column of integers or words: it holds PIL"),
+    "a label column of fractions": (
+        lambda root: write(root, lambda rows: rows | {"label": [0.5] * len(rows["label"])},
+                           FRACTIONS),
+        "^label must be a column of integers or words: it holds float32, got 'label'",
+    ),
+    "a label column of lists": (
+        lambda root: write(root, lambda rows: rows | {"label": [[0]] * len(rows["label"])},
+                           LISTS),
+        "^label must be a column of integers or words: it holds List, got 'label'",
+    ),
     "other classes": (None, "^name must be a data set with the classes a, b: it has bird, cat, d"),
     "a class without training images": (
         lambda root: write(root, lambda rows: rows | {"label": [0, 1] * (len(rows["label"]) // 2)},
@@ -90,6 +105,9 @@ REFUSED = {
 OPTIONS = {
     "another image column": {"image": "photo"},
     "another label column": {"label": "class"},
+    "a label column of images": {"label": "picture"},
+    "a label column of fractions": {"label": "label"},
+    "a label column of lists": {"label": "label"},
     "other classes": {"names": ["a", "b"]},
 }
 
