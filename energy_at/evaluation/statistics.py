@@ -13,9 +13,7 @@ from energy_at.evaluation.robustness import Mask, Outcome
 BINS = 15  # of confidence, of equal width
 
 
-def accuracy(
-    found: Outcome, labels: Labels, names: Sequence[str] | None = None
-) -> dict[str, Any]:
+def accuracy(found: Outcome, labels: Labels, names: Sequence[str] | None = None) -> dict[str, Any]:
     """Share of correct images with its Wilson interval of 95 %, ECE, and the worst class.
 
     ``names`` are those of the classes, if they are known.

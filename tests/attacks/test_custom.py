@@ -127,5 +127,5 @@ def test_modes_that_a_search_leaves_are_restored_and_other_weights_refused(batch
         next(model.parameters()).data.mul_(2)
         return x
 
-    with pytest.raises(ValueError, match="^mine must leave the network as it is: it changes lay"):
+    with pytest.raises(ValueError, match=r"^mine must leave the network as it is: it changes lay"):
         CustomAttack(BALL, fits, "mine")(net, *batch)

@@ -1,6 +1,7 @@
 """Data sets of the Hugging Face Hub, here as folders of the same form: what they give."""
 
 import io
+import logging
 import shutil
 
 import numpy as np
@@ -70,7 +71,7 @@ REFUSED = {
     "no test images": (lambda root: write(root, train=3), "the splits train and test: it has"),
     "another image column": (None, "^image must be the name of a column of pets: picture, got"),
     "another label column": (None, "^label must be the name of a column of pets: label, picture,"),
-    "a label column of images": (None, "^label must be a column of integers or words: it holds PIL"),
+    "a label column of images": (None, "^label must be a column of integers or words: it holds P"),
     "a label column of fractions": (
         lambda root: write(root, lambda rows: rows | {"label": [0.5] * len(rows["label"])},
                            FRACTIONS),
@@ -130,6 +131,21 @@ def test_what_is_no_data_set_of_images_is_refused_in_one_line(tmp_path, case):
         huggingface(tmp_path, name="pets", **OPTIONS.get(case, {}))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_damaged_file_is_refused_and_not_logged_as_well(tmp_path):
+    write(tmp_path / "pets")
+    (tmp_path / "pets/data/train-00000-of-00001.parquet").write_bytes(b"PAR1 and no more")
+    logger, printed = logging.getLogger("datasets"), []
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = printed.append
+    logger.addHandler(handler)
+    with pytest.raises(FileNotFoundError, match=r"^name must be a data set"):
+        huggingface(tmp_path, name="pets")
+    assert printed == []
+    logging.getLogger("datasets.other").error("of another")  # and later errors are
+    logger.removeHandler(handler)
+    assert [record.getMessage() for record in printed] == ["of another"]
 
 
 def test_classes_that_are_numbers_or_words_are_sorted(tmp_path):
