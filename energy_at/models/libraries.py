@@ -161,11 +161,8 @@ def torchvision(
 def _arguments(kind: type[nn.Module]) -> set[str]:
     """Of a network of torchvision and the functions that make it; some ignore all others."""
     functions = inspect.getmembers(inspect.getmodule(kind), inspect.isfunction)
-    return {
-        argument
-        for one in (kind, *(function for _, function in functions))
-        for argument in inspect.signature(one).parameters
-    }
+    makers: list[Callable[..., Any]] = [kind, *(function for _, function in functions)]
+    return {argument for one in makers for argument in inspect.signature(one).parameters}
 
 
 def custom(
