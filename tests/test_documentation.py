@@ -198,6 +198,11 @@ def test_own_parts_in_ten_lines_train_together(here, monkeypatch):
     evaluate.main()
     rows = json.loads(Path("out/evaluation.json").read_text())["accuracies"]
     assert [row["label"] for row in rows] == ["clean", "PGD-1", "foolbox"]
+    (code,) = re.findall(r"```py\n(.*?)```", (ROOT / "docs/your_own.md").read_text(), re.DOTALL)
+    for said, short in {"RUN_FOLDER": "run", "subset=100": "subset=9, steps=1, restarts=1"}.items():
+        code = code.replace(said, short)
+    exec(code.replace('Path("out")', 'Path("python")'), names := {})
+    assert "| mine   | 8/255 |" in names["table"]
     sys.modules.pop("mine")
 
 

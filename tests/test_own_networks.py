@@ -29,12 +29,29 @@ VIT = ("model=timm", "model.name=test_vit", "+model.patch_size=4", "model.drop_p
 CONVNEXT = ("model=timm", "model.name=test_convnext", "dataset.size=32",
             "model.drop_path_rate=0.3", *MODERN)  # fmt: skip
 OWN = ("model=custom", "model.target=my_package.my_net", "+model.net.width=4", "trust=[my_package]")
+VIEW = (OWN[0], "model.target=my_package.View", OWN[3], "training.channels_last=false")
 CODE = """
 from torch import nn
 
 def my_net(channels, classes, width):
     return nn.Sequential(nn.Conv2d(channels, width, 3), nn.ReLU(), nn.Flatten(),
                          nn.Dropout(0.2), nn.LazyLinear(classes))
+
+class Pair(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.last = nn.LazyLinear(classes)
+
+    def forward(self, x):
+        return self.last(x.flatten(1)), x
+
+class View(nn.Module):
+    def __init__(self, channels, classes, size):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(channels, 2, 1), nn.Linear(2 * size**2, classes)
+
+    def forward(self, x):
+        return self.last(self.first(x).view(len(x), -1))
 """
 
 
@@ -88,12 +105,13 @@ def commands_run(monkeypatch, capsys, *net):
     small = ("attacks=[fgsm]", "device=cpu", "progress=false", *trust)
     run(evaluate, "run=run", "out=one", *small)
     run(export, "run=run", *trust)
-    of_model = [o for o in net if o.lstrip("+").startswith("model")]
+    of_model = [o for o in net if o.lstrip("+").startswith(("model", "training."))]
     of_model += [o for o in (*SHORT, *net) if o.startswith("dataset")]
     run(evaluate, "checkpoint=run/last.safetensors", *of_model, "out=other", *small)
     one, other = (json.loads(Path(out, "evaluation.json").read_text()) for out in ("one", "other"))
     assert one["accuracies"] == other["accuracies"]
-    run(analyse, "run=run", "attacks=[fgsm]", "device=cpu", "out=analysis", *trust)
+    ood = ("attacks=[fgsm]", "ood=[digits]", "device=cpu", "out=analysis")
+    run(analyse, "run=run", *ood, *trust)
     few = ("n=4", "quality=none", "judge=none", "sampler.steps=2", "device=cpu", "out=samples")
     run(sample, "run=run", "start=class_gaussian", *few, *trust)
 
@@ -106,7 +124,13 @@ def test_an_own_network_with_dropout_resumes_bit_for_bit(here):
 
 @pytest.mark.parametrize(
     "net",
-    [OWN, VIT, CONVNEXT, ("model=torchvision", "model.name=mobilenet_v3_small", "dataset.size=32")],
+    [
+        OWN,
+        VIEW,
+        VIT,
+        CONVNEXT,
+        ("model=torchvision", "model.name=mobilenet_v3_small", "dataset.size=32"),
+    ],
 )
 @pytest.mark.slow
 def test_a_network_runs_in_every_command(monkeypatch, capsys, net):
@@ -118,6 +142,9 @@ def test_a_network_runs_in_every_command(monkeypatch, capsys, net):
     ("options", "said"),
     [
         (OWN[:3], "model.target=my_package.my_net is not trusted"),
+        ((*OWN[:1], "model.target=my_package.Pair", OWN[3]), "one tensor (batch, classes)"),
+        ((*OWN[:1], "model.target=my_package.View", OWN[3]), "set training.channels_last=false"),
+        ((*OWN, "+model.net.depth=4"), "model.net.depth=4 must be left out: my_package.my_"),
         ((*OWN, "~model.net.width"), "missing 1 required positional argument: 'width'"),
         (("model=torchvision", "model.name=resnet17"), "(did you mean resnet18?)"),
         (("model=torchvision", "model.name=squeezenet1_1", "dataset.size=8"), "does not take imag"),

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from energy_at.attacks.base import TOLERANCE, Attack, AttackOptions, AttackResult
 from energy_at.attacks.threat import A_BALL, L2, Ball, Linf, clip_to_pixels
@@ -28,8 +28,8 @@ Search = Callable[..., Tensor]  # (model, x, y), with keywords eps and norm if i
 class CustomAttack(Attack):
     """An attack of somebody else, on one block of images.
 
-    A call raises ``ValueError`` unless all images lie in the ball and in [0, 1]; roundings are
-    removed.
+    A call raises ``ValueError`` unless all images lie in the ball and in [0, 1], and the network
+    keeps its weights; roundings are removed, and modes restored.
 
     Args:
         ball: Threat model, Linf or L2. The search gets its radius as ``eps`` and ``linf`` or
@@ -53,6 +53,7 @@ class CustomAttack(Attack):
     def _run(self, model: Classifier, x: Images, y: Labels, options: AttackOptions) -> AttackResult:
         seed = 0 if options.generator is None else options.generator.initial_seed() % 2**32
         with (
+            self._unchanged(model),
             frozen_running_stats(model),
             frozen_parameters(model),
             _seeded(seed, x.device),
@@ -60,6 +61,21 @@ class CustomAttack(Attack):
         ):
             found = self.search(model, x.clone().contiguous(), y.clone(), **self._known())
         return AttackResult(self._checked(x, found))
+
+    @contextmanager
+    def _unchanged(self, model: Classifier) -> Iterator[None]:
+        """Restores the modes of a network; raises ``ValueError`` if its weights change."""
+        if not isinstance(model, nn.Module):
+            yield
+            return
+        modes = {module: module.training for module in model.modules()}
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        yield
+        for module, training in modes.items():
+            module.training = training
+        for key, value in model.state_dict().items():
+            if not torch.equal(value, before[key]):
+                raise ValueError(f"{self.name} must leave the network as it is: it changes {key}")
 
     def _known(self) -> dict[str, Any]:
         norm = "linf" if isinstance(self.ball, Linf) else "l2"

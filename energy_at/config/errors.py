@@ -193,12 +193,22 @@ def explain(
     for found in chain:
         if isinstance(found, OSError) and found.filename is not None:
             return f"{found.filename}: {found.strerror}"
-    if line := next(filter(None, map(_of_trusted_code, chain)), None):
+    places = [*map(_of_memory_format, chain), *map(_of_trusted_code, chain)]
+    if line := next(filter(None, places), None):
         return line
     if line := next(filter(None, [*map(_of_a_file, chain), *map(_of_a_framework, chain)]), None):
         return line
     full = [found for found in chain if isinstance(found, OSError) and found.errno in _NO_SPACE]
     return f"{folder or 'a file'}: {full[0].strerror}" if full else None
+
+
+def _of_memory_format(error: BaseException) -> str | None:
+    if isinstance(error, RuntimeError) and "view size is not compatible" in str(error):
+        return (
+            "a network calls .view, which needs images that are stored channel by channel: set "
+            "training.channels_last=false, or have it call .reshape"
+        )
+    return None
 
 
 def _of_trusted_code(error: BaseException) -> str | None:
@@ -280,11 +290,6 @@ def _of_a_file(error: BaseException) -> str | None:
 
 
 def _of_a_framework(error: BaseException) -> str | None:
-    if isinstance(error, RuntimeError) and "view size is not compatible" in str(error):
-        return (
-            "a network calls .view, which needs images that are stored channel by channel: set "
-            "training.channels_last=false, or have it call .reshape"
-        )
     # Lightning's by name: a broken Lightning must not keep the doctor from speaking.
     known = type(error).__name__ == "MisconfigurationException" or isinstance(error, _FRAMEWORK)
     if not known and not _raised_in(error, f"hydra|{_EXTRAS}"):

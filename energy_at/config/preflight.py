@@ -15,7 +15,7 @@ from energy_at.core.device import keep_freed_memory
 from energy_at.core.progress import is_alone, write_line
 from energy_at.core.rules import ArgumentError
 from energy_at.core.types import Images
-from energy_at.data.loaders import as_floats
+from energy_at.data.loaders import as_floats, count_extra
 from energy_at.reporting.describe import DATASETS, MethodLabel, network_name, threat_and_epochs
 from energy_at.runs.checkpoints import read_checkpoint, read_training_state
 from energy_at.runs.folder import RunFolder
@@ -83,11 +83,15 @@ def announce(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
     if silent or not run.trainer.is_global_zero:
         return
     weights = sum(p.numel() for p in run.module.net.parameters())
-    counts = f"{len(run.data.train):,} training, {len(run.data.val):,} held-out"
+    counts = f"{len(run.data.train):,} training, {len(run.data.val):,} held-out images"
+    if (extra := run.data.extra_images) is not None:
+        size = run.data.batch_size
+        number = count_extra(run.data.extra_share or 0, size)
+        counts += f"; {number} of {size} in a batch from {len(extra):,} extra images"
     cuda = run.trainer.strategy.root_device.type == "cuda"
     processes = f", {run.trainer.world_size} processes" * (run.trainer.world_size > 1)
     lines = {
-        "data": f"{DATASETS.get(cfg.dataset.name, cfg.dataset.name)}: {counts} images",
+        "data": f"{DATASETS.get(cfg.dataset.name, cfg.dataset.name)}: {counts}",
         "network": f"{network_name(cfg)}, {weights:,} weights",
         "method": f"{MethodLabel.of(cfg)}, {threat_and_epochs(cfg)}",
         "device": torch.cuda.get_device_name()
@@ -98,6 +102,8 @@ def announce(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
     lines["device"] += processes
     if not any(isinstance(module, _BatchNorm) for module in run.module.net.modules()):
         lines["network"] += ", no batch norm: training.bn_mode concerns dropout only"
+        if cfg.optimizer.get("decay_norm") is False:
+            lines["network"] += ", optimizer.decay_norm nothing"
     write_line("\n".join(f"{name:<8} {text}" for name, text in lines.items()))
 
 

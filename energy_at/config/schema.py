@@ -180,6 +180,17 @@ _BY_KEYS: dict[str, Rule] = {
     "trainer.max_epochs trainer.check_val_every_n_epoch": integer(1),
     "trainer.num_nodes": integer(1, _PROCESSES),
     "seed": _SEED,
+    "dataset.root": Rule("the path of a folder", lambda value: isinstance(value, str)),
+    "dataset.file dataset.extra dataset.cache": or_null(
+        Rule("the path of one file or folder", lambda value: isinstance(value, str) and value != "")
+    ),
+    "dataset.config dataset.revision": or_null(
+        Rule("a text, digits in quotes", lambda value: isinstance(value, str))
+    ),
+    "dataset.names": or_null(
+        Rule("a list of names of classes, such as [cat,dog]", lambda v: is_list(v) and len(v) > 0)
+    ),
+    "normalize": one_of("auto", "dataset", "none"),
     "dataset.name": _WORD,
     "dataset.channels dataset.size": or_null(integer(1, 2**14)),
     "dataset.classes": or_null(integer(2, 2**20)),
@@ -197,7 +208,6 @@ _BY_KEYS: dict[str, Rule] = {
     "clock": one_of("wall", "cpu"),
     "which": or_null(one_of("last", "best", "healthy")),
     "logger.wandb.mode": or_null(one_of("online", "offline", "disabled")),
-    "dataset.root": Rule("the path of a folder", lambda value: isinstance(value, str)),
     "judge": Rule("auto, none or the folder of a run", is_path),
     "run out": or_null(_FOLDER),
     "checkpoint quality.weights": or_null(_FILE),

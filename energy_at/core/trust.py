@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from energy_at.core.files import CONF
 from energy_at.core.names import ATTACKS
+from energy_at.core.rules import as_typed
 
 VARIABLE = "ENERGY_AT_TRUST"  # packages, separated by commas
 FAMILIES = {  # package: the class from which everything that may be built there descends
@@ -159,7 +160,8 @@ def own_attacks(cfg: DictConfig) -> dict[str, Any]:
         if name in ATTACKS or not name.isidentifier():
             raise ValueError(f"{key}: choose a name that is no attack of this package")
         if not (isinstance(target, str) and re.fullmatch(r"(\w+\.)+\w+", target)):
-            raise ValueError(f"{key}={target} must be the name of a function: my_module.my_attack")
+            must = "the name of a function: my_module.my_attack"
+            raise ValueError(f"{key}={as_typed(target)} must be {must}")
         if not below_trusted(target):
             raise _not_trusted(key, target)
         try:

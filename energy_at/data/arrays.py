@@ -191,9 +191,12 @@ class Arrays:
             array = array[:, 0]
         if array.ndim != 1 or array.dtype.kind not in "iu" or (len(array) and array.min() < 0):
             form = "x".join(map(str, array.shape))
+            found = f"{array.dtype} of {form}"
+            if array.ndim == 1 and array.dtype.kind in "iu":
+                found = f"{array.min()} somewhere"
             raise self._refused(
                 f"a file with one class, an integer from 0, for each image: {self.names[name]} is "
-                f"{array.dtype} of {form}"
+                f"{found}"
             )
         return torch.from_numpy(array.astype(np.int64))
 

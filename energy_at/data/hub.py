@@ -1,5 +1,6 @@
 """A reader of data sets from the Hugging Face Hub."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from io import BufferedReader, BytesIO
@@ -15,6 +16,7 @@ from energy_at.data.images import IndexedImages, Splits
 from energy_at.data.own_images import CHANNELS, SPLITS, listed, require_same, splits_of
 
 INSTALL = "pip install 'energy_at[huggingface]'"
+CLASSES = ("int", "uint", "bool", "string", "large_string")  # types of a column of classes
 
 
 def huggingface(
@@ -83,7 +85,10 @@ def _load(
     local = root / Path(name).expanduser()
     datasets.disable_progress_bars()
     offline = datasets.config.HF_HUB_OFFLINE
+    handlers = logging.getLogger("datasets").handlers
     try:
+        for handler in handlers:
+            handler.addFilter(_is_no_error)  # which are raised, too
         datasets.config.HF_HUB_OFFLINE = offline or not download
         found = datasets.load_dataset(
             str(local) if local.is_dir() else name, config, revision=revision
@@ -94,11 +99,17 @@ def _load(
         raise MissingFilesError("name", name, must) from error
     finally:
         datasets.config.HF_HUB_OFFLINE = offline
+        for handler in handlers:
+            handler.removeFilter(_is_no_error)
     parts = {split: found[own] for split, names in SPLITS.items() for own in names if own in found}
     if "train" not in parts or len(parts) == 1:
         must = f"a data set with the splits train and test: it has {listed(list(found))}"
         raise ArgumentError("name", name, must)
     return parts
+
+
+def _is_no_error(record: logging.LogRecord) -> bool:
+    return record.levelno < logging.ERROR
 
 
 def _column(part: Any, argument: str, wanted: str | None, kind: str, name: str) -> str:
@@ -115,7 +126,11 @@ def _column(part: Any, argument: str, wanted: str | None, kind: str, name: str) 
 
 def _classes(parts: dict[str, Any], column: str, name: str) -> tuple[list[str], dict[str, Labels]]:
     """Names of the classes, and labels of each split; what is not marked as a class is sorted."""
-    names = getattr(parts["train"].features[column], "names", None)
+    kind = parts["train"].features[column]
+    holds = str(getattr(kind, "dtype", type(kind).__name__))
+    if not holds.startswith(CLASSES):
+        raise ArgumentError("label", column, f"a column of integers or words: it holds {holds}")
+    names = getattr(kind, "names", None)
     values = {split: part[column][:] for split, part in parts.items()}
     lacking = next((split for split, found in values.items() if None in found), None)
     if lacking is not None:

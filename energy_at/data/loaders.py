@@ -184,4 +184,5 @@ def count_extra(share: float, batch: int) -> int:
 def as_floats(pixels: Pixels, channels_last: bool) -> Images:
     """fp32 pixels in [0, 1]."""
     x = pixels.to(torch.float32).div_(255)
-    return x.contiguous(memory_format=torch.channels_last) if channels_last else x
+    form = torch.channels_last if channels_last else torch.contiguous_format
+    return x.contiguous(memory_format=form)  # pixels of an .npz file may have the other one

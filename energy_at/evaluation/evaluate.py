@@ -158,7 +158,7 @@ def _evaluate(
     folder: ResultFolder,
     record: dict[str, Any],
 ) -> str:
-    attacks = plan.attacks
+    attacks, names = plan.attacks, model.config.dataset.get("names")
     evaluator = replace(evaluator, journal=Journal(folder))
     named = {key.name: attack for key, attack in attacks.items()}
     require_classes(named, lambda: evaluator.classes(model.net))
@@ -174,7 +174,7 @@ def _evaluate(
                 "label": key.name if key == CLEAN else plan.label(key.name),
                 "eps": 0.0 if key == CLEAN else plan.balls[key.eps].eps,
                 "eps_text": key.eps,
-                **accuracy(found, evaluator.images.labels.cpu()),
+                **accuracy(found, evaluator.images.labels.cpu(), names),
                 "forward_passes": found.cost.passes,
                 "calls": found.cost.calls if _is_whole(attacks.get(key)) else None,
             }
@@ -184,7 +184,6 @@ def _evaluate(
         "left_out": list(plan.left_out),
         "environment": environment(),
     }
-    names = model.config.dataset.get("names")
     with folder.staged() as part:
         text = _write_files(part, record, evaluator, correct, names)
         if entry := leaderboard_entry(record, model.config, attacks):
@@ -277,7 +276,7 @@ def _table(record: Mapping[str, Any]) -> Table:
             f"{100 * row['accuracy']:.1f}",
             f"{100 * row['low']:.1f} to {100 * row['high']:.1f}",
             f"{100 * row['ece']:.1f}",
-            f"{100 * row['worst_class_accuracy']:.1f} (class {row['worst_class']})",
+            f"{100 * row['worst_class_accuracy']:.1f} ({row['worst_class_name']})",
         )
         for row in record["accuracies"]
     ]

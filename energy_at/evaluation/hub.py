@@ -94,9 +94,18 @@ def _options(cfg: DictConfig) -> str:
     reader = cfg.dataset.get("reader", {}).get("_target_", "").rpartition(".")[2]
     if reader in OWN_DATA:
         words[0] = f"{OWN_DATA[reader]} dataset.size={cfg.dataset.size}"
+    elif cfg.dataset.name in choices_of("dataset"):
+        usual = compose_command("evaluate", words[:1]).dataset
+        words += [
+            f"dataset.{key}={cfg.dataset[key]}"
+            for key in ("channels", "size", "classes")
+            if cfg.dataset[key] != usual[key]
+        ]
+    if not cfg.training.channels_last:
+        words.append("training.channels_last=false")
     if name not in choices_of("model"):
         return " ".join(words)
-    defaults = _options_of(compose_command("evaluate", words[1:]))
+    defaults = _options_of(compose_command("evaluate", words[1:2]))
     for key, value in _options_of(cfg).items():
         if value != defaults.get(key):
             text = json.dumps(value, separators=(",", ":")).strip('"')

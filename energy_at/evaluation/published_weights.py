@@ -17,6 +17,7 @@ from energy_at.config.initial_weights import (
     network_options,
 )
 from energy_at.core.device import device_of
+from energy_at.core.rules import ArgumentError
 from energy_at.data import ImageData
 from energy_at.evaluation.hub import SCHEME, downloaded
 from energy_at.evaluation.normalization import (
@@ -66,6 +67,9 @@ def open_weights(
             wish = "dataset"  # or mean 0 and std 1, which are its own by now
     net = _built(config)
     has_normalization = load_weights(net, content, config.which)
+    if has_normalization and config.normalize != "auto":
+        must = f"left out: {path} holds a normalization"
+        raise ArgumentError("normalize", config.normalize, must)
     said = []
     if name is not None and config.source is None:
         said.append(f"layers named as in source={name}" + (f": {changed}" if changed else ""))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from energy_at.attacks import Attack, LibraryAttack, WorstCase
 from energy_at.attacks.autoattack import autoattack
@@ -35,6 +35,8 @@ def leaderboard_entry(
     """
     data, radii = record["dataset"], RADII.get(record["dataset"]["name"], {})
     whole = data["split"] == "test" and data["images"] == data["of"] == IMAGES
+    reader = str(OmegaConf.select(config, "dataset.reader._target_"))
+    whole &= reader.endswith(f".{data['name']}")  # no folder of this name
     needed = [check["passed"] for check in record["checks"][:2]]
     found = {
         radii[ball]: key

@@ -23,7 +23,7 @@ from energy_at.attacks.base import require_bounded
 from energy_at.attacks.registry import CLEAN, LABELS, AttackKey
 from energy_at.core.progress import Bar, clock, has_bars, write_line
 from energy_at.core.ranges import require_ranges
-from energy_at.core.rng import ImageNoise
+from energy_at.core.rng import ImageNoise, global_draws, mixed
 from energy_at.core.types import Images, Labels, Logits
 from energy_at.data import ImageSet, as_floats
 from energy_at.models.modes import Tiled, eval_mode, full_precision, no_graph, tile_of
@@ -241,11 +241,14 @@ class Evaluator:
             for positions in self._work(task, result, passes, pace, together=together):
                 x, y = self.batch(positions)
                 x_adv = x
-                with counted(net) as cost:
-                    if attempt is not None:
-                        noise = self.noise(positions, index)
-                        x_adv = attempt.run(net, x, y, AttackOptions(generator=noise)).x_adv
-                found = replace(Outcome.of(finite_logits(net, x_adv), y), cost=cost)
+                own = mixed(self.seed, index, *self._numbers(positions[:1]))
+                with global_draws(x.device, own):  # of a network that draws random numbers
+                    with counted(net) as cost:
+                        if attempt is not None:
+                            noise = self.noise(positions, index)
+                            x_adv = attempt.run(net, x, y, AttackOptions(generator=noise)).x_adv
+                    logits = finite_logits(net, x_adv)
+                found = replace(Outcome.of(logits, y), cost=cost)
                 if attempt is not None:
                     bounds = attempt.extremes(x, x_adv).tolist()
                     require_bounded(*bounds, place=f" (attack {name})")

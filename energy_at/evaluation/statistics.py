@@ -13,8 +13,11 @@ from energy_at.evaluation.robustness import Mask, Outcome
 BINS = 15  # of confidence, of equal width
 
 
-def accuracy(found: Outcome, labels: Labels) -> dict[str, Any]:
-    """Share of correct images with its Wilson interval of 95 %, ECE, and the worst class."""
+def accuracy(found: Outcome, labels: Labels, names: Sequence[str] | None = None) -> dict[str, Any]:
+    """Share of correct images with its Wilson interval of 95 %, ECE, and the worst class.
+
+    ``names`` are those of the classes, if they are known.
+    """
     count, n = int(found.correct.sum()), len(labels)
     low, high = binomtest(count, n).proportion_ci(0.95, method="wilson")
     shares = class_accuracies(found.correct, labels)
@@ -27,6 +30,7 @@ def accuracy(found: Outcome, labels: Labels) -> dict[str, Any]:
         "high": float(high),
         "ece": calibration_error(found),
         "worst_class": worst,
+        "worst_class_name": str(names[worst]) if names else f"class {worst}",
         "worst_class_accuracy": shares[worst],
     }
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from energy_at.core.ranges import require_ranges
 from energy_at.core.rules import Rule, is_list, is_number, require
 from energy_at.core.types import Images, Logits
+from energy_at.models.modes import require_tensor
 
 
 def activation_function(name: str) -> Callable[[Tensor], Tensor]:
@@ -98,4 +99,5 @@ class Normalized(nn.Module):
 
     def forward(self, x: Images) -> Logits:
         logits: Logits = self.net(self.normalize(x))
+        require_tensor(logits)
         return logits.to(x.dtype)

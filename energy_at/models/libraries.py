@@ -153,6 +153,8 @@ def torchvision(
         options |= {"aux_logits": False, "init_weights": True}
     with _refusals_of_library(name):
         net = torchvision_models.get_model(name, weights=None, num_classes=classes, **options)
+    if ignored := sorted(options.keys() - _arguments(type(net))):
+        raise ArgumentError(ignored[0], options[ignored[0]], f"left out: {name} takes none")
     # mean and std of three channels make three of a grey image
     repeat = 3 // channels
     return _normalized(net, list(mean) * repeat, list(std) * repeat)
@@ -169,6 +171,13 @@ def without_published() -> Iterator[None]:
         patch.object(nn.Module, "load_state_dict", lambda *_, **__: None),
     ):
         yield
+
+
+def _arguments(kind: type[nn.Module]) -> set[str]:
+    """Of a network of torchvision and the functions that make it; some ignore all others."""
+    functions = inspect.getmembers(inspect.getmodule(kind), inspect.isfunction)
+    makers: list[Callable[..., Any]] = [kind, *(function for _, function in functions)]
+    return {argument for one in makers for argument in inspect.signature(one).parameters}
 
 
 def custom(
@@ -198,8 +207,13 @@ def custom(
     Raises:
         ValueError: if it is no network.
     """
+    given = getattr(net, "keywords", {})
+    takes = inspect.signature(getattr(net, "func", net)).parameters
+    if all(one.kind is not one.VAR_KEYWORD for one in takes.values()):
+        for key in given.keys() - takes.keys():
+            raise ArgumentError(f"net.{key}", given[key], f"left out: {target} takes none")
     about = {"channels": channels, "classes": classes, "size": size}
-    made = net(**{key: value for key, value in about.items() if _takes(net, key)})
+    made = net(**{key: about[key] for key in about.keys() & (takes.keys() - given.keys())})
     if not isinstance(made, nn.Module):
         must = f"a torch.nn.Module, or a function that returns one: it returns {type(made)}"
         raise ArgumentError("target", target, must)
@@ -211,12 +225,6 @@ def custom(
         made.train(training)
         normalized.train()
     return normalized
-
-
-def _takes(net: Callable[..., Any], argument: str) -> bool:
-    """Whether a class or function has an argument that it has not been given."""
-    given = getattr(net, "keywords", {})
-    return argument in inspect.signature(getattr(net, "func", net)).parameters.keys() - given.keys()
 
 
 @contextmanager

@@ -45,6 +45,8 @@ def try_on(net: Classifier, x: Images) -> Logits:
         try:
             logits = net(given)
         except (RuntimeError, AssertionError, ValueError) as error:
+            if "view size is not compatible" in str(error):  # of the memory format, not the shape
+                raise
             why = " ".join(str(error).split())[:200]
             raise ValueError(
                 f"the network does not take images of shape {tuple(x.shape[1:])}: {why}"
@@ -156,20 +158,24 @@ def tile_of(device: torch.device) -> int:
 class Tiled(nn.Module):
     """A network in evaluation mode whose logits do not depend on the other images, bit for bit.
 
-    It takes ``size`` images at a time, the last ones padded.
+    It takes ``size`` images at a time, the last ones padded; without ``channels_last`` they are
+    stored channel by channel, else as they come.
 
     The kernels of a matrix product, and with them the last bits of an image's logits and gradient,
     depend on the size of the batch; in tiles of one size they do not. A network that cuts its
     logits off from its input has a gradient of zero instead of none.
     """
 
-    def __init__(self, net: nn.Module, size: int) -> None:
+    def __init__(self, net: nn.Module, size: int, *, channels_last: bool = True) -> None:
         super().__init__()
         self.net = net
         self.size = size
+        self.channels_last = channels_last
 
     def forward(self, x: Images) -> Logits:
         padding = -len(x) % self.size
+        if not self.channels_last:
+            x = x.contiguous()
         if padding:
             last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
             x = torch.cat([x, torch.zeros_like(x[:1]).expand(padding, -1, -1, -1)])

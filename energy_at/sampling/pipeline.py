@@ -126,7 +126,8 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
 def _generate(material: Material, parts: Parts) -> None:
     """Adds the missing samples to the finished ones."""
     model, plan, done = material.model, material.plan, parts.done
-    net = Tiled(model.net, tile_of(model.device))
+    last = model.config.training.channels_last
+    net = Tiled(model.net, tile_of(model.device), channels_last=last)
     bar = SamplingBar(
         total=plan.n, initial=len(done), desc="sampling", unit="img", visible=material.progress
     )

@@ -73,7 +73,8 @@ def _run_again(
             if place[1] in wanted[place[0]]:
                 seen[place] = pixels
 
-    net = Tiled(material.model.net, tile_of(material.model.device))
+    last = material.model.config.training.channels_last
+    net = Tiled(material.model.net, tile_of(material.model.device), channels_last=last)
     active = Chains.concat(list(material.portions(others)))
     keep(active)
     with eval_mode(net):

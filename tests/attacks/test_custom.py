@@ -110,3 +110,22 @@ def test_an_attack_in_training_mode_moves_no_running_statistics(batch):
     CustomAttack(BALL, search)(net, *batch)
     assert net.training
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
+def test_modes_that_a_search_leaves_are_restored_and_other_weights_refused(batch):
+    net = TinyNet().eval()
+    modes = {module: module.training for module in net.modules()}
+
+    def trains(model, x, y):
+        model.train()
+        return x
+
+    CustomAttack(BALL, trains)(net, *batch)
+    assert {module: module.training for module in net.modules()} == modes
+
+    def fits(model, x, y):
+        next(model.parameters()).data.mul_(2)
+        return x
+
+    with pytest.raises(ValueError, match=r"^mine must leave the network as it is: it changes lay"):
+        CustomAttack(BALL, fits, "mine")(net, *batch)

@@ -1,8 +1,13 @@
 """Before a training writes anything: what its objects say about each other."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
-from tests.helpers.running import ONE_EPOCH, assert_refused
+from energy_at.config.preflight import announce
+from energy_at.runs.folder import RunFolder
+from tests.helpers.running import ONE_EPOCH, assert_refused, config, prepared
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -42,3 +47,22 @@ pytestmark = pytest.mark.usefixtures("here")
 )  # fmt: skip
 def test_objects_that_do_not_fit_each_other_are_refused(type_train, wrong, said):
     assert_refused(type_train, said, *ONE_EPOCH, *([wrong] if isinstance(wrong, str) else wrong))
+
+
+def test_the_first_lines_say_how_many_extra_images_and_which_options_change_nothing(capsys):
+    pixels = np.zeros((5, 8, 8, 3), dtype=np.uint8)
+    np.savez("more.npz", image=pixels, label=np.arange(5) % 4)
+    extra = ("dataset.extra=more.npz", "dataset.extra_share=0.3", "optimizer.decay_norm=false")
+    plain = ("model=preactresnet18", "model.width=2")
+    for options, said in {
+        extra: (
+            "448 training, 64 held-out images; 10 of 32 in a batch from 5 extra images\n",
+            "no batch norm: training.bn_mode concerns dropout only, optimizer.decay_norm nothing\n",
+        ),
+        plain: ("448 training, 64 held-out images\n", "of width 2, 11,262 weights\n"),
+    }.items():
+        cfg = config(*ONE_EPOCH, *options)
+        cfg.trainer.enable_progress_bar = True
+        announce(cfg, prepared(Path("run"), *ONE_EPOCH, *options), RunFolder(Path("run")))
+        err = capsys.readouterr().err
+        assert all(line in err for line in said), err

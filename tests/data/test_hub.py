@@ -1,6 +1,7 @@
 """Data sets of the Hugging Face Hub, here as folders of the same form: what they give."""
 
 import io
+import logging
 import shutil
 
 import numpy as np
@@ -58,6 +59,10 @@ def test_the_columns_of_images_and_classes_are_the_splits(tmp_path):
     assert small.train.shape == (1, 4, 4)
 
 
+FRACTIONS, LISTS = (
+    datasets.Features({"label": kind, "picture": datasets.Image()})
+    for kind in (datasets.Value("float32"), datasets.List(datasets.Value("int64")))
+)
 REFUSED = {
     "an unknown data set": (
         lambda root: shutil.rmtree(root),
@@ -66,6 +71,17 @@ REFUSED = {
     "no test images": (lambda root: write(root, train=3), "the splits train and test: it has"),
     "another image column": (None, "^image must be the name of a column of pets: picture, got"),
     "another label column": (None, "^label must be the name of a column of pets: label, picture,"),
+    "a label column of images": (None, "^label must be a column of integers or words: it holds P"),
+    "a label column of fractions": (
+        lambda root: write(root, lambda rows: rows | {"label": [0.5] * len(rows["label"])},
+                           FRACTIONS),
+        "^label must be a column of integers or words: it holds float32, got 'label'",
+    ),
+    "a label column of lists": (
+        lambda root: write(root, lambda rows: rows | {"label": [[0]] * len(rows["label"])},
+                           LISTS),
+        "^label must be a column of integers or words: it holds List, got 'label'",
+    ),
     "other classes": (None, "^name must be a data set with the classes a, b: it has bird, cat, d"),
     "a class without training images": (
         lambda root: write(root, lambda rows: rows | {"label": [0, 1] * (len(rows["label"]) // 2)},
@@ -90,6 +106,9 @@ REFUSED = {
 OPTIONS = {
     "another image column": {"image": "photo"},
     "another label column": {"label": "class"},
+    "a label column of images": {"label": "picture"},
+    "a label column of fractions": {"label": "label"},
+    "a label column of lists": {"label": "label"},
     "other classes": {"names": ["a", "b"]},
 }
 
@@ -112,6 +131,21 @@ def test_what_is_no_data_set_of_images_is_refused_in_one_line(tmp_path, case):
         huggingface(tmp_path, name="pets", **OPTIONS.get(case, {}))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_damaged_file_is_refused_and_not_logged_as_well(tmp_path):
+    write(tmp_path / "pets")
+    (tmp_path / "pets/data/train-00000-of-00001.parquet").write_bytes(b"PAR1 and no more")
+    logger, printed = logging.getLogger("datasets"), []
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = printed.append
+    logger.addHandler(handler)
+    with pytest.raises(FileNotFoundError, match=r"^name must be a data set"):
+        huggingface(tmp_path, name="pets")
+    assert printed == []
+    logging.getLogger("datasets.other").error("of another")  # and later errors are
+    logger.removeHandler(handler)
+    assert [record.getMessage() for record in printed] == ["of another"]
 
 
 def test_classes_that_are_numbers_or_words_are_sorted(tmp_path):

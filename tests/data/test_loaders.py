@@ -182,6 +182,8 @@ def test_pixels_become_the_nearest_fp32_of_their_255th():
     assert x.dtype == torch.float32
     assert np.array_equal(x.numpy().ravel(), exact)
     assert (x.min(), x.max()) == (0, 1)
+    channels_at_the_end = torch.zeros(2, 4, 4, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+    assert as_floats(channels_at_the_end, channels_last=False).is_contiguous()
     assert torch.equal((x * 255).round().to(torch.uint8), pixels)
 
 

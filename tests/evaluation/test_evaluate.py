@@ -181,7 +181,8 @@ def test_the_seed_is_that_of_the_noise(subject):
 
 
 def test_every_file_says_the_same(subject):
-    names = ["fgsm", "pgd", "cw"]
+    names, classes = ["fgsm", "pgd", "cw"], "abcdefghij"
+    subject.config.dataset.names = list(classes)
     plan = replace(PLAN, names=names, balls={"0.05": Linf(0.05), "1/10": Linf(0.1)}, subset=15)
     folder, text = evaluation.evaluate(subject, plan, Path("out"), batch_size=9, progress=False)
     found, columns = report("out"), outcomes("out")
@@ -200,7 +201,7 @@ def test_every_file_says_the_same(subject):
         interval = f"{100 * row['low']:.1f} to {100 * row['high']:.1f}"
         percent = f"{100 * right / 15:.1f}"
         cells = [row["label"], row["eps_text"], f"{right} of 15", percent, interval]
-        worst = f"{100 * row['worst_class_accuracy']:.1f} (class {row['worst_class']})"
+        worst = f"{100 * row['worst_class_accuracy']:.1f} ({classes[row['worst_class']]})"
         assert [*cells, f"{100 * row['ece']:.1f}", worst] in printed
     for check in found["checks"]:
         verdict = "pass" if check["passed"] else "warning"

@@ -65,6 +65,8 @@ def test_an_export_for_the_hub_holds_weights_configuration_and_a_card(run, monke
          "dataset=cifar10 model=wideresnet28_10 model.depth=34"),
         (["dataset=cifar10", "model=custom", "model.target=mine.net", "+model.net.width=16"],
          "dataset=cifar10 model=custom model.target=mine.net +model.net.width=16 'trust=[mine]'"),
+        (["dataset=synthetic", "model=small", "dataset.size=16", "dataset.classes=3",
+          "training.channels_last=false"], None),
         (["dataset=folder", "dataset.root=pets", "dataset.size=64", "model=small"],
          "dataset=folder dataset.root=FOLDER dataset.size=64 model=small"),
         (["dataset=npz", "dataset.file=f.npz", "dataset.size=28", "model=small"],
@@ -77,6 +79,7 @@ def test_the_command_of_the_card_makes_the_network_again(typed, shown):
     assert words == (shown or " ".join(typed))
     again = compose_command("evaluate", [word.strip("'") for word in words.split()])
     assert again.model == trained.model
+    assert again.training.channels_last == trained.training.channels_last
 
 
 def test_a_repository_is_read_from_the_local_cache(run, here, monkeypatch, capsys):

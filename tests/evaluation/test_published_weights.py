@@ -222,6 +222,13 @@ def test_a_normalization_of_pixels_up_to_255_is_refused(type_evaluate, file):
     assert_refused(type_evaluate, said, *FEW, "source=n_fgsm", "out=out")
 
 
+def test_a_wish_for_another_normalization_than_that_of_the_file_is_refused(type_evaluate, file):
+    layer = {"normalize.mean": torch.full((3,), 0.5), "normalize.std": torch.full((3,), 0.25)}
+    save_file(layer | file, "w.safetensors")
+    said = "normalize=none must be left out: w.safetensors holds a normalization"
+    assert_refused(type_evaluate, said, *FEW, "source=n_fgsm", "normalize=none", "out=out")
+
+
 # Files that measuring does not decide
 
 

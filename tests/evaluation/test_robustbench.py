@@ -12,7 +12,6 @@ from energy_at.evaluation.robustbench import leaderboard_entry
 
 pytest.importorskip("pyautoattack")
 KEY = AttackKey("autoattack", "8/255")
-CONFIG = compose_command("train", ["model=wideresnet28_10"])
 RECORD = {
     "dataset": {"name": "cifar10", "split": "test", "images": 10_000, "of": 10_000},
     "accuracies": [
@@ -23,11 +22,15 @@ RECORD = {
 }
 
 
+def config_of(dataset):
+    return compose_command("train", ["model=wideresnet28_10", f"dataset={dataset}"])
+
+
 def entry(attack=None, **data):
     record = copy.deepcopy(RECORD)
     record["dataset"] |= data
     attack = autoattack(Linf(8 / 255)) if attack is None else attack
-    return leaderboard_entry(record, CONFIG, {KEY: attack})
+    return leaderboard_entry(record, config_of(record["dataset"]["name"]), {KEY: attack})
 
 
 def test_the_standard_attack_on_all_test_images_makes_an_entry():
@@ -62,7 +65,14 @@ def test_anything_less_makes_none(options):
     assert entry(**options) is None
 
 
+def test_a_folder_that_is_called_as_a_data_set_makes_none():
+    typed = ["dataset=folder", "dataset.root=data/cifar10", "dataset.size=32"]
+    config = compose_command("train", typed)
+    assert config.dataset.name == RECORD["dataset"]["name"]
+    assert leaderboard_entry(RECORD, config, {KEY: autoattack(Linf(8 / 255))}) is None
+
+
 def test_a_network_that_draws_random_numbers_makes_none():
     record = copy.deepcopy(RECORD)
     record["checks"][0]["passed"] = False
-    assert leaderboard_entry(record, CONFIG, {KEY: autoattack(Linf(8 / 255))}) is None
+    assert leaderboard_entry(record, config_of("cifar10"), {KEY: autoattack(Linf(8 / 255))}) is None

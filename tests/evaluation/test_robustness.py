@@ -2,7 +2,7 @@ import io
 import os
 import re
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import pytest
 import torch
@@ -48,6 +48,24 @@ def test_images_that_are_wrong_are_not_attacked():
     net = TinyNet()
     found = exam_of(net, 4, wrong=4, batch_size=2).accuracies(net, ATTACKS)
     assert found == {"clean": 0.0, "fgsm": 0.0, "pgd": 0.0, "n": 4}
+
+
+class Noisy(TinyNet):
+    def forward(self, x):
+        return super().forward(x) + torch.randn(len(x), 1) * torch.eye(10)[0, :4]
+
+
+def test_what_a_network_draws_at_test_time_follows_the_seed_alone():
+    net = Noisy()
+    exam, before = exam_of(net, 40), torch.get_rng_state()
+    first = exam.outcomes(net, keyed(ATTACKS))
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(7)  # whatever was drawn before
+    again = exam.outcomes(net, keyed(ATTACKS))
+    other = replace(exam, seed=1).outcomes(net, keyed(ATTACKS))
+    for key, found in first.items():
+        assert torch.equal(found.confidence, again[key].confidence)
+        assert not torch.equal(found.confidence, other[key].confidence)
 
 
 @pytest.mark.parametrize("ball", [Linf(0.02), L2(0.3)], ids=["linf", "l2"])

@@ -56,3 +56,5 @@ def test_classes_have_the_share_of_their_own_images():
     ]  # fmt: skip
     row = accuracy(Outcome(mask, mask.float()), labels)
     assert (row["worst_class"], row["worst_class_accuracy"]) == (3, 0.5)
+    assert row["worst_class_name"] == "class 3"
+    assert accuracy(Outcome(mask, mask.float()), labels, "abcd")["worst_class_name"] == "d"

@@ -43,6 +43,13 @@ def test_a_network_of_torchvision_is_that_of_torchvision_and_takes_grey_images()
         assert torch.equal(net(x), theirs(normalized(x, about).expand(-1, 3, -1, -1)))
 
 
+def test_an_argument_of_the_function_that_makes_a_network_of_torchvision_reaches_it():
+    whole, half = (
+        torchvision(name="mobilenet_v3_small", **COLOUR, **own) for own in ({}, {"width_mult": 0.5})
+    )
+    assert half.net.features[0][0].out_channels < whole.net.features[0][0].out_channels
+
+
 def test_an_mlp_mixer_is_that_of_timm_on_normalized_images():
     mixer = pytest.importorskip("timm.models.mlp_mixer").MlpMixer
     for about in (COLOUR, GREY):
@@ -105,6 +112,10 @@ REFUSED = [
     (timm, {"name": "test_vit", "wings": 2}, "^name must be a network that can be made so: .*wing"),
     (torchvision, {"name": "resnet17"}, r"^name must be .* \(did you mean resnet18\?\)"),
     (torchvision, {"name": "resnet18", "weights": "DEFAULT"}, "^weights must be left out"),
+    *(
+        (torchvision, {"name": name, "wings": 2}, f"^wings must be left out: {name} takes none")
+        for name in ("mobilenet_v3_small", "convnext_tiny")  # which ignore what they do not know
+    ),
     (torchvision, {"name": "vit_b_16", "size": 20}, "^name must be a network that can be made so"),
     (
         custom,

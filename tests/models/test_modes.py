@@ -197,12 +197,26 @@ class Seen(nn.Module):
         return self.net(x)
 
 
+class Viewing(nn.Module):
+    def forward(self, x):
+        return x.view(len(x), -1)
+
+
 @pytest.mark.parametrize("n", [1, 3, 4, 9])
 def test_a_tiled_network_sees_batches_of_one_size_and_says_the_same(n):
     net, x = TinyNet().double().eval(), torch.rand(n, 3, 8, 8, dtype=torch.double)
     seen = Seen(net)
     torch.testing.assert_close(Tiled(seen, 4)(x), net(x))
     assert set(seen.sizes) == {4}
+
+
+@pytest.mark.parametrize("n", [4, 3])
+def test_a_tiled_network_gets_images_in_the_memory_format_that_it_needs(n):
+    x = torch.rand(n, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+    flat = Viewing()
+    assert torch.equal(Tiled(flat, 4, channels_last=False)(x), x.flatten(1))
+    with pytest.raises(RuntimeError, match="view size is not compatible"):
+        Tiled(flat, 4)(x)
 
 
 def test_gradients_go_through_the_tiles():
