@@ -179,6 +179,29 @@ def test_a_finished_run_that_has_lost_a_result_is_completed(type_train, run, mon
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == files
 
 
+class LogsItself(Callback):
+    """Logs without a step, as a callback of the user may."""
+
+    def on_fit_start(self, trainer, *_):
+        trainer.logger.log_metrics({"mine/start": 1.0})
+
+    def on_train_batch_end(self, trainer, *_):
+        trainer.logger.log_metrics({"mine/x": 2.0})
+
+
+def test_rows_without_a_step_are_read_reported_and_resumed(type_train, tmp_path):
+    own = "+callbacks.mine={_target_: tests.runs.test_resume.LogsItself}"
+    short = (*SHORT, "trainer.limit_train_batches=2", "trust=[tests]")
+    assert type_train(*short, own, "trainer.max_epochs=1", "hydra.run.dir=run")[0] == 0
+    assert type_train("resume=run", "trainer.max_epochs=2", "trust=[tests]")[0] == 0
+    log = RunFolder(tmp_path / "run").log()
+    assert list(log["train/loss"].steps) == [1, 2, 3, 4]
+    assert list(log["mine/start"].steps) == [0, 2]
+    mine = list(log["mine/x"].steps)
+    assert (len(mine), mine) == (4, sorted(mine))
+    assert len(comparison.by_method(comparison.compare([RunFolder(tmp_path / "run")]))) == 1
+
+
 @pytest.mark.slow
 def test_an_extended_run_says_so(type_train, run, tmp_path):
     type_train("resume=run", "trainer.max_epochs=2")
