@@ -218,5 +218,8 @@ TRAINER = {  # settings of Lightning's trainer that no training here can honour
         "it would write results of a few batches: a short training is max_epochs=1 and "
         "limit_train_batches=2",
     ),
+    "max_steps": Rule(
+        "an integer >= 1, or -1 for no limit", lambda v: v == -1 or integer(1).holds(v)
+    ),
     "overfit_batches": only(0, "it would validate on training images: train on fewer of them"),
 }
