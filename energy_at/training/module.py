@@ -35,9 +35,9 @@ from energy_at.training.requirements import (
     require_classes,
     require_first_batch,
     require_fit,
-    require_trainer,
     require_held_out,
     require_known_length,
+    require_trainer,
 )
 from energy_at.training.validation import Percentile, validation_metrics
 
