@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -23,7 +24,7 @@ from energy_at.reporting import comparison
 from energy_at.reporting.figures import save
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder
-from energy_at.runs.resume import job_folder, open_resumed
+from energy_at.runs.resume import _lacks_results, job_folder, open_resumed
 from energy_at.watch.state import WatchedRun
 from tests.helpers.running import (
     TINY,
@@ -177,6 +178,22 @@ def test_a_finished_run_that_has_lost_a_result_is_completed(type_train, run, mon
         (run / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     assert type_train("resume=run")[0] == 0
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == files
+
+
+def test_every_result_of_a_finished_run_is_missed(run):
+    folder = RunFolder(run)
+    results = folder.results()
+    assert not _lacks_results(folder)
+    without = [{k: v for k, v in results.items() if k != part} for part in results]
+    for which, images in itertools.product(("last", "best"), ("val", "test")):
+        left = {k: v for k, v in results[which].items() if k != images}
+        without.append(results | {which: left})
+    for left in without:
+        folder.write_results(left)
+        assert _lacks_results(folder), results.keys() - left.keys()
+    folder.write_results(results)
+    (run / "delta_energy.png").unlink()
+    assert _lacks_results(folder)
 
 
 class LogsItself(Callback):
