@@ -324,10 +324,10 @@ _ARGUMENTS = {  # of what has no _target_: by their keys
         )
     },
 }
-_LEFT_OUT = ("dataset.pad", "dataset.val_size", "batch_size", "norm")  # null: by others
+_LEFT_OUT = ("dataset.pad", "dataset.val_size", "batch_size")  # null: by others
 RULES = {key: rule for keys, rule in _BY_KEYS.items() for key in keys.split()}
 for _of, _keys in _ARGUMENTS.items():
     for _key, _name in _keys.items():
         RULES[_key] = RANGES[_of][_name]
 RULES |= {key: or_left_out(RULES[key]) for key in _LEFT_OUT}
-RULES["evaluation.subset"] = RULES["subset"]
+RULES |= {"evaluation.subset": RULES["subset"], "norm": or_null(RULES["norm"])}
