@@ -24,7 +24,7 @@ from energy_at.reporting import comparison
 from energy_at.reporting.figures import save
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder
-from energy_at.runs.resume import _lacks_results, job_folder, open_resumed
+from energy_at.runs.resume import _lacks_results, job_folder, open_job, open_resumed
 from energy_at.watch.state import WatchedRun
 from tests.helpers.running import (
     TINY,
@@ -192,8 +192,20 @@ def test_every_result_of_a_finished_run_is_missed(run):
         folder.write_results(left)
         assert _lacks_results(folder), results.keys() - left.keys()
     folder.write_results(results)
+    assert open_job(folder.config(), folder, [], in_sweep=True) is None
     (run / "delta_energy.png").unlink()
     assert _lacks_results(folder)
+    assert open_job(folder.config(), folder, [], in_sweep=True) is not None
+
+
+def test_what_is_left_of_results_is_kept_as_it_is(type_train, run):
+    folder = RunFolder(run)
+    results = folder.results()
+    results["training"]["seconds"] = 123.0
+    results["last"]["test"]["clean"] = 0.125
+    folder.write_results({k: v for k, v in results.items() if k != "alarms"})
+    assert type_train("resume=run")[0] == 0
+    assert folder.results() == results
 
 
 class LogsItself(Callback):
