@@ -25,13 +25,19 @@ COMMANDS = {
 }
 COMPLETION = Template("""\
 _energy_at() {
-  local word="$${COMP_WORDS[COMP_CWORD]}" command="$${COMP_WORDS[1]}"
+  local word="$${COMP_WORDS[COMP_CWORD]}" command="$${COMP_WORDS[1]}" head="" asked
   if [ "$$COMP_CWORD" -eq 1 ]; then
     COMPREPLY=($$(compgen -W "$commands" -- "$$word"))
     [ "$${#COMPREPLY[@]}" -eq 1 ] && COMPREPLY=("$${COMPREPLY[*]} ")
   else
-    COMPREPLY=($$(compgen -W "$$(COMP_LINE="energy-at $${COMP_WORDS[*]:2}" \\
-      "$python" -m "energy_at.$$command" -sc query=bash 2>/dev/null)" -- "$$word"))
+    asked="$$word"
+    if [[ "$$word" == *=*[,[]* ]]; then  # -m reg=none,der and callbacks=[default,ema]
+      head="$${word%"$${word##*[,[]}"}"
+      asked="$${word%%=*}=$${word##*[,[]}"
+    fi
+    COMPREPLY=($$(compgen -W "$$(COMP_LINE="energy-at $${COMP_WORDS[*]:2:COMP_CWORD-2} $$asked" \\
+      "$python" -m "energy_at.$$command" -sc query=bash 2>/dev/null)" -- "$$asked"))
+    [ -n "$$head" ] && COMPREPLY=("$${COMPREPLY[@]/#*=/$$head}")
     if [ "$${#COMPREPLY[@]}" -eq 0 ] && [[ "$$word" == *=* ]]; then  # run=FOLDER
       COMPREPLY=($$(compgen -P "$${word%%=*}=" -f -- "$${word#*=}"))
     fi

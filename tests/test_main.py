@@ -49,13 +49,17 @@ def test_an_unknown_command_is_named_with_the_nearest():
     [
         ("energy-at tr", ["train "]),
         ("energy-at train reg=de", ["reg=der", "reg=der_gradalign"]),
+        ("energy-at train -m reg=none,aae", ["reg=none,aaer"]),
+        ("energy-at train callbacks=[em", ["callbacks=[ema"]),
+        ("energy-at evaluate run=runs/of=a,b/mi", ["run=runs/of=a,b/mine"]),
         ("energy-at train reg=der trainer.max_ep", ["trainer.max_epochs="]),
         ("energy-at evaluate spl", ["split="]),
         ("energy-at evaluate run=runs/mi", ["run=runs/mine"]),
     ],
 )
 def test_the_shell_completes_commands_choices_keys_and_paths(typed, offered, tmp_path):
-    (tmp_path / "runs/mine").mkdir(parents=True)
+    for runs in ("runs", "runs/of=a,b"):
+        (tmp_path / runs / "mine").mkdir(parents=True)
     script = f"""{completion("bash")}
         COMP_LINE={typed!r}
         COMP_WORDS=({typed})

@@ -14,6 +14,7 @@ from energy_at.core.types import Pixels
 from energy_at.data import ImageSet
 from energy_at.data.images import as_splits
 from energy_at.data.other_images import fit, other_images
+from energy_at.data.readers import ALLOW
 from energy_at.evaluation import EvaluationTarget, Evaluator, TrainedModel
 
 _OWN = ("folder", "huggingface", "npz")  # data sets that a name alone does not choose
@@ -66,6 +67,6 @@ def _pixels(name: str, model: TrainedModel) -> Pixels:
     try:
         found = as_splits(make(cfg.reader, factory=True)(root)).test
     except ArgumentError as error:
-        must = error.must.removesuffix(", or set download=true")
+        must = error.must.removesuffix(ALLOW)
         raise ArgumentError("ood", name, f"in dataset.root={root}, which must be {must}") from None
     return fit(found.pixels, *form)

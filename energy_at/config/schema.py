@@ -253,9 +253,6 @@ _BY_KEYS: dict[str, Rule] = {
     "workers": _or_auto(integer(0)),
     "trainer.strategy": one_of("auto", "ddp"),
     "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
-    "trainer.max_steps": Rule(
-        "an integer >= 1, or -1 for no limit", lambda v: v == -1 or integer(1).holds(v)
-    ),
     "trainer.max_time callbacks.timer.duration": or_null(
         Rule("days:hours:minutes:seconds, such as 00:12:00:00", _is_duration)
     ),
@@ -343,10 +340,10 @@ _ARGUMENTS = {  # of what has no _target_: by their keys
         )
     },
 }
-_LEFT_OUT = ("dataset.pad", "dataset.val_size", "batch_size", "norm")  # null: by others
+_LEFT_OUT = ("dataset.pad", "dataset.val_size", "batch_size")  # null: by others
 RULES = {key: rule for keys, rule in _BY_KEYS.items() for key in keys.split()}
 for _of, _keys in _ARGUMENTS.items():
     for _key, _name in _keys.items():
         RULES[_key] = RANGES[_of][_name]
 RULES |= {key: or_left_out(RULES[key]) for key in _LEFT_OUT}
-RULES["evaluation.subset"] = RULES["subset"]
+RULES |= {"evaluation.subset": RULES["subset"], "norm": or_null(RULES["norm"])}

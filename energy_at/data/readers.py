@@ -208,6 +208,7 @@ def _cifar(kind: Any, root: Path, download: bool) -> tuple[ImageSet, ImageSet]:
     return _from_torchvision(read, root, download, name=kind.__name__, files=files)
 
 
+ALLOW = ", or set dataset.download=true (in Python, download=True)"
 # What torchvision raises on missing, cut, or foreign files, one kind or another for each data set
 _UNREADABLE = (RuntimeError, OSError, ValueError, AssertionError, EOFError, pickle.UnpicklingError)
 
@@ -225,7 +226,7 @@ def _from_torchvision(
     except _UNREADABLE as error:
         must = f"a folder of {name} (not found or damaged): put {files} there"
         if not download:
-            must += ", or set download=true"
+            must += ALLOW
             raise MissingFilesError("root", str(root), must) from error
     try:
         with _staging(root) as staging:

@@ -125,7 +125,7 @@ def _naming_callback() -> Iterator[None]:
         ours = str(frames[-1].f_globals.get("__name__")).startswith("energy_at.")
         if not theirs or ours:
             raise
-        why = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(": ")
+        why = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
         name = type(theirs[-1]).__name__
         raise ValueError(
             f"callbacks: {name} fails in this training ({why}): leave it out"

@@ -1,9 +1,10 @@
 """Loggers: ``metrics.csv``, and Weights & Biases, which may fail without stopping a training."""
 
 import csv
+import io
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -35,6 +36,7 @@ class MetricsCSV(Logger):
         self.path = Path(path)
         self._columns: list[str] = []
         self._rows = -1  # those in the file, once it was looked at
+        self._step = 0  # of the last row
         self._pending: list[dict[str, Cell]] = []
 
     @property
@@ -54,9 +56,12 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Adds a row, which ``save`` writes."""
+        """Adds a row, which ``save`` writes; without a step, it has that of the row before."""
         row: dict[str, Cell] = {k: _cell(k, value) for k, value in metrics.items() if k != "step"}
-        self._pending.append({"step": -1 if step is None else round(step)} | row)
+        if self._rows < 0:
+            self._look()
+        self._step = self._step if step is None else round(step)
+        self._pending.append({"step": self._step} | row)
 
     @rank_zero_only
     def save(self) -> None:
@@ -96,8 +101,10 @@ class MetricsCSV(Logger):
 
     def _look(self) -> None:
         lines = self.path.read_bytes().split(b"\n")[:-1] if self.path.exists() else []
-        self._columns = lines[0].decode().split(",") if lines else []
+        self._columns = next(csv.reader([lines[0].decode()])) if lines else []
         self._rows = max(0, len(lines) - 1)
+        last = lines[-1].partition(b",")[0] if lines else b""
+        self._step = int(last) if last.isdigit() else 0
 
     @contextmanager
     def _open(self, mode: str) -> Iterator[IO[str]]:
@@ -111,7 +118,7 @@ class MetricsCSV(Logger):
     def _add_columns(self, new: list[str]) -> None:
         old = self._columns
         self._columns = old + new
-        lines = [",".join(self._columns)]
+        lines = [_line(self._columns)]
         if old:
             with self._open("r") as file:
                 lines += [line.rstrip("\r\n") + "," * len(new) for line in list(file)[1:]]
@@ -121,6 +128,13 @@ class MetricsCSV(Logger):
 def csv_logger(folder: str | Path) -> MetricsCSV:
     """Rows of steps and validations in ``metrics.csv`` of a folder."""
     return MetricsCSV(Path(folder) / "metrics.csv")
+
+
+def _line(cells: Sequence[str]) -> str:
+    """A line of the file: in quotes, what holds a comma."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(cells)
+    return text.getvalue()
 
 
 def _cell(name: str, value: float) -> Cell:

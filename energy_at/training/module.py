@@ -37,6 +37,7 @@ from energy_at.training.requirements import (
     require_fit,
     require_held_out,
     require_known_length,
+    require_trainer,
 )
 from energy_at.training.validation import Percentile, validation_metrics
 
@@ -128,7 +129,10 @@ class AdversarialTraining(LightningModule):
 
     def on_fit_end(self) -> None:
         if self.trainer.global_step == 0:
-            raise ValueError("the network was trained for no step: there is no batch to train with")
+            raise ValueError(
+                "the network was trained for no step: the loader has no batch, or max_epochs, "
+                "max_time or limit_train_batches leaves none"
+            )
 
     def on_train_batch_start(self, batch: Sequence[Tensor], batch_idx: int) -> None:
         """Checks images, labels and logits before the first step."""
@@ -244,6 +248,7 @@ class AdversarialTraining(LightningModule):
         optimizer = optimizer_of(self.optimizer, self.net)
         if self.schedule is None:
             return optimizer
+        require_trainer(self.trainer)  # a schedule would say that it lacks steps
         total = self.trainer.estimated_stepping_batches
         return {"optimizer": optimizer, "lr_scheduler": stepped(self.schedule, optimizer, total)}
 

@@ -1,8 +1,16 @@
 """Keys and choices that do not exist, and the nearest ones that do."""
 
-import pytest
+import ast
+import re
+from pathlib import Path
 
+import pytest
+from omegaconf import OmegaConf
+
+import energy_at
 from energy_at import evaluate
+from energy_at.config.keys import keys_in
+from energy_at.core.files import CONF
 from tests.helpers.running import ONE_EPOCH, assert_refused, typed
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -104,3 +112,37 @@ def test_a_list_is_advised_with_its_brackets(monkeypatch, capsys, wrong, said):
         return typed(monkeypatch, capsys, evaluate.main, *argv)
 
     assert_refused(type_evaluate, said, "run=run", wrong)
+
+
+NO_KEYS = {
+    "key",  # stands for any
+    *("download", "inference_mode", "lr", "weights"),  # arguments in Python
+    "charset",  # of a page
+    *("s", "w"),  # of the labels of methods
+}
+
+
+def texts(file):
+    """The words of a module but for its docstrings."""
+    tree = ast.parse(file.read_text())
+    docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
+            yield node.value
+
+
+def test_every_key_that_a_message_names_can_be_typed():
+    known = {"hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"}
+    known.update(key for file in Path(CONF).glob("*.yaml") for key in keys_in(OmegaConf.load(file)))
+    for file in Path(CONF).glob("*/*.yaml"):
+        group = file.parent.name
+        known |= {group, *(f"{group}.{key}" for key in keys_in(OmegaConf.load(file)))}
+    named = {
+        key
+        for file in Path(energy_at.__file__).parent.rglob("*.py")
+        for text in texts(file)
+        if " " in text and file.name != "__main__.py"  # which holds a script for the shell
+        for key in re.findall(r"(?<![\w.{+~/-])([a-z_]+(?:\.[a-z_]+)*)=", text)
+    }
+    assert len(named & known) > 30
+    assert named - known == NO_KEYS

@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -26,7 +27,7 @@ from energy_at.reporting import comparison
 from energy_at.reporting.figures import save
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder
-from energy_at.runs.resume import job_folder, open_job, open_resumed
+from energy_at.runs.resume import _lacks_results, job_folder, open_job, open_resumed
 from energy_at.watch.state import WatchedRun
 from tests.helpers.running import (
     TINY,
@@ -181,6 +182,57 @@ def test_a_finished_run_that_has_lost_a_result_is_completed(type_train, run, mon
         (run / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     assert type_train("resume=run")[0] == 0
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == files
+
+
+def test_every_result_of_a_finished_run_is_missed(run):
+    folder = RunFolder(run)
+    results = folder.results()
+    assert not _lacks_results(folder)
+    without = [{k: v for k, v in results.items() if k != part} for part in results]
+    for which, images in itertools.product(("last", "best"), ("val", "test")):
+        left = {k: v for k, v in results[which].items() if k != images}
+        without.append(results | {which: left})
+    for left in without:
+        folder.write_results(left)
+        assert _lacks_results(folder), results.keys() - left.keys()
+    folder.write_results(results)
+    assert open_job(folder.config(), folder, [], in_sweep=True) is None
+    (run / "delta_energy.png").unlink()
+    assert _lacks_results(folder)
+    assert open_job(folder.config(), folder, [], in_sweep=True) is not None
+
+
+def test_what_is_left_of_results_is_kept_as_it_is(type_train, run):
+    folder = RunFolder(run)
+    results = folder.results()
+    results["training"]["seconds"] = 123.0
+    results["last"]["test"]["clean"] = 0.125
+    folder.write_results({k: v for k, v in results.items() if k != "alarms"})
+    assert type_train("resume=run")[0] == 0
+    assert folder.results() == results
+
+
+class LogsItself(Callback):
+    """Logs without a step, as a callback of the user may."""
+
+    def on_fit_start(self, trainer, *_):
+        trainer.logger.log_metrics({"mine/start": 1.0})
+
+    def on_train_batch_end(self, trainer, *_):
+        trainer.logger.log_metrics({"mine/x": 2.0})
+
+
+def test_rows_without_a_step_are_read_reported_and_resumed(type_train, tmp_path):
+    own = "+callbacks.mine={_target_: tests.runs.test_resume.LogsItself}"
+    short = (*SHORT, "trainer.limit_train_batches=2", "trust=[tests]")
+    assert type_train(*short, own, "trainer.max_epochs=1", "hydra.run.dir=run")[0] == 0
+    assert type_train("resume=run", "trainer.max_epochs=2", "trust=[tests]")[0] == 0
+    log = RunFolder(tmp_path / "run").log()
+    assert list(log["train/loss"].steps) == [1, 2, 3, 4]
+    assert list(log["mine/start"].steps) == [0, 2]
+    mine = list(log["mine/x"].steps)
+    assert (len(mine), mine) == (4, sorted(mine))
+    assert len(comparison.by_method(comparison.compare([RunFolder(tmp_path / "run")]))) == 1
 
 
 @pytest.mark.slow

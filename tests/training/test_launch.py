@@ -7,9 +7,12 @@ from unittest.mock import Mock
 
 import pytest
 from lightning import Trainer
+from lightning.pytorch.callbacks import Callback, Timer
 
 from energy_at import train
-from energy_at.training.launch import _worker_command, fit
+from energy_at.core.ranges import require_ranges
+from energy_at.core.rules import ArgumentError
+from energy_at.training.launch import _naming_callback, _worker_command, fit
 from tests.helpers.running import ONE_EPOCH, TINY, prepared, typed
 
 
@@ -68,13 +71,31 @@ def test_workers_trust_what_their_parent_does(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("BackboneFinetuning", "AttributeError: .* no attribute 'backbone'"),
+        ("BackboneFinetuning", "AttributeError: .* no attribute 'backbone'.*"),
         ("BaseFinetuning", "NotImplementedError"),
-        ("LearningRateFinder", "AttributeError: When using the learning rate finder"),
+        ("LearningRateFinder", "AttributeError: When using the learning rate finder.*"),
     ],
 )
 def test_a_callback_of_lightning_that_does_not_fit_is_named(tmp_path, name, why):
     callback = f"+callbacks.x={{_target_: lightning.pytorch.callbacks.{name}}}"
     run = prepared(tmp_path, *TINY, callback)
-    with pytest.raises(ValueError, match=rf"^callbacks: {name} fails in this training \({why}"):
+    said = rf"^callbacks: {name} fails in this training \({why}\): leave it out$"
+    with pytest.raises(ValueError, match=said):
         fit(run.trainer, run.module, run.data, tmp_path, None, [])
+
+
+def test_no_callback_of_lightning_is_blamed_for_the_failure_of_another():
+    def own(self):
+        raise KeyError("mine")
+
+    def on_a_full_disk(self):
+        raise OSError("No space left")
+
+    def ours(self):
+        require_ranges("training.EMA", decay=2)
+
+    mine = type("Mine", (Callback,), {})()
+    cases = [(own, mine, KeyError), (on_a_full_disk, Timer(), OSError)]
+    for hook, callback, error in [*cases, (ours, Timer(), ArgumentError)]:
+        with pytest.raises(error), _naming_callback():
+            hook(callback)

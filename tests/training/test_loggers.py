@@ -23,6 +23,7 @@ from energy_at.reporting.finished_run import FinishedRun
 from energy_at.reporting.panels import Panel, Scatter, specification
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder
+from energy_at.runs.metrics_log import read_metrics_log
 from energy_at.training import loggers
 from energy_at.training.loggers import DummyExperiment, MetricsCSV, csv_logger
 from tests.helpers.running import CONF, TINY, fitted, prepared, train_in, typed
@@ -81,6 +82,33 @@ def test_the_step_is_that_of_the_call(path):
     logger.log_metrics({"step": 3.0, "x": 1.0}, step=7)
     logger.save()
     assert rows(path) == [{"step": 7, "x": 1}]
+
+
+def test_a_call_without_a_step_is_of_the_step_of_the_row_before(path):
+    logger = MetricsCSV(path)
+    logger.log_metrics({"x": 1.0})
+    log(logger, 7)
+    logger.log_metrics({"x": 2.0})
+    logger.save()
+    logger.log_metrics({"x": 3.0})
+    logger.truncate(3)
+    logger.log_metrics({"x": 4.0})
+    MetricsCSV(path).save()
+    logger.save()
+    resumed = MetricsCSV(path)
+    resumed.log_metrics({"x": 5.0})
+    resumed.save()
+    assert [row["step"] for row in rows(path)] == [0, 7, 7, 7, 7]
+    assert [row.get("x") for row in rows(path)] == [1, None, 2, 4, 5]
+
+
+def test_a_name_with_a_comma_comes_back(path):
+    for names in (["a,b", 'c"d'], ["e,f"]):
+        logger = MetricsCSV(path)
+        logger.log_metrics(dict.fromkeys(names, 1.0), step=1)
+        logger.save()
+    assert rows(path) == [{"step": 1, "a,b": 1, 'c"d': 1}, {"step": 1, "e,f": 1}]
+    assert set(read_metrics_log(path).curves) == {"step", "a,b", 'c"d', "e,f"}
 
 
 def test_steps_and_epochs_are_whole_numbers_in_the_file(path):

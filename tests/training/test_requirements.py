@@ -14,7 +14,7 @@ from energy_at.objectives import (
     TradesKL,
     Weighted,
 )
-from energy_at.training import AdversarialTraining, FastAT
+from energy_at.training import AdversarialTraining, FastAT, cosine
 
 X, Y = torch.rand(33, 3, 8, 8), torch.arange(33) % 10
 
@@ -148,6 +148,9 @@ def test_other_batches_frozen_networks_and_trainings_of_no_step_are_refused():
     for nothing in ({"x": X[:0], "y": Y[:0]}, {"limit_train_batches": 0}):
         with pytest.raises(ValueError, match="trained for no step"):
             fit(**nothing)
+    for settings in ({}, {"schedule": cosine}):
+        with pytest.raises(ValueError, match="max_steps must be an integer >= 1, or -1 for no"):
+            fit(max_steps=0, settings=settings)
     with pytest.raises(ValueError, match=r"precision must be 32-true, bf16-mixed or 64.*8\.96"):
         fit(precision="bf16-true")
 

@@ -14,6 +14,7 @@ from energy_at.evaluation import final_results as outcome
 from energy_at.objectives import DER, Weighted
 from energy_at.runs.checkpoints import read_checkpoint
 from energy_at.runs.folder import RunFolder
+from energy_at.runs.metrics_log import read_metrics_log
 from energy_at.runs.resume import open_resumed
 from energy_at.training.loggers import DummyExperiment, TolerantWandb
 from energy_at.training.sentinel import Sentinel
@@ -189,6 +190,7 @@ def test_a_rollback_restores_exactly_and_switches_der_on(tmp_path, capsys):
     assert returns == [str(float(STEPS))]
     assert any("train/loss/der" in r for r in rows(tmp_path))
     assert run.trainer.global_step == 4 * STEPS  # one epoch is repeated
+    assert len(read_metrics_log(tmp_path / "metrics.csv")["train/loss"]) == 4 * STEPS
     line = "step 4: rollback restores step 3, applies DER of weight 20, extends training by 1 epoch"
     assert f"{line}\n" in capsys.readouterr().err
 
