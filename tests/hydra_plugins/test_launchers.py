@@ -115,7 +115,7 @@ class Lossy:
 def begin(number):
     folder = SWEEP / str(number)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "environment.json").write_text("{}")
+    (folder / "environment.json").write_text('{"overrides": []}')
     (folder / "config.yaml").write_text("{}")
 
 

@@ -176,7 +176,7 @@ def test_a_stopped_training_has_its_checkpoints(tmp_path):
     folder.write_results({})
     said = rf"was stopped by the sentinel \(CO alarm at step {STEPS + 2}\): trainer.max"
     with pytest.raises(ValueError, match=said):
-        open_resumed(str(tmp_path), [])
+        open_resumed(str(tmp_path), ["trainer.log_every_n_steps=2"])
 
 
 def test_a_rollback_restores_exactly_and_switches_der_on(tmp_path, capsys):
