@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from fractions import Fraction
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,10 @@ def open_job(
     if holds_run and not in_sweep and is_first():
         _require_same(cfg, folder, overrides)
     if holds_run and folder.results_file.is_file() and not _lacks_results(folder):
+        left = (folder.evaluated_file, folder.path / ".lock")  # by a process killed at its very end
+        if is_first() and any(file.is_file() for file in left):
+            with folder.in_use():
+                folder.evaluated_file.unlink(missing_ok=True)
         return None
     if holds_run and (folder.has_checkpoint() or (is_first() and not in_sweep)):
         return open_resumed(str(folder.path), [], typed=cfg)
@@ -58,17 +63,28 @@ def _require_same(cfg: DictConfig, folder: RunFolder, overrides: Sequence[str]) 
             OmegaConf.update(asked, key, value)
     saved = OmegaConf.create(OmegaConf.to_yaml(asked, resolve=True))
     held, wanted = (_leaves(OmegaConf.to_container(one)) for one in (before, saved))
-    different = [key for key in wanted | held if held.get(key) != wanted.get(key)]
+    different = [key for key in wanted | held if not _are_same(held.get(key), wanted.get(key))]
     if not different:
         return
-    key = different[0]
-    change = f" {key}={as_typed(wanted.get(key))}" if key.startswith(CHANGEABLE) else ""
+    key, longer = different[0], _is_longer(asked, before)
+    may_change = key.startswith(CHANGEABLE) and (longer or not key.startswith("trainer.max_"))
+    change = f" {key}={as_typed(wanted.get(key))}" if may_change else ""
     then = "starts it over" if folder.has_only_begun else "continues it"
+    has_finished = folder.results_file.is_file() and not (longer and change)
+    resume = "" if has_finished else f"resume={folder.path}{change} {then}, "
     raise ValueError(
         f"{folder.path} already holds a run with {key}={as_typed(held.get(key))}, not "
-        f"{as_typed(wanted.get(key))}: resume={folder.path}{change} {then}, "
-        "hydra.run.dir=FOLDER starts a new one elsewhere"
+        f"{as_typed(wanted.get(key))}: {resume}hydra.run.dir=FOLDER starts a new one elsewhere"
     )
+
+
+def _are_same(one: Any, other: Any) -> bool:
+    """Also numbers in another spelling, such as 3/100 and 0.03."""
+    if one == other or bool in (type(one), type(other)):
+        return bool(one == other)
+    with suppress(ValueError, ZeroDivisionError):
+        return Fraction(str(one).replace(" ", "")) == Fraction(str(other).replace(" ", ""))
+    return False
 
 
 def _leaves(node: Any, above: str = "") -> dict[str, Any]:
@@ -101,6 +117,13 @@ def open_resumed(
     checkpoint = folder.checkpoint("last")
     state = read_training_state(checkpoint)
     require_rows(folder.metrics_file, state.get("metrics_rows", 0), state["global_step"])
+    begun = state["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"]
+    for key, done in (("max_epochs", begun), ("max_steps", state["global_step"])):
+        if is_integer(asked := cfg.trainer.get(key)) and 0 <= asked < done:
+            raise ValueError(
+                f"trainer.{key}={asked}: {path} has trained {done} already: at least as many, or a "
+                "new run"
+            )
     # The first process has noted the longer training where the others look for the shorter.
     ends_here = folder.results_file.is_file() and not _is_longer(cfg, before)
     if is_first() and ends_here and (changes or not _lacks_results(folder)):

@@ -356,7 +356,7 @@ FACTS = facts(Splits(*(ImageSet(torch.zeros(80, 1, 8, 8).byte(), torch.arange(80
 SAME = (*SHORT, "trainer.max_epochs=1", "hydra.run.dir=run")
 
 
-@pytest.mark.parametrize("resume", [SAME, (*SAME, "seed=0")])
+@pytest.mark.parametrize("resume", [SAME, (*SAME, "seed=0", "threat.eps=16/510")])
 def test_the_same_command_completes_a_run_and_then_keeps_it(type_train, run, resume):
     whole = results_of("run")
     RunFolder(run).results_file.unlink()
@@ -364,17 +364,20 @@ def test_the_same_command_completes_a_run_and_then_keeps_it(type_train, run, res
     assert (code, err) == (0, "")
     assert results_of("run") == whole
     before = everything()
-    code, out, err = type_train(*SAME)
-    assert (code, out, err) == (0, f"{run} has finished before: kept\n", "")
-    assert everything() == before
+    for left in ((), (".lock",), (".evaluated.json", ".lock")):  # killed at the very end
+        for name in left:
+            (run / name).write_text("")
+        code, out, err = type_train(*SAME)
+        assert (code, out, err) == (0, f"{run} has finished before: kept\n", "")
+        assert everything() == before
 
 
 @pytest.mark.parametrize("finished", [True, False])
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("seed=7", "run already holds a run with seed=0, not 7: resume="),
-        ("reg=der", "run already holds a run with reg.name=none, not DER: resume="),
+        ("seed=7", "run already holds a run with seed=0, not 7: "),
+        ("reg=der", "run already holds a run with reg.name=none, not DER: "),
         ("dataset.subset=null", "run already holds a run with dataset.subset=200, not null"),
         ("trainer.max_epochs=2", "run trainer.max_epochs=2 continues it, hydra.run.dir=FOLDER"),
     ],
@@ -383,6 +386,20 @@ def test_another_command_leaves_a_run_alone(type_train, run, finished, change, s
     if not finished:
         RunFolder(run).results_file.unlink()
     assert_refused(type_train, said, *SAME, change)
+
+
+@pytest.mark.parametrize("key", ["trainer.max_epochs=1", "trainer.max_steps=1"])
+def test_a_training_is_not_resumed_to_an_earlier_end(type_train, run, key):
+    assert type_train(f"resume={run}", "trainer.max_epochs=2")[0] == 0
+    RunFolder(run).results_file.unlink()
+    assert_refused(type_train, f"{key}: {run} has trained ", f"resume={run}", key)
+    said = f"{run} already holds a run with trainer.max_epochs=2, not 1: resume={run} continues it"
+    assert_refused(type_train, said, *SAME)
+
+
+def test_of_a_finished_run_no_command_is_said_to_continue_it(type_train, run):
+    said = "run with seed=0, not 7: hydra.run.dir=FOLDER starts a new one elsewhere"
+    assert_refused(type_train, said, *SAME, "seed=7")
 
 
 @pytest.mark.parametrize(
