@@ -44,7 +44,10 @@ JUMPY = (*TINY_BN, "trainer.enable_progress_bar=false", "trainer.accelerator=cpu
          "callbacks.sentinel.thresholds.window=4", "callbacks.sentinel.action=rollback",
          "callbacks.sentinel.rollbacks=2")  # fmt: skip
 TIMES = {"perf/images_per_s"}
-SECONDS = re.compile(rb'"(seconds|of_earlier_attempts)": (\{[^}]*\}|[\d.]+),?|- seconds: .*')
+SECONDS = re.compile(
+    rb'"(seconds|of_earlier_attempts)": (\{[^}]*\}|[\d.]+),?|- seconds: .*'
+    rb"|, \S+ image steps/s, \S+ TFLOP/s"
+)
 
 LAST_CELL = {  # of minutes, in tables
     ".md": re.compile(rb"\|[^|\n]*\|$", re.MULTILINE),
