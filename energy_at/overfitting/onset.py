@@ -12,6 +12,7 @@ from energy_at.overfitting.alarms import PGD_ACCURACY, Kind, Rows, find_column
 from energy_at.overfitting.signals import WINDOW, Floats, running_means
 
 MARGIN = 0.03  # least accuracy drop of robust overfitting
+_LOST, _REGAINED = 0.5, 0.7  # share of the best accuracy: a collapsed run that wavers stays so
 _LEVEL = 0.01  # of the test against chance
 _BENDS = 1.652  # median |a - 2 b + c| of normal draws, in standard deviations
 
@@ -54,8 +55,8 @@ def status_of(
 ) -> RunStatus:
     """Status of a training that has finished, or is running, by its held-out images.
 
-    A run has collapsed if, up to its end, its PGD accuracy is below half its best so far, or both
-    its PGD and its clean accuracy are at chance. Catastrophic overfitting is that of single-step
+    A run has collapsed if, up to its end, its PGD accuracy has fallen below half its best so far
+    and is not back at 70 % of it, or both its PGD and its clean accuracy are at chance. Catastrophic overfitting is that of single-step
     attacks (Wong et al., 2020): one with a multi-step attack that is below half its best has
     overfitted robustly. It has overfitted robustly if the running mean
     over five validations of its PGD accuracy ends below its best by 0.03, and by four standard
@@ -76,7 +77,7 @@ def status_of(
     by_chance = is_chance(pgd, images, chance)
     if by_chance.all():
         return RunStatus("not robust")
-    fallen = pgd < np.maximum.accumulate(pgd) / 2
+    fallen = _fallen(pgd)
     dead = by_chance & is_chance(clean, images, chance)
     for lost in (fallen & single_step, dead):
         if lost[-1]:
@@ -98,6 +99,15 @@ def is_chance(accuracy: Floats | float, images: int, chance: float) -> NDArray[n
     """
     correct = np.round(np.asarray(accuracy) * images)
     return np.asarray(bdtrc(correct - 1, images, chance) >= _LEVEL)
+
+
+def _fallen(accuracies: Floats) -> NDArray[np.bool_]:
+    """Where it lies below half its best so far, and from there on below 70 % of it."""
+    fallen, below = [], False
+    for accuracy, best in zip(accuracies, np.maximum.accumulate(accuracies), strict=True):
+        below = bool(accuracy < best * (_REGAINED if below else _LOST))
+        fallen.append(below)
+    return np.array(fallen)
 
 
 def _overfitting(accuracies: Floats) -> int | None:

@@ -54,6 +54,14 @@ def test_a_run_that_comes_back_is_healthy():
     assert onset(40, 5, 0, 30) is None
 
 
+@pytest.mark.parametrize(
+    ("end", "collapsed"), [((19.8,), True), ((19.8, 20), True), ((22,), False)]
+)
+def test_a_run_that_comes_back_in_part_has_collapsed(end, collapsed):
+    found = status(28, 29.2, 28, 0, 0, *end)
+    assert found == (RunStatus("collapsed", 8) if collapsed else RunStatus("robust"))
+
+
 def test_only_the_last_collapse_counts():
     assert onset(40, 0, 30, 45, 3, 0) == 10
 
@@ -259,7 +267,12 @@ def test_a_collapse_lasts_from_its_step_to_the_end(accuracies, classes):
         assert all(is_chance(a, IMAGES, 1 / classes) for a in accuracies)
         return
     step = found.onsets.get("CO")
-    low = [a < max(accuracies[: i + 1]) / 2 for i, a in enumerate(accuracies)]
+    best = [max(accuracies[: i + 1]) for i in range(len(accuracies))]
+    share = [a / b if b else 1.0 for a, b in zip(accuracies, best, strict=True)]
+    low = [
+        any(share[k] < 0.5 and max(share[k : i + 1]) < 0.7 for k in range(i + 1))
+        for i in range(len(share))
+    ]
     healthy = [i + 1 for i, is_low in enumerate(low) if not is_low]
     assert step == (max(healthy, default=0) + 1 if low[-1] else None)
 

@@ -40,8 +40,8 @@ TERMS = (
     "). An adversarial example is abnormal (AAE) if the attack lowered its loss: dE(x, y) > "
     "dE(x). Status of a run, by its PGD accuracy on held-out images: not robust, if it never "
     "exceeded chance (one-sided binomial test, 1 %); collapsed (catastrophic overfitting, CO), "
-    "if from the given step to the end it is below half its best so far under a single-step "
-    "training attack, or clean and PGD accuracy are at chance; overfitted (robust overfitting, "
+    "if it falls below half its best so far at the given step, under a single-step training "
+    "attack, and is not back at 70 % of it, or clean and PGD accuracy are at chance; overfitted (robust overfitting, "
     "RO), if its running mean over five validations ends at least three points, and four "
     "standard errors, below its best, or it is below half its best under a multi-step attack; "
     "robust otherwise. The sentinel raised its alarms during training.",
