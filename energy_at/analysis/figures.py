@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
@@ -37,12 +38,13 @@ Share = Literal["all", "col"]
 WIDTH = 7.0  # inches: of the text of a page
 NARROW = 5.2  # inches: of a panel alone
 HEIGHT = 9.0  # inches: of all panels of a page together, at most
+GAP = 0.08  # inches, above and below panels and titles, which would touch at half of it
 COLUMNS = 3  # panels of one run
 PAPER = OPEN | {"font.size": 8, "axes.titlesize": 8, "legend.fontsize": 8, "axes.linewidth": 0.6}
 NATURAL = "#000000"
 JOINT = "0.35"  # E(x, y), next to E(x) in the colour of its attack
 BAND = (0.25, 0.75)  # quantiles over the images
-BAND_LABEL = "band of 25 to 75 % of the images"
+BAND_LABEL = "band: 25 to 75 % of images"
 COUNTED = 12  # classes that have room for the number of their images
 
 
@@ -50,7 +52,8 @@ COUNTED = 12  # classes that have room for the number of their images
 def sheet(width: float, height: float, title: str) -> Iterator[Figure]:
     """A figure of this size in inches, with its title."""
     with mpl.rc_context(PAPER):
-        figure = Figure(figsize=(width, height), layout="constrained", dpi=300)
+        layout = ConstrainedLayoutEngine(h_pad=GAP)
+        figure = Figure(figsize=(width, height + 2 * GAP), layout=layout, dpi=300)
         yield figure
         entitle(figure, title)
 

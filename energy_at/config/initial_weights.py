@@ -1,11 +1,12 @@
 """The weights that ``init=FILE|RUN`` names, to start a training from."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-from torch import nn
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
 
 from energy_at.core.files import is_first, sha256
 from energy_at.core.progress import write_line
@@ -17,7 +18,7 @@ from energy_at.models.sources import (
     normalization_of,
     options_of,
 )
-from energy_at.models.weights import is_normalization, start_from, tensors_of
+from energy_at.models.weights import NORMALIZATION, is_normalization, start_from, tensors_of
 from energy_at.runs.checkpoints import read_tensors, recorded_model
 from energy_at.runs.folder import RunFolder
 
@@ -63,6 +64,20 @@ def network_options(
     return name, known
 
 
+def require_own_constants(
+    cfg: DictConfig, file: Path, state: Mapping[str, Tensor], typed: Set[str]
+) -> None:
+    """Raises ``ArgumentError`` if a typed mean or std is not the one that a file of weights holds.
+
+    The file's are the ones that its network takes.
+    """
+    for key in sorted(typed & NORMALIZED_BY):
+        names, value = NORMALIZATION[key.rpartition(".")[2]], OmegaConf.select(cfg, key)
+        held = [v.flatten() for k, v in state.items() if k.rpartition(".")[2] in names]
+        if any(v.tolist() != torch.tensor(value).to(v).flatten().tolist() for v in held):
+            raise ArgumentError(key, list(value), f"left out: {file} holds a normalization")
+
+
 def changes(cfg: DictConfig, options: dict[str, Any]) -> str:
     """``shortcut=plain, mean=[0.0]``: the options that differ from ``cfg.model``; then no more."""
     found = ", ".join(f"{key}={value}" for key, value in options.items() if cfg.model[key] != value)
@@ -86,6 +101,7 @@ def describe_initial(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
         return []
     file, typed = _file(cfg), keys_typed(overrides)
     layers = tensors_of(read_tensors(file))
+    require_own_constants(cfg, file, layers, typed)
     by_user = bool(NORMALIZED_BY & typed)
     try:
         name, options = network_options(cfg, file, layers, source, typed, normalize=not by_user)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -109,7 +110,7 @@ def _options(cfg: DictConfig) -> str:
     for key, value in _options_of(cfg).items():
         if value != defaults.get(key):
             text = json.dumps(value, separators=(",", ":")).strip('"')
-            words.append(f"{'' if key in defaults else '+'}model.{key}={text}")
+            words.append(shlex.quote(f"{'' if key in defaults else '+'}model.{key}={text}"))
     if name == "custom":
         words.append(f"'trust=[{cfg.model.target.partition('.')[0]}]'")
     return " ".join(words)

@@ -15,10 +15,11 @@ from energy_at.config.initial_weights import (
     changes,
     keys_typed,
     network_options,
+    require_own_constants,
 )
 from energy_at.core.device import device_of
 from energy_at.core.rules import ArgumentError
-from energy_at.data import ImageData
+from energy_at.data import ImageData, as_floats
 from energy_at.evaluation.hub import SCHEME, downloaded
 from energy_at.evaluation.normalization import (
     choose_normalization,
@@ -29,6 +30,7 @@ from energy_at.evaluation.normalization import (
     same_logits,
 )
 from energy_at.models import Normalized
+from energy_at.models.modes import try_on
 from energy_at.models.sources import SOURCES
 from energy_at.models.weights import load_weights, tensors_of
 from energy_at.runs.checkpoints import read_tensors
@@ -57,6 +59,7 @@ def open_weights(
     typed = keys_typed(overrides)
     wish = "dataset" if typed & NORMALIZED_BY and config.normalize == "auto" else config.normalize
     with keys_of(config):
+        require_own_constants(config, path, keys, typed)
         name, options = network_options(
             config, file, keys, config.source, typed, normalize=wish == "auto"
         )
@@ -93,8 +96,22 @@ def open_weights(
                 )
             record["normalization"] = found.record()
             said.append(str(found))
+    _require_classes(net, data, config)
     sys.stderr.writelines(f"{path}: {line}\n" for line in said)  # nothing before a refusal
     return net, record
+
+
+def _require_classes(net: nn.Module, data: ImageData, config: DictConfig) -> None:
+    """Raises ``ValueError`` unless a network has a logit for each class of the test images."""
+    data.setup()
+    few = data.test.first(1).to(device_of(config.device))
+    logits = try_on(net, as_floats(few.pixels, config.training.channels_last))
+    highest = int(data.test.labels.max())
+    if logits.shape[1] <= highest:
+        raise ValueError(
+            f"the network has {logits.shape[1]} logits but labels go up to {highest}: choose the "
+            "data set that it was trained on, and leave dataset.classes to it"
+        )
 
 
 def _built(config: DictConfig) -> nn.Module:

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from energy_at.core.rules import as_typed
 from energy_at.runs.folder import RunFolder, runs_in
 
+OF_RUN = ("dataset", "model", "normalize", "source", "threat", "training")  # brought by run=
 CHANGEABLE = ("trainer.", "callbacks.progress.", "evaluation.")  # by resume=
 
 
@@ -108,7 +109,7 @@ def fixed(change: str) -> str:
 def _require_own_groups(run: RunFolder, overrides: Sequence[str]) -> None:
     moved = moved_data(overrides)
     for override in sorted({o.lstrip("+~") for o in overrides} - set(moved)):
-        if override.startswith(("dataset", "model", "threat", "training")):
+        if override.startswith(OF_RUN):
             raise ValueError(
                 f"run={run.path} brings its own data set, model and threat: leave out {override}"
             )

@@ -238,9 +238,13 @@ class TolerantWandb(WandbLogger):
         if self._experiment is not None:
             with self.tolerate():
                 self._experiment.finish()
-        if self._failed is not None:  # else the next run of the process would resume it
-            with suppress(Exception):
-                self._failed.finish()
+        if self._failed is None:
+            return
+        import wandb
+
+        for end in (self._failed.finish, wandb.teardown):  # else the next run of the process would
+            with suppress(Exception):  # resume it, and the exit would print a traceback
+                end()
 
     def _begin(self) -> Any:
         """A run, offline if the server refuses it."""

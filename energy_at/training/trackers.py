@@ -5,14 +5,16 @@ Names and steps are those of ``metrics.csv``, as in W&B.
 
 import logging
 import sys
+import threading
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from queue import Full, Queue
-from threading import Thread
 from typing import Any, ClassVar
 
 from lightning.pytorch.loggers import Logger
@@ -50,7 +52,7 @@ class Tracker(Logger):
         self.config = dict(config or {})
         self.step = 0  # the last one that was logged
         self._calls: Queue[Callable[[], None] | None] = Queue(WAITING)
-        self._thread: Thread | None = None
+        self._thread: threading.Thread | None = None
         self._disabled = False
 
     @property
@@ -128,7 +130,7 @@ class Tracker(Logger):
         if self._disabled:
             return
         if self._thread is None:
-            self._thread = Thread(target=self._work, daemon=True)
+            self._thread = threading.Thread(target=self._work, daemon=True)
             self._thread.start()
         try:
             self._calls.put_nowait(lambda: write(*arguments))
@@ -158,6 +160,8 @@ class TensorBoard(Tracker):
     def begin(self) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        if not isinstance(threading.excepthook, _AllButWriter):
+            threading.excepthook = _AllButWriter(threading.excepthook)
         self._writer = SummaryWriter(str(self.folder / "tensorboard"))
         self.write_text("run", ", ".join([self.run_name, *self.tags]), 0)
         self.write_text("config", f"```\n{OmegaConf.to_yaml(self.config)}```", 0)
@@ -177,6 +181,17 @@ class TensorBoard(Tracker):
 
     def close(self) -> None:
         self._writer.close()
+
+
+@dataclass(frozen=True)
+class _AllButWriter:
+    """Reports what threads raise, but for TensorBoard's: its next call raises the same."""
+
+    report: Callable[[threading.ExceptHookArgs], Any]
+
+    def __call__(self, failed: threading.ExceptHookArgs) -> None:
+        if not type(failed.thread).__module__.startswith("tensorboard."):
+            self.report(failed)
 
 
 class MLflow(Tracker):
@@ -201,6 +216,8 @@ class MLflow(Tracker):
     ) -> None:
         super().__init__(folder, **options)
         self.experiment_name, self.tracking_uri = experiment, tracking_uri
+        with suppress(Exception):
+            import_module("IPython")  # MLflow does, and matplotlib fails on a half-imported one
         self._run = ""
 
     def begin(self) -> None:

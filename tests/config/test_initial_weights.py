@@ -69,6 +69,7 @@ REFUSED = {
     ("init=RUN", "init_sha256=12"): "init_sha256=12 must be a SHA-256 of 64 digits",
     ("init=RUN", "init_source=trade"): "init_source=trade must be fast_adversarial, n_fgsm, ",
     ("init=wrn.pt", "model=preactresnet18"): "init=wrn.pt: the checkpoint is of another network: ",
+    ("init=RUN", "dataset.mean=[0.1,0.2,0.3]"): "dataset.mean=[0.1,0.2,0.3] must be left out: ",
     ("init_source=trades",): "init_source=trades must be left out without init=FILE",
 }
 

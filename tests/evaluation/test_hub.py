@@ -59,6 +59,8 @@ def test_an_export_for_the_hub_holds_weights_configuration_and_a_card(run, monke
         (["dataset=cifar10", "model=preactresnet18", "model.shortcut=plain"], None),
         (["dataset=cifar10", "model=timm", "model.name=vit_tiny_patch16_224",
           "+model.patch_size=4"], None),
+        (["dataset=cifar10", "model=timm", "model.name=convnext_tiny", "+model.dims=[8,8,8,8]"],
+         "dataset=cifar10 model=timm model.name=convnext_tiny '+model.dims=[8,8,8,8]'"),
         (["dataset=cifar10", "model=torchvision", "model.name=resnet34"], None),
         (["dataset=cifar10", "model=wideresnet28_10", "model.depth=16", "model.widen=2"], None),
         (["dataset=cifar10", "model=wideresnet34_10"],

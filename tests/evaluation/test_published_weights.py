@@ -222,11 +222,35 @@ def test_a_normalization_of_pixels_up_to_255_is_refused(type_evaluate, file):
     assert_refused(type_evaluate, said, *FEW, "source=n_fgsm", "out=out")
 
 
-def test_a_wish_for_another_normalization_than_that_of_the_file_is_refused(type_evaluate, file):
-    layer = {"normalize.mean": torch.full((3,), 0.5), "normalize.std": torch.full((3,), 0.25)}
+@pytest.mark.parametrize(
+    "typed", ["normalize=none", "dataset.mean=[0.1,0.2,0.3]", "model.std=[0.25,0.25,0.26]"]
+)
+def test_a_wish_for_another_normalization_than_that_of_the_file_is_refused(
+    type_evaluate, file, typed
+):
+    layer = {"normalize.mean": torch.full((3,), 0.1), "normalize.std": torch.full((3,), 0.25)}
     save_file(layer | file, "w.safetensors")
-    said = "normalize=none must be left out: w.safetensors holds a normalization"
-    assert_refused(type_evaluate, said, *FEW, "source=n_fgsm", "normalize=none", "out=out")
+    said = f"{typed} must be left out: w.safetensors holds a normalization"
+    assert_refused(type_evaluate, said, *FEW, "source=n_fgsm", typed, "out=out")
+
+
+def test_the_normalization_of_the_file_may_be_typed(file):
+    constants = {"mean": [0.1, 0.2, 0.3], "std": [0.25, 0.25, 0.26]}
+    layer = {f"normalize.{k}": torch.tensor(v).view(1, 3, 1, 1) for k, v in constants.items()}
+    save_file(layer | file, "w.safetensors")
+    typed = [f"dataset.{key}={value}".replace(" ", "") for key, value in constants.items()]
+    assert opened(*SMALL, "source=n_fgsm", *typed)[0].normalize.mean.flatten().tolist() == (
+        torch.tensor(constants["mean"]).tolist()
+    )
+
+
+def test_images_of_more_classes_than_the_network_knows_are_refused(type_evaluate, here):
+    net = moved(ACTIVATED("bn")).float()
+    save_file({k: v.contiguous() for k, v in net.state_dict().items()}, "w.safetensors")
+    typed = ("source=n_fgsm", "dataset=digits", "dataset.classes=5", "dataset.channels=3",
+             "dataset.mean=[0.3,0.3,0.3]", "dataset.std=[0.4,0.4,0.4]")  # fmt: skip
+    said = "the network has 5 logits but labels go up to 9: choose the data set"
+    assert_refused(type_evaluate, said, *FEW[3:], *typed, "out=out")
 
 
 # Files that measuring does not decide

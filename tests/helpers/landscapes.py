@@ -85,7 +85,8 @@ def words(figure):
 def require_readable(figure):
     """Every word is large enough, inside the page and free of others, as it is printed."""
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    for _ in range(2):  # as a figure is saved: the first gives panels of equal axes their place
+        canvas.draw()
     width, height = figure.get_size_inches()
     assert width <= 7  # the text of a page: what is drawn is what is printed
     assert height <= 11
@@ -96,6 +97,10 @@ def require_readable(figure):
     for text, box in zip(shown, boxes, strict=True):
         assert page.x0 <= box.x0 <= box.x1 <= page.x1, text
         assert page.y0 <= box.y0 <= box.y1 <= page.y1, text
+    renderer = canvas.get_renderer()
+    below = max(axes.title.get_window_extent(renderer).y1 for axes in figure.axes)
+    title = figure._suptitle.get_window_extent(renderer)
+    assert title.y0 - below > 0.15 * figure.dpi  # inches: not a line of theirs
     for (one, a), (other, b) in combinations(zip(shown, boxes, strict=True), 2):
         assert not a.padded(-2).overlaps(b.padded(-2)), f"{one} covers {other}"
 

@@ -65,8 +65,9 @@ def test_what_is_named_exists_and_keeps_its_data_set(here):
     one = OmegaConf.create(NETWORK | {"run": "run"})
     require_named(one, ["run=run", "dataset.root=data", "attacks=[fgsm]"])
     assert moved_data(["run=run", "++dataset.root=data"]) == ["dataset.root=data"]
-    with pytest.raises(ValueError, match=r"^run=run brings its own .*: leave out model.width=2$"):
-        require_named(one, ["run=run", "+model.width=2"])
+    for own in ("model.width=2", "normalize=none", "source=trades"):
+        with pytest.raises(ValueError, match=rf"^run=run brings its own .*: leave out {own}$"):
+            require_named(one, ["run=run", f"+{own}"])
     for key, value in {"run": "nowhere", "runs": ["run", "nowhere"], "checkpoint": "x.pt"}.items():
         with pytest.raises(FileNotFoundError, match=r"^nowhere is not a run|^checkpoint x.pt not"):
             require_named(OmegaConf.create(NETWORK | {key: value}), [])

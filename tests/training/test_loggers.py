@@ -3,6 +3,7 @@
 import csv
 import math
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -504,6 +505,31 @@ def test_a_failure_in_the_middle_leaves_the_training_alone(tmp_path, no_key, mon
     assert found[-1]["val/acc/pgd2"]
 
 
+KILLED = """
+import os, signal, subprocess, sys, time
+from energy_at.training.loggers import TolerantWandb
+
+logger = TolerantWandb(mode="offline", project="mine", save_dir=sys.argv[1])
+logger.log_metrics({"train/loss": 1.0}, 0)
+children = subprocess.check_output(["pgrep", "-P", str(os.getpid()), "wandb"], text=True)
+os.kill(int(children), signal.SIGKILL)
+for step in range(1, 20):
+    time.sleep(0.05)
+    logger.log_metrics({"train/loss": 1.0}, step)
+logger.finish()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("pgrep") is None, reason="finds the process of W&B")
+def test_a_process_of_wandb_that_is_killed_is_one_line(tmp_path):
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0
+    (line,) = done.stderr.splitlines()  # no traceback at the exit
+    assert line.startswith("W&B has failed and is disabled from here on: ")
+
+
 def test_a_server_that_hangs_is_not_waited_for(tmp_path, no_key, monkeypatch, capsys):
     monkeypatch.setattr(wandb_workspace, "PATIENCE", 0.3)
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
@@ -542,7 +568,7 @@ def sent(server):
 def fit(folder, after_begin=lambda: None):
     wandb.teardown()  # else it continues with the address of an earlier run
     run = prepared(folder, *RUN)
-    (logger,) = loggers.wandb_loggers(run.trainer.loggers)
+    logger = wandb_of(run)
     _ = logger.experiment
     after_begin()
     run.trainer.fit(run.module, run.data)

@@ -2,8 +2,11 @@
 
 import csv
 import importlib
+import sys
+import threading
 import time
 from threading import Event
+from unittest.mock import Mock
 
 import pytest
 
@@ -132,6 +135,34 @@ def test_tensorboard_has_the_names_steps_and_values_of_the_log(tmp_path):
         assert found == pytest.approx(values, rel=1e-5, abs=1e-9, nan_ok=True)
     assert "last/test/acc/clean" in events.Tags()["scalars"]
     assert events.Tags()["images"] == ["figures/delta_energy"]
+
+
+def test_a_full_disk_is_one_line_of_tensorboard(tmp_path, monkeypatch, capsys):
+    """Also where the library's own thread is the one that writes and fails."""
+    writer = pytest.importorskip("tensorboard.summary.writer.record_writer").RecordWriter
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr(writer, "write", Mock(side_effect=full))
+    monkeypatch.setattr(threading, "excepthook", hook := Mock())
+    tracker = tensorboard_logger(tmp_path)
+    for step in range(100):
+        tracker.log_metrics({"train/loss": 0.5}, step)
+    tracker.finish()
+    line = f"TensorBoard has failed and is disabled from here on: OSError: {full}\n"
+    assert capsys.readouterr().err == line
+    other = threading.Thread(target=lambda: 1 / 0)
+    other.start()
+    other.join()
+    assert [call.args[0].exc_type for call in hook.mock_calls] == [ZeroDivisionError]
+
+
+def test_mlflow_finds_ipython_whole(tmp_path, monkeypatch):
+    """MLflow imports it in the thread; matplotlib reads the version of what it finds."""
+    monkeypatch.setitem(sys.modules, "IPython", None)
+    monkeypatch.delitem(sys.modules, "IPython")
+    (tmp_path / "IPython.py").write_text("version_info = (9, 0)")
+    monkeypatch.syspath_prepend(tmp_path)
+    trackers.MLflow(tmp_path, experiment="mine")
+    assert sys.modules["IPython"].version_info == (9, 0)
 
 
 @pytest.mark.slow
