@@ -162,7 +162,8 @@ def open_resumed(
         return cfg, folder, None, [*folder.overrides(), *changes]
     checkpoint, state = folder.checkpoint("last"), _state_and_log(folder)
     begun = state["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"]
-    for key, done in (("max_epochs", begun), ("max_steps", state["global_step"])):
+    epochs, steps = (_repeated(state, name) for name in ("repeated", "repeated_steps"))
+    for key, done in (("max_epochs", begun - epochs), ("max_steps", state["global_step"] - steps)):
         if is_integer(asked := cfg.trainer.get(key)) and 0 <= asked < done:
             raise ValueError(
                 f"trainer.{key}={asked}: {path} has trained {done} already: at least as many, or a "
@@ -248,6 +249,14 @@ def _claim(folder: Path) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def _repeated(state: Mapping[str, Any], name: str) -> int:
+    """By how much rollbacks have extended a training, whose settings say nothing of it."""
+    sentinel = state.get("sentinel") or {}
+    rollback = sentinel.get("rollback")
+    value = rollback.get(name) if isinstance(rollback, Mapping) else None
+    return value if is_integer(value) else 0  # of a damaged state, which is refused later
 
 
 def _ending(state: Mapping[str, Any]) -> str:

@@ -399,6 +399,33 @@ def test_a_training_is_not_resumed_to_an_earlier_end(type_train, run, key):
     assert_refused(type_train, said, *SAME)
 
 
+@pytest.mark.parametrize(
+    ("repeated", "said"),
+    [
+        ({"repeated": 1, "repeated_steps": 7}, None),
+        ({"repeated": 1, "repeated_steps": 6}, "max_steps=7: .* has trained 8 already"),
+        ({"repeated": 0, "repeated_steps": 7}, "max_epochs=1: .* has trained 2 already"),
+        (None, "max_epochs=1: .* has trained 2 already"),
+        ({"repeated": "x"}, "max_epochs=1: .* has trained 2 already"),
+    ],
+)
+def test_epochs_that_a_rollback_has_repeated_count_once(run, repeated, said):
+    folder = RunFolder(run)
+    folder.results_file.unlink()
+    cfg = folder.config()
+    cfg.trainer.max_steps = 7
+    folder.note_resume(cfg, [])
+    state = torch.load(folder.checkpoint(), weights_only=True)
+    state["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"] = 2
+    state |= {"global_step": 14, "sentinel": {"rollback": repeated}}
+    torch.save(state, folder.checkpoint())
+    if said is None:
+        assert open_resumed(str(run), [])[2] == folder.checkpoint()
+        return
+    with pytest.raises(ValueError, match=f"trainer.{said}"):
+        open_resumed(str(run), [])
+
+
 def test_of_a_finished_run_no_command_is_said_to_continue_it(type_train, run):
     said = "run with seed=0, not 7: hydra.run.dir=FOLDER starts a new one elsewhere"
     assert_refused(type_train, said, *SAME, "seed=7")
@@ -438,8 +465,9 @@ def test_what_a_run_has_found_out_makes_no_other_command(tmp_path, found, typed)
         (["reg=der"], ["reg=none"], "with reg=der, not none: "),
         (["reg=der"], [], "with reg=der, not the default: "),
         (["seed=1"], ["reg=der", "seed=2"], "without reg=der: "),  # a group before a key
-        (["seed=1"], ["experiment=co", "seed=2"], "with seed=1, not 2: "),  # a key before those
-        ([], ["optimizer.lr=0.5", "seed=2"], "with optimizer.lr="),  # that was typed
+        (["seed=1"], ["experiment=co", "seed=2"], "with seed=1, not 2: "),  # one of many keys
+        ([], ["training.eps_warmup=2"], "with training.eps_warmup=0, not 2: "),
+        ([], ["optimizer.lr=0.5"], "with optimizer.lr="),
     ],
 )
 def test_of_another_command_that_is_named_which_the_user_types(tmp_path, first, then, said):
