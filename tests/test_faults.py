@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -295,17 +295,32 @@ def test_a_wandb_that_fails_changes_no_training(server, trained, here, monkeypat
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_killed_rank_ends_the_others_with_one_line(rank, here):
+@pytest.mark.parametrize("starting", [True, False])
+def test_a_killed_rank_ends_the_others_with_one_line(rank, starting, here):
     argv = (*SHORT, "trainer.devices=2", "trainer.strategy=ddp", "trainer.max_epochs=9999")
     command = [sys.executable, "-m", "energy_at.train", *argv, "hydra.run.dir=run"]
     first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    wait_for_rows(Path("run/metrics.csv"), 20)
-    (second,) = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
-    os.kill([first.pid, int(second)][rank], signal.SIGKILL)
+    second = started_by(first.pid)
+    if not starting:
+        wait_for_rows(Path("run/metrics.csv"), 20)
+    os.kill([first.pid, second][rank], signal.SIGKILL)
     said = first.communicate(timeout=120)[1]  # when both have closed it
     lines = [line for line in said.splitlines() if not line.startswith("warning: trainer.devices")]
     line = f"error: another process of this training has ended: resume={here / 'run'} continues it"
     assert lines == [line], said
     assert first.returncode == (1 if rank else -signal.SIGKILL)
     if table := os.environ.get("FAULTS_TABLE"):
-        write_row(Path(table), ["train, two processes", f"kill of rank {rank}", "", "one line"])
+        fault = f"kill of rank {rank}" + ", at the start" * starting
+        write_row(Path(table), ["train, two processes", fault, "", "one line"])
+
+
+def started_by(process, seconds=300):
+    """The process that a training starts to train with it; it starts git, too."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for child in Path(f"/proc/{process}/task/{process}/children").read_text().split():
+            with suppress(FileNotFoundError):
+                if b"hydra.mode=RUN" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    return int(child)
+        time.sleep(0.05)
+    raise AssertionError("it has started no process")

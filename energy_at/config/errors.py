@@ -38,6 +38,12 @@ from energy_at.core.trust import below_trusted
 _EXTRAS = "joblib|ray|submitit|optuna"  # packages that run sweeps
 _OUTPUT = "standard output"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_HYDRA_TYPES = {  # of its own keys, in messages of OmegaConf
+    "is not Optional|to string": "a text",
+    "valid bool": "true or false",
+    "to Integer": "an integer",
+    r"\[RUN, MULTIRUN\]": "RUN or MULTIRUN",
+}
 _USER_ERRORS = (ValueError, FileNotFoundError, FloatingPointError, ImportError, RuntimeError)
 _FRAMEWORK = (HydraException, OmegaConfBaseException)
 
@@ -255,15 +261,18 @@ def _of_a_choice(error: BaseException, command: str | None) -> str | None:
 
 
 def _of_an_override(error: BaseException, command: str | None) -> str | None:
-    """A line for a key that is not there, or a group of keys that got a value."""
+    """A line for a key that is not there, or that got a value of another type."""
     missing = re.match("Could not override '(.+?)'", str(error))
     if missing and command and isinstance(error, ConfigCompositionException):
         # key={a: 1} of a group that has no key.a
         inner = re.search(rf"full_key: ({re.escape(missing[1])}\.\S+)", str(error.__cause__))
         key = inner[1] if inner else missing[1]
         return unknown_key(key, command, [a for a in sys.argv[1:] if "=" in a])
-    if group := re.match(r"Error merging override \+*([\w.]+)=(.*)", str(error)):
-        return f"{group[1]}={group[2]} must be {GROUP.must}"
+    if typed := re.match(r"Error merging override \+*([\w.]+)=(.*)", str(error)):
+        why = str(error.__cause__)
+        found = (must for pattern, must in _HYDRA_TYPES.items() if re.search(pattern, why))
+        must = RULES[typed[1]].must if typed[1] in RULES else next(found, GROUP.must)
+        return f"{typed[1]}={typed[2]} must be {must}"
     return None
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from energy_at.overfitting.alarms import ALARMS, find_column
 
 AT_ONCE = 4 << 20  # bytes of one read: a log of a million rows is shown while it is read
+_REMEDY = "; restore the file, or train again elsewhere"
 Numbers = NDArray[np.float64]
 Column = tuple["array[int]", "array[float]"]  # rows that hold a value, and the values
 
@@ -166,7 +167,7 @@ class LogReader:
         if damage is None and not data[len(whole) :].replace(b"\0", b"\xff").isascii():
             damage = self._lines + 1, "it is not text"  # nor the beginning of a line
         if damage is not None:
-            raise ValueError(f"{self.path} is damaged: line {damage[0]}: {damage[1]}")
+            raise _damaged(self.path, *damage)
         return self.restarted or bool(whole)
 
     def log(self) -> MetricsLog:
@@ -289,6 +290,10 @@ def _fits(column: str, cell: str) -> bool:
         return False
 
 
+def _damaged(path: Path, line: int, why: str) -> ValueError:
+    return ValueError(f"{path} is damaged: line {line}: {why}{_REMEDY}")
+
+
 def require_rows(path: Path, rows: int, step: int) -> None:
     """Raises ``ValueError`` unless a log holds at least that many whole rows, until that step.
 
@@ -301,20 +306,20 @@ def require_rows(path: Path, rows: int, step: int) -> None:
     if len(lines) < rows + 1:
         raise ValueError(
             f"{path} is damaged: of the {rows} rows that were logged until the last checkpoint, "
-            f"{max(0, len(lines) - 1)} are left: restore the file, or train again elsewhere"
+            f"{max(0, len(lines) - 1)} are left{_REMEDY}"
         )
     if damage := find_damage(b"\n".join(lines[: rows + 1]) + b"\n"):
-        raise ValueError(f"{path} is damaged: line {damage[0]}: {damage[1]}")
+        raise _damaged(path, *damage)
     try:
         LogReader(path).add(b"\n".join(lines[: rows + 1]) + b"\n")
     except _OrderError as error:
-        raise ValueError(f"{path} is damaged: line {error.line}: {error}") from error
+        raise _damaged(path, error.line, str(error)) from error
     header, last = (next(csv.reader([line.decode()])) for line in (lines[0], lines[rows]))
     found = int(float(last[header.index("step")]))
     if found > step:
         raise ValueError(
             f"{path} is damaged: row {rows} is of step {found}, but it was logged until the last "
-            f"checkpoint, at step {step}: rows are lost; restore the file, or train again elsewhere"
+            f"checkpoint, at step {step}: rows are lost{_REMEDY}"
         )
 
 

@@ -22,6 +22,8 @@ from energy_at.runs.selection import CHANGEABLE, changes_of, require_resumable
 # What a training finds out about its images and its initial weights, where nobody types it.
 _OF_IMAGES = ("channels", "size", "classes", "names", "mean", "std", "pad", "val_size")
 _FOUND = ("init_sha256", *(f"dataset.{name}" for name in _OF_IMAGES))
+_PATHS = {"init", "dataset.root", "dataset.file", "dataset.reader.file", "dataset.extra"}
+_PRESETS = ("experiment", "scale", "protocol")  # groups with keys of other groups
 _OF_INIT = tuple(f"model.{name}" for name in (*OPTIONS, "mean", "std"))
 
 
@@ -41,6 +43,8 @@ def open_job(
     if holds_run and not in_sweep and is_first():
         _require_same(cfg, folder, overrides)
     if holds_run and folder.results_file.is_file() and not _lacks_results(folder):
+        if is_first():
+            _require_whole_log(folder)
         left = (folder.evaluated_file, folder.path / ".lock")  # by a process killed at its very end
         if is_first() and any(file.is_file() for file in left):
             with folder.in_use():
@@ -55,27 +59,59 @@ def _require_same(cfg: DictConfig, folder: RunFolder, overrides: Sequence[str]) 
     """Raises ``ValueError`` if a folder holds another training than a command describes."""
     before, asked = folder.config(to_build=False), copy.deepcopy(cfg)
     OmegaConf.set_struct(asked, False)
-    typed = {override.lstrip("+").partition("=")[0] for override in overrides}
+    typed, typed_before = _typed(overrides), _typed(folder.overrides())
     found = {key for key in _FOUND if OmegaConf.select(asked, key) is None}
-    found |= set(_OF_INIT) - typed if asked.get("init") is not None else set()
+    found |= set(_OF_INIT) - typed.keys() if asked.get("init") is not None else set()
     for key in found:
         if (value := OmegaConf.select(before, key)) is not None:
             OmegaConf.update(asked, key, value)
     saved = OmegaConf.create(OmegaConf.to_yaml(asked, resolve=True))
     held, wanted = (_leaves(OmegaConf.to_container(one)) for one in (before, saved))
+    paths = wanted.keys() & held.keys() & _PATHS  # relative in one, absolute in the other
+    wanted |= {key: held[key] for key in paths if _place(held, key) == _place(wanted, key)}
     different = [key for key in wanted | held if not _are_same(held.get(key), wanted.get(key))]
     if not different:
         return
-    key, longer = different[0], _is_longer(asked, before)
-    may_change = key.startswith(CHANGEABLE) and (longer or not key.startswith("trainer.max_"))
+    key = next((key for key in different if key in typed), different[0])
+    group, longer = _other_choice(typed_before, typed, different), _is_longer(asked, before)
+    may_change = (
+        group is None
+        and key.startswith(CHANGEABLE)
+        and (longer or not key.startswith("trainer.max_"))
+    )
     change = f" {key}={as_typed(wanted.get(key))}" if may_change else ""
     then = "starts it over" if folder.has_only_begun else "continues it"
     has_finished = folder.results_file.is_file() and not (longer and change)
     resume = "" if has_finished else f"resume={folder.path}{change} {then}, "
+    what = f"with {key}={as_typed(held.get(key))}, not {as_typed(wanted.get(key))}"
+    if group is not None:
+        what = f"without {group}={typed.get(group)}"
+        if (choice := typed_before.get(group)) is not None:
+            what = f"with {group}={choice}, not {typed.get(group, 'the default')}"
     raise ValueError(
-        f"{folder.path} already holds a run with {key}={as_typed(held.get(key))}, not "
-        f"{as_typed(wanted.get(key))}: {resume}hydra.run.dir=FOLDER starts a new one elsewhere"
+        f"{folder.path} already holds a run {what}: "
+        f"{resume}hydra.run.dir=FOLDER starts a new one elsewhere"
     )
+
+
+def _typed(overrides: Sequence[str]) -> dict[str, str]:
+    """Values, as they were typed, by key."""
+    parts = (override.lstrip("+~").partition("=") for override in overrides)
+    return {key: value for key, _, value in parts}
+
+
+def _other_choice(
+    before: Mapping[str, str], typed: Mapping[str, str], different: Sequence[str]
+) -> str | None:
+    """A group of which another choice was typed, and that has some of the different keys.
+
+    An experiment, which has keys of all groups, is the last one to be named.
+    """
+    groups = [key for key in {**before, **typed} if "." not in key and key not in different]
+    other = [group for group in groups if before.get(group) != typed.get(group)]
+    with_keys = [g for g in other if any(key.startswith(f"{g}.") for key in different)]
+    presets = [g for g in other if g in _PRESETS and not typed.keys() & set(different)]
+    return next(iter(with_keys + presets), None)
 
 
 def _are_same(one: Any, other: Any) -> bool:
@@ -85,6 +121,16 @@ def _are_same(one: Any, other: Any) -> bool:
     with suppress(ValueError, ZeroDivisionError):
         return Fraction(str(one).replace(" ", "")) == Fraction(str(other).replace(" ", ""))
     return False
+
+
+def _place(leaves: Mapping[str, Any], key: str) -> Path | None:
+    """What a path in a configuration stands for; files of a data set lie below its root."""
+    if key == "dataset.root" and "dataset.file" in leaves:
+        key = "dataset.file"
+    if leaves[key] is None:
+        return None
+    below = Path(str(leaves.get("dataset.root", "")) if key.endswith(".file") else "").expanduser()
+    return (below / Path(str(leaves[key])).expanduser()).resolve()
 
 
 def _leaves(node: Any, above: str = "") -> dict[str, Any]:
@@ -114,11 +160,10 @@ def open_resumed(
     assert isinstance(cfg, DictConfig)
     if folder.has_only_begun:
         return cfg, folder, None, [*folder.overrides(), *changes]
-    checkpoint = folder.checkpoint("last")
-    state = read_training_state(checkpoint)
-    require_rows(folder.metrics_file, state.get("metrics_rows", 0), state["global_step"])
+    checkpoint, state = folder.checkpoint("last"), _state_and_log(folder)
     begun = state["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"]
-    for key, done in (("max_epochs", begun), ("max_steps", state["global_step"])):
+    epochs, steps = (_repeated(state, name) for name in ("repeated", "repeated_steps"))
+    for key, done in (("max_epochs", begun - epochs), ("max_steps", state["global_step"] - steps)):
         if is_integer(asked := cfg.trainer.get(key)) and 0 <= asked < done:
             raise ValueError(
                 f"trainer.{key}={asked}: {path} has trained {done} already: at least as many, or a "
@@ -132,6 +177,20 @@ def open_resumed(
             "it further, energy_at.evaluate evaluates it again"
         )
     return cfg, folder, checkpoint, changes
+
+
+def _state_and_log(folder: RunFolder) -> dict[str, Any]:
+    """State of the last checkpoint; raises ``ValueError`` unless the log has its rows."""
+    state = read_training_state(folder.checkpoint("last"))
+    require_rows(folder.metrics_file, state.get("metrics_rows", 0), state["global_step"])
+    return state
+
+
+def _require_whole_log(folder: RunFolder) -> None:
+    """Raises ``ValueError`` if a finished run has lost rows of its log, or if it is damaged."""
+    if folder.has_checkpoint():
+        _state_and_log(folder)
+    folder.log()
 
 
 def _lacks_results(folder: RunFolder) -> bool:
@@ -190,6 +249,14 @@ def _claim(folder: Path) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def _repeated(state: Mapping[str, Any], name: str) -> int:
+    """By how much rollbacks have extended a training, whose settings say nothing of it."""
+    sentinel = state.get("sentinel") or {}
+    rollback = sentinel.get("rollback")
+    value = rollback.get(name) if isinstance(rollback, Mapping) else None
+    return value if is_integer(value) else 0  # of a damaged state, which is refused later
 
 
 def _ending(state: Mapping[str, Any]) -> str:

@@ -4,7 +4,9 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,6 +19,7 @@ from lightning.pytorch.accelerators import CPUAccelerator
 
 import __main__
 from energy_at.core.device import available_cores
+from energy_at.core.files import is_first
 from energy_at.core.progress import write_line
 from energy_at.core.rules import ArgumentError
 from energy_at.core.trust import VARIABLE as TRUST
@@ -27,7 +30,12 @@ _ENTRY = "energy_at.train"
 _RESTORING = "checkpoint_connector"
 _OF_A_CHECKPOINT = (LookupError, TypeError, AttributeError, RuntimeError, ValueError)
 _LOST = re.compile("Connection (closed|reset|refused)|Broken pipe|remote process exited", re.I)
-_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", TRUST)
+_PARENT = "ENERGY_AT_PARENT"  # the process that has started this one to train with it
+_VARIABLES = (
+    *("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE"),
+    *(TRUST, _PARENT),
+)
+_POLL = 0.5  # seconds
 
 
 def require_startable(trainer: Trainer, data: ImageData) -> None:
@@ -90,18 +98,17 @@ def fit(
     """
     place = "hydra.run.dir" if checkpoint is None else "resume"
     command = [*overrides, f'{place}="{folder}"', "hydra.mode=RUN"]
+    lost = f"another process of this training has ended: resume={folder} continues it"
     with _worker_command(trainer, command), suppress(SystemExit):  # with 0 for SIGTERM
         try:
-            with _naming_callback():
+            with _ending_with_others(trainer, lost), _naming_callback():
                 trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
         except _OF_A_CHECKPOINT as error:
             if checkpoint is not None and _was_restoring(error):
                 why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
                 raise ValueError(f"checkpoint {checkpoint} is damaged ({why})") from error
             if trainer.world_size > 1 and _LOST.search(str(error)):
-                raise RuntimeError(
-                    f"another process of this training has ended: resume={folder} continues it"
-                ) from error
+                raise RuntimeError(lost) from error
             raise
     terminated = trainer.received_sigterm
     if terminated or not trainer.state.finished:
@@ -152,6 +159,8 @@ def _worker_command(trainer: Trainer, command: Sequence[str]) -> Iterator[None]:
     argv, config = sys.argv, HydraConfig.instance().cfg
     before = {name: os.environ.get(name) for name in _VARIABLES}
     os.environ[TRUST] = ",".join(trusted_packages())
+    if is_first():
+        os.environ[_PARENT] = str(os.getpid())
     sys.argv = [argv[0], *command]
     HydraConfig.instance().cfg = None
     try:
@@ -164,6 +173,46 @@ def _worker_command(trainer: Trainer, command: Sequence[str]) -> Iterator[None]:
                 os.environ[name] = value
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+@contextmanager
+def _ending_with_others(trainer: Trainer, line: str) -> Iterator[None]:
+    """Ends this process with a line if one that it started, or that started it, is killed.
+
+    One that waits for the others, to start or for a batch, would wait for minutes. Lightning looks
+    after processes that it has started, and kills this one without a word, even in a later job.
+    """
+    over = threading.Event()
+    if trainer.world_size > 1:
+        threading.Thread(target=_watch, args=(trainer, over, line), daemon=True).start()
+    try:
+        yield
+    except Exception:
+        for one in _started(trainer):
+            one.kill()
+        raise
+    finally:
+        over.set()
+        _started(trainer).clear()
+
+
+def _started(trainer: Trainer) -> list["subprocess.Popen[bytes]"]:
+    return getattr(trainer.strategy.launcher, "procs", [])
+
+
+def _watch(trainer: Trainer, over: threading.Event, line: str) -> None:
+    parent = os.environ.get(_PARENT)
+    while not over.wait(_POLL):
+        killed = [one for one in _started(trainer) if (one.poll() or 0) < 0]
+        for one in killed:
+            _started(trainer).remove(one)  # before Lightning sees it
+        orphaned = not is_first() and parent not in (None, str(os.getppid()))
+        if (killed or orphaned) and not over.wait(2 * _POLL):  # for an error of its own
+            for one in _started(trainer):
+                one.kill()
+            if killed or os.environ.get("LOCAL_RANK") == "1":  # one line from all
+                sys.stderr.write(f"error: {line}\n")
+            os._exit(1)
 
 
 def _require_port(port: str) -> None:

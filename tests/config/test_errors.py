@@ -237,6 +237,21 @@ def test_a_yaml_file_of_ones_own_that_cannot_be_read_is_named_with_the_line():
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
+        ("hydra.job=abc", "hydra.job=abc must be a group of keys"),
+        ("hydra.run.dir=null", "hydra.run.dir=null must be a text"),
+        ("hydra.run.dir=[]", "hydra.run.dir=[] must be a text"),
+        ("hydra.mode=abc", "hydra.mode=abc must be RUN or MULTIRUN"),
+        ("hydra.job.chdir=abc", "hydra.job.chdir=abc must be true or false"),
+        ("hydra/launcher=joblib hydra.launcher.n_jobs=abc", "n_jobs=abc must be an integer >= 1"),
+    ],
+)
+def test_a_value_of_another_type_for_a_key_of_hydra_is_named_with_its_rule(type_train, typed, said):
+    assert_refused(type_train, said, *ONE_EPOCH, *typed.split())
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
         ("loss.terms.adversarial_ce=[]", "adversarial_ce=[] must be a group of keys"),
         ("loss.terms={a: 1}", "error: loss.terms.a: unknown key"),
         ("+loss.terms.adversarial_ce.x=3", "error: loss.terms.adversarial_ce.x: energy_at"),

@@ -377,7 +377,9 @@ def test_the_same_command_completes_a_run_and_then_keeps_it(type_train, run, res
     ("change", "said"),
     [
         ("seed=7", "run already holds a run with seed=0, not 7: "),
-        ("reg=der", "run already holds a run with reg.name=none, not DER: "),
+        ("reg=der", "run already holds a run without reg=der: "),
+        ("logger=none", "run already holds a run with logger=csv, not none: "),
+        ("scale=cpu", "run already holds a run without scale=cpu: "),
         ("dataset.subset=null", "run already holds a run with dataset.subset=200, not null"),
         ("trainer.max_epochs=2", "run trainer.max_epochs=2 continues it, hydra.run.dir=FOLDER"),
     ],
@@ -395,6 +397,33 @@ def test_a_training_is_not_resumed_to_an_earlier_end(type_train, run, key):
     assert_refused(type_train, f"{key}: {run} has trained ", f"resume={run}", key)
     said = f"{run} already holds a run with trainer.max_epochs=2, not 1: resume={run} continues it"
     assert_refused(type_train, said, *SAME)
+
+
+@pytest.mark.parametrize(
+    ("repeated", "said"),
+    [
+        ({"repeated": 1, "repeated_steps": 7}, None),
+        ({"repeated": 1, "repeated_steps": 6}, "max_steps=7: .* has trained 8 already"),
+        ({"repeated": 0, "repeated_steps": 7}, "max_epochs=1: .* has trained 2 already"),
+        (None, "max_epochs=1: .* has trained 2 already"),
+        ({"repeated": "x"}, "max_epochs=1: .* has trained 2 already"),
+    ],
+)
+def test_epochs_that_a_rollback_has_repeated_count_once(run, repeated, said):
+    folder = RunFolder(run)
+    folder.results_file.unlink()
+    cfg = folder.config()
+    cfg.trainer.max_steps = 7
+    folder.note_resume(cfg, [])
+    state = torch.load(folder.checkpoint(), weights_only=True)
+    state["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"] = 2
+    state |= {"global_step": 14, "sentinel": {"rollback": repeated}}
+    torch.save(state, folder.checkpoint())
+    if said is None:
+        assert open_resumed(str(run), [])[2] == folder.checkpoint()
+        return
+    with pytest.raises(ValueError, match=f"trainer.{said}"):
+        open_resumed(str(run), [])
 
 
 def test_of_a_finished_run_no_command_is_said_to_continue_it(type_train, run):
@@ -428,6 +457,73 @@ def test_what_a_run_has_found_out_makes_no_other_command(tmp_path, found, typed)
         OmegaConf.update(other, key, "typed")
         with pytest.raises(ValueError, match=f"already holds a run with {key}=.*, not typed"):
             open_job(other, folder, [*typed, f"{key}=typed"], in_sweep=False)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "said"),
+    [
+        (["reg=der"], ["reg=none"], "with reg=der, not none: "),
+        (["reg=der"], [], "with reg=der, not the default: "),
+        (["seed=1"], ["reg=der", "seed=2"], "without reg=der: "),  # a group before a key
+        (["seed=1"], ["experiment=co", "seed=2"], "with seed=1, not 2: "),  # one of many keys
+        ([], ["training.eps_warmup=2"], "with training.eps_warmup=0, not 2: "),
+        ([], ["optimizer.lr=0.5"], "with optimizer.lr="),
+    ],
+)
+def test_of_another_command_that_is_named_which_the_user_types(tmp_path, first, then, said):
+    RunFolder.create(tmp_path, config(*first), first)
+    with pytest.raises(ValueError, match=f"already holds a run {said}"):
+        open_job(config(*then), RunFolder(tmp_path), then, in_sweep=False)
+
+
+@pytest.mark.parametrize(
+    ("first", "again", "is_same"),
+    [
+        (["dataset=npz", "dataset.file=a.npz"], ["dataset=npz", "dataset.file={}/a.npz"], True),
+        (["dataset=npz", "dataset.file=a.npz"], ["dataset=npz", "dataset.file={}/b.npz"], False),
+        (
+            ["dataset=npz", "dataset.file=d/a.npz"],
+            ["dataset=npz", "dataset.file=a.npz", "dataset.root={}/d"],
+            True,
+        ),
+        (["dataset=folder", "dataset.root=d"], ["dataset=folder", "dataset.root={}/d"], True),
+        (["dataset=folder", "dataset.root=d"], ["dataset=folder", "dataset.root={}"], False),
+        (["init=a.pt"], ["init={}/../{name}/a.pt"], True),
+        (["init=a.pt"], [], False),
+    ],
+)
+def test_the_same_file_by_another_path_is_the_same(here, first, again, is_same):
+    again = [one.format(here, name=here.name) for one in again]
+    known = config(*first)
+    for name in ("classes", "channels", "size"):
+        known.dataset[name] = known.dataset[name] or 4
+    folder = RunFolder.create("run", known, first)
+    if is_same:
+        assert open_job(config(*again), folder, again, in_sweep=False) is not None
+        return
+    with pytest.raises(ValueError, match="already holds a run with "):
+        open_job(config(*again), folder, again, in_sweep=False)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda content: content[:-1], "of the 8 rows that were logged until the last checkpoint"),
+        (
+            lambda content: content[:0],
+            "of the 8 rows that were logged until the last checkpoint, 0 are",
+        ),
+        (lambda content: content.replace(b"\n1,0,", b"\n1,x,"), "line 2: column epoch holds 'x'"),
+        (lambda content: content + b"junk\n", "line 10: it has 1 cells for "),
+    ],
+)
+@pytest.mark.parametrize("in_sweep", [False, True])
+def test_a_finished_run_whose_log_is_damaged_is_not_kept(run, damage, said, in_sweep):
+    folder, cfg = RunFolder(run), RunFolder(run).config()
+    assert open_job(cfg, folder, folder.overrides(), in_sweep=in_sweep) is None
+    folder.metrics_file.write_bytes(damage(folder.metrics_file.read_bytes()))
+    with pytest.raises(ValueError, match=f"{run}/metrics.csv is damaged: {said}.*restore the file"):
+        open_job(cfg, folder, folder.overrides(), in_sweep=in_sweep)
 
 
 def test_rows_that_were_lost_are_missed_before_anything_is_written(type_train, run):
