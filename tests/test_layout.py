@@ -1,6 +1,7 @@
 """Tests mirror the package: every module has the test file of its name, where the module is."""
 
 import ast
+import re
 from pathlib import Path
 
 TESTS = Path(__file__).parent
@@ -45,3 +46,11 @@ def test_every_test_file_has_the_name_of_a_module():
     assert {str(file) for file in strangers if file.parts[0] not in ELSEWHERE} == set(
         OF_SEVERAL_MODULES
     )
+
+
+def test_git_ignores_what_commands_write_into_the_current_folder():
+    ignored = (TESTS.parent / ".gitignore").read_text().split()
+    texts = [file.read_text() for file in (TESTS.parent / "conf").glob("*.yaml")]
+    folders = re.findall(r"^(?:out|\s+dir): (\w+)\b", "\n".join(texts), re.MULTILINE)
+    assert set(folders) == {"report", "benchmark", "runs", "null"}
+    assert {f"/{name}/" for name in {"analysis", *folders} - {"null"}} <= set(ignored)

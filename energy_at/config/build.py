@@ -21,7 +21,8 @@ from energy_at.attacks import Attack
 from energy_at.attacks.registry import column_of
 from energy_at.config.cli import quieten
 from energy_at.config.initial_weights import describe_initial, load_initial
-from energy_at.config.schema import check, nodes_in, with_key
+from energy_at.config.nodes import nodes_in, with_key
+from energy_at.config.schema import check
 from energy_at.config.versions import allow, instantiate
 from energy_at.core.rules import ArgumentError
 from energy_at.core.trust import OURS, TIMM, require_trusted

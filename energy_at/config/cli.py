@@ -29,7 +29,7 @@ from energy_at.config.sweep_progress import SweepProgress
 from energy_at.config.versions import BASE, OF_COMMANDS, allow, register_resolver, unchecked_help
 from energy_at.core.files import CONF, is_first, remove_empty, write_error
 from energy_at.core.progress import printable, set_job, titled, write_line
-from energy_at.core.trust import set_trusted
+from energy_at.core.trust import require_trusted, set_trusted
 
 RERUN = "re-run the same command to resume"
 _FLAGS = {"--dry-run": "dry_run=true"}  # options that stand for an override
@@ -82,6 +82,7 @@ def command(
                 OmegaConf.to_container(cfg, resolve=True)  # refuses what is no radius, in a second
                 with open_dict(cfg):  # what is saved in a run folder never says whom to trust
                     set_trusted(cfg.pop("trust", []))
+                require_trusted(cfg)
                 _require_named(cfg)
                 _announce(job)
                 result = body(cfg, job) if jobs else body(cfg)
@@ -159,7 +160,7 @@ def _announce(job: Job) -> None:
 
 def _require_named(cfg: DictConfig) -> None:
     """Checks what is to be opened, if anything: what reads runs is imported for nothing else."""
-    if "checkpoint" in cfg or cfg.get("resume") is not None:
+    if "checkpoint" in cfg or any(cfg.get(key) is not None for key in ("resume", "init")):
         from energy_at.runs.selection import require_named
 
         require_named(cfg, overrides())

@@ -90,6 +90,7 @@ def one_line_errors(
     except KeyboardInterrupt:
         if folder is not None:
             remove_empty(folder)
+            on_interrupt = on_interrupt if folder.exists() else "nothing was written"
         if is_first():
             sys.stderr.write(f"\nstopped{on_interrupt and ': '}{on_interrupt}\n")
         sys.exit(128 + signal.SIGINT)

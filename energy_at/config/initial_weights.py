@@ -20,7 +20,7 @@ from energy_at.models.sources import (
 )
 from energy_at.models.weights import NORMALIZATION, is_normalization, start_from, tensors_of
 from energy_at.runs.checkpoints import read_tensors, recorded_model
-from energy_at.runs.folder import RunFolder
+from energy_at.runs.selection import initial_file
 
 NORMALIZED_BY = {"dataset.mean", "dataset.std", "model.mean", "model.std"}  # keys
 
@@ -92,14 +92,12 @@ def describe_initial(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
 
     Raises:
         FileNotFoundError: if the file or the run does not exist.
-        ArgumentError: if the code base is unknown, or named without weights.
+        ArgumentError: if the code base is unknown.
     """
-    source = cfg.get("init_source")
     if cfg.get("init") is None:
-        if source is not None:
-            raise ArgumentError("init_source", source, "left out without init=FILE")
         return []
-    file, typed = _file(cfg), keys_typed(overrides)
+    source = cfg.get("init_source")
+    file, typed = initial_file(cfg), keys_typed(overrides)
     layers = tensors_of(read_tensors(file))
     require_own_constants(cfg, file, layers, typed)
     by_user = bool(NORMALIZED_BY & typed)
@@ -123,19 +121,10 @@ def describe_initial(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
     return lines
 
 
-def _file(cfg: DictConfig) -> Path:
-    path = Path(str(cfg.init)).expanduser()
-    if path.is_dir():
-        path = RunFolder.open(path).checkpoint("last")
-    if not path.is_file():
-        raise FileNotFoundError(f"init={cfg.init} must be a file of weights or the folder of a run")
-    return path
-
-
 def load_initial(cfg: DictConfig, net: nn.Module, said: Sequence[str] = ()) -> None:
     """Loads the weights of ``init``, if there are any, and writes their digest into ``cfg``.
 
-    A run stands for its last checkpoint. A line says so, and the lines ``said`` follow.
+    A line says so, and the lines ``said`` follow.
 
     Raises:
         FileNotFoundError: if the file or the run does not exist.
@@ -143,7 +132,7 @@ def load_initial(cfg: DictConfig, net: nn.Module, said: Sequence[str] = ()) -> N
     """
     if cfg.get("init") is None:
         return
-    path = _file(cfg)
+    path = initial_file(cfg)
     found = sha256(path.read_bytes())
     if cfg.init_sha256 not in (None, found):
         raise ValueError(

@@ -1,8 +1,7 @@
 """Pre-flight checks: what needs several objects, before a training writes anything."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning import seed_everything
@@ -23,6 +22,7 @@ from energy_at.runs.selection import require_named
 from energy_at.training import EMA, BestCheckpoint, CompiledNet, Sentinel
 from energy_at.training.callbacks import callbacks_of
 from energy_at.training.launch import require_startable
+from energy_at.training.optim import optimizer_of, stepped
 from energy_at.training.requirements import (
     require_attack,
     require_batches,
@@ -137,12 +137,12 @@ def require_sound(cfg: DictConfig, run: Run, checkpoint: Path | None = None) -> 
         with keys_of(cfg.training, mode="compile"):
             compiled.require_fitting(run.trainer, run.module.objective)
     with keys_of(cfg.optimizer):
-        optimizer = _made(run.module.optimizer, run.module.net)
+        optimizer = optimizer_of(run.module.optimizer, run.module.net)
     schedulers = []
     if run.module.schedule is not None:
         steps = cfg.trainer.max_epochs * -(-images // batch_size)
         with keys_of(cfg.schedule):
-            schedulers.append(_made(run.module.schedule, optimizer, steps))
+            schedulers.append(stepped(run.module.schedule, optimizer, steps)["scheduler"])
     for sentinel in callbacks_of(run.trainer, Sentinel):
         with keys_of(cfg.callbacks.sentinel or cfg.callbacks, pert_align="thresholds.pert_align"):
             module = run.module
@@ -150,15 +150,6 @@ def require_sound(cfg: DictConfig, run: Run, checkpoint: Path | None = None) -> 
     if checkpoint is not None:
         all_images = (images, *run.data.train.shape)
         require_restorable(checkpoint, run.trainer, run.module, optimizer, schedulers, all_images)
-
-
-def _made(factory: Callable[..., Any], *arguments: Any) -> Any:
-    try:
-        return factory(*arguments)
-    except ArgumentError:
-        raise
-    except (TypeError, ValueError) as error:  # of torch
-        raise ValueError(f"optimizer or schedule: {error}") from error
 
 
 def _require_fitting(run: Run) -> None:
@@ -185,22 +176,19 @@ def _first_images(run: Run) -> Images:
 
 
 def _require_steps(trainer: DictConfig, batches: int) -> None:
-    """Refuses limits of the training that leave no step, or contradict each other.
+    """Refuses limits of the training that leave no step, or fewer than it must have.
 
     Args:
         trainer: Its settings.
         batches: Of an epoch.
     """
-    share, most = trainer.get("limit_train_batches"), trainer.get("max_steps", -1)
+    share = trainer.get("limit_train_batches")
     if isinstance(share, float) and share * batches < 1:
         raise ValueError(
             f"trainer.limit_train_batches={share} must be at least {1 / batches:.4g}: an epoch has "
             f"{batches} batches"
         )
-    if (trainer.get("min_epochs") or 0) > trainer.max_epochs:
-        must = f"at most trainer.max_epochs={trainer.max_epochs}"
-        raise ValueError(f"trainer.min_epochs={trainer.min_epochs} must be {must}")
     steps = trainer.max_epochs * batches
-    if (trainer.get("min_steps") or 0) > (min(most, steps) if most > 0 else steps):
-        limit = f"trainer.max_steps={most}" if 0 < most < steps else f"{steps} of all epochs"
-        raise ValueError(f"trainer.min_steps={trainer.min_steps} must be at most {limit}")
+    if (trainer.get("min_steps") or 0) > steps:
+        must = f"at most {steps} of all epochs"
+        raise ValueError(f"trainer.min_steps={trainer.min_steps} must be {must}")

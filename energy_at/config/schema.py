@@ -4,14 +4,13 @@ The classes that take the other values check them by ``energy_at.core.rules``.
 """
 
 import math
-import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf._impl import select_node
 
+from energy_at.config.nodes import nodes_in, with_key
 from energy_at.core.names import ATTACKS, SPLITS
 from energy_at.core.ranges import RANGES, or_left_out, ranges_of
 from energy_at.core.rules import (
@@ -19,7 +18,6 @@ from energy_at.core.rules import (
     TRUTH,
     ArgumentError,
     Rule,
-    as_typed,
     integer,
     is_integer,
     is_list,
@@ -49,6 +47,7 @@ def check(cfg: DictConfig) -> None:
     for node in nodes:
         for name, rule in _rules_of(node).items():
             _check(cfg, node._get_full_key(name), rule)
+    _check_relations(cfg)
 
 
 def check_start(cfg: DictConfig) -> None:
@@ -62,31 +61,6 @@ def check_start(cfg: DictConfig) -> None:
     if str(OmegaConf.select(cfg, "hydra.sweeper._target_")).endswith("OptunaSweeper"):
         _check(cfg, "hydra.sweeper.n_trials", integer(1))  # an agent may be asked for no number
     check(cfg)
-
-
-def with_key(cfg: DictConfig, key: str, error: ArgumentError) -> ValueError:
-    """Names the key that was typed: ``reg.weight`` for ``reg.terms.der.weight``.
-
-    What a resolver has computed was typed at the first key that it reads.
-    """
-    value = error.value
-    found = select_node(cfg._get_root(), key, throw_on_resolution_failure=False)
-    if found is not None:
-        above = found._get_parent()
-        if read := re.match(r"\${\w+:[^$]*\${([\w.]+)}", str(above._get_node(found._key()))):
-            found = select_node(above, read[1], absolute_key=True)
-            value = found._value()
-        key = found._get_full_key(None)
-    return ValueError(f"{key}={as_typed(value)} must be {error.must}")
-
-
-def nodes_in(node: DictConfig) -> Iterator[DictConfig]:
-    """A configuration and every group of keys in it, but for those that repeat another."""
-    yield node
-    for name in map(str, node):
-        own = node._get_node(name)
-        if isinstance(own, DictConfig) and not own._is_none() and not own._is_interpolation():
-            yield from nodes_in(own)
 
 
 def _rules_of(node: DictConfig) -> dict[str, Rule]:
@@ -104,6 +78,13 @@ def _check(cfg: DictConfig, key: str, rule: Rule) -> None:
     if value is not _MISSING and (must := rule.broken_by(value)) is not None:
         shown = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
         raise with_key(cfg, key, ArgumentError(key, shown, must))
+
+
+def _check_relations(cfg: DictConfig) -> None:
+    for (key, other), (must, fits) in _RELATIONS.items():
+        value, beside = (OmegaConf.select(cfg, name) for name in (key, other))
+        if value is not None and not fits(value, beside):
+            raise with_key(cfg, key, ArgumentError(key, value, must.format(f"{other}={beside}")))
 
 
 def is_path(value: Any) -> bool:
@@ -302,6 +283,14 @@ _BY_KEYS: dict[str, Rule] = {
     "hydra.sweeper.file": _FILE,
     "hydra.sweeper.project": _PROJECT,
 }
+_RELATIONS: dict[tuple[str, str], tuple[str, Callable[[Any, Any], bool]]] = {
+    ("trainer.min_epochs", "trainer.max_epochs"): ("at most {}", lambda least, most: least <= most),
+    ("trainer.min_steps", "trainer.max_steps"): (
+        "at most {}",
+        lambda least, most: most == -1 or least <= most,
+    ),
+    ("init_source", "init"): ("left out without init=FILE", lambda _, file: file is not None),
+}
 _BALL = Rule(GROUP.must, lambda value: isinstance(value, DictConfig) and bool(value))
 _RULES_ANYWHERE = {  # what Hydra reads next to a _target_
     "ball": _BALL,
@@ -320,6 +309,7 @@ _RULES_BELOW = {  # of every key below these
 }
 _ARGUMENTS = {  # of what has no _target_: by their keys
     "data.ImageData": {f"dataset.{name}": name for name in RANGES["data.ImageData"]},
+    "models.Normalize": {"dataset.mean": "mean", "dataset.std": "std"},
     "objectives.LabelSmoothing": {"loss.label_smoothing": "share", "loss.smoothing": "spread"},
     "training.AdversarialTraining": {
         "training.bn_mode": "bn_mode",
@@ -329,6 +319,7 @@ _ARGUMENTS = {  # of what has no _target_: by their keys
         "training.awp.gamma": "gamma",
         "training.awp.warmup": "warmup_epochs",
     },
+    "training.CompiledNet": {"training.compile": "mode"},
     **{
         of: {name: name for name in RANGES[of]}
         for of in (
@@ -340,7 +331,10 @@ _ARGUMENTS = {  # of what has no _target_: by their keys
         )
     },
 }
-_LEFT_OUT = ("dataset.pad", "dataset.val_size", "batch_size")  # null: by others
+_LEFT_OUT = (  # null: by others
+    *("dataset.pad", "dataset.val_size", "dataset.mean", "dataset.std"),
+    *("batch_size", "training.compile"),
+)
 RULES = {key: rule for keys, rule in _BY_KEYS.items() for key in keys.split()}
 for _of, _keys in _ARGUMENTS.items():
     for _key, _name in _keys.items():

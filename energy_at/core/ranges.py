@@ -14,6 +14,7 @@ from energy_at.core.rules import (
     Rule,
     integer,
     is_list,
+    is_number,
     number,
     one_of,
     or_null,
@@ -30,6 +31,7 @@ Activation = Literal["relu", "silu"]
 Padding = Literal["symmetric", "same"]
 Shortcut = Literal["activated", "plain", "plain3x3"]
 Storage = Literal["auto", "memory", "disk"]
+Compilation = Literal["default", "reduce-overhead", "max-autotune-no-cudagraphs"]
 
 _COUNT, _WEIGHT, _CLASSES = integer(1), number(0), integer(2)
 _SHARE_BELOW_1 = number(0, 1, below=True)
@@ -41,6 +43,14 @@ _SCORE = Rule(
 _SHARES = Rule(
     f"a list of shares of all steps, such as [0.5,0.75], each {SHARE.must}",
     lambda value: is_list(value) and all(map(SHARE.holds, value)),
+)
+_MEANS = Rule(
+    "a list of finite numbers, one a channel",
+    lambda value: is_list(value) and len(value) > 0 and all(map(is_number, value)),
+)
+_STDS = Rule(
+    "a list of finite numbers > 0, one a channel as mean",
+    lambda value: _MEANS.holds(value) and min(value) > 0,
 )
 _BY_ARGUMENTS: dict[str, dict[str, Rule]] = {
     "attacks.Linf": {"eps": number(0, 1, above=True)},
@@ -58,7 +68,7 @@ _BY_ARGUMENTS: dict[str, dict[str, Rule]] = {
         "alpha": or_null(POSITIVE),
         "steps": Rule("1: the attack takes a single step", integer(1, 1).holds),
     },
-    "attacks.LIET": {"classes": _CLASSES, "every": _COUNT, "low": number(0, 1)},
+    "attacks.LIET": {"classes": _CLASSES, "every": _COUNT, "low high": number(0, 1)},
     "attacks.FGSMPGI": {"reset": _COUNT, "decay": number(0)},
     "attacks.NuAT": {"weight ramp_epochs": _WEIGHT},
     "attacks.SORA": {"rate": POSITIVE},
@@ -78,6 +88,7 @@ _BY_ARGUMENTS: dict[str, dict[str, Rule]] = {
         "spread": one_of(*get_args(Spread)),
     },
     "models.sizes": {"channels classes width": _COUNT},
+    "models.Normalize": {"mean": _MEANS, "std": _STDS},
     "models.activation_function": {"activation": one_of(*get_args(Activation))},
     "models.PreActResNet": {
         "shortcut": one_of(*get_args(Shortcut)),
@@ -119,6 +130,7 @@ _BY_ARGUMENTS: dict[str, dict[str, Rule]] = {
     "training.onecycle": {"pct_start": SHARE, "cycle_momentum": TRUTH},
     "training.cosine": {"warmup floor": _SHARE_BELOW_1},
     "training.StepBuffer": {"every": _COUNT},
+    "training.CompiledNet": {"mode": one_of(*get_args(Compilation))},
     "training.RunProgress": {"refresh_rate": _COUNT},
     "training.EMA": {"decay": _SHARE_BELOW_1},
     "training.BestCheckpoint": {"monitor": _SCORE},
@@ -167,7 +179,8 @@ _BY_ARGUMENTS: dict[str, dict[str, Rule]] = {
     "sampling.ClassPCA": {"variance": number(0, 1, above=True), "scale": number(0)},
     "sampling.LocalPCA": {"k": _COUNT, "by": one_of("features", "pixels")},
 }
-_OF_RESNETS = ("models.sizes", "models.activation_function")
+_OF_OWN = ("models.Normalize", "models.sizes")
+_OF_RESNETS = (*_OF_OWN, "models.activation_function")
 _HANDS_ON = {  # to what a function hands its arguments on
     **dict.fromkeys(
         ("attacks.fgsm", "attacks.rs_fgsm", "attacks.n_fgsm", "attacks.restarted_pgd"),
@@ -180,7 +193,11 @@ _HANDS_ON = {  # to what a function hands its arguments on
         ("attacks.LIET", "attacks.FGSMPGI", "attacks.NuAT", "attacks.SORA"),
         ("attacks.SingleStep",),
     ),
-    "models.small": ("models.sizes",),
+    **dict.fromkeys(
+        ("models.timm", "models.torchvision", "models.mlp_mixer", "models.custom"),
+        ("models.Normalize",),
+    ),
+    "models.small": _OF_OWN,
     "models.resnet18": _OF_RESNETS,
     "models.preactresnet18": (*_OF_RESNETS, "models.conv3x3", "models.PreActResNet"),
     "models.wideresnet": (*_OF_RESNETS, "models.conv3x3", "models.WideResNet"),
@@ -189,6 +206,7 @@ _HANDS_ON = {  # to what a function hands its arguments on
     "training.Sentinel": ("training.Remedies",),
     "sampling.LocalPCA": ("sampling.ClassPCA",),
 }
+_LEFT_OUT = ("alpha", "std", "mean", "channels", "classes")
 RANGES = {
     of: {name: rule for names, rule in rules.items() for name in names.split()}
     for of, rules in _BY_ARGUMENTS.items()
@@ -210,12 +228,12 @@ def require_ranges(of: str, owner: object = None, **arguments: Any) -> None:
 def ranges_of(target: str) -> dict[str, Rule]:
     """The rules for what a ``_target_`` of this package takes; none for anything else.
 
-    Null breaks none: functions and images, if not a configuration, give what is left to them.
+    Null does not break those of what functions and images give if a configuration leaves it out.
     """
     of = target.removeprefix("energy_at.")
     rooms = (*_HANDS_ON.get(of, ()), of)
     found = [item for room in rooms for item in RANGES.get(room, {}).items()]
-    return {name: or_left_out(rule) for name, rule in found}
+    return {name: or_left_out(rule) if name in _LEFT_OUT else rule for name, rule in found}
 
 
 def or_left_out(rule: Rule) -> Rule:

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from energy_at.core.rules import ArgumentError, one_of, require
+from energy_at.core.ranges import require_ranges
+from energy_at.core.rules import ArgumentError
 
-COMPILATIONS = ("default", "reduce-overhead", "max-autotune-no-cudagraphs")
 BACKEND = "inductor"
 
 
@@ -56,7 +56,7 @@ def switch_of(net: nn.Module) -> Callable[[bool], None]:
 
 def require_compiler(mode: str) -> None:
     """Raises ``ValueError`` if the mode is unknown, or nothing can be compiled here."""
-    require(one_of(*COMPILATIONS), mode=mode)
+    require_ranges("training.CompiledNet", mode=mode)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.compile(lambda x: x.sin() + 1, backend=BACKEND)(torch.ones(64, device=device))

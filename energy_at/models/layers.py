@@ -1,7 +1,6 @@
 """Layers that the networks share: normalization of pixels, activations, convolutions."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from energy_at.core.ranges import require_ranges
-from energy_at.core.rules import Rule, is_list, is_number, require
+from energy_at.core.rules import ArgumentError
 from energy_at.core.types import Images, Logits
 from energy_at.models.modes import require_tensor
 
@@ -62,10 +61,6 @@ class _RightBottomConv(nn.Conv2d):
         return super().forward(F.pad(input, (0, 1, 0, 1)))
 
 
-def _are_numbers(value: Any, n: int | None = None) -> bool:
-    return is_list(value) and all(map(is_number, value)) and len(value) == (n or len(value) or 1)
-
-
 class Normalize(nn.Module):
     """``(x - mean) / std`` for each channel; three means make three channels of a grey image."""
 
@@ -74,10 +69,10 @@ class Normalize(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        require(Rule("a list of finite numbers, one a channel", _are_numbers), mean=mean)
-        must = f"a list of {len(mean)} finite numbers > 0, one a channel as mean"
-        fits = len(mean)
-        require(Rule(must, lambda v: _are_numbers(v, fits) and min(v) > 0), std=std)
+        require_ranges("models.Normalize", mean=mean, std=std)
+        if len(std) != len(mean):
+            must = f"a list of {len(mean)} finite numbers > 0, one a channel as mean"
+            raise ArgumentError("std", std, must)
         self.register_buffer("mean", torch.tensor(list(mean)).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(list(std)).view(1, -1, 1, 1))
 

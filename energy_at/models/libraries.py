@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import nn
@@ -166,11 +165,13 @@ def without_published() -> Iterator[None]:
 
     Published weights decide more of a network than its values, such as its image size.
     """
-    with (
-        patch.object(WeightsEnum, "get_state_dict", lambda *_, **__: {}),
-        patch.object(nn.Module, "load_state_dict", lambda *_, **__: None),
-    ):
+    kept = WeightsEnum.get_state_dict, nn.Module.load_state_dict
+    WeightsEnum.get_state_dict = lambda *_, **__: {}
+    nn.Module.load_state_dict = lambda *_, **__: None  # type: ignore[method-assign]
+    try:
         yield
+    finally:
+        WeightsEnum.get_state_dict, nn.Module.load_state_dict = kept  # type: ignore[method-assign]
 
 
 def _arguments(kind: type[nn.Module]) -> set[str]:

@@ -1,4 +1,4 @@
-"""What ``run=``, ``runs=``, ``checkpoint=`` and ``resume=`` name; torch is not imported."""
+"""What ``run=``, ``runs=``, ``checkpoint=``, ``resume=`` and ``init=`` name, without torch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,10 +18,13 @@ def require_named(cfg: DictConfig, overrides: Sequence[str]) -> None:
 
     Raises:
         FileNotFoundError: if a run or a file does not exist.
-        ValueError: unless exactly one key is set, or if an override changes what a run fixes.
+        ValueError: unless exactly one key is set, or if an override changes what a run fixes, or
+            if a run is damaged or not trusted.
     """
+    if cfg.get("init") is not None:
+        initial_file(cfg)
     if cfg.get("resume") is not None:
-        require_resumable(str(cfg.resume), overrides)
+        require_resumable(str(cfg.resume), overrides).config()
     if "checkpoint" not in cfg:
         return
     require_one_named(cfg)
@@ -32,6 +35,24 @@ def require_named(cfg: DictConfig, overrides: Sequence[str]) -> None:
         runs = [RunFolder.open(name)] if cfg.run is not None else runs_in(name)
         for run in runs:
             _require_own_groups(run, overrides)
+            run.config()
+
+
+def initial_file(cfg: DictConfig) -> Path:
+    """The weights that ``init=`` names; a run stands for its last checkpoint.
+
+    Raises:
+        FileNotFoundError: if the file or the run does not exist.
+        ValueError: if the run is damaged or not trusted.
+    """
+    path = Path(str(cfg.init)).expanduser()
+    if path.is_dir():
+        run = RunFolder.open(path)
+        run.config()
+        path = run.checkpoint("last")
+    if not path.is_file():
+        raise FileNotFoundError(f"init={cfg.init} must be a file of weights or the folder of a run")
+    return path
 
 
 def require_one_named(cfg: DictConfig) -> None:

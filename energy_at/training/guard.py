@@ -41,7 +41,8 @@ class FiniteGuard(StepBuffer):
     No checkpoint of a broken network is written.
 
     Args:
-        every: Steps (>= 1) between two checks; each validation and checkpoint is preceded by one.
+        every: Steps (>= 1) between two checks on an accelerator; on a CPU, where no value is waited
+            for, every step is checked. Each validation and checkpoint is preceded by a check.
     """
 
     def __init__(self, every: int = 50) -> None:
@@ -55,7 +56,7 @@ class FiniteGuard(StepBuffer):
         self._losses.append(outputs["loss"].detach())
         if "extremes" in outputs:
             self._extremes.append(outputs["extremes"])
-        if len(self._losses) >= self.every:
+        if len(self._losses) >= self.every or self._losses[-1].device.type == "cpu":
             self.flush(trainer)
 
     def on_save_checkpoint(

@@ -32,11 +32,11 @@ from energy_at.training.optim import (
 from energy_at.training.requirements import (
     images_and_labels,
     require_arguments,
-    require_classes,
     require_first_batch,
     require_fit,
     require_held_out,
     require_known_length,
+    require_steps,
     require_trainer,
 )
 from energy_at.training.validation import Percentile, validation_metrics
@@ -128,21 +128,16 @@ class AdversarialTraining(LightningModule):
         require_fit(self.trainer, self.net, self.attack, self.objective)
 
     def on_fit_end(self) -> None:
-        if self.trainer.global_step == 0:
-            raise ValueError(
-                "the network was trained for no step: the loader has no batch, or max_epochs, "
-                "max_time or limit_train_batches leaves none"
-            )
+        require_steps(self.trainer)
 
     def on_train_batch_start(self, batch: Sequence[Tensor], batch_idx: int) -> None:
         """Checks images, labels and logits before the first step."""
         if not self._classes:
             x, y = self._images_and_labels(batch)
-            loader, batches = self.trainer.train_dataloader, self.trainer.num_training_batches
             rises = (weighted.ramp_epochs for weighted in self.objective.terms.values())
-            require_known_length(batches, self.eps_warmup_epochs, *rises)
-            self._classes = require_first_batch(self.net, x, y, loader, batches)
-            require_classes(self._classes, self.smoothing, self.attack)
+            require_known_length(self.trainer, self.eps_warmup_epochs, *rises)
+            parts = self.smoothing, self.attack
+            self._classes = require_first_batch(self.net, x, y, self.trainer, *parts)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         # Lightning takes the mean of the processes' gradients, and these are parts of a sum
@@ -177,8 +172,7 @@ class AdversarialTraining(LightningModule):
             self.awp.ascend(self.net, self.objective(pair, epoch).total)
             del pair  # and what is left of its graph
         pair = self._pair(x, y, found, trained).gathered(part)
-        known = self._shares_passes and raised is None
-        clean_grad = found.clean_grad if known else None
+        clean_grad = found.clean_grad if self._shares_passes and raised is None else None
         vicinity = Vicinity(self.net, x, y, noise, clean_grad, part)
         if not self._knows_traits:
             self.objective.require_traits(pair.adv.shape[1], x.device)

@@ -6,7 +6,7 @@ optimizer is its peak. Numbers out of range raise a ``ValueError``.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,9 +19,10 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from energy_at.attacks.threat import unit
 from energy_at.core.distributed import summed
 from energy_at.core.ranges import require_ranges
-from energy_at.core.rules import Rule, an, integer, require
+from energy_at.core.rules import ArgumentError, Rule, an, integer, require
 from energy_at.core.types import Scalar
 
+T = TypeVar("T")
 OptimizerFactory = Callable[[nn.Module], Optimizer]
 ScheduleFactory = Callable[[Optimizer, int], LRScheduler]  # given the number of all steps
 
@@ -154,10 +155,7 @@ def optimizer_of(factory: OptimizerFactory, net: nn.Module) -> Optimizer:
             "the network has nothing to train: no weight of it requires a gradient; "
             "net.requires_grad_() makes all of them trainable"
         )
-    optimizer = factory(net)
-    is_one = isinstance(optimizer, Optimizer)
-    require(Rule(AN_OPTIMIZER_FACTORY.must, lambda _: is_one), optimizer=factory)
-    return optimizer
+    return _made("optimizer", AN_OPTIMIZER_FACTORY.must, Optimizer, factory, net)
 
 
 def stepped(
@@ -166,17 +164,31 @@ def stepped(
     """A schedule of ``total_steps`` steps, as Lightning takes it.
 
     Raises:
-        ValueError: if the number of steps is infinite.
+        ValueError: if the number of steps is infinite, or the factory returns something else.
     """
     if not 0 < total_steps < float("inf"):
         raise ValueError(
             "a learning-rate schedule needs a number of steps: max_steps, or max_epochs and a "
             "loader of some length"
         )
-    scheduler = schedule(optimizer, int(total_steps))
     must = "a function of the optimizer and the number of steps that returns an LRScheduler"
-    require(Rule(must, lambda _: isinstance(scheduler, LRScheduler)), schedule=schedule)
+    scheduler = _made("schedule", must, LRScheduler, schedule, optimizer, int(total_steps))
     return {"scheduler": scheduler, "interval": "step"}
+
+
+def _made(what: str, must: str, kind: type[T], factory: Callable[..., T], *arguments: Any) -> T:
+    """What a factory makes, which may be a user's own."""
+    try:
+        made = factory(*arguments)
+    except ArgumentError:
+        raise
+    except TypeError as error:  # such as of torch.optim.SGD, which takes weights and no network
+        raise ValueError(f"{what} must be {must}: {error}") from error
+    except ValueError as error:  # of torch
+        raise ValueError(f"{what}: {error}") from error
+    if not isinstance(made, kind):
+        raise ArgumentError(what, factory, must)
+    return made
 
 
 def _require_steps(optimizer: Optimizer, total_steps: int) -> None:

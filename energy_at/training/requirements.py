@@ -190,15 +190,17 @@ def require_batches(net: nn.Module, x: Images, batch_size: int) -> None:
         raise ArgumentError("batch_size", batch_size, must)
 
 
-def require_first_batch(net: nn.Module, x: Images, y: Labels, loader: Any, batches: float) -> int:
+def require_first_batch(
+    net: nn.Module, x: Images, y: Labels, trainer: Trainer, *parts: LabelSmoothing | Attack | None
+) -> int:
     """Number of classes of the network, if the training can begin.
 
     Args:
         net: The network that is trained.
         x: Images of its first batch.
         y: Their labels.
-        loader: Which it comes from.
-        batches: Of an epoch.
+        trainer: Whose loader it comes from.
+        parts: What is made for a number of classes, too.
 
     Raises:
         ValueError: if the training, or the last batch of its first epoch, would fail.
@@ -208,7 +210,9 @@ def require_first_batch(net: nn.Module, x: Images, y: Labels, loader: Any, batch
     warn_of_rounding(logits)
     classes = logits.shape[1]
     require_labels(int(y.min()), int(y.max()), classes)
-    if last_batch(loader, batches) == 1:
+    require_classes(classes, *parts)
+    loader: Any = trainer.train_dataloader
+    if last_batch(loader, trainer.num_training_batches) == 1:
         require_batches(net, x, loader.batch_size)
     return classes
 
@@ -227,12 +231,21 @@ def require_held_out(net: nn.Module, x: Images, y: Labels, classes: int) -> None
     require_labels(int(y.min()), int(y.max()), classes or require_logits(net, x[:2]).shape[1])
 
 
-def require_known_length(batches: float, *rises: float) -> None:
+def require_known_length(trainer: Trainer, *rises: float) -> None:
     """Raises ``ValueError`` if anything rises over epochs of an unknown number of batches."""
-    if batches == float("inf") and any(rises):
+    if trainer.num_training_batches == float("inf") and any(rises):
         raise ValueError(
             "eps_warmup_epochs and ramp_epochs need epochs of a known length: give the "
             "loader a length, or the trainer limit_train_batches"
+        )
+
+
+def require_steps(trainer: Trainer) -> None:
+    """Raises ``ValueError`` if a training has ended without any step."""
+    if trainer.global_step == 0:
+        raise ValueError(
+            "the network was trained for no step: the loader has no batch, or max_epochs, "
+            "max_time or limit_train_batches leaves none"
         )
 
 

@@ -194,6 +194,18 @@ def test_ctrl_c_ends_in_one_line_that_says_how_to_go_on(capsys):
     assert capsys.readouterr().err == "\nstopped: resume=run continues\n"
 
 
+def test_ctrl_c_before_anything_is_written_leaves_nothing_to_resume(here, capsys):
+    for kept in ([], ["config.yaml"]):
+        Path("run").mkdir()
+        for name in kept:
+            Path("run", name).touch()
+        with pytest.raises(SystemExit), one_line_errors(Path("run"), on_interrupt="resume=run"):
+            raise KeyboardInterrupt
+        said = "resume=run" if kept else "nothing was written"
+        assert capsys.readouterr().err == f"\nstopped: {said}\n"
+        assert Path("run").exists() == bool(kept)
+
+
 def test_a_network_that_calls_view_is_told_of_the_memory_format():
     x = torch.zeros(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
     with pytest.raises(RuntimeError) as caught:

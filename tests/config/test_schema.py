@@ -53,8 +53,6 @@ NUMBERS_LEFT = {  # to what is not known before torch is imported, or read by so
     "dataset.lr",  # of optimizer=sgd alone
     "threat.eps",  # a resolver refuses them, at once too
     "attack.alpha",
-    "attack.high",  # above attack.low
-    "attack.search.high",
 }
 
 
@@ -85,6 +83,46 @@ def test_no_number_has_to_wait_for_torch(chosen):
         node._set_value(kept)
         tried += 1
     assert tried > 50
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ("dataset.mean=2", "dataset.mean=2 must be a list of finite numbers, one a channel"),
+        ("dataset.mean=[nan]", "dataset.mean=[nan] must be a list of finite numbers, one a"),
+        ("dataset.std=[0]", "dataset.std=[0] must be a list of finite numbers > 0, one a channel"),
+        ("model=resnet18 model.mean=[]", "model.mean=[] must be a list of finite numbers, one a"),
+        ("model=small model.std=[-1]", "model.std=[-1] must be a list of finite numbers > 0"),
+        ("optimizer.lr=null", "optimizer.lr=null must be a finite number > 0"),
+        ("reg=der reg.gamma=null", "reg.gamma=null must be a finite number >= 0"),
+        ("training.compile=fast", "training.compile=fast must be default, reduce-overhead or max"),
+        (
+            "trainer.min_epochs=9 trainer.max_epochs=2",
+            "trainer.min_epochs=9 must be at most trainer.max_epochs=2",
+        ),
+        ("trainer.min_epochs=31", "trainer.min_epochs=31 must be at most trainer.max_epochs=30"),
+        (
+            "trainer.min_steps=9 trainer.max_steps=8",
+            "trainer.min_steps=9 must be at most trainer.max_steps=8",
+        ),
+        ("init_source=trades", "init_source=trades must be left out without init=FILE"),
+    ],
+)
+def test_what_else_does_not_wait_for_torch(chosen, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        check(composed(f"train logger=csv {chosen}"))
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        "attack.alpha=null", "attack=pgd", "dataset=folder", "dataset.mean=null", "model.mean=null",
+        "training.compile=null", "trainer.min_epochs=30", "trainer.min_steps=9",
+        "trainer.min_steps=9 trainer.max_steps=9", "init_source=trades init=net.pt",
+    ],
+)  # fmt: skip
+def test_what_is_left_out_and_limits_that_are_equal_break_no_rule(chosen):
+    check(composed(f"train logger=csv {chosen}"))
 
 
 @pytest.mark.parametrize(

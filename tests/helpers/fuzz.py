@@ -27,7 +27,7 @@ from energy_at.config.preflight import prepare
 from energy_at.config.schema import check, check_start
 from energy_at.config.versions import register_resolver
 from energy_at.core.files import CONF
-from energy_at.core.trust import set_trusted
+from energy_at.core.trust import require_trusted, set_trusted
 from energy_at.runs.folder import RunFolder
 from energy_at.runs.resume import open_job
 from energy_at.runs.selection import require_named
@@ -94,6 +94,7 @@ class Fuzz:
         require_named(cfg, typed)
         with open_dict(cfg):
             set_trusted(cfg.pop("trust", []))
+        require_trusted(cfg)
         if self.command == "train":  # all that comes before the first step
             prepare(*open_job(cfg, RunFolder(self.out), typed, in_sweep=False))
         elif "job" in inspect.signature(self.body).parameters:

@@ -16,7 +16,7 @@ GREY = {"channels": 1, "mean": (0.13,), "std": (0.31,)}
     ("mean", "std"), [((0.5,), (0.2, 0.2)), ((0.5,), (0.0,)), ((0.5,), (-1.0,))]
 )
 def test_impossible_normalization_is_refused(mean, std):
-    with pytest.raises(ValueError, match="std must be a list of 1 finite numbers > 0"):
+    with pytest.raises(ValueError, match=r"std must be a list of (1 )?finite numbers > 0, one a"):
         Normalize(mean, std)
 
 

@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from energy_at.runs.folder import RunFolder
 from energy_at.runs.selection import (
+    initial_file,
     moved_data,
     named_folders,
     require_distinct,
@@ -59,9 +60,15 @@ def test_the_checkpoint_of_a_run_is_chosen_by_another_key():
         require_one_named(OmegaConf.create(NETWORK | {"run": "a", "checkpoint": "best"}))
 
 
+def write_run(**changed):
+    groups = ("model", "threat", "attack", "loss", "reg", "trainer", "training")
+    cfg = {name: {} for name in groups} | {"dataset": {"classes": 10, "channels": 1, "size": 8}}
+    Path("run").mkdir(exist_ok=True)
+    OmegaConf.save(OmegaConf.create(cfg | changed), "run/config.yaml")
+
+
 def test_what_is_named_exists_and_keeps_its_data_set(here):
-    Path("run").mkdir()
-    Path("run/config.yaml").touch()
+    write_run()
     one = OmegaConf.create(NETWORK | {"run": "run"})
     require_named(one, ["run=run", "dataset.root=data", "attacks=[fgsm]"])
     assert moved_data(["run=run", "++dataset.root=data"]) == ["dataset.root=data"]
@@ -72,6 +79,31 @@ def test_what_is_named_exists_and_keeps_its_data_set(here):
         with pytest.raises(FileNotFoundError, match=r"^nowhere is not a run|^checkpoint x.pt not"):
             require_named(OmegaConf.create(NETWORK | {key: value}), [])
     require_named(OmegaConf.create({"run": "nowhere"}), [])  # a key of another meaning
+
+
+@pytest.mark.parametrize(
+    "named", [NETWORK | {"run": "run"}, NETWORK | {"runs": ["run"]}, {"resume": "run"},
+              {"init": "run"}],
+)  # fmt: skip
+def test_a_run_of_a_stranger_is_refused_wherever_it_is_named(here, named):
+    Path("run/checkpoints").mkdir(parents=True)
+    Path("run/checkpoints/last.ckpt").touch()
+    write_run()
+    require_named(OmegaConf.create(named), [])
+    write_run(model={"_target_": "joblib.load", "filename": "p.joblib"})
+    line = r"^run/config.yaml: model._target_=joblib.load is not trusted"
+    with pytest.raises(ValueError, match=line):
+        require_named(OmegaConf.create(named), [])
+
+
+def test_initial_weights_are_those_of_a_file_or_of_the_last_checkpoint_of_a_run(here):
+    write_run()
+    for path in (Path("net.pt"), Path("run/checkpoints/last.ckpt")):
+        with pytest.raises(FileNotFoundError):
+            initial_file(OmegaConf.create({"init": path.parts[0]}))
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+        assert initial_file(OmegaConf.create({"init": path.parts[0]})) == path
 
 
 def test_a_resume_changes_how_long_and_how_it_is_evaluated(here):

@@ -37,6 +37,25 @@ def test_pixels_of_a_later_batch_are_checked_too(tmp_path, change, cure):
         fit(tmp_path, TinyNet(), x)
 
 
+def test_a_pixel_that_is_no_number_stops_the_step_that_meets_it(tmp_path):
+    """On a CPU, where reading it waits for nothing: no later step is trained."""
+    x, net, steps = torch.rand(64, 3, 8, 8), TinyNet(), []
+    x[20] = torch.nan
+    next(net.parameters()).register_post_accumulate_grad_hook(lambda _: steps.append(1))
+    with pytest.raises(ValueError, match="a pixel is not a finite number"):
+        fit(tmp_path, net, x)
+    assert len(steps) == 2
+
+
+def test_on_an_accelerator_values_are_read_together():
+    guard, read = FiniteGuard(every=3), []
+    trainer, module = Trainer(accelerator="cpu", logger=False), FastAT(TinyNet(), Linf(8 / 255))
+    guard.flush = lambda _: read.append(len(guard._losses))
+    for _ in range(3):
+        guard.on_train_batch_end(trainer, module, {"loss": torch.zeros((), device="meta")})
+    assert read == [3]
+
+
 class Overflow(TinyNet):
     def forward(self, x):
         return super().forward(x) * (1e30 if self.training else 1)

@@ -1,5 +1,7 @@
 """What the Python API is given: one clear error before the first step, or it is cast."""
 
+from functools import partial
+
 import pytest
 import torch
 from lightning import Trainer
@@ -145,6 +147,14 @@ def test_other_batches_frozen_networks_and_trainings_of_no_step_are_refused():
         fit(x=torch.rand(33, 4, 8, 8))
     with pytest.raises(ValueError, match="the network has nothing to train"):
         fit(Net().requires_grad_(False))
+    of_weights = partial(torch.optim.SGD, lr=0.1)
+    with pytest.raises(
+        ValueError, match=r"^optimizer must be a function of the net.*: 'Net' object"
+    ):
+        fit(settings={"optimizer": of_weights})
+    of_epochs = partial(torch.optim.lr_scheduler.StepLR, step_size=2)
+    with pytest.raises(ValueError, match=r"^schedule must be a function of the optimizer and .*:"):
+        fit(settings={"schedule": of_epochs})
     for nothing in ({"x": X[:0], "y": Y[:0]}, {"limit_train_batches": 0}):
         with pytest.raises(ValueError, match="trained for no step"):
             fit(**nothing)
@@ -163,7 +173,7 @@ def test_lightning_changes_fp16_on_a_cpu_before_a_module_can_see_it():
 
 
 @pytest.mark.parametrize(
-    ("label", "got", "steps"), [(10, "got 0 to 10", 1), (-100, "got -100 to 9 at step 2", 3)]
+    ("label", "got", "steps"), [(10, "got 0 to 10", 1), (-100, "got -100 to 9 at step 2", 2)]
 )
 def test_a_label_of_a_later_batch_is_named(label, got, steps):
     """Also that of -100, which PyTorch's cross-entropy leaves out without a word."""

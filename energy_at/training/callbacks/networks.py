@@ -62,7 +62,7 @@ class CompiledNet(Callback):
     network between steps.
 
     Args:
-        mode: Of ``torch.compile``; see ``energy_at.models.compile.COMPILATIONS``.
+        mode: Of ``torch.compile``; see ``energy_at.core.ranges.Compilation``.
     """
 
     def __init__(self, mode: str = "default") -> None:
