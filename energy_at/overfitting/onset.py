@@ -56,9 +56,9 @@ def status_of(
     """Status of a training that has finished, or is running, by its held-out images.
 
     A run has collapsed if, up to its end, its PGD accuracy has fallen below half its best so far
-    and is not back at 70 % of it, or both its PGD and its clean accuracy are at chance. Catastrophic overfitting is that of single-step
-    attacks (Wong et al., 2020): one with a multi-step attack that is below half its best has
-    overfitted robustly. It has overfitted robustly if the running mean
+    and is not back at 70 % of it, or both its PGD and its clean accuracy are at chance.
+    Catastrophic overfitting is that of single-step attacks (Wong et al., 2020): one with a
+    multi-step attack that fell so has overfitted robustly, and so has any run whose mean
     over five validations of its PGD accuracy ends below its best by 0.03, and by four standard
     errors of the difference of two such means, estimated from the median second difference of
     validations. The onset is the highest accuracy within the best window.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from energy_at.attacks import Attack, AttackOptions, AttackResult
 from energy_at.attacks.base import Memory
 from energy_at.core.distributed import Part, summed
 from energy_at.core.ranges import BNMode
-from energy_at.core.rng import Noise, global_draws, mixed
+from energy_at.core.rng import ImageNoise, Noise, global_draws, mixed
 from energy_at.core.types import Images, Labels, Logits, Targets, labels_of
 from energy_at.energy.pair import LogitPair
 from energy_at.models.modes import eval_mode, frozen_running_stats, full_precision, require_tensor
@@ -111,6 +112,7 @@ class AdversarialTraining(LightningModule):
         self.observes_gradients = False  # set by one that needs input gradients, where free
         self.validated_nets: dict[str, Callable[[], nn.Module]] = {"val": lambda: self.net}
         self._percentiles: dict[str, Percentile] = {}  # of the validation
+        self._validated = 0  # images of this validation so far
         self._to_align: tuple[Images, Images, Part] | None = None  # until the backward pass
 
     def forward(self, x: Images) -> Logits:
@@ -205,7 +207,7 @@ class AdversarialTraining(LightningModule):
         self.memory = dict(checkpoint["attack"])
 
     def on_validation_epoch_start(self) -> None:
-        self._percentiles = {}
+        self._percentiles, self._validated = {}, 0
 
     def validation_step(
         self, batch: Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0
@@ -217,9 +219,9 @@ class AdversarialTraining(LightningModule):
         require_held_out(self.net, x, y, self._classes)
         part = part_of(self._trainer, len(x), batch_idx)
 
-        def noise() -> Noise:
-            return part.noise(self._noise(x.device, 0, batch_idx))
-
+        images = range(self._validated, self._validated + part.whole)[part.place]
+        self._validated += part.whole
+        noise = partial(ImageNoise.of, images, self.seed)
         for prefix, net in self.validated_nets.items():
             with full_precision(x.device.type), eval_mode(net()):
                 values = validation_metrics(

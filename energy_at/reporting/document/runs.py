@@ -41,9 +41,9 @@ TERMS = (
     "dE(x). Status of a run, by its PGD accuracy on held-out images: not robust, if it never "
     "exceeded chance (one-sided binomial test, 1 %); collapsed (catastrophic overfitting, CO), "
     "if it falls below half its best so far at the given step, under a single-step training "
-    "attack, and is not back at 70 % of it, or clean and PGD accuracy are at chance; overfitted (robust overfitting, "
-    "RO), if its running mean over five validations ends at least three points, and four "
-    "standard errors, below its best, or it is below half its best under a multi-step attack; "
+    "attack, and is not back at 70 % of it, or clean and PGD accuracy are at chance; overfitted "
+    "(robust overfitting, RO), if its running mean over five validations ends at least three "
+    "points, and four standard errors, below its best, or it falls so under a multi-step attack; "
     "robust otherwise. The sentinel raised its alarms during training.",
 )
 DIFFER = "Differences of their configurations (without loggers, progress bar, place of the data):"
