@@ -100,7 +100,7 @@ def test_a_run_is_opened_again_and_measures_the_same(finished, monkeypatch, caps
 
 
 def test_a_finished_run_is_not_overwritten(finished, type_train):
-    said = "run with reg.name=DER, not none: hydra.run.dir=FOLDER starts a new one elsewhere"
+    said = "run with reg=der, not the default: hydra.run.dir=FOLDER starts a new one elsewhere"
     assert_refused(type_train, said, *ONE_EPOCH, "hydra.run.dir=finished")
 
 

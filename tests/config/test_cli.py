@@ -25,18 +25,16 @@ def test_the_flag_of_a_sweep_may_stand_anywhere(type_train):
 
 
 @pytest.mark.usefixtures("here")
-def test_a_text_is_printed_and_whom_to_trust_is_in_no_configuration(here, monkeypatch, capsys):
-    (here / "mine").mkdir()
-    (here / "mine" / "config.yaml").touch()
+def test_a_text_is_printed_and_whom_to_trust_is_in_no_configuration(monkeypatch, capsys):
     seen = []
 
-    @command("evaluate")
+    @command("train")
     def main(cfg):
         seen.append(cfg)
         return "a table"
 
-    assert typed(monkeypatch, capsys, main, "run=mine", "trust=[]") == (0, "a table\n", "")
-    assert seen[0].run == "mine"
+    assert typed(monkeypatch, capsys, main, "seed=7", "trust=[]") == (0, "a table\n", "")
+    assert seen[0].seed == 7
     assert "trust" not in seen[0]
 
 

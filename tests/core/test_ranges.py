@@ -19,8 +19,10 @@ def test_a_rule_is_asked_of_an_owner_or_of_named_arguments():
 def test_a_function_has_the_rules_of_what_it_hands_its_arguments_to():
     rules = ranges_of("energy_at.attacks.pgd")
     assert {"steps", "alpha", "restarts", "std"} <= set(rules)
-    assert ranges_of("energy_at.attacks.LIET")["steps"].broken_by(2) is not None
-    assert ranges_of("energy_at.attacks.LIET")["steps"].holds(None)
+    liet = ranges_of("energy_at.attacks.LIET")
+    assert liet["steps"].broken_by(2) is not None
+    assert liet["alpha"].holds(None)  # left to the radius
+    assert not liet["steps"].holds(None)
     assert ranges_of("my_package.MyAttack") == {}
 
 
