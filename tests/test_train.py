@@ -82,6 +82,7 @@ def test_a_run_knows_its_versions_and_its_configuration(finished):
 
 def test_the_printed_table_holds_the_written_results(finished):
     results = json.loads(Path("finished/results.json").read_text())
+    assert results["rows"] == len(Path("finished/metrics.csv").read_text().splitlines()) - 1
     assert f"{100 * results['last']['test']['clean']:.1f}" in finished
     assert results["last"]["test"]["n"] == 128
     assert results["last"]["val"]["n"] == 64

@@ -38,11 +38,12 @@ from energy_at.core.trust import below_trusted
 _EXTRAS = "joblib|ray|submitit|optuna"  # packages that run sweeps
 _OUTPUT = "standard output"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_MODE = r"\[RUN, MULTIRUN\]"
 _HYDRA_TYPES = {  # of its own keys, in messages of OmegaConf
     "is not Optional|to string": "a text",
     "valid bool": "true or false",
     "to Integer": "an integer",
-    r"\[RUN, MULTIRUN\]": "RUN or MULTIRUN",
+    _MODE: "RUN or MULTIRUN",
 }
 _USER_ERRORS = (ValueError, FileNotFoundError, FloatingPointError, ImportError, RuntimeError)
 _FRAMEWORK = (HydraException, OmegaConfBaseException)
@@ -269,6 +270,8 @@ def _of_an_override(error: BaseException, command: str | None) -> str | None:
         inner = re.search(rf"full_key: ({re.escape(missing[1])}\.\S+)", str(error.__cause__))
         key = inner[1] if inner else missing[1]
         return unknown_key(key, command, [a for a in sys.argv[1:] if "=" in a])
+    if mode := re.match(r"Invalid hydra.mode '(.*?)'", str(error)):  # of Hydra >= 1.4
+        return f"hydra.mode={mode[1]} must be {_HYDRA_TYPES[_MODE]}"
     if typed := re.match(r"Error merging override \+*([\w.]+)=(.*)", str(error)):
         why = str(error.__cause__)
         found = (must for pattern, must in _HYDRA_TYPES.items() if re.search(pattern, why))

@@ -9,7 +9,7 @@ import hydra.utils
 import omegaconf
 from hydra.core.config_store import ConfigStore
 from hydra.errors import InstantiationException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 HAS_ALLOW_LIST = hasattr(hydra.utils, "UNSAFE_DISABLE_EXECUTION_CHECKS")  # Hydra >= 1.4
 BASE = {} if HAS_ALLOW_LIST else {"version_base": "1.3"}  # of the behaviour; deprecated in 1.4
@@ -45,7 +45,9 @@ def instantiate(cfg: Any, **options: Any) -> Any:
         place = next((note for note in notes if note.startswith("full_key: ")), None)
         if place is None:
             raise
-        message = f"Error in call to target:\n{error!r}\n{place}"
+        root = cfg._get_root() if isinstance(cfg, DictConfig) else None
+        target = OmegaConf.select(root, f"{place.split()[1]}._target_") if root else None
+        message = f"Error in call to target '{target}':\n{error!r}\n{place}"
         raise InstantiationException(message) from error
 
 

@@ -48,6 +48,7 @@ def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> None:
     verdict = asdict(finished.status) | {"use": finished.usable}
     results |= {"status": verdict, "training": left.get("training") or cost(cfg, run)}
     log = folder.log()
+    results["rows"] = len(log["step"])  # a log that loses one is damaged
     if len(log["train/loss"]):
         figure = delta_energy_figure({display_name(cfg): log}, setting([cfg]))
         save(figure, folder.path / "delta_energy")

@@ -172,7 +172,7 @@ def setting(configs: Sequence[DictConfig]) -> str:
     """
     parts = [{part(config) for config in configs} for part in (_data, _network, _threat, _epochs)]
     shared = [found.pop() or "" for found in parts if len(found) == 1 and None not in found]
-    return ", ".join(shared) or ("different settings" if len(configs) > 1 else "")
+    return printable(", ".join(shared)) or ("different settings" if len(configs) > 1 else "")
 
 
 def display_name(config: DictConfig) -> str:

@@ -162,6 +162,9 @@ def percent(shares: Mapping[str, float], name: str) -> float | None:
 
 def lost_rows(log: MetricsLog, results: Mapping[str, Any]) -> str:
     """Where a log ends before the training whose results these are, if it does."""
+    rows, left = results.get("rows", 0), len(log["step"])
+    if left < rows:
+        return f"of its {rows} rows {left} are left"
     step, steps = results.get("last", {}).get("step", 0), log["train/loss"].steps
     if not len(steps) or steps[-1] >= step:
         return ""

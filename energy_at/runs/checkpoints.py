@@ -85,7 +85,7 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(f"checkpoint {path} not found")
     with path.open("rb") as file:
         start = file.read(9)
-    is_zip = zipfile.is_zipfile(path)
+    is_zip = start.startswith(b"PK")
     is_pytorch = is_zip or start[:1] == b"\x80"
     try:
         if is_zip:

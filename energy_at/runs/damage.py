@@ -1,7 +1,7 @@
 """What a file of a run holds that no training has written so: damage, or a stranger's doing."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -59,14 +59,32 @@ def damage_of_results(results: Mapping[str, Any]) -> str | None:
                 return f"{which}.{images} must hold accuracies and n"
             if images != "step" and (wrong := [k for k in shares if not _is_share(k, shares[k])]):
                 return f"{which}.{images}.{wrong[0]}={shares[wrong[0]]} must be from 0 to 1"
-    for name in ("held_out", "training", "status"):
-        if not isinstance(results.get(name, {}), dict):
-            return f"{name} must be a mapping"
-    for name in ("held_out", "training"):
-        if not all(map(is_number, results.get(name, {}).values())):
-            return f"{name} must hold numbers"
+    for name, (holds, must) in _PARTS.items():
+        if name in results and not holds(results[name]):
+            return f"{name} must {must}"
     return None
+
+
+def _is_alarm(value: Any) -> bool:
+    named = isinstance(value, dict) and isinstance(value.get("kind"), str)
+    return named and is_integer(value.get("step"))
 
 
 def _is_share(name: str, value: float) -> bool:
     return name == "n" or 0 <= value <= 1
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(is_number, value.values()))
+
+
+_PARTS: dict[str, tuple[Callable[[Any], bool], str]] = {  # of results
+    "held_out": (_are_numbers, "hold numbers"),
+    "training": (_are_numbers, "hold numbers"),
+    "status": (lambda value: isinstance(value, dict), "be a mapping"),
+    "rows": (is_integer, "be an integer"),
+    "alarms": (
+        lambda value: isinstance(value, list) and all(map(_is_alarm, value)),
+        "be a list, each with kind and step",
+    ),
+}

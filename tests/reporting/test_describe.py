@@ -38,6 +38,10 @@ def test_a_setting_names_data_network_threat_and_length(overrides, said):
     assert setting([composed(*overrides)]).startswith(said)
 
 
+def test_a_setting_sends_nothing_to_the_terminal():
+    assert setting([OmegaConf.create({"dataset": {"name": "a\x1b[31m\x07"}})]).isprintable()
+
+
 def test_what_differs_is_in_no_setting():
     configs = [composed(*TINY, f"threat.eps={eps}/255", "trainer.max_epochs=2") for eps in (8, 16)]
     assert setting(configs) == "synthetic images, small CNN of width 4, 2 epochs"

@@ -102,6 +102,19 @@ def test_a_log_that_ends_before_its_training_is_damaged(tmp_path):
         FinishedRun(folder).status  # noqa: B018
 
 
+@pytest.mark.parametrize("lost", [1, 5, "row"])
+def test_a_log_whose_last_row_is_cut_or_lost_is_damaged(lost, tmp_path):
+    folder = write(tmp_path / "run")
+    text = folder.metrics_file.read_text()
+    rows = text.count("\n") - 1
+    folder.write_results(folder.results() | {"rows": rows})
+    assert FinishedRun(folder).status.kind == "robust"
+    cut = text[: text[:-1].rfind("\n") + 1] if lost == "row" else text[:-lost]
+    folder.metrics_file.write_text(cut)
+    with pytest.raises(ValueError, match=f"of its {rows} rows {rows - 1} are left"):
+        FinishedRun(folder).status  # noqa: B018
+
+
 def test_jobs_of_a_sweep_that_failed_are_named_with_their_reason(here, capsys):
     sweep = failing_sweep(Path("sweep"))
     assert [run.path for run in finished_runs(sweep)] == [Path("sweep/0")]

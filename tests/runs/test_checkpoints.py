@@ -227,3 +227,21 @@ def test_a_file_of_ours_says_what_network_it_is_of(tmp_path):
     config["dataset"] = {"classes": 2, "channels": 3, "size": 8}
     (tmp_path / "run" / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
     assert recorded_model(checkpoint) == model
+
+
+@pytest.mark.parametrize("bit", [1, 128])
+def test_a_flipped_bit_at_the_end_of_a_file_is_damage_or_changes_nothing(bit, tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save({"weight": torch.arange(9.0)}, path)
+    whole, damaged = path.read_bytes(), 0
+    for place in range(len(whole) - 200, len(whole)):  # the list of contents
+        changed = bytearray(whole)
+        changed[place] ^= bit
+        path.write_bytes(changed)
+        try:
+            found = read_tensors(path)["weight"]
+        except ValueError as error:
+            damaged += "damaged or truncated" in str(error)
+        else:
+            assert torch.equal(found, torch.arange(9.0))
+    assert damaged > 20

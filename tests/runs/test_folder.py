@@ -156,6 +156,9 @@ def test_a_damaged_file_of_a_run_is_named_in_one_line(run, name, content):
         ),
         ("results.json", '{"training": {"seconds": "a"}}', "training must hold numbers"),
         ("results.json", '{"status": []}', "status must be a mapping"),
+        ("results.json", '{"rows": "many"}', "rows must be an integer"),
+        ("results.json", '{"alarms": 5}', "alarms must be a list, each with kind and step"),
+        ("results.json", '{"alarms": [{"kind": 3}]}', "alarms must be a list, each with kind"),
         ("results.json", '{"last":\n {"step" 3}}', "line 2, column 10: it is not JSON"),
         ("results.json", "[" * 100_000, "it is not JSON"),
         ("environment.json", '{"overrides": 3}', "overrides must be a list"),
@@ -170,7 +173,7 @@ def test_a_damaged_file_of_a_run_is_named_in_one_line(run, name, content):
         ("config.yaml", "- 1", "it holds no configuration"),
         ("config.yaml", "dataset: 3", "it has no group dataset"),
         pytest.param("config.yaml", f"a: {'[' * 999}{']' * 999}", "nested too deeply", id="deep"),
-        ("config.yaml", "a: &a {b: *a}", "it is nested too deeply"),
+        ("config.yaml", "a: &a {b: *a}", "config.yaml is damaged: "),
         ("config.yaml", "a: !!python/object/apply:os.system [ls]", "it is not YAML"),
     ],
 )
