@@ -47,6 +47,7 @@ def export(run: str | Path, which: str, out: Path, *, hub: bool = False) -> Path
     from energy_at.config.build import reopen
     from energy_at.evaluation.hub import write_hub_folder
     from energy_at.models.weights import exported
+    from energy_at.runs.checkpoints import state_digest
 
     module, _ = reopen(folder, which)
     about = {
@@ -55,7 +56,8 @@ def export(run: str | Path, which: str, out: Path, *, hub: bool = False) -> Path
         "model": json.dumps(OmegaConf.to_container(cfg.model)),
         "checkpoint": which,
     }
-    content = save(exported(module.net), metadata=about)
+    weights = exported(module.net)
+    content = save(weights, metadata={**about, "sha256": state_digest(weights)})
     if hub:
         return write_hub_folder(folder, which, content, out)
     write_atomic(out, content)  # save_file would leave it readable to its owner alone

@@ -24,8 +24,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from energy_at import analyse, evaluate, export, report, sample, train
-from energy_at.evaluation.trained_model import state_digest
-from energy_at.runs.checkpoints import read_checkpoint
+from energy_at.runs.checkpoints import read_checkpoint, state_digest
 from tests.helpers.faults import Faults, places, run, write_row
 from tests.helpers.running import TINY, TINY_BN
 from tests.helpers.samples import quick_classifier

@@ -16,7 +16,6 @@ from energy_at.core.progress import printable, titled
 from energy_at.core.types import Images, Labels
 from energy_at.data import ImageSet, as_floats
 from energy_at.evaluation.robustness import Evaluator
-from energy_at.evaluation.trained_model import state_digest
 from energy_at.models.modes import eval_mode
 from energy_at.overfitting.alarms import ALARMS
 from energy_at.reporting.comparison import OPTIONAL, results_table
@@ -24,7 +23,7 @@ from energy_at.reporting.describe import display_name, setting
 from energy_at.reporting.figures import save
 from energy_at.reporting.figures.training_curves import delta_energy_figure
 from energy_at.reporting.finished_run import FinishedRun
-from energy_at.runs.checkpoints import read_checkpoint
+from energy_at.runs.checkpoints import read_checkpoint, state_digest
 from energy_at.runs.folder import RunFolder, accuracies_in
 from energy_at.training import LastCheckpoint
 from energy_at.training.callbacks import callbacks_of

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor, nn
+from torch import nn
 
 from energy_at import __version__
 from energy_at.attacks.registry import ITERATED, LABELS
@@ -16,7 +16,7 @@ from energy_at.attacks.threat import BALLS, Ball
 from energy_at.config import largest_radius, parse_pixels
 from energy_at.config.build import build_data, build_loggers, keys_of, make, reopen
 from energy_at.core.device import device_of
-from energy_at.core.files import digest, sha256
+from energy_at.core.files import digest
 from energy_at.core.names import NORMS
 from energy_at.core.ranges import require_ranges
 from energy_at.core.rules import ArgumentError, integer, one_of, or_null, require
@@ -27,6 +27,7 @@ from energy_at.evaluation.published_weights import open_weights
 from energy_at.evaluation.robustness import Evaluator
 from energy_at.reporting.comparison import compare
 from energy_at.reporting.finished_run import FinishedRun
+from energy_at.runs.checkpoints import state_digest
 from energy_at.runs.folder import RunFolder, runs_in
 from energy_at.runs.selection import moved_data, named_folders, require_distinct
 from energy_at.training.loggers import TolerantWandb
@@ -97,17 +98,6 @@ class TrainedModel:
     @cached_property
     def weights_digest(self) -> str:
         return state_digest(self.net.state_dict())
-
-
-def state_digest(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 of the names and values of all weights."""
-    return sha256(
-        *(
-            part
-            for name, value in sorted(state.items())
-            for part in (name.encode(), value.detach().cpu().contiguous().flatten().numpy())
-        )
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,9 @@
 
 import json
 import zipfile
+from collections.abc import Mapping
 from contextlib import suppress
+from io import SEEK_END, BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,9 @@ import torch
 from omegaconf import OmegaConf
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
+from torch import Tensor
 
+from energy_at.core.files import sha256
 from energy_at.core.rules import integer
 from energy_at.runs.folder import RunFolder
 
@@ -24,6 +28,9 @@ _TRAINING_STATE: dict[str, type] = {
     "state_dict": dict,
     "callbacks": dict,
 }
+
+_PREFIX = b"sha256:"
+_COMMENT = len(_PREFIX) + 64  # bytes
 
 _PROGRESS = {"epoch_progress", "epoch_loop.batch_progress"}
 
@@ -67,7 +74,7 @@ def read_training_state(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"checkpoint {path} is damaged: metrics_rows is no number of rows")
     if not isinstance(state.get("sentinel") or {}, dict):
         raise ValueError(f"checkpoint {path} is damaged: sentinel is no dict")
-    if not all(isinstance(value, torch.Tensor) for value in state["state_dict"].values()):
+    if not all(isinstance(value, Tensor) for value in state["state_dict"].values()):
         raise ValueError(f"checkpoint {path} is damaged: a weight is no tensor")
     return state
 
@@ -94,6 +101,8 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
         else:
             content = load_file(path)
+            if _recorded(path).get("sha256") not in (None, state_digest(content)):
+                raise ValueError("other weights than were written")
     except Exception as error:  # torch raises half a dozen kinds here; all mean one of three things
         if is_pytorch and "Weights only load failed" in str(error):
             raise ValueError(
@@ -123,17 +132,51 @@ def recorded_model(path: Path) -> dict[str, Any]:
         if folder.checkpoints == path.absolute().parent:
             model = OmegaConf.to_container(folder.config().model)
         else:
-            with safe_open(path, framework="pt") as file:
-                about = file.metadata() or {}
-            model = json.loads(about["model"]) if "energy_at" in about else None
+            model = json.loads(_recorded(path)["model"])
     return model if isinstance(model, dict) else {}
 
 
-def _require_intact(path: Path) -> None:
-    """Raises ``BadZipFile`` if bytes have changed: each part of the file has its CRC-32.
+def _recorded(path: Path) -> dict[str, str]:
+    """What ``export`` wrote into a file about its weights; empty for other files."""
+    with safe_open(path, framework="pt") as file:
+        about: dict[str, str] = file.metadata() or {}
+    return about if "energy_at" in about else {}
 
-    PyTorch writes them, and does not check them.
+
+def with_digest(content: BytesIO) -> memoryview:
+    """What ``torch.save`` wrote, with its own SHA-256 as the comment at the end of the ZIP file."""
+    content.seek(-2, SEEK_END)  # the length of the comment
+    content.write(_COMMENT.to_bytes(2, "little"))
+    content.write(_digest_of(content.getvalue()))
+    return content.getbuffer()
+
+
+def state_digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the names and values of all weights."""
+    return sha256(
+        *(
+            part
+            for name, value in sorted(state.items())
+            for part in (name.encode(), value.detach().cpu().flatten().view(torch.uint8).numpy())
+        )
+    )
+
+
+def _require_intact(path: Path) -> None:
+    """Raises ``BadZipFile`` if bytes have changed.
+
+    A checkpoint of ours holds the digest of itself. In others each part has its CRC-32, which
+    PyTorch writes and does not check.
     """
     with zipfile.ZipFile(path) as parts:
-        if (part := parts.testzip()) is not None:
-            raise zipfile.BadZipFile(part)
+        if parts.comment.startswith(_PREFIX) or len(parts.comment) == _COMMENT:
+            content = memoryview(path.read_bytes())
+            intact = parts.comment == content[-_COMMENT:] == _digest_of(content[:-_COMMENT])
+        else:
+            intact = parts.testzip() is None
+    if not intact:
+        raise zipfile.BadZipFile(path)
+
+
+def _digest_of(content: bytes | memoryview) -> bytes:
+    return _PREFIX + sha256(content).encode()

@@ -11,8 +11,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from energy_at.runs.checkpoints import read_checkpoint, read_tensors, recorded_model
+from energy_at.runs.checkpoints import (
+    read_checkpoint,
+    read_tensors,
+    recorded_model,
+    state_digest,
+)
 from energy_at.runs.folder import RunFolder
+from energy_at.training.callbacks.checkpoints import CheckpointFiles
 from tests.runs.test_folder import one_line
 
 GOOD = {"state_dict": {"weight": torch.arange(1000.0)}, "global_step": 7, "name": "x", "lrs": [0.1]}
@@ -245,3 +251,26 @@ def test_a_flipped_bit_at_the_end_of_a_file_is_damage_or_changes_nothing(bit, tm
         else:
             assert torch.equal(found, torch.arange(9.0))
     assert damaged > 20
+
+
+@pytest.mark.parametrize("bit", [1, 128])
+def test_any_bit_that_has_changed_in_a_file_of_ours_is_damage(bit, tmp_path):
+    checkpoint, exported = tmp_path / "last.ckpt", tmp_path / "best.safetensors"
+    CheckpointFiles().save_checkpoint(GOOD, checkpoint)
+    weights = {"a": torch.arange(5.0), "b": torch.ones(2, 3).bfloat16(), "c": torch.tensor(True)}
+    save_file(weights, exported, metadata={"energy_at": "1", "sha256": state_digest(weights)})
+    assert torch.equal(
+        read_tensors(checkpoint)["state_dict"]["weight"], GOOD["state_dict"]["weight"]
+    )
+    assert torch.equal(read_tensors(exported)["a"], weights["a"])
+    for path in (checkpoint, exported):
+        whole = path.read_bytes()
+        for place in range(len(whole)):
+            if place < len(whole) - 33 and (path == exported or place % 17):  # 33: its weights
+                continue
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
+            with pytest.raises(ValueError, match=r"damaged or truncated|is not a checkpoint"):
+                read_tensors(path)
+        path.write_bytes(whole + b"\0")
+        with pytest.raises(ValueError, match="damaged or truncated"):
+            read_tensors(path)

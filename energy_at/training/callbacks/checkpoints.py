@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import WandbLogger
 from energy_at.core.files import write_atomic
 from energy_at.core.ranges import require_ranges
 from energy_at.core.rules import ArgumentError
-from energy_at.runs.checkpoints import read_tensors
+from energy_at.runs.checkpoints import read_tensors, with_digest
 from energy_at.training.loggers import MetricsCSV
 
 
@@ -26,7 +26,7 @@ class CheckpointFiles(TorchCheckpointIO):
     ) -> None:
         content = io.BytesIO()
         torch.save(checkpoint, content)
-        write_atomic(Path(path), content.getbuffer())
+        write_atomic(Path(path), with_digest(content))
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return read_tensors(path)
