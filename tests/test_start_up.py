@@ -72,7 +72,9 @@ def test_a_mistake_is_answered_without_what_computes(here):
         ("sample", "run=nowhere"),
         ("export", "run=nowhere"),
     ]
+    of_sweeps = ("reg=der,derr", "optimzer.lr=1,2", "optimizer.lr=-1,-2", "seed=abc")
     given = [("train", wrong) for wrong in mistakes]
+    given += [("train", "-m", "dataset=digits", wrong) for wrong in of_sweeps]
     for code, _, err, imported in answers(*given, *of_others).values():
         assert code == 1
         assert err.startswith("error: ")

@@ -13,6 +13,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from energy_at.config.schema import check
 from energy_at.config.sweep_progress import SweepProgress
 from energy_at.core.lock import locked
 
@@ -118,17 +119,25 @@ def require_any(
     """Raises the error of the first job if none could begin: all lack data, or a package.
 
     One that could, or has begun before, is enough: the others say what is wrong with them. After
-    that, samplings must have all their feature extractors, which may be downloaded here.
+    that, samplings must have all their feature extractors, which may be downloaded here. A key or a
+    choice that Hydra does not know is an error of the whole sweep. What needs no torch comes first.
     """
-    from energy_at.config.preflight import require_beginning
-
+    compose = context.config_loader.load_sweep_config
+    typed: set[str] = set()
+    for job in jobs:
+        if not typed.issuperset(job):
+            compose(config, list(job))
+            typed.update(job)
     errors = []
     for number, job in enumerate(jobs):
         folder = place(job, number)
         if folder.is_dir() or config.hydra.runtime.choices["hydra/launcher"] not in LOCAL:
             break
         try:
-            require_beginning(context.config_loader.load_sweep_config(config, list(job)), folder)
+            check(composed := compose(config, list(job)))
+            from energy_at.config.preflight import require_beginning
+
+            require_beginning(composed, folder)
         except Exception as error:
             errors.append(error)
         else:
