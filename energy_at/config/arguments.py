@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
-from omegaconf import DictConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
 
 from energy_at.config.keys import FOLDERS, choices_of, compose_command, keys_in, near_keys
+from energy_at.core.trust import require_trusted, set_trusted
 
 
 class _UnreadableError(Exception):
@@ -17,7 +19,12 @@ class _UnreadableError(Exception):
 
 
 def require_overrides(command: str, arguments: Sequence[str]) -> None:
-    """Raises ``ValueError`` for an option that Hydra does not have, or a word without ``=``."""
+    """Checks what was typed before Hydra reads it.
+
+    Raises:
+        ValueError: for an option that Hydra does not have, a word without ``=``, or a callback of
+            Hydra, which it would build at once, that is not trusted.
+    """
     parser = get_args_parser()
     parser.error = _raise  # type: ignore[method-assign]
     unknown, overrides = _parse(parser, arguments)
@@ -26,6 +33,21 @@ def require_overrides(command: str, arguments: Sequence[str]) -> None:
     for before, word in pairwise(["", *overrides]):
         if not word.startswith("~") and ("=" not in word or word == "="):
             raise ValueError(_of_a_word(command, before, word, overrides))
+    if any("hydra.callbacks" in word and "_target_" in word for word in overrides):
+        _require_trusted_callbacks([word for word in overrides if not word.startswith("~")])
+
+
+def _require_trusted_callbacks(overrides: Sequence[str]) -> None:
+    cfg = OmegaConf.create()
+    for one in OverridesParser.create().parse_overrides(list(overrides)):
+        if one.is_sweep_override():  # of Hydra's own keys it refuses them
+            continue
+        value = one.value()
+        if one.key_or_group == "trust":
+            set_trusted([str(v) for v in value] if isinstance(value, list) else [])
+        elif one.key_or_group.startswith("hydra.callbacks"):
+            OmegaConf.update(cfg, one.key_or_group, value, force_add=True)
+    require_trusted(cfg)
 
 
 def _raise(message: str) -> NoReturn:

@@ -7,6 +7,7 @@ import pytest
 
 from energy_at.config.arguments import require_overrides
 from energy_at.config.versions import unchecked_help
+from energy_at.core.trust import set_trusted
 
 DASHES = "--gpu: unknown option; write key=value, without dashes"
 
@@ -56,3 +57,19 @@ def test_what_was_meant_is_ready_to_type(command, typed, line, here):
 )
 def test_what_hydra_reads_passes(typed):
     require_overrides("train", typed.split())
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "+hydra.callbacks.x._target_=joblib.load +hydra.callbacks.x.filename=p",
+        "-m +hydra.callbacks.x={_target_:joblib.load,filename:p} seed=0,1",
+        "+hydra.callbacks={x:{y:{_target_:joblib.load}}} trust=[other]",
+    ],
+)
+def test_a_callback_of_hydra_must_be_trusted_before_hydra_builds_it(typed):
+    with pytest.raises(ValueError, match=r"^hydra\.callbacks\.x.*=joblib\.load is not trusted"):
+        require_overrides("train", typed.split())
+    trusting = typed.replace(" trust=[other]", "")
+    require_overrides("train", [*trusting.split(), "trust=[joblib]"])
+    set_trusted([])
