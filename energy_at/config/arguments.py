@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from energy_at.config.keys import FOLDERS, choices_of, compose_command, keys_in, near_keys
+from energy_at.core.rules import one_of
 from energy_at.core.trust import require_trusted, set_trusted
 
 
@@ -22,8 +23,8 @@ def require_overrides(command: str, arguments: Sequence[str]) -> None:
     """Checks what was typed before Hydra reads it.
 
     Raises:
-        ValueError: for an option that Hydra does not have, a word without ``=``, or a callback of
-            Hydra, which it would build at once, that is not trusted.
+        ValueError: for an option that Hydra does not have, a word without ``=``, a group without a
+            choice, or a callback of Hydra, which it would build at once, that is not trusted.
     """
     parser = get_args_parser()
     parser.error = _raise  # type: ignore[method-assign]
@@ -33,6 +34,9 @@ def require_overrides(command: str, arguments: Sequence[str]) -> None:
     for before, word in pairwise(["", *overrides]):
         if not word.startswith("~") and ("=" not in word or word == "="):
             raise ValueError(_of_a_word(command, before, word, overrides))
+        group, _, choice = word.lstrip("+").partition("=")
+        if choice in ("", "null", "[]") and "/" not in group and (known := choices_of(group)):
+            raise ValueError(f"{word} must be {one_of(*known).broken_by(choice)}")
     if any("hydra.callbacks" in word and "_target_" in word for word in overrides):
         _require_trusted_callbacks([word for word in overrides if not word.startswith("~")])
 

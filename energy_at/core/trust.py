@@ -77,7 +77,7 @@ def require_trusted(cfg: Any, *, of: Path | None = None) -> list[str]:
         place = f"{of}: {typed}" if of else typed
         target = node["_target_"]
         if not (isinstance(target, str) and target):
-            raise ValueError(f"{place}={target} must be the name of a class or function")
+            raise ValueError(f"{place}={as_typed(target)} must be the name of a class or function")
         if target == TIMM and (found := TIMM_READS_FILES & node.keys()):
             raise ValueError(
                 f"{place}={TIMM} may not take {', '.join(sorted(found))}: checkpoint=FILE loads "

@@ -28,10 +28,13 @@ pytestmark = pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ("reg=null", "a group takes the name of one of its choices, such as reg=none"),
+        ("reg=null", "reg=null must be aaer, der, der_gradalign, elle, elle_a, gradalign or none"),
         ("+trainer.max_steps=1", "+trainer.max_steps: the key is there already, leave out the +"),
         ("trainer.max_time=abc", "trainer.max_time=abc must be days:hours:minutes:seconds"),
-        ("attack=null", "takes the name of one of its choices"),
+        ("attack=null", "attack=null must be "),
+        ("logger=[]", "logger=[] must be csv"),
+        ("hydra/launcher=null", "a group takes the name of one of its choices"),
+        ("seed=${seed}", "seed=${seed} cannot be computed: Recursive interpolation"),
         ("hydra.run.dir=/dev/null/x", "Not a directory"),
     ],
 )  # fmt: skip
