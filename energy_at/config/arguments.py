@@ -34,6 +34,7 @@ def require_overrides(command: str, arguments: Sequence[str]) -> None:
     for before, word in pairwise(["", *overrides]):
         if not word.startswith("~") and ("=" not in word or word == "="):
             raise ValueError(_of_a_word(command, before, word, overrides))
+    for word in overrides:
         group, _, choice = word.lstrip("+").partition("=")
         if choice in ("", "null", "[]") and "/" not in group and (known := choices_of(group)):
             raise ValueError(f"{word} must be {one_of(*known).broken_by(choice)}")
