@@ -309,8 +309,8 @@ def _of_a_framework(error: BaseException) -> str | None:
         return None
     line, _, place = " ".join(str(error).split()).partition(" full_key: ")
     if isinstance(error, InterpolationResolutionError):
-        typed = next((a for a in sys.argv[1:] if "${" in a), "a value")
-        return f"{error.full_key or typed} cannot be computed: {line}"
+        place = error.full_key or next((a for a in sys.argv[1:] if "${" in a), "a value")
+        return f"{place} cannot be computed: {line}"
     if line.startswith("Config group override must be a string"):
         return "a group takes the name of one of its choices, such as reg=none: --help lists them"
     if lost := re.match("Key '(.+?)' is not in struct", line):

@@ -49,6 +49,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     checkpoint = read_tensors(path)
     if "state_dict" not in checkpoint:
         raise ValueError(f"checkpoint {path} has no state_dict: it was not written by a training")
+    state = checkpoint["state_dict"]
+    if not (isinstance(state, dict) and all(isinstance(v, Tensor) for v in state.values())):
+        raise ValueError(f"checkpoint {path} is damaged: state_dict must hold tensors")
     return checkpoint
 
 
@@ -75,8 +78,6 @@ def read_training_state(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"checkpoint {path} is damaged: metrics_rows is no number of rows")
     if not isinstance(state.get("sentinel") or {}, dict):
         raise ValueError(f"checkpoint {path} is damaged: sentinel is no dict")
-    if not all(isinstance(value, Tensor) for value in state["state_dict"].values()):
-        raise ValueError(f"checkpoint {path} is damaged: a weight is no tensor")
     return state
 
 

@@ -234,9 +234,6 @@ class RunFolder:
     def has_checkpoint(self, which: str = "last") -> bool:
         return (self.checkpoints / f"{which}.ckpt").is_file()
 
-    def has_figure(self) -> bool:
-        return all((self.path / f"delta_energy.{kind}").is_file() for kind in ("png", "pdf"))
-
     def saved(self) -> dict[str, Path]:
         """Existing ``last`` and ``best`` checkpoints by file name."""
         found = [self.checkpoint(which) for which in ("last", "best") if self.has_checkpoint(which)]

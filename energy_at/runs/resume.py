@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from energy_at.core.files import is_first
+from energy_at.core.files import is_first, parts_below, remove_parts
 from energy_at.core.rules import as_typed, is_integer
 from energy_at.core.trust import require_inside
 from energy_at.models.sources import OPTIONS
@@ -22,6 +22,7 @@ from energy_at.runs.selection import CHANGEABLE, changes_of, require_resumable
 # What a training finds out about its images and its initial weights, where nobody types it.
 _OF_IMAGES = ("channels", "size", "classes", "names", "mean", "std", "pad", "val_size")
 _FOUND = ("init_sha256", *(f"dataset.{name}" for name in _OF_IMAGES))
+_ENDS = {"png": b"IEND", "pdf": b"%%EOF"}  # of a whole file
 _PATHS = {"init", "dataset.root", "dataset.file", "dataset.reader.file", "dataset.extra"}
 _PRESETS = ("experiment", "scale", "protocol")  # groups with keys of other groups
 _OF_INIT = tuple(f"model.{name}" for name in (*OPTIONS, "mean", "std"))
@@ -45,10 +46,7 @@ def open_job(
     if holds_run and folder.results_file.is_file() and not _lacks_results(folder):
         if is_first():
             _require_whole_log(folder)
-        left = (folder.evaluated_file, folder.path / ".lock")  # by a process killed at its very end
-        if is_first() and any(file.is_file() for file in left):
-            with folder.in_use():
-                folder.evaluated_file.unlink(missing_ok=True)
+        _tidy(folder)
         return None
     if holds_run and (folder.has_checkpoint() or (is_first() and not in_sweep)):
         return open_resumed(str(folder.path), [], typed=cfg)
@@ -170,8 +168,11 @@ def open_resumed(
                 "new run"
             )
     # The first process has noted the longer training where the others look for the shorter.
-    ends_here = folder.results_file.is_file() and not _is_longer(cfg, before)
+    if has_results := folder.results_file.is_file():
+        folder.results()  # damaged ones are kept by no longer training
+    ends_here = has_results and not _is_longer(cfg, before)
     if is_first() and ends_here and (changes or not _lacks_results(folder)):
+        _tidy(folder)
         raise ValueError(
             f"{path} {_ending(state)}: trainer.max_epochs above {before.trainer.max_epochs} trains "
             "it further, energy_at.evaluate evaluates it again"
@@ -191,6 +192,15 @@ def _require_whole_log(folder: RunFolder) -> None:
     if folder.has_checkpoint():
         _state_and_log(folder)
     folder.log()
+
+
+def _tidy(folder: RunFolder) -> None:
+    """Removes what a process that was killed at its very end has left in a finished run."""
+    left = (folder.evaluated_file, folder.path / ".lock", *parts_below(folder.path))
+    if is_first() and any(file.is_file() for file in left):
+        with folder.in_use():
+            folder.evaluated_file.unlink(missing_ok=True)
+            remove_parts(folder.path)
 
 
 def _lacks_results(folder: RunFolder) -> bool:
@@ -215,7 +225,9 @@ def _lacks_results(folder: RunFolder) -> bool:
     ]
     if any(part not in results for part in parts) or not all(accuracies):
         return True
-    return not folder.has_figure() and len(folder.log()["train/loss"]) > 0
+    figures = ((folder.path / f"delta_energy.{kind}", end) for kind, end in _ENDS.items())
+    whole = all(path.is_file() and end in path.read_bytes()[-12:] for path, end in figures)
+    return not whole and len(folder.log()["train/loss"]) > 0
 
 
 def _is_longer(cfg: DictConfig, before: DictConfig) -> bool:
