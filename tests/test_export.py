@@ -14,7 +14,7 @@ import energy_at
 from energy_at import evaluate, export
 from energy_at.config.build import make, reopen
 from energy_at.models.weights import load_weights
-from energy_at.runs.checkpoints import read_tensors
+from energy_at.runs.checkpoints import read_tensors, state_digest
 from energy_at.runs.folder import RunFolder
 from energy_at.training.callbacks.checkpoints import BestCheckpoint
 from tests.helpers.running import everything, states_equal, train_in, typed
@@ -122,6 +122,7 @@ def test_the_file_says_what_it_is(run):
         "energy_at": energy_at.__version__,
         "dataset": "synthetic",
         "checkpoint": "best",
+        "sha256": state_digest(read_tensors(file)),
     }
     assert (model["_target_"], model["width"]) == ("energy_at.models.preactresnet18", 2)
     assert (model["channels"], model["classes"]) == (3, 4)

@@ -93,7 +93,7 @@ FORMS = {  # node: where in it the first refused target stands, and this target
     "argument": (built("torch.nn.Sequential", x=built("os.system")), "x._target_", "os.system"),
     "element": (NESTED, "_args_[1]._target_", "os.system"),
     "ours": (built("energy_at.runs.folder.runs_in"), "_target_", "energy_at.runs.folder.runs_in"),
-    "no name": (built(["os.system"]), "_target_", ["os.system"]),
+    "no name": (built(["os.system"]), "_target_", "[os.system]"),
 }
 
 
