@@ -56,7 +56,7 @@ def test_links_of_the_readme_are_absolute_where_an_index_shows_it(installed):
     assert local
     assert all((ROOT / link).exists() for link in local)
     assert {link for link in links if not link.startswith(("https://", "#"))} == set()
-    assert any(link.endswith("/main/docs/demo/delta_energy.png") for link in links)
+    assert any(link.endswith("/main/docs/co_robust/comparison.png") for link in links)
 
 
 @pytest.mark.slow
