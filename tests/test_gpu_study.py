@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -19,12 +20,13 @@ for argument in "$@"; do
   case $argument in hydra.run.dir=*|resume=*|out=*) folder=${{argument#*=}} ;; esac
 done
 case $2 in *.train) name=results ;; *.evaluate) name=evaluation ;; *.sample) name=samples ;; *) name=benchmark ;; esac
-[[ $2 != "$FAIL" ]] && mkdir -p "$folder" && echo '{{"kind": "'$name'"}}' > "$folder/$name.json"
+[[ $2 != "$FAIL" ]] && mkdir -p "$folder" && echo "{{\\"kind\\": \\"$name\\"$ROWS}}" > "$folder/$name.json"
 """  # noqa: E501
+PACE = ', "rows": [{"row": "bare"}, {"row": "full", "images": 640, "seconds": [0.6, 0.5]}]'
 
 
 def run(folder, *argv, **environment):
-    fixed = {"LOG": str(folder / "log"), "FAIL": "", "SMALL": "", "OUT": "study"}
+    fixed = {"LOG": str(folder / "log"), "FAIL": "", "SMALL": "", "OUT": "study", "ROWS": PACE}
     environment = {**os.environ, **fixed, **environment}
     return subprocess.run(
         ["bash", str(SCRIPT), *argv], cwd=folder, env=environment, capture_output=True, text=True
@@ -82,14 +84,14 @@ def test_every_command_of_the_study_composes(tmp_path, small):
 def test_results_are_kept_and_collected(study, tmp_path):
     code, commands = study()
     assert (code, [line.split()[0] for line in commands]) == (
-        0, ["benchmark", "train", "evaluate", "sample"],
+        0, ["benchmark", "benchmark", "train", "evaluate", "sample"],
     )  # fmt: skip
     found = json.loads((tmp_path / "study" / "study.json").read_text())
-    assert found == {
-        "benchmark/fgsm_der": {"kind": "benchmark"},
-        "fgsm_8_der": {"kind": "results"},
-        "fgsm_8_der/study": {"kind": "evaluation"},
-        "samples": {"kind": "samples"},
+    assert {name: result["kind"] for name, result in found.items()} == {
+        "benchmark/fgsm_der": "benchmark",
+        "fgsm_8_der": "results",
+        "fgsm_8_der/study": "evaluation",
+        "samples": "samples",
     }
     assert study() == (0, [])
 
@@ -104,22 +106,58 @@ def test_a_training_that_was_cut_off_is_resumed(study, tmp_path):
 
 def test_a_failed_training_is_not_evaluated_and_does_not_stop_the_study(study):
     code, commands = study(FAIL="energy_at.train")
-    assert (code, [line.split()[0] for line in commands]) == (1, ["benchmark", "train", "sample"])
+    assert (code, [line.split()[0] for line in commands]) == (
+        1, ["benchmark", "benchmark", "train", "sample"],
+    )  # fmt: skip
     code, commands = study()
     assert (code, [line.split()[0] for line in commands]) == (0, ["train", "evaluate"])
 
 
-def test_the_study_shows_its_jobs_first_and_what_is_missing_after_each(tmp_path):
+def test_the_study_shows_its_jobs_and_their_time_before_it_starts(tmp_path):
     stub = tmp_path / "python"
     stub.write_text(STUB)
     stub.chmod(0o755)
     lines = run(tmp_path, "--small", PYTHON=str(stub)).stderr.splitlines()
-    assert lines[0].startswith("4 jobs in study; missing: ")
-    assert sorted(lines[0].rpartition(": ")[2].split(", ")) == [
-        "1 benchmark", "1 evaluate", "1 sample", "1 train",
-    ]  # fmt: skip
-    assert lines[1].startswith("[1/4] $ ")
+    jobs = ", ".join(
+        f"1 {kind} (about 1 min)" for kind in ("benchmark", "train", "evaluate", "sample")
+    )
+    assert lines[:2] == [
+        "measuring the pace of this machine",
+        f"4 jobs in study; missing: {jobs}; about 1 min in all",
+    ]
+    assert lines[2].startswith("[1/4] $ ")
     assert lines[-1] == "[4/4] 0 s; missing: none"
+
+
+def test_the_time_of_the_full_study_is_that_of_its_passes_at_the_measured_pace(tmp_path):
+    stub = tmp_path / "python"
+    stub.write_text(STUB)
+    stub.chmod(0o755)
+    lines = run(tmp_path, PYTHON=str(stub)).stderr.splitlines()
+    pace, images = 3 * 640 / 0.5, 30 * 49_000  # passes a second; a training's images
+    regularizers = 8 * 1 + 2 * 3  # passes of an image: DER of 8 methods, GradAlign of 2
+    attacks = (2 * 3 * 2 * 2 + 2 * 2) + 2 * 11 + 2 * 12
+    seconds = {
+        "benchmark": 12 * 600_000 / pace + 120,
+        "train": images * (attacks + regularizers) / pace + 180,
+        "evaluate": 18 * 2_700_000 / pace + 180,
+        "sample": 1_000_000 / pace + 10,
+    }
+    text = lines[1].partition("missing: ")[2]
+    for kind, expected in seconds.items():
+        found = int(re.search(rf"{kind} \(about (\d+) min", text)[1])
+        assert abs(found - expected / 60) <= 1
+    assert (
+        abs(int(re.search(r"; about (\d+) min in all", text)[1]) - sum(seconds.values()) / 60) <= 1
+    )
+
+
+def test_a_pace_that_cannot_be_measured_ends_the_study(tmp_path):
+    stub = tmp_path / "python"
+    stub.write_text(STUB)
+    stub.chmod(0o755)
+    done = run(tmp_path, "--small", PYTHON=str(stub), FAIL="energy_at.benchmark")
+    assert (done.returncode, done.stderr) == (1, "measuring the pace of this machine\n")
 
 
 def test_a_misspelt_option_starts_nothing(tmp_path):
