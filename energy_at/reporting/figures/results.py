@@ -112,7 +112,7 @@ def grid(
             axes.set_yticks(places, names[part])
             axes.tick_params(length=0)
         shown = f"{sum(map(len, rows)):,} of {len(images):,} shown"
-        entitle(figure, f"{title}; {shown}" if title else shown)
+        entitle(figure, f"{shown}: {title}" if title else shown)  # the end of a long one is cut
     return figure
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from energy_at.reporting.figures import ATTACK_STYLES
+from energy_at.reporting.figures import ATTACK_STYLES, DOTS
 from energy_at.reporting.figures.results import (
     COLUMNS,
     ROWS,
@@ -38,6 +38,14 @@ def test_every_class_stands_in_its_row_with_its_name(classes, per_class, blocks,
             found = pixels[4 * row, ::4]
             wanted = [255] * columns if label == 1 else (label % 25) * 10 + np.arange(columns)
             assert np.array_equal(found, wanted)
+
+
+def test_a_title_that_is_cut_still_has_the_number_of_images_shown():
+    images = np.zeros((10, 8, 8, 1), np.uint8)
+    figure = grid(images, np.arange(10), [str(i) for i in range(10)], 1, "a long title " * 9)
+    title = figure.get_suptitle().replace("\n", " ")
+    assert title.startswith("10 of 10 shown: a long")
+    assert title.endswith(DOTS)
 
 
 @pytest.mark.slow
