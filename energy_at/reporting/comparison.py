@@ -9,12 +9,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from energy_at.core.files import write_atomic
 from energy_at.overfitting.alarms import find_column
 from energy_at.reporting.describe import MethodLabel, leaves, method_labels, setting
 from energy_at.reporting.figures import save
 from energy_at.reporting.figures.training_curves import methods_figure
 from energy_at.reporting.finished_run import FinishedRun, percent, typed_keys
-from energy_at.reporting.panels import AAE, ATTACKED, DELTA_X, DELTA_XY
+from energy_at.reporting.panels import AAE, ATTACKED, DELTA_X, DELTA_XY, HELD_OUT_CLEAN, PGD
 from energy_at.reporting.tables import (
     Table,
     each_cell,
@@ -27,10 +28,11 @@ from energy_at.runs.folder import RunFolder, folder_names
 
 FILES = (
     *("comparison.md", "comparison.csv", "comparison.tex", "comparison.png", "comparison.pdf"),
-    *("runs.md", "runs.csv", "runs.tex"),
+    *("runs.md", "runs.csv", "runs.tex", "epochs.csv"),
 )
 IMAGES = {"val": "held-out", "test": "test"}  # their names in tables
 TRAINED = {"train adv %": ATTACKED, "AAE share %": AAE, "dE(x)": DELTA_X, "dE(x, y)": DELTA_XY}
+BY_EPOCH = {"held-out clean %": HELD_OUT_CLEAN, "held-out PGD %": PGD, **TRAINED}
 OPTIONAL = (  # columns that a terminal has no room for, the least needed first
     *("minutes with validation", "forward passes", "first alarm at step"),
     *("n", "train adv %", "AAE share %", "dE(x, y)", "dE(x)", "runs", "FGSM %"),
@@ -90,7 +92,7 @@ def configs(found: Sequence[Entry]) -> list[DictConfig]:
 
 
 def write_comparison(found: Sequence[Entry], out: Path) -> str:
-    """Writes ``FILES`` to ``out``: the comparison, every run, all curves in one figure.
+    """Writes ``FILES`` to ``out``: the comparison, every run, all curves in one figure and as CSV.
 
     Returns:
         The comparison for a terminal.
@@ -98,6 +100,7 @@ def write_comparison(found: Sequence[Entry], out: Path) -> str:
     table = comparison_table(found)
     table.write(out / "comparison", numbers=comparison_numbers(found))
     runs_table(found).write(out / "runs")
+    write_atomic(out / "epochs.csv", epochs_table(found).csv())
     save(methods_figure(by_status(found), setting(configs(found))), out / "comparison")
     return table.fitted((*OPTIONAL, "status"))  # accuracies name a status that is no result
 
@@ -212,6 +215,30 @@ def runs_table(found: Sequence[Entry]) -> Table:
             for checkpoint in run.checkpoints
         ]
     )
+
+
+def epochs_table(found: Sequence[Entry]) -> Table:
+    """For CSV: one row for each run and epoch, counted from 1, with its validation.
+
+    What was measured in training is the mean over the steps of the epoch, as the figure draws it;
+    delta energies are in nats. A value that was not logged is left empty.
+    """
+    rows = []
+    for entry in found:
+        means = {t: (m.scale, entry.run.log[m.key].epoch_means()) for t, m in BY_EPOCH.items()}
+        of_run = {"method": str(entry.method), "run": entry.place, "seed": entry.run.config.seed}
+        rows += [
+            {
+                **of_run,
+                "epoch": epoch,
+                **{
+                    title: round(scale * mean[epoch], 6) if epoch in mean else ""
+                    for title, (scale, mean) in means.items()
+                },
+            }
+            for epoch in sorted(set().union(*(mean for _, mean in means.values())))
+        ]
+    return Table.of(rows)
 
 
 def _accuracy_titles(runs: Sequence[FinishedRun]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from energy_at.reporting.comparison import (
     by_status,
     compare,
     comparison_table,
+    epochs_table,
     results_table,
     runs_table,
 )
@@ -415,7 +416,8 @@ def test_csv_parses_back_to_the_same_cells(write, tabulated):
 
 
 def test_no_run_makes_an_empty_table():
-    assert comparison_table(compare([])).rows == runs_table(compare([])).rows == []
+    for tabulated in (comparison_table, runs_table, epochs_table):
+        assert tabulated(compare([])).rows == []
 
 
 # The table of checkpoints
@@ -453,6 +455,20 @@ def run(path, *, metrics=METRICS, results=RESULTS):
 
 def as_dicts(table):
     return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+
+
+def test_every_epoch_has_its_validation_and_the_means_of_its_steps(tmp_path):
+    folders = [run(tmp_path / name).folder for name in ("a", "b")]
+    folders[1].metrics_file.write_text(METRICS + "5,2,0.1,1.0,0.0,0.125,0.0,\n")
+    rows = as_dicts(epochs_table(compare(folders)))
+    assert {(row["method"], row["seed"]) for row in rows} == {("FGSM-AT", 0)}
+    names = ("run", "epoch", "held-out clean %", "held-out PGD %", "train adv %", "AAE share %",
+             "dE(x)", "dE(x, y)")  # fmt: skip
+    both = [(1, "", 30.0, 85.0, 85.0, 8.5, 8.5), (2, "", 40.0, 60.0, 50.0, 0.75, -2.25)]
+    assert [tuple(row[name] for name in names) for row in rows] == [
+        *(("a", *row) for row in both),
+        *(("b", *row) for row in (*both, (3, "", "", 100.0, 0.0, 0.125, 0.0))),
+    ]
 
 
 def test_numbers_of_a_run_are_those_of_its_files(tmp_path):
