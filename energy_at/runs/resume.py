@@ -24,6 +24,7 @@ _OF_IMAGES = ("channels", "size", "classes", "names", "mean", "std", "pad", "val
 _FOUND = ("init_sha256", *(f"dataset.{name}" for name in _OF_IMAGES))
 _ENDS = {"png": b"IEND", "pdf": b"%%EOF"}  # of a whole file
 _PATHS = {"init", "dataset.root", "dataset.file", "dataset.reader.file", "dataset.extra"}
+_BAR = "trainer.enable_progress_bar"  # of a command, not of a training
 _PRESETS = ("experiment", "scale", "protocol")  # groups with keys of other groups
 _OF_INIT = tuple(f"model.{name}" for name in (*OPTIONS, "mean", "std"))
 
@@ -49,7 +50,9 @@ def open_job(
         _tidy(folder)
         return None
     if holds_run and (folder.has_checkpoint() or (is_first() and not in_sweep)):
-        return open_resumed(str(folder.path), [], typed=cfg)
+        resumed = open_resumed(str(folder.path), [], typed=cfg)
+        OmegaConf.update(resumed[0], _BAR, cfg.trainer.enable_progress_bar)
+        return resumed
     return cfg, folder, None, overrides
 
 
@@ -67,7 +70,8 @@ def _require_same(cfg: DictConfig, folder: RunFolder, overrides: Sequence[str]) 
     held, wanted = (_leaves(OmegaConf.to_container(one)) for one in (before, saved))
     paths = wanted.keys() & held.keys() & _PATHS  # relative in one, absolute in the other
     wanted |= {key: held[key] for key in paths if _place(held, key) == _place(wanted, key)}
-    different = [key for key in wanted | held if not _are_same(held.get(key), wanted.get(key))]
+    keys = [key for key in wanted | held if key != _BAR]
+    different = [key for key in keys if not _are_same(held.get(key), wanted.get(key))]
     if not different:
         return
     key = next((key for key in different if key in typed), different[0])

@@ -383,6 +383,18 @@ def test_the_same_command_completes_a_run_and_then_keeps_it(type_train, run, res
         assert everything() == before
 
 
+@pytest.mark.parametrize("shown", [True, False])
+def test_the_same_training_is_completed_with_another_bar(run, shown):
+    folder = RunFolder(run)
+    folder.results_file.unlink()
+    cfg = folder.config(to_build=False)
+    cfg.trainer.enable_progress_bar = shown
+    opened = open_job(cfg, folder, folder.overrides(), in_sweep=False)
+    assert opened is not None
+    assert opened[0].trainer.enable_progress_bar is shown
+    assert opened[2] == folder.checkpoint("last")
+
+
 @pytest.mark.parametrize("finished", [True, False])
 @pytest.mark.parametrize(
     ("change", "said"),
