@@ -98,24 +98,32 @@ def decoded(
         ValueError: if images cannot be read.
     """
     folder = user_cache() if cache is None else Path(cache).expanduser()
-    key = digest([identity, channels, size, PIL.__version__, _VERSION])
-    path = folder / f"{name}-{key[:16]}.npy"
-    if (found := _mapped(path, len(images))) is not None:
+
+    def named(channels: int | None, size: int | None) -> Path:
+        key = digest([identity, channels, size, PIL.__version__, _VERSION])
+        return folder / f"{name}-{key[:16]}.npy"
+
+    asked = named(channels, size)
+    if (found := _mapped(asked, len(images))) is not None:
         return found
     headers = list(_each("reading headers", images, header))
     channels = _common_channels(images, headers) if channels is None else channels
     size = _common_size(headers) if size is None else size
     if why := write_error(folder):
         raise ArgumentError("cache", str(folder), f"a folder that can be written to ({why})")
+    path = named(channels, size)  # a run, whose configuration holds what was found, asks for it
     with waiting_for(path.with_name(f".{path.name}.lock"), path):
-        if (found := _mapped(path, len(images))) is not None:
-            return found  # another process has decoded them meanwhile
-        with replacing(path) as part, part.open("wb") as file:
-            _decode(images, file, channels, size)
-    if is_first():
-        megabytes = path.stat().st_size / 1e6
-        sys.stderr.write(f"decoded {len(images):,} images to {path} ({megabytes:,.0f} MB)\n")
-    found = _mapped(path, len(images))
+        if (found := _mapped(path, len(images))) is None:
+            with replacing(path) as part, part.open("wb") as file:
+                _decode(images, file, channels, size)
+            if is_first():
+                megabytes = path.stat().st_size / 1e6
+                sys.stderr.write(f"decoded {len(images):,} images to {path} ({megabytes:,.0f} MB)\n")
+            found = _mapped(path, len(images))
+    if asked != path:
+        with suppress(OSError):  # without links, headers are read again
+            asked.unlink(missing_ok=True)
+            asked.symlink_to(path.name)
     assert found is not None
     return found
 

@@ -38,7 +38,8 @@ def read(files, **options):
 
 
 def cached(files):
-    return sorted((files[0].parent.parent / "cache").iterdir())
+    found = sorted((files[0].parent.parent / "cache").iterdir())
+    return [path for path in found if not path.is_symlink()]
 
 
 def test_images_of_the_size_are_their_own_bytes(files):
@@ -72,6 +73,17 @@ def test_a_cache_depends_on_files_and_form(files, change):
         files[0] = files[0].rename(files[0].with_name("other.png"))
     read(files[::-1] if change == "order" else files, **options)
     assert len(cached(files)) == 2
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_form_that_is_found_and_one_that_is_named_share_a_cache(files, order, capsys):
+    for form in [{}, {"size": 12}, {"channels": 3, "size": 12}][::order]:
+        assert read(files, **form).shape == (4, 3, 12, 12)
+    assert capsys.readouterr().err.count("decoded 4 images") == 1
+    (path,) = cached(files)
+    path.unlink()
+    assert read(files).shape == (4, 3, 12, 12)
+    assert cached(files) == [path]
 
 
 def test_a_cache_that_was_cut_off_is_made_again(files):
