@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import NoReturn
 
@@ -40,6 +40,23 @@ def require_overrides(command: str, arguments: Sequence[str]) -> None:
             raise ValueError(f"{word} must be {one_of(*known).broken_by(choice)}")
     if any("hydra.callbacks" in word and "_target_" in word for word in overrides):
         _require_trusted_callbacks([word for word in overrides if not word.startswith("~")])
+
+
+def options_first(arguments: Sequence[str]) -> list[str]:
+    """Options of Hydra, and their values, in front: it reads no overrides on both sides of one."""
+    takes = {
+        name: action.nargs is None
+        for action in get_args_parser()._actions
+        for name in action.option_strings
+        if action.nargs in (None, 0)
+    }
+    options, others, words = [], [], iter(arguments)
+    for word in words:
+        name, equals, _ = word.partition("=")
+        (options if name in takes else others).append(word)
+        if takes.get(name) and not equals:
+            options += islice(words, 1)
+    return [*options, *others]
 
 
 def _require_trusted_callbacks(overrides: Sequence[str]) -> None:

@@ -21,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from energy_at.config.arguments import require_overrides
+from energy_at.config.arguments import options_first, require_overrides
 from energy_at.config.errors import error_file, one_line_errors, raising
 from energy_at.config.keys import OPEN, require_read, require_single
 from energy_at.config.schema import check
@@ -133,8 +133,7 @@ def _hydra_arguments(name: str, typed: Sequence[str], *, jobs: bool) -> list[str
     arguments = [f"+{a}" if own and a.startswith(own) else a for a in arguments]
     if jobs and _names_sweep(arguments):
         arguments.append(_SWEEPING)
-    # -m in front of the overrides only
-    return sorted(arguments, key=lambda a: a not in ("-m", "--multirun"))
+    return options_first(arguments)
 
 
 def _names_sweep(arguments: Sequence[str]) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from energy_at.config.arguments import require_overrides
+from energy_at.config.arguments import options_first, require_overrides
 from energy_at.config.versions import unchecked_help
 from energy_at.core.trust import set_trusted
 
@@ -50,6 +50,22 @@ def test_what_was_meant_is_ready_to_type(command, typed, line, here):
     Path("runs").mkdir()
     with pytest.raises(ValueError, match=f"^{re.escape(line)}"):
         require_overrides(command, typed.split())
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("reg=der --config-dir conf seed=1", "--config-dir conf reg=der seed=1"),
+        ("reg=der -cd conf -m seed=1,2", "-cd conf -m reg=der seed=1,2"),
+        ("a=1 --config-dir=conf seed=1", "--config-dir=conf a=1 seed=1"),
+        ("a=1 --reg der -m seed=1", "-m a=1 --reg der seed=1"),
+        ("a=1 --cfg job", "--cfg job a=1"),
+    ],
+)
+def test_options_may_stand_between_overrides(typed, read):
+    assert options_first(typed.split()) == read.split()
+    if "--reg" not in typed:
+        require_overrides("train", read.split())
 
 
 @pytest.mark.parametrize(
