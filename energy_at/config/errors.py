@@ -27,7 +27,7 @@ from omegaconf.errors import (
 )
 from yaml import MarkedYAMLError
 
-from energy_at.config.keys import unknown_key
+from energy_at.config.keys import choices_of, unknown_key
 from energy_at.config.schema import GROUP, RULES
 from energy_at.core.files import is_first, remove_empty, write_atomic
 from energy_at.core.lock import InUseError
@@ -245,9 +245,11 @@ def _of_a_choice(error: BaseException, command: str | None) -> str | None:
             "--config-name and --config-path find no configuration there, and the command has its "
             "own: leave them out, and write key=value, such as experiment=fast_at_der"
         )
-    if isinstance(error, MissingConfigException) and error.options:
+    if isinstance(error, MissingConfigException):
         group, _, choice = sought.rpartition("/")
-        return f"{group}={choice} must be {one_of(*error.options).broken_by(choice)}"
+        known = error.options or (group and choices_of(group))  # none of one in a list
+        if known:
+            return f"{group}={choice} must be {one_of(*known).broken_by(choice)}"
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}= is missing: type it; --help shows how"
     if unset := re.search(r"Missing mandatory value: ([\w.]+)", str(error)):  # that another needs

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from io import BufferedReader, BytesIO
 from pathlib import Path
@@ -9,7 +10,14 @@ from typing import Any, Literal, overload
 
 import torch
 
-from energy_at.core.rules import ArgumentError, MissingFilesError, integer, or_null, require
+from energy_at.core.rules import (
+    ArgumentError,
+    MissingFilesError,
+    Rule,
+    integer,
+    or_null,
+    require,
+)
 from energy_at.core.types import Labels
 from energy_at.data.decoding import decoded
 from energy_at.data.images import IndexedImages, Splits
@@ -56,6 +64,8 @@ def huggingface(
         FileNotFoundError: if the data set is not available.
         ValueError: if it has no images, classes or splits, or these do not fit together.
     """
+    named = Rule("USER/NAME at the Hub, or a folder of the same form", bool)
+    require(named, name=name)
     require(CHANNELS, channels=channels)
     require(or_null(integer(1)), size=size)
     if find_spec("datasets") is None:
@@ -90,9 +100,10 @@ def _load(
         for handler in handlers:
             handler.addFilter(_is_no_error)  # which are raised, too
         datasets.config.HF_HUB_OFFLINE = offline or not download
-        found = datasets.load_dataset(
-            str(local) if local.is_dir() else name, config, revision=revision
-        )
+        with one_line_retries():
+            found = datasets.load_dataset(
+                str(local) if local.is_dir() else name, config, revision=revision
+            )
     except Exception as error:  # its own kinds, and those of several clients
         reason = " ".join(str(error).split()) or type(error).__name__
         must = f"a data set of the Hugging Face Hub, or a folder of one: {reason}"
@@ -106,6 +117,28 @@ def _load(
         must = f"a data set with the splits train and test: it has {listed(list(found))}"
         raise ArgumentError("name", name, must)
     return parts
+
+
+@contextmanager
+def one_line_retries() -> Iterator[None]:
+    """What the Hub's client says of each of its tries, at most once: it repeats for half a minute."""
+    logger = logging.getLogger("huggingface_hub.utils._http")
+    said = False
+
+    def first(record: logging.LogRecord) -> bool:
+        nonlocal said
+        retries = record.getMessage().startswith("Retrying")
+        passes, said = record.levelno >= logging.ERROR or (retries and not said), said or retries
+        if retries:
+            record.msg = "no answer from the Hugging Face Hub: trying again for half a minute"
+            record.args = ()
+        return passes
+
+    logger.addFilter(first)
+    try:
+        yield
+    finally:
+        logger.removeFilter(first)
 
 
 def _is_no_error(record: logging.LogRecord) -> bool:

@@ -14,6 +14,7 @@ from energy_at import __version__
 from energy_at.config.keys import choices_of, compose_command
 from energy_at.core.progress import printable
 from energy_at.core.rules import ArgumentError
+from energy_at.data.hub import one_line_retries
 from energy_at.reporting.describe import setting
 from energy_at.reporting.finished_run import FinishedRun
 from energy_at.reporting.tables import Table
@@ -137,12 +138,14 @@ def downloaded(address: str) -> Path:
     if find_spec("huggingface_hub") is None:
         raise ImportError(f"checkpoint={address} needs huggingface_hub: {INSTALL}")
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     name, _, revision = address.removeprefix(SCHEME).partition("@")
     try:
-        return Path(hf_hub_download(name, WEIGHTS, revision=revision or None))
+        with one_line_retries():
+            return Path(hf_hub_download(name, WEIGHTS, revision=revision or None))
+    except LocalEntryNotFoundError:
+        reason = "no answer from the Hub, and not in its cache"
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
-        message = f"checkpoint={address} has no {WEIGHTS} within reach: {reason}"
-    raise FileNotFoundError(message)
+    raise FileNotFoundError(f"checkpoint={address} has no {WEIGHTS} within reach: {reason}")

@@ -232,9 +232,9 @@ def test_attack_constants_are_those_of_the_papers(tmp_path, attack, alpha, steps
 def test_an_attack_is_adjusted_from_the_command_line(tmp_path):
     search = prepared(
         tmp_path, *TINY, "attack=pgd", "attack.steps=3", "attack.alpha=3/255", "attack.restarts=2",
-        "threat=l2", "threat.eps=128/255",
+        "threat=l2", "threat.eps=128/255", "attack.eot=5",
     ).module.attack  # fmt: skip
-    assert (search.restarts, search.attack.steps) == (2, 3)
+    assert (search.restarts, search.attack.steps, search.attack.eot) == (2, 3, 5)
     assert search.attack.alpha == pytest.approx(3 / 255)
     assert search.attack.ball == L2(128 / 255)
 

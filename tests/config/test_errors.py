@@ -33,6 +33,8 @@ pytestmark = pytest.mark.usefixtures("here")
         ("trainer.max_time=abc", "trainer.max_time=abc must be days:hours:minutes:seconds"),
         ("attack=null", "attack=null must be "),
         ("logger=[]", "logger=[] must be csv"),
+        ("logger=[csv,comet]", "logger=comet must be csv, csv_wandb, mlflow"),
+        ("callbacks=[default,emma]", "did you mean ema?"),
         ("hydra/launcher=null", "a group takes the name of one of its choices"),
         ("seed=${seed}", "seed=${seed} cannot be computed: Recursive interpolation"),
         ("hydra.run.dir=/dev/null/x", "Not a directory"),

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from energy_at.config.build import build_data
+from energy_at.config.keys import compose_command
 from energy_at.data import hub, huggingface, image_folder
 from tests.data.test_decoding import picture
 
@@ -54,7 +56,9 @@ def test_the_columns_of_images_and_classes_are_the_splits(tmp_path):
         assert part.labels.tolist() == [i % 3 for i in range(3 * count)]
         for i, row in enumerate(part.pixels):
             assert np.array_equal(row.permute(1, 2, 0), np.asarray(picture(8, 8, seed=i + count)))
-    assert [path.name[:5] for path in (tmp_path / "cache" / "energy_at").iterdir()] == ["pets-"]
+    cached = [path for path in (tmp_path / "cache" / "energy_at").iterdir() if path.is_file()]
+    assert {path.resolve().name[:5] for path in cached} == {"pets-"}
+    assert len({path.resolve() for path in cached}) == 1
     small = huggingface(tmp_path, name="pets", size=4, channels=1)
     assert small.train.shape == (1, 4, 4)
 
@@ -193,3 +197,23 @@ def test_what_is_in_the_cache_of_the_client_needs_no_network(tmp_path):
     assert again.names == tuple(NAMES)
     with pytest.raises(FileNotFoundError, match=r"^name must be a data set .* 'user/other' on"):
         huggingface(tmp_path, name="user/other", download=False)
+
+
+def test_a_data_set_without_a_name_is_asked_for(tmp_path):
+    cfg = compose_command("train", ["dataset=huggingface", f"dataset.root={tmp_path}"])
+    with pytest.raises(ValueError, match="^dataset.name= must be USER/NAME at the Hub, or a folder"):
+        build_data(cfg)
+
+
+def test_of_the_tries_of_a_client_one_line_is_printed(caplog):
+    logger = logging.getLogger("huggingface_hub.utils._http")
+    with caplog.at_level(logging.WARNING), hub.one_line_retries():
+        logger.addHandler(caplog.handler)
+        for k in range(5):
+            logger.warning("'[Errno -2]' thrown while requesting HEAD")
+            logger.warning("Retrying in %ds [Retry %d/5].", k, k)
+        logger.error("an error")
+        logger.removeHandler(caplog.handler)
+    said = "no answer from the Hugging Face Hub: trying again for half a minute"
+    assert list(dict.fromkeys(caplog.messages)) == [said, "an error"]
+    assert not logger.filters
