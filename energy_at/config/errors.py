@@ -245,11 +245,11 @@ def _of_a_choice(error: BaseException, command: str | None) -> str | None:
             "--config-name and --config-path find no configuration there, and the command has its "
             "own: leave them out, and write key=value, such as experiment=fast_at_der"
         )
-    if isinstance(error, MissingConfigException):
-        group, _, choice = sought.rpartition("/")
-        known = error.options or (group and choices_of(group))  # none of one in a list
-        if known:
-            return f"{group}={choice} must be {one_of(*known).broken_by(choice)}"
+    group, _, choice = sought.rpartition("/")
+    if isinstance(error, MissingConfigException) and (
+        known := error.options or (group and choices_of(group))  # none of one in a list
+    ):
+        return f"{group}={choice} must be {one_of(*known).broken_by(choice)}"
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}= is missing: type it; --help shows how"
     if unset := re.search(r"Missing mandatory value: ([\w.]+)", str(error)):  # that another needs

@@ -118,7 +118,9 @@ def decoded(
                 _decode(images, file, channels, size)
             if is_first():
                 megabytes = path.stat().st_size / 1e6
-                sys.stderr.write(f"decoded {len(images):,} images to {path} ({megabytes:,.0f} MB)\n")
+                sys.stderr.write(
+                    f"decoded {len(images):,} images to {path} ({megabytes:,.0f} MB)\n"
+                )
             found = _mapped(path, len(images))
     if asked != path:
         with suppress(OSError):  # without links, headers are read again

@@ -121,7 +121,7 @@ def _load(
 
 @contextmanager
 def one_line_retries() -> Iterator[None]:
-    """What the Hub's client says of each of its tries, at most once: it repeats for half a minute."""
+    """Says once, not for each try, that the Hub's client repeats them for half a minute."""
     logger = logging.getLogger("huggingface_hub.utils._http")
     said = False
 

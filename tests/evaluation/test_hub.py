@@ -94,7 +94,9 @@ def test_a_repository_is_read_from_the_local_cache(run, here, monkeypatch, capsy
     file = downloaded("hf://user/net")
     assert file.read_bytes() == Path("dir/model.safetensors").read_bytes()
     assert downloaded(f"hf://user/net@{COMMIT}") == file
-    why = r"checkpoint=hf://user/other has no model.safetensors within reach: no answer from the Hub"
+    why = (
+        r"checkpoint=hf://user/other has no model.safetensors within reach: no answer from the Hub"
+    )
     with pytest.raises(FileNotFoundError, match=why):
         downloaded("hf://user/other")
     few = ("attacks=[fgsm]", "subset=8", "device=cpu", "progress=false", "out=out")
