@@ -50,7 +50,9 @@ def options_first(arguments: Sequence[str]) -> list[str]:
         for name in action.option_strings
         if action.nargs in (None, 0)
     }
-    options, others, words = [], [], iter(arguments)
+    options: list[str] = []
+    others: list[str] = []
+    words = iter(arguments)
     for word in words:
         name, equals, _ = word.partition("=")
         (options if name in takes else others).append(word)

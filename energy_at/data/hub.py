@@ -10,14 +10,7 @@ from typing import Any, Literal, overload
 
 import torch
 
-from energy_at.core.rules import (
-    ArgumentError,
-    MissingFilesError,
-    Rule,
-    integer,
-    or_null,
-    require,
-)
+from energy_at.core.rules import ArgumentError, MissingFilesError, integer, or_null, require
 from energy_at.core.types import Labels
 from energy_at.data.decoding import decoded
 from energy_at.data.images import IndexedImages, Splits
@@ -64,8 +57,6 @@ def huggingface(
         FileNotFoundError: if the data set is not available.
         ValueError: if it has no images, classes or splits, or these do not fit together.
     """
-    named = Rule("USER/NAME at the Hub, or a folder of the same form", bool)
-    require(named, name=name)
     require(CHANNELS, channels=channels)
     require(or_null(integer(1)), size=size)
     if find_spec("datasets") is None:

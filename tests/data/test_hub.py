@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from energy_at.config.build import build_data
 from energy_at.config.keys import compose_command
+from energy_at.config.schema import check
 from energy_at.data import hub, huggingface, image_folder
 from tests.data.test_decoding import picture
 
@@ -199,12 +199,9 @@ def test_what_is_in_the_cache_of_the_client_needs_no_network(tmp_path):
         huggingface(tmp_path, name="user/other", download=False)
 
 
-def test_a_data_set_without_a_name_is_asked_for(tmp_path):
-    cfg = compose_command("train", ["dataset=huggingface", f"dataset.root={tmp_path}"])
-    with pytest.raises(
-        ValueError, match=r"^dataset.name= must be USER/NAME at the Hub, or a folder"
-    ):
-        build_data(cfg)
+def test_a_data_set_without_a_name_is_refused():
+    with pytest.raises(ValueError, match=r"^dataset.name= must be a name"):
+        check(compose_command("train", ["dataset=huggingface"]))
 
 
 def test_of_the_tries_of_a_client_one_line_is_printed(monkeypatch):
