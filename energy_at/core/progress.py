@@ -1,7 +1,10 @@
 """Progress on stderr: bars on a terminal of its own, whole lines in a file or among other jobs."""
 
+import logging
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
@@ -60,3 +63,25 @@ class Bar(tqdm):  # type: ignore[misc]
     def __init__(self, *arguments: Any, visible: bool = True, **options: Any) -> None:
         fixed = {"file": sys.stderr, "leave": False, "dynamic_ncols": True}
         super().__init__(*arguments, **fixed, disable=not (visible and has_bars()), **options)
+
+
+@contextmanager
+def one_line_retries() -> Iterator[None]:
+    """Says once, not for each try, that the Hub's client repeats them for half a minute."""
+    logger = logging.getLogger("huggingface_hub.utils._http")
+    said = False
+
+    def first(record: logging.LogRecord) -> bool:
+        nonlocal said
+        retries = record.getMessage().startswith("Retrying")
+        passes, said = record.levelno >= logging.ERROR or (retries and not said), said or retries
+        if retries:
+            record.msg = "no answer from the Hugging Face Hub: trying again for half a minute"
+            record.args = ()
+        return passes
+
+    logger.addFilter(first)
+    try:
+        yield
+    finally:
+        logger.removeFilter(first)

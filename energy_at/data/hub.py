@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from importlib.util import find_spec
 from io import BufferedReader, BytesIO
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Literal, overload
 
 import torch
 
+from energy_at.core.progress import one_line_retries
 from energy_at.core.rules import ArgumentError, MissingFilesError, integer, or_null, require
 from energy_at.core.types import Labels
 from energy_at.data.decoding import decoded
@@ -108,28 +108,6 @@ def _load(
         must = f"a data set with the splits train and test: it has {listed(list(found))}"
         raise ArgumentError("name", name, must)
     return parts
-
-
-@contextmanager
-def one_line_retries() -> Iterator[None]:
-    """Says once, not for each try, that the Hub's client repeats them for half a minute."""
-    logger = logging.getLogger("huggingface_hub.utils._http")
-    said = False
-
-    def first(record: logging.LogRecord) -> bool:
-        nonlocal said
-        retries = record.getMessage().startswith("Retrying")
-        passes, said = record.levelno >= logging.ERROR or (retries and not said), said or retries
-        if retries:
-            record.msg = "no answer from the Hugging Face Hub: trying again for half a minute"
-            record.args = ()
-        return passes
-
-    logger.addFilter(first)
-    try:
-        yield
-    finally:
-        logger.removeFilter(first)
 
 
 def _is_no_error(record: logging.LogRecord) -> bool:

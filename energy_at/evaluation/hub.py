@@ -12,9 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from energy_at import __version__
 from energy_at.config.keys import choices_of, compose_command
-from energy_at.core.progress import printable
+from energy_at.core.progress import one_line_retries, printable
 from energy_at.core.rules import ArgumentError
-from energy_at.data.hub import one_line_retries
 from energy_at.reporting.describe import setting
 from energy_at.reporting.finished_run import FinishedRun
 from energy_at.reporting.tables import Table

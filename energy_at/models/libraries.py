@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 from torchvision import models as torchvision_models
 from torchvision.models import WeightsEnum
 
+from energy_at.core.progress import one_line_retries
 from energy_at.core.ranges import require_ranges
 from energy_at.core.rules import ArgumentError, Rule, integer, one_of, require
 from energy_at.models.layers import Normalize, Normalized, make_convolutions_safe
@@ -66,7 +67,7 @@ def timm(
         options.setdefault("img_size", size)
     options |= {key: rate for key, rate in rates.items() if rate}
     options |= {"in_chans": channels, "num_classes": classes}
-    with _refusals_of_library(name):
+    with _refusals_of_library(name), one_line_retries():
         net: Any = library.create_model(name, pretrained=pretrained, **options)
     if pretrained and channels == len(net.pretrained_cfg["mean"]):
         mean, std = net.pretrained_cfg["mean"], net.pretrained_cfg["std"]

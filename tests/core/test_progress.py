@@ -1,9 +1,10 @@
+import logging
 import sys
 
 import pytest
 
 from energy_at.core import progress
-from energy_at.core.progress import Bar, clock, set_job, titled, write_line
+from energy_at.core.progress import Bar, clock, one_line_retries, set_job, titled, write_line
 
 
 @pytest.fixture(autouse=True)
@@ -39,3 +40,20 @@ def test_a_bar_needs_a_terminal_of_its_own(monkeypatch, terminal, alone):
         assert bar.disable == (not (terminal and alone))
         assert hidden.disable
     assert progress.has_bars() == (terminal and alone)
+
+
+def test_of_the_tries_of_a_client_one_line_is_printed(monkeypatch):
+    logger, heard = logging.getLogger("huggingface_hub.utils._http"), []
+    handler = logging.Handler()
+    handler.emit = lambda record: heard.append(record.getMessage())
+    monkeypatch.setattr(logger, "handlers", [handler])
+    with one_line_retries():
+        for k in range(5):
+            logger.warning("'[Errno -2]' thrown while requesting HEAD")
+            logger.warning("Retrying in %ds [Retry %d/5].", k, k)
+        logger.error("an error")
+    assert heard == [
+        "no answer from the Hugging Face Hub: trying again for half a minute",
+        "an error",
+    ]
+    assert not logger.filters

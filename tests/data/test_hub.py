@@ -202,20 +202,3 @@ def test_what_is_in_the_cache_of_the_client_needs_no_network(tmp_path):
 def test_a_data_set_without_a_name_is_refused():
     with pytest.raises(ValueError, match=r"^dataset.name= must be a name"):
         check(compose_command("train", ["dataset=huggingface"]))
-
-
-def test_of_the_tries_of_a_client_one_line_is_printed(monkeypatch):
-    logger, heard = logging.getLogger("huggingface_hub.utils._http"), []
-    handler = logging.Handler()
-    handler.emit = lambda record: heard.append(record.getMessage())
-    monkeypatch.setattr(logger, "handlers", [handler])
-    with hub.one_line_retries():
-        for k in range(5):
-            logger.warning("'[Errno -2]' thrown while requesting HEAD")
-            logger.warning("Retrying in %ds [Retry %d/5].", k, k)
-        logger.error("an error")
-    assert heard == [
-        "no answer from the Hugging Face Hub: trying again for half a minute",
-        "an error",
-    ]
-    assert not logger.filters
