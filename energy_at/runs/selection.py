@@ -137,5 +137,7 @@ def _require_own_groups(run: RunFolder, overrides: Sequence[str]) -> None:
 
 
 def _require_file(path: str) -> None:
+    if Path(path).is_dir():
+        raise ValueError(f"checkpoint={path} is a folder: name a file in it, or write run=RUN")
     if "://" not in path and not Path(path).is_file():
         raise FileNotFoundError(f"checkpoint {path} not found")

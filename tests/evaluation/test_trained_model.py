@@ -130,7 +130,7 @@ def mistakes(digits_run):
         (("run=run", "which=best"), "run has no checkpoint best.ckpt"),
         (("run=run", "which=healthy"), "run has no checkpoint healthy.ckpt: no epoch of it was"),
         (("checkpoint=nowhere",), "checkpoint nowhere not found"),
-        (("checkpoint=empty",), "checkpoint empty not found"),
+        (("checkpoint=empty",), "checkpoint=empty is a folder: name a file in it, or write run"),
         (("checkpoint=file",), "file is not a checkpoint"),
         (("checkpoint=cut.ckpt", *SMALL), "checkpoint cut.ckpt is damaged or truncated"),
         (("checkpoint=run/checkpoints/last.ckpt",), "is of another network"),
