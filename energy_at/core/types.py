@@ -33,7 +33,8 @@ _INTEGERS = (
 
 def require_images(x: Any) -> None:
     """Raises ``ValueError`` unless it is a batch of floating-point images."""
-    if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point():
+    is_dense = isinstance(x, Tensor) and x.layout is torch.strided
+    if not is_dense or x.ndim != 4 or not x.is_floating_point():
         bytes_too = ": divide bytes by 255" if getattr(x, "dtype", None) == torch.uint8 else ""
         raise ValueError(
             "images must be floating-point numbers of shape (batch, channels, height, width), got "
@@ -101,4 +102,5 @@ def kind_of(value: Any) -> str:
     """A tensor's type and shape, or the type of what is none."""
     if not isinstance(value, Tensor):
         return f"a {type(value).__name__}"
-    return f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"
+    sparse = "" if value.layout is torch.strided else "a sparse "
+    return f"{sparse}{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"

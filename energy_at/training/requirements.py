@@ -109,6 +109,8 @@ def images_and_labels(batch: Any, dtype: torch.dtype | None) -> tuple[Images, La
             f"({type(x).__name__}, {type(y).__name__})"
         )
     require_images(x)
+    if not len(x):
+        raise ValueError("a batch must hold an image, got none")
     require_indices(y, len(x))
     return x.to(dtype or x.dtype), y.long()
 

@@ -96,6 +96,25 @@ def test_labels_and_images_of_another_form_are_refused(x, y, said):
 
 
 @pytest.mark.parametrize(
+    ("x", "y", "said"),
+    [
+        (X[:0], Y[:0], "a batch must hold an image, got none$"),
+        (X[:8].to_sparse(), Y[:8], "images must be .*, got a sparse float32 of shape"),
+    ],
+)
+def test_batches_without_images_and_sparse_ones_are_refused(x, y, said):
+    whole = (X[:8], Y[:8])
+    for batches, steps in ([(x, y), whole], 0), ([whole, (x, y)], 1):
+        trainer = Trainer(
+            max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False, inference_mode=False,
+        )  # fmt: skip
+        with pytest.raises(ValueError, match=said):
+            trainer.fit(FastAT(Net(), Linf(8 / 255)), DataLoader(batches, None))
+        assert trainer.global_step == steps
+
+
+@pytest.mark.parametrize(
     ("change", "said"),
     [
         (lambda z: (z, z), "must return logits, one tensor .*, got a tuple: wrap it in a module"),
