@@ -24,14 +24,17 @@ def main(cfg: DictConfig, job: Job) -> float | None:
     from energy_at.reporting.finished_run import FinishedRun
     from energy_at.runs.folder import RunFolder
     from energy_at.runs.resume import open_job
+    from energy_at.runs.selection import require_resumable
 
     folder = RunFolder(job.folder)
-    opened = open_job(cfg, folder, overrides(), in_sweep=job.in_sweep)
-    if opened is None:
-        if is_first():
+    if cfg.resume is not None:
+        folder = require_resumable(str(cfg.resume), overrides())
+    with folder.in_use():  # before it is read, which another process may be changing
+        opened = open_job(cfg, folder, overrides(), in_sweep=job.in_sweep)
+        if opened is not None:
+            train(*opened)
+        elif is_first():
             print(f"{folder.path} has finished before: kept")
-    else:
-        train(*opened)
     has_results = job.in_sweep and folder.results_file.is_file()  # or another process writes them
     return FinishedRun(folder).score() if has_results else None
 
@@ -39,22 +42,24 @@ def main(cfg: DictConfig, job: Job) -> float | None:
 def train(
     cfg: DictConfig, folder: "RunFolder", checkpoint: Path | None = None, typed: Sequence[str] = ()
 ) -> None:
-    """Fits, evaluates the last and the best checkpoint, and writes results, table and figure."""
+    """Fits, evaluates the last and the best checkpoint, and writes results, table and figure.
+
+    The folder is in use by this process.
+    """
     from energy_at.config.preflight import announce, prepare
     from energy_at.evaluation.final_results import finish
     from energy_at.training.launch import fit
     from energy_at.training.trackers import trackers
 
-    with folder.in_use():
-        run = prepare(cfg, folder, checkpoint, typed)
-        announce(cfg, run, folder)
-        try:
-            fit(run.trainer, run.module, run.data, folder.path, checkpoint, typed)
-            if run.trainer.is_global_zero:  # of several processes, the first one does all writing
-                finish(cfg, run, folder)
-        finally:
-            for logger in trackers(run.trainer.loggers):
-                logger.finish()  # so that the next training of the process begins its own
+    run = prepare(cfg, folder, checkpoint, typed)
+    announce(cfg, run, folder)
+    try:
+        fit(run.trainer, run.module, run.data, folder.path, checkpoint, typed)
+        if run.trainer.is_global_zero:  # of several processes, the first one does all writing
+            finish(cfg, run, folder)
+    finally:
+        for logger in trackers(run.trainer.loggers):
+            logger.finish()  # so that the next training of the process begins its own
 
 
 if __name__ == "__main__":

@@ -104,15 +104,11 @@ def write_atomic(path: Path, data: str | bytes | memoryview) -> None:
         os.fsync(file.fileno())
 
 
-def parts_below(folder: Path) -> list[Path]:
-    """What processes that were killed have left of files that they were writing."""
-    return [part for part in folder.rglob(f".*{_PART}") if part.is_file()]
-
-
 def remove_parts(folder: Path) -> None:
-    """Removes it."""
-    for part in parts_below(folder):
-        part.unlink(missing_ok=True)
+    """Removes what processes that were killed have left of files that they were writing."""
+    for part in list(folder.rglob(f".*{_PART}")):
+        if part.is_file():
+            part.unlink(missing_ok=True)
 
 
 @contextmanager

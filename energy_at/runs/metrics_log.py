@@ -7,7 +7,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -294,10 +294,11 @@ def _damaged(path: Path, line: int, why: str) -> ValueError:
     return ValueError(f"{path} is damaged: line {line}: {why}{_REMEDY}")
 
 
-def require_rows(path: Path, rows: int, step: int) -> None:
+def require_rows(path: Path, rows: int, step: int, columns: Sequence[str] = ()) -> None:
     """Raises ``ValueError`` unless a log holds at least that many whole rows, until that step.
 
-    A row that was lost among them would have a later one take its place.
+    A row that was lost among them would have a later one take its place. The first columns have
+    these names: further ones are added behind them.
     """
     if not rows:  # a run without a log has no file
         return
@@ -315,6 +316,9 @@ def require_rows(path: Path, rows: int, step: int) -> None:
     except _OrderError as error:
         raise _damaged(path, error.line, str(error)) from error
     header, last = (next(csv.reader([line.decode()])) for line in (lines[0], lines[rows]))
+    for name, known in zip_longest(header[: len(columns)], columns):
+        if name != known:
+            raise _damaged(path, 1, f"it names a column {name}, not {known}")
     found = int(float(last[header.index("step")]))
     if found > step:
         raise ValueError(

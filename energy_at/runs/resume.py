@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from energy_at.core.files import is_first, parts_below, remove_parts
+from energy_at.core.files import is_first, remove_parts
 from energy_at.core.rules import as_typed, is_integer
 from energy_at.core.trust import require_inside
 from energy_at.models.sources import OPTIONS
@@ -34,7 +34,8 @@ def open_job(
 ) -> tuple[DictConfig, RunFolder, Path | None, Sequence[str]] | None:
     """What a command trains: configuration, folder, checkpoint to resume, overrides.
 
-    A command that is re-run continues what it began: ``None`` if that has finished.
+    A command that is re-run continues what it began: ``None`` if that has finished. The folder is
+    in use by this process.
 
     Raises:
         FileNotFoundError, ValueError: if the folder holds another training, or as for ``resume=``.
@@ -173,7 +174,7 @@ def open_resumed(
             )
     # The first process has noted the longer training where the others look for the shorter.
     if has_results := folder.results_file.is_file():
-        folder.results()  # damaged ones are kept by no longer training
+        folder.results()  # raises for damaged ones, which a longer training would replace
     ends_here = has_results and not _is_longer(cfg, before)
     if is_first() and ends_here and (changes or not _lacks_results(folder)):
         _tidy(folder)
@@ -187,7 +188,8 @@ def open_resumed(
 def _state_and_log(folder: RunFolder) -> dict[str, Any]:
     """State of the last checkpoint; raises ``ValueError`` unless the log has its rows."""
     state = read_training_state(folder.checkpoint("last"))
-    require_rows(folder.metrics_file, state.get("metrics_rows", 0), state["global_step"])
+    rows, columns = state.get("metrics_rows", 0), state.get("metrics_columns", ())
+    require_rows(folder.metrics_file, rows, state["global_step"], columns)
     return state
 
 
@@ -200,11 +202,9 @@ def _require_whole_log(folder: RunFolder) -> None:
 
 def _tidy(folder: RunFolder) -> None:
     """Removes what a process that was killed at its very end has left in a finished run."""
-    left = (folder.evaluated_file, folder.path / ".lock", *parts_below(folder.path))
-    if is_first() and any(file.is_file() for file in left):
-        with folder.in_use():
-            folder.evaluated_file.unlink(missing_ok=True)
-            remove_parts(folder.path)
+    if is_first():
+        folder.evaluated_file.unlink(missing_ok=True)
+        remove_parts(folder.path)
 
 
 def _lacks_results(folder: RunFolder) -> bool:

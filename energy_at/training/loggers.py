@@ -80,6 +80,11 @@ class MetricsCSV(Logger):
     def finalize(self, status: str) -> None:
         self.save()
 
+    @property
+    def columns(self) -> list[str]:
+        """Names of those in the file, once it was looked at."""
+        return list(self._columns)
+
     def count(self) -> int:
         """Number of rows, which outlast a power failure from here on."""
         self.save()

@@ -584,8 +584,47 @@ def test_a_run_in_use_is_left_alone(type_train, run, argv):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        (lambda names: names[:-2], "/shift_p, not val/delta_energy/shift_p99"),
+        (lambda names: names.replace("/clean,train/acc/adv", "/adv,train/acc/clean"), "/adv, not"),
+        (lambda names: names.removesuffix(",val/delta_energy/shift_p99"), "has 35 cells for 34"),
+    ],
+)
+def test_a_log_with_other_names_of_columns_is_damaged(type_train, run, change, said):
+    (run / "results.json").unlink()
+    log = run / "metrics.csv"
+    names, _, rest = log.read_text().partition("\n")
+    log.write_text(f"{change(names)}\n{rest}")
+    assert_refused(type_train, said, "resume=run")
+
+
+def test_a_run_that_another_process_ends_meanwhile_is_left_alone(type_train, run, monkeypatch):
+    """Two resumes of one run: one of them longer, and done before the other begins to train."""
+    results = (run / "results.json").read_bytes()
+    (run / "results.json").unlink()
+    in_use = RunFolder.in_use
+
+    def ended_first(folder):
+        cfg = OmegaConf.load(run / "config.yaml")
+        cfg.trainer.max_epochs = 3
+        OmegaConf.save(cfg, run / "config.yaml")
+        (run / "results.json").write_bytes(results)
+        return in_use(folder)
+
+    monkeypatch.setattr(RunFolder, "in_use", ended_first)
+    code, _, err = type_train("resume=run")
+    assert (code, err.count("\n")) == (1, 1)
+    assert err.startswith("error: run has finished: trainer.max_epochs above 3 trains it further")
+    assert OmegaConf.load(run / "config.yaml").trainer.max_epochs == 3
+    assert (run / "results.json").read_bytes() == results
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
         ({"metrics_rows": "many"}, "metrics_rows is no number of rows"),
         ({"metrics_rows": -1}, "metrics_rows is no number of rows"),
+        ({"metrics_columns": "step"}, "metrics_columns are no names"),
+        ({"metrics_columns": [1]}, "metrics_columns are no names"),
         ({"sentinel": "abc"}, "sentinel is no dict"),
         ({"loops": {}}, "its fit_loop has no progress"),
         ({"loops": {"fit_loop": {}}}, "its fit_loop has no progress"),
