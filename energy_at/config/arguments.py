@@ -7,10 +7,16 @@ from pathlib import Path
 from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from energy_at.config.keys import FOLDERS, choices_of, compose_command, keys_in, near_keys
+from energy_at.config.keys import (
+    FOLDERS,
+    choices_of,
+    compose_command,
+    key_of,
+    keys_in,
+    near_keys,
+)
 from energy_at.core.rules import one_of
 from energy_at.core.trust import require_trusted, set_trusted
 
@@ -39,7 +45,10 @@ def require_overrides(command: str, arguments: Sequence[str]) -> None:
         if choice in ("", "null", "[]") and "/" not in group and (known := choices_of(group)):
             raise ValueError(f"{word} must be {one_of(*known).broken_by(choice)}")
     if any("hydra.callbacks" in word and "_target_" in word for word in overrides):
-        _require_trusted_callbacks([word for word in overrides if not word.startswith("~")])
+        own = [word for word in overrides if key_of(word).startswith(("hydra.callbacks", "trust"))]
+        cfg = compose_command(command, own, all_of_it=True)
+        set_trusted(cfg.trust if OmegaConf.is_list(cfg.trust) else [])
+        require_trusted(cfg.hydra.callbacks)
 
 
 def options_first(arguments: Sequence[str]) -> list[str]:
@@ -59,19 +68,6 @@ def options_first(arguments: Sequence[str]) -> list[str]:
         if takes.get(name) and not equals:
             options += islice(words, 1)
     return [*options, *others]
-
-
-def _require_trusted_callbacks(overrides: Sequence[str]) -> None:
-    cfg = OmegaConf.create()
-    for one in OverridesParser.create().parse_overrides(list(overrides)):
-        if one.is_sweep_override():  # of Hydra's own keys it refuses them
-            continue
-        value = one.value()
-        if one.key_or_group == "trust":
-            set_trusted([str(v) for v in value] if isinstance(value, list) else [])
-        elif one.key_or_group.startswith("hydra.callbacks"):
-            OmegaConf.update(cfg, one.key_or_group, value, force_add=True)
-    require_trusted(cfg)
 
 
 def _raise(message: str) -> NoReturn:

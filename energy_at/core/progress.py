@@ -10,7 +10,8 @@ from typing import Any
 from tqdm import tqdm
 
 _title, _alone = "", True
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # but tab and newline
+# Control characters but tab and newline; marks of the direction of text, which reorder a line.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def set_job(title: str = "", *, alone: bool = True) -> None:
@@ -40,7 +41,12 @@ def titled(text: str) -> str:
 
 def printable(text: str) -> str:
     """Text whose control characters are escaped: those of a stranger's file steer no terminal."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    return _CONTROL.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
 def write_line(line: str) -> None:

@@ -4,7 +4,15 @@ import sys
 import pytest
 
 from energy_at.core import progress
-from energy_at.core.progress import Bar, clock, one_line_retries, set_job, titled, write_line
+from energy_at.core.progress import (
+    Bar,
+    clock,
+    one_line_retries,
+    printable,
+    set_job,
+    titled,
+    write_line,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -57,3 +65,8 @@ def test_of_the_tries_of_a_client_one_line_is_printed(monkeypatch):
         "an error",
     ]
     assert not logger.filters
+
+
+def test_a_name_neither_steers_a_terminal_nor_reorders_its_line():
+    shown = printable("ü \x1b[31m\x9b2J\u202egnp.exe\u2066\tend\n")
+    assert shown == "ü \\x1b[31m\\x9b2J\\u202egnp.exe\\u2066\tend\n"
