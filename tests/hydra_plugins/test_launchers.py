@@ -250,7 +250,7 @@ def test_the_folder_of_a_job_is_known_before_it_runs():
     [
         (("dataset=cifar10", "dataset.root=nowhere", "dataset.download=false", "seed=0,1,2"),
          "dataset.root=nowhere must"),
-        (("logger=tensorboard", "seed=0,1"), "logger=tensorboard needs an extra"),
+        (("logger=tensorboard", "seed=0,1"), "logger=tensorboard needs tensorboard"),
         (("attack=none", "reg=der", "seed=0,1"), "attack=none (NoAttack) leaves the loss"),
         (("trainer.max_epochs=0", "seed=0,1"), "trainer.max_epochs=0 must be an integer >= 1"),
         (("dataset=folder,tiny_imagenet", "dataset.root=nowhere"), "dataset.root=nowhere must"),

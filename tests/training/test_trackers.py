@@ -106,7 +106,7 @@ def test_a_tracker_that_hangs_holds_nobody(tmp_path, capsys, monkeypatch, waitin
 def test_what_is_not_installed_is_one_line(type_train, monkeypatch, here):
     monkeypatch.setattr(trackers, "find_spec", lambda _: None)
     for name in ("tensorboard", "mlflow"):
-        said = f"logger={name} needs an extra: pip install 'energy_at[{name}]'"
+        said = f"logger={name} needs {name}: pip install 'energy_at[{name}]'"
         assert_refused(type_train, said, *ONE_EPOCH, f"logger=[csv,{name}]")
 
 
