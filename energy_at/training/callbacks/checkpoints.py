@@ -121,7 +121,7 @@ class LastCheckpoint(ModelCheckpoint):
 
 
 class Continuation(Callback):
-    """Keeps the length and the columns of ``metrics.csv`` and the id of the W&B run in every checkpoint.
+    """Keeps rows and columns of ``metrics.csv`` and the id of the W&B run in every checkpoint.
 
     A resumed run drops the rows that were logged after the checkpoint, and logs them again.
     """
