@@ -171,7 +171,7 @@ def test_help_shows_an_example(type_in):
         (evaluate, (), "name one of run=FOLDER, checkpoint=FILE"),
         (evaluate, ("run=run", CHECKPOINT), "name one of run=FOLDER"),
         (evaluate, ("checkpoint=none.pt",), "checkpoint none.pt not found"),
-        (evaluate, ("checkpoint=run",), "checkpoint run not found"),
+        (evaluate, ("checkpoint=run",), "checkpoint=run is a folder: name a file in it, or write "),
         (evaluate, ("checkpoint=run/config.yaml",), "run/config.yaml is not a checkpoint"),
         (evaluate, (CHECKPOINT, *MODEL, "model.width=3"), "the model needs (3, 3, 3, 3)"),
         (evaluate, (CHECKPOINT, *MODEL, "model=resnet18"), "first missing bn1.weight"),
