@@ -99,10 +99,10 @@ def command(
             module = cast(FunctionType, inspect.unwrap(body)).__globals__
             about = inspect.cleandoc(module["__doc__"] or "")
             register_resolver("command_help", lambda: about)
-            sys.argv[1:] = _hydra_arguments(name, sys.argv[1:], jobs=jobs)
             _open_output()
             quieten()
             with raising(), unchecked_help(), one_line_errors(command=name):
+                sys.argv[1:] = _hydra_arguments(name, sys.argv[1:], jobs=jobs)
                 require_overrides(name, sys.argv[1:])
                 task()
 
