@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from energy_at.core.files import write_atomic
 from energy_at.overfitting.alarms import find_column
-from energy_at.reporting.describe import MethodLabel, leaves, method_labels, setting
+from energy_at.reporting.describe import ROBUST, MethodLabel, leaves, method_labels, setting
 from energy_at.reporting.figures import save
 from energy_at.reporting.figures.training_curves import methods_figure
 from energy_at.reporting.finished_run import FinishedRun, percent, typed_keys
@@ -82,9 +82,16 @@ def by_method(found: Sequence[Entry]) -> dict[MethodLabel, list[FinishedRun]]:
 
 
 def by_status(found: Sequence[Entry]) -> dict[MethodLabel, list[FinishedRun]]:
-    """Runs by method; those that are no result in groups of their own, by their status."""
+    """Runs by method; those that are no result in groups of their own, by their status.
+
+    The others of such a method are called robust.
+    """
     groups = grouped(found, lambda entry: replace(entry.method, status=entry.run.mark()))
-    return {label: [entry.run for entry in own] for label, own in groups.items()}
+    split = {replace(label, status="") for label in groups if label.status}
+    return {
+        replace(label, status=ROBUST) if label in split else label: [entry.run for entry in own]
+        for label, own in groups.items()
+    }
 
 
 def configs(found: Sequence[Entry]) -> list[DictConfig]:
@@ -195,7 +202,11 @@ def _attacks(runs: Sequence[FinishedRun], checkpoint: str) -> list[str]:
 
 
 def runs_table(found: Sequence[Entry]) -> Table:
-    """One row for each run and checkpoint with its accuracies, whether they are a result or not."""
+    """One row for each run and checkpoint with its accuracies, whether they are a result or not.
+
+    The status and the alarm are those of the run; its AAE share, the mean over its last epoch,
+    stands in its first row.
+    """
     titles = _accuracy_titles([entry.run for entry in found])
     return Table.of(
         [
@@ -205,14 +216,14 @@ def runs_table(found: Sequence[Entry]) -> Table:
                 "seed": str(run.config.seed),
                 "checkpoint": checkpoint,
                 **{t: mean_cell([run.percent(checkpoint, key)]) for key, t in titles.items()},
-                "AAE share %": mean_cell([run.last_epoch_mean(AAE)]),
+                "AAE share %": "" if i else mean_cell([run.last_epoch_mean(AAE)]),
                 "status": run.status.kind,
                 "lost at step": "" if run.status.step is None else str(run.status.step),
                 **_first_alarm(run),
                 **_costs([run]),
             }
             for entry, run in ((entry, entry.run) for entry in found)
-            for checkpoint in run.checkpoints
+            for i, checkpoint in enumerate(run.checkpoints)
         ]
     )
 

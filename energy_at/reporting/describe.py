@@ -27,6 +27,7 @@ NOT_COMPARED = (  # keys in which repetitions of a run may differ: the seed, and
     "trainer.enable_progress_bar",
 )
 MISSING = "-"
+ROBUST = "robust"  # status of runs whose method has others that are no result
 DATASETS = {
     "digits": "handwritten digits (8x8)",
     "mnist5k": "MNIST (5,000 images)",
@@ -53,7 +54,8 @@ class MethodLabel:
         awp: Whether the weights were perturbed (AWP).
         settings: Keys, with values, in which it differs from the other methods of a comparison.
         run: Seed, and folder if needed, of a single run.
-        status: ``collapsed`` or ``not robust``, for runs whose accuracies are no result.
+        status: ``collapsed`` or ``not robust``, for runs whose accuracies are no result, and
+            ``ROBUST`` for the others of such a method.
     """
 
     base: str

@@ -287,6 +287,8 @@ def test_the_table_of_runs_has_the_numbers_of_collapsed_ones_too(write):
     assert (healthy["status"], healthy["lost at step"]) == ("robust", "")
     assert (lost["run"], lost["seed"], lost["PGD-20 %"]) == ("1", "5", "1.5")
     assert (lost["clean %"], lost["FGSM %"], lost["AAE share %"]) == ("80.0", "50.0", "75.0")
+    _, best = run_rows([write("seed=6", best={"pgd": 0.2})])
+    assert (best["checkpoint"], best["AAE share %"]) == ("best", "")  # that of the last epoch
     assert (lost["status"], lost["lost at step"]) == ("collapsed", "2")
     assert {row["method"] for row in (healthy, lost)} == {"FGSM-AT"}
     assert (lost["checkpoint"], lost["forward passes"], lost["minutes with validation"]) == (
@@ -365,7 +367,7 @@ def test_no_curve_averages_runs_that_are_no_result(write):
     assert {str(label): len(runs) for label, runs in groups.items()} == {
         "FGSM-AT (collapsed)": 1,
         "FGSM-AT (not robust)": 1,
-        "FGSM-AT": 1,
+        "FGSM-AT (robust)": 1,
     }
     styles = method_styles(list(groups))
     assert len({style["color"] for style in styles.values()}) == 1

@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from energy_at.core.files import replacing
-from energy_at.reporting.describe import MethodLabel
+from energy_at.reporting.describe import ROBUST, MethodLabel
 
 WIDTH = 10.5  # inches: of a figure with several panels
 TITLE_SIZES = (9.0, 8.0, 7.0, 6.0)  # points
@@ -72,7 +72,10 @@ MARK_STYLES: dict[str, Style] = {  # what a legend says of the marks that belong
     "onset of CO": {"color": "0.4", "linewidth": 0.9, "linestyle": "--"},
     "onset of RO": {"color": "0.4", "linewidth": 0.9, "linestyle": ":"},
     "alarm of the sentinel": {"color": ALARM, "linestyle": "", "marker": "v", "markersize": 4},
-}
+    "alarm, no loss of robustness": {
+        "color": ALARM, "linestyle": "", "marker": "v", "markersize": 4, "markerfacecolor": "none"
+    },
+}  # fmt: skip
 
 
 def method_styles(labels: Sequence[MethodLabel]) -> dict[MethodLabel, Style]:
@@ -96,7 +99,8 @@ def method_styles(labels: Sequence[MethodLabel]) -> dict[MethodLabel, Style]:
         else:
             first_added, *others = label.added or ("",)
             color = METHOD_COLORS.get(first_added, "#999999")
-            plain = replace(label, regularizers=(), awp=False)
+            status = label.status.replace(ROBUST, "")
+            plain = replace(label, regularizers=(), awp=False, status=status)
             variant = variants.setdefault((plain, tuple(others)), len(variants))
         round_, dash = divmod(variant, len(LINE_STYLES))
         styles[label] = {
@@ -218,26 +222,37 @@ class Mark:
     where: float
     color: str = ALARM
     label: str = ""  # the kind by default
+    is_followed: bool = True  # an alarm, by a loss of robustness
 
 
-def mark_alarms(axes: Axes, alarms: Sequence[Mark]) -> None:
-    """A triangle for each alarm, each kind in a lane of its own; to call after the curves."""
+def mark_alarms(axes: Axes, alarms: Sequence[Mark], *, named: bool = True) -> None:
+    """A triangle for each alarm, each kind in a lane of its own; to call after the curves.
+
+    It is open if no loss of robustness followed. Labels are left out unless ``named``.
+    """
     # curves and the line of an onset at the same step end behind the letters, if there are any
     behind = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}
     font: Any = {"va": "top", "fontsize": "xx-small", "linespacing": 0.9, "annotation_clip": False}
     for lane, kind in enumerate(sorted({mark.kind for mark in alarms})):
         for mark, label in _labelled(axes, [mark for mark in alarms if mark.kind == kind]):
-            text = f"{label}\n\N{BLACK DOWN-POINTING TRIANGLE}"
+            label *= named
+            sign = "\N{BLACK DOWN-POINTING TRIANGLE}"
+            if not mark.is_followed:
+                sign = "\N{WHITE DOWN-POINTING TRIANGLE}"
+            text = f"{label}\n{sign}"
             box = {"bbox": behind} if label else {}
             _write_at_top(axes, text, mark, -1 - LANE * lane, **font, **box)
 
 
-def mark_onsets(axes: Axes, onsets: Sequence[Mark]) -> None:
-    """A vertical line for each onset of CO (dashed) or RO (dotted); to call after the curves."""
+def mark_onsets(axes: Axes, onsets: Sequence[Mark], *, named: bool = True) -> None:
+    """A vertical line for each onset of CO (dashed) or RO (dotted); to call after the curves.
+
+    Labels are left out unless ``named``.
+    """
     for mark, label in _labelled(axes, onsets):
         style = MARK_STYLES[f"onset of {mark.kind}"] | {"color": mark.color}
         axes.axvline(mark.where, zorder=1, **style)
-        _write_at_top(axes, label, mark, 2, va="bottom", fontsize="x-small")
+        _write_at_top(axes, label * named, mark, 2, va="bottom", fontsize="x-small")
 
 
 def _write_at_top(axes: Axes, text: str, mark: Mark, points: float, **font: Any) -> None:

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from energy_at.reporting import panels
-from energy_at.reporting.describe import MethodLabel
+from energy_at.reporting.describe import ROBUST, MethodLabel
 from energy_at.reporting.figures import (
     MARK_STYLES,
     WIDTH,
@@ -103,7 +103,7 @@ def methods_figure(
 
     def marks(events: Callable[[FinishedRun], Iterable[tuple[str, int]]]) -> list[Mark]:
         return [
-            Mark(kind, step / run.log.steps_per_epoch, color)
+            Mark(kind, step / run.log.steps_per_epoch, color, is_followed=run.is_marked)
             for run, color in runs
             for kind, step in events(run)
         ]
@@ -112,15 +112,18 @@ def methods_figure(
     onsets = marks(lambda run: run.status.onsets.items())
     kinds = sorted({f"onset of {mark.kind}" for mark in onsets})
     several = any(len(seeds) > 1 for seeds in methods.values())
-    names = ["one seed"] * several + kinds + ["alarm of the sentinel"] * bool(alarms)
+    names = ["one seed"] * several + kinds
+    names += ["alarm of the sentinel"] * any(mark.is_followed for mark in alarms)
+    names += ["alarm, no loss of robustness"] * any(not mark.is_followed for mark in alarms)
     legend = styles | {name: MARK_STYLES[name] for name in names}
+    named = len({mark.kind for mark in (*alarms, *onsets)}) > 1  # else the legend says it
     with _panels(metrics, "epoch", title, legend) as (figure, grid):
         for axes, metric in zip(grid, metrics, strict=True):
             for label, seeds in methods.items():
-                has_mean = len(seeds) == 1 or not label.status
+                has_mean = len(seeds) == 1 or label.status in ("", ROBUST)
                 _method_curves(axes, seeds, metric, styles[label], has_mean=has_mean)
-            mark_onsets(axes, onsets)
-            mark_alarms(axes, alarms)
+            mark_onsets(axes, onsets, named=named)
+            mark_alarms(axes, alarms, named=named)
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     return figure
 

@@ -122,7 +122,7 @@ METHODS = {
 def test_every_onset_is_marked_at_its_epoch_in_the_colour_of_its_method():
     color = method_styles(list(METHODS))[LOST]["color"]
     for axes in epochs_figure(METHODS).axes:
-        assert marks(axes) == ([(2, "--", color), (3, "--", color)], ["CO", "CO"])
+        assert marks(axes) == ([(2, "--", color), (3, "--", color)], ["", ""])  # the legend's
 
 
 def test_the_legend_names_every_mark_that_was_drawn():
@@ -133,6 +133,8 @@ def test_the_legend_names_every_mark_that_was_drawn():
     alarmed = {A: [run_of(MetricsLog(curves), "overfitted", 8)]}
     assert names(METHODS) == [*map(str, METHODS), "one seed", "onset of CO"]
     assert names(alarmed) == ["FGSM-AT", "onset of RO", "alarm of the sentinel"]
+    alarmed = {A: [run_of(MetricsLog(curves)), *alarmed[A]]}
+    assert names(alarmed)[-2:] == ["alarm of the sentinel", "alarm, no loss of robustness"]
     assert names({A: [run_of(log())]}) == ["FGSM-AT"]
 
 
@@ -145,10 +147,11 @@ def test_runs_that_collapsed_have_no_mean():
 
 
 def test_marks_that_are_close_share_a_label():
-    runs = {A: [run_of(log(epochs=100), "collapsed", step) for step in (200, 204, 300)]}
-    lines, labels = marks(epochs_figure(runs).axes[0])
-    assert [where for where, *_ in lines] == [50, 51, 75]
-    assert labels == ["CO", "", "CO"]
+    runs = [run_of(log(epochs=100), "collapsed", step) for step in (200, 204, 300)]
+    runs.append(run_of(log(epochs=100), "overfitted", 380))
+    lines, labels = marks(epochs_figure({A: runs}).axes[0])
+    assert [where for where, *_ in lines] == [50, 51, 75, 95]
+    assert labels == ["CO", "", "CO", "RO"]
 
 
 def test_methods_show_the_mean_of_their_seeds_by_epoch():
@@ -628,6 +631,9 @@ def test_the_legend_of_a_study_fits_into_its_figure():
         assert label.y1 <= figure_of_seeds.bbox.y1
 
 
+OPEN, FILLED = "\n\N{WHITE DOWN-POINTING TRIANGLE}", "\n\N{BLACK DOWN-POINTING TRIANGLE}"
+
+
 @pytest.fixture
 def alarmed():
     rows = [{**row(s, **WORKS), "epoch": (s - 1) // 4, "train/loss": 1.0} for s in range(1, 13)]
@@ -635,13 +641,15 @@ def alarmed():
     return log_of([*rows, *checks, {"step": 6, "epoch": 1, "alarm/co": 0.4}])
 
 
-def alarm_places(axes):
-    return [text.xy[0] for text in axes.texts if text.get_text().startswith("CO\n")]
+def alarm_places(axes, sign="CO\n"):
+    return [text.xy[0] for text in axes.texts if text.get_text().startswith(sign)]
 
 
 def test_every_figure_of_a_training_marks_its_alarms(alarmed):
     assert 1.5 in alarm_places(delta_energy_figure({"run": alarmed}).axes[0])
     run, style = run_of(alarmed), method_styles([AT])[AT]
     for figure in (methods_figure({AT: [run]}), methods_figure({AT: [run]}, "", PANELS)):
-        assert all(alarm_places(axes) == [1.5] for axes in figure.axes)
+        assert all(alarm_places(axes, OPEN) == [1.5] for axes in figure.axes)
+    lost = run_of(alarmed, "collapsed", 8)
+    assert alarm_places(methods_figure({AT: [lost]}).axes[0], FILLED) == [1.5]
     assert all(alarm_places(axes) == [6] for axes in steps_figure(run, style).axes)
