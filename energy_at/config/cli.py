@@ -23,8 +23,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from energy_at.config.arguments import options_first, require_overrides
 from energy_at.config.errors import error_file, one_line_errors, raising
+from energy_at.config.extras import require_installed
 from energy_at.config.keys import OPEN, require_read, require_single
-from energy_at.config.schema import check, require_installed
+from energy_at.config.schema import check
 from energy_at.config.sweep_progress import SweepProgress
 from energy_at.config.versions import BASE, OF_COMMANDS, allow, register_resolver, unchecked_help
 from energy_at.core.files import CONF, is_first, remove_empty, write_error

