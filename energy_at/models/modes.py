@@ -91,15 +91,27 @@ def frozen_running_stats(model: Callable[..., Any]) -> Iterator[None]:
 @contextmanager
 def frozen_parameters(model: Callable[..., Any]) -> Iterator[None]:
     """Forward passes inside have gradients of their input only."""
-    parameters = model.parameters() if isinstance(model, nn.Module) else ()
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
-    for parameter in trained:
-        parameter.requires_grad_(False)
+    modules = model.modules() if isinstance(model, nn.Module) else ()
+    trained = [
+        (module._parameters, name, parameter)
+        for module in modules
+        for name, parameter in module._parameters.items()
+        if parameter is not None and parameter.requires_grad
+    ]
+    compiled = isinstance(model, nn.Module) and is_compiled(model)
+
+    def require_gradients(mode: bool) -> None:
+        for parameters, name, parameter in trained:
+            parameter.requires_grad_(mode)
+            if compiled:  # before torch 2.15 it would be overlooked in a dictionary as it was
+                parameters[name] = None
+                parameters[name] = parameter
+
+    require_gradients(False)
     try:
         yield
     finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
+        require_gradients(True)
 
 
 def input_gradients_only(model: Callable[..., Any]) -> AbstractContextManager[None]:

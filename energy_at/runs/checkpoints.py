@@ -33,6 +33,8 @@ _TRAINING_STATE: dict[str, type] = {
 _PREFIX = b"sha256:"
 _COMMENT = len(_PREFIX) + 64  # bytes
 
+_LONGEST_HEADER = 100_000_000  # bytes, of a safetensors file, as its library says
+
 _PROGRESS = {"epoch_progress", "epoch_loop.batch_progress"}
 
 
@@ -97,8 +99,10 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(f"checkpoint {path} not found")
     with path.open("rb") as file:
         start = file.read(9)
-    is_zip = start.startswith(b"PK")
-    is_pytorch = is_zip or start[:1] == b"\x80"
+    # A safetensors file starts with the length of its header: any bytes, PK among them.
+    is_safetensors = start[8:] == b"{" and int.from_bytes(start[:8], "little") <= _LONGEST_HEADER
+    is_zip = start.startswith(b"PK") and not is_safetensors
+    is_pytorch = is_zip or (start[:1] == b"\x80" and not is_safetensors)
     try:
         if is_zip:
             _require_intact(path)
@@ -115,7 +119,7 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
                 f"checkpoint {path} holds more than tensors and plain values, which could run "
                 "code: not read; save its state_dict alone"
             ) from error
-        if start and not start.startswith((b"PK", b"\x80")) and start[8:] != b"{":
+        if start and not is_pytorch and start[8:] != b"{":
             raise ValueError(
                 f"{path} is not a checkpoint: name a PyTorch or .safetensors file"
             ) from error

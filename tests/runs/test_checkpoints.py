@@ -184,6 +184,19 @@ def test_a_file_of_another_kind_is_not_called_damaged(content, suffix, tmp_path)
         read_tensors(file)
 
 
+@pytest.mark.parametrize("length", [0x80, 0x180, 0x4B50], ids=hex)  # starts as pickles and ZIPs do
+def test_a_header_of_any_length_is_read(length, tmp_path):
+    about = {"weight": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
+    header = json.dumps(about).encode().ljust(length)
+    values = torch.tensor([1.0, 2.0])
+    file = tmp_path / "file.safetensors"
+    file.write_bytes(length.to_bytes(8, "little") + header + values.numpy().tobytes())
+    assert torch.equal(read_tensors(file)["weight"], values)
+    file.write_bytes(file.read_bytes()[: 9 + length // 2])
+    with pytest.raises(ValueError, match="is damaged or truncated: use another"):
+        read_tensors(file)
+
+
 @pytest.mark.parametrize("content", [[torch.ones(2)], torch.ones(2), "weights", 3], ids=repr)
 def test_a_file_without_named_tensors_is_refused(content, tmp_path):
     torch.save(content, tmp_path / "file.pt")

@@ -162,7 +162,7 @@ def test_other_batches_frozen_networks_and_trainings_of_no_step_are_refused():
     three = DataLoader(TensorDataset(X, Y, Y), 16)
     with pytest.raises(ValueError, match=r"a batch must be \(images, labels\), got a list of 3"):
         fit(loader=three)
-    with pytest.raises(ValueError, match="images of shape \\(4, 8, 8\\): addmm: mat1"):
+    with pytest.raises(ValueError, match=r"images of shape \(4, 8, 8\): .*mat1"):
         fit(x=torch.rand(33, 4, 8, 8))
     with pytest.raises(ValueError, match="the network has nothing to train"):
         fit(Net().requires_grad_(False))
