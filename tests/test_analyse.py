@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from energy_at.core.extras import install
 from tests.helpers.analyses import FAST, OUT, SETTING, TWO, samples
 from tests.helpers.running import assert_refused
 
@@ -140,7 +141,7 @@ def test_a_mistake_gets_one_line_and_leaves_nothing(type_analyse, typed_wrong, s
 
 def test_a_missing_extra_gets_one_line(type_analyse, monkeypatch):
     monkeypatch.setattr("energy_at.attacks.autoattack.find_spec", lambda _: None)
-    said = "square needs the AutoAttack library: pip install 'energy_at[autoattack]'"
+    said = f"square needs the AutoAttack library: {install('autoattack')}"
     assert_refused(type_analyse, said, "run=run", *FAST, "attacks=[fgsm,square]")
 
 

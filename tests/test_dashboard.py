@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from energy_at import dashboard
+from energy_at.core.extras import install
 from energy_at.reporting.panels import SECTIONS, specification
 from tests.helpers.running import typed
 
@@ -71,4 +72,4 @@ def test_without_its_library_or_its_server_one_line_says_so(type_dashboard, monk
         monkeypatch.setitem(sys.modules, name, None)
     code, _, err = type_dashboard("entity=me")
     assert (code, err.count("\n")) == (1, 1)
-    assert "pip install 'energy_at[dashboard]'" in err
+    assert install("dashboard") in err

@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from safetensors.torch import save_file
 
 from energy_at.config.build import make
+from energy_at.core.extras import install
 from energy_at.evaluation import FILES, gradient_masking
 from energy_at.models.weights import exported
 from energy_at.runs.result_folder import RECORD
@@ -119,14 +120,14 @@ def test_a_run_may_have_a_number_for_a_name(digits_run, type_evaluate):
 def test_without_autoattack_one_line_says_so_and_the_rest_is_done(type_evaluate):
     more = ("steps=2", "restarts=2", "subset=10", "progress=false", "out=out")
     code, out, err = type_evaluate("run=run", *more)
-    line = "AutoAttack is not installed: pip install 'energy_at[autoattack]'"
+    line = f"AutoAttack is not installed: {install('autoattack')}"
     assert (code, err) == (0, f"left out: {line}\n")
     assert f"- left out: {line}\n" in out
     assert [row["label"] for row in report("out")["accuracies"]] == ["clean", "FGSM", "PGD-2-2"]
     assert report("out")["left_out"] == [line]
     (check,) = [check for check in report("out")["checks"] if "black box" in check["name"]]
     assert check["passed"] is None
-    assert check["meaning"] == "needs the AutoAttack library: pip install 'energy_at[autoattack]'"
+    assert check["meaning"] == f"needs the AutoAttack library: {install('autoattack')}"
 
 
 @pytest.mark.usefixtures("digits_run")
@@ -143,9 +144,7 @@ def test_without_the_library_an_attack_of_it_is_refused(type_evaluate, name):
     before = everything()
     code, out, err = type_evaluate("run=run", f"attacks=[fgsm,{name}]")
     assert (code, out) == (1, "")
-    assert (
-        err == f"error: {name} needs the AutoAttack library: pip install 'energy_at[autoattack]'\n"
-    )
+    assert err == f"error: {name} needs the AutoAttack library: {install('autoattack')}\n"
     assert everything() == before
 
 

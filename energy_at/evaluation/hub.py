@@ -4,7 +4,6 @@ import json
 import os
 import shlex
 import shutil
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from energy_at import __version__
 from energy_at.config.keys import choices_of, compose_command
+from energy_at.core.extras import require_package
 from energy_at.core.progress import one_line_retries, printable
 from energy_at.core.rules import ArgumentError
 from energy_at.reporting.describe import setting
@@ -21,7 +21,6 @@ from energy_at.runs.folder import RunFolder
 
 SCHEME = "hf://"  # hf://USER/REPO, or hf://USER/REPO@REVISION
 WEIGHTS = "model.safetensors"
-INSTALL = "pip install 'energy_at[huggingface]'"
 OWN_DATA = {  # by the reader: what is typed instead of a name
     "folder": "dataset=folder dataset.root=FOLDER",
     "npz": "dataset=npz dataset.file=FILE",
@@ -134,8 +133,7 @@ def downloaded(address: str) -> Path:
         ImportError: if the package ``huggingface_hub`` is missing.
         FileNotFoundError: if the file is missing, or the connection.
     """
-    if find_spec("huggingface_hub") is None:
-        raise ImportError(f"checkpoint={address} needs huggingface_hub: {INSTALL}")
+    require_package("huggingface_hub", "huggingface", f"checkpoint={address}")
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -12,12 +11,12 @@ from torch.nn.parameter import is_lazy
 from torchvision import models as torchvision_models
 from torchvision.models import WeightsEnum
 
+from energy_at.core.extras import require_package
 from energy_at.core.progress import one_line_retries
 from energy_at.core.ranges import require_ranges
 from energy_at.core.rules import ArgumentError, Rule, integer, one_of, require
 from energy_at.models.layers import Normalize, Normalized, make_convolutions_safe
 
-INSTALL_TIMM = "pip install 'energy_at[timm]'"
 READS_FILES = {"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
 
 
@@ -115,8 +114,7 @@ def mlp_mixer(
 
 
 def _require_timm(model: str) -> None:
-    if find_spec("timm") is None:
-        raise ImportError(f"model={model} needs timm: {INSTALL_TIMM}", name="timm")
+    require_package("timm", "timm", f"model={model}")
 
 
 def torchvision(

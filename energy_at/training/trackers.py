@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from queue import Full, Queue
 from typing import Any, ClassVar
@@ -21,6 +20,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
+from energy_at.core.extras import require_package
 from energy_at.core.files import write_atomic
 from energy_at.training.loggers import FINISH, TolerantWandb
 
@@ -288,8 +288,7 @@ def trackers(loggers: Iterable[Logger]) -> list[TolerantWandb | Tracker]:
 
 
 def _require(package: str) -> None:
-    if find_spec(package) is None:
-        raise ImportError(f"logger={package} needs {package}: pip install 'energy_at[{package}]'")
+    require_package(package, package, f"logger={package}")
 
 
 def _leaves(node: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:

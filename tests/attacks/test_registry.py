@@ -24,6 +24,7 @@ from energy_at.attacks import (
 from energy_at.attacks import autoattack as ensemble
 from energy_at.attacks.registry import FROM_LIBRARY, OWN, column_of, named_attack
 from energy_at.attacks.threat import L2, Linf
+from energy_at.core.extras import install
 from energy_at.core.names import ATTACKS, NORMS
 from tests.helpers.nets import TinyNet
 
@@ -217,7 +218,7 @@ def _without_the_library(monkeypatch):
 def test_without_the_library_its_attacks_say_how_to_install_it(name):
     with pytest.raises(ImportError) as refused:
         named_attack(name, Linf(0.1))
-    line = f"{name} needs the AutoAttack library: pip install 'energy_at[autoattack]'"
+    line = f"{name} needs the AutoAttack library: {install('autoattack')}"
     assert str(refused.value) == line
 
 

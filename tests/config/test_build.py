@@ -15,7 +15,6 @@ from energy_at.config.build import build_loggers, build_module, reopen
 from energy_at.data import ImageData
 from energy_at.objectives import DER
 from energy_at.runs.folder import RunFolder
-from energy_at.training import trackers
 from tests.helpers.running import (
     CONF,
     ONE_EPOCH,
@@ -117,7 +116,8 @@ def test_the_choices_that_are_built_are_all():
 @pytest.mark.parametrize("chosen", list(every_choice()), ids=",".join)
 def test_every_choice_builds(tmp_path, monkeypatch, chosen):
     monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setattr(trackers, "find_spec", lambda _: True)  # begun by their first row alone
+    # trackers begin with their first row
+    monkeypatch.setattr("energy_at.core.extras.find_spec", lambda _: True)
     model = dict(choice.split("=") for choice in chosen).get("model", "small")
     if model == "timm":
         pytest.importorskip("timm")

@@ -18,6 +18,7 @@ from yaml import YAMLError
 
 from energy_at.config.errors import explain, one_line_errors
 from energy_at.core import trust
+from energy_at.core.extras import install
 from energy_at.core.lock import locked
 from energy_at.core.rules import ArgumentError, integer, require
 from tests.helpers.running import ONE_EPOCH, assert_refused
@@ -72,9 +73,9 @@ def test_an_override_that_cannot_be_read_gets_a_line_without_the_parsers_words(o
 def test_a_launcher_that_is_not_installed_says_how_to_get_it(extra, type_train, monkeypatch):
     names = {"joblib": "hydra/launcher/joblib", "submitit": "hydra/launcher/submitit_local"}
     missing = MissingConfigException("no", names.get(extra, f"hydra/sweeper/{extra}"), ["basic"])
-    assert explain(missing).endswith(f"pip install 'energy_at[{extra}]'")
+    assert explain(missing).endswith(install(extra))
     unknown = RuntimeError(f"Unknown plugin class : 'hydra_plugins.hydra_{extra}_launcher.x'")
-    assert explain(unknown).endswith(f"pip install 'energy_at[{extra}]'")
+    assert explain(unknown).endswith(install(extra))
 
 
 def test_a_reader_that_has_closed_gets_no_traceback(monkeypatch, capfd):

@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from energy_at.config import extras
 from energy_at.config.extras import require_installed
+from energy_at.core.extras import install
 from tests.helpers.running import CONF
 
 CONFIGS = [*CONF.rglob("*.yaml")]
@@ -17,10 +18,12 @@ CONFIGS = [*CONF.rglob("*.yaml")]
 def test_a_missing_package_names_its_choice_and_its_extra(target, monkeypatch):
     package, extra = extras._NEEDED[target]
     cfg = OmegaConf.create({"dataset": {"reader": {"_target_": target}}})
-    monkeypatch.setattr(extras, "find_spec", lambda _: object())
+    monkeypatch.setattr("energy_at.core.extras.find_spec", lambda _: object())
     require_installed(cfg)
-    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == package else object())
-    said = rf"^dataset=\w+ needs {package}: pip install 'energy_at\[{extra}\]'$"
+    monkeypatch.setattr(
+        "energy_at.core.extras.find_spec", lambda name: None if name == package else object()
+    )
+    said = rf"^dataset=\w+ needs {package}: {re.escape(install(extra))}$"
     with pytest.raises(ImportError, match=said):
         require_installed(cfg)
 

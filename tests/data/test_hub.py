@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 import shutil
 
 import numpy as np
@@ -10,7 +11,8 @@ import torch
 
 from energy_at.config.keys import compose_command
 from energy_at.config.schema import check
-from energy_at.data import hub, huggingface, image_folder
+from energy_at.core.extras import install
+from energy_at.data import huggingface, image_folder
 from tests.data.test_decoding import picture
 
 datasets = pytest.importorskip("datasets")
@@ -179,8 +181,8 @@ def test_a_folder_of_files_is_the_same_as_for_the_reader_of_folders(tmp_path):
 
 
 def test_without_its_package_the_error_says_how_to_get_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(hub, "find_spec", lambda _: None)
-    with pytest.raises(ImportError, match=r"pip install 'energy_at\[huggingface\]'"):
+    monkeypatch.setattr("energy_at.core.extras.find_spec", lambda _: None)
+    with pytest.raises(ImportError, match=re.escape(install("huggingface"))):
         huggingface(tmp_path, name="pets")
 
 

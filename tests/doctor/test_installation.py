@@ -6,6 +6,7 @@ import pytest
 import torch
 from packaging.requirements import Requirement
 
+from energy_at.core import extras
 from energy_at.doctor import installation, run_check
 from tests.helpers.doctor import fails
 
@@ -89,7 +90,7 @@ def test_extras_are_stated_and_never_missed(installed):
     )
     found = installation.extras()
     assert found.status == "pass"
-    assert "rare is not installed (no_such_package): pip install 'energy_at[rare]'" in found.message
+    assert f"rare is not installed (no_such_package): {extras.install('rare')}" in found.message
     assert "common is installed" in found.message
 
 

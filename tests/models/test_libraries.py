@@ -1,12 +1,14 @@
 """Networks of timm, torchvision and a user's own, behind the normalization of the data set."""
 
 import functools
+import re
 
 import pytest
 import torch
 from torch import nn
 
-from energy_at.models import custom, libraries, mlp_mixer, timm, torchvision
+from energy_at.core.extras import install
+from energy_at.models import custom, mlp_mixer, timm, torchvision
 from energy_at.models.layers import make_convolutions_safe
 
 COLOUR = {"channels": 3, "classes": 4, "size": 16, "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4]}
@@ -135,8 +137,8 @@ def test_what_is_no_network_is_refused_in_one_line(make, options, said):
 
 
 def test_without_timm_the_error_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr(libraries, "find_spec", lambda _: None)
-    with pytest.raises(ImportError, match=r"pip install 'energy_at\[timm\]'"):
+    monkeypatch.setattr("energy_at.core.extras.find_spec", lambda _: None)
+    with pytest.raises(ImportError, match=re.escape(install("timm"))):
         timm(name="resnet18", **COLOUR)
     with pytest.raises(ImportError, match=r"^model=mlp_mixer needs timm: pip install"):
         mlp_mixer(**COLOUR)

@@ -10,6 +10,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from energy_at.core.extras import install
 from energy_at.training import trackers
 from energy_at.training.loggers import csv_logger
 from energy_at.training.trackers import Tracker, mlflow_logger, tensorboard_logger
@@ -104,9 +105,9 @@ def test_a_tracker_that_hangs_holds_nobody(tmp_path, capsys, monkeypatch, waitin
 
 
 def test_what_is_not_installed_is_one_line(type_train, monkeypatch, here):
-    monkeypatch.setattr(trackers, "find_spec", lambda _: None)
+    monkeypatch.setattr("energy_at.core.extras.find_spec", lambda _: None)
     for name in ("tensorboard", "mlflow"):
-        said = f"logger={name} needs {name}: pip install 'energy_at[{name}]'"
+        said = f"logger={name} needs {name}: {install(name)}"
         assert_refused(type_train, said, *ONE_EPOCH, f"logger=[csv,{name}]")
 
 
@@ -183,6 +184,6 @@ def test_mlflow_resumes_the_run_that_its_folder_names(tmp_path):
 
 
 def test_the_loggers_are_made_where_they_are_installed(tmp_path, monkeypatch):
-    monkeypatch.setattr(trackers, "find_spec", lambda _: True)
+    monkeypatch.setattr("energy_at.core.extras.find_spec", lambda _: True)
     assert tensorboard_logger(tmp_path, run_name="a").name == "tensorboard"
     assert mlflow_logger(tmp_path, experiment="mine").name == "mlflow"
