@@ -16,6 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from energy_at.config.sweep_progress import SweepProgress
+from energy_at.core.extras import install
 from hydra_plugins.energy_at.fault_tolerance import launch_jobs, places, require_any
 from hydra_plugins.energy_at.overrides import parse_sweep
 
@@ -194,9 +195,7 @@ def distribution(override: Override) -> Any:
     try:
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
     except ImportError as error:
-        raise ValueError(
-            "hydra/sweeper=optuna needs Optuna: pip install 'energy_at[optuna]'"
-        ) from error
+        raise ValueError(f"hydra/sweeper=optuna needs Optuna: {install('optuna')}") from error
     value: Any = override.value()
     if isinstance(value, IntervalSweep):
         low, high = cast(Any, (value.start, value.end))

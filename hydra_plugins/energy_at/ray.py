@@ -19,6 +19,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from energy_at.config.versions import BASE
+from energy_at.core.extras import install
 
 WAIT = 5  # seconds for the address of a cluster to answer
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # RFC 9113, 3.4
@@ -122,7 +123,7 @@ def require_reachable(address: str | None) -> None:
     try:
         import ray  # noqa: F401
     except ImportError as error:
-        raise ValueError("hydra/launcher=ray needs Ray: pip install 'energy_at[ray]'") from error
+        raise ValueError(f"hydra/launcher=ray needs Ray: {install('ray')}") from error
     if address in (None, "auto", "local"):
         return
     place = urlsplit(str(address) if "://" in str(address) else f"//{address}")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -28,6 +29,7 @@ from energy_at import train
 from energy_at.config.errors import explain
 from energy_at.config.schema import check_start
 from energy_at.config.sweep_progress import SweepProgress
+from energy_at.core.extras import install
 from energy_at.reporting.finished_run import FinishedRun
 from energy_at.reporting.sweeps import summary
 from energy_at.runs.folder import runs_below
@@ -331,7 +333,7 @@ def test_the_sweepers_are_as_they_must_be(sweeper):
 
 def test_without_ray_its_launcher_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ValueError, match=r"pip install 'energy_at\[ray\]'"):
+    with pytest.raises(ValueError, match=re.escape(install("ray"))):
         require_reachable(None)
 
 
