@@ -1,7 +1,7 @@
 """Rows, table and figure of a study, from its finished runs.
 
 ``python docs/studies/collect.py STUDY --machine NAME RUN...`` writes each run as a row of
-``STUDY/runs.csv``, beside the rows that are there (a run of the same setting, method and seed
+``STUDY/runs.csv``, next to the rows that are there (a run of the same setting, method and seed
 is replaced), then ``STUDY/table.md`` from all rows, and ``without_with.png`` and ``.pdf`` from the
 rows of all studies: PGD accuracy without and with DER, a line for each setting. Without ``RUN``
 the table and the figure are made again from the committed rows. The command of a row trains and
