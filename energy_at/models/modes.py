@@ -103,7 +103,7 @@ def frozen_parameters(model: Callable[..., Any]) -> Iterator[None]:
     def require_gradients(mode: bool) -> None:
         for parameters, name, parameter in trained:
             parameter.requires_grad_(mode)
-            if compiled:  # before torch 2.15 it would be overlooked in a dictionary as it was
+            if compiled:  # torch 2.11 looks at it again only if the dictionary has changed
                 parameters[name] = None
                 parameters[name] = parameter
 
