@@ -177,7 +177,7 @@ _BY_ARGUMENTS: dict[str, dict[str, Rule]] = {
     },
     "sampling.ClassGaussian": {"scale": number(0)},
     "sampling.ClassPCA": {"variance": number(0, 1, above=True), "scale": number(0)},
-    "sampling.LocalPCA": {"k": _COUNT, "by": one_of("features", "pixels")},
+    "sampling.LocalPCA": {"k": _COUNT, "by": one_of("features", "pixels", "low_frequencies")},
 }
 _OF_OWN = ("models.Normalize", "models.sizes")
 _OF_RESNETS = (*_OF_OWN, "models.activation_function")

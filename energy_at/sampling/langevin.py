@@ -28,7 +28,10 @@ ENERGIES: dict[str, Callable[[Logits, Labels], PerExample]] = {
     "marginal": lambda logits, _: marginal_energy(logits),  # E(x)
     # E(x, y) - E(x) = -log p(y | x)
     "conditional": lambda logits, y: joint_energy(logits, y) - marginal_energy(logits),
-    # The same value, computed as the training loss computes it
+    "mixed": lambda logits, y: (joint_energy(logits, y) + marginal_energy(logits)) / 2,
+    # E(x, y) - log p(y | x)
+    "sharpened": lambda logits, y: 2 * joint_energy(logits, y) - marginal_energy(logits),
+    # The value of conditional, computed as the training loss computes it
     "cross_entropy": lambda logits, y: F.cross_entropy(logits, y, reduction="none"),
 }
 TARGET_DRAW = -1  # index of the noise draw for targets; steps count from 0

@@ -38,6 +38,8 @@ SYMBOLS = {
     "joint": "E(x, y)",
     "marginal": "E(x)",
     "conditional": "E(x, y) - E(x)",
+    "mixed": "(E(x, y) + E(x)) / 2",
+    "sharpened": "2 E(x, y) - E(x)",
     "cross_entropy": "cross-entropy",
 }
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from energy_at.core.ranges import require_ranges
 from energy_at.core.rng import CountedNoise
@@ -212,7 +213,8 @@ class LocalPCA(Start):
 
     Attributes:
         k: Number of neighbours of an anchor, >= 1.
-        by: Distance between ``"features"`` of the robust network, or between ``"pixels"``.
+        by: Distance between ``"features"`` of the robust network, between ``"pixels"``, or between
+            ``"low_frequencies"``: means of 4 x 4 pixels.
         variance: Share of the variance that is kept, in (0, 1].
         scale: Factor of the standard deviations, >= 0.
     """
@@ -243,12 +245,21 @@ class LocalPCA(Start):
         neighbours = torch.full((len(images.labels), self.k), -1, dtype=torch.int32)
         for label in range(images.classes):
             places = images.places(label)
-            rows = images.of(label)
-            if self.by == "features":
-                assert features is not None
-                rows = features[places]
-            neighbours[places.cpu()] = _nearest(rows, self.k).cpu()
+            neighbours[places.cpu()] = _nearest(self._compared(images, label, features), self.k).cpu()
         return {"neighbours": neighbours}
+
+    def _compared(
+        self, images: TrainingImages, label: int, features: Features | None
+    ) -> Float[Tensor, "of_class entries"]:
+        """What distances are measured between, for each image of the class."""
+        if self.by == "features":
+            assert features is not None
+            return features[images.places(label)]
+        rows = images.of(label)
+        if self.by == "pixels":
+            return rows
+        square = rows.reshape(-1, *images.pixels.shape[1:])
+        return F.avg_pool2d(square, 4, ceil_mode=True).flatten(1)
 
     def draw(
         self, label: int, number: Labels, noise: CountedNoise, images: TrainingImages, fit: Fitted

@@ -169,6 +169,8 @@ def test_energies_are_what_their_names_say():
         "joint": -own,
         "marginal": -total.log(),
         "conditional": -p[torch.arange(9), y].log(),
+        "mixed": -(own + total.log()) / 2,
+        "sharpened": -own - p[torch.arange(9), y].log(),
         "cross_entropy": F.cross_entropy(logits, y, reduction="none"),
     }
     assert ENERGIES.keys() == expected.keys()

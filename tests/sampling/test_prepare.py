@@ -262,7 +262,7 @@ def test_the_file_holds_what_was_fitted(digits_subject, cache, start):
     assert alike(load_file(path), dict(fit))
 
 
-@pytest.mark.parametrize("by", ["features", "pixels"])
+@pytest.mark.parametrize("by", ["features", "pixels", "low_frequencies"])
 def test_the_key_of_a_start_is_everything_that_it_depends_on(digits_subject, cache, by):
     def starts(of, *overrides):
         prepare(of, plan(f"start.by={by}", *overrides), cache)

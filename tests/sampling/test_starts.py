@@ -166,12 +166,25 @@ def neighbours(images, rows, k):
     return found
 
 
-@pytest.mark.parametrize("by", ["pixels", "features"])
-def test_neighbours_are_the_nearest_of_the_class(by):
-    images = images_of(20, 31)
+def means_of_blocks(pixels):
+    """Of 4 x 4 pixels, fewer at the lower and right edges; a loop."""
+    starts = [(i, j) for i in range(0, pixels.shape[2], 4) for j in range(0, pixels.shape[3], 4)]
+    blocks = [pixels[:, :, i : i + 4, j : j + 4].float().mean((2, 3)) for i, j in starts]
+    return torch.cat(blocks, 1)
+
+
+@pytest.mark.parametrize("by", ["pixels", "features", "low_frequencies"])
+@pytest.mark.parametrize("shape", [(1, 4, 4), (3, 8, 10)])
+def test_neighbours_are_the_nearest_of_the_class(by, shape):
+    images = images_of(20, 31, shape=shape)
     features = torch.randn(51, 7)
     fit = LocalPCA(k=4, by=by).fit(images, features)["neighbours"]
-    rows = features if by == "features" else images.pixels.flatten(1).float()
+    compared = {
+        "features": features,
+        "pixels": images.pixels.flatten(1).float(),
+        "low_frequencies": means_of_blocks(images.pixels),
+    }
+    rows = compared[by]
     expected = neighbours(images, rows.double(), 4)
     labels = images.labels.tolist()
     found = [images.places(label)[fit[i].long()].tolist() for i, label in enumerate(labels)]
