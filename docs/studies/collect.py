@@ -7,7 +7,8 @@ rows of all studies: PGD accuracy without and with DER, a line for each setting.
 the table and the figure are made again from the committed rows. The command of a row trains and
 evaluates its run anew, with ``hydra.run.dir=RUN``.
 
-AutoAttack is that of ``evaluation/last/evaluation.json``, if ``energy_at.evaluate`` wrote one.
+AutoAttack is that of ``energy_at.evaluate run=RUN attacks=[autoattack] subset=N subset_seed=null``
+with as many images as the other accuracies of the row, if it was run.
 """
 
 import argparse
@@ -81,11 +82,15 @@ def constants(run: FinishedRun) -> str:
 
 
 def autoattack(run: FinishedRun) -> float | None:
-    file = run.folder.path / "evaluation" / "last" / "evaluation.json"
-    if not file.is_file():
-        return None
-    rows = json.loads(file.read_text())["accuracies"]
-    return next((100 * r["accuracy"] for r in rows if r["attack"] == "autoattack"), None)
+    """Accuracy of the last network under AutoAttack, on the same images and at its own radius."""
+    first = {"split": "test", "images": run.results["last"]["test"]["n"], "seed": None}
+    for file in sorted(run.folder.path.glob("evaluation/last-*/evaluation.json")):
+        record = json.loads(file.read_text())
+        if first.items() <= record["dataset"].items():
+            for found in record["accuracies"]:
+                if (found["attack"], found["eps_text"]) == ("autoattack", run.config.threat.eps):
+                    return 100 * float(found["accuracy"])
+    return None
 
 
 def read(file: Path) -> list[Row]:

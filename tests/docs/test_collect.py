@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -44,6 +45,27 @@ def test_a_run_is_one_row_however_often_it_is_collected(digits_run, collected):
     rows = collected(again)
     assert [r["seed"] for r in rows] == ["0", "1"]
     assert rows[0] == row
+
+
+def test_autoattack_is_that_of_the_images_and_the_radius_of_the_row(digits_run, collected):
+    run = Path(shutil.copytree(digits_run, "attacked"))
+    n = RunFolder(run).results()["last"]["test"]["n"]
+    eps = RunFolder(run).config().threat.eps
+
+    def evaluate(accuracy, *, images=n, seed=None, radius=eps):
+        found = {"attack": "autoattack", "eps_text": radius, "accuracy": accuracy}
+        data = {"split": "test", "images": images, "of": 360, "seed": seed}
+        folder = run / "evaluation" / f"last-{accuracy}"
+        folder.mkdir(parents=True)
+        text = json.dumps({"dataset": data, "accuracies": [found]})
+        (folder / "evaluation.json").write_text(text)
+        return collected(run)[0]["AutoAttack %"]
+
+    assert collected(run)[0]["AutoAttack %"] == ""
+    assert evaluate(0.11, images=n - 1) == ""
+    assert evaluate(0.12, seed=0) == ""
+    assert evaluate(0.13, radius="1/255") == ""
+    assert evaluate(0.25) == "25"
 
 
 def runs(method, *accuracies):
