@@ -171,7 +171,8 @@ _BY_ARGUMENTS: dict[str, dict[str, Rule]] = {
         "normalize": TRUTH,
     },
     "sampling.ClassEnergy": {
-        "draw": one_of("empirical", "mean"),
+        "draw": one_of("empirical", "mean", "quantile"),
+        "quantile": number(0, 1),
         "tolerance width": number(0),
         "pulls": TRUTH,
     },

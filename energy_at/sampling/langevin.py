@@ -75,7 +75,8 @@ class ClassEnergy(Guidance):
 
     Attributes:
         draw: ``"empirical"``: the target is the energy of a random training image of the class;
-            ``"mean"``: the mean energy of the class.
+            ``"mean"``: the mean energy of the class; ``"quantile"``: its quantile ``quantile``.
+        quantile: From 0, the lowest energy of the class, to 1.
         tolerance: A sample stops when its energy is within this distance of its target, in nats.
         width: Distance in nats below which the pull falls to zero in proportion, as the slope of
             Huber's loss; 0 for a pull of constant size.
@@ -84,6 +85,7 @@ class ClassEnergy(Guidance):
     """
 
     draw: str = "empirical"
+    quantile: float = 0.25
     tolerance: float = 0.1
     width: float = 1.0
     pulls: bool = True
@@ -94,7 +96,7 @@ class ClassEnergy(Guidance):
     def targets(
         self, y: Labels, energies: Tensor, labels: Tensor, noise: CountedNoise
     ) -> PerExample:
-        """The mean energy of the class, or that of a random image of it.
+        """The mean or a quantile of the class's energies, or the energy of a random image of it.
 
         Raises:
             ValueError: if a class has no images.
@@ -107,6 +109,8 @@ class ClassEnergy(Guidance):
                 raise ValueError(f"class {label} has no training images: it has no target energy")
             if self.draw == "mean":
                 targets[y == label] = of_class.mean()
+            elif self.draw == "quantile":
+                targets[y == label] = of_class.quantile(self.quantile)
             else:
                 targets[y == label] = of_class[(share[y == label] * len(of_class)).long()]
         return targets

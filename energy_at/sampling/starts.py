@@ -245,7 +245,8 @@ class LocalPCA(Start):
         neighbours = torch.full((len(images.labels), self.k), -1, dtype=torch.int32)
         for label in range(images.classes):
             places = images.places(label)
-            neighbours[places.cpu()] = _nearest(self._compared(images, label, features), self.k).cpu()
+            rows = self._compared(images, label, features)
+            neighbours[places.cpu()] = _nearest(rows, self.k).cpu()
         return {"neighbours": neighbours}
 
     def _compared(

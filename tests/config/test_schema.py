@@ -171,7 +171,7 @@ def test_what_is_left_out_and_limits_that_are_equal_break_no_rule(chosen):
     ("sample", "start.variance=1.5", ""),
     ("sample", "start.by=hue", "features or pixels"),
     ("sample", "guidance.tolerance=-1", ""),
-    ("sample", "guidance.draw=max", "empirical or mean"),
+    ("sample", "guidance.draw=max", "empirical, mean or quantile"),
     ("sample", "sampler.energy=free", "joint, marginal"),
     ("sample", "sampler.steps=-1", "an integer >= 0"),
     ("sample", "sampler.step_size=0", "a finite number > 0"),

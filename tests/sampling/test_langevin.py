@@ -418,6 +418,14 @@ def test_the_mean_is_that_of_the_class():
     torch.testing.assert_close(found, torch.tensor([7 / 3, -4.0, 7 / 3]))
 
 
+@pytest.mark.parametrize(
+    ("share", "expected"), [(0.0, [1.0, -5.0]), (0.5, [2.0, -4.0]), (1.0, [4.0, -3.0])]
+)
+def test_a_quantile_is_that_of_the_class(share, expected):
+    found = targets(ClassEnergy(draw="quantile", quantile=share), [0, 1])
+    assert found.tolist() == expected
+
+
 def test_a_drawn_target_is_the_energy_of_an_image_of_the_class_and_each_is_as_likely():
     y = torch.arange(3000) % 2
     found = targets(ClassEnergy(), y)
@@ -434,7 +442,7 @@ def test_a_drawn_target_depends_on_the_sample_and_the_seed_alone():
     assert not torch.equal(together, targets(ClassEnergy(), [0] * 50, seed=1))
 
 
-@pytest.mark.parametrize("draw", ["mean", "empirical"])
+@pytest.mark.parametrize("draw", ["mean", "empirical", "quantile"])
 def test_a_class_without_images_is_refused(draw):
     with pytest.raises(ValueError, match="class 2 has no training images"):
         targets(ClassEnergy(draw=draw), [0, 2])
@@ -481,7 +489,8 @@ def test_both_are_guidances(guidance):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"draw": "max"}, "^draw must be empirical or mean"),
+        ({"draw": "max"}, "^draw must be empirical, mean or quantile"),
+        ({"quantile": 1.5}, ">= 0 and <= 1"),
         ({"tolerance": -1.0}, ">= 0"),
         ({"width": -1.0}, ">= 0"),
     ],
