@@ -169,7 +169,7 @@ def test_what_is_left_out_and_limits_that_are_equal_break_no_rule(chosen):
     ("analyse", "seed=-1", "an integer"),
     ("sample", "start.variance=0", "a finite number > 0 and <= 1"),
     ("sample", "start.variance=1.5", ""),
-    ("sample", "start.by=hue", "features or pixels"),
+    ("sample", "start.by=hue", "features, pixels or low_frequencies"),
     ("sample", "guidance.tolerance=-1", ""),
     ("sample", "guidance.draw=max", "empirical, mean or quantile"),
     ("sample", "sampler.energy=free", "joint, marginal"),
