@@ -149,8 +149,8 @@ def without_with(rows: Sequence[Row]) -> Figure:
             axes.scatter(values, [y] * len(values), s=8, color="0.6", zorder=2)
             axes.scatter([middle], [y], s=40, facecolor=face, edgecolor=COLOR, zorder=3)
     axes.set_yticks(range(len(pairs)), [label(key) for key in pairs])
-    axes.invert_yaxis()
-    axes.set_xlim(left=0)
+    axes.set_ylim(len(pairs) - 0.5, -0.5)
+    axes.set_xlim(left=-1)  # a circle at 0 is whole
     axes.set_xlabel("PGD-50-10 accuracy, test images [%], without (open) and with DER (filled)")
     return figure
 
