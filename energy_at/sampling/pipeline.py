@@ -4,12 +4,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 
 from energy_at.config.build import keys_of
-from energy_at.core.files import write_error
+from energy_at.core.files import user_cache, write_error
 from energy_at.evaluation import open_model, result_key
 from energy_at.evaluation.trained_model import TrainedModel, require_wandb_only
 from energy_at.models.modes import Tiled, eval_mode, tile_of
@@ -31,6 +31,13 @@ from energy_at.sampling.quality import require_enough
 from energy_at.sampling.samples import Parts, Samples, SamplingBar
 from energy_at.sampling.score import score
 from energy_at.sampling.trajectories import trajectories
+
+
+class Caches(NamedTuple):
+    """Folders of files that other samplings reuse."""
+
+    own: Path  # of this network
+    shared: Path  # of all networks
 
 
 def sample_command(cfg: DictConfig, overrides: Sequence[str] = (), job: Path | None = None) -> str:
@@ -55,9 +62,11 @@ def sample_command(cfg: DictConfig, overrides: Sequence[str] = (), job: Path | N
     out = out or root / f"{plan.settings['start']['name']}-{plan.n}-{key[:8]}"
     folder = ResultFolder(out, "sampling", key)
     elsewhere = (cfg.out is not None and cfg.checkpoint is not None) or bool(write_error(root))
-    cache = out / ".cache" if elsewhere else root / "cache"
+    own = out / ".cache" if elsewhere else root / "cache"
+    shared = Path(cfg.cache) if cfg.cache else user_cache()
+    caches = Caches(own, own if elsewhere or write_error(shared) else shared)
     with folder.in_use():
-        text, rows = _sample(cfg, model, plan, classes, between, folder, cache)
+        text, rows = _sample(cfg, model, plan, classes, between, folder, caches)
     publish_samples(cfg, model, out, rows, plan.protocol)
     files = [*FILES, *["images/"] * (plan.format == "png")]
     return f"{text}\n\nwritten to {out}/: {', '.join(files)} and figures"
@@ -70,7 +79,7 @@ def _sample(
     classes: tuple[int, ...],
     between: tuple[int, int] | None,
     folder: ResultFolder,
-    cache: Path,
+    caches: Caches,
 ) -> tuple[str, Mapping[str, Mapping[str, Any]]]:
     if plan.extractor.name != "none":
         labels = plan.reference_images(model.data).labels
@@ -89,7 +98,9 @@ def _sample(
     seconds: dict[str, float] = {}
     with _timed(seconds, "prepare"):
         with keys_of(cfg.start):
-            material = prepare(model, plan, cache, classes, progress=cfg.progress)
+            material = prepare(
+                model, plan, caches.own, classes, shared=caches.shared, progress=cfg.progress
+            )
         if judge is not None and classifier is None:
             classifier = load_classifier(model, judge, progress=cfg.progress)
         if waits:

@@ -225,7 +225,8 @@ class Material:
     model: TrainedModel
     plan: SamplingPlan
     classes: tuple[int, ...]  # of the samples; number i is of class i modulo their number
-    cache: Path  # folder of files that other samplings reuse
+    cache: Path  # folder of files that other samplings of the network reuse
+    shared: Path  # of what samplings of other networks reuse too
     images: TrainingImages
     energies: PerExample  # of the images, in nats, as the sampler descends them
     fit: Fitted  # of the start
@@ -279,9 +280,12 @@ def prepare(
     cache: Path,
     classes: tuple[int, ...] | None = None,
     *,
+    shared: Path | None = None,
     progress: bool = False,
 ) -> Material:
     """The material, computed once for a network and its data, then read from ``cache``.
+
+    ``shared``, the same folder if left out, is for what does not depend on the network.
 
     Raises:
         ValueError: if the start cannot be fitted to these images.
@@ -305,7 +309,7 @@ def prepare(
     energies = ENERGIES[plan.sampler.energy](embedding["logits"].to(device), images.labels)
     fit = {name: value.to(device) for name, value in fit.items()}
     chosen = tuple(range(number)) if classes is None else classes
-    return Material(model, plan, chosen, cache, images, energies, fit, progress)
+    return Material(model, plan, chosen, cache, shared or cache, images, energies, fit, progress)
 
 
 def cache_key(*values: Any) -> str:

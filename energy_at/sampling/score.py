@@ -49,7 +49,8 @@ def score(
     """Energies of the samples, their controls, and a row of scores for each set.
 
     Without ``extractor`` there are no IS and FID, without ``classifier`` no accuracy. Features of
-    all sets but the samples are computed once and kept in a file.
+    all sets but the samples are computed once and kept in a file; those of the reference for all
+    networks.
     """
     model, plan, training = material.model, material.plan, material.images
     channels_last = model.config.training.channels_last
@@ -101,7 +102,8 @@ def _features(extractor: nn.Module, name: str, images: ImageSet, material: Mater
     weights = [float(p.double().sum()) for p in extractor.parameters()]
     kind = material.plan.extractor.name
     key = cache_key(images.digests(), kind, weights)
-    file = cached(material.cache, f"embedding-{kind}", key, lambda: extract()._asdict())
+    folder = material.shared if name == REFERENCE else material.cache
+    file = cached(folder, f"embedding-{kind}", key, lambda: extract()._asdict())
     return Embedding(**file)
 
 

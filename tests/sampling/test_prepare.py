@@ -9,6 +9,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
+from torch import nn
 
 from energy_at.core.rng import CountedNoise
 from energy_at.data import ImageData
@@ -16,9 +17,10 @@ from energy_at.data.readers import digits
 from energy_at.evaluation import TrainedModel
 from energy_at.models import small
 from energy_at.reporting.describe import Protocol
-from energy_at.sampling import Chains, ClassGaussian, OtherImages, Unguided, Uniform
+from energy_at.sampling import Chains, ClassGaussian, OtherImages, Unguided, Uniform, score
 from energy_at.sampling.langevin import ENERGIES
 from energy_at.sampling.prepare import cached, plan_of, prepare
+from energy_at.sampling.training_images import Embedding
 from tests.helpers.running import CONF
 
 
@@ -328,3 +330,25 @@ def test_a_class_without_images_is_refused_before_anything_is_done(cache, start,
     with pytest.raises(ValueError, match="class 10 has no training images"):
         prepare(subject(classes=11), other(f"start={start}", f"guidance={guidance}"), cache)
     assert not cache.exists()
+
+
+def test_features_of_the_reference_are_computed_once_for_all_networks(tmp_path):
+    seen = []
+
+    class Means(nn.Module):
+        def forward(self, pixels):
+            seen.append(len(pixels))
+            return Embedding(pixels.flatten(1).float(), pixels.float().mean((2, 3)))
+
+    def features(name, seed):
+        shared = tmp_path / "shared"
+        material = prepare(subject(seed=seed), plan(), tmp_path / f"{seed}", shared=shared)
+        images = material.plan.reference_images(material.model.data)
+        return score._features(Means(), name, images, material).features
+
+    first = features(score.REFERENCE, 0)
+    assert sum(seen) == len(first) == 280
+    assert features(score.REFERENCE, 1).equal(first)
+    assert sum(seen) == 280
+    features(score.HELD_OUT, 1)  # drawn by seed: of its own run
+    assert sum(seen) == 560
