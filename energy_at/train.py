@@ -6,17 +6,10 @@ python -m energy_at.train -m experiment=co scale=cpu reg=none,der,gradalign seed
 python -m energy_at.train resume=FOLDER
 """
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 from omegaconf import DictConfig
 
 from energy_at.config.cli import Job, command, overrides
 from energy_at.core.files import is_first
-
-if TYPE_CHECKING:
-    from energy_at.runs.folder import RunFolder
 
 
 @command("train", jobs=True, on_interrupt="resume={folder} continues it from its last checkpoint")
@@ -32,34 +25,13 @@ def main(cfg: DictConfig, job: Job) -> float | None:
     with folder.in_use():  # before it is read, which another process may be changing
         opened = open_job(cfg, folder, overrides(), in_sweep=job.in_sweep)
         if opened is not None:
+            from energy_at.evaluation.final_results import train
+
             train(*opened)
         elif is_first():
             print(f"{folder.path} has finished before: kept")
     has_results = job.in_sweep and folder.results_file.is_file()  # or another process writes them
     return FinishedRun(folder).score() if has_results else None
-
-
-def train(
-    cfg: DictConfig, folder: "RunFolder", checkpoint: Path | None = None, typed: Sequence[str] = ()
-) -> None:
-    """Fits, evaluates the last and the best checkpoint, and writes results, table and figure.
-
-    The folder is in use by this process.
-    """
-    from energy_at.config.preflight import announce, prepare
-    from energy_at.evaluation.final_results import finish
-    from energy_at.training.launch import fit
-    from energy_at.training.trackers import trackers
-
-    run = prepare(cfg, folder, checkpoint, typed)
-    announce(cfg, run, folder)
-    try:
-        fit(run.trainer, run.module, run.data, folder.path, checkpoint, typed)
-        if run.trainer.is_global_zero:  # of several processes, the first one does all writing
-            finish(cfg, run, folder)
-    finally:
-        for logger in trackers(run.trainer.loggers):
-            logger.finish()  # so that the next training of the process begins its own
 
 
 if __name__ == "__main__":

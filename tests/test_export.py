@@ -13,6 +13,7 @@ from safetensors import safe_open
 import energy_at
 from energy_at import evaluate, export
 from energy_at.config.build import make, reopen
+from energy_at.evaluation import hub
 from energy_at.models.weights import load_weights
 from energy_at.runs.checkpoints import read_tensors, state_digest
 from energy_at.runs.folder import RunFolder
@@ -107,7 +108,7 @@ def test_the_options_of_an_evaluation_hold_for_a_file_too(type_in, run):
 
 def test_the_exported_weights_are_those_of_the_run(run):
     module, _ = reopen(RunFolder.open(run), "last")
-    file = export.export(run, "last", Path("deep/folder/weights.safetensors"))
+    file = hub.export(RunFolder.open(run), "last", Path("deep/folder/weights.safetensors"))
     net = make(OmegaConf.create(json.loads(metadata(file)["model"])))
     assert not states_equal(net, module.net)
     load_weights(net, read_tensors(file))
@@ -115,7 +116,7 @@ def test_the_exported_weights_are_those_of_the_run(run):
 
 
 def test_the_file_says_what_it_is(run):
-    file = export.export(run, "best", Path("weights.safetensors"))
+    file = hub.export(RunFolder.open(run), "best", Path("weights.safetensors"))
     about = metadata(file)
     model = json.loads(about.pop("model"))
     assert about == {
@@ -130,7 +131,7 @@ def test_the_file_says_what_it_is(run):
 
 def test_anyone_who_may_read_files_of_this_user_may_read_the_export(run):
     Path("other").touch()
-    file = export.export(run, "last", Path("weights.safetensors"))
+    file = hub.export(RunFolder.open(run), "last", Path("weights.safetensors"))
     assert file.stat().st_mode == Path("other").stat().st_mode
 
 
@@ -138,24 +139,24 @@ def test_an_export_replaces_the_file_and_leaves_nothing_else(run):
     file = Path("weights.safetensors")
     file.write_bytes(b"old" * 100_000)
     before = everything()
-    export.export(run, "last", file)
+    hub.export(RunFolder.open(run), "last", file)
     after = everything()
     assert after.keys() == before.keys()
     assert read_tensors(file).keys() > {"normalize.mean", "normalize.std", "conv1.weight"}
 
 
 def test_an_export_that_finds_no_room_leaves_the_old_file(run):
-    file = export.export(run, "best", Path("weights.safetensors"))
+    file = hub.export(RunFolder.open(run), "best", Path("weights.safetensors"))
     before = file.read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
     try:
         with pytest.raises(Exception, match="too large"):
-            export.export(run, "last", file)
+            hub.export(RunFolder.open(run), "last", file)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert file.read_bytes() == before
-    export.export(run, "last", file)
+    hub.export(RunFolder.open(run), "last", file)
     assert file.read_bytes() != before
 
 

@@ -1,6 +1,6 @@
-"""The content of ``results.json``: accuracies and cost of a finished training."""
+"""A training from its start to ``results.json``: accuracies and cost."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.flop_counter import FlopCounterMode
 
 from energy_at.config.build import Run, build_module, make_attacks
+from energy_at.config.preflight import announce, prepare
 from energy_at.core.files import digest
 from energy_at.core.progress import printable, titled
 from energy_at.core.types import Images, Labels
@@ -27,10 +28,29 @@ from energy_at.runs.checkpoints import read_checkpoint, state_digest
 from energy_at.runs.folder import RunFolder, accuracies_in
 from energy_at.training import LastCheckpoint
 from energy_at.training.callbacks import callbacks_of
+from energy_at.training.launch import fit
 from energy_at.training.module import AdversarialTraining
 from energy_at.training.rollback import Remedies
 from energy_at.training.sentinel import Sentinel
 from energy_at.training.trackers import trackers
+
+
+def train(
+    cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None, typed: Sequence[str] = ()
+) -> None:
+    """Fits, evaluates the last and the best checkpoint, and writes results, table and figure.
+
+    The folder is in use by this process.
+    """
+    run = prepare(cfg, folder, checkpoint, typed)
+    announce(cfg, run, folder)
+    try:
+        fit(run.trainer, run.module, run.data, folder.path, checkpoint, typed)
+        if run.trainer.is_global_zero:  # of several processes, the first one does all writing
+            finish(cfg, run, folder)
+    finally:
+        for logger in trackers(run.trainer.loggers):
+            logger.finish()  # so that the next training of the process begins its own
 
 
 def finish(cfg: DictConfig, run: Run, folder: RunFolder) -> None:

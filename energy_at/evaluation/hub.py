@@ -8,15 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import save
 
 from energy_at import __version__
+from energy_at.config.build import reopen
 from energy_at.config.keys import choices_of, compose_command
 from energy_at.core.extras import require_package
+from energy_at.core.files import write_atomic
 from energy_at.core.progress import one_line_retries, printable
 from energy_at.core.rules import ArgumentError
+from energy_at.models.weights import exported
 from energy_at.reporting.describe import setting
 from energy_at.reporting.finished_run import FinishedRun
 from energy_at.reporting.tables import Table
+from energy_at.runs.checkpoints import state_digest
 from energy_at.runs.folder import RunFolder
 
 SCHEME = "hf://"  # hf://USER/REPO, or hf://USER/REPO@REVISION
@@ -26,6 +31,29 @@ OWN_DATA = {  # by the reader: what is typed instead of a name
     "npz": "dataset=npz dataset.file=FILE",
     "huggingface": "dataset=huggingface dataset.name=USER/NAME",
 }
+
+
+def export(folder: RunFolder, which: str, out: Path, *, hub: bool = False) -> Path:
+    """Writes the network of a run, its normalization and what it is; replaces ``out`` as a whole.
+
+    For the ``hub`` a new folder ``out``, with its configuration and a model card.
+
+    ``evaluate checkpoint=FILE model=...`` and ``load_weights`` of ``models.weights`` take the file.
+    """
+    cfg = folder.config()
+    module, _ = reopen(folder, which)
+    about = {
+        "energy_at": __version__,
+        "dataset": str(cfg.dataset.name),
+        "model": json.dumps(OmegaConf.to_container(cfg.model)),
+        "checkpoint": which,
+    }
+    weights = exported(module.net)
+    content = save(weights, metadata={**about, "sha256": state_digest(weights)})
+    if hub:
+        return write_hub_folder(folder, which, content, out)
+    write_atomic(out, content)  # save_file would leave it readable to its owner alone
+    return out
 
 
 def write_hub_folder(folder: RunFolder, which: str, weights: bytes, out: Path) -> Path:

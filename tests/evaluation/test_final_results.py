@@ -7,11 +7,10 @@ import torch
 
 from energy_at.config.build import build_module
 from energy_at.data import ImageSet
-from energy_at.evaluation.final_results import cost, forward_equivalents, held_out
+from energy_at.evaluation.final_results import cost, forward_equivalents, held_out, train
 from energy_at.reporting.finished_run import FinishedRun
 from energy_at.runs.folder import RunFolder
 from energy_at.runs.resume import open_resumed
-from energy_at.train import train
 from tests.helpers.running import TINY, TINY_BN, config, prepared, states_equal
 
 FAST = (*TINY, "trainer.max_epochs=1", "evaluation.images=[test]")

@@ -10,9 +10,10 @@ from safetensors.torch import save_file
 from energy_at.config.build import build_data
 from energy_at.config.keys import compose_command
 from energy_at.evaluation import gradient_masking
+from energy_at.evaluation.hub import export
 from energy_at.evaluation.normalization import NONE
 from energy_at.evaluation.published_weights import open_weights
-from energy_at.export import export
+from energy_at.runs.folder import RunFolder
 from tests.helpers.evaluations import report
 from tests.helpers.running import assert_refused, fitted, train_in
 from tests.models.test_weights import (
@@ -187,7 +188,7 @@ def test_a_file_of_ours_needs_no_name_though_its_network_has_other_options(
     """An export records its network, and a checkpoint lies in a run that does."""
     file = plain_run / "checkpoints" / "last.ckpt"
     if kind == "export":
-        file = export(plain_run, "last", here / "w.safetensors")
+        file = export(RunFolder.open(plain_run), "last", here / "w.safetensors")
     net, record = opened(f"checkpoint={file}", *SMALL)
     assert capsys.readouterr().err == f"{file}: its network has shortcut=plain, activation=silu\n"
     assert record == {}
