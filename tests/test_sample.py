@@ -234,6 +234,7 @@ BAD_INPUT = [
     ("quality.reference=all", "quality.reference=all must be test, val, train or train_test"),
     ("sampler.stride=3", "sampler.stride: unknown key; did you mean sampler.steps"),
     ("judge=nowhere", "nowhere is not a run folder"),
+    ("cache=file", "cache=file must be a folder that can be written"),
     ("out=file", "out=file cannot be made (File exists): choose another folder"),
     ("out=file/below", "out=file/below cannot be made (Not a directory)"),
     (

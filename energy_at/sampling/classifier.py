@@ -31,6 +31,18 @@ OMITTED = (
 )
 
 
+def cache_folder(cache: str | None) -> Path:
+    """The folder of what is computed once for all networks; ``user_cache`` if left out.
+
+    Raises:
+        ArgumentError: if it cannot be written.
+    """
+    folder = Path(cache) if cache else user_cache()
+    if why := write_error(folder):
+        raise ArgumentError("cache", str(folder), f"a folder that can be written ({why})")
+    return folder
+
+
 def find_classifier(model: TrainedModel, choice: str, cache: str | None = None) -> RunFolder | None:
     """The run of the independent classifier; for ``auto`` it may have to be trained first.
 
@@ -47,10 +59,7 @@ def find_classifier(model: TrainedModel, choice: str, cache: str | None = None) 
         return None
     if choice == "auto":
         key = cache_key("classifier", model.data.train.digests(), STEPS, EPOCHS, model.device.type)
-        folder = Path(cache) if cache else user_cache()
-        if why := write_error(folder):
-            raise ArgumentError("cache", str(folder), f"a folder that can be written ({why})")
-        return RunFolder(folder / f"classifier-{key[:12]}")
+        return RunFolder(cache_folder(cache) / f"classifier-{key[:12]}")
     run = RunFolder.open(choice)
     theirs, ours = run.config().dataset, model.config.dataset
     if any(ours[key] != theirs[key] for key in ("name", "classes", "channels", "size")):

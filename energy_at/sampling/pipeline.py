@@ -14,7 +14,7 @@ from energy_at.evaluation import open_model, result_key
 from energy_at.evaluation.trained_model import TrainedModel, require_wandb_only
 from energy_at.models.modes import Tiled, eval_mode, tile_of
 from energy_at.runs.result_folder import ResultFolder
-from energy_at.sampling.classifier import find_classifier, load_classifier
+from energy_at.sampling.classifier import cache_folder, find_classifier, load_classifier
 from energy_at.sampling.interpolation import ends_of, interpolate
 from energy_at.sampling.langevin import generate
 from energy_at.sampling.output import FILES, describe, publish_samples, write_files
@@ -63,8 +63,8 @@ def sample_command(cfg: DictConfig, overrides: Sequence[str] = (), job: Path | N
     folder = ResultFolder(out, "sampling", key)
     elsewhere = (cfg.out is not None and cfg.checkpoint is not None) or bool(write_error(root))
     own = out / ".cache" if elsewhere else root / "cache"
-    shared = Path(cfg.cache) if cfg.cache else user_cache()
-    caches = Caches(own, own if elsewhere or write_error(shared) else shared)
+    apart = cfg.cache or not (elsewhere or write_error(user_cache()))
+    caches = Caches(own, cache_folder(cfg.cache) if apart else own)
     with folder.in_use():
         text, rows = _sample(cfg, model, plan, classes, between, folder, caches)
     publish_samples(cfg, model, out, rows, plan.protocol)
