@@ -215,8 +215,8 @@ TRAINER = {  # settings of Lightning's trainer that no training here can honour
     "accumulate_grad_batches": only(1, "every step is one batch: raise the batch size"),
     "fast_dev_run": only(
         False,
-        "it would write results of a few batches: a short training is max_epochs=1 with "
-        "limit_train_batches=2",
+        "it would write results of a few batches: a short training has max_epochs 1 and "
+        "limit_train_batches 2",
     ),
     "max_steps": Rule(
         "an integer >= 1, or -1 for no limit", lambda v: v == -1 or integer(1).holds(v)

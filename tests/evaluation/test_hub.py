@@ -11,6 +11,7 @@ from energy_at import evaluate, export
 from energy_at.config.keys import compose_command
 from energy_at.core.extras import install
 from energy_at.core.rules import ArgumentError
+from energy_at.evaluation import hub
 from energy_at.evaluation.hub import _options, downloaded, write_hub_folder
 from energy_at.models.weights import load_weights
 from energy_at.runs.checkpoints import read_tensors
@@ -91,7 +92,7 @@ def test_a_repository_is_read_from_the_local_cache(run, here, monkeypatch, capsy
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(here / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr("energy_at.evaluation.gradient_masking.is_installed", lambda: False)
-    export.export("run", "last", Path("dir"), hub=True)
+    hub.export(RunFolder.open("run"), "last", Path("dir"), hub=True)
     cached("dir", here / "cache")
     file = downloaded("hf://user/net")
     assert file.read_bytes() == Path("dir/model.safetensors").read_bytes()
