@@ -83,12 +83,13 @@ def constants(run: FinishedRun) -> str:
 
 def autoattack(run: FinishedRun) -> float | None:
     """Accuracy of the last network under AutoAttack, on the same images and at its own radius."""
+    own = str(run.config.threat.eps)
     first = {"split": "test", "images": run.results["last"]["test"]["n"], "seed": None}
     for file in sorted(run.folder.path.glob("evaluation/last-*/evaluation.json")):
         record = json.loads(file.read_text())
         if first.items() <= record["dataset"].items():
             for found in record["accuracies"]:
-                if (found["attack"], found["eps_text"]) == ("autoattack", run.config.threat.eps):
+                if (found["attack"], found["eps_text"]) == ("autoattack", own):
                     return 100 * float(found["accuracy"])
     return None
 

@@ -50,7 +50,7 @@ def test_a_run_is_one_row_however_often_it_is_collected(digits_run, collected):
 def test_autoattack_is_that_of_the_images_and_the_radius_of_the_row(digits_run, collected):
     run = Path(shutil.copytree(digits_run, "attacked"))
     n = RunFolder(run).results()["last"]["test"]["n"]
-    eps = RunFolder(run).config().threat.eps
+    eps = str(RunFolder(run).config().threat.eps)
 
     def evaluate(accuracy, *, images=n, seed=None, radius=eps):
         found = {"attack": "autoattack", "eps_text": radius, "accuracy": accuracy}
