@@ -157,23 +157,28 @@ def require_writable(key: str, folder: str | Path | None) -> None:
 
 def write_error(folder: Path) -> str | None:
     """Why no file can be written to a folder."""
-    existed = {path for path in (folder, *folder.parents) if path.exists()}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return None
-    except OSError as error:
-        return error.strerror
-    finally:
-        remove_new(folder, existed)
+    why = None
+    for _ in range(20):
+        existed = {path for path in (folder, *folder.parents) if path.exists()}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return None
+        except (FileExistsError, FileNotFoundError) as error:
+            why = error.strerror  # or another process that asks has removed what it made
+        except OSError as error:
+            return error.strerror
+        finally:
+            remove_new(folder, existed)
+    return why
 
 
 def remove_new(folder: Path, existed: set[Path]) -> None:
     """Removes a folder and its parents, as far as they are empty and did not exist before."""
     for path in (folder, *folder.parents):
-        if path in existed or (path.exists() and any(path.iterdir())):
+        if path in existed:
             return
-        with suppress(OSError):  # another process has begun to write there
+        with suppress(OSError):  # it is not empty, or another process has removed it
             path.rmdir()
 
 

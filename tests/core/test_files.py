@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
@@ -15,6 +16,7 @@ from energy_at.core.files import (
     replacing,
     staged,
     write_atomic,
+    write_error,
 )
 from tests.helpers.running import everything
 
@@ -126,3 +128,10 @@ def test_empty_folders_are_removed_up_to_the_first_that_is_not(tmp_path):
     (tmp_path / "a/file").touch()
     remove_empty(tmp_path / "a/b/c")
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["file"]
+
+
+def test_two_that_ask_whether_they_can_write_to_a_new_folder_do_not_hinder_each_other(tmp_path):
+    folder = tmp_path / "new" / "deep"
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: write_error(folder), range(2000)))
+    assert set(found) == {None}
