@@ -7,8 +7,10 @@ rows of all studies: PGD accuracy without and with DER, a line for each setting.
 the table and the figure are made again from the committed rows. The command of a row trains and
 evaluates its run anew, with ``hydra.run.dir=RUN``.
 
-AutoAttack is that of ``energy_at.evaluate run=RUN attacks=[autoattack] subset=N subset_seed=null``
-with as many images as the other accuracies of the row, if it was run.
+PGD accuracy is that of 50 steps and 10 restarts: the cell of a run that was evaluated by another
+attack, such as one of a search on held-out images, is empty. AutoAttack is that of
+``energy_at.evaluate run=RUN attacks=[autoattack] subset=N subset_seed=null`` with as many images
+as the other accuracies of the row, if it was run.
 """
 
 import argparse
@@ -32,7 +34,9 @@ from energy_at.runs.folder import RunFolder
 HERE = Path(__file__).parent
 SETTING = ("data", "images", "network", "eps", "epochs", "warm-up")
 KEY = (*SETTING, "method", "constants", "seed")
-ACCURACIES = {"clean %": "clean", "FGSM %": "fgsm", "PGD-50-10 %": "pgd20"}
+PGD, STRENGTH = "PGD-50-10 %", {"steps": 50, "restarts": 10}
+HELD_OUT = ("held-out PGD-10 % best", "held-out PGD-10 % last")
+ACCURACIES = {"clean %": "clean", "FGSM %": "fgsm", PGD: "pgd20"}
 WITH_DER, COLOR = " + DER", "#D55E00"
 Row = Mapping[str, str]
 
@@ -41,7 +45,11 @@ def row(run: FinishedRun, machine: str) -> dict[str, str]:
     """One run: what it was, its accuracies on test images, and what its training did."""
     cfg, test = run.config, run.results["last"]["test"]
     held_out = 100 * run.log["val/acc/pgd10"].values
+    best_last = (held_out.max(), held_out[-1]) if len(held_out) else (None, None)
     alarms = run.results.get("alarms", [])
+    accuracies = {title: percent(test, name) for title, name in ACCURACIES.items()}
+    if not STRENGTH.items() <= cfg.evaluation.attacks.pgd.items():
+        accuracies[PGD] = None
     found = {
         "data": cfg.dataset.name,
         "images": cfg.dataset.subset or "all",
@@ -52,10 +60,10 @@ def row(run: FinishedRun, machine: str) -> dict[str, str]:
         "method": str(MethodLabel.of(cfg)),
         "constants": constants(run),
         "seed": cfg.seed,
-        **{title: percent(test, name) for title, name in ACCURACIES.items()},
+        "test images": test["n"],
+        **accuracies,
         "AutoAttack %": autoattack(run),
-        "held-out PGD-10 % best": held_out.max() if len(held_out) else None,
-        "held-out PGD-10 % last": held_out[-1] if len(held_out) else None,
+        **dict(zip(HELD_OUT, best_last, strict=True)),
         **{title: run.last_epoch_mean(metric) for title, metric in TRAINED.items()},
         "status": str(run.status),
         "first alarm": f"{alarms[0]['signal']}, step {alarms[0]['step']}" if alarms else "none",
@@ -111,7 +119,10 @@ def numbers(rows: Sequence[Row], column: str) -> list[float]:
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """A line for each setting and method: accuracies of the runs that are robust, dE of all."""
+    """A line for each setting and method: accuracies of the runs that are robust, the rest of all.
+
+    Columns without any value are left out.
+    """
     lines = []
     for key, own in grouped(rows, lambda row: tuple(row[k] for k in KEY[:-1])).items():
         robust = [row for row in own if row["status"] in ("robust", "not logged")]
@@ -122,13 +133,14 @@ def table(rows: Sequence[Row]) -> Table:
             known
             | {"runs": ", ".join(f"{kind} {n} of {len(own)}" for kind, n in kinds.items())}
             | {name: mean_cell(numbers(robust, name)) for name in (*ACCURACIES, "AutoAttack %")}
+            | {name: mean_cell(numbers(own, name)) for name in HELD_OUT}
             | {name: mean_cell(numbers(own, name), ".2f") for name in TRAINED}
             | {"first alarm": ", ".join(f"{name} {n}" for name, n in signals.items())}
             | {"forward passes": mean_cell(numbers(own, "forward passes"))}
         )
     columns = list(dict.fromkeys(key for line in lines for key in line))
     shared = {k for k in SETTING if len({line.get(k) for line in lines}) == 1}
-    columns = [c for c in columns if c not in shared]
+    columns = [c for c in columns if c not in shared and any(line.get(c) for line in lines)]
     return Table(tuple(columns), [tuple(line.get(c, "") for c in columns) for line in lines])
 
 
@@ -143,7 +155,7 @@ def without_with(rows: Sequence[Row]) -> Figure:
     figure = Figure(figsize=(WIDTH, 0.9 + 0.28 * len(pairs)), layout="constrained")
     axes = figure.subplots()
     for y, ends in enumerate(pairs.values()):
-        every = [numbers(own, "PGD-50-10 %") for own in ends]
+        every = [numbers(own, PGD) for own in ends]
         means = [mean(values) for values in every]
         axes.plot(means, [y, y], color=COLOR, linewidth=1, zorder=1)
         for values, middle, face in zip(every, means, ("white", COLOR), strict=True):

@@ -78,9 +78,6 @@ def read_training_state(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"checkpoint {path} is damaged: its fit_loop has no progress")
     if integer(0).broken_by(state.get("metrics_rows", 0)):
         raise ValueError(f"checkpoint {path} is damaged: metrics_rows is no number of rows")
-    names = state.get("metrics_columns", [])
-    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-        raise ValueError(f"checkpoint {path} is damaged: metrics_columns are no names")
     if not isinstance(state.get("sentinel") or {}, dict):
         raise ValueError(f"checkpoint {path} is damaged: sentinel is no dict")
     return state

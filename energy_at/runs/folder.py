@@ -28,7 +28,7 @@ _ENVIRONMENT, _ERROR = "environment.json", "error.txt"
 # Every name that a training writes in its folder.
 _FILES = (
     *("config.yaml", _ENVIRONMENT, "metrics.csv", "results.json", ".evaluated.json", _ERROR),
-    *(".lock", ".mlflow_run", "delta_energy.png", "delta_energy.pdf"),
+    *(".lock", ".mlflow_run", ".metrics_columns", "delta_energy.png", "delta_energy.pdf"),
     *(f"checkpoints/{which}.ckpt" for which in ("last", "best", "healthy")),
 )
 _WHY_MISSING = {

@@ -107,12 +107,17 @@ class MetricsLog:
         return float(loss.steps[loss.epochs == loss.epochs[0]].max())
 
 
-class _OrderError(ValueError):
-    """A row that does not follow the rows before it."""
+class _LineError(ValueError):
+    """A line that is well formed, but not as it was written."""
 
-    def __init__(self, row: int, column: str, value: float, why: str) -> None:
-        super().__init__(f"column {column} holds {value:g} {why}")
-        self.line = row + 2  # below the names of the columns
+    def __init__(self, line: int, why: str) -> None:
+        super().__init__(why)
+        self.line = line
+
+
+def _order_error(row: int, column: str, value: float, why: str) -> _LineError:
+    """A row that does not follow the rows before it."""
+    return _LineError(row + 2, f"column {column} holds {value:g} {why}")  # below the names
 
 
 def _from(first: int, rows: "array[int]", values: "array[float]") -> Column:
@@ -159,7 +164,7 @@ class LogReader:
         damage = None
         try:
             self.add(whole)
-        except _OrderError as error:
+        except _LineError as error:
             damage = error.line, str(error)
         except (ValueError, csv.Error) as error:
             known = list(self._columns), self._lines
@@ -201,6 +206,7 @@ class LogReader:
             cells_from = whole.find(b"\n")
             names = next(lines)
             require_columns(names)
+            _require_written(names, self.path)
             self._columns = {name: (array("q"), array("d")) for name in names}
         if b"_" in whole[cells_from:]:
             raise ValueError("a cell is not a number")  # Python reads 1_0 as 10
@@ -219,7 +225,7 @@ class LogReader:
         self._require_order(rows)
 
     def _require_order(self, first: int) -> None:
-        """Raises ``_OrderError`` unless the rows from ``first`` on are those of one training.
+        """Raises ``_LineError`` unless the rows from ``first`` on are those of one training.
 
         Each training step has one row, of the step after the last one's. Rows of validations and
         alarms are of any step.
@@ -228,7 +234,7 @@ class LogReader:
             rows, values = self._columns.get(name, (array("q"), array("d")))
             for row, value in zip(*_from(first, rows, values), strict=True):
                 if not (value >= 0 and value % 1 == 0):
-                    raise _OrderError(row, name, value, f"which is no {name}")
+                    raise _order_error(row, name, value, f"which is no {name}")
         steps = self._columns["step"][1] if self._columns else array("d")
         trained, _ = self._columns.get("train/loss", (array("q"), array("d")))
         known, epochs = self._columns.get("epoch", (array("q"), array("d")))
@@ -237,11 +243,11 @@ class LogReader:
         for before, row in pairwise(trained[start:]):
             if steps[row] != steps[before] + 1:
                 after = f"after {steps[before]:g}: rows are lost, repeated or of another training"
-                raise _OrderError(row, "step", steps[row], after)
+                raise _order_error(row, "step", steps[row], after)
             epoch, last = of_epochs.get(row), of_epochs.get(before)
             if epoch is not None and last is not None and epoch not in (last, last + 1):
                 after = f"after {last:g}: rows are lost or of another training"
-                raise _OrderError(row, "epoch", epoch, after)
+                raise _order_error(row, "epoch", epoch, after)
 
 
 def require_columns(names: Sequence[str]) -> None:
@@ -250,6 +256,24 @@ def require_columns(names: Sequence[str]) -> None:
         raise ValueError("it names no column step")
     if len(set(names)) < len(names):
         raise ValueError("it names a column twice")
+
+
+def columns_file(log: Path) -> Path:
+    """Where the names of the columns are kept a second time: a name that was cut is a name too."""
+    return log.with_name(f".{log.stem}_columns")
+
+
+def _require_written(names: Sequence[str], log: Path) -> None:
+    """Raises ``_LineError`` unless the columns are the first ones that were written.
+
+    The writer notes further ones before it adds them. A log without the note passes.
+    """
+    file = columns_file(log)
+    written = file.read_text(errors="replace").split("\n")[:-1] if file.is_file() else names
+    for name, known in zip_longest(names, written[: len(names)]):
+        if name != known:
+            instead = f"not {known}" if known else "which was never logged"
+            raise _LineError(1, f"it names a column {name}, {instead}")
 
 
 def find_damage(
@@ -294,11 +318,10 @@ def _damaged(path: Path, line: int, why: str) -> ValueError:
     return ValueError(f"{path} is damaged: line {line}: {why}{_REMEDY}")
 
 
-def require_rows(path: Path, rows: int, step: int, columns: Sequence[str] = ()) -> None:
+def require_rows(path: Path, rows: int, step: int) -> None:
     """Raises ``ValueError`` unless a log holds at least that many whole rows, until that step.
 
-    A row that was lost among them would have a later one take its place. The first columns have
-    these names: further ones are added behind them.
+    A row that was lost among them would have a later one take its place.
     """
     if not rows:  # a run without a log has no file
         return
@@ -313,12 +336,9 @@ def require_rows(path: Path, rows: int, step: int, columns: Sequence[str] = ()) 
         raise _damaged(path, *damage)
     try:
         LogReader(path).add(b"\n".join(lines[: rows + 1]) + b"\n")
-    except _OrderError as error:
+    except _LineError as error:
         raise _damaged(path, error.line, str(error)) from error
     header, last = (next(csv.reader([line.decode()])) for line in (lines[0], lines[rows]))
-    for name, known in zip_longest(header[: len(columns)], columns):
-        if name != known:
-            raise _damaged(path, 1, f"it names a column {name}, not {known}")
     found = int(float(last[header.index("step")]))
     if found > step:
         raise ValueError(

@@ -188,8 +188,7 @@ def open_resumed(
 def _state_and_log(folder: RunFolder) -> dict[str, Any]:
     """State of the last checkpoint; raises ``ValueError`` unless the log has its rows."""
     state = read_training_state(folder.checkpoint("last"))
-    rows, columns = state.get("metrics_rows", 0), state.get("metrics_columns", ())
-    require_rows(folder.metrics_file, rows, state["global_step"], columns)
+    require_rows(folder.metrics_file, state.get("metrics_rows", 0), state["global_step"])
     return state
 
 

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from energy_at.core.files import write_atomic
 from energy_at.reporting.panels import METRICS
 from energy_at.reporting.wandb_workspace import STEP, has_wandb_key, is_reachable, server
+from energy_at.runs.metrics_log import columns_file
 
 Cell = str | float | int
 
@@ -80,11 +81,6 @@ class MetricsCSV(Logger):
     def finalize(self, status: str) -> None:
         self.save()
 
-    @property
-    def columns(self) -> list[str]:
-        """Names of those in the file, once it was looked at."""
-        return list(self._columns)
-
     def count(self) -> int:
         """Number of rows, which outlast a power failure from here on."""
         self.save()
@@ -127,6 +123,7 @@ class MetricsCSV(Logger):
         if old:
             with self._open("r") as file:
                 lines += [line.rstrip("\r\n") + "," * len(new) for line in list(file)[1:]]
+        write_atomic(columns_file(self.path), "\n".join(self._columns) + "\n")
         write_atomic(self.path, "\n".join(lines) + "\n")
 
 

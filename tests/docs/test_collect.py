@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from energy_at.runs.folder import RunFolder
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "studies" / "collect.py"
-STUDIES = sorted(path.parent for path in SCRIPT.parent.glob("*/runs.csv"))
+STUDIES = sorted(path.parent for path in SCRIPT.parent.glob("**/runs.csv"))
 
 spec = importlib.util.spec_from_file_location("collect", SCRIPT)
 collect = sys.modules["collect"] = importlib.util.module_from_spec(spec)
@@ -47,6 +48,19 @@ def test_a_run_is_one_row_however_often_it_is_collected(digits_run, collected):
     assert rows[0] == row
 
 
+def test_a_weaker_attack_is_not_called_pgd_50_10(digits_run, collected):
+    run = Path(shutil.copytree(digits_run, "searched"))
+    config = RunFolder(run).config()
+    found = {}
+    for steps, restarts in ((50, 10), (50, 1), (20, 10)):
+        config.evaluation.attacks.pgd.update(steps=steps, restarts=restarts)
+        OmegaConf.save(config, run / "config.yaml")
+        found[steps, restarts] = collected(run)[0]["PGD-50-10 %"]
+    accuracy = RunFolder(run).results()["last"]["test"]["pgd20"]
+    assert float(found.pop((50, 10))) == pytest.approx(100 * accuracy, abs=0.05)
+    assert set(found.values()) == {""}
+
+
 def test_autoattack_is_that_of_the_images_and_the_radius_of_the_row(digits_run, collected):
     run = Path(shutil.copytree(digits_run, "attacked"))
     n = RunFolder(run).results()["last"]["test"]["n"]
@@ -74,6 +88,7 @@ def runs(method, *accuracies):
         blank
         | {"method": method, "seed": str(seed), "PGD-50-10 %": str(value), "AutoAttack %": ""}
         | {"status": "robust" if value > 10 else "collapsed at step 7", "forward passes": "5"}
+        | dict.fromkeys(collect.HELD_OUT, "")
         | {"first alarm": "none" if value > 10 else "aae_share, step 5"}
         for seed, value in enumerate(accuracies)
     ]
@@ -86,6 +101,7 @@ def test_a_mean_is_of_the_runs_that_did_not_collapse():
     assert found[0]["PGD-50-10 %"].startswith("21.0")
     assert found[0]["first alarm"] == "none 2, aae_share 1"
     assert found[1]["PGD-50-10 %"].startswith("24.0")
+    assert not {"AutoAttack %", *collect.HELD_OUT} & {*table.columns}  # nobody measured them
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.name)

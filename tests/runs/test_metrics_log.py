@@ -12,6 +12,7 @@ from energy_at.runs.metrics_log import (
     Curve,
     LogReader,
     MetricsLog,
+    columns_file,
     read_metrics_log,
     require_rows,
 )
@@ -106,6 +107,47 @@ def test_a_damaged_file_is_named_with_its_line(path, text, said):
     with pytest.raises(ValueError, match="is damaged") as caught:
         written(path, text)
     assert f"{path} is damaged: {said}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("cut", "said"),
+    [
+        ("step,epoch,val/acc/pgd1", "it names a column val/acc/pgd1, not val/acc/pgd10"),
+        ("step,epoc,val/acc/pgd10", "it names a column epoc, not epoch"),
+        ("step,epoch,val/acc/fgsm", "it names a column val/acc/fgsm, not val/acc/pgd10"),
+        ("step,val/acc/pgd10,epoch", "it names a column val/acc/pgd10, not epoch"),
+        ("step,epoch,val/acc/pgd10,late", "it names a column late, which was never logged"),
+    ],
+)
+def test_a_column_that_was_written_by_another_name_is_damage(path, cut, said):
+    logger = MetricsCSV(path)
+    logger.log_metrics({"epoch": 0, "val/acc/pgd10": 0.25}, step=1)
+    logger.save()
+    header, rows = path.read_text().split("\n", 1)
+    assert header == "step,epoch,val/acc/pgd10"
+    if cut.endswith("late"):
+        rows = rows.replace("\n", ",0.5\n")
+    path.write_text(f"{cut}\n{rows}")
+    with pytest.raises(ValueError, match="is damaged") as caught:
+        read_metrics_log(path)
+    assert f"{path} is damaged: line 1: {said}" in str(caught.value)
+    with pytest.raises(ValueError, match="is damaged") as resumed:
+        require_rows(path, 1, 1)
+    assert str(resumed.value) == str(caught.value)
+
+
+def test_columns_that_are_noted_but_not_yet_written_are_no_damage(path):
+    """The writer was killed between the two."""
+    logger = MetricsCSV(path)
+    logger.log_metrics({"epoch": 0}, step=1)
+    logger.save()
+    written = path.read_bytes()
+    logger.log_metrics({"epoch": 0, "late": 1.0}, step=2)
+    logger.save()
+    path.write_bytes(written)
+    assert list(read_metrics_log(path).curves) == ["step", "epoch"]
+    columns_file(path).unlink()  # as of a log that another program wrote
+    assert list(read_metrics_log(path).curves) == ["step", "epoch"]
 
 
 def test_epoch_means_are_by_epoch_from_1():

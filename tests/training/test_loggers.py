@@ -227,7 +227,7 @@ def test_a_cut_and_rewritten_file_is_that_of_the_uninterrupted_run(tmp_path):
         log(logger, *range(21, 40))
         logger.finalize("success")
     assert cut.path.read_bytes() == whole.path.read_bytes()
-    assert [p.name for p in cut.path.parent.iterdir()] == ["metrics.csv"]
+    assert {p.name for p in cut.path.parent.iterdir()} == {"metrics.csv", ".metrics_columns"}
 
 
 def test_20000_rows_take_no_time(path, monkeypatch):

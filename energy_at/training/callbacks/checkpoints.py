@@ -121,7 +121,7 @@ class LastCheckpoint(ModelCheckpoint):
 
 
 class Continuation(Callback):
-    """Keeps rows and columns of ``metrics.csv`` and the id of the W&B run in every checkpoint.
+    """Keeps the rows of ``metrics.csv`` and the id of the W&B run in every checkpoint.
 
     A resumed run drops the rows that were logged after the checkpoint, and logs them again.
     """
@@ -132,7 +132,6 @@ class Continuation(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCSV):
                 checkpoint["metrics_rows"] = logger.count()
-                checkpoint["metrics_columns"] = logger.columns
             elif isinstance(logger, WandbLogger) and logger.version is not None:
                 checkpoint["wandb_id"] = str(logger.version)
 
