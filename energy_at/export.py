@@ -19,6 +19,7 @@ def main(cfg: DictConfig) -> str:
     if cfg.run is None:
         raise ValueError("run= names no run: write run=FOLDER")
     require(one_of("safetensors", "hub"), format=cfg.format)
+    require(one_of("fp32", "bf16"), dtype=cfg.dtype)
     run, which, hub = str(cfg.run), cfg.which or "last", cfg.format == "hub"
     out = (cfg.out and Path(str(cfg.out))) if hub else output_file(cfg)
     out = out or Path(run, f"hub-{which}" if hub else f"{which}.safetensors")
@@ -31,7 +32,7 @@ def main(cfg: DictConfig) -> str:
     folder = RunFolder.open(run)
     from energy_at.evaluation.hub import export  # after the run was found: torch takes seconds
 
-    return f"written to {export(folder, which, out, hub=hub)}"
+    return f"written to {export(folder, which, out, hub=hub, dtype=cfg.dtype)}"
 
 
 if __name__ == "__main__":

@@ -115,6 +115,30 @@ def test_the_exported_weights_are_those_of_the_run(run):
     assert states_equal(net, module.net)
 
 
+def test_bf16_rounds_kernels_alone(type_in, run):
+    code, out, err = type_in(export, "run=run", "dtype=bf16", "out=half.safetensors")
+    assert (code, out, err) == (0, "written to half.safetensors\n", "")
+    whole = read_tensors(hub.export(RunFolder.open(run), "last", Path("whole.safetensors")))
+    half = read_tensors("half.safetensors")
+    assert half.keys() == whole.keys()
+    kernels = {key for key, value in half.items() if value.dtype == torch.bfloat16}
+    names = ("conv", "shortcut", "linear.weight")
+    assert kernels == {key for key in whole if any(name in key for name in names)}
+    for key, value in whole.items():
+        assert torch.equal(half[key], value.bfloat16() if key in kernels else value), key
+    net = make(OmegaConf.create(json.loads(metadata("half.safetensors")["model"])))
+    load_weights(net, half)
+    assert {value.dtype for value in net.parameters()} == {torch.float32}
+    assert torch.equal(net.net.conv1.weight, whole["conv1.weight"].bfloat16().float())
+    code, out, err = type_in(export, "run=run", "dtype=bf16", "format=hub", "out=dir")
+    assert (code, out, err) == (0, "written to dir\n", "")
+    again = read_tensors("dir/model.safetensors")
+    assert all(torch.equal(again[key], value) for key, value in half.items())
+    assert "before the kernels were rounded to bf16" in Path("dir/README.md").read_text()
+    code, _, err = type_in(export, "run=run", "dtype=fp16")
+    assert (code, err) == (1, "error: dtype=fp16 must be fp32 or bf16 (did you mean bf16?)\n")
+
+
 def test_the_file_says_what_it_is(run):
     file = hub.export(RunFolder.open(run), "best", Path("weights.safetensors"))
     about = metadata(file)

@@ -17,7 +17,7 @@ from energy_at.core.extras import require_package
 from energy_at.core.files import write_atomic
 from energy_at.core.progress import one_line_retries, printable
 from energy_at.core.rules import ArgumentError
-from energy_at.models.weights import exported
+from energy_at.models.weights import exported, with_bf16_kernels
 from energy_at.reporting.describe import setting
 from energy_at.reporting.finished_run import FinishedRun
 from energy_at.reporting.tables import Table
@@ -33,10 +33,13 @@ OWN_DATA = {  # by the reader: what is typed instead of a name
 }
 
 
-def export(folder: RunFolder, which: str, out: Path, *, hub: bool = False) -> Path:
+def export(
+    folder: RunFolder, which: str, out: Path, *, hub: bool = False, dtype: str = "fp32"
+) -> Path:
     """Writes the network of a run, its normalization and what it is; replaces ``out`` as a whole.
 
-    For the ``hub`` a new folder ``out``, with its configuration and a model card.
+    For the ``hub`` a new folder ``out``, with its configuration and a model card. ``dtype`` is fp32
+    or bf16, of the kernels alone.
 
     ``evaluate checkpoint=FILE model=...`` and ``load_weights`` of ``models.weights`` take the file.
     """
@@ -49,14 +52,18 @@ def export(folder: RunFolder, which: str, out: Path, *, hub: bool = False) -> Pa
         "checkpoint": which,
     }
     weights = exported(module.net)
+    if dtype == "bf16":
+        weights = with_bf16_kernels(weights)
     content = save(weights, metadata={**about, "sha256": state_digest(weights)})
     if hub:
-        return write_hub_folder(folder, which, content, out)
+        return write_hub_folder(folder, which, content, out, dtype)
     write_atomic(out, content)  # save_file would leave it readable to its owner alone
     return out
 
 
-def write_hub_folder(folder: RunFolder, which: str, weights: bytes, out: Path) -> Path:
+def write_hub_folder(
+    folder: RunFolder, which: str, weights: bytes, out: Path, dtype: str = "fp32"
+) -> Path:
     """Writes weights, configuration and model card, as a whole; nothing is uploaded.
 
     Raises:
@@ -79,14 +86,15 @@ def write_hub_folder(folder: RunFolder, which: str, weights: bytes, out: Path) -
     try:
         (part / WEIGHTS).write_bytes(weights)
         (part / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        (part / "README.md").write_text(model_card(folder, which), encoding="utf-8")
+        card = model_card(folder, which, dtype)
+        (part / "README.md").write_text(card, encoding="utf-8")
         os.replace(part, out)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return out
 
 
-def model_card(folder: RunFolder, which: str) -> str:
+def model_card(folder: RunFolder, which: str, dtype: str = "fp32") -> str:
     """What the network is, how to evaluate it, and every accuracy that was measured of it."""
     cfg, run = folder.config(), FinishedRun(folder)
     mark = run.mark(which) if folder.results_file.is_file() else ""
@@ -98,6 +106,7 @@ def model_card(folder: RunFolder, which: str) -> str:
         *([f"**{mark}**: its accuracies are no result of the method.", ""] if mark else [""]),
         *("```", f"python -m energy_at.evaluate checkpoint=hf://USER/REPO {_options(cfg)}", "```"),
         *("", "## Accuracy", ""),
+        *(["Measured before the kernels were rounded to bf16.", ""] if dtype == "bf16" else []),
     ]
     if folder.results_file.is_file():
         rows = [
