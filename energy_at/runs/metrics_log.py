@@ -208,8 +208,8 @@ class LogReader:
             require_columns(names)
             _require_written(names, self.path)
             self._columns = {name: (array("q"), array("d")) for name in names}
-        if b"_" in whole[cells_from:]:
-            raise ValueError("a cell is not a number")  # Python reads 1_0 as 10
+        if b"_" in whole[cells_from:] or b"\r" in whole:  # Python reads 1_0 as 10
+            raise ValueError("a cell is not as it was written")
         rows = self._rows
         adders = [(rows.append, values.append) for rows, values in self._columns.values()]
         for cells in filter(None, lines):

@@ -67,7 +67,7 @@ def test_values_that_are_not_finite_are_there(path):
 @pytest.mark.parametrize("rows", [1, 999, 1000, 1001, 2500])
 def test_files_of_any_length_come_back(path, rows):
     with path.open("w", newline="") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["step", "epoch", "a", "b"])
         writer.writerows([i, i // 10, i / 8, i if i % 3 == 0 else ""] for i in range(rows))
     log = read_metrics_log(path)
@@ -101,6 +101,8 @@ def test_a_file_that_is_being_written_is_read_as_far_as_it_goes(path, text, step
         ("step,a,a\n1,1.0,1.0\n", "line 1: it names a column twice"),
         ("epoch,a\n0,1.0\n", "line 1: it names no column step"),
         ("1,1.0\n2,1.0\n", "line 1: it names no column step"),
+        ("step,a\r\n1,1.0\r\n", "line 1: it ends as on another system"),
+        ("step,a\n1,1.0\n2,1.0\r\n", "line 3: it ends as on another system"),
     ],
 )
 def test_a_damaged_file_is_named_with_its_line(path, text, said):
