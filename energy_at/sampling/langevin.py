@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -43,6 +44,8 @@ class Guidance:
     Energies and targets are in nats.
     """
 
+    needs_energies: ClassVar[bool] = True  # of every training image
+
     def targets(
         self,
         y: Labels,
@@ -64,6 +67,8 @@ class Guidance:
 
 class Unguided(Guidance):
     """Plain descent in energy up to the maximum number of steps; the target is minus infinity."""
+
+    needs_energies = False
 
 
 @dataclass(frozen=True)

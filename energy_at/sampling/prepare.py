@@ -39,6 +39,7 @@ from energy_at.sampling.training_images import TrainingImages, embed
 
 GROUPS = ("start", "guidance", "sampler", "quality")
 _OF_QUALITY = ("name", "reference", "most_confident")  # keys that are no arguments of the extractor
+SHOWN_ENERGIES = 2000  # training images whose energies the report names, if nothing needs them all
 TRAIN_TEST = "train_test"  # reference images of both splits
 
 
@@ -228,7 +229,7 @@ class Material:
     cache: Path  # folder of files that other samplings of the network reuse
     shared: Path  # of what samplings of other networks reuse too
     images: TrainingImages
-    energies: PerExample  # of the images, in nats, as the sampler descends them
+    energies: PerExample  # of the images, in nats, as the sampler descends them; NaN if unknown
     fit: Fitted  # of the start
     progress: bool  # show bars
 
@@ -238,8 +239,12 @@ class Material:
 
     @property
     def training_energies(self) -> PerExample:
-        """Energies of the training images of these classes, on the CPU, in nats."""
-        return self.energies[is_of(self.classes, self.images.labels)].cpu()
+        """Energies of the training images of these classes, on the CPU, in nats.
+
+        At most ``SHOWN_ENERGIES`` of them where neither start nor guidance needs all.
+        """
+        energies = self.energies[is_of(self.classes, self.images.labels)].cpu()
+        return energies[energies.isfinite()]
 
     def portions(self, done: set[int]) -> Iterator[Chains]:
         """Samples at their start, class by class, without the numbers that are ``done``.
@@ -294,22 +299,33 @@ def prepare(
     number = int(model.config.dataset.classes)
     images = TrainingImages(data.pixels.to(device), data.labels.to(device), number)
     plan.start.require(images, plan.n)
-    key = result_key(model, data, {"cache": "embedding"})
-    channels_last = model.config.training.channels_last
+    chosen = tuple(range(number)) if classes is None else classes
+    needs_all = plan.start.needs_features or plan.guidance.needs_energies
+    known = None if needs_all else _evenly(is_of(chosen, data.labels), SHOWN_ENERGIES)
+    embedded = data if known is None else data.take(known)
+    key = result_key(model, embedded, {"cache": "embedding"})
+    options = {"channels_last": model.config.training.channels_last, "progress": progress}
+    pixels = images.pixels if known is None else images.pixels[known]
     embedding = cached(
-        cache,
-        "embedding",
-        key,
-        lambda: embed(model.net, images.pixels, channels_last=channels_last)._asdict(),
+        cache, "embedding", key, lambda: embed(model.net, pixels, **options)._asdict()
     )
     start = plan.settings["start"]
     features = embedding["features"].to(device) if plan.start.needs_features else None
     key = cache_key(start, data.digests(), None if features is None else key)
     fit = cached(cache, f"start-{start['name']}", key, lambda: plan.start.fit(images, features))
-    energies = ENERGIES[plan.sampler.energy](embedding["logits"].to(device), images.labels)
+    energies = ENERGIES[plan.sampler.energy](embedding["logits"], embedded.labels)
+    if known is not None:
+        energies = torch.full((len(data),), torch.nan).index_copy(0, known, energies)
     fit = {name: value.to(device) for name, value in fit.items()}
-    chosen = tuple(range(number)) if classes is None else classes
-    return Material(model, plan, chosen, cache, shared or cache, images, energies, fit, progress)
+    return Material(
+        model, plan, chosen, cache, shared or cache, images, energies.to(device), fit, progress
+    )
+
+
+def _evenly(mask: Bool[Tensor, " images"], most: int) -> Labels:
+    """Indices of at most this many of the images, spread over all of them."""
+    indices = mask.nonzero().flatten()
+    return indices[:: max(1, -(-len(indices) // most))]
 
 
 def cache_key(*values: Any) -> str:

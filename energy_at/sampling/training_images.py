@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from energy_at.core.progress import Bar
 from energy_at.core.types import Images, Labels, Pixels
 from energy_at.data import ImageSet, as_floats
 from energy_at.models.modes import eval_mode, full_precision, no_graph
@@ -86,7 +87,9 @@ def logits_and_features(net: nn.Module, x: Images) -> Embedding:
     return Embedding(logits, torch.cat(features).flatten(1))
 
 
-def embed(net: nn.Module, pixels: Pixels, *, channels_last: bool = False) -> Embedding:
+def embed(
+    net: nn.Module, pixels: Pixels, *, channels_last: bool = False, progress: bool = False
+) -> Embedding:
     """Logits and features of images, in evaluation mode and full precision.
 
     Raises:
@@ -94,9 +97,11 @@ def embed(net: nn.Module, pixels: Pixels, *, channels_last: bool = False) -> Emb
     """
     device = next(net.parameters()).device
     found = []
-    with eval_mode(net), full_precision(device.type), no_graph():
+    bar = Bar(total=len(pixels), desc="energies of training images", unit="img", visible=progress)
+    with eval_mode(net), full_precision(device.type), no_graph(), bar:
         for part in torch.split(pixels, BATCH):
             found.append(logits_and_features(net, as_floats(part.to(device), channels_last)))
+            bar.update(len(part))
     whole = Embedding(*(torch.cat(parts).float() for parts in zip(*found, strict=True)))
     if not bool(torch.isfinite(whole.logits).all()):
         raise ValueError("the network's energies of its training images are not finite")

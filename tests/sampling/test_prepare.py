@@ -193,6 +193,24 @@ def test_the_material_is_the_training_images_and_their_energies(digits_subject, 
         torch.testing.assert_close(material.energies, expected)
 
 
+@pytest.mark.parametrize("classes", [None, (3, 7)])
+def test_energies_that_nothing_needs_are_of_some_images(
+    digits_subject, cache, monkeypatch, classes
+):
+    monkeypatch.setattr("energy_at.sampling.prepare.SHOWN_ENERGIES", 20)
+    whole = prepare(digits_subject, plan(), cache).energies
+    assert whole.isfinite().all()
+    for needed in (["start=noise"], ["guidance=none"]):  # by the guidance, and by local PCA
+        assert prepare(digits_subject, composed(*needed), cache, classes).energies.isfinite().all()
+    free = composed("start=class_pca", "guidance=none")
+    material = prepare(digits_subject, free, cache, classes)
+    known = material.energies.isfinite()
+    torch.testing.assert_close(material.energies[known], whole[known])
+    assert 10 < known.sum() <= 20
+    assert set(material.images.labels[known].tolist()) == set(classes or range(10))
+    assert len(material.training_energies) == known.sum()
+
+
 def test_samples_are_numbered_and_take_the_classes_in_turn(digits_subject, cache):
     wish = plan("n=47")
     found = at_start(prepare(digits_subject, wish, cache), wish)
