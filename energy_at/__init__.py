@@ -1,6 +1,7 @@
 """Adversarial training of image classifiers seen through energy-based models."""
 
 import sys
+from pathlib import Path
 from types import TracebackType
 
 __version__ = "0.2.0"
@@ -13,5 +14,6 @@ def _stopped(kind: type[BaseException], error: BaseException, trace: TracebackTy
         sys.__excepthook__(kind, error, trace)
 
 
-if sys.argv[:1] == ["-m"]:  # python -m energy_at.ENTRY: Ctrl-C while it imports is no defect
+# python -m energy_at.ENTRY, or energy-at: Ctrl-C while it imports is no defect
+if sys.argv[:1] == ["-m"] or Path(*sys.argv[:1]).stem == "energy-at":
     sys.excepthook = _stopped

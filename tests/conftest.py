@@ -1,4 +1,5 @@
 import shutil
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -53,6 +54,17 @@ def here(tmp_path, monkeypatch):
     """An empty working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def forget_interrupts():
+    """Handles Ctrl-C as before afterwards, and forgets that it was pressed."""
+    from energy_at.core.interrupt import remember_interrupts  # after the hook that checks types
+
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    remember_interrupts()
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from energy_at.config.schema import check
 from energy_at.config.sweep_progress import SweepProgress
 from energy_at.config.versions import BASE, OF_COMMANDS, allow, register_resolver, unchecked_help
 from energy_at.core.files import CONF, is_first, remove_empty, write_error
+from energy_at.core.interrupt import remember_interrupts, stop_if_interrupted
 from energy_at.core.progress import printable, set_job, titled, write_line
 from energy_at.core.trust import require_trusted, set_trusted
 
@@ -87,6 +88,7 @@ def command(
                     set_trusted(cfg.pop("trust", []))
                 require_trusted(cfg)
                 _require_named(cfg)
+                stop_if_interrupted()
                 _announce(job)
                 result = body(cfg, job) if jobs else body(cfg)
                 if not isinstance(result, str):
@@ -96,6 +98,7 @@ def command(
 
         @functools.wraps(body)
         def main() -> None:
+            remember_interrupts()
             _require_unicode()
             module = cast(FunctionType, inspect.unwrap(body)).__globals__
             about = inspect.cleandoc(module["__doc__"] or "")

@@ -31,6 +31,7 @@ from energy_at.config.keys import choices_of, unknown_key
 from energy_at.config.schema import GROUP, RULES
 from energy_at.core.extras import install
 from energy_at.core.files import is_first, remove_empty, write_atomic
+from energy_at.core.interrupt import end_stopped, was_interrupted
 from energy_at.core.lock import InUseError
 from energy_at.core.progress import printable
 from energy_at.core.rules import ArgumentError, as_typed, one_of
@@ -87,15 +88,10 @@ def one_line_errors(
     except BrokenPipeError:
         _close_output()
         sys.exit(128 + signal.SIGPIPE)
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, KeyboardInterrupt) or was_interrupted():
+            end_stopped(error, folder, on_interrupt)
         _end(error, command, folder, place, keep_going=keep_going)
-    except KeyboardInterrupt:
-        if folder is not None:
-            remove_empty(folder)
-            on_interrupt = on_interrupt if folder.exists() else "nothing was written"
-        if is_first():
-            sys.stderr.write(f"\nstopped{on_interrupt and ': '}{on_interrupt}\n")
-        sys.exit(128 + signal.SIGINT)
 
 
 def _end(

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from energy_at.config.build import Run, build, keys_of, make_attacks, restore
 from energy_at.config.schema import check
 from energy_at.core.device import keep_freed_memory
+from energy_at.core.interrupt import stop_if_interrupted
 from energy_at.core.progress import is_alone, write_line
 from energy_at.core.rules import ArgumentError
 from energy_at.core.types import Images
@@ -30,6 +31,7 @@ from energy_at.training.requirements import (
     require_shareable,
 )
 from energy_at.training.restore import require_restorable
+from energy_at.training.validation import names_of_metrics
 
 
 def prepare(
@@ -52,6 +54,7 @@ def prepare(
     require_sound(cfg, run, checkpoint)
     with keys_of(cfg.dataset):
         require_startable(run.trainer, run.data)
+    stop_if_interrupted()
     if run.trainer.is_global_zero:
         if checkpoint is None:
             RunFolder.create(folder.path, cfg, overrides, train_images=len(run.data.train))
@@ -120,6 +123,7 @@ def require_sound(cfg: DictConfig, run: Run, checkpoint: Path | None = None) -> 
             raise ArgumentError("extra", run.data.extra, must)
     with keys_of(cfg.evaluation, n="subset"):
         run.data.test.first(cfg.evaluation.subset)
+    _require_images(cfg, run)
     _require_fitting(run)
     if min(images % batch_size or batch_size, images) == 1:
         with keys_of(cfg.dataset):
@@ -128,11 +132,13 @@ def require_sound(cfg: DictConfig, run: Run, checkpoint: Path | None = None) -> 
     with keys_of(cfg.trainer):
         require_shareable(run.module.attack, run.trainer.world_size)
     make_attacks(cfg.evaluation)
+    stages = ["val", *("val_ema" for _ in callbacks_of(run.trainer, EMA))]
     for best in callbacks_of(run.trainer, BestCheckpoint):
-        stages = ["val", *("val_ema" for _ in callbacks_of(run.trainer, EMA))]
         with keys_of(cfg.callbacks.best):
             best.require_measured(stages, run.module.val_attacks)
+    _require_measured(run, stages)
     _require_steps(cfg.trainer, -(-images // batch_size))
+    classes = cfg.dataset.classes
     for compiled in callbacks_of(run.trainer, CompiledNet):
         with keys_of(cfg.training, mode="compile"):
             compiled.require_fitting(run.trainer, run.module.objective)
@@ -145,11 +151,43 @@ def require_sound(cfg: DictConfig, run: Run, checkpoint: Path | None = None) -> 
             schedulers.append(stepped(run.module.schedule, optimizer, steps)["scheduler"])
     for sentinel in callbacks_of(run.trainer, Sentinel):
         with keys_of(cfg.callbacks.sentinel or cfg.callbacks, pert_align="thresholds.pert_align"):
-            module = run.module
+            module, own = run.module, (cfg.callbacks.sentinel or {}).get("classes", classes)
+            if own != classes:
+                raise ArgumentError("classes", own, f"{classes}, as of the data set: leave it out")
             sentinel.require_fitting(run.trainer, module.objective, module.attack, *schedulers)
     if checkpoint is not None:
         all_images = (images, *run.data.train.shape)
         require_restorable(checkpoint, run.trainer, run.module, optimizer, schedulers, all_images)
+
+
+def _require_images(cfg: DictConfig, run: Run) -> None:
+    """Refuses a size, channels of a network or classes that are not those of the images."""
+    channels, *sides = run.data.train.shape
+    size, own = cfg.dataset.get("size"), cfg.model.get("channels", channels)
+    if size is not None and sides != [size, size]:
+        found = "x".join(map(str, sides))
+        raise ValueError(f"dataset.size={size} is not that of the images, {found}: leave it out")
+    if own != channels:
+        raise ValueError(
+            f"model.channels={own} are not those of the images, {channels}: leave it out"
+        )
+    if (highest := int(run.data.train.labels.max())) >= cfg.dataset.classes:
+        raise ValueError(
+            f"dataset.classes={cfg.dataset.classes} must be at least {highest + 1}: labels go up "
+            f"to {highest}"
+        )
+
+
+def _require_measured(run: Run, stages: Sequence[str]) -> None:
+    """Refuses callbacks of Lightning that follow what no validation measures."""
+    known = [name for stage in stages for name in names_of_metrics(stage, run.module.val_attacks)]
+    for callback in run.trainer.callbacks:  # type: ignore[attr-defined]
+        name = getattr(callback, "monitor", None)
+        if isinstance(name, str) and name not in known:
+            raise ValueError(
+                f"{type(callback).__name__} has monitor={name}, which no validation measures: "
+                f"choose from {', '.join(known)}"
+            )
 
 
 def _require_fitting(run: Run) -> None:
@@ -188,6 +226,12 @@ def _require_steps(trainer: DictConfig, batches: int) -> None:
             f"trainer.limit_train_batches={share} must be at least {1 / batches:.4g}: an epoch has "
             f"{batches} batches"
         )
+    every, left = trainer.get("val_check_interval"), batches
+    if share is not None:
+        left = int(share * batches) if isinstance(share, float) else min(share, batches)
+    if isinstance(every, int) and every > left:
+        must = f"at most {left}, the batches of an epoch"
+        raise ValueError(f"trainer.val_check_interval={every} must be {must}")
     steps = trainer.max_epochs * batches
     if (trainer.get("min_steps") or 0) > steps:
         must = f"at most {steps} of all epochs"

@@ -14,6 +14,10 @@ from energy_at.energy.energies import (
 from energy_at.energy.pair import LogitPair
 
 SHIFT_P99 = "delta_energy/shift_p99"
+DELTA_ENERGIES = (
+    *("delta_energy/marginal", "delta_energy/joint", "delta_energy/shift_norm"),
+    *(SHIFT_P99, "aae_share"),
+)
 
 
 def accuracies(pair: LogitPair) -> dict[str, Scalar]:
@@ -34,13 +38,11 @@ def cross_entropies(pair: LogitPair) -> dict[str, Scalar]:
 def delta_energies(pair: LogitPair) -> dict[str, Scalar]:
     """Batch means of ``dE(x)``, ``dE(x, y)`` and the shift norm (nats), and the share of AAEs."""
     shift = shift_norm(pair)
-    return {
-        "delta_energy/marginal": delta_marginal(pair).mean(),
-        "delta_energy/joint": delta_joint(pair).mean(),
-        "delta_energy/shift_norm": shift.mean(),
-        SHIFT_P99: torch.quantile(shift.float(), 0.99),
-        "aae_share": is_abnormal(pair).float().mean(),
-    }
+    values = (
+        *(delta_marginal(pair).mean(), delta_joint(pair).mean(), shift.mean()),
+        *(torch.quantile(shift.float(), 0.99), is_abnormal(pair).float().mean()),
+    )
+    return dict(zip(DELTA_ENERGIES, values, strict=True))
 
 
 def energies(pair: LogitPair) -> dict[str, Scalar]:

@@ -17,6 +17,7 @@ from energy_at.config import largest_radius, parse_pixels
 from energy_at.config.build import build_data, build_loggers, keys_of, make, reopen
 from energy_at.core.device import device_of
 from energy_at.core.files import digest
+from energy_at.core.interrupt import stop_if_interrupted
 from energy_at.core.names import NORMS
 from energy_at.core.ranges import require_ranges
 from energy_at.core.rules import ArgumentError, integer, one_of, or_null, require
@@ -223,6 +224,7 @@ def open_model(cfg: DictConfig, overrides: Sequence[str] = ()) -> TrainedModel:
         FileNotFoundError: if the run or the checkpoint does not exist.
         ValueError: unless exactly one is named, or if it cannot be opened.
     """
+    stop_if_interrupted()
     if cfg.run is not None:
         return open_run(str(cfg.run), cfg, overrides)
     config = cfg.copy()
@@ -268,6 +270,7 @@ def open_run(run: str, cfg: DictConfig, overrides: Sequence[str] = ()) -> Traine
         FileNotFoundError: if there is no run, or it lacks the checkpoint.
         ValueError: if an override changes what the run fixes.
     """
+    stop_if_interrupted()
     folder, which = RunFolder.open(run), cfg.which or "last"
     config = OmegaConf.merge(folder.config(), OmegaConf.from_dotlist(moved_data(overrides)))
     assert isinstance(config, DictConfig)

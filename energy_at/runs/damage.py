@@ -1,9 +1,13 @@
 """What a file of a run holds that no training has written so: damage, or a stranger's doing."""
 
+import csv
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from energy_at.core.rules import Rule, as_typed, integer, is_integer, is_number, or_null
@@ -22,6 +26,29 @@ _SETTINGS = {
     "trainer.max_steps": or_null(integer(-1)),
     "reg.weight": or_null(Rule("a finite number", is_number)),
 }
+
+
+def load_config(file: Path) -> Any:
+    """What a YAML file of a run holds.
+
+    Raises:
+        ValueError: if it is damaged, or holds an alias: a few lines can stand for billions.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+        tokens = yaml.scan(text) if "*" in text else ()
+        alias = next((token for token in tokens if isinstance(token, yaml.AliasToken)), None)
+        loaded = OmegaConf.load(file) if alias is None else None
+    except RecursionError as error:
+        raise ValueError(f"{file} is damaged: it is nested too deeply") from error
+    except (yaml.YAMLError, ValueError) as error:  # of which UnicodeDecodeError is one
+        mark = getattr(error, "problem_mark", None)
+        at = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ValueError(f"{file} is damaged: {at}it is not YAML") from error
+    if alias is not None:
+        line = alias.start_mark.line + 1
+        raise ValueError(f"{file} holds an alias, *{alias.value} in line {line}: no run saves one")
+    return loaded
 
 
 def damage_of_config(cfg: DictConfig) -> str | None:
@@ -88,3 +115,49 @@ _PARTS: dict[str, tuple[Callable[[Any], bool], str]] = {  # of results
         "be a list, each with kind and step",
     ),
 }
+
+
+def require_columns(names: Sequence[str]) -> None:
+    """Raises ``ValueError`` unless these can be the columns of a log."""
+    if "step" not in names:
+        raise ValueError("it names no column step")
+    if len(set(names)) < len(names):
+        raise ValueError("it names a column twice")
+
+
+def damage_of_log(
+    content: bytes, columns: Sequence[str] = (), before: int = 0
+) -> tuple[int, str] | None:
+    """The first line of a log, counted from 1, that is not as it was written, and why.
+
+    Args:
+        content: Whole lines, the first of which names the columns unless they are given.
+        columns: Known from lines before.
+        before: Number of these lines.
+    """
+    for number, raw in enumerate(content.split(b"\n")[:-1], before + 1):
+        if b"\r" in raw:  # a resumed run would take it for a part of the last column's name
+            return number, "it ends as on another system: another program has rewritten the file"
+        try:
+            cells = next(csv.reader([raw.decode()], strict=True), [])
+            if number == 1:
+                require_columns(cells)
+                columns = cells
+                continue
+        except (ValueError, csv.Error) as error:
+            return number, str(error) if number == 1 else "it is not text"
+        if cells and len(cells) != len(columns):
+            return number, f"it has {len(cells)} cells for {len(columns)} columns"
+        for name, cell in zip(columns, cells, strict=False):
+            if not _fits(name, cell):
+                return number, f"column {name} holds {cell[:20]!r}, which is no number"
+    return None
+
+
+def _fits(column: str, cell: str) -> bool:
+    if not cell:
+        return column != "step"
+    try:
+        return "_" not in cell and (math.isfinite(float(cell)) or column != "step")
+    except ValueError:
+        return False

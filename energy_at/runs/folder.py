@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from yaml import YAMLError
 
 from energy_at.core.files import is_first, read_json, remove_parts, write_atomic
 from energy_at.core.lock import locked
 from energy_at.core.progress import printable
 from energy_at.core.rules import integer, or_null
 from energy_at.core.trust import require_trusted
-from energy_at.runs.damage import damage_of_config, damage_of_results
+from energy_at.runs.damage import damage_of_config, damage_of_results, load_config
 from energy_at.runs.environment import environment
 from energy_at.runs.metrics_log import MetricsLog, read_metrics_log
 
@@ -177,14 +176,7 @@ class RunFolder:
             ValueError: if its file is damaged, or names anything to build that is not trusted;
                 who only reads it, ``to_build=False``, needs no trust.
         """
-        try:
-            cfg = OmegaConf.load(self.config_file)
-        except RecursionError as error:
-            raise ValueError(f"{self.config_file} is damaged: it is nested too deeply") from error
-        except (YAMLError, ValueError) as error:  # of which UnicodeDecodeError is one
-            mark = getattr(error, "problem_mark", None)
-            at = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-            raise ValueError(f"{self.config_file} is damaged: {at}it is not YAML") from error
+        cfg = load_config(self.config_file)
         if not isinstance(cfg, DictConfig):
             raise ValueError(f"{self.config_file} is damaged: it holds no configuration")
         if why := damage_of_config(cfg):

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from energy_at.overfitting.alarms import ALARMS, find_column
+from energy_at.runs.damage import damage_of_log, require_columns
 
 AT_ONCE = 4 << 20  # bytes of one read: a log of a million rows is shown while it is read
 _REMEDY = "; restore the file, or train again elsewhere"
@@ -168,7 +169,7 @@ class LogReader:
             damage = error.line, str(error)
         except (ValueError, csv.Error) as error:
             known = list(self._columns), self._lines
-            damage = find_damage(whole, *known) or (self._lines + 1, str(error))
+            damage = damage_of_log(whole, *known) or (self._lines + 1, str(error))
         if damage is None and not data[len(whole) :].replace(b"\0", b"\xff").isascii():
             damage = self._lines + 1, "it is not text"  # nor the beginning of a line
         if damage is not None:
@@ -250,14 +251,6 @@ class LogReader:
                 raise _order_error(row, "epoch", epoch, after)
 
 
-def require_columns(names: Sequence[str]) -> None:
-    """Raises ``ValueError`` unless these can be the columns of a log."""
-    if "step" not in names:
-        raise ValueError("it names no column step")
-    if len(set(names)) < len(names):
-        raise ValueError("it names a column twice")
-
-
 def columns_file(log: Path) -> Path:
     """Where the names of the columns are kept a second time: a name that was cut is a name too."""
     return log.with_name(f".{log.stem}_columns")
@@ -276,44 +269,6 @@ def _require_written(names: Sequence[str], log: Path) -> None:
             raise _LineError(1, f"it names a column {name}, {instead}")
 
 
-def find_damage(
-    content: bytes, columns: Sequence[str] = (), before: int = 0
-) -> tuple[int, str] | None:
-    """The first line of a log, counted from 1, that is not as it was written, and why.
-
-    Args:
-        content: Whole lines, the first of which names the columns unless they are given.
-        columns: Known from lines before.
-        before: Number of these lines.
-    """
-    for number, raw in enumerate(content.split(b"\n")[:-1], before + 1):
-        if b"\r" in raw:  # a resumed run would take it for a part of the last column's name
-            return number, "it ends as on another system: another program has rewritten the file"
-        try:
-            cells = next(csv.reader([raw.decode()], strict=True), [])
-            if number == 1:
-                require_columns(cells)
-                columns = cells
-                continue
-        except (ValueError, csv.Error) as error:
-            return number, str(error) if number == 1 else "it is not text"
-        if cells and len(cells) != len(columns):
-            return number, f"it has {len(cells)} cells for {len(columns)} columns"
-        for name, cell in zip(columns, cells, strict=False):
-            if not _fits(name, cell):
-                return number, f"column {name} holds {cell[:20]!r}, which is no number"
-    return None
-
-
-def _fits(column: str, cell: str) -> bool:
-    if not cell:
-        return column != "step"
-    try:
-        return "_" not in cell and (math.isfinite(float(cell)) or column != "step")
-    except ValueError:
-        return False
-
-
 def _damaged(path: Path, line: int, why: str) -> ValueError:
     return ValueError(f"{path} is damaged: line {line}: {why}{_REMEDY}")
 
@@ -327,12 +282,14 @@ def require_rows(path: Path, rows: int, step: int) -> None:
         return
     content = path.read_bytes() if path.is_file() else b""
     lines = content.split(b"\n")[:-1]
+    if lines and (damage := damage_of_log(lines[0] + b"\n")):
+        raise _damaged(path, *damage)
     if len(lines) < rows + 1:
         raise ValueError(
             f"{path} is damaged: of the {rows} rows that were logged until the last checkpoint, "
             f"{max(0, len(lines) - 1)} are left{_REMEDY}"
         )
-    if damage := find_damage(b"\n".join(lines[: rows + 1]) + b"\n"):
+    if damage := damage_of_log(b"\n".join(lines[: rows + 1]) + b"\n"):
         raise _damaged(path, *damage)
     try:
         LogReader(path).add(b"\n".join(lines[: rows + 1]) + b"\n")

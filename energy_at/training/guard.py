@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from energy_at.attacks.base import require_bounded
+from energy_at.core.interrupt import stop_if_interrupted
 from energy_at.core.ranges import require_ranges
 from energy_at.core.types import require_labels, require_pixels
 
@@ -53,6 +54,7 @@ class FiniteGuard(StepBuffer):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
+        stop_if_interrupted()
         self._losses.append(outputs["loss"].detach())
         if "extremes" in outputs:
             self._extremes.append(outputs["extremes"])

@@ -1,6 +1,6 @@
 """What a validation measures: means of batches, and what only all images together give."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,13 @@ from energy_at.core.distributed import Part
 from energy_at.core.rng import Noise
 from energy_at.core.types import Images, Labels
 from energy_at.energy.energies import shift_norm
-from energy_at.energy.metrics import SHIFT_P99, accuracies, cross_entropies, delta_energies
+from energy_at.energy.metrics import (
+    DELTA_ENERGIES,
+    SHIFT_P99,
+    accuracies,
+    cross_entropies,
+    delta_energies,
+)
 from energy_at.energy.pair import LogitPair
 from energy_at.models.modes import no_graph
 
@@ -28,6 +34,15 @@ class Percentile(CatMetric):
 
     def compute(self) -> Tensor:
         return torch.quantile(super().compute().float(), 0.99)
+
+
+def names_of_metrics(prefix: str, attacks: Iterable[str]) -> list[str]:
+    """What ``validation_metrics`` measures, with the percentiles."""
+    names = [*attacks]
+    kinds = [f"{kind}/{name}" for kind in ("acc", "ce") for name in ("clean", *names)]
+    above = [f"{name}/" for name in names[:-1]] + [""] * bool(names)
+    shifts = [f"{one}{metric}" for one in above for metric in DELTA_ENERGIES]
+    return [f"{prefix}/{name}" for name in kinds + shifts]
 
 
 def validation_metrics(

@@ -1,12 +1,15 @@
 """One decorator for all commands: their help, and where flags may stand."""
 
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 
 from energy_at import evaluate, report, train
+from energy_at.config import cli
 from energy_at.config.cli import _open_output, command
 from tests.helpers.running import typed
 
@@ -46,6 +49,21 @@ def test_who_presses_ctrl_c_is_told_what_is_left(monkeypatch, capsys):
 
     code, out, err = typed(monkeypatch, capsys, main, "runs=mine", "out=there")
     assert (code, out, err) == (130, "", "\nstopped: there is as it was\n")
+
+
+@pytest.mark.parametrize("becomes", [None, AttributeError("of a library's clean-up")])
+@pytest.mark.usefixtures("forget_interrupts")
+def test_a_ctrl_c_that_a_library_loses_stops_the_command(here, monkeypatch, capsys, becomes):
+    def lose(cfg):
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        if becomes is not None:
+            raise becomes
+
+    monkeypatch.setattr(cli, "check", lose)
+    found = typed(monkeypatch, capsys, train.main, "hydra.run.dir=run")
+    assert found == (130, "", "\nstopped: nothing was written\n")
+    assert not (here / "run").exists()
 
 
 def test_closed_output_goes_nowhere(monkeypatch):

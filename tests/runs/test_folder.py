@@ -173,7 +173,8 @@ def test_a_damaged_file_of_a_run_is_named_in_one_line(run, name, content):
         ("config.yaml", "- 1", "it holds no configuration"),
         ("config.yaml", "dataset: 3", "it has no group dataset"),
         pytest.param("config.yaml", f"a: {'[' * 999}{']' * 999}", "nested too deeply", id="deep"),
-        ("config.yaml", "a: &a {b: *a}", "config.yaml is damaged: "),
+        ("config.yaml", "a: &a {b: *a}", "config.yaml holds an alias, *a in line 1: no run saves"),
+        ("config.yaml", "a: &a [1]\nb: [*a, *a]", "holds an alias, *a in line 2: no run saves one"),
         ("config.yaml", "a: !!python/object/apply:os.system [ls]", "it is not YAML"),
     ],
 )

@@ -337,6 +337,7 @@ def test_damage_behind_what_was_read_is_named_with_its_line(growing):
         (lambda text: text[:-1], "of the 3 rows that were logged until the last checkpoint, 2 are"),
         (lambda text: text[: len(text) // 2], "of the 3 rows"),
         (lambda _: b"", "0 are left"),
+        (lambda text: text.split(b"\n", 1)[1], "line 1: it names no column step"),
         (lambda text: text.replace(b"\n2,", b"\n\xff,"), "line 3: it is not text"),
         (lambda text: text.replace(b"\n", b"\r\n"), "line 1: it ends as on another system"),
     ],

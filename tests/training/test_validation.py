@@ -7,7 +7,7 @@ from energy_at.attacks import Linf, fgsm, pgd
 from energy_at.core.distributed import Part
 from energy_at.energy.energies import shift_norm
 from energy_at.energy.pair import LogitPair
-from energy_at.training.validation import validation_metrics
+from energy_at.training.validation import names_of_metrics, validation_metrics
 from tests.helpers.nets import TinyNet
 from tests.helpers.running import TINY, fitted
 
@@ -22,7 +22,9 @@ def noise():
 def test_accuracies_and_losses_are_those_of_the_images_that_the_attacks_find():
     torch.manual_seed(0)
     net, x, y = TinyNet().eval(), torch.rand(6, 3, 8, 8), torch.arange(6) % 3
-    found = validation_metrics(net, ATTACKS, x, y, Part(6), noise, "val", {})
+    percentiles = {}
+    found = validation_metrics(net, ATTACKS, x, y, Part(6), noise, "val", percentiles)
+    assert sorted(names_of_metrics("val", ATTACKS)) == sorted([*found, *percentiles])
     images = {"clean": x} | {
         name: attack(net, x, y, generator=noise()).x_adv for name, attack in ATTACKS.items()
     }
