@@ -1,4 +1,4 @@
-"""A Ctrl-C is remembered, whoever has caught it."""
+"""A Ctrl-C is remembered, even if a library has caught it."""
 
 import signal
 from contextlib import suppress
