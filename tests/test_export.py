@@ -80,6 +80,9 @@ def test_an_exported_run_evaluates_to_the_same_numbers(which, type_in, run):
     code, of_file, err = type_in(evaluate, f"checkpoint={file}", *MODEL, *WEAK)
     assert (code, err) == (0, "")
     assert rows(of_file) == rows(of_run)
+    code, by_itself, err = type_in(evaluate, f"checkpoint={file}", MODEL[0], *WEAK)
+    assert (code, err) == (0, f"{file}: its network has width=2\n")
+    assert rows(by_itself) == rows(of_run)
     results = json.loads((run / "results.json").read_text())
     assert results["last"]["test"]["clean"] != results["best"]["test"]["clean"]
     shares = [f"{100 * results[which]['test'][name]:.1f}" for name in ("clean", "fgsm", "pgd2")]

@@ -22,6 +22,7 @@ from energy_at.models.weights import NORMALIZATION, is_normalization, start_from
 from energy_at.runs.checkpoints import read_tensors, recorded_model
 from energy_at.runs.selection import initial_file
 
+SIZES = ("width", "depth", "widen", "patch_size")  # of a network, which a file of ours records
 NORMALIZED_BY = {"dataset.mean", "dataset.std", "model.mean", "model.std"}  # keys
 
 
@@ -55,7 +56,9 @@ def network_options(
     if name is None:
         model = recorded_model(file)
         options: dict[str, Any] = {"final_norm": has_final_norm(layers)}
-        options |= {key: model[key] for key in OPTIONS if key in model}
+        same = model.get("_target_") == cfg.model.get("_target_")
+        keys = (*OPTIONS, *SIZES) if same else OPTIONS
+        options |= {key: model[key] for key in keys if key in model}
     else:
         options = options_of(name, layers)
         if normalize:
