@@ -61,7 +61,7 @@ def forget_interrupts():
     """Handles Ctrl-C as before afterwards, and forgets that it was pressed."""
     from energy_at.core.interrupt import remember_interrupts  # after the hook that checks types
 
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # workers of xdist ignore it
     yield
     remember_interrupts()
     signal.signal(signal.SIGINT, before)

@@ -185,7 +185,7 @@ def _require_measured(run: Run, stages: Sequence[str]) -> None:
         name = getattr(callback, "monitor", None)
         if isinstance(name, str) and name not in known:
             raise ValueError(
-                f"{type(callback).__name__} has monitor={name}, which no validation measures: "
+                f"{type(callback).__name__} follows {name}, which no validation measures: "
                 f"choose from {', '.join(known)}"
             )
 

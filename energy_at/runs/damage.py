@@ -14,6 +14,7 @@ from energy_at.core.rules import Rule, as_typed, integer, is_integer, is_number,
 
 # Of any configuration: groups, and settings that commands compute with which build nothing.
 _GROUPS = ("dataset", "model", "threat", "attack", "loss", "reg", "trainer", "training")
+_MOST = 100_000  # values in a configuration; a few lines of aliases can stand for billions
 _BELOW = ("threat.ball", "reg.terms")
 _SETTINGS = {
     "dataset.classes": integer(1),
@@ -32,23 +33,31 @@ def load_config(file: Path) -> Any:
     """What a YAML file of a run holds.
 
     Raises:
-        ValueError: if it is damaged, or holds an alias: a few lines can stand for billions.
+        ValueError: if it is damaged, or its aliases repeat its parts more often than any run's.
     """
     try:
         text = file.read_text(encoding="utf-8")
-        tokens = yaml.scan(text) if "*" in text else ()
-        alias = next((token for token in tokens if isinstance(token, yaml.AliasToken)), None)
-        loaded = OmegaConf.load(file) if alias is None else None
+        size = _expanded(yaml.compose(text), {}) if "*" in text else 0
+        loaded = OmegaConf.load(file) if size <= _MOST else None
     except RecursionError as error:
         raise ValueError(f"{file} is damaged: it is nested too deeply") from error
     except (yaml.YAMLError, ValueError) as error:  # of which UnicodeDecodeError is one
         mark = getattr(error, "problem_mark", None)
         at = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise ValueError(f"{file} is damaged: {at}it is not YAML") from error
-    if alias is not None:
-        line = alias.start_mark.line + 1
-        raise ValueError(f"{file} holds an alias, *{alias.value} in line {line}: no run saves one")
+    if size > _MOST:
+        raise ValueError(f"{file} is damaged: its aliases stand for {size:.2g} values")
     return loaded
+
+
+def _expanded(node: Any, known: dict[int, int]) -> int:
+    """Number of values that a part of a YAML file stands for, with what aliases repeat."""
+    if id(node) not in known:
+        parts: Any = node.value if isinstance(node, yaml.CollectionNode) else ()
+        if isinstance(node, yaml.MappingNode):
+            parts = [value for pair in node.value for value in pair]
+        known[id(node)] = 1 + sum(_expanded(part, known) for part in parts)
+    return known[id(node)]
 
 
 def damage_of_config(cfg: DictConfig) -> str | None:

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("here")
         (("trainer.val_check_interval=4", "trainer.limit_train_batches=3"), "must be at most 3"),
         (("trainer.val_check_interval=4", "trainer.limit_train_batches=0.25"), "be at most 3"),
         (("+callbacks.es._target_=lightning.pytorch.callbacks.EarlyStopping",
-          "+callbacks.es.monitor=val/nosuch"), "EarlyStopping has monitor=val/nosuch, which no"),
+          "+callbacks.es.monitor=val/nosuch"), "EarlyStopping follows val/nosuch, which no"),
         ("callbacks.best.monitor=test/acc", "monitor=test/acc must be a score on held-out images"),
         ("callbacks.best.monitor=val_ema/acc/pgd2", "choose from val/acc/clean, val/acc/fgsm"),
         ("callbacks.best.mode=min", "callbacks.best.mode: unknown key"),
