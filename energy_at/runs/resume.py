@@ -176,11 +176,16 @@ def open_resumed(
     if has_results := folder.results_file.is_file():
         folder.results()  # raises for damaged ones, which a longer training would replace
     ends_here = has_results and not _is_longer(cfg, before)
-    if is_first() and ends_here and (changes or not _lacks_results(folder)):
+    if is_first() and ends_here and not _lacks_results(folder):
         _tidy(folder)
         raise ValueError(
             f"{path} {_ending(state)}: trainer.max_epochs above {before.trainer.max_epochs} trains "
             "it further, energy_at.evaluate evaluates it again"
+        )
+    if is_first() and ends_here and cfg.evaluation != before.evaluation:
+        raise ValueError(
+            f"{path} {_ending(state)}, with part of its results: resume={path} without "
+            "evaluation... completes them, energy_at.evaluate then evaluates it in another way"
         )
     return cfg, folder, checkpoint, changes
 

@@ -194,6 +194,32 @@ def test_a_finished_run_that_has_lost_a_result_is_completed(type_train, run, mon
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == files
 
 
+def lose_a_result(run):
+    results = json.loads((run / "results.json").read_text())
+    kept = {key: value for key, value in results.items() if key != "training"}
+    (run / "results.json").write_text(json.dumps(kept))
+    return results
+
+
+def test_a_finished_run_is_completed_with_other_settings_of_its_trainer(type_train, run):
+    results = lose_a_result(run)
+    assert RunFolder(run).config().evaluation.subset is None
+    quiet = ("trainer.enable_progress_bar=false", "trainer.max_epochs=1")
+    assert type_train("resume=run", *quiet, "evaluation.subset=null")[0] == 0
+    assert json.loads((run / "results.json").read_text()) == results
+    assert type_train("resume=run", *quiet)[0] == 1
+
+
+def test_results_are_not_completed_by_another_evaluation(type_train, run):
+    """What is left of them would be mixed with numbers of other attacks."""
+    lose_a_result(run)
+    files = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    code, out, err = type_train("resume=run", "evaluation.attacks.pgd.steps=3")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "run has finished, with part of its results: resume=run without evaluation" in err
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == files
+
+
 def test_every_result_of_a_finished_run_is_missed(run):
     folder = RunFolder(run)
     results = folder.results()
