@@ -241,6 +241,11 @@ def build_trainer(cfg: DictConfig, folder: RunFolder, wandb_id: str | None = Non
     if SLURMEnvironment.detect():
         plugins.append(SLURMEnvironment(auto_requeue=False))  # resume= queues a job again
     settings = make(cfg.trainer)
+    kept = [name for name in ("last", "best") if cfg.callbacks.get(name) is not None]
+    if kept and settings.get("enable_checkpointing") is False:
+        raise ValueError(
+            f"trainer.enable_checkpointing=false contradicts callbacks.{kept[0]}: leave it out"
+        )
     quieten()
     try:
         return Trainer(

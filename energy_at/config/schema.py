@@ -233,7 +233,7 @@ _BY_KEYS: dict[str, Rule] = {
     ),
     "workers": _or_auto(integer(0)),
     "trainer.strategy": one_of("auto", "ddp"),
-    "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
+    "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps"),
     "trainer.max_time callbacks.timer.duration": or_null(
         Rule("days:hours:minutes:seconds, such as 00:12:00:00", _is_duration)
     ),

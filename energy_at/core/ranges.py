@@ -116,13 +116,13 @@ _BY_ARGUMENTS: dict[str, dict[str, Rule]] = {
     "training.sgd": {
         "lr": _LR,
         "momentum": number(0, 1),
-        "weight_decay": number(0),
+        "weight_decay": number(0, 1000),
         "nesterov decay_norm": TRUTH,
     },
     "training.adamw": {
         "lr": _LR,
         "beta1 beta2": _SHARE_BELOW_1,
-        "weight_decay": number(0),
+        "weight_decay": number(0, 1000),
         "decay_vectors": TRUTH,
     },
     "training.triangular": {"peak": SHARE},

@@ -32,6 +32,7 @@ from tests.helpers.running import (
 GROUPS = ["attack", "callbacks", "dataset", "logger", "loss", "model", "optimizer", "reg",
           "schedule", "threat", "trainer"]  # fmt: skip
 AXES = ("attack", "loss", "reg", "threat")
+ABSENT = "cuda" if torch.backends.mps.is_available() else "mps"
 
 
 @pytest.fixture(scope="module")
@@ -282,7 +283,9 @@ def test_an_attack_of_the_l_inf_ball_refuses_another(type_train, attack):
         (("loss.label_smoothing=0.1", "model.classes=7"), "the model has 7 logits but smoothed"),
         (("reg=der", "reg.weight=-1"), "reg.weight=-1 must be a finite number >= 0"),
         ("trainer.precision=foo", "trainer.precision=foo must be 32-true, bf16-mixed or 64-true"),
-        ("trainer.enable_checkpointing=false", "Lightning refuses the trainer's settings"),
+        ("trainer.enable_checkpointing=false", "false contradicts callbacks.last: leave it out"),
+        ("trainer.accelerator=tpu", "trainer.accelerator=tpu must be auto, cpu, gpu, cuda or mps"),
+        (f"trainer.accelerator={ABSENT}", "Lightning refuses the trainer's settings: "),
     ],
 )  # fmt: skip
 def test_what_an_object_refuses_is_met_by_its_key(type_train, wrong, said):

@@ -64,6 +64,10 @@ def test_a_ctrl_c_that_a_library_loses_stops_the_command(here, monkeypatch, caps
     found = typed(monkeypatch, capsys, train.main, "hydra.run.dir=run")
     assert found == (130, "", "\nstopped: nothing was written\n")
     assert not (here / "run").exists()
+    begun = []
+    work = command("report")(lambda _: begun.append("too late"))
+    assert typed(monkeypatch, capsys, work, "runs=mine") == (130, "", "\nstopped\n")
+    assert not begun
 
 
 def test_closed_output_goes_nowhere(monkeypatch):

@@ -42,6 +42,7 @@ pytestmark = pytest.mark.usefixtures("here")
         ("dataset.mean=[nan,0,0]", "dataset.mean=[nan,0,0] must be a list of finite numbers"),
         ("dataset.std=[0,1,1]", "dataset.std=[0,1,1] must be a list of 3 finite numbers > 0"),
         ("optimizer.lr=1e30", "optimizer.lr=1e+30 must be a finite number > 0 and <= 1000"),
+        ("optimizer.weight_decay=1e30", "weight_decay=1e+30 must be a finite number >= 0 and <= "),
         ("evaluation.subset=1000", "evaluation.subset=1000 must be an integer from 1 to "),
         ("optimizer.lr=-1", "optimizer.lr=-1 must be a finite number > 0"),
         (("callbacks=ema", "callbacks.ema.decay=nan"), "decay=nan must be a finite number >= 0 an"),
