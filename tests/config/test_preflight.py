@@ -40,7 +40,7 @@ pytestmark = pytest.mark.usefixtures("here")
         ("trainer.min_steps=900", "trainer.min_steps=900 must be at most 14 of all epochs"),
         ("dataset.pad=9", "dataset.pad=9 must be an integer from 0 to 8"),
         ("dataset.mean=[nan,0,0]", "dataset.mean=[nan,0,0] must be a list of finite numbers"),
-        ("dataset.std=[0,1,1]", "dataset.std=[0,1,1] must be a list of 3 finite numbers > 0"),
+        ("dataset.std=[0,1,1]", "dataset.std=[0,1,1] must be a list of finite numbers > 0, one a"),
         ("optimizer.lr=1e30", "optimizer.lr=1e+30 must be a finite number > 0 and <= 1000"),
         ("optimizer.weight_decay=1e30", "weight_decay=1e+30 must be a finite number >= 0 and <= "),
         ("evaluation.subset=1000", "evaluation.subset=1000 must be an integer from 1 to "),
