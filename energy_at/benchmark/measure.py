@@ -71,16 +71,17 @@ def measure(
 ) -> list[Result]:
     """Measure all rows in alternation, ``repeats`` turns of each after ``warmup`` untimed ones.
 
-    Before them a turn of each row counts its operations and another its memory. ``advance`` is
-    called with the key of the row whose turn is next.
+    Before them a turn of each row measures its memory and another counts its operations: the first
+    one may also check what it trains. ``advance`` is called with the key of the row whose turn is
+    next.
     """
     results = {}
     for key, row in rows.items():
         advance(key)
-        results[key] = Result(*key, flops=count_flops(row), images=row.images)
+        results[key] = Result(*key, peak=peak_memory(row, device), images=row.images)
     for key, row in rows.items():
         advance(key)
-        results[key].peak = peak_memory(row, device)
+        results[key].flops = count_flops(row)
     order = deque(rows.items())
     for index in range(warmup + repeats):
         for key, row in order:
