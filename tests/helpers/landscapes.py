@@ -98,9 +98,10 @@ def require_readable(figure):
         assert page.x0 <= box.x0 <= box.x1 <= page.x1, text
         assert page.y0 <= box.y0 <= box.y1 <= page.y1, text
     renderer = canvas.get_renderer()
-    below = max(axes.title.get_window_extent(renderer).y1 for axes in figure.axes)
+    titles = [axes.title for axes in figure.axes if axes.title.get_text()]
     title = figure._suptitle.get_window_extent(renderer)
-    assert title.y0 - below > 0.15 * figure.dpi  # inches: not a line of theirs
+    for below in (text.get_window_extent(renderer).y1 for text in titles):
+        assert title.y0 - below > 0.15 * figure.dpi  # inches: not a line of theirs
     for (one, a), (other, b) in combinations(zip(shown, boxes, strict=True), 2):
         assert not a.padded(-2).overlaps(b.padded(-2)), f"{one} covers {other}"
 
