@@ -88,9 +88,24 @@ def test_a_run_that_cannot_be_written_to_is_sampled_elsewhere(
         r"error: out=run/samples/\S+ cannot be made \(Permission denied\): choose another folder\n",
         err,
     )
-    sampled_columns(type_sample, "elsewhere", "n=3")
+    sampled_columns(type_sample, "elsewhere", "n=3", "cache=null")
     assert everything("run") == before
     assert Path("elsewhere/.cache").is_dir()
+
+
+def test_a_typed_cache_holds_what_other_samplings_of_the_network_reuse(
+    digits_run, type_sample, without_figures
+):
+    weights = digits_run / "checkpoints" / "last.ckpt"
+    typed = (f"checkpoint={weights}", "dataset=digits", "model=small", "model.width=8", "n=3")
+    for out in ("one", "two"):
+        code, _, err = type_sample(*typed, f"out={out}", *BARE, "cache=mine")
+        assert (code, err, Path(out, ".cache").exists()) == (0, "", False)
+        kept = {path.name: path.stat().st_mtime_ns for path in Path("mine").iterdir()}
+        if out == "one":
+            first = kept
+    assert kept == first
+    assert {name.partition("-")[0] for name in kept} == {"embedding", "start"}
 
 
 # Some classes, files of images, chains from their start to their end, your picture
@@ -232,6 +247,12 @@ BAD_INPUT = [
     ("shown=0", "shown=0 must be an integer >= 1"),
     ("batch_size=0", "batch_size=0 must be an integer >= 1"),
     ("quality.reference=all", "quality.reference=all must be test, val, train or train_test"),
+    ("quality.subset=0", "quality.subset=0 must be an integer >= 1, or null"),
+    (
+        "quality=classifier judge=auto n=60 quality.subset=1201",
+        "quality.subset=1201 must be an integer from 1 to 1200, or null",
+    ),
+    ("quality=classifier judge=auto n=60 quality.subset=20", "20 reference images are too few"),
     ("sampler.stride=3", "sampler.stride: unknown key; did you mean sampler.steps"),
     ("judge=nowhere", "nowhere is not a run folder"),
     ("cache=file", "cache=file must be a folder that can be written"),

@@ -3,8 +3,8 @@
 ``python docs/sampling/search.py OUT [--trials 24] [--start noise --start ood] run=RUN n=1000 ...``
 runs ``energy_at.sample`` with the typed overrides and those of each trial, in ``OUT/START/NUMBER``;
 when it is re-run, finished trials are kept. It ends with ``OUT/tradeoff.*``, the table of all
-trials, and ``OUT/frontier.png`` and ``.pdf``: FID and recall of every trial, and for each start the
-trials that no other trial of it beats in both.
+trials, and ``OUT/frontier.png`` and ``.pdf``: FID and recall, and KID and copies, of every trial,
+and for each start the trials that no other trial of it beats in both.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -20,6 +21,7 @@ from energy_at.core.files import read_json
 from energy_at.core.progress import Bar
 from energy_at.reporting.figures import WIDTH, save
 from energy_at.reporting.tradeoff import compare_samplings
+from energy_at.sampling.score import HELD_OUT, SAMPLES, START
 
 SAMPLER = {
     "sampler.steps": (5, 10, 20, 40),
@@ -62,33 +64,45 @@ def trial(start: str, number: int) -> list[str]:
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points that no other beats in FID or in recall, in the order of FID."""
+    """The points with a low first and a high second value that no other beats in both."""
     best: list[tuple[float, float]] = []
-    for fid, recall in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not best or recall > best[-1][1]:
-            best.append((fid, recall))
+    for quality, variety in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not best or variety > best[-1][1]:
+            best.append((quality, variety))
     return best
 
 
 def frontier_figure(out: Path) -> Figure:
-    """FID and recall of all trials; held-out images for comparison."""
-    figure = Figure(figsize=(WIDTH, 0.6 * WIDTH), layout="constrained")
-    axes = figure.subplots()
-    for start in STARTS:
-        reports = [read_json(file) for file in sorted(out.glob(f"{start}/*/samples.json"))]
-        if not reports:
-            continue
-        scorer, real = reports[0]["extractor"], reports[0]["sets"]["held-out images"]
-        points = [(r["sets"]["samples"]["fid"], r["sets"]["samples"]["recall"]) for r in reports]
-        axes.plot(*zip(*points, strict=True), ".", color=COLORS[start], alpha=0.5)
-        best = frontier(points)
-        axes.plot(*zip(*best, strict=True), "o-", color=COLORS[start], label=start)
-    axes.plot(real["fid"], real["recall"], "*", color="black", label="held-out images")
-    axes.set_xscale("log")
-    axes.set_xlabel(f"FID by {scorer}, against the training images")
-    axes.set_ylabel("recall")
-    axes.legend()
+    """FID and recall, KID and copies of all trials; small: the starts alone; held-out images."""
+    figure = Figure(figsize=(WIDTH, 0.55 * WIDTH), layout="constrained")
+    found = {start: sorted(out.glob(f"{start}/*/samples.json")) for start in STARTS}
+    reports = {start: [read_json(file) for file in files] for start, files in found.items()}
+    first = next(report for every in reports.values() for report in every)
+    panels = (("FID", "fid", "recall", 1), ("KID", "kid", "copied", -1))
+    for axes, (name, *scores, better) in zip(figure.subplots(1, 2), panels, strict=True):
+        for start, every in reports.items():
+            if every:
+                alone, points = _points(every, START, scores), _points(every, SAMPLES, scores)
+                best = frontier([(x, better * y) for x, y in points])
+                line = [(x, better * y) for x, y in best]
+                axes.plot(*zip(*alone, strict=True), "+", color=COLORS[start], markersize=4)
+                axes.plot(*zip(*points, strict=True), ".", color=COLORS[start], alpha=0.5)
+                label = start.replace("_", " ")
+                axes.plot(*zip(*line, strict=True), "o-", color=COLORS[start], label=label)
+        (real,) = _points([first], HELD_OUT, scores)
+        axes.plot(*real, "*", color="black", label=HELD_OUT)
+        axes.set_xlabel(f"{name} by {first['extractor']}")
+        axes.set_ylabel(scores[1])
+    figure.axes[0].set_xscale("log")
+    figure.axes[1].set_xscale("symlog", linthresh=0.01)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
+
+
+def _points(
+    reports: Sequence[Mapping[str, Any]], images: str, scores: Sequence[str]
+) -> list[tuple[float, ...]]:
+    return [tuple(report["sets"][images][score] for score in scores) for report in reports]
 
 
 def main() -> None:
@@ -104,6 +118,7 @@ def main() -> None:
         if (folder / "samples.json").is_file():
             continue
         own = [f"start.images={args.images}"] if start == "ood" else []
+        own += [] if any(o.startswith("cache=") for o in typed) else [f"cache={args.out}/cache"]
         command = ["energy_at.sample", *typed, *trial(start, number), *own, f"out={folder}"]
         ended = subprocess.run(
             [sys.executable, "-m", *command], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL

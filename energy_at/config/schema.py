@@ -218,6 +218,7 @@ _BY_KEYS: dict[str, Rule] = {
         )
     ),
     "quality.reference": one_of(*SPLITS, "train_test"),
+    "quality.subset": or_null(integer(1)),
     "quality.most_confident": or_null(
         Rule(
             "two shares of the samples in (0, 1], that IS and that FID count, such as [0.1,0.9]",

@@ -59,6 +59,15 @@ class ImageSet:
         require(or_null(integer(1, len(self))), n=n)
         return self.take(slice(n))
 
+    def spread(self, n: int | None) -> "ImageSet":
+        """``n`` images, evenly spread over all, which may be in the order of their classes.
+
+        Raises:
+            ValueError: as ``first``.
+        """
+        require(or_null(integer(1, len(self))), n=n)
+        return self if n is None else self.take(torch.arange(n) * len(self) // n)
+
     def joined(self, other: "ImageSet") -> "ImageSet":
         """These images, then the others."""
         pairs = ((self.pixels, other.pixels), (self.labels, other.labels))

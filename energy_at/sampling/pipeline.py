@@ -63,8 +63,11 @@ def sample_command(cfg: DictConfig, overrides: Sequence[str] = (), job: Path | N
     folder = ResultFolder(out, "sampling", key)
     elsewhere = (cfg.out is not None and cfg.checkpoint is not None) or bool(write_error(root))
     own = out / ".cache" if elsewhere else root / "cache"
-    apart = cfg.cache or not (elsewhere or write_error(user_cache()))
-    caches = Caches(own, cache_folder(cfg.cache) if apart else own)
+    if cfg.cache is not None:
+        caches = Caches(cache_folder(cfg.cache), cache_folder(cfg.cache))
+    else:
+        apart = not (elsewhere or write_error(user_cache()))
+        caches = Caches(own, cache_folder(None) if apart else own)
     with folder.in_use():
         text, rows = _sample(cfg, model, plan, classes, between, folder, caches)
     publish_samples(cfg, model, out, rows, plan.protocol)
@@ -82,9 +85,9 @@ def _sample(
     caches: Caches,
 ) -> tuple[str, Mapping[str, Mapping[str, Any]]]:
     if plan.extractor.name != "none":
-        labels = plan.reference_images(model.data).labels
-        require_enough(plan.n, int(is_of(classes, labels).sum()))
-        with keys_of(cfg.quality):
+        with keys_of(cfg.quality, n="subset"):
+            labels = plan.reference_images(model.data).labels
+            require_enough(plan.n, int(is_of(classes, labels).sum()))
             plan.require_confident(int(model.config.dataset.classes))
     parts = Parts(folder)
     earlier = len(parts.done)

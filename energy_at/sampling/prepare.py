@@ -38,7 +38,8 @@ from energy_at.sampling.starts import BLOCK, Fitted, Start
 from energy_at.sampling.training_images import TrainingImages, embed
 
 GROUPS = ("start", "guidance", "sampler", "quality")
-_OF_QUALITY = ("name", "reference", "most_confident")  # keys that are no arguments of the extractor
+# keys that are no arguments of the extractor
+_OF_QUALITY = ("name", "reference", "subset", "most_confident")
 SHOWN_ENERGIES = 2000  # training images whose energies the report names, if nothing needs them all
 TRAIN_TEST = "train_test"  # reference images of both splits
 
@@ -55,6 +56,7 @@ class SamplingPlan:
     extractor: Extractor  # of the features that IS, FID, KID, precision and recall are of
     protocol: Protocol
     reference: str  # split that samples are compared with
+    subset: int | None  # of its images; all if None
     # shares of the samples of each predicted class, the most confident, that IS and FID count
     most_confident: Sequence[float] | None
     shown: int  # images of each class in the grid
@@ -90,11 +92,15 @@ class SamplingPlan:
             raise ArgumentError("most_confident", shares, must)
 
     def reference_images(self, data: ImageData) -> ImageSet:
-        """The images that samples are compared with."""
+        """The images that samples are compared with, or a part that is spread over all of them.
+
+        Raises:
+            ArgumentError: if ``subset`` is larger than their number.
+        """
         if self.reference == TRAIN_TEST:
-            return data.train.joined(data.test)
+            return data.train.joined(data.test).spread(self.subset)
         images: ImageSet = getattr(data, self.reference)
-        return images
+        return images.spread(self.subset)
 
 
 def load_extractor(
@@ -156,6 +162,7 @@ def plan_of(cfg: DictConfig) -> SamplingPlan:
             extractor=extractor,
             protocol=protocol_of(cfg),
             reference=cfg.quality.reference,
+            subset=cfg.quality.subset,
             most_confident=settings["quality"]["most_confident"],
             settings=settings,
         )
@@ -301,7 +308,8 @@ def prepare(
     plan.start.require(images, plan.n)
     chosen = tuple(range(number)) if classes is None else classes
     needs_all = plan.start.needs_features or plan.guidance.needs_energies
-    known = None if needs_all else _evenly(is_of(chosen, data.labels), SHOWN_ENERGIES)
+    of_chosen = is_of(chosen, data.labels).nonzero().flatten()
+    known = None if needs_all else of_chosen[:: 1 + (len(of_chosen) - 1) // SHOWN_ENERGIES]
     embedded = data if known is None else data.take(known)
     key = result_key(model, embedded, {"cache": "embedding"})
     options = {"channels_last": model.config.training.channels_last, "progress": progress}
@@ -320,12 +328,6 @@ def prepare(
     return Material(
         model, plan, chosen, cache, shared or cache, images, energies.to(device), fit, progress
     )
-
-
-def _evenly(mask: Bool[Tensor, " images"], most: int) -> Labels:
-    """Indices of at most this many of the images, spread over all of them."""
-    indices = mask.nonzero().flatten()
-    return indices[:: max(1, -(-len(indices) // most))]
 
 
 def cache_key(*values: Any) -> str:

@@ -52,10 +52,20 @@ def test_first_is_a_prefix_and_none_means_all():
     assert ids(images.first(None)) == ids(images.first(20)) == ids(images)
 
 
+def test_spread_images_are_of_all_parts_in_their_order():
+    images = numbered(20, 4)
+    assert ids(images.spread(5)) == [0, 4, 8, 12, 16]
+    assert ids(images.spread(3)) == [0, 6, 13]
+    assert ids(images.spread(None)) == ids(images.spread(20)) == ids(images)
+    by_class = ImageSet(images.pixels, images.labels.sort().values)
+    assert torch.bincount(by_class.spread(8).labels).tolist() == [2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("part", [ImageSet.first, ImageSet.spread])
 @pytest.mark.parametrize("n", [0, -1, 21])
-def test_first_refuses_what_is_out_of_reach(n):
+def test_what_is_out_of_reach_is_refused(part, n):
     with pytest.raises(ValueError, match=rf"^n must be an integer from 1 to 20, or null, got {n}$"):
-        numbered(20, 4).first(n)
+        part(numbered(20, 4), n)
 
 
 @pytest.mark.parametrize("held_out", [10, 77, 990])

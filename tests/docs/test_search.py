@@ -11,6 +11,7 @@ import torch
 
 from energy_at.config.build import make
 from energy_at.config.keys import compose_command
+from energy_at.sampling.score import HELD_OUT, SAMPLES, START
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "sampling" / "search.py"
 spec = importlib.util.spec_from_file_location("search", SCRIPT)
@@ -41,15 +42,23 @@ def test_the_frontier_is_what_no_other_point_beats():
 
 
 def test_the_figure_shows_the_starts_that_were_tried_and_held_out_images(tmp_path):
-    for start, scores in {"noise": [(90, 0.1), (80, 0.2)], "local_pca": [(20, 0.4)]}.items():
-        for number, (fid, recall) in enumerate(scores):
+    tried = {"noise": [(90, 0.1, 0.3, 0.02), (80, 0.2, 0.3, 0.01)], "local_pca": [(20, 0.4, 0, 0)]}
+    for start, trials in tried.items():
+        for number, values in enumerate(trials):
+            scores = dict(zip(("fid", "recall", "kid", "copied"), values, strict=True))
+            alone = {"fid": 99, "recall": 0.1, "kid": 0.5, "copied": 0.05}
+            real = {"fid": 5, "recall": 0.7, "kid": 0, "copied": 0.01}
+            sets = {SAMPLES: scores, START: alone, HELD_OUT: real}
             folder = tmp_path / start / str(number)
             folder.mkdir(parents=True)
-            sets = {"samples": {"fid": fid, "recall": recall}}
-            sets["held-out images"] = {"fid": 5, "recall": 0.7}
             (folder / "samples.json").write_text(json.dumps({"extractor": "own", "sets": sets}))
-    (axes,) = search.frontier_figure(tmp_path).axes
-    drawn = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
-    assert drawn["noise"] == [[80, 0.2]]
-    assert drawn["local_pca"] == [[20, 0.4]]
-    assert drawn["held-out images"] == [[5, 0.7]]
+    drawn = [
+        {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+        for axes in search.frontier_figure(tmp_path).axes
+    ]
+    for name, fid, kid in (
+        ("noise", [[80, 0.2]], [[0.3, 0.01]]),
+        ("local pca", [[20, 0.4]], [[0, 0]]),
+        ("held-out images", [[5, 0.7]], [[0, 0.01]]),
+    ):
+        assert [panel[name] for panel in drawn] == [fid, kid]

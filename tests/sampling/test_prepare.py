@@ -129,6 +129,8 @@ def test_a_reference_of_both_splits_is_both():
     assert found.pixels.equal(torch.cat([data.train.pixels, data.test.pixels]))
     assert found.labels.equal(torch.cat([data.train.labels, data.test.labels]))
     assert plan().reference_images(data).pixels.equal(data.train.pixels)
+    few = plan("quality.reference=train_test", "quality.subset=60").reference_images(data)
+    assert few.pixels.equal(found.spread(60).pixels)
 
 
 def test_confident_samples_that_are_too_few_are_refused():
