@@ -752,7 +752,7 @@ def test_a_sweep_re_run_in_another_order_finds_its_jobs(type_train):
     shutil.rmtree(cut_off.checkpoints)
     cut_off.results_file.unlink()
     code, out, err = type_train(*SWEEP, "seed=1,0")
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "[1/2] seed=1\n[2/2] seed=0\n")
     assert "all/0 has finished before: kept" in out
     assert {path.name for path in Path("all").iterdir() if path.is_dir()} == {"0", "1"}
     assert [RunFolder(Path("all") / job).config().seed for job in "01"] == [0, 1]
