@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from energy_at.overfitting.alarms import PGD_ACCURACY, find_column
-from energy_at.overfitting.onset import RunStatus, status_of
+from energy_at.overfitting.onset import RunStatus, is_chance, status_of
 from energy_at.reporting.panels import Metric
 from energy_at.runs.folder import RunFolder, failures, runs_below, runs_in
 from energy_at.runs.metrics_log import MetricsLog
@@ -175,7 +175,8 @@ def run_status(log: MetricsLog, config: DictConfig, results: Mapping[str, Any]) 
     """Whether a training, finished or not, kept its robustness, by its validations.
 
     A run that logged none is ``not robust`` if its evaluation says so, on held-out images or else
-    on test images. The number of held-out images and chance, the share of their most frequent
+    on test images; so is one whose average of weights, which its checkpoints hold, never left
+    chance. The number of held-out images and chance, the share of their most frequent
     class, are in the results; before, those of the plan and of equally frequent classes hold.
     """
     held_out = results.get("held_out", {})
@@ -184,6 +185,9 @@ def run_status(log: MetricsLog, config: DictConfig, results: Mapping[str, Any]) 
     clean = {row["step"]: row for row in log.rows("val/acc/clean")}
     rows = [clean.get(row["step"], {}) | row for row in log.rows(PGD_ACCURACY)]
     steps = OmegaConf.select(config, "attack.steps", default=1)
+    averaged = log[PGD_ACCURACY.replace("val/", "val_ema/")].values
+    if len(averaged) and is_chance(averaged, images, chance).all():
+        return RunStatus("not robust")
     status = status_of(rows, images, chance, single_step=steps <= 1)
     final = results.get("last") or results.get("best") or {}
     accuracies = final.get("val") or final.get("test") or {}

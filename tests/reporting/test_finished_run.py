@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from energy_at.reporting.finished_run import FinishedRun, failed_jobs, finished_runs
+from energy_at.reporting.finished_run import FinishedRun, failed_jobs, finished_runs, run_status
 from energy_at.runs.folder import RunFolder
-from tests.helpers.logs import run_of
+from tests.helpers.logs import log_of, run_of, validation
 from tests.helpers.reports import FAILED, LOST, SOUND, failing_sweep, write
 
 
@@ -25,6 +25,20 @@ def ended(tmp_path):
         return run
 
     return make
+
+
+@pytest.mark.parametrize("steps", [2, 10])
+@pytest.mark.parametrize(
+    ("average", "expected"),
+    [((0.1, 0.1, 0.1), "not robust"), ((0.1, 0.1, 0.4), "robust"), ((), "robust")],
+)
+def test_an_average_of_weights_that_never_left_chance_is_not_robust(average, expected, steps):
+    """Its results are at chance, however good the live network is."""
+    rows = [validation(step, pgd) for step, pgd in enumerate((0.1, 0.3, 0.4))]
+    for row, accuracy in zip(rows, average, strict=False):
+        row[f"val_ema/acc/pgd{steps}"] = accuracy
+    config = OmegaConf.create({"dataset": {"val_size": 500, "classes": 10}})
+    assert run_status(log_of(rows), config, {}).kind == expected
 
 
 @pytest.mark.parametrize("kind", ["robust", "not logged"])
