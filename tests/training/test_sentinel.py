@@ -174,9 +174,9 @@ def test_a_stopped_training_has_its_checkpoints(tmp_path):
     folder = RunFolder(tmp_path)
     OmegaConf.save(config(*RUN), folder.config_file, resolve=True)
     folder.write_results({})
-    said = rf"was stopped by the sentinel \(CO alarm at step {STEPS + 2}\): trainer.max"
+    said = rf"was stopped by the sentinel \(CO alarm at step {STEPS + 2}\), with part of its"
     with pytest.raises(ValueError, match=said):
-        open_resumed(str(tmp_path), ["trainer.log_every_n_steps=2"])
+        open_resumed(str(tmp_path), ["evaluation.subset=2"])
 
 
 def test_a_rollback_restores_exactly_and_switches_der_on(tmp_path, capsys):
