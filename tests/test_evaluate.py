@@ -102,7 +102,8 @@ def test_the_same_weights_in_another_network_are_another_evaluation(type_evaluat
     with initialize_config_dir(str(CONF), version_base="1.3"):
         net = make(compose("evaluate", ["model.width=2"]).model)
     save_file(exported(net), "weights.safetensors")
-    typed_before = ("checkpoint=weights.safetensors", "model.width=2", *QUICK)
+    options = ("model.width=2", "model.shortcut=activated")
+    typed_before = ("checkpoint=weights.safetensors", *options, *QUICK)
     folders = [
         written(type_evaluate(*typed_before, f"model.activation={activation}")[1])
         for activation in ("relu", "silu")
@@ -189,7 +190,7 @@ def test_ctrl_c_ends_in_one_line_and_what_is_re_run_resumes(type_evaluate, monke
         (("run=run", "+no_such_key=1"), "+no_such_key=1: nothing reads no_such_key, leave it out"),
         (("run=run", "++no_such_key=1"), "++no_such_key=1: nothing reads no_such_key"),
         (("checkpoint=file", "+training.foo=1"), "+training.foo=1: nothing reads training.foo"),
-        (("run=run", "+attack=pgd"), "attack.name=PGD must be the name of a function: my_module."),
+        (("run=run", "+attack=pgd"), "attack: unknown key; did you mean attacks=[pgd]?"),
         (("run=run", "~steps"), "~steps: the command reads this key, which cannot be deleted"),
         (("run=run", "out=file", *QUICK), "out=file cannot be made (File exists)"),
         (("run=run", "out=taken", *QUICK), "taken holds other files: choose another out=FOLDER"),
