@@ -99,9 +99,9 @@ def test_a_typed_cache_holds_what_other_samplings_of_the_network_reuse(
     weights = digits_run / "checkpoints" / "last.ckpt"
     typed = (f"checkpoint={weights}", "dataset=digits", "model=small", "model.width=8", "n=3")
     for out in ("one", "two"):
-        code, _, err = type_sample(*typed, f"out={out}", *BARE, "cache=mine")
+        code, _, err = type_sample(*typed, f"out={out}", *BARE, "cache=7")  # a number is a name too
         assert (code, err, Path(out, ".cache").exists()) == (0, "", False)
-        kept = {path.name: path.stat().st_mtime_ns for path in Path("mine").iterdir()}
+        kept = {path.name: path.stat().st_mtime_ns for path in Path("7").iterdir()}
         if out == "one":
             first = kept
     assert kept == first
@@ -255,6 +255,7 @@ BAD_INPUT = [
     ("quality=classifier judge=auto n=60 quality.subset=20", "20 reference images are too few"),
     ("sampler.stride=3", "sampler.stride: unknown key; did you mean sampler.steps"),
     ("judge=nowhere", "nowhere is not a run folder"),
+    ("cache=[a,b]", "cache=[a,b] must be the path of one folder, or null"),
     ("cache=file", "cache=file must be a folder that can be written"),
     ("out=file", "out=file cannot be made (File exists): choose another folder"),
     ("out=file/below", "out=file/below cannot be made (Not a directory)"),

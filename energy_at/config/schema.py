@@ -190,7 +190,7 @@ _BY_KEYS: dict[str, Rule] = {
     "which": or_null(one_of("last", "best", "healthy")),
     "logger.wandb.mode": or_null(one_of("online", "offline", "disabled")),
     "judge": Rule("auto, none or the folder of a run", is_path),
-    "run out": or_null(_FOLDER),
+    "run out cache": or_null(_FOLDER),
     "checkpoint quality.weights": or_null(_FILE),
     "logger.mlflow.tracking_uri": or_null(Rule("an address or a folder", is_path)),
     "init": or_null(Rule("the path of a file of weights or of the folder of a run", is_path)),
