@@ -61,7 +61,7 @@ def require_matrix(logits: Any, what: str = "logits", shape: torch.Size | None =
 
 
 @contextmanager
-def labels_of(y: Labels, classes: int) -> Iterator[None]:
+def labels_of(y: Labels | Targets, classes: int) -> Iterator[None]:
     """Names the label that torch has refused inside: read only then, as that waits for a GPU.
 
     Raises:
@@ -70,7 +70,7 @@ def labels_of(y: Labels, classes: int) -> Iterator[None]:
     try:
         yield
     except (IndexError, RuntimeError):
-        if len(y) and y.device.type == "cpu":
+        if len(y) and y.device.type == "cpu" and not y.is_floating_point():
             require_labels(int(y.min()), int(y.max()), classes)
         raise
 

@@ -37,7 +37,7 @@ def cache_folder(cache: str | None) -> Path:
     Raises:
         ArgumentError: if it cannot be written.
     """
-    folder = user_cache() if cache is None else Path(str(cache))
+    folder = user_cache() if cache is None else Path(cache)
     if why := write_error(folder):
         raise ArgumentError("cache", str(folder), f"a folder that can be written ({why})")
     return folder

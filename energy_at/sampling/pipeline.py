@@ -63,8 +63,8 @@ def sample_command(cfg: DictConfig, overrides: Sequence[str] = (), job: Path | N
     folder = ResultFolder(out, "sampling", key)
     elsewhere = (cfg.out is not None and cfg.checkpoint is not None) or bool(write_error(root))
     own = out / ".cache" if elsewhere else root / "cache"
-    if cfg.cache is not None:
-        caches = Caches(cache_folder(cfg.cache), cache_folder(cfg.cache))
+    if (cache := _typed_cache(cfg)) is not None:
+        caches = Caches(cache_folder(cache), cache_folder(cache))
     else:
         apart = not (elsewhere or write_error(user_cache()))
         caches = Caches(own, cache_folder(None) if apart else own)
@@ -91,7 +91,7 @@ def _sample(
             plan.require_confident(int(model.config.dataset.classes))
     parts = Parts(folder)
     earlier = len(parts.done)
-    judge = find_classifier(model, str(cfg.judge), cfg.cache)
+    judge = find_classifier(model, str(cfg.judge), _typed_cache(cfg))
     classifier = None
     if judge is not None and judge.has_checkpoint():  # or refused, before anything is written
         classifier = load_classifier(model, judge, progress=cfg.progress)
@@ -128,6 +128,10 @@ def _sample(
         text = write_files(part, report, material, samples, scores, chains, bridge)
     parts.remove()
     return text, scores.rows
+
+
+def _typed_cache(cfg: DictConfig) -> str | None:
+    return None if cfg.cache is None else str(cfg.cache)  # a folder may be called 7
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import torch
 from jaxtyping import TypeCheckError
 
 from energy_at.core.rules import integer
+from energy_at.core.types import labels_of
 from energy_at.energy import joint_energy
 
 
@@ -16,3 +17,8 @@ def test_sizes_that_disagree_are_refused():
 def test_a_call_without_tensors_is_checked_too():
     with pytest.raises(TypeError, match="integer"):
         integer("1")
+
+
+def test_what_torch_refuses_of_targets_is_said_in_its_words():
+    with pytest.raises(RuntimeError, match="of torch"), labels_of(torch.full((2, 3), 1 / 3), 3):
+        raise RuntimeError("of torch")

@@ -511,7 +511,10 @@ from energy_at.training.loggers import TolerantWandb
 
 logger = TolerantWandb(mode="offline", project="mine", save_dir=sys.argv[1])
 logger.log_metrics({"train/loss": 1.0}, 0)
-children = subprocess.check_output(["pgrep", "-P", str(os.getpid()), "wandb"], text=True)
+children = ""
+while not children:  # its process may not have its name yet
+    found = ["pgrep", "-P", str(os.getpid()), "wandb"]
+    children = subprocess.run(found, stdout=subprocess.PIPE, text=True).stdout
 os.kill(int(children), signal.SIGKILL)
 for step in range(1, 20):
     time.sleep(0.05)
