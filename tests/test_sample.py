@@ -13,9 +13,10 @@ from PIL import Image, ImageOps
 from safetensors.torch import save_file
 
 from energy_at.core.extras import install
-from energy_at.sampling import output, prepare
+from energy_at.sampling import output, prepare, score
+from energy_at.sampling.quality import compute_scores
 from tests.helpers.running import everything
-from tests.helpers.samples import BARE, columns, opened, report, sampled_columns
+from tests.helpers.samples import BARE, QUICK, columns, opened, report, sampled_columns
 
 
 @pytest.fixture
@@ -106,6 +107,32 @@ def test_a_typed_cache_holds_what_other_samplings_of_the_network_reuse(
             first = kept
     assert kept == first
     assert {name.partition("-")[0] for name in kept} == {"embedding", "start"}
+
+
+def test_scores_of_what_samples_are_compared_with_are_computed_once(
+    digits_run, type_sample, without_figures, monkeypatch
+):
+    counted = []
+
+    def compute(images, reference):
+        counted.append(len(images.logits))
+        return compute_scores(images, reference)
+
+    monkeypatch.setattr(score, "compute_scores", compute)
+    typed = ("run=run", "n=60", "quality=classifier", *QUICK)
+    assert type_sample(*typed, "out=one")[0] == 0
+    assert len(counted) == 4
+    known = sorted(Path("classifiers").glob("scores-*.json"))
+    for file, text in zip(known, ('{"fid": "\\u001b[2J"}', "[]", "{"), strict=True):
+        file.write_text(text)
+    assert type_sample(*typed, "out=two")[0] == 0
+    assert len(counted) == 8
+    assert type_sample(*typed, "out=three", "guidance=none")[0] == 0
+    assert len(counted) == 9
+    one, two, three = (report(name)["sets"] for name in ("one", "two", "three"))
+    assert one == two
+    assert one["samples"] != three.pop("samples")
+    assert three == {name: one[name] for name in three}
 
 
 # Some classes, files of images, chains from their start to their end, your picture

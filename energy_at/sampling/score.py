@@ -1,12 +1,16 @@
 """Scores of a sampling: energies, controls, distances to training images, IS and FID."""
 
+import json
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from energy_at.core.files import read_json, write_atomic
 from energy_at.core.progress import Bar
 from energy_at.core.types import Labels
 from energy_at.data import ImageSet
@@ -48,9 +52,9 @@ def score(
 ) -> SampleScores:
     """Energies of the samples, their controls, and a row of scores for each set.
 
-    Without ``extractor`` there are no IS and FID, without ``classifier`` no accuracy. Features of
-    all sets but the samples are computed once and kept in a file; those of the reference for all
-    networks.
+    Without ``extractor`` there are no IS and FID, without ``classifier`` no accuracy. Features and
+    scores of all sets but the samples are computed once and kept in files; features of the
+    reference for all networks.
     """
     model, plan, training = material.model, material.plan, material.images
     channels_last = model.config.training.channels_last
@@ -86,8 +90,11 @@ def score(
                 kept = Embedding(*(values[of_fid] for values in features))
                 rows[name] |= compute_scores(kept, reference)
                 rows[name] |= inception_score(features.logits[of_is])
-            elif len(images) >= MIN_IMAGES:
+            elif name == SAMPLES:
                 rows[name] |= compute_scores(features, reference)
+            elif len(images) >= MIN_IMAGES:
+                key = cache_key(*(_key(extractor, one, material) for one in (images, real)))
+                rows[name] |= _known_scores(features, reference, material.cache, key)
     return SampleScores(energies, near, rows)
 
 
@@ -98,13 +105,30 @@ def _features(extractor: nn.Module, name: str, images: ImageSet, material: Mater
 
     if name == SAMPLES:
         return extract()
-    # Extractors with the same name may have other weights.
-    weights = [float(p.double().sum()) for p in extractor.parameters()]
-    kind = material.plan.extractor.name
-    key = cache_key(images.digests(), kind, weights)
+    key = _key(extractor, images, material)
     folder = material.shared if name == REFERENCE else material.cache
-    file = cached(folder, f"embedding-{kind}", key, lambda: extract()._asdict())
-    return Embedding(**file)
+    kind = f"embedding-{material.plan.extractor.name}"
+    return Embedding(**cached(folder, kind, key, lambda: extract()._asdict()))
+
+
+def _key(extractor: nn.Module, images: ImageSet, material: Material) -> str:
+    """Of features. Extractors with the same name may have other weights."""
+    weights = [float(p.double().sum()) for p in extractor.parameters()]
+    return cache_key(images.digests(), material.plan.extractor.name, weights)
+
+
+def _known_scores(
+    features: Embedding, reference: Embedding, folder: Path, key: str
+) -> dict[str, float]:
+    """Scores that are kept in a file, as they depend on no sampling: precision takes minutes."""
+    path = folder / f"scores-{key[:12]}.json"
+    with suppress(OSError, ValueError):  # of a file that is missing or damaged
+        known = read_json(path)
+        if all(type(value) in (int, float, bool) for value in known.values()):
+            return known
+    scores = compute_scores(features, reference)
+    write_atomic(path, json.dumps(scores) + "\n")
+    return scores
 
 
 def sets(samples: Samples, held_out: ImageSet, means: Tensor, seed: int) -> dict[str, ImageSet]:
