@@ -20,5 +20,5 @@ def test_a_call_without_tensors_is_checked_too():
 
 
 def test_what_torch_refuses_of_targets_is_said_in_its_words():
-    with pytest.raises(RuntimeError, match="of torch"), labels_of(torch.full((2, 3), 1 / 3), 3):
+    with pytest.raises(RuntimeError, match="of torch"), labels_of(torch.full((2, 3), torch.nan), 3):
         raise RuntimeError("of torch")
