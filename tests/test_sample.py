@@ -275,9 +275,9 @@ BAD_INPUT = [
     ("batch_size=0", "batch_size=0 must be an integer >= 1"),
     ("quality.reference=all", "quality.reference=all must be test, val, train or train_test"),
     ("quality.subset=0", "quality.subset=0 must be an integer >= 1, or null"),
-    (
-        "quality=classifier judge=auto n=60 quality.subset=1201",
-        "quality.subset=1201 must be an integer from 1 to 1200, or null",
+    *(
+        (f"quality={name} judge=auto n=60 quality.subset=1201", "quality.subset=1201 must be an in")
+        for name in ("classifier", "none")
     ),
     ("quality=classifier judge=auto n=60 quality.subset=20", "20 reference images are too few"),
     ("sampler.stride=3", "sampler.stride: unknown key; did you mean sampler.steps"),

@@ -84,9 +84,9 @@ def _sample(
     folder: ResultFolder,
     caches: Caches,
 ) -> tuple[str, Mapping[str, Mapping[str, Any]]]:
-    if plan.extractor.name != "none":
-        with keys_of(cfg.quality, n="subset"):
-            labels = plan.reference_images(model.data).labels
+    with keys_of(cfg.quality, n="subset"):
+        labels = plan.reference_images(model.data).labels
+        if plan.extractor.name != "none":
             require_enough(plan.n, int(is_of(classes, labels).sum()))
             plan.require_confident(int(model.config.dataset.classes))
     parts = Parts(folder)
