@@ -8,15 +8,19 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 _PACKAGE = Path(__file__).parents[1]
 # The YAML files: inside an installed package, next to it in a checkout.
 CONF = str(next((p for p in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if p.is_dir()), _PACKAGE))
 _PART = ".part"  # the end of the name of a file that is not complete
+# A new folder, by another process, which has asked whether it can be written to; so we try again.
+_REMOVED = (FileExistsError, FileNotFoundError)
+_TRIES = 20
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # of torchrun, Lightning and srun
 
 
@@ -71,7 +75,7 @@ def replacing(path: Path) -> Iterator[Path]:
     ours = f".{path.name}.{platform.node()}-"
     part = path.with_name(f"{ours}{os.getpid()}{_PART}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_in(path.parent, part.touch)  # in a folder that is not empty, which nobody removes
         for other in path.parent.glob(f"{glob.escape(ours)}*{_PART}"):
             if not _is_running(other.name[len(ours) : -len(_PART)]):
                 other.unlink(missing_ok=True)
@@ -80,7 +84,8 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # as where the parent is a file, which the error above says
+            part.unlink()
 
 
 def _is_running(process: str) -> bool:
@@ -124,7 +129,7 @@ def staged(out: Path) -> Iterator[Path]:
     part = out.absolute().with_name(f".{out.absolute().name}.part")
     existed = {folder for folder in part.parents if folder.exists()}
     shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed
-    part.mkdir(parents=True)
+    make_in(part.parent, part.mkdir)
     try:
         yield part
         if not out.exists():
@@ -158,19 +163,29 @@ def require_writable(key: str, folder: str | Path | None) -> None:
 def write_error(folder: Path) -> str | None:
     """Why no file can be written to a folder."""
     why = None
-    for _ in range(20):
+    for _ in range(_TRIES):
         existed = {path for path in (folder, *folder.parents) if path.exists()}
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
                 return None
-        except (FileExistsError, FileNotFoundError) as error:
-            why = error.strerror  # or another process that asks has removed what it made
+        except _REMOVED as error:
+            why = error.strerror
         except OSError as error:
             return error.strerror
         finally:
             remove_new(folder, existed)
     return why
+
+
+def make_in(folder: Path, make: Callable[[], T]) -> T:
+    """Makes something in a folder, which is created with its parents."""
+    for _ in range(_TRIES):
+        with suppress(*_REMOVED):
+            folder.mkdir(parents=True, exist_ok=True)
+            return make()
+    folder.mkdir(parents=True, exist_ok=True)
+    return make()
 
 
 def remove_new(folder: Path, existed: set[Path]) -> None:
@@ -188,4 +203,5 @@ def remove_empty(folder: Path) -> None:
         inside = path.resolve().is_relative_to(Path.cwd()) and path.resolve() != Path.cwd()
         if not (inside or path == folder) or not path.is_dir() or any(path.iterdir()):
             return
-        path.rmdir()
+        with suppress(OSError):  # another process has removed it, or put something in it
+            path.rmdir()

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from energy_at.core.files import remove_new
+from energy_at.core.files import make_in, remove_new
 
 try:
     import fcntl
@@ -38,7 +38,6 @@ def locked(file: Path, folder: Path) -> Iterator[None]:
         InUseError: if another process holds the lock; nothing is written then.
     """
     existed = {path for path in file.parents if path.exists()}
-    file.parent.mkdir(parents=True, exist_ok=True)
     handle = _open(file, folder)
     try:
         os.truncate(handle, 0)
@@ -69,11 +68,11 @@ def waiting_for(file: Path, made: Path) -> Iterator[None]:
 
 
 def _open(file: Path, folder: Path) -> int:
+    # no link, whose file would be emptied; Windows lacks the flag
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     while True:
         try:
-            # no link, whose file would be emptied; Windows lacks the flag
-            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-            handle = os.open(file, flags, 0o644)
+            handle = make_in(file.parent, lambda: os.open(file, flags, 0o644))
         except OSError as error:  # the user knows the folder
             raise OSError(error.errno, error.strerror, str(folder)) from error
         try:

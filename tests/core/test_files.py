@@ -2,10 +2,12 @@
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from threading import Event
 
 import pytest
 
@@ -18,6 +20,7 @@ from energy_at.core.files import (
     write_atomic,
     write_error,
 )
+from energy_at.core.lock import locked
 from tests.helpers.running import everything
 
 
@@ -135,3 +138,48 @@ def test_two_that_ask_whether_they_can_write_to_a_new_folder_do_not_hinder_each_
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(lambda _: write_error(folder), range(2000)))
     assert set(found) == {None}
+
+
+def lock_in(folder):
+    with locked(folder / ".lock", folder):
+        pass
+
+
+def write_in(folder):
+    write_atomic(folder / "file", "new")
+    (folder / "file").unlink()
+
+
+def stage_in(folder):
+    with staged(folder / "out") as part:
+        (part / "file").write_text("new")
+    shutil.rmtree(folder / "out")
+
+
+@pytest.mark.parametrize("make", [lock_in, write_in, stage_in])
+def test_one_that_asks_whether_it_can_write_to_a_new_folder_hinders_no_writer(tmp_path, make):
+    folder = tmp_path / "new" / "deep"
+    done = Event()
+
+    def ask():
+        while not done.is_set():
+            assert write_error(folder) is None
+            with suppress(OSError):  # a writer has just made something in it
+                folder.rmdir()
+                folder.parent.rmdir()
+
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(ask)
+        try:
+            for _ in range(100):
+                make(folder)
+        finally:
+            done.set()
+        asking.result()
+
+
+def test_an_error_below_a_file_names_the_target(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError) as error:  # noqa: PT011 - which one it is depends on the system
+        write_atomic(tmp_path / "file" / "below", "new")
+    assert error.value.filename == str(tmp_path / "file" / "below")
