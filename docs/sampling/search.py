@@ -1,8 +1,9 @@
 """Random search of samplers, as many trials for each start, on the training images alone.
 
 ``python docs/sampling/search.py OUT [--trials 24] [--start noise --start ood] run=RUN n=1000 ...``
-runs ``energy_at.sample`` with the typed overrides and those of each trial, in ``OUT/START/NUMBER``;
-when it is re-run, finished trials are kept. It ends with ``OUT/tradeoff.*``, the table of all
+runs ``energy_at.sample`` with the typed overrides and those of each trial, in a folder of
+``OUT/START`` that is named by its number and what is typed; when it is re-run, finished trials are
+kept. It ends with ``OUT/tradeoff.*``, the table of all
 trials, and ``OUT/frontier.png`` and ``.pdf``: FID and recall, and KID and copies, of every trial,
 and for each start the trials that no other trial of it beats in both.
 """
@@ -17,14 +18,14 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from energy_at.core.files import read_json
+from energy_at.core.files import digest, read_json
 from energy_at.core.progress import Bar
 from energy_at.reporting.figures import WIDTH, save
 from energy_at.reporting.tradeoff import compare_samplings
 from energy_at.sampling.score import HELD_OUT, SAMPLES, START
 
 SAMPLER = {
-    "sampler.steps": (5, 10, 20, 40),
+    "sampler.steps": (5, 10, 20, 40, 80),
     "sampler.step_size": (0.1, 0.3, 1, 3),
     "sampler.momentum": (0, 0.5, 0.8),
     "sampler.noise": (0, 0.001, 0.01),
@@ -41,12 +42,12 @@ GUIDANCE: Mapping[str, Mapping[str, Sequence[object]]] = {
     },
 }
 STARTS: Mapping[str, Mapping[str, Sequence[object]]] = {
-    "noise": {},
+    "noise": {"sampler.radius": ("null",)},  # images are far from it
     "class_gaussian": {"start.scale": (0.5, 0.7, 1)},
     "class_pca": {"start.scale": (0.354, 0.7, 1), "start.variance": (0.9, 0.99)},
     "local_pca": {
         "start.k": (3, 5, 8, 12, 20),
-        "start.scale": (0.7, 1),
+        "start.scale": (0.7, 1, 1.3),
         "start.by": ("features", "pixels", "low_frequencies"),
     },
     "ood": {},
@@ -58,7 +59,7 @@ def trial(start: str, number: int) -> list[str]:
     """The overrides of a trial, the same whichever other trials there are."""
     draw = Random(f"{start} {number}")
     guidance = draw.choice(list(GUIDANCE))
-    space = {**STARTS[start], **SAMPLER, **GUIDANCE[guidance]}
+    space = {**SAMPLER, **GUIDANCE[guidance], **STARTS[start]}
     drawn = [f"{key}={draw.choice(list(values))}" for key, values in space.items()]
     return [f"start={start}", f"guidance={guidance}", *drawn]
 
@@ -113,13 +114,14 @@ def main() -> None:
     parser.add_argument("--images", help="start.images of the start ood")
     args, typed = parser.parse_known_intermixed_args()
     jobs = [(start, number) for number in range(args.trials) for start in args.start or STARTS]
+    cache = [] if any(o.startswith("cache=") for o in typed) else [f"cache={args.out}/cache"]
     for start, number in Bar(jobs, desc="trials"):
-        folder = args.out / start / str(number)
+        own = [f"start.images={args.images}"] if start == "ood" else []
+        settings = [*typed, *trial(start, number), *own]
+        folder = args.out / start / f"{number}-{digest(settings)[:8]}"
         if (folder / "samples.json").is_file():
             continue
-        own = [f"start.images={args.images}"] if start == "ood" else []
-        own += [] if any(o.startswith("cache=") for o in typed) else [f"cache={args.out}/cache"]
-        command = ["energy_at.sample", *typed, *trial(start, number), *own, f"out={folder}"]
+        command = ["energy_at.sample", *settings, *cache, f"out={folder}"]
         ended = subprocess.run(
             [sys.executable, "-m", *command], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
         )
