@@ -36,7 +36,7 @@ _energy_at() {
       asked="$${word%%=*}=$${word##*[,[]}"
     fi
     COMPREPLY=($$(compgen -W "$$(COMP_LINE="energy-at $${COMP_WORDS[*]:2:COMP_CWORD-2} $$asked" \\
-      "$python" -m "energy_at.$$command" -sc query=bash 2>/dev/null)" -- "$$asked"))
+      "$python" -m "energy_at.$$command" -sc query=nested 2>/dev/null)" -- "$$asked"))
     [ -n "$$head" ] && COMPREPLY=("$${COMPREPLY[@]/#*=/$$head}")
     if [ "$${#COMPREPLY[@]}" -eq 0 ] && [[ "$$word" == *=* ]]; then  # run=FOLDER
       COMPREPLY=($$(compgen -P "$${word%%=*}=" -f -- "$${word#*=}"))

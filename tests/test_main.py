@@ -53,6 +53,11 @@ def test_an_unknown_command_is_named_with_the_nearest():
         ("energy-at train callbacks=[em", ["callbacks=[ema"]),
         ("energy-at evaluate run=runs/of=a,b/mi", ["run=runs/of=a,b/mine"]),
         ("energy-at train reg=der trainer.max_ep", ["trainer.max_epochs="]),
+        ("energy-at train experiment=tr", ["experiment=trades_der"]),
+        (
+            "energy-at train experiment=rivals/l",
+            ["experiment=rivals/liet", "experiment=rivals/liet_der"],
+        ),
         ("energy-at evaluate spl", ["split="]),
         ("energy-at evaluate run=runs/mi", ["run=runs/mine"]),
     ],
