@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +15,7 @@ from energy_at.watch.state import Watch
 
 HOST = "127.0.0.1"  # this machine only: everybody who can connect sees the runs
 NAMES = (HOST, "localhost")
+_HOST = re.compile(r"(?P<name>[\w.-]*|\[[\da-f:.]*\])(:\d*)?", re.IGNORECASE | re.ASCII)
 PAGE = Path(__file__).with_name("page.html")
 
 
@@ -65,12 +67,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         try:
-            host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
+            (host,) = self.headers.get_all("Host", [""])
             url = urlsplit(self.path)
         except ValueError:
             self.send_error(400)
             return
-        if host not in NAMES:  # another site, whose name was made to resolve to this machine
+        if not (named := _HOST.fullmatch(host)):
+            self.send_error(400)
+        elif (
+            named["name"].lower() not in NAMES
+        ):  # another site, whose name was made to resolve to this machine
             self.send_error(403)
         elif url.path == "/":
             self._send(self.server.page, "text/html; charset=utf-8")

@@ -79,7 +79,13 @@ def test_a_damaged_run_is_named_to_the_page(served, begun, capfd):
 def test_nobody_else_is_answered(served):
     assert served.server_address[0] == "127.0.0.1"
     assert ask(served, "/data", host="evil.example:8000")[0] == 403
-    assert ask(served, "/data", host="localhost:9000")[0] == 200
+    for host in ("localhost:9000", "LOCALHOST", "127.0.0.1:80"):
+        assert ask(served, "/data", host=host)[0] == 200
+    for host in ("localhost:80.evil.example", "user@localhost", "localhost/evil.example", "a b"):
+        assert ask(served, "/data", host=host)[0] == 400
+    with socket.create_connection(served.server_address) as two:
+        two.sendall(b"GET /data HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n")
+        assert two.recv(100).startswith(b"HTTP/1.0 400 ")
     assert ask(served, "/../config.yaml")[0] == 404
 
 
