@@ -33,6 +33,7 @@ from energy_at.training.optim import (
 from energy_at.training.requirements import (
     images_and_labels,
     require_arguments,
+    require_batch,
     require_first_batch,
     require_fit,
     require_held_out,
@@ -136,8 +137,7 @@ class AdversarialTraining(LightningModule):
         """Checks images, labels and logits before the first step."""
         if not self._classes:
             x, y = self._images_and_labels(batch)
-            rises = (weighted.ramp_epochs for weighted in self.objective.terms.values())
-            require_known_length(self.trainer, self.eps_warmup_epochs, *rises)
+            require_known_length(self.trainer, self.eps_warmup_epochs, self.objective)
             parts = self.smoothing, self.attack
             self._classes = require_first_batch(self.net, x, y, self.trainer, *parts)
 
@@ -148,6 +148,7 @@ class AdversarialTraining(LightningModule):
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Mapping[str, Any]:
         x, y = self._images_and_labels(batch)
+        require_batch(self.net, x, self._trainer)
         # dropout: a function of the position, as all noise; each process draws its own
         seed = mixed(self.seed, 2, self.current_epoch, batch_idx, self.global_rank)
         known = labels_of(y, self._classes) if self._classes else nullcontext()
@@ -218,7 +219,6 @@ class AdversarialTraining(LightningModule):
         x, y = self._images_and_labels(batch)
         require_held_out(self.net, x, y, self._classes)
         part = part_of(self._trainer, len(x), batch_idx)
-
         images = range(self._validated, self._validated + part.whole)[part.place]
         self._validated += part.whole
         noise = partial(ImageNoise.of, images, self.seed)

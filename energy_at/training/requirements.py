@@ -192,6 +192,14 @@ def require_batches(net: nn.Module, x: Images, batch_size: int) -> None:
         raise ArgumentError("batch_size", batch_size, must)
 
 
+def require_batch(net: nn.Module, x: Images, trainer: Trainer | None) -> None:
+    """Raises ``ValueError`` for a single image of a loader of unknown length, as above."""
+    if len(x) > 1 or trainer is None:
+        return
+    if last_batch(trainer.train_dataloader, trainer.num_training_batches) is None:
+        require_batches(net, x, len(x))
+
+
 def require_first_batch(
     net: nn.Module, x: Images, y: Labels, trainer: Trainer, *parts: LabelSmoothing | Attack | None
 ) -> int:
@@ -233,9 +241,10 @@ def require_held_out(net: nn.Module, x: Images, y: Labels, classes: int) -> None
     require_labels(int(y.min()), int(y.max()), classes or require_logits(net, x[:2]).shape[1])
 
 
-def require_known_length(trainer: Trainer, *rises: float) -> None:
+def require_known_length(trainer: Trainer, eps_warmup_epochs: float, objective: Objective) -> None:
     """Raises ``ValueError`` if anything rises over epochs of an unknown number of batches."""
-    if trainer.num_training_batches == float("inf") and any(rises):
+    rises = [weighted.ramp_epochs for weighted in objective.terms.values()]
+    if trainer.num_training_batches == float("inf") and any((eps_warmup_epochs, *rises)):
         raise ValueError(
             "eps_warmup_epochs and ramp_epochs need epochs of a known length: give the "
             "loader a length, or the trainer limit_train_batches"

@@ -216,6 +216,19 @@ def test_a_last_batch_of_one_image_is_refused_before_the_first_step_where_it_can
         fit(Normalized(1))
 
 
+def test_a_last_batch_of_one_image_of_an_unknown_length_is_refused_where_it_cannot_train():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            yield from zip(X, Y, strict=True)
+
+    trainer, _ = fit(Normalized(2), loader=DataLoader(Stream(), 16))
+    assert trainer.global_step == 3
+    trainer.fit_loop.max_epochs = 2
+    with pytest.raises(ValueError, match="batch_size must be another: the last batch of an epoch"):
+        trainer.fit(FastAT(Normalized(1), Linf(8 / 255)), DataLoader(Stream(), 16))
+    assert trainer.global_step == 3 + 2
+
+
 def test_an_offset_of_all_logits_that_hides_energies_is_said_once(capsys):
     fit(Net(lambda z: z + 1e6))
     assert capsys.readouterr().err.count("warning: logits near 1e+06 leave fp32 a resolution") == 1
