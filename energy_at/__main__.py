@@ -25,9 +25,13 @@ COMMANDS = {
 }
 COMPLETION = Template("""\
 _energy_at() {
-  local word="$${COMP_WORDS[COMP_CWORD]}" command="$${COMP_WORDS[1]}" head="" asked
+  local word="$${COMP_WORDS[COMP_CWORD]#[\\"\\']}" command="$${COMP_WORDS[1]}"
+  local head="" before asked file
+  COMPREPLY=()
   if [ "$$COMP_CWORD" -eq 1 ]; then
-    COMPREPLY=($$(compgen -W "$commands" -- "$$word"))
+    for asked in $commands; do
+      [[ "$$asked" == "$$word"* ]] && COMPREPLY+=("$$asked")
+    done
     [ "$${#COMPREPLY[@]}" -eq 1 ] && COMPREPLY=("$${COMPREPLY[*]} ")
   else
     asked="$$word"
@@ -35,11 +39,17 @@ _energy_at() {
       head="$${word%"$${word##*[,[]}"}"
       asked="$${word%%=*}=$${word##*[,[]}"
     fi
-    COMPREPLY=($$(compgen -W "$$(COMP_LINE="energy-at $${COMP_WORDS[*]:2:COMP_CWORD-2} $$asked" \\
+    before="$${COMP_WORDS[*]:2:$$((COMP_CWORD - 2))}"
+    COMPREPLY=($$(compgen -W "$$(COMP_LINE="energy-at $$before $$asked" \\
       "$python" -m "energy_at.$$command" -sc query=nested 2>/dev/null)" -- "$$asked"))
     [ -n "$$head" ] && COMPREPLY=("$${COMPREPLY[@]/#*=/$$head}")
     if [ "$${#COMPREPLY[@]}" -eq 0 ] && [[ "$$word" == *=* ]]; then  # run=FOLDER
-      COMPREPLY=($$(compgen -P "$${word%%=*}=" -f -- "$${word#*=}"))
+      asked="$${word#*=}"
+      for file in "$${asked/#\\~/$$HOME}"*; do
+        [ -e "$$file" ] || continue
+        [[ "$$file" == *[^[:alnum:]_./=,:@%+-]* ]] && file="$$(printf %q "$$file")"
+        COMPREPLY+=("$${word%%=*}=$$file")
+      done
     fi
   fi
 }

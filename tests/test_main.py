@@ -1,6 +1,9 @@
 """One name for all commands, and completion in the shell."""
 
+import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -44,38 +47,67 @@ def test_an_unknown_command_is_named_with_the_nearest():
     )
 
 
-@pytest.mark.parametrize(
-    ("typed", "offered"),
-    [
-        ("energy-at tr", ["train "]),
-        ("energy-at train reg=de", ["reg=der", "reg=der_gradalign"]),
-        ("energy-at train -m reg=none,aae", ["reg=none,aaer"]),
-        ("energy-at train callbacks=[em", ["callbacks=[ema"]),
-        ("energy-at evaluate run=runs/of=a,b/mi", ["run=runs/of=a,b/mine"]),
-        ("energy-at train reg=der trainer.max_ep", ["trainer.max_epochs="]),
-        ("energy-at train experiment=tr", ["experiment=trades_der"]),
-        (
-            "energy-at train experiment=rivals/l",
-            ["experiment=rivals/liet", "experiment=rivals/liet_der"],
-        ),
-        ("energy-at evaluate spl", ["split="]),
-        ("energy-at evaluate run=runs/mi", ["run=runs/mine"]),
-    ],
-)
-def test_the_shell_completes_commands_choices_keys_and_paths(typed, offered, tmp_path):
-    for runs in ("runs", "runs/of=a,b"):
-        (tmp_path / runs / "mine").mkdir(parents=True)
-    script = f"""{completion("bash")}
-        COMP_LINE={typed!r}
-        COMP_WORDS=({typed})
+SHELL = """
+    {completion}
+    typed() {{
+        {emulation}
+        COMP_LINE={line}
+        COMP_WORDS=({words})
         COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
         _energy_at
         printf '%s\\n' "${{COMPREPLY[@]}}"
-    """
-    done = subprocess.run(
-        ["bash", "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path
+    }}
+    typed
+"""
+EMULATION = {  # how zsh calls a function that completes in bash
+    "bash": "",
+    "zsh": "emulate -L sh; setopt kshglob noshglob braceexpand nokshautoload",
+}
+
+
+@pytest.mark.parametrize(
+    "shell",
+    [
+        pytest.param(
+            shell,
+            marks=pytest.mark.skipif(shutil.which(shell) is None, reason=f"no {shell} here"),
+        )
+        for shell in EMULATION
+    ],
+)
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("tr", ["train "]),
+        ("train reg=de", ["reg=der", "reg=der_gradalign"]),
+        ("train -m reg=none,aae", ["reg=none,aaer"]),
+        ("train callbacks=[em", ["callbacks=[ema"]),
+        ("train 'callbacks=[default,em", ["callbacks=[default,ema"]),
+        ("train reg=der trainer.max_ep", ["trainer.max_epochs="]),
+        ("train experiment=tr", ["experiment=trades_der"]),
+        ("train experiment=rivals/li", ["experiment=rivals/liet", "experiment=rivals/liet_der"]),
+        ("evaluate spl", ["split="]),
+        ("evaluate run=runs/mi", ["run=runs/mine"]),
+        ("evaluate run=~/mi", ["run={home}/mine"]),
+        ("evaluate run=runs/of=a,b/mi", ["run=runs/of=a,b/mine"]),
+        ("evaluate run=runs/bo", [r"run=runs/boo\ \;\ exit"]),
+    ],
+)
+def test_the_shell_completes_commands_choices_keys_and_paths(typed, offered, shell, tmp_path):
+    """What is offered can be typed: the name of a stranger's folder is no command."""
+    for folder in ("mine", "runs/mine", "runs/of=a,b/mine", "runs/boo ; exit"):
+        (tmp_path / folder).mkdir(parents=True)
+    script = SHELL.format(
+        completion=completion(shell),
+        emulation=EMULATION[shell],
+        line=shlex.quote(f"energy-at {typed}"),
+        words=shlex.join(["energy-at", *typed.split()]),
     )
-    assert done.stdout.splitlines() == offered
+    done = subprocess.run(
+        [shell, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path,
+        env=os.environ | {"HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert done.stdout.splitlines() == [line.replace("{home}", str(tmp_path)) for line in offered]
 
 
 def test_a_shell_without_a_script_is_refused():
