@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from energy_at.config.arguments import options_first, require_overrides
 from energy_at.config.errors import error_file, one_line_errors, raising
 from energy_at.config.extras import require_installed
-from energy_at.config.keys import OPEN, require_read, require_single
+from energy_at.config.keys import OPEN, groups_help, require_read, require_single
 from energy_at.config.schema import check
 from energy_at.config.sweep_progress import SweepProgress
 from energy_at.config.versions import BASE, OF_COMMANDS, allow, register_resolver, unchecked_help
@@ -103,6 +103,7 @@ def command(
             module = cast(FunctionType, inspect.unwrap(body)).__globals__
             about = inspect.cleandoc(module["__doc__"] or "")
             register_resolver("command_help", lambda: about)
+            register_resolver("groups_help", groups_help)
             _open_output()
             quieten()
             with raising(), unchecked_help(), one_line_errors(command=name):

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
 from omegaconf import DictConfig, OmegaConf
 
 from energy_at.config.schema import RULES
@@ -127,6 +129,22 @@ def _keys_by_choice(group: str, cfg: DictConfig) -> dict[str, set[str]]:
 def choices_of(group: str) -> dict[str, Path]:
     """Files of a configuration group by choice."""
     return {file.stem: file for file in sorted(Path(CONF, group).glob("*.yaml"))}
+
+
+def nested_choices(loader: ConfigLoader, group: str) -> list[str]:
+    """Choices of a group as Hydra finds them, also in folders of it: ``rivals/liet``."""
+    found = loader.get_group_options(group, ObjectType.CONFIG)
+    for folder in loader.get_group_options(group, ObjectType.GROUP):
+        found += [f"{folder}/{choice}" for choice in nested_choices(loader, f"{group}/{folder}")]
+    return found
+
+
+def groups_help(*, _root_: DictConfig) -> str:
+    """The groups of a command with their choices, for ``--help``; empty if it has none."""
+    loader = GlobalHydra.instance().config_loader()
+    groups = sorted(name for name in _root_.hydra.runtime.choices if not name.startswith("hydra/"))
+    lines = [f"{group}: {', '.join(nested_choices(loader, group))}\n" for group in groups]
+    return f"Groups (group=choice):\n\n{''.join(lines)}\n" if lines else ""
 
 
 def compose_groups(name: str, overrides: Sequence[str], *, all_of_it: bool = False) -> DictConfig:

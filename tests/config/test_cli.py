@@ -1,16 +1,19 @@
 """One decorator for all commands: their help, and where flags may stand."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
-from energy_at import evaluate, report, train
+from energy_at import evaluate, report, sample, train
 from energy_at.config import cli
 from energy_at.config.cli import _open_output, command
+from energy_at.core.files import CONF
 from tests.helpers.running import typed
 
 
@@ -19,6 +22,33 @@ def test_help_shows_an_example(entry, monkeypatch, capsys):
     code, out, _ = typed(monkeypatch, capsys, entry.main, "--help")
     assert code == 0
     assert f"python -m {entry.__name__} " in out
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("entry", [train, evaluate, report, sample])
+def test_help_lists_the_groups_that_a_command_takes_and_no_others(entry, monkeypatch, capsys):
+    _, out, _ = typed(monkeypatch, capsys, entry.main, "--help")
+    listed = dict(
+        re.findall(r"^([a-z]+): (\w.*, .*)$", out.partition("\n\nAnything")[0], re.MULTILINE)
+    )
+    for group in (path.name for path in Path(CONF).iterdir() if path.is_dir()):
+        choices = {file.stem for file in Path(CONF, group).glob("*.yaml")}
+        code, _, err = typed(monkeypatch, capsys, entry.main, f"{group}=nosuch", "run=run")
+        assert code == 1
+        taken = f"{group}=nosuch must be " in err
+        if len(choices) > 1:
+            assert taken == (group in listed), err
+        if group in listed:
+            assert {name for name in listed[group].split(", ") if "/" not in name} == choices
+
+
+@pytest.mark.usefixtures("here")
+def test_help_lists_choices_in_folders_and_those_of_a_user(monkeypatch, capsys):
+    Path("own", "reg").mkdir(parents=True)
+    Path("own", "reg", "mine.yaml").touch()
+    _, out, _ = typed(monkeypatch, capsys, train.main, "--config-dir=own", "--help")
+    assert re.search(r"^reg: .*\bder, .*\bmine\b", out, re.MULTILINE)
+    assert re.search(r"^experiment: .*\brivals/liet, ", out, re.MULTILINE)
 
 
 @pytest.mark.usefixtures("here")
