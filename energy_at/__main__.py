@@ -24,13 +24,19 @@ COMMANDS = {
     "doctor": "check this installation",
 }
 COMPLETION = Template("""\
+_energy_at_offer() {  # a folder may have any name: what a shell would run is quoted
+  case "$$1" in
+    *[!][[:alnum:]_./=,:@%+-]*) [ -n "$$quote" ] || COMPREPLY+=("$$(printf %q "$$1")") ;;
+    *) COMPREPLY+=("$$1") ;;
+  esac
+}
 _energy_at() {
   local word="$${COMP_WORDS[COMP_CWORD]#[\\"\\']}" command="$${COMP_WORDS[1]}"
-  local head="" before asked file
+  local head="" before asked found quote="$${COMP_WORDS[COMP_CWORD]%"$$word"}"
   COMPREPLY=()
   if [ "$$COMP_CWORD" -eq 1 ]; then
-    for asked in $commands; do
-      [[ "$$asked" == "$$word"* ]] && COMPREPLY+=("$$asked")
+    for found in $commands; do
+      [[ "$$found" == "$$word"* ]] && COMPREPLY+=("$$found")
     done
     [ "$${#COMPREPLY[@]}" -eq 1 ] && COMPREPLY=("$${COMPREPLY[*]} ")
   else
@@ -40,15 +46,16 @@ _energy_at() {
       asked="$${word%%=*}=$${word##*[,[]}"
     fi
     before="$${COMP_WORDS[*]:2:$$((COMP_CWORD - 2))}"
-    COMPREPLY=($$(compgen -W "$$(COMP_LINE="energy-at $$before $$asked" \\
-      "$python" -m "energy_at.$$command" -sc query=nested 2>/dev/null)" -- "$$asked"))
-    [ -n "$$head" ] && COMPREPLY=("$${COMPREPLY[@]/#*=/$$head}")
+    while IFS= read -r found; do
+      [[ -n "$$found" && "$$found" == "$$asked"* ]] || continue
+      [ -n "$$head" ] && found="$$head$${found#*=}"
+      _energy_at_offer "$$found"
+    done <<< "$$(COMP_LINE="energy-at $$before $$asked" \\
+      "$python" -m "energy_at.$$command" -sc query=nested 2>/dev/null)"
     if [ "$${#COMPREPLY[@]}" -eq 0 ] && [[ "$$word" == *=* ]]; then  # run=FOLDER
       asked="$${word#*=}"
-      for file in "$${asked/#\\~/$$HOME}"*; do
-        [ -e "$$file" ] || continue
-        [[ "$$file" == *[^[:alnum:]_./=,:@%+-]* ]] && file="$$(printf %q "$$file")"
-        COMPREPLY+=("$${word%%=*}=$$file")
+      for found in "$${asked/#\\~/$$HOME}"*; do
+        [ -e "$$found" ] && _energy_at_offer "$${word%%=*}=$$found"
       done
     fi
   fi

@@ -90,12 +90,25 @@ EMULATION = {  # how zsh calls a function that completes in bash
         ("evaluate run=runs/mi", ["run=runs/mine"]),
         ("evaluate run=~/mi", ["run={home}/mine"]),
         ("evaluate run=runs/of=a,b/mi", ["run=runs/of=a,b/mine"]),
+        ("evaluate run=./runs/bo", [r"run=./runs/boo\ \;\ exit"]),
+        ("evaluate run=./odd/", [r"run=./odd/\$\(touch\ a\)", r"run=./odd/\`touch\ b\`"]),
+        ("evaluate run={home}/odd/$", [r"run={home}/odd/\$\(touch\ a\)"]),
+        ("evaluate run=odd/{a,b", [""]),
+        ('evaluate "run=./odd/', [""]),
         ("evaluate run=runs/bo", [r"run=runs/boo\ \;\ exit"]),
     ],
 )
 def test_the_shell_completes_commands_choices_keys_and_paths(typed, offered, shell, tmp_path):
     """What is offered can be typed: the name of a stranger's folder is no command."""
-    for folder in ("mine", "runs/mine", "runs/of=a,b/mine", "runs/boo ; exit"):
+    typed = typed.replace("{home}", str(tmp_path))
+    for folder in (
+        "mine",
+        "runs/mine",
+        "runs/of=a,b/mine",
+        "runs/boo ; exit",
+        "odd/$(touch a)",
+        "odd/`touch b`",
+    ):
         (tmp_path / folder).mkdir(parents=True)
     script = SHELL.format(
         completion=completion(shell),

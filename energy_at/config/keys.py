@@ -144,7 +144,8 @@ def groups_help(*, _root_: DictConfig) -> str:
     loader = GlobalHydra.instance().config_loader()
     groups = sorted(name for name in _root_.hydra.runtime.choices if not name.startswith("hydra/"))
     lines = [f"{group}: {', '.join(nested_choices(loader, group))}\n" for group in groups]
-    return f"Groups (GROUP=CHOICE):\n\n{''.join(lines)}\n" if lines else ""
+    listed = "".join(lines).replace("$", "$$")  # Hydra reads the help as a template
+    return f"Groups (GROUP=CHOICE):\n\n{listed}\n" if lines else ""
 
 
 def compose_groups(name: str, overrides: Sequence[str], *, all_of_it: bool = False) -> DictConfig:

@@ -45,9 +45,10 @@ def test_help_lists_the_groups_that_a_command_takes_and_no_others(entry, monkeyp
 @pytest.mark.usefixtures("here")
 def test_help_lists_choices_in_folders_and_those_of_a_user(monkeypatch, capsys):
     Path("own", "reg").mkdir(parents=True)
-    Path("own", "reg", "mine.yaml").touch()
+    for name in ("mine", "a$x", "$(touch b)"):
+        Path("own", "reg", f"{name}.yaml").touch()
     _, out, _ = typed(monkeypatch, capsys, train.main, "--config-dir=own", "--help")
-    assert re.search(r"^reg: .*\bder, .*\bmine\b", out, re.MULTILINE)
+    assert re.search(r"^reg: .*\ba\$x, .*\bder, .*\bmine\b", out, re.MULTILINE)
     assert re.search(r"^experiment: .*\brivals/liet, ", out, re.MULTILINE)
 
 
