@@ -74,9 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if not (named := _HOST.fullmatch(host)):
             self.send_error(400)
-        elif (
-            named["name"].lower() not in NAMES
-        ):  # another site, whose name was made to resolve to this machine
+        elif named["name"].lower() not in NAMES:  # another site, with a name of this machine
             self.send_error(403)
         elif url.path == "/":
             self._send(self.server.page, "text/html; charset=utf-8")
