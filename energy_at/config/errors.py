@@ -242,11 +242,8 @@ def _of_a_choice(error: BaseException, command: str | None) -> str | None:
             "--config-name and --config-path find no configuration there, and the command has its "
             "own: leave them out, and write key=value, such as experiment=fast_at_der"
         )
-    group, _, choice = sought.rpartition("/")
-    if isinstance(error, MissingConfigException) and (
-        known := error.options or (group and choices_of(group))  # none of one in a list
-    ):
-        return f"{group}={choice} must be {one_of(*known).broken_by(choice)}"
+    if isinstance(error, MissingConfigException) and (line := _of_an_unknown_choice(error)):
+        return line
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}= is missing: type it; --help shows how"
     if unset := re.search(r"Missing mandatory value: ([\w.]+)", str(error)):  # that another needs
@@ -259,6 +256,15 @@ def _of_a_choice(error: BaseException, command: str | None) -> str | None:
     if isinstance(error, ValidationError) and error.full_key in RULES:
         return f"{error.full_key}={as_typed(error.value)} must be {RULES[error.full_key].must}"
     return None
+
+
+def _of_an_unknown_choice(error: MissingConfigException) -> str | None:
+    sought = str(error.missing_cfg_file)
+    is_hydras = sought.startswith("hydra/")  # whose groups have two names: hydra/launcher
+    group, _, choice = sought.rpartition("/") if is_hydras else sought.partition("/")
+    # Hydra knows those of the user too, but none in a folder, and none of a choice in a list
+    known = {*(error.options or ()), *choices_of(group)} if choice else None
+    return f"{group}={choice} must be {one_of(*sorted(known)).broken_by(choice)}" if known else None
 
 
 def _of_an_override(error: BaseException, command: str | None) -> str | None:

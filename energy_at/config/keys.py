@@ -127,8 +127,9 @@ def _keys_by_choice(group: str, cfg: DictConfig) -> dict[str, set[str]]:
 
 
 def choices_of(group: str) -> dict[str, Path]:
-    """Files of a configuration group by choice."""
-    return {file.stem: file for file in sorted(Path(CONF, group).glob("*.yaml"))}
+    """Files of a configuration group by choice, also in folders of it: ``rivals/liet``."""
+    files = sorted(Path(CONF, group).rglob("*.yaml"))
+    return {file.relative_to(Path(CONF, group)).with_suffix("").as_posix(): file for file in files}
 
 
 def nested_choices(loader: ConfigLoader, group: str) -> list[str]:
