@@ -7,6 +7,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.plugins import Plugins
 
+from energy_at.config.versions import unchecked_help
 from energy_at.core.files import CONF
 from hydra_plugins.energy_at.completion import NestedCompletion
 
@@ -15,7 +16,8 @@ from hydra_plugins.energy_at.completion import NestedCompletion
 def complete():
     Plugins.instance()
     plugin = NestedCompletion(ConfigLoaderImpl(create_config_search_path(CONF)))
-    return lambda line: plugin._query("train", line)
+    with unchecked_help():  # as in a command
+        yield lambda line: plugin._query("train", line)
 
 
 @pytest.mark.parametrize("group", ["experiment", "reg", "dataset"])
