@@ -29,7 +29,7 @@ from yaml import MarkedYAMLError
 
 from energy_at.config.keys import choices_of, unknown_key
 from energy_at.config.schema import GROUP, RULES
-from energy_at.core.extras import install
+from energy_at.core.extras import install, of_torchvision
 from energy_at.core.files import is_first, remove_empty, write_atomic
 from energy_at.core.interrupt import end_stopped, was_interrupted
 from energy_at.core.lock import InUseError
@@ -198,8 +198,8 @@ def explain(
     for found in chain:
         if isinstance(found, OSError) and found.filename is not None:
             return f"{found.filename}: {found.strerror}"
-    places = [*map(_of_memory_format, chain), *map(_of_trusted_code, chain)]
-    if line := next(filter(None, places), None):
+    explained = (of(found) for of in (of_torchvision, _of_memory_format) for found in chain)
+    if line := next(filter(None, (*explained, *map(_of_trusted_code, chain))), None):
         return line
     if line := next(filter(None, [*map(_of_a_file, chain), *map(_of_a_framework, chain)]), None):
         return line

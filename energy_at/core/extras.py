@@ -1,4 +1,4 @@
-"""Packages of extras, asked for where they are needed."""
+"""Packages that are missing, or do not fit each other: what to install."""
 
 import json
 from importlib.metadata import PackageNotFoundError, distribution
@@ -22,3 +22,13 @@ def install(extra: str) -> str:
     if origin.get("dir_info", {}).get("editable"):
         return f"pip install -e '{url2pathname(urlsplit(origin['url']).path)}[{extra}]'"
     return f"pip install 'energy_at[{extra}]'"
+
+
+def of_torchvision(error: BaseException) -> str | None:
+    """What to do about a torchvision that was built for another torch than the one that is here."""
+    if not (isinstance(error, RuntimeError) and "operator torchvision::" in str(error)):
+        return None
+    return (
+        "torchvision does not fit this torch: install both together, pip install --force-reinstall "
+        "torch torchvision, for the CPU build with --index-url https://download.pytorch.org/whl/cpu"
+    )

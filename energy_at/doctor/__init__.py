@@ -12,6 +12,8 @@ from typing import Literal, NoReturn
 
 from omegaconf import DictConfig
 
+from energy_at.core.extras import of_torchvision
+
 Status = Literal["pass", "warn", "fail"]
 
 
@@ -85,4 +87,5 @@ def _remedy(error: Exception) -> str:
         return f"pip install {error.name}; in a checkout of the project: pip install -e ."
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"install the package that brings the module {error.name}: see the line 'packages'"
-    return "see the lines above first; if they all pass, report this line as a bug"
+    last = "see the lines above first; if they all pass, report this line as a bug"
+    return of_torchvision(error) or last

@@ -18,7 +18,7 @@ from yaml import YAMLError
 
 from energy_at.config.errors import explain, one_line_errors
 from energy_at.core import trust
-from energy_at.core.extras import install
+from energy_at.core.extras import install, of_torchvision
 from energy_at.core.lock import locked
 from energy_at.core.rules import ArgumentError, integer, require
 from tests.helpers.running import ONE_EPOCH, assert_refused
@@ -285,3 +285,13 @@ def test_a_value_of_another_type_for_a_key_of_hydra_is_named_with_its_rule(type_
 )
 def test_a_wrong_value_anywhere_in_a_term_is_named_with_its_key(typed, said, type_train):
     assert_refused(type_train, said, *ONE_EPOCH, typed)
+
+
+def test_a_torchvision_of_another_build_is_said_with_the_remedy():
+    with pytest.raises(RuntimeError) as met:  # as its import does
+        torch._C._dispatch_has_kernel_for_dispatch_key("torchvision::no_such", "Meta")
+    assert explain(met.value) == of_torchvision(met.value)
+    assert "pip install --force-reinstall torch torchvision" in str(explain(met.value))
+    with pytest.raises(RuntimeError) as other:
+        torch._C._dispatch_has_kernel_for_dispatch_key("aten::no_such", "Meta")
+    assert explain(other.value) is None

@@ -18,6 +18,13 @@ def test_what_a_check_raises_is_a_failure_with_its_reason():
     assert "\n" not in found.message
 
 
+def test_a_torchvision_of_another_build_has_its_own_remedy():
+    def broken():
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    assert "install both together" in run_check("smoke", broken).remedy
+
+
 def test_what_has_measured_nothing_does_not_pass():
     found = run_check("empty", lambda: require({}, "fine", "none"))
     assert fails(found, "measured nothing")
