@@ -4,6 +4,7 @@ A ``KeyboardInterrupt`` that is raised inside a library's clean-up can become an
 there, or be lost: the program runs on as if nothing had been pressed.
 """
 
+import os
 import signal
 import sys
 import threading
@@ -59,4 +60,18 @@ def end_stopped(error: BaseException, folder: Path | None = None, hint: str = ""
         hint = hint if folder.exists() else "nothing was written"
     if is_first():
         sys.stderr.write(f"\nstopped{hint and ': '}{hint}\n")
+    if _while_importing(error):  # torch, half imported, can abort the process at its regular end
+        sys.stderr.flush()
+        os._exit(128 + signal.SIGINT)
     sys.exit(128 + signal.SIGINT)
+
+
+def _while_importing(error: BaseException | None) -> bool:
+    """Whether the code of a module, but for the program itself, was interrupted."""
+    while error is not None:
+        frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+        modules = (f.f_globals for f in frames if f.f_code.co_name == "<module>")
+        if any(names.get("__name__") != "__main__" for names in modules):  # none in an exec
+            return True
+        error = error.__cause__ or error.__context__
+    return False
