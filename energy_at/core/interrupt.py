@@ -1,13 +1,14 @@
 """Ctrl-C that no library can lose.
 
 A ``KeyboardInterrupt`` that is raised inside a library's clean-up can become another exception
-there, or be lost: the program runs on as if nothing had been pressed.
+there, or be lost: the program runs on as if nothing had been pressed. While torch is imported it
+aborts the process; one that is pressed in an import is raised after it, or when pressed again.
 """
 
-import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from pathlib import Path
 from types import FrameType
@@ -16,6 +17,7 @@ from typing import NoReturn
 from energy_at.core.files import is_first, remove_empty
 
 _pressed = False
+_waits = False  # for the end of an import
 
 
 def remember_interrupts() -> None:
@@ -23,17 +25,40 @@ def remember_interrupts() -> None:
 
     Where another program handles it, or ignores it (``&`` of a shell), nothing changes.
     """
-    global _pressed
-    _pressed = False
+    global _pressed, _waits
+    _pressed = _waits = False
     usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if usual and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, _remember)
 
 
 def _remember(number: int, frame: FrameType | None) -> None:
-    global _pressed
+    global _pressed, _waits
     _pressed = True
-    signal.default_int_handler(number, frame)
+    if _waits or not _imports(frame):
+        signal.default_int_handler(number, frame)
+    _waits = True
+    threading.Thread(target=_press_again, daemon=True).start()
+
+
+def _imports(frame: FrameType | None) -> bool:
+    """Whether the code of a module runs, but for the program itself."""
+    while frame is not None:
+        # a module without a name is that of an exec
+        if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") != "__main__":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _press_again() -> None:
+    """Presses Ctrl-C again when imports have ended."""
+    global _waits
+    main = threading.main_thread().ident or 0
+    while _imports(sys._current_frames().get(main)):
+        time.sleep(0.02)
+    _waits = False
+    signal.pthread_kill(main, signal.SIGINT)
 
 
 def was_interrupted() -> bool:
@@ -60,18 +85,4 @@ def end_stopped(error: BaseException, folder: Path | None = None, hint: str = ""
         hint = hint if folder.exists() else "nothing was written"
     if is_first():
         sys.stderr.write(f"\nstopped{hint and ': '}{hint}\n")
-    if _while_importing(error):  # torch, half imported, can abort the process at its regular end
-        sys.stderr.flush()
-        os._exit(128 + signal.SIGINT)
     sys.exit(128 + signal.SIGINT)
-
-
-def _while_importing(error: BaseException | None) -> bool:
-    """Whether the code of a module, but for the program itself, was interrupted."""
-    while error is not None:
-        frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
-        modules = (f.f_globals for f in frames if f.f_code.co_name == "<module>")
-        if any(names.get("__name__") != "__main__" for names in modules):  # none in an exec
-            return True
-        error = error.__cause__ or error.__context__
-    return False
