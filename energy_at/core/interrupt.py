@@ -42,23 +42,20 @@ def _remember(number: int, frame: FrameType | None) -> None:
 
 
 def _imports(frame: FrameType | None) -> bool:
-    """Whether the code of a module runs, but for the program itself."""
-    while frame is not None:
-        # a module without a name is that of an exec
-        if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") != "__main__":
-            return True
+    while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
         frame = frame.f_back
-    return False
+    return frame is not None
 
 
 def _press_again() -> None:
-    """Presses Ctrl-C again when imports have ended."""
+    """Presses Ctrl-C again when imports have ended, unless the command ends already."""
     global _waits
     main = threading.main_thread().ident or 0
-    while _imports(sys._current_frames().get(main)):
+    while _waits and _imports(sys._current_frames().get(main)):
         time.sleep(0.02)
-    _waits = False
-    signal.pthread_kill(main, signal.SIGINT)
+    if _waits:
+        _waits = False
+        signal.pthread_kill(main, signal.SIGINT)
 
 
 def was_interrupted() -> bool:
@@ -77,6 +74,8 @@ def end_stopped(error: BaseException, folder: Path | None = None, hint: str = ""
 
     A folder of the command that is empty is removed; without one, that which Hydra has just made.
     """
+    global _waits
+    _waits = False
     for frame, _ in traceback.walk_tb(error.__traceback__ if folder is None else None):
         if frame.f_code.co_name == "run_job" and "output_dir" in frame.f_locals:
             folder = Path(frame.f_locals["output_dir"])
