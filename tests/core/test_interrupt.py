@@ -61,7 +61,8 @@ def test_one_that_is_pressed_in_an_import_is_raised_after_it_or_when_pressed_aga
     press = "import signal; signal.raise_signal(signal.SIGINT)"
     (tmp_path / "heavy.py").write_text(times * f"{press}\n" + "print('whole', end='')")
     program = (
-        "import time\n"
+        "import atexit, time\n"
+        "atexit.register(time.sleep, 0.3)\n"  # in which none may come
         "from energy_at.core.interrupt import end_stopped, remember_interrupts\n"
         "remember_interrupts()\n"
         "try:\n    import heavy\n    time.sleep(60)\n"
