@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from safetensors.torch import save_file
 
 from energy_at.core.extras import install
-from energy_at.sampling import output, prepare, score
+from energy_at.sampling import output, plan, score
 from energy_at.sampling.quality import compute_scores
 from tests.helpers.running import everything
 from tests.helpers.samples import BARE, QUICK, columns, opened, report, sampled_columns
@@ -239,7 +239,7 @@ def test_weights_that_cannot_be_downloaded_are_said_once_for_a_sweep(
 ):
     monkeypatch.setenv("TORCH_HOME", "nowhere")
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there
-    monkeypatch.setattr(prepare, "find_spec", lambda _: lite or None)
+    monkeypatch.setattr(plan, "find_spec", lambda _: lite or None)
     before = everything()
     typed = ("quality=classifier,inception", "start=noise,class_pca", "hydra.sweep.dir=swept")
     code, out, err = type_sample("-m", "run=run", "n=60", *typed)
@@ -270,6 +270,7 @@ BAD_INPUT = [
     ),
     ("protocol=jem", "protocol=jem must be dat, ours or sada"),
     ("guidance=away", "guidance=away must be class_energy, class_stop or none"),
+    ("guidance.candidates=0", "guidance.candidates=0 must be an integer >= 1"),
     ("n=0", "n=0 must be an integer >= 1"),
     ("shown=0", "shown=0 must be an integer >= 1"),
     ("batch_size=0", "batch_size=0 must be an integer >= 1"),
@@ -329,6 +330,14 @@ def test_a_mistake_is_one_line_and_leaves_nothing(digits_run, type_sample, mista
             "protocol=dat start.images=theirs.npz",
             "start.images=theirs.npz must be a set of at least n=50000 images, one for each "
             "sample: it holds 2",
+        ),
+        (
+            "start=ood start.images=theirs.npz start.closest=0",
+            "start.closest=0 must be a finite number > 0 and <= 1",
+        ),
+        (
+            "start=ood start.images=theirs.npz start.by=pixels",
+            "start.by=pixels must be number or features",
         ),
         *(
             (

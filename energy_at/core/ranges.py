@@ -175,10 +175,15 @@ _BY_ARGUMENTS: dict[str, dict[str, Rule]] = {
         "quantile": number(0, 1),
         "tolerance width": number(0),
         "pulls": TRUTH,
+        "candidates": _COUNT,
     },
     "sampling.ClassGaussian": {"scale": number(0)},
     "sampling.ClassPCA": {"variance": number(0, 1, above=True), "scale": number(0)},
     "sampling.LocalPCA": {"k": _COUNT, "by": one_of("features", "pixels", "low_frequencies")},
+    "sampling.OtherImages": {
+        "by": one_of("number", "features"),
+        "closest": number(0, 1, above=True),
+    },
 }
 _OF_OWN = ("models.Normalize", "models.sizes")
 _OF_RESNETS = (*_OF_OWN, "models.activation_function")

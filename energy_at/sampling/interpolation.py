@@ -11,7 +11,8 @@ from energy_at.core.rules import ArgumentError
 from energy_at.core.types import Images, Logits, PerExample, Pixels
 from energy_at.models.modes import eval_mode
 from energy_at.sampling.langevin import Chains, generate
-from energy_at.sampling.prepare import Material, SamplingPlan, chosen_classes
+from energy_at.sampling.plan import SamplingPlan, chosen_classes
+from energy_at.sampling.prepare import Material
 from energy_at.sampling.samples import as_bytes
 from energy_at.sampling.training_images import embed
 

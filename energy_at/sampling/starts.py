@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from energy_at.core.ranges import require_ranges
 from energy_at.core.rng import CountedNoise
 from energy_at.core.rules import ArgumentError
-from energy_at.core.types import Labels
+from energy_at.core.types import Labels, Pixels
 from energy_at.sampling.training_images import Features, Rows, TrainingImages, as_rows
 
 BLOCK = 32
@@ -113,8 +113,15 @@ class Start(ABC):
         """
         return
 
+    def others(self, images: TrainingImages) -> Pixels | None:
+        """Images that features are needed of too; none by default."""
+        return None
+
     def fit(self, images: TrainingImages, features: Features | None = None) -> Fitted:
-        """Tensors to cache for a data set and a network; none by default."""
+        """Tensors to cache for a data set and a network; none by default.
+
+        ``features`` are those of the training images, followed by those of ``others``.
+        """
         return {}
 
     @abstractmethod

@@ -88,7 +88,12 @@ def logits_and_features(net: nn.Module, x: Images) -> Embedding:
 
 
 def embed(
-    net: nn.Module, pixels: Pixels, *, channels_last: bool = False, progress: bool = False
+    net: nn.Module,
+    pixels: Pixels,
+    *,
+    channels_last: bool = False,
+    progress: bool = False,
+    label: str = "energies of training images",
 ) -> Embedding:
     """Logits and features of images, in evaluation mode and full precision.
 
@@ -97,7 +102,7 @@ def embed(
     """
     device = next(net.parameters()).device
     found = []
-    bar = Bar(total=len(pixels), desc="energies of training images", unit="img", visible=progress)
+    bar = Bar(total=len(pixels), desc=label, unit="img", visible=progress)
     with eval_mode(net), full_precision(device.type), no_graph(), bar:
         for part in torch.split(pixels, BATCH):
             found.append(logits_and_features(net, as_floats(part.to(device), channels_last)))

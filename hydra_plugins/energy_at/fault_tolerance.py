@@ -145,7 +145,7 @@ def require_any(
     else:
         raise errors[0]
     if config.hydra.job.name == "sample":
-        from energy_at.sampling.prepare import require_extractors
+        from energy_at.sampling.plan import require_extractors
 
         require_extractors(config)
 

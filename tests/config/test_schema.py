@@ -16,7 +16,7 @@ from energy_at.config.keys import keys_in
 from energy_at.config.schema import check, check_start
 from energy_at.core.rules import as_typed
 from energy_at.runs.folder import RunFolder
-from energy_at.sampling.prepare import plan_of
+from energy_at.sampling.plan import plan_of
 from tests.helpers.running import CONF, ONE_EPOCH, assert_refused
 
 

@@ -1,161 +1,19 @@
 """What samples are drawn from: training images, energies, fitted starts, and their cache."""
 
+import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch import nn
 
-from energy_at.core.rng import CountedNoise
-from energy_at.data import ImageData
-from energy_at.data.readers import digits
-from energy_at.evaluation import TrainedModel
-from energy_at.models import small
-from energy_at.reporting.describe import Protocol
-from energy_at.sampling import Chains, ClassGaussian, OtherImages, Unguided, Uniform, score
+from energy_at.sampling import Chains, score
 from energy_at.sampling.langevin import ENERGIES
-from energy_at.sampling.prepare import cached, plan_of, prepare
-from energy_at.sampling.training_images import Embedding
-from tests.helpers.running import CONF
-
-
-def composed(*overrides):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return plan_of(compose("sample", list(overrides)))
-
-
-def plan(*overrides):
-    return composed("n=40", "start.k=5", *overrides)
-
-
-def other(*overrides):
-    """The same without what only local PCA has."""
-    return composed("n=40", *overrides)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"n": 0},
-        {"shown": 0},
-        {"batch_size": 0},
-        {"reference": "al"},
-    ],
-)
-def test_what_is_no_sampling_is_refused(change):
-    (name,) = change
-    with pytest.raises(ValueError, match=f"^{name} must be "):
-        replace(plan(), **change)
-
-
-# Protocols
-
-
-@pytest.fixture
-def theirs(tmp_path):
-    path = tmp_path / "theirs.npz"
-    np.savez(path, images=np.zeros((2, 8, 8, 1), dtype=np.uint8))
-    return f"start.images={path}"
-
-
-def test_dat_is_fifty_thousand_samples_of_normalized_steps_from_stored_images(theirs):
-    wish = composed("protocol=dat", theirs)
-    assert (wish.n, wish.reference, wish.most_confident) == (50_000, "train", None)
-    assert isinstance(wish.start, OtherImages)
-    assert isinstance(wish.guidance, Unguided)
-    x = torch.rand(5, 1, 8, 8) * 0.5 + 0.25
-    y, zero = torch.arange(5), torch.zeros(5)
-    chains = Chains.start_at(y, y, x, zero, CountedNoise.of(range(5)))
-    net = small(channels=1, classes=10, width=4, mean=[0.3], std=[0.4]).eval()
-    moved, _, before = wish.sampler.advance(net, chains, wish.guidance)
-    length = torch.linalg.vector_norm((moved.x - x).flatten(1), dim=1)
-    torch.testing.assert_close(length, torch.full((5,), 0.2))  # an L2 step of PGD
-    after = -net(moved.x)[y, y]
-    assert bool((after < before).all())  # up in f(x)[y]
-    assert wish.sampler.steps == 33
-    assert wish.protocol == Protocol("dat", [theirs])
-
-
-def test_sada_is_gradient_ascent_of_logsumexp_with_steps_of_one_between_minus_one_and_one():
-    wish = composed("protocol=sada")
-    assert (wish.n, wish.reference, wish.most_confident) == (10_000, "train_test", [0.1, 0.9])
-    assert wish.protocol == Protocol("sada", [])
-    assert isinstance(wish.start, ClassGaussian)
-    assert wish.start.scale == 1
-    x = torch.rand(5, 1, 8, 8) * 0.5 + 0.25
-    y, zero = torch.arange(5), torch.zeros(5)
-    chains = Chains.start_at(y, y, x, zero, CountedNoise.of(range(5)))
-    net = small(channels=1, classes=10, width=4, mean=[0.3], std=[0.4]).eval()
-    moved, _, _ = wish.sampler.advance(net, chains, wish.guidance)
-    wide = (2 * x - 1).requires_grad_(True)
-    (gradient,) = torch.autograd.grad(net((wide + 1) / 2).logsumexp(1).sum(), wide)
-    expected = ((wide + gradient).clamp(-1, 1) + 1) / 2
-    torch.testing.assert_close(moved.x, expected.detach())
-    assert wish.sampler.steps == 1000
-
-
-@pytest.mark.parametrize(
-    ("overrides", "changed"),
-    [
-        ([], []),
-        (["seed=3", "batch_size=7", "shown=2", "frames=3", "format=png"], []),
-        (["n=5", "classes=[3]"], ["n=5", "classes=[3]"]),
-        (["start=noise", "guidance=none"], ["start=noise", "guidance=none"]),
-        (["start=class_pca", "start.scale=2"], ["start=class_pca", "start.scale=2"]),
-        (["start=local_pca", "quality.reference=test"], ["quality.reference=test"]),
-        (["sampler.steps=7", "sampler.noise=0.001"], ["sampler.steps=7"]),
-        (["quality=none", "start.name=mine"], ["quality=none", "start.name=mine"]),
-        (["quality.weights=file"], []),
-    ],
-)
-def test_what_differs_from_the_protocol_is_named(overrides, changed):
-    assert composed(*overrides).protocol == Protocol("ours", changed)
-
-
-def test_what_is_typed_overrides_the_protocol():
-    wish = composed("protocol=dat", "n=1000", "sampler.steps=22", "start=noise")
-    assert (wish.n, wish.sampler.steps, type(wish.start)) == (1000, 22, Uniform)
-    assert str(wish.protocol) == "dat, with start=noise, n=1000, sampler.steps=22"
-
-
-def test_a_reference_of_both_splits_is_both():
-    wish, data = plan("quality.reference=train_test"), subject().data
-    found = wish.reference_images(data)
-    assert found.pixels.equal(torch.cat([data.train.pixels, data.test.pixels]))
-    assert found.labels.equal(torch.cat([data.train.labels, data.test.labels]))
-    assert plan().reference_images(data).pixels.equal(data.train.pixels)
-    few = plan("quality.reference=train_test", "quality.subset=60").reference_images(data)
-    assert few.pixels.equal(found.spread(60).pixels)
-
-
-def test_confident_samples_that_are_too_few_are_refused():
-    plan("n=600", "quality.most_confident=[0.1,0.9]").require_confident(10)
-    plan("n=1").require_confident(10)
-    with pytest.raises(ValueError, match=r"^most_confident must be null, or shares of n=599 that"):
-        plan("n=599", "quality.most_confident=[0.1,0.9]").require_confident(10)
-
-
-def subject(*, seed=0, images=300, classes=10, act="relu"):
-    train, test = digits(Path())
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
-        net = small(channels=1, classes=classes, width=4, mean=[0.3], std=[0.4]).eval()
-    data = ImageData(
-        lambda _: (train.first(images), test.first(100)), "", batch_size=4, val_size=20
-    )
-    config = OmegaConf.create(
-        {
-            "dataset": {"name": "digits", "classes": classes, "channels": 1},
-            "model": {"act": act},
-            "training": {"channels_last": False},
-        }
-    )
-    return TrainedModel(net, data, config, "here", None, Path("here"), torch.device("cpu"))
+from energy_at.sampling.prepare import cached, prepare
+from energy_at.sampling.training_images import Embedding, embed
+from tests.helpers.material import composed, other, plan, subject
 
 
 @pytest.fixture(scope="module")
@@ -372,3 +230,126 @@ def test_features_of_the_reference_are_computed_once_for_all_networks(tmp_path):
     assert sum(seen) == 280
     features(score.HELD_OUT, 1)  # drawn by seed: of its own run
     assert sum(seen) == 560
+
+
+# Candidates
+
+
+@pytest.fixture(scope="module")
+def confident():
+    """Its energies differ by tens of nats, as those of a trained network do."""
+    found = subject()
+    with torch.no_grad():
+        for layer in found.net.modules():
+            if isinstance(layer, nn.Linear):
+                layer.weight *= 1000
+    return found
+
+
+def energies_of(of, sampler, x, y):
+    with torch.no_grad():
+        return ENERGIES[sampler.energy](of.net(x), y)
+
+
+@pytest.mark.parametrize("start", ["noise", "class_gaussian", "local_pca"])
+@pytest.mark.parametrize("energy", ["joint", "marginal"])
+def test_a_sample_begins_at_the_candidate_nearest_its_target(confident, cache, start, energy):
+    def starts(candidates):
+        wish = other(
+            f"start={start}", f"sampler.energy={energy}", f"guidance.candidates={candidates}"
+        )
+        material = prepare(confident, wish, cache)
+        found = at_start(material, wish)
+        away = energies_of(confident, wish.sampler, found["x"], found["y"]) - found["target"]
+        return found, away.abs()
+
+    (one, first), (few, second), (many, third) = (starts(k) for k in (1, 4, 40))
+    assert one["target"].equal(few["target"])
+    assert one["keys"].equal(few["keys"])  # of the noise of its steps
+    assert (second <= first + 1e-4).all()  # candidates of few are candidates of many
+    assert (third <= second + 1e-4).all()
+    assert third.mean() < 0.5 * first.mean()
+    same = (one["x"] == few["x"]).flatten(1).all(1)
+    assert same.equal(torch.isclose(first, second, rtol=1e-6, atol=1e-4))
+    assert 0 < same.sum() < 40  # the draw of a single candidate is one of them
+    assert len(many["x"].flatten(1).unique(dim=0)) == 40
+
+
+def test_candidates_do_not_depend_on_the_number_of_samples(digits_subject, cache):
+    few, many = (plan(f"n={n}", "guidance.candidates=5") for n in (23, 90))
+    material = prepare(digits_subject, many, cache)
+    expected = {name: value[:23] for name, value in at_start(material, many).items()}
+    assert alike(at_start(material, few), expected)
+
+
+def stored_digits(tmp_path, pixels):
+    np.savez(tmp_path / "theirs.npz", images=pixels.permute(0, 2, 3, 1).numpy())
+    return ["start=ood", f"start.images={tmp_path / 'theirs.npz'}"]
+
+
+def test_candidates_of_stored_images_are_any_of_them(digits_subject, cache, tmp_path):
+    test = digits_subject.data.test.pixels[:30]
+    typed = stored_digits(tmp_path, test)
+    wish = other(*typed, "n=30", "guidance.candidates=120")  # four times as many as there are
+    found = at_start(prepare(digits_subject, wish, cache), wish)
+    least = torch.stack(
+        [
+            energies_of(digits_subject, wish.sampler, test / 255, torch.full((30,), label))
+            for label in range(10)
+        ]
+    )
+    away = energies_of(digits_subject, wish.sampler, found["x"], found["y"]) - found["target"]
+    best = (least[found["y"]] - found["target"][:, None]).abs().min(1).values
+    assert (away.abs() - best).min() >= -1e-5
+    assert torch.isclose(away.abs(), best, rtol=0, atol=1e-5).float().mean() > 0.8
+
+
+def test_stored_images_are_found_by_features_of_the_network(digits_subject, cache, tmp_path):
+    train = digits_subject.data.train
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(3))[:200]
+    typed = stored_digits(tmp_path, train.pixels[order])
+    wish = other(*typed, "start.by=features", "n=300")
+    material = prepare(digits_subject, wish, cache)
+    # a training image that is stored is nearest to itself
+    assert order[material.fit["nearest"][order].long()].equal(order)
+    found = at_start(material, wish)["x"].flatten(1)
+    known = train.pixels[order].flatten(1) / 255
+    assert (torch.cdist(found, known).min(1).values < 0.01).all()
+    assert len(found.unique(dim=0)) > 100
+    again = prepare(subject(seed=1), wish, cache)
+    assert not again.fit["nearest"].equal(material.fit["nearest"])
+
+
+def test_the_closest_are_the_training_images_with_the_nearest_stored_images(
+    digits_subject, cache, tmp_path
+):
+    typed = stored_digits(tmp_path, digits_subject.data.test.pixels)
+    wish = other(*typed, "start.by=features", "start.closest=0.25", "n=400")
+    material = prepare(digits_subject, wish, cache)
+    train, test = digits_subject.data.train, digits_subject.data.test
+    rows = [embed(digits_subject.net, images.pixels).features for images in (train, test)]
+    distances, nearest = torch.cdist(*rows, compute_mode="donot_use_mm_for_euclid_dist").min(1)
+    found = at_start(material, wish)
+    for label in range(10):
+        of_class = (train.labels == label).nonzero().flatten()
+        count = math.ceil(0.25 * len(of_class))
+        closest = of_class[distances[of_class].argsort()[:count]]
+        expected = test.pixels[nearest[closest].unique()].flatten(1) / 255
+        starts = found["x"][found["y"] == label].flatten(1).unique(dim=0)
+        assert (torch.cdist(starts, expected).min(1).values < 0.01).all()
+        assert len(starts) >= 0.6 * len(expected)  # of 40 draws of at most 8
+
+
+def test_features_of_stored_images_are_computed_once(digits_subject, cache, tmp_path, monkeypatch):
+    typed = stored_digits(tmp_path, digits_subject.data.test.pixels)
+    seen = []
+
+    def counted(net, pixels, **options):
+        seen.append(len(pixels))
+        return embed(net, pixels, **options)
+
+    monkeypatch.setattr("energy_at.sampling.prepare.embed", counted)
+    for share in (1, 0.5):
+        wish = other(*typed, "start.by=features", f"start.closest={share}")
+        prepare(digits_subject, wish, cache)
+        assert seen == [280, 100]  # training images, stored images
