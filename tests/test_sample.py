@@ -270,7 +270,6 @@ BAD_INPUT = [
     ),
     ("protocol=jem", "protocol=jem must be dat, ours or sada"),
     ("guidance=away", "guidance=away must be class_energy, class_stop or none"),
-    ("guidance.candidates=0", "guidance.candidates=0 must be an integer >= 1"),
     ("n=0", "n=0 must be an integer >= 1"),
     ("shown=0", "shown=0 must be an integer >= 1"),
     ("batch_size=0", "batch_size=0 must be an integer >= 1"),

@@ -25,13 +25,13 @@ from energy_at.reporting.tradeoff import compare_samplings
 from energy_at.sampling.score import HELD_OUT, SAMPLES, START
 
 SAMPLER = {
-    "sampler.steps": (5, 10, 20, 40, 80),
-    "sampler.step_size": (0.1, 0.3, 1, 3),
+    "sampler.steps": (5, 10, 20, 40),
+    "sampler.step_size": (0.3, 1, 3),
     "sampler.momentum": (0, 0.5, 0.8),
-    "sampler.noise": (0, 0.001, 0.01),
+    "sampler.noise": (0, 0.001),
     "sampler.energy": ("joint", "marginal", "conditional", "mixed", "sharpened"),
     "sampler.normalize": ("false", "true"),
-    "sampler.radius": ("null", 1, 3),
+    "sampler.radius": ("null", 3),
 }
 GUIDANCE: Mapping[str, Mapping[str, Sequence[object]]] = {
     "none": {},
@@ -46,11 +46,11 @@ STARTS: Mapping[str, Mapping[str, Sequence[object]]] = {
     "class_gaussian": {"start.scale": (0.5, 0.7, 1)},
     "class_pca": {"start.scale": (0.354, 0.7, 1), "start.variance": (0.9, 0.99)},
     "local_pca": {
-        "start.k": (3, 5, 8, 12, 20),
-        "start.scale": (0.7, 1, 1.3),
+        "start.k": (5, 8, 12, 20),
+        "start.scale": (1, 1.3, 1.6),
         "start.by": ("features", "pixels", "low_frequencies"),
     },
-    "ood": {},
+    "ood": {"start.by": ("number", "features"), "start.closest": (0.1, 0.3, 1)},
 }
 COLORS = dict(zip(STARTS, ("0.6", "#E69F00", "#56B4E9", "#D55E00", "#009E73"), strict=True))
 

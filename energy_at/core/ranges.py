@@ -175,7 +175,6 @@ _BY_ARGUMENTS: dict[str, dict[str, Rule]] = {
         "quantile": number(0, 1),
         "tolerance width": number(0),
         "pulls": TRUTH,
-        "candidates": _COUNT,
     },
     "sampling.ClassGaussian": {"scale": number(0)},
     "sampling.ClassPCA": {"variance": number(0, 1, above=True), "scale": number(0)},

@@ -45,7 +45,6 @@ class Guidance:
     """
 
     needs_energies: ClassVar[bool] = True  # of every training image
-    candidates: int = 1  # draws of the start, a sample begins at that nearest its target
 
     def targets(
         self,
@@ -88,8 +87,6 @@ class ClassEnergy(Guidance):
             Huber's loss; 0 for a pull of constant size.
         pulls: Whether a sample below its target is pulled up. If not, it descends as without
             guidance, and stops at its target or below.
-        candidates: Number of draws of the start, >= 1. A sample begins at the draw whose energy is
-            nearest its target.
     """
 
     draw: str = "empirical"
@@ -97,7 +94,6 @@ class ClassEnergy(Guidance):
     tolerance: float = 0.1
     width: float = 1.0
     pulls: bool = True
-    candidates: int = 1
 
     def __post_init__(self) -> None:
         require_ranges("sampling.ClassEnergy", self)
@@ -241,21 +237,17 @@ class Langevin:
             raise ArgumentError("step_size", self.step_size, f"smaller: {why}")
         return moved.take(~stopped), moved.take(stopped), energy
 
-    def energies(self, net: nn.Module, x: Images, y: Labels) -> PerExample:
-        """The energies that are minimized, in nats, of images of classes ``y``."""
-        device, low = x.device.type, self.precision == "bf16"
-        with torch.autocast(device, torch.bfloat16) if low else full_precision(device):
-            logits = net(x)
-        return ENERGIES[self.energy](logits.float(), y)
-
     def _gradients(
         self, net: nn.Module, chains: Chains, guidance: Guidance
     ) -> tuple[PerExample, Images]:
         """Energies, and their gradients multiplied by the pull of the guidance."""
         # One memory format for every batch: the last bits depend on it.
         x = chains.x.detach().clone(memory_format=torch.channels_last).requires_grad_(True)
+        device, low = x.device.type, self.precision == "bf16"
         with torch.enable_grad():
-            energy = self.energies(net, x, chains.y)
+            with torch.autocast(device, torch.bfloat16) if low else full_precision(device):
+                logits = net(x)
+            energy = ENERGIES[self.energy](logits.float(), chains.y)
             pull = guidance.pull(energy.detach(), chains.target)
             (gradient,) = torch.autograd.grad((pull * energy).sum(), x)
         return energy.detach(), gradient

@@ -82,23 +82,19 @@ def work(material: Material, samples: Samples) -> dict[str, Any]:
 
     Returns:
         ``evaluations`` of the network, each a forward pass and a gradient of the input: one for
-        each step, and one that sees a sample at its target; ``candidates``, a forward pass each;
-        ``forward_passes`` that cost the same as both; ``share_of_cap``, the share of the
-        evaluations that there would be if no sample stopped; ``flops``.
+        each step, and one that sees a sample at its target; ``forward_passes`` that cost the same,
+        two for each; ``share_of_cap``, of what it would be if no sample stopped; ``flops``.
     """
     model, plan = material.model, material.plan
     evaluations = int(samples.steps.sum() + (samples.stop == Stop.REACHED).sum())
-    candidates = plan.n * plan.guidance.candidates if plan.guidance.candidates > 1 else 0
-    passes = 2 * evaluations + candidates
     x = as_floats(material.images.pixels[:1], model.config.training.channels_last)
     with FlopCounterMode(display=False) as forward, torch.no_grad(), eval_mode(model.net):
         model.net(x)
     return {
         "evaluations": evaluations,
-        "candidates": candidates,
-        "forward_passes": passes,
+        "forward_passes": 2 * evaluations,
         "share_of_cap": evaluations / max(1, plan.n * plan.sampler.steps),
-        "flops": passes * forward.get_total_flops(),
+        "flops": 2 * evaluations * forward.get_total_flops(),
     }
 
 
@@ -263,15 +259,14 @@ def markdown(report: Mapping[str, Any], plan: SamplingPlan, scores: SampleScores
 
 def _work_line(report: Mapping[str, Any]) -> str:
     done, seconds = report["work"], report["seconds"]["sample"]
-    candidates = done["candidates"]
     line = (
         f"- work: {done['evaluations']} evaluations of the network with an input gradient, "
         f"{100 * done['share_of_cap']:.1f} % of those without a stop; "
-        f"{f'{candidates} candidates; ' if candidates else ''}{done['flops'] / 1e12:.3g} TFLOP"
+        f"{done['flops'] / 1e12:.3g} TFLOP"
     )
     if seconds and done["evaluations"] and not report["of_earlier_attempts"]:
-        speed = "" if candidates else f"{done['evaluations'] / seconds:.3g} image steps/s, "
-        line += f", {speed}{done['flops'] / seconds / 1e12:.3g} TFLOP/s"
+        speed = done["evaluations"] / seconds
+        line += f", {speed:.3g} image steps/s, {done['flops'] / seconds / 1e12:.3g} TFLOP/s"
     return line
 
 

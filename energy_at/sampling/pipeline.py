@@ -144,7 +144,7 @@ def _generate(material: Material, parts: Parts) -> None:
     bar = SamplingBar(
         total=plan.n, initial=len(done), desc="sampling", unit="img", visible=material.progress
     )
-    starts = material.portions(done, bar.show_energies)
+    starts = material.portions(done)
     chains = generate(net, plan.sampler, plan.guidance, starts, plan.batch_size, bar.show_energies)
     with eval_mode(net), bar:
         try:

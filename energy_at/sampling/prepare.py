@@ -13,10 +13,9 @@ from torch import Tensor
 from energy_at import __version__
 from energy_at.core.files import digest, replacing
 from energy_at.core.rng import CountedNoise
-from energy_at.core.types import Images, Labels, PerExample
+from energy_at.core.types import Labels, PerExample
 from energy_at.data import ImageSet
 from energy_at.evaluation import TrainedModel, result_key
-from energy_at.models.modes import eval_mode, no_graph
 from energy_at.sampling.langevin import ENERGIES, Chains
 from energy_at.sampling.plan import SamplingPlan
 from energy_at.sampling.starts import BLOCK, Fitted
@@ -52,14 +51,11 @@ class Material:
         energies = self.energies[is_of(self.classes, self.images.labels)].cpu()
         return energies[energies.isfinite()]
 
-    def portions(
-        self, done: set[int], on_energies: Callable[[PerExample], object] = lambda _: None
-    ) -> Iterator[Chains]:
+    def portions(self, done: set[int]) -> Iterator[Chains]:
         """Samples at their start, class by class, without the numbers that are ``done``.
 
         Whole blocks of ``BLOCK`` numbers of one class are drawn, so that the last bits of a start
-        do not depend on which samples are missing. ``on_energies`` is called with those of every
-        draw that is a candidate.
+        do not depend on which samples are missing.
         """
         classes, n = len(self.classes), self.plan.n
         for turn, label in enumerate(self.classes):
@@ -67,60 +63,21 @@ class Material:
                 number = torch.arange(BLOCK) * classes + first + turn
                 wanted = [i < n and i not in done for i in number.tolist()]
                 if any(wanted):
-                    yield self._block(number, label, on_energies).take(torch.tensor(wanted))
+                    yield self._block(number, label).take(torch.tensor(wanted))
 
     def first(self, label: int) -> Chains:
         """The start of sample 0 as if it were of this class."""
         return self._block(torch.arange(BLOCK), label).take(slice(1))
 
-    def _block(
-        self,
-        number: Labels,
-        label: int,
-        on_energies: Callable[[PerExample], object] = lambda _: None,
-    ) -> Chains:
+    def _block(self, number: Labels, label: int) -> Chains:
         plan, device = self.plan, self.energies.device
-        noise = self._noise(number)
+        noise = CountedNoise(CountedNoise.of(number.tolist(), plan.seed).keys.to(device))
+        rows = plan.start.draw(label, number, noise, self.images, self.fit)
         y = torch.full_like(number, label).to(device)
         target = plan.guidance.targets(y, self.energies, self.images.labels, noise)
-        x = self._draw(number, label, noise)
-        if plan.guidance.candidates > 1:
-            x = self._nearest(x, number, y, target, on_energies)
-        return Chains.start_at(number.to(device), y, x, target, noise)
-
-    def _noise(self, number: Labels, *parts: int) -> CountedNoise:
-        noise = CountedNoise.of(number.tolist(), self.plan.seed, *parts)
-        return CountedNoise(noise.keys.to(self.energies.device))
-
-    def _draw(self, number: Labels, label: int, noise: CountedNoise) -> Images:
-        rows = self.plan.start.draw(label, number, noise, self.images, self.fit)
         x = rows.reshape(len(rows), *self.images.pixels.shape[1:])
-        return x.contiguous(memory_format=torch.channels_last)
-
-    def _nearest(
-        self,
-        x: Images,
-        number: Labels,
-        y: Labels,
-        target: PerExample,
-        on_energies: Callable[[PerExample], object],
-    ) -> Images:
-        """Of the draw ``x`` and the other candidates, that whose energy is nearest its target.
-
-        Each of the others has noise of its own, and a random number in place of the sample's.
-        """
-        net, best, least = self.model.net, x, torch.full_like(target, torch.inf)
-        for draw in range(self.plan.guidance.candidates):
-            if draw:
-                noise = self._noise(number, draw)
-                x = self._draw(noise.keys.abs().cpu(), int(y[0]), noise)
-            with eval_mode(net), no_graph():
-                energy = self.plan.sampler.energies(net, x.clamp(0, 1), y)
-            on_energies(energy)
-            nearer = (energy - target).abs() < least
-            best = torch.where(nearer[:, None, None, None], x, best)
-            least = torch.where(nearer, (energy - target).abs(), least)
-        return best
+        x = x.contiguous(memory_format=torch.channels_last)
+        return Chains.start_at(number.to(device), y, x, target, noise)
 
 
 def is_of(classes: Sequence[int], labels: Labels) -> Bool[Tensor, " images"]:

@@ -23,7 +23,6 @@ def done(trained_digits, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sampled")
     shutil.copytree(trained_digits, folder / "run")
     argv = ["run=run", "n=70", "quality=classifier", "out=made", "logger=wandb", *QUICK]
-    argv.append("guidance.candidates=3")
     with pytest.MonkeyPatch.context() as patch:
         without_key(patch, folder / "home")
         patch.chdir(folder)

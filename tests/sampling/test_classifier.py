@@ -25,8 +25,7 @@ def test_the_classifier_is_trained_once_and_a_second_call_draws_nothing(
 
     monkeypatch.setattr(classifier, "_train", never)
     monkeypatch.setattr(pipeline, "generate", never)
-    typed = ("run=run", "n=70", "guidance.candidates=3", "quality=none", f"out={again}", *QUICK)
-    code, out, err = type_sample(*typed)
+    code, out, err = type_sample("run=run", "n=70", "quality=none", f"out={again}", *QUICK)
     assert (code, err) == (0, "")
     assert same(columns(again), before)
     assert report(again)["of_earlier_attempts"] == 70

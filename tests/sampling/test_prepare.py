@@ -232,76 +232,12 @@ def test_features_of_the_reference_are_computed_once_for_all_networks(tmp_path):
     assert sum(seen) == 560
 
 
-# Candidates
-
-
-@pytest.fixture(scope="module")
-def confident():
-    """Its energies differ by tens of nats, as those of a trained network do."""
-    found = subject()
-    with torch.no_grad():
-        for layer in found.net.modules():
-            if isinstance(layer, nn.Linear):
-                layer.weight *= 1000
-    return found
-
-
-def energies_of(of, sampler, x, y):
-    with torch.no_grad():
-        return ENERGIES[sampler.energy](of.net(x), y)
-
-
-@pytest.mark.parametrize("start", ["noise", "class_gaussian", "local_pca"])
-@pytest.mark.parametrize("energy", ["joint", "marginal"])
-def test_a_sample_begins_at_the_candidate_nearest_its_target(confident, cache, start, energy):
-    def starts(candidates):
-        wish = other(
-            f"start={start}", f"sampler.energy={energy}", f"guidance.candidates={candidates}"
-        )
-        material = prepare(confident, wish, cache)
-        found = at_start(material, wish)
-        away = energies_of(confident, wish.sampler, found["x"], found["y"]) - found["target"]
-        return found, away.abs()
-
-    (one, first), (few, second), (many, third) = (starts(k) for k in (1, 4, 40))
-    assert one["target"].equal(few["target"])
-    assert one["keys"].equal(few["keys"])  # of the noise of its steps
-    assert (second <= first + 1e-4).all()  # candidates of few are candidates of many
-    assert (third <= second + 1e-4).all()
-    assert third.mean() < 0.5 * first.mean()
-    same = (one["x"] == few["x"]).flatten(1).all(1)
-    assert same.equal(torch.isclose(first, second, rtol=1e-6, atol=1e-4))
-    assert 0 < same.sum() < 40  # the draw of a single candidate is one of them
-    assert len(many["x"].flatten(1).unique(dim=0)) == 40
-
-
-def test_candidates_do_not_depend_on_the_number_of_samples(digits_subject, cache):
-    few, many = (plan(f"n={n}", "guidance.candidates=5") for n in (23, 90))
-    material = prepare(digits_subject, many, cache)
-    expected = {name: value[:23] for name, value in at_start(material, many).items()}
-    assert alike(at_start(material, few), expected)
+# Stored images
 
 
 def stored_digits(tmp_path, pixels):
     np.savez(tmp_path / "theirs.npz", images=pixels.permute(0, 2, 3, 1).numpy())
     return ["start=ood", f"start.images={tmp_path / 'theirs.npz'}"]
-
-
-def test_candidates_of_stored_images_are_any_of_them(digits_subject, cache, tmp_path):
-    test = digits_subject.data.test.pixels[:30]
-    typed = stored_digits(tmp_path, test)
-    wish = other(*typed, "n=30", "guidance.candidates=120")  # four times as many as there are
-    found = at_start(prepare(digits_subject, wish, cache), wish)
-    least = torch.stack(
-        [
-            energies_of(digits_subject, wish.sampler, test / 255, torch.full((30,), label))
-            for label in range(10)
-        ]
-    )
-    away = energies_of(digits_subject, wish.sampler, found["x"], found["y"]) - found["target"]
-    best = (least[found["y"]] - found["target"][:, None]).abs().min(1).values
-    assert (away.abs() - best).min() >= -1e-5
-    assert torch.isclose(away.abs(), best, rtol=0, atol=1e-5).float().mean() > 0.8
 
 
 def test_stored_images_are_found_by_features_of_the_network(digits_subject, cache, tmp_path):
