@@ -69,6 +69,7 @@ def describe(
         "sets": sets,
         "stopped": {stop.name.lower(): int((samples.stop == stop).sum()) for stop in Stop},
         "mean_steps": float(samples.steps.float().mean()),
+        "moved": float(samples.moved.median()),
         "work": work(material, samples),
         "classes": list(material.classes),
         "training_energy": float(material.training_energies.mean()),
@@ -242,7 +243,8 @@ def markdown(report: Mapping[str, Any], plan: SamplingPlan, scores: SampleScores
         "",
         _extractor_line(report),
         f"- stopped: {stopped['reached']} at their target energy, {stopped['cap']} at the cap; "
-        f"{report['mean_steps']:.1f} steps on average",
+        f"{report['mean_steps']:.1f} steps on average; moved by {report['moved']:.3f} "
+        "(L2 in pixels, median)",
         _work_line(report),
         f"- {SYMBOLS[plan.sampler.energy]} of the samples: mean {energies.mean():+.2f}, 5 to 95 %: "
         f"{energies.quantile(0.05):+.2f} to {energies.quantile(0.95):+.2f} nats; "

@@ -78,6 +78,13 @@ class Samples:
             columns[name] = columns[name].permute(0, 2, 3, 1)
         return {name: column.contiguous().numpy() for name, column in columns.items()}
 
+    @property
+    def moved(self) -> PerExample:
+        """Distance of each sample from its start, L2 in pixels."""
+        change = (self.pixels.float() - self.start.float()).flatten(1) / 255
+        moved: Tensor = torch.linalg.vector_norm(change, dim=1)
+        return moved
+
     def __len__(self) -> int:
         return len(self.number)
 

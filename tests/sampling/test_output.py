@@ -57,7 +57,14 @@ def test_the_report_holds_the_configuration_and_all_numbers(made):
     assert found["settings"]["guidance"]["name"] == "class_energy"
     assert len(found["network"]["sha256"]) == 64
     assert found["stopped"]["cap"] + found["stopped"]["reached"] == 70
-    assert found["mean_steps"] == pytest.approx(columns(made)["steps"].mean())
+    found_columns = columns(made)
+    assert found["mean_steps"] == pytest.approx(found_columns["steps"].mean())
+    change = (found_columns["pixels"] / 255.0 - found_columns["start"] / 255.0).reshape(70, -1)
+    middle = np.sort(np.sqrt((change**2).sum(1)))[34]  # torch's median: the lower of two
+    assert found["moved"] == pytest.approx(middle, rel=1e-5)
+    assert middle > 0
+    said = f"moved by {middle:.3f} (L2 in pixels, median)"
+    assert said in Path(made, "samples.md").read_text()
     assert found["protocol"] == {
         "name": "ours",
         "changed": ["quality=classifier", "n=70", "start.k=5", "sampler.steps=4"],
