@@ -101,7 +101,10 @@ def score(
 def _features(extractor: nn.Module, name: str, images: ImageSet, material: Material) -> Embedding:
     def extract() -> Embedding:
         device, progress = material.model.device, material.progress
-        return extract_features(extractor, images.pixels, device, name, progress=progress)
+        # class means, and stored images that several samples start from, are computed once
+        unique, place = images.pixels.unique(dim=0, return_inverse=True)
+        found = extract_features(extractor, unique, device, name, progress=progress)
+        return Embedding(*(values[place] for values in found))
 
     if name == SAMPLES:
         return extract()

@@ -210,26 +210,41 @@ def test_a_class_without_images_is_refused_before_anything_is_done(cache, start,
     assert not cache.exists()
 
 
-def test_features_of_the_reference_are_computed_once_for_all_networks(tmp_path):
-    seen = []
+class Means(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
 
-    class Means(nn.Module):
-        def forward(self, pixels):
-            seen.append(len(pixels))
-            return Embedding(pixels.flatten(1).float(), pixels.float().mean((2, 3)))
+    def forward(self, pixels):
+        self.seen.append(len(pixels))
+        return Embedding(pixels.flatten(1).float(), pixels.float().mean((2, 3)))
+
+
+def test_features_of_an_image_are_computed_once_for_all_its_copies(digits_subject, tmp_path):
+    extractor, material = Means(), prepare(digits_subject, plan(), tmp_path)
+    copies = torch.randint(0, 7, (150,))
+    images = digits_subject.data.test.first(7).take(copies)
+    found = score._features(extractor, score.MEANS, images, material)
+    assert sum(extractor.seen) == 7
+    assert found.features.equal(images.pixels.expand(-1, 3, -1, -1).float().mean((2, 3)))
+    assert found.logits.equal(images.pixels.expand(-1, 3, -1, -1).flatten(1).float())
+
+
+def test_features_of_the_reference_are_computed_once_for_all_networks(tmp_path):
+    extractor = Means()
 
     def features(name, seed):
         shared = tmp_path / "shared"
         material = prepare(subject(seed=seed), plan(), tmp_path / f"{seed}", shared=shared)
         images = material.plan.reference_images(material.model.data)
-        return score._features(Means(), name, images, material).features
+        return score._features(extractor, name, images, material).features
 
     first = features(score.REFERENCE, 0)
-    assert sum(seen) == len(first) == 280
+    assert sum(extractor.seen) == len(first) == 280
     assert features(score.REFERENCE, 1).equal(first)
-    assert sum(seen) == 280
+    assert sum(extractor.seen) == 280
     features(score.HELD_OUT, 1)  # drawn by seed: of its own run
-    assert sum(seen) == 560
+    assert sum(extractor.seen) == 560
 
 
 # Stored images
